@@ -1,0 +1,2 @@
+//! The init process of the lab's guests.
+fn main() {}
