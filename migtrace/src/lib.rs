@@ -1,1 +1,5 @@
-//! migtrace.
+//! Measures what a live migration of a KVM virtual machine really cost.
+
+pub mod event;
+pub mod record;
+pub mod units;

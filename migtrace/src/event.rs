@@ -1,0 +1,306 @@
+//! One observed fact with its kernel time stamp, and the event log: one JSON object a line.
+//!
+//! The event log is the source of truth. A record is derived from it and from nothing else, so the same log
+//! gives the same record, byte for byte.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
+
+/// The schema name that the first line of every event log carries.
+pub const SCHEMA: &str = "migtrace.events/1";
+
+/// One fact and the instant at which it was true.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Event {
+    /// When, on the host's `CLOCK_MONOTONIC`; for facts of the kernel programs, the kernel's own stamp.
+    pub at_ns: MonotonicNs,
+    /// What.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// What was observed.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Fact {
+    /// The first line of a log: who observes, with what.
+    LogStart(Observation),
+    /// The monotonic clock tied to wall time; repeated at the end and after every clock step.
+    Clock(ClockSample),
+    /// A QEMU process of this network namespace was found.
+    QemuSeen(Qemu),
+    /// A QEMU process ended.
+    QemuGone {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The first packet of a TCP connection on a migration port.
+    FlowSeen {
+        /// The connection.
+        flow: Flow,
+        /// The interface at which it is counted.
+        interface: String,
+        /// False when the connection was older than the tracing (no SYN was seen): its first bytes are missing.
+        from_start: bool,
+    },
+    /// The process that sends or receives on a flow.
+    FlowOwner {
+        /// The connection.
+        flow: Flow,
+        /// The process.
+        pid: u32,
+        /// How it is known.
+        method: OwnerMethod,
+    },
+    /// What the first payload of a flow says about its content.
+    FlowPurpose {
+        /// The connection.
+        flow: Flow,
+        /// What it carries.
+        purpose: Purpose,
+    },
+    /// The counters of a flow since its first packet: sampled while it lives, and once more at the end.
+    FlowCounters(FlowCounters),
+    /// IP fragments between the two ends of a flow, which carry no port and so belong to no flow.
+    Fragments {
+        /// This host's address.
+        local: std::net::IpAddr,
+        /// The other end's address.
+        remote: std::net::IpAddr,
+        /// What crossed so far; `payload_bytes` is what follows the IP header.
+        counters: Directions<Counters>,
+    },
+    /// A QMP event that a traced QEMU wrote to its monitor.
+    Qmp(QmpEvent),
+    /// A reply to `query-migrate` that the optional active client asked for.
+    QueryMigrate {
+        /// The QEMU process.
+        pid: u32,
+        /// The reply's `return` object, as QEMU gave it.
+        reply: Value,
+    },
+    /// An interface that was counted at has vanished.
+    InterfaceGone {
+        /// Its name.
+        interface: String,
+    },
+    /// Facts lost so far, cumulative.
+    Lost(Lost),
+    /// Something that is not measured in this log, found while recording.
+    NotMeasured(NotMeasured),
+    /// The last line of a log that was ended in order.
+    LogEnd {
+        /// Why the recording ended.
+        reason: EndReason,
+    },
+}
+
+/// Who observes, and with what.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Observation {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// migtrace's version.
+    pub migtrace: String,
+    /// The host's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The interfaces at which packets are counted.
+    pub interfaces: Vec<Interface>,
+    /// The TCP ports that make a connection a candidate, as given: `49152-49215,16514`.
+    pub ports: String,
+    /// The probes, and how each is attached on this host.
+    pub probes: Vec<Probe>,
+}
+
+/// An interface at which packets are counted.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index in this network namespace.
+    pub index: u32,
+    /// How the programs are attached.
+    pub attach: AttachMode,
+}
+
+/// How a TC program is attached.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachMode {
+    /// A TCX link, first in the chain (Linux 6.6 and later).
+    Tcx,
+    /// A direct-action filter of the clsact qdisc.
+    Clsact,
+}
+
+/// A probe and its state on this host.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Probe {
+    /// Its name in the probe table.
+    pub name: String,
+    /// What it observes.
+    pub observes: String,
+    /// Whether it works here.
+    pub status: ProbeStatus,
+    /// The kernel hook in use, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    /// What is lost, and why; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
+    /// What the person can do about it; absent when there is nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// Whether a probe works.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeStatus {
+    /// Attached to its first choice.
+    Ok,
+    /// Attached to another hook.
+    Fallback,
+    /// Not attached.
+    Missing,
+}
+
+/// A QEMU process, from `/proc` alone.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Qemu {
+    /// Process id.
+    pub pid: u32,
+    /// `-name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `-uuid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Number of vCPUs (`-smp`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Guest memory (`-m`) in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// `kvm`, `tcg`, ...: the accelerator in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// QEMU's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Names of its tap interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taps: Vec<String>,
+    /// True when it was started to receive a migration (`-incoming`).
+    #[serde(default)]
+    pub incoming: bool,
+}
+
+/// How the owner of a flow is known.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerMethod {
+    /// The kernel saw this process send or receive on the flow's socket.
+    Socket,
+    /// `sock_diag` named the socket's inode and `/proc/PID/fd` the process that holds it.
+    SockDiag,
+}
+
+/// What a flow carries.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The main migration stream (starts with `QEVM`).
+    Ram,
+    /// A multifd channel.
+    Multifd,
+    /// An NBD disk copy.
+    Nbd,
+    /// TLS: what is inside cannot be told.
+    Tls,
+    /// Anything else.
+    Unknown,
+}
+
+/// The counters of a flow since its first packet.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct FlowCounters {
+    /// The connection.
+    pub flow: Flow,
+    /// What crossed since the flow's first packet (or since tracing began).
+    pub counters: Directions<Counters>,
+    /// Stamp of the first packet.
+    pub first_ns: MonotonicNs,
+    /// Stamp of the last packet so far.
+    pub last_ns: MonotonicNs,
+    /// Segments that this host sent again.
+    pub retransmitted_segments: Option<u64>,
+    /// TCP payload bytes that this host sent again.
+    pub retransmitted_payload_bytes: Option<u64>,
+    /// Packets of this flow that crossed another interface and were not counted: nonzero after a route change.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere_skbs: u64,
+    /// True once both ends have said that they are done (FIN or RST).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
+}
+
+/// A QMP event as QEMU wrote it, stamped by the kernel at the write.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct QmpEvent {
+    /// The QEMU process.
+    pub pid: u32,
+    /// `MIGRATION`, `MIGRATION_PASS`, `STOP`, ...
+    pub name: String,
+    /// The event's `data`, null when there is none.
+    #[serde(default)]
+    pub data: Value,
+    /// QEMU's own stamp: `CLOCK_REALTIME` at the event's construction, in microseconds since the epoch.
+    pub qemu_realtime_us: i64,
+    /// The sum over this QEMU's flows at this very instant, read by the same kernel program; absent when the
+    /// kernel cannot do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Directions<Counters>>,
+}
+
+/// Facts that were lost; any nonzero makes the affected figures lower bounds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Lost {
+    /// Events that found the ring buffer full.
+    pub ring_buffer: u64,
+    /// Packets of flows that found the flow table full.
+    pub flows: u64,
+    /// Probe hits that the kernel skipped or whose data could not be read.
+    pub probes: u64,
+}
+
+/// Something that is not measured, and why.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct NotMeasured {
+    /// What.
+    pub what: String,
+    /// Why, and what would help.
+    pub why: String,
+}
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The awaited migration has ended.
+    MigrationEnded,
+    /// The person or the system asked to stop (SIGINT, SIGTERM).
+    Interrupted,
+    /// The time limit ran out.
+    TimedOut,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}

@@ -1,0 +1,245 @@
+//! Everything known about one migration, and its JSON form.
+//!
+//! Times are nanoseconds since the migration's start ([`Start`] ties them to wall time); `tx` is from the source
+//! to the destination on whichever host the record was made.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::{Lost, NotMeasured, Purpose};
+use crate::units::{ClockSample, Counters, Directions, Flow};
+
+/// The schema name that every record carries.
+pub const SCHEMA: &str = "migtrace.record/1";
+
+/// One migration.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Which migration, and how it ended.
+    pub migration: Migration,
+    /// The virtual machine.
+    pub vm: Vm,
+    /// The hosts that observed it.
+    pub observers: Vec<Observer>,
+    /// When it began.
+    pub start: Start,
+    /// From the start to the end that QEMU declared.
+    pub total_time: Option<Estimate>,
+    /// From the start to the first `active`.
+    pub setup_time: Option<Estimate>,
+    /// What QEMU was doing, in order, without gaps.
+    pub phases: Vec<Phase>,
+    /// What crossed the wire.
+    pub traffic: Traffic,
+    /// How long the guest was gone.
+    pub downtime: Downtime,
+    /// What QEMU is, and what it claims.
+    pub qemu: QemuClaims,
+    /// What was not measured, and why.
+    pub not_measured: Vec<NotMeasured>,
+    /// Facts that were lost; nonzero makes the figures lower bounds.
+    pub lost: Lost,
+}
+
+/// A measured length of time with its bounds. The true value lies within `[low_ns, high_ns]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The best single value.
+    pub value_ns: u64,
+    /// Lower bound.
+    pub low_ns: u64,
+    /// Upper bound; absent when nothing seen bounds it from above.
+    pub high_ns: Option<u64>,
+    /// How it was measured: `qmp-events`, `first-and-last-packet`, ...
+    pub method: String,
+}
+
+/// Which migration, and how it ended.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Migration {
+    /// A UUID (version 5) made from the VM's UUID and the two ends of its first flow, so that both hosts derive
+    /// the same.
+    pub id: String,
+    /// Pre-copy or post-copy.
+    pub mode: Mode,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// QEMU's error text, when it gave one.
+    pub error: Option<String>,
+}
+
+/// How memory moves.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Memory is copied before the guest moves.
+    Precopy,
+    /// The guest moves before all of its memory has.
+    Postcopy,
+    /// No event told.
+    Unknown,
+}
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// QEMU said `completed`.
+    Completed,
+    /// QEMU said `failed`, or died.
+    Failed,
+    /// QEMU said `cancelled`.
+    Cancelled,
+    /// The recording ended before the migration did.
+    Interrupted,
+    /// No event told how it ended.
+    Unknown,
+}
+
+/// The virtual machine. What is not known is null.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Vm {
+    /// UUID.
+    pub uuid: Option<String>,
+    /// Name.
+    pub name: Option<String>,
+    /// Number of vCPUs.
+    pub vcpus: Option<u32>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A host that observed the migration.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Observer {
+    /// Its name.
+    pub host: String,
+    /// Its part in the migration.
+    pub role: Role,
+    /// Its kernel's release.
+    pub kernel: String,
+    /// The version of migtrace that ran there.
+    pub migtrace: String,
+    /// Its clocks.
+    pub clock: Option<ClockSample>,
+}
+
+/// A host's part in a migration.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The guest leaves it.
+    Source,
+    /// The guest arrives at it.
+    Destination,
+}
+
+/// When the migration began.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Start {
+    /// Wall time, nanoseconds since the Unix epoch; null when no clock sample was seen.
+    pub realtime_ns: Option<i64>,
+    /// Error bound of `realtime_ns`.
+    pub error_ns: Option<u64>,
+    /// False when the migration had begun before the tracing: then everything before is missing.
+    pub seen: bool,
+}
+
+/// A stretch of time in which QEMU did one thing.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Phase {
+    /// `disk-sync`, `setup`, `active`, `stop`, `device`, `completed`, ...: QEMU's own word where it has one.
+    pub name: String,
+    /// The round of dirty-page copying, in phases that have rounds.
+    pub pass: Option<u64>,
+    /// Start.
+    pub start_ns: i64,
+    /// End.
+    pub end_ns: i64,
+    /// What crossed the wire in it; null when the counters at its borders are not known.
+    pub traffic: Option<Directions<Counters>>,
+}
+
+/// What crossed the wire.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Traffic {
+    /// The sum over all flows; null when no flow was seen.
+    pub total: Option<Directions<Counters>>,
+    /// Segments that the sender of this host sent again; null when not measured.
+    pub retransmitted_segments: Option<u64>,
+    /// TCP payload bytes that were sent again; null when not measured.
+    pub retransmitted_payload_bytes: Option<u64>,
+    /// The TCP connections.
+    pub flows: Vec<FlowRecord>,
+    /// IP fragments between the two hosts, which belong to no flow and are not in `total`.
+    pub fragments: Option<Directions<Counters>>,
+    /// Samples of the cumulative sum over all flows.
+    pub samples: Vec<Sample>,
+}
+
+/// One TCP connection of the migration.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct FlowRecord {
+    /// Its two ends, from this host's side.
+    #[serde(flatten)]
+    pub flow: Flow,
+    /// What it carries.
+    pub purpose: Purpose,
+    /// The interface at which it was counted.
+    pub interface: String,
+    /// First packet.
+    pub first_ns: i64,
+    /// Last packet.
+    pub last_ns: i64,
+    /// False when its first packets were not seen.
+    pub from_start: bool,
+    /// What crossed.
+    pub counters: Directions<Counters>,
+    /// Segments that this host sent again; null when not measured.
+    pub retransmitted_segments: Option<u64>,
+}
+
+/// The cumulative traffic at an instant.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Sample {
+    /// When.
+    pub at_ns: i64,
+    /// Wire bytes so far.
+    pub wire_bytes: Directions<u64>,
+}
+
+/// How long the guest was gone, and by whose account.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Downtime {
+    /// The guest did not run, as its own host's events tell.
+    pub stop: Option<Estimate>,
+    /// What QEMU reports.
+    pub qemu_reported_ns: Option<u64>,
+    /// Instants that matter, in order.
+    pub marks: Vec<Mark>,
+}
+
+/// A named instant.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Mark {
+    /// What happened.
+    pub name: String,
+    /// When.
+    pub at_ns: i64,
+    /// On which host.
+    pub host: String,
+}
+
+/// What QEMU is, and what it says of the migration.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct QemuClaims {
+    /// Version.
+    pub version: Option<String>,
+    /// Accelerator.
+    pub accelerator: Option<String>,
+    /// The `return` object of `query-migrate` at the end, when it was asked for.
+    pub stats: Option<Value>,
+}

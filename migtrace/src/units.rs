@@ -1,0 +1,127 @@
+//! Quantities that must not be mixed up, and counters that count the same thing on every layer.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An instant of `CLOCK_MONOTONIC` in nanoseconds: the clock of every kernel stamp (`bpf_ktime_get_ns`).
+///
+/// It has no meaning outside its host and its boot; a [`ClockSample`] ties it to wall time.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(transparent)]
+pub struct MonotonicNs(pub u64);
+
+impl MonotonicNs {
+    /// Nanoseconds from `earlier` to `self`, negative when `self` came first.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> i64 {
+        self.0.wrapping_sub(earlier.0).cast_signed()
+    }
+}
+
+/// What relates a host's monotonic clock to its wall clock: `realtime = monotonic + offset`, to within `error`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct ClockSample {
+    /// `CLOCK_REALTIME - CLOCK_MONOTONIC` in nanoseconds.
+    pub offset_ns: i64,
+    /// Half the width of the tightest bracket (monotonic, realtime, monotonic), in nanoseconds.
+    pub error_ns: u64,
+}
+
+impl ClockSample {
+    /// Wall time of a monotonic instant, in nanoseconds since the Unix epoch, to within `error_ns`.
+    #[must_use]
+    pub const fn realtime_ns(&self, at: MonotonicNs) -> i64 {
+        at.0.cast_signed() + self.offset_ns
+    }
+}
+
+/// What crossed an interface in one direction, as it is on the wire (each segment of a GSO packet counted).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Counters {
+    /// L2 bytes of all segments, headers and retransmissions included, without FCS and preamble.
+    pub wire_bytes: u64,
+    /// TCP payload bytes in those segments, retransmissions included.
+    pub payload_bytes: u64,
+    /// Segments: frames on the wire.
+    pub segments: u64,
+    /// Socket buffers: how many (possibly aggregated) packets the kernel handled.
+    pub skbs: u64,
+}
+
+impl Counters {
+    /// `self - earlier`, field by field; an earlier value that is larger gives 0.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            wire_bytes: self.wire_bytes.saturating_sub(earlier.wire_bytes),
+            payload_bytes: self.payload_bytes.saturating_sub(earlier.payload_bytes),
+            segments: self.segments.saturating_sub(earlier.segments),
+            skbs: self.skbs.saturating_sub(earlier.skbs),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.wire_bytes += other.wire_bytes;
+        self.payload_bytes += other.payload_bytes;
+        self.segments += other.segments;
+        self.skbs += other.skbs;
+    }
+}
+
+/// A pair of values, one for each direction.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Directions<T> {
+    /// Sent.
+    pub tx: T,
+    /// Received.
+    pub rx: T,
+}
+
+impl<T> Directions<T> {
+    /// The same pair seen from the other end.
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self { tx: self.rx, rx: self.tx }
+    }
+
+    /// Applies `f` to both directions.
+    pub fn map<U>(self, f: impl Fn(T) -> U) -> Directions<U> {
+        Directions { tx: f(self.tx), rx: f(self.rx) }
+    }
+}
+
+impl Directions<Counters> {
+    /// `self - earlier` in both directions.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self { tx: self.tx.since(&earlier.tx), rx: self.rx.since(&earlier.rx) }
+    }
+}
+
+impl std::ops::AddAssign for Directions<Counters> {
+    fn add_assign(&mut self, other: Self) {
+        self.tx += other.tx;
+        self.rx += other.rx;
+    }
+}
+
+/// One TCP connection, named from this host's side.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Flow {
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+impl std::fmt::Display for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} - {}", self.local, self.remote)
+    }
+}
