@@ -1,4 +1,123 @@
-//! Programs.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+//! The kernel programs of migtrace: one line for each hook, the work is in the modules.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics), allow(internal_features))]
+
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod process;
+#[cfg(target_arch = "bpf")]
+mod qmp;
+#[cfg(target_arch = "bpf")]
+mod retransmit;
+#[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
+mod wire;
+
+/// On any other target there is no program: `cargo build --workspace` still works.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        macros::{classifier, kprobe, kretprobe, raw_tracepoint, tracepoint},
+        programs::{ProbeContext, RawTracePointContext, RetProbeContext, TcContext, TracePointContext},
+    };
+    use migtrace_ebpf::abi::{EGRESS, INGRESS};
+
+    use super::{process, qmp, retransmit, wire};
+
+    /// Let the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
+    const TC_ACT_UNSPEC: i32 = -1;
+
+    #[classifier]
+    fn migtrace_ingress(ctx: TcContext) -> i32 {
+        wire::count(&ctx, INGRESS);
+        TC_ACT_UNSPEC
+    }
+
+    #[classifier]
+    fn migtrace_egress(ctx: TcContext) -> i32 {
+        wire::count(&ctx, EGRESS);
+        TC_ACT_UNSPEC
+    }
+
+    // __sys_sendmsg(int fd, struct user_msghdr *msg, unsigned int flags, bool forbid_cmsg_compat)
+    #[kprobe]
+    fn sendmsg_kprobe(ctx: ProbeContext) -> u32 {
+        if let (Some(fd), Some(message)) = (ctx.arg(0), ctx.arg(1)) {
+            qmp::sendmsg::<true>(fd, message);
+        }
+        0
+    }
+
+    #[tracepoint]
+    fn sendmsg_tracepoint(ctx: TracePointContext) -> u32 {
+        if let Some((fd, message)) = qmp::tracepoint_arguments(&ctx) {
+            qmp::sendmsg::<true>(fd, message);
+        }
+        0
+    }
+
+    // Linux before 5.13 cannot walk a map from a program, so these deliver lines without sums.
+    #[kprobe]
+    fn sendmsg_kprobe_unsummed(ctx: ProbeContext) -> u32 {
+        if let (Some(fd), Some(message)) = (ctx.arg(0), ctx.arg(1)) {
+            qmp::sendmsg::<false>(fd, message);
+        }
+        0
+    }
+
+    #[tracepoint]
+    fn sendmsg_tracepoint_unsummed(ctx: TracePointContext) -> u32 {
+        if let Some((fd, message)) = qmp::tracepoint_arguments(&ctx) {
+            qmp::sendmsg::<false>(fd, message);
+        }
+        0
+    }
+
+    // int __sys_accept4(int fd, struct sockaddr *addr, int *addrlen, int flags)
+    #[kretprobe]
+    fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+        qmp::accepted(ctx.ret());
+        0
+    }
+
+    #[tracepoint]
+    fn accept_tracepoint(ctx: TracePointContext) -> u32 {
+        if let Some(fd) = qmp::tracepoint_result(&ctx) {
+            qmp::accepted(fd);
+        }
+        0
+    }
+
+    // (const struct sock *sk, const struct sk_buff *skb[, int err])
+    #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+    fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
+        retransmit::count(&ctx);
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_process_exec")]
+    fn sched_process_exec(_ctx: RawTracePointContext) -> i32 {
+        process::exec();
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_process_exit")]
+    fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+        process::exit();
+        0
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    // Several helpers are for GPL-compatible programs only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}

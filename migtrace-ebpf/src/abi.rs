@@ -1,0 +1,320 @@
+//! Keys, counters and events as they cross the border: `repr(C)`, no padding, no enum and no bool.
+//!
+//! User space reads these bytes as the kernel wrote them, so a value that Rust would call invalid must not exist.
+
+/// A packet that came in through the interface.
+pub const INGRESS: u8 = 0;
+/// A packet that goes out through the interface.
+pub const EGRESS: u8 = 1;
+
+/// One TCP connection in one direction, as the packet's headers name it.
+///
+/// A key whose ports are 0 is the bucket for IP fragments between the two addresses.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address in network order; IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u32; 4],
+    /// Destination address, likewise.
+    pub destination: [u32; 4],
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+    /// [`INGRESS`] or [`EGRESS`].
+    pub direction: u8,
+    /// Zero: the kernel hashes these bytes too.
+    pub padding: [u8; 3],
+}
+
+impl FlowKey {
+    /// The same connection in the other direction.
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            direction: self.direction ^ 1,
+            padding: [0; 3],
+        }
+    }
+
+    /// The bucket for fragments between the same addresses, in the same direction.
+    #[must_use]
+    pub const fn fragments(&self) -> Self {
+        Self { source_port: 0, destination_port: 0, ..*self }
+    }
+}
+
+/// What was counted of one connection in one direction.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct FlowEntry {
+    /// Bytes on the wire: L2 headers of every segment included, no FCS and preamble.
+    pub wire_bytes: u64,
+    /// TCP payload bytes.
+    pub payload_bytes: u64,
+    /// Frames on the wire.
+    pub segments: u64,
+    /// Socket buffers that the program saw.
+    pub skbs: u64,
+    /// `CLOCK_MONOTONIC` of the first packet.
+    pub first_ns: u64,
+    /// `CLOCK_MONOTONIC` of the last packet.
+    pub last_ns: u64,
+    /// Packets seen at another interface than `ifindex`; they are not in the counters above.
+    pub elsewhere_skbs: u64,
+    /// Interface at which the first packet was seen.
+    pub ifindex: u32,
+    /// Thread group that owns the connection; 0 while unknown.
+    pub owner: u32,
+    /// The first four bytes of TCP payload, big endian; valid with [`flags::PAYLOAD`].
+    pub first_payload: u32,
+    /// A set of [`flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`FlowEntry::flags`].
+pub mod flags {
+    /// The connection's opening (SYN) was seen: nothing precedes what was counted.
+    pub const SYN: u32 = 1;
+    /// This direction was closed (FIN).
+    pub const FIN: u32 = 2;
+    /// The connection was reset (RST).
+    pub const RST: u32 = 4;
+    /// Payload was seen: `first_payload` holds its first bytes.
+    pub const PAYLOAD: u32 = 8;
+}
+
+/// What a host sent again on one connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Retransmitted {
+    /// Segments.
+    pub segments: u64,
+    /// TCP payload bytes.
+    pub payload_bytes: u64,
+}
+
+/// The sum over the flows of one owner, one direction.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Sum {
+    /// Bytes on the wire.
+    pub wire_bytes: u64,
+    /// TCP payload bytes.
+    pub payload_bytes: u64,
+    /// Frames on the wire.
+    pub segments: u64,
+    /// Socket buffers.
+    pub skbs: u64,
+}
+
+/// [`Sum`] of both directions.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Sums {
+    /// Indexed by [`INGRESS`] and [`EGRESS`].
+    pub by_direction: [Sum; 2],
+}
+
+/// The start of every event in the ring buffer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Header {
+    /// `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// One of [`kind`].
+    pub kind: u32,
+    /// Thread group of the process in whose context it happened; 0 in packet context.
+    pub tgid: u32,
+}
+
+/// Values of [`Header::kind`].
+pub mod kind {
+    /// [`FlowEvent`](super::FlowEvent): a flow's first packet in one direction.
+    pub const FLOW_SEEN: u32 = 1;
+    /// [`FlowEvent`](super::FlowEvent): `tgid` sends or receives on the flow's socket.
+    pub const FLOW_OWNED: u32 = 2;
+    /// [`FlowEvent`](super::FlowEvent): the first payload of a flow in one direction.
+    pub const FLOW_PAYLOAD: u32 = 3;
+    /// [`QmpLine`](super::QmpLine).
+    pub const QMP_LINE: u32 = 4;
+    /// Only a [`Header`](super::Header): `tgid` has become another program whose name looks like QEMU's.
+    pub const PROCESS_EXEC: u32 = 5;
+    /// Only a [`Header`](super::Header): the last thread of `tgid`, a traced process, has ended.
+    pub const PROCESS_EXIT: u32 = 6;
+}
+
+/// Something about a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct FlowEvent {
+    /// When, and which kind.
+    pub header: Header,
+    /// The flow.
+    pub key: FlowKey,
+    /// Interface of the packet; 0 when there is none.
+    pub ifindex: u32,
+    /// A set of [`flags`].
+    pub flags: u32,
+    /// As in [`FlowEntry`].
+    pub first_payload: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// The longest QMP line that is copied, in bytes. The events that matter stay below 200.
+pub const QMP_LINE_MAX: usize = 512;
+
+/// The first bytes of every QMP event, and of no reply.
+pub const QMP_EVENT_PREFIX: [u8; 12] = *b"{\"timestamp\"";
+
+/// A QMP event as a traced QEMU writes it to its monitor, and its flows' counters at that instant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct QmpLine {
+    /// When, and whose.
+    pub header: Header,
+    /// The sum over this process' flows; valid when `summed` is 1.
+    pub sums: Sums,
+    /// 1 when `sums` was read.
+    pub summed: u32,
+    /// How long the line is; more than [`QMP_LINE_MAX`] when it was cut.
+    pub length: u32,
+    /// The line.
+    pub line: [u8; QMP_LINE_MAX],
+}
+
+/// Index of each loss counter in the map `LOST`.
+pub mod lost {
+    /// Events that found the ring buffer full.
+    pub const RING_BUFFER: u32 = 0;
+    /// Packets of flows that found the flow table full.
+    pub const FLOWS: u32 = 1;
+    /// Probe hits whose data could not be read.
+    pub const PROBES: u32 = 2;
+    /// How many there are.
+    pub const COUNT: usize = 3;
+}
+
+/// Where the fields lie that lead from a task's file descriptor to its socket's addresses, in bytes.
+///
+/// User space resolves them from the running kernel's BTF. All zero: not known, the walk is not taken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct SocketOffsets {
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`
+    pub fdtable_max_fds: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock_common.skc_family`
+    pub family: u32,
+    /// `sock_common.skc_daddr`
+    pub daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub rcv_saddr: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub v6_rcv_saddr: u32,
+    /// `sock_common.skc_dport`
+    pub dport: u32,
+    /// `sock_common.skc_num`
+    pub num: u32,
+}
+
+/// Where the fields of a retransmitted socket buffer lie, in bytes. All zero: not known.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct SkbOffsets {
+    /// `sk_buff.len`
+    pub len: u32,
+    /// `sk_buff.cb` + `tcp_skb_cb.tcp_gso_segs`
+    pub tcp_gso_segs: u32,
+    /// 1 when the tracepoint `tcp_retransmit_skb` passes the error as a third argument (Linux 6.15 and later),
+    /// and so fires for failed attempts too.
+    pub tracepoint_has_error: u32,
+}
+
+/// How many port ranges can be watched.
+pub const PORT_RANGES: usize = 8;
+
+/// Packs an inclusive range of TCP ports; 0 is the empty one.
+#[must_use]
+pub const fn port_range(first: u16, last: u16) -> u32 {
+    (first as u32) << 16 | last as u32
+}
+
+/// Whether a packed range holds a port.
+#[inline(always)]
+#[must_use]
+pub const fn in_range(range: u32, port: u16) -> bool {
+    (range >> 16) as u16 <= port && port <= range as u16
+}
+
+const _: () = {
+    assert!(size_of::<FlowKey>() == 40);
+    assert!(size_of::<FlowEntry>() == 72);
+    assert!(size_of::<Sums>() == 64);
+    assert!(size_of::<Header>() == 16);
+    assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
+    assert!(size_of::<QmpLine>() == 16 + 64 + 8 + QMP_LINE_MAX);
+    assert!(size_of::<SocketOffsets>() == 13 * 4);
+    assert!(size_of::<SkbOffsets>() == 3 * 4);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    //! Aya's promise that any bytes are a value of these types.
+
+    use super::{FlowEntry, FlowKey, Retransmitted, SkbOffsets, SocketOffsets};
+
+    // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
+    unsafe impl aya::Pod for FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FlowEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Retransmitted {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SocketOffsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SkbOffsets {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_its_ends_and_nothing_outside() {
+        let range = port_range(49152, 49215);
+        assert!(in_range(range, 49152) && in_range(range, 49215));
+        assert!(!in_range(range, 49151) && !in_range(range, 49216));
+        assert!(in_range(port_range(0, 65535), 0) && in_range(port_range(0, 65535), 65535));
+    }
+
+    #[test]
+    fn the_reverse_of_the_reverse_is_the_flow() {
+        let key = FlowKey {
+            source: [0, 0, 0xffff, 1],
+            destination: [0, 0, 0xffff, 2],
+            source_port: 40000,
+            destination_port: 49152,
+            direction: EGRESS,
+            padding: [0; 3],
+        };
+        assert_eq!(key.reversed().direction, INGRESS);
+        assert_eq!(key.reversed().reversed(), key);
+    }
+}

@@ -1,0 +1,134 @@
+//! The maps that user space reads and writes, and the constants that it sets before loading.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, HashMap, RingBuf},
+    helpers::bpf_ktime_get_ns,
+    macros::btf_map,
+};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, Header, Retransmitted};
+
+/// Flows, one entry a direction. No LRU: it would evict a flow, and its bytes, without a word.
+#[btf_map]
+pub(crate) static FLOWS: HashMap<FlowKey, FlowEntry, 4096> = HashMap::new();
+
+/// Owners that user space knows before the kernel does; the value is a thread group.
+#[btf_map]
+pub(crate) static OWNERS: HashMap<FlowKey, u32, 4096> = HashMap::new();
+
+/// Retransmissions by the sender's flow (direction is [`abi::EGRESS`]).
+#[btf_map]
+pub(crate) static RETRANSMITTED: HashMap<FlowKey, Retransmitted, 2048> = HashMap::new();
+
+/// Thread groups that are traced: QEMU processes.
+#[btf_map]
+pub(crate) static TRACED: HashMap<u32, u32, 1024> = HashMap::new();
+
+/// Interfaces at which tagged frames are left to the VLAN device above.
+#[btf_map]
+pub(crate) static TAGGED_ELSEWHERE: HashMap<u32, u32, 256> = HashMap::new();
+
+/// How many flows were found, and (written by user space) how many of them need no owner any more.
+#[btf_map]
+pub(crate) static FOUND: Array<u64, 1> = Array::new();
+#[btf_map]
+pub(crate) static SETTLED: Array<u64, 1> = Array::new();
+
+/// See [`abi::lost`].
+#[btf_map]
+pub(crate) static LOST: Array<u64, { abi::lost::COUNT }> = Array::new();
+
+/// Everything that user space is told at once; rare by construction.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Header, { 1 << 20 }> = RingBuf::new();
+
+/// Watched TCP ports: ranges as packed by [`abi::port_range`], the first 0 ends the list.
+#[unsafe(no_mangle)]
+pub(crate) static PORTS: [Global<u32>; abi::PORT_RANGES] = [
+    Global::new(abi::port_range(49152, 49215)),
+    Global::new(0),
+    Global::new(0),
+    Global::new(0),
+    Global::new(0),
+    Global::new(0),
+    Global::new(0),
+    Global::new(0),
+];
+
+/// A set of `packet::encapsulation`.
+#[unsafe(no_mangle)]
+pub(crate) static ENCAPSULATIONS: Global<u32> = Global::new(0);
+
+/// See [`abi::SocketOffsets`].
+#[unsafe(no_mangle)]
+pub(crate) static SOCKET_OFFSETS: Global<abi::SocketOffsets> = Global::new(abi::SocketOffsets {
+    task_files: 0,
+    files_fdt: 0,
+    fdtable_max_fds: 0,
+    fdtable_fd: 0,
+    file_private_data: 0,
+    socket_sk: 0,
+    family: 0,
+    daddr: 0,
+    rcv_saddr: 0,
+    v6_daddr: 0,
+    v6_rcv_saddr: 0,
+    dport: 0,
+    num: 0,
+});
+
+/// See [`abi::SkbOffsets`].
+#[unsafe(no_mangle)]
+pub(crate) static SKB_OFFSETS: Global<abi::SkbOffsets> =
+    Global::new(abi::SkbOffsets { len: 0, tcp_gso_segs: 0, tracepoint_has_error: 0 });
+
+/// Whether a port is watched.
+#[inline(always)]
+pub(crate) fn is_watched(source_port: u16, destination_port: u16) -> bool {
+    for range in &PORTS {
+        let range = range.load();
+        if range == 0 {
+            return false;
+        }
+        if abi::in_range(range, source_port) || abi::in_range(range, destination_port) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Adds to a counter that other CPUs add to as well.
+///
+/// # Safety
+///
+/// `counter` points into a map's value.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
+    // SAFETY: the caller's promise; the only fetch-less atomic of the target is XADD.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, value) };
+}
+
+/// Counts a loss of one of [`abi::lost`].
+#[inline(always)]
+pub(crate) fn count_lost(what: u32) {
+    if let Some(counter) = LOST.get_ptr_mut(what) {
+        // SAFETY: `counter` is the map's value.
+        unsafe { add(counter, 1) };
+    }
+}
+
+/// Puts an event into the ring buffer, or counts its loss.
+#[inline(always)]
+pub(crate) fn emit<T: 'static>(event: &T) {
+    if EVENTS.output_untyped::<T>(event, 0).is_err() {
+        count_lost(abi::lost::RING_BUFFER);
+    }
+}

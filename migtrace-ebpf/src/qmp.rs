@@ -1,0 +1,162 @@
+//! Reads the QMP events that a traced QEMU writes to its monitor, as they are written, with its flows' counters.
+//!
+//! Replies and commands are never copied: only lines that begin as events do.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_for_each_map_elem, bpf_get_current_pid_tgid, bpf_probe_read_user, bpf_probe_read_user_buf,
+    },
+    programs::TracePointContext,
+};
+use core::ffi::c_void;
+use migtrace_ebpf::abi::{
+    FlowEntry, FlowKey, Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, Sum, Sums, kind, lost,
+};
+
+use crate::{
+    maps::{self, EVENTS, FLOWS, OWNERS, TRACED},
+    socket,
+};
+
+/// `struct user_msghdr` and `struct iovec` are user-space ABI: the same on every 64-bit kernel.
+const MSG_IOV: u64 = 16;
+const IOV_LEN: u64 = 8;
+
+/// The thread group of the current task, if it is traced.
+#[inline(always)]
+fn traced() -> Option<u32> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: only whether there is an entry counts.
+    unsafe { TRACED.get(tgid) }.map(|_| tgid)
+}
+
+/// A process calls `sendmsg(fd, message)`.
+#[inline(always)]
+pub(crate) fn sendmsg<const SUM: bool>(fd: u32, message: u64) {
+    let Some(tgid) = traced() else { return };
+    let Some((line, length)) = first_piece(message) else { return };
+    if is_event(line, length) {
+        deliver::<SUM>(tgid, line, length);
+    } else if socket::wanted() {
+        socket::tie(fd);
+    }
+}
+
+/// `accept` returned `fd`, or an error.
+#[inline(always)]
+pub(crate) fn accepted(fd: i64) {
+    if let (Ok(fd), Some(_)) = (u32::try_from(fd), traced()) {
+        socket::tie(fd);
+    }
+}
+
+/// Arguments of `syscalls:sys_enter_sendmsg`.
+#[inline(always)]
+pub(crate) fn tracepoint_arguments(ctx: &TracePointContext) -> Option<(u32, u64)> {
+    // SAFETY: the offsets are the tracepoint's fields `fd` and `msg`.
+    let fd: u64 = unsafe { ctx.read_at(16) }.ok()?;
+    // SAFETY: as above.
+    let message: u64 = unsafe { ctx.read_at(24) }.ok()?;
+    Some((fd as u32, message))
+}
+
+/// Result of `syscalls:sys_exit_*`.
+#[inline(always)]
+pub(crate) fn tracepoint_result(ctx: &TracePointContext) -> Option<i64> {
+    // SAFETY: the offset is the tracepoint's field `ret`.
+    unsafe { ctx.read_at(16) }.ok()
+}
+
+/// Address and length of `msg_iov[0]`. QEMU writes an event as one piece.
+#[inline(always)]
+fn first_piece(message: u64) -> Option<(u64, u64)> {
+    let iov: u64 = user(message + MSG_IOV)?;
+    Some((user(iov)?, user(iov + IOV_LEN)?))
+}
+
+#[inline(always)]
+fn is_event(line: u64, length: u64) -> bool {
+    length > QMP_EVENT_PREFIX.len() as u64 && user::<[u8; 12]>(line) == Some(QMP_EVENT_PREFIX)
+}
+
+#[inline(always)]
+fn user<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address and fails where nothing is mapped.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}
+
+#[inline(always)]
+fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
+    let at_ns = maps::now_ns();
+    let sums = if SUM { sum_flows(tgid) } else { Sums::default() };
+    let Some(mut event) = EVENTS.reserve_untyped::<QmpLine>(0) else {
+        return maps::count_lost(lost::RING_BUFFER);
+    };
+    let out = event.as_mut_ptr();
+    let copied = if length < QMP_LINE_MAX as u64 { length as usize } else { QMP_LINE_MAX };
+    // SAFETY: `out` is the reserved record, large enough for every field.
+    unsafe {
+        out.write_bytes(0, 1);
+    }
+    // SAFETY: as above.
+    let read = unsafe {
+        (*out).header = Header { at_ns, kind: kind::QMP_LINE, tgid };
+        (*out).sums = sums;
+        (*out).summed = u32::from(SUM);
+        (*out).length = length as u32;
+        bpf_probe_read_user_buf(line as *const u8, &mut (&mut (*out).line)[..copied])
+    };
+    if read.is_ok() {
+        event.submit(0);
+    } else {
+        event.discard(0);
+        maps::count_lost(lost::PROBES);
+    }
+}
+
+/// What [`add_flow`] works on.
+#[repr(C)]
+struct Summing {
+    tgid: u64,
+    sums: Sums,
+}
+
+/// Adds up the counters of all flows of `tgid`, at this instant.
+#[inline(always)]
+fn sum_flows(tgid: u32) -> Sums {
+    let mut summing = Summing { tgid: u64::from(tgid), sums: Sums::default() };
+    // SAFETY: the callback has the type that the helper asks for, and the context outlives the call.
+    unsafe {
+        bpf_for_each_map_elem(
+            (&raw const FLOWS).cast_mut().cast(),
+            add_flow as *mut c_void,
+            (&raw mut summing).cast(),
+            0,
+        );
+    }
+    summing.sums
+}
+
+extern "C" fn add_flow(
+    _map: *mut c_void,
+    key: *const FlowKey,
+    flow: *mut FlowEntry,
+    summing: *mut Summing,
+) -> i64 {
+    // SAFETY: the kernel passes the map's key and value, and our own context.
+    let (key, flow, summing) = unsafe { (&*key, &mut *flow, &mut *summing) };
+    if flow.owner == 0 {
+        // SAFETY: the value is copied at once.
+        if let Some(owner) = unsafe { OWNERS.get(key) } {
+            flow.owner = *owner;
+        }
+    }
+    if u64::from(flow.owner) == summing.tgid && key.source_port != 0 {
+        let sum: &mut Sum = &mut summing.sums.by_direction[usize::from(key.direction & 1)];
+        sum.wire_bytes += flow.wire_bytes;
+        sum.payload_bytes += flow.payload_bytes;
+        sum.segments += flow.segments;
+        sum.skbs += flow.skbs;
+    }
+    0
+}

@@ -1,0 +1,199 @@
+//! Counts every packet of the watched flows as it is on the wire.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, __sk_buff},
+    programs::TcContext,
+};
+use migtrace_ebpf::{
+    abi::{FlowEntry, FlowEvent, FlowKey, Header, flags, kind, lost},
+    packet::{self, Frame, Metadata, Packet, Tcp, Tuple},
+};
+
+use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
+
+/// A socket buffer, read where it lies when its linear part reaches that far, copied out otherwise. Never pulled:
+/// that would reallocate the packet.
+struct Skb<'a>(&'a TcContext);
+
+impl Frame for Skb<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = self.0.data() + offset as usize;
+        if start + N <= self.0.data_end() {
+            // SAFETY: the verifier holds us to the comparison above; bytes need no alignment.
+            return Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) });
+        }
+        let mut bytes = [0; N];
+        match self.0.load_bytes(offset as usize, &mut bytes) {
+            Ok(read) if read == N => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// Counts one packet of one of [`migtrace_ebpf::abi::INGRESS`] and `EGRESS`.
+#[inline(always)]
+pub(crate) fn count(ctx: &TcContext, direction: u8) {
+    let skb: *const __sk_buff = ctx.skb.skb;
+    // SAFETY: the kernel passes a valid context, and these fields may be read in every TC program.
+    let metadata = unsafe {
+        Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present }
+    };
+    match packet::parse(&Skb(ctx), metadata, maps::ENCAPSULATIONS.load()) {
+        Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
+        Packet::Fragment(fragment) => count_fragment(direction, &fragment),
+        Packet::Other => {}
+    }
+}
+
+#[inline(always)]
+fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
+    if !maps::is_watched(tcp.tuple.source_port, tcp.tuple.destination_port) {
+        return;
+    }
+    // SAFETY: as in `count`.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: the reference is used at once; nothing removes entries.
+    if tcp.tagged != 0 && unsafe { TAGGED_ELSEWHERE.get(ifindex) }.is_some() {
+        return;
+    }
+    let key = key(&tcp.tuple, direction);
+    let now_ns = maps::now_ns();
+    let flow = match FLOWS.get_ptr_mut(key) {
+        Some(flow) => flow,
+        None => match open(&key, ifindex, tcp, now_ns) {
+            Some(flow) => flow,
+            None => return maps::count_lost(lost::FLOWS),
+        },
+    };
+    // SAFETY: `flow` points into the map; entries are never removed by a program.
+    if unsafe { (*flow).ifindex } != ifindex {
+        // SAFETY: as above.
+        return unsafe { maps::add(&raw mut (*flow).elsewhere_skbs, 1) };
+    }
+    // SAFETY: as above.
+    unsafe { add(flow, tcp, now_ns) };
+    let seen = flags_of(tcp);
+    // SAFETY: as above. Two CPUs that race here set bits that the other's packet sets again or that
+    // end the flow; the counters do not depend on them.
+    let known = unsafe { (*flow).flags };
+    if known & seen != seen {
+        // SAFETY: as above.
+        unsafe { (*flow).flags = known | seen };
+        if known & flags::PAYLOAD == 0 && seen & flags::PAYLOAD != 0 {
+            note_first_payload(ctx, flow, &key, tcp, now_ns);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `flow` points into [`FLOWS`].
+#[inline(always)]
+unsafe fn add(flow: *mut FlowEntry, packet: &Tcp, now_ns: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { maps::add(&raw mut (*flow).wire_bytes, packet.cost.wire_bytes) };
+    // SAFETY: the caller's promise.
+    unsafe { maps::add(&raw mut (*flow).payload_bytes, u64::from(packet.payload_bytes)) };
+    // SAFETY: the caller's promise.
+    unsafe { maps::add(&raw mut (*flow).segments, u64::from(packet.cost.segments)) };
+    // SAFETY: the caller's promise.
+    unsafe { maps::add(&raw mut (*flow).skbs, 1) };
+    // SAFETY: the caller's promise; a lost race with another CPU is off by nanoseconds.
+    unsafe { (*flow).last_ns = now_ns };
+}
+
+/// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.
+#[inline(always)]
+fn count_fragment(direction: u8, fragment: &Tcp) {
+    if let Some(bucket) = FLOWS.get_ptr_mut(key(&fragment.tuple, direction)) {
+        // SAFETY: `bucket` points into the map.
+        unsafe { add(bucket, fragment, maps::now_ns()) };
+    }
+}
+
+/// Makes a flow's entry and tells user space. `None`: the table is full.
+fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut FlowEntry> {
+    let flags = flags_of(tcp) & flags::SYN;
+    let owner = owner(key);
+    let entry = FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
+    let opened = FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok();
+    let flow = FLOWS.get_ptr_mut(key)?;
+    if opened {
+        // Another flow of the same addresses may have made the bucket: that is as good.
+        let _ = FLOWS.insert(key.fragments(), FlowEntry { flags: 0, ..entry }, u64::from(BPF_NOEXIST));
+        if let Some(found) = FOUND.get_ptr_mut(0) {
+            // SAFETY: `found` is the map's value.
+            unsafe { maps::add(found, 1) };
+        }
+        maps::emit(&FlowEvent {
+            header: Header { at_ns: now_ns, kind: kind::FLOW_SEEN, tgid: owner },
+            key: *key,
+            ifindex,
+            flags,
+            first_payload: 0,
+            padding: 0,
+        });
+    }
+    Some(flow)
+}
+
+/// The owner that the other direction, or user space, knows already; 0 if none does.
+#[inline(always)]
+fn owner(key: &FlowKey) -> u32 {
+    if let Some(reverse) = FLOWS.get_ptr(key.reversed()) {
+        // SAFETY: `reverse` points into the map.
+        let owner = unsafe { (*reverse).owner };
+        if owner != 0 {
+            return owner;
+        }
+    }
+    // SAFETY: the value is copied at once.
+    unsafe { OWNERS.get(key) }.copied().unwrap_or(0)
+}
+
+#[inline(always)]
+fn note_first_payload(ctx: &TcContext, flow: *mut FlowEntry, key: &FlowKey, tcp: &Tcp, now_ns: u64) {
+    let Some(bytes) = Skb(ctx).read::<4>(tcp.payload_offset) else { return };
+    let first_payload = u32::from_be_bytes(bytes);
+    // SAFETY: `flow` points into the map.
+    unsafe { (*flow).first_payload = first_payload };
+    maps::emit(&FlowEvent {
+        header: Header { at_ns: now_ns, kind: kind::FLOW_PAYLOAD, tgid: 0 },
+        key: *key,
+        ifindex: 0,
+        flags: flags::PAYLOAD,
+        first_payload,
+        padding: 0,
+    });
+}
+
+#[inline(always)]
+fn key(tuple: &Tuple, direction: u8) -> FlowKey {
+    FlowKey {
+        source: tuple.source,
+        destination: tuple.destination,
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
+        direction,
+        padding: [0; 3],
+    }
+}
+
+#[inline(always)]
+fn flags_of(tcp: &Tcp) -> u32 {
+    let mut seen = 0;
+    if tcp.tcp_flags & 0x01 != 0 {
+        seen |= flags::FIN;
+    }
+    if tcp.tcp_flags & 0x02 != 0 {
+        seen |= flags::SYN;
+    }
+    if tcp.tcp_flags & 0x04 != 0 {
+        seen |= flags::RST;
+    }
+    if tcp.payload_bytes >= 4 {
+        seen |= flags::PAYLOAD;
+    }
+    seen
+}
