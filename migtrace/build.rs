@@ -1,0 +1,64 @@
+//! Builds the eBPF programs; `aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"))` then includes them.
+
+#[path = "build/toolchain.rs"]
+mod toolchain;
+
+use std::env;
+use std::path::Path;
+use std::process::ExitCode;
+
+use toolchain::Toolchain;
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    println!("cargo::rerun-if-env-changed={}", toolchain::OVERRIDE);
+    // aya-build adds the folder of the programs; their dependencies and profile stand here.
+    println!("cargo::rerun-if-changed=../Cargo.toml");
+    println!("cargo::rerun-if-changed=../Cargo.lock");
+
+    let lacking = |what: String| format!("cannot build the eBPF programs: {what}. Run `cargo xtask setup`");
+    let toolchain =
+        Toolchain::find().map_err(|why| lacking(format!("no toolchain for the eBPF target ({why})")))?;
+    let linker = toolchain::find_bpf_linker().ok_or_else(|| lacking("bpf-linker is not installed".into()))?;
+    println!("cargo::rerun-if-changed={}", linker.display());
+    prepare_environment(&toolchain, &linker)?;
+
+    let package =
+        aya_build::Package { name: "migtrace-ebpf", root_dir: "../migtrace-ebpf", ..Default::default() };
+    // Without rustup, aya-build uses the cargo in PATH whatever the name.
+    let name = aya_build::Toolchain::Custom(toolchain.name.as_deref().unwrap_or("PATH"));
+    aya_build::build_ebpf([package], name).map_err(|error| {
+        format!(
+            "the eBPF programs do not build with {toolchain}, the messages above say why ({error:#}). \
+             If they are about bitcode or the linker, run `cargo xtask setup`"
+        )
+    })
+}
+
+/// Sets what aya-build and the cargo that it starts read from the environment.
+fn prepare_environment(toolchain: &Toolchain, linker: &Path) -> Result<(), String> {
+    let mut settings = vec![
+        // aya-build repeats every line of cargo's as a warning of ours: only real ones are wanted.
+        ("CARGO_TERM_QUIET", "true".into()),
+    ];
+    if toolchain.bootstrap {
+        settings.push(("RUSTC_BOOTSTRAP", "1".into()));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(linker.parent().map(Into::into));
+    settings.push(("PATH", env::join_paths(directories).map_err(|error| format!("PATH: {error}"))?));
+    for (key, value) in settings {
+        // SAFETY: the build script has started no thread, so nothing else reads the environment.
+        unsafe { env::set_var(key, value) };
+    }
+    Ok(())
+}
