@@ -125,10 +125,14 @@ pub(crate) fn count_lost(what: u32) {
     }
 }
 
-/// Puts an event into the ring buffer, or counts its loss.
+/// Puts an event into the ring buffer, or counts its loss. Written in place: the stack is 512 bytes.
 #[inline(always)]
-pub(crate) fn emit<T: 'static>(event: &T) {
-    if EVENTS.output_untyped::<T>(event, 0).is_err() {
-        count_lost(abi::lost::RING_BUFFER);
+pub(crate) fn emit<T: 'static>(event: T) {
+    match EVENTS.reserve_untyped::<T>(0) {
+        Some(mut record) => {
+            record.write(event);
+            record.submit(0);
+        }
+        None => count_lost(abi::lost::RING_BUFFER),
     }
 }

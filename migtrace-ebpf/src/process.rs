@@ -11,7 +11,7 @@ pub(crate) fn exec() {
     let Ok(comm) = bpf_get_current_comm() else { return };
     if comm.starts_with(b"qemu") || comm.starts_with(b"kvm") {
         let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        maps::emit(&Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXEC, tgid });
+        maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXEC, tgid });
     }
 }
 
@@ -22,6 +22,6 @@ pub(crate) fn exit() {
     let (tgid, thread) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     // SAFETY: only whether there is an entry counts.
     if tgid == thread && unsafe { TRACED.get(tgid) }.is_some() {
-        maps::emit(&Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXIT, tgid });
+        maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXIT, tgid });
     }
 }

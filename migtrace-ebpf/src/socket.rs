@@ -45,7 +45,7 @@ fn own(key: &FlowKey) {
         }
     }
     if fresh {
-        maps::emit(&FlowEvent {
+        maps::emit(FlowEvent {
             header: Header { at_ns: maps::now_ns(), kind: kind::FLOW_OWNED, tgid },
             key: *key,
             ifindex: 0,
@@ -79,10 +79,7 @@ fn flow_of(fd: u32, offsets: &SocketOffsets) -> Option<FlowKey> {
 pub(crate) fn key_of(sock: u64, offsets: &SocketOffsets) -> Option<FlowKey> {
     let family: u16 = field(sock, offsets.family)?;
     let (source, destination) = match family {
-        AF_INET => (
-            mapped(field(sock, offsets.rcv_saddr)?),
-            mapped(field(sock, offsets.daddr)?),
-        ),
+        AF_INET => (mapped(field(sock, offsets.rcv_saddr)?), mapped(field(sock, offsets.daddr)?)),
         AF_INET6 => (field(sock, offsets.v6_rcv_saddr)?, field(sock, offsets.v6_daddr)?),
         _ => return None,
     };

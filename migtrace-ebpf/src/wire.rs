@@ -1,7 +1,7 @@
 //! Counts every packet of the watched flows as it is on the wire.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, __sk_buff},
+    bindings::{__sk_buff, BPF_NOEXIST},
     programs::TcContext,
 };
 use migtrace_ebpf::{
@@ -11,23 +11,28 @@ use migtrace_ebpf::{
 
 use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
 
-/// A socket buffer, read where it lies when its linear part reaches that far, copied out otherwise. Never pulled:
-/// that would reallocate the packet.
-struct Skb<'a>(&'a TcContext);
+/// A socket buffer's linear part, read where it lies.
+struct Linear<'a>(&'a TcContext);
 
-impl Frame for Skb<'_> {
+impl Frame for Linear<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let start = self.0.data() + offset as usize;
-        if start + N <= self.0.data_end() {
-            // SAFETY: the verifier holds us to the comparison above; bytes need no alignment.
-            return Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) });
+        if start + N > self.0.data_end() {
+            return None;
         }
-        let mut bytes = [0; N];
-        match self.0.load_bytes(offset as usize, &mut bytes) {
-            Ok(read) if read == N => Some(bytes),
-            _ => None,
-        }
+        // SAFETY: the verifier holds us to the comparison above; bytes need no alignment.
+        Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
+    }
+}
+
+/// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
+struct Whole<'a>(&'a TcContext);
+
+impl Frame for Whole<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.load(offset as usize).ok()
     }
 }
 
@@ -39,7 +44,10 @@ pub(crate) fn count(ctx: &TcContext, direction: u8) {
     let metadata = unsafe {
         Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present }
     };
-    match packet::parse(&Skb(ctx), metadata, maps::ENCAPSULATIONS.load()) {
+    let encapsulations = maps::ENCAPSULATIONS.load();
+    let packet = packet::parse_plain(&Linear(ctx), metadata, encapsulations)
+        .unwrap_or_else(|| packet::parse(&Whole(ctx), metadata, encapsulations));
+    match packet {
         Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
         Packet::Fragment(fragment) => count_fragment(direction, &fragment),
         Packet::Other => {}
@@ -116,17 +124,18 @@ fn count_fragment(direction: u8, fragment: &Tcp) {
 fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut FlowEntry> {
     let flags = flags_of(tcp) & flags::SYN;
     let owner = owner(key);
-    let entry = FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
-    let opened = FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok();
+    let entry =
+        FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
+    let opened = FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_ok();
     let flow = FLOWS.get_ptr_mut(key)?;
     if opened {
         // Another flow of the same addresses may have made the bucket: that is as good.
-        let _ = FLOWS.insert(key.fragments(), FlowEntry { flags: 0, ..entry }, u64::from(BPF_NOEXIST));
+        let _ = FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST));
         if let Some(found) = FOUND.get_ptr_mut(0) {
             // SAFETY: `found` is the map's value.
             unsafe { maps::add(found, 1) };
         }
-        maps::emit(&FlowEvent {
+        maps::emit(FlowEvent {
             header: Header { at_ns: now_ns, kind: kind::FLOW_SEEN, tgid: owner },
             key: *key,
             ifindex,
@@ -154,11 +163,11 @@ fn owner(key: &FlowKey) -> u32 {
 
 #[inline(always)]
 fn note_first_payload(ctx: &TcContext, flow: *mut FlowEntry, key: &FlowKey, tcp: &Tcp, now_ns: u64) {
-    let Some(bytes) = Skb(ctx).read::<4>(tcp.payload_offset) else { return };
+    let Some(bytes) = Whole(ctx).read::<4>(tcp.payload_offset) else { return };
     let first_payload = u32::from_be_bytes(bytes);
     // SAFETY: `flow` points into the map.
     unsafe { (*flow).first_payload = first_payload };
-    maps::emit(&FlowEvent {
+    maps::emit(FlowEvent {
         header: Header { at_ns: now_ns, kind: kind::FLOW_PAYLOAD, tgid: 0 },
         key: *key,
         ifindex: 0,

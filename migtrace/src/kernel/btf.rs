@@ -73,16 +73,8 @@ pub(crate) struct Btf {
 }
 
 /// The structs whose fields are read.
-const STRUCTS: [&str; 8] = [
-    "task_struct",
-    "files_struct",
-    "fdtable",
-    "file",
-    "socket",
-    "sock_common",
-    "sk_buff",
-    "tcp_skb_cb",
-];
+const STRUCTS: [&str; 8] =
+    ["task_struct", "files_struct", "fdtable", "file", "socket", "sock_common", "sk_buff", "tcp_skb_cb"];
 
 #[derive(Clone, Copy)]
 struct Type {
@@ -101,8 +93,8 @@ impl Btf {
     }
 
     fn read(path: &Path) -> Result<Self, BtfError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| BtfError::Unreadable { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| BtfError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(path, bytes)
     }
 
@@ -120,8 +112,7 @@ impl Btf {
         if types_end > bytes.len() || strings > bytes.len() {
             return Err(malformed("it is cut off"));
         }
-        let mut btf =
-            Self { path: path.to_owned(), bytes, strings, types: vec![0], structs: HashMap::new() };
+        let mut btf = Self { path: path.to_owned(), bytes, strings, types: vec![0], structs: HashMap::new() };
         let mut at = first_type;
         while at < types_end {
             let header = btf.type_at(at).ok_or_else(|| malformed("a type is cut off"))?;
@@ -295,7 +286,8 @@ mod tests {
     #[test]
     fn garbage_is_refused() {
         let path = Path::new("x");
-        for bytes in [vec![], vec![0; 24], vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff]] {
+        for bytes in [vec![], vec![0; 24], vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff]]
+        {
             assert!(Btf::parse(path, bytes).is_err());
         }
     }

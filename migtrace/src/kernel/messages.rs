@@ -1,0 +1,178 @@
+//! What the kernel programs put into the ring buffer, decoded.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bytes::Buf;
+use migtrace_ebpf::abi::{self, EGRESS, FlowKey, INGRESS, QMP_LINE_MAX, flags, kind};
+
+use crate::units::{Counters, Directions, Flow, MonotonicNs};
+
+/// One message of a kernel program.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Message {
+    /// The program's stamp.
+    pub(crate) at_ns: MonotonicNs,
+    /// What it says.
+    pub(crate) body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Body {
+    /// The first packet of a flow in one direction.
+    FlowSeen { flow: Flow, ifindex: u32, from_start: bool },
+    /// A process uses a flow's socket.
+    FlowOwned { flow: Flow, pid: u32 },
+    /// The first payload of a flow in one direction.
+    FlowPayload { flow: Flow, first_bytes: u32 },
+    /// A line that begins as a QMP event.
+    QmpLine {
+        pid: u32,
+        sums: Option<Directions<Counters>>,
+        /// The line as far as it was copied.
+        line: Vec<u8>,
+        /// Whether it was longer.
+        cut: bool,
+    },
+    /// A process that may be a QEMU has started.
+    ProcessExec { pid: u32 },
+    /// A traced process has ended.
+    ProcessExit { pid: u32 },
+}
+
+impl Message {
+    /// Decodes one record; `None` for a kind or a size that no program of ours writes.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        if bytes.remaining() < size_of::<abi::Header>() {
+            return None;
+        }
+        let at_ns = MonotonicNs(bytes.get_u64_ne());
+        let kind = bytes.get_u32_ne();
+        let pid = bytes.get_u32_ne();
+        let body = match kind {
+            kind::PROCESS_EXEC => Body::ProcessExec { pid },
+            kind::PROCESS_EXIT => Body::ProcessExit { pid },
+            kind::FLOW_SEEN | kind::FLOW_OWNED | kind::FLOW_PAYLOAD => flow(kind, pid, bytes)?,
+            kind::QMP_LINE => qmp_line(pid, bytes)?,
+            _ => return None,
+        };
+        Some(Self { at_ns, body })
+    }
+}
+
+fn flow(kind: u32, pid: u32, mut bytes: &[u8]) -> Option<Body> {
+    if bytes.remaining() < size_of::<abi::FlowEvent>() - size_of::<abi::Header>() {
+        return None;
+    }
+    let key = flow_key(&mut bytes);
+    let ifindex = bytes.get_u32_ne();
+    let flags = bytes.get_u32_ne();
+    let first_bytes = bytes.get_u32_ne();
+    let flow = flow_of(&key);
+    Some(match kind {
+        kind::FLOW_SEEN => Body::FlowSeen { flow, ifindex, from_start: flags & flags::SYN != 0 },
+        kind::FLOW_OWNED => Body::FlowOwned { flow, pid },
+        _ => Body::FlowPayload { flow, first_bytes },
+    })
+}
+
+fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
+    if bytes.remaining() < size_of::<abi::QmpLine>() - size_of::<abi::Header>() {
+        return None;
+    }
+    let mut sum = || Counters {
+        wire_bytes: bytes.get_u64_ne(),
+        payload_bytes: bytes.get_u64_ne(),
+        segments: bytes.get_u64_ne(),
+        skbs: bytes.get_u64_ne(),
+    };
+    const { assert!(INGRESS == 0 && EGRESS == 1) };
+    let rx = sum();
+    let tx = sum();
+    let summed = bytes.get_u32_ne() != 0;
+    let length = bytes.get_u32_ne() as usize;
+    Some(Body::QmpLine {
+        pid,
+        sums: summed.then_some(Directions { tx, rx }),
+        line: bytes[..length.min(QMP_LINE_MAX)].to_vec(),
+        cut: length > QMP_LINE_MAX,
+    })
+}
+
+fn flow_key(bytes: &mut &[u8]) -> FlowKey {
+    let mut address = || [bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne()];
+    let (source, destination) = (address(), address());
+    let key = FlowKey {
+        source,
+        destination,
+        source_port: bytes.get_u16_ne(),
+        destination_port: bytes.get_u16_ne(),
+        direction: bytes.get_u8(),
+        padding: [0; 3],
+    };
+    bytes.advance(3);
+    key
+}
+
+/// The connection of a key, from this host's side: what goes out is local.
+pub(super) fn flow_of(key: &FlowKey) -> Flow {
+    let source = SocketAddr::new(address(key.source), key.source_port);
+    let destination = SocketAddr::new(address(key.destination), key.destination_port);
+    if key.direction == EGRESS {
+        Flow { local: source, remote: destination }
+    } else {
+        Flow { local: destination, remote: source }
+    }
+}
+
+fn address(words: [u32; 4]) -> IpAddr {
+    let mut octets = [0; 16];
+    for (bytes, word) in octets.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ipv6Addr::from(octets).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn a_flow_is_named_from_this_hosts_side_in_both_directions() {
+        let a = [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([10, 0, 0, 1])];
+        let b = [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([10, 0, 0, 2])];
+        let sent = FlowKey {
+            source: a,
+            destination: b,
+            source_port: 40000,
+            destination_port: 49152,
+            direction: EGRESS,
+            padding: [0; 3],
+        };
+        let flow =
+            Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
+        assert_eq!(flow_of(&sent), flow);
+        assert_eq!(flow_of(&sent.reversed()), flow);
+        assert_eq!(super::super::flows::outgoing_key(flow), sent);
+    }
+
+    #[test]
+    fn a_process_event_is_its_header() {
+        let bytes = bytes_of(&[7, 0, kind::PROCESS_EXIT, 42]);
+        let expected = Message { at_ns: MonotonicNs(7), body: Body::ProcessExit { pid: 42 } };
+        assert_eq!(Message::decode(&bytes), Some(expected));
+    }
+
+    #[test]
+    fn what_is_cut_off_or_unknown_is_no_message() {
+        assert_eq!(Message::decode(&[0; 3]), None);
+        assert_eq!(Message::decode(&bytes_of(&[7, 0, 99, 42])), None);
+        for kind in [kind::FLOW_SEEN, kind::QMP_LINE] {
+            assert_eq!(Message::decode(&bytes_of(&[7, 0, kind, 42, 1, 2, 3])), None);
+        }
+    }
+}

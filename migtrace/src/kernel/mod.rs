@@ -1,0 +1,313 @@
+//! The only place that names aya: loads the programs, attaches them, reads what they found.
+
+mod btf;
+mod flows;
+mod messages;
+mod probes;
+mod tc;
+
+use std::collections::HashMap as StdHashMap;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted};
+use tokio::io::unix::AsyncFd;
+
+pub(crate) use flows::FlowState;
+pub(crate) use messages::Message;
+pub use tc::{AttachPreference, Leftover, TcAttachError, cleanup};
+
+use crate::event::{AttachMode, Lost, Probe};
+use crate::ports::PortRanges;
+use crate::units::Flow;
+use btf::Btf;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"));
+
+/// What the kernel programs are to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// TCP ports to watch.
+    pub ports: PortRanges,
+    /// Look into VXLAN packets.
+    pub vxlan: bool,
+    /// Look into Geneve packets.
+    pub geneve: bool,
+    /// How many flow directions can be told apart.
+    pub flow_capacity: u32,
+    /// How to attach the TC programs.
+    pub attach: AttachPreference,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ports: PortRanges::default(),
+            vxlan: false,
+            geneve: false,
+            flow_capacity: 4096,
+            attach: AttachPreference::Auto,
+        }
+    }
+}
+
+/// Why the kernel side cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel refused a map or a program.
+    #[error("the kernel refused the eBPF {what}: {why}")]
+    Refused {
+        /// `object`, `map NAME`, `program NAME`.
+        what: String,
+        /// The kernel's words; of a verifier's log, the last lines that mean something.
+        why: String,
+    },
+    /// A map could not be read or written.
+    #[error("cannot access the eBPF map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What happened.
+        source: MapError,
+    },
+    /// The ring buffer could not be polled.
+    #[error("cannot wait for the kernel's events: {0}")]
+    Poll(#[from] std::io::Error),
+    /// A TC program could not be attached.
+    #[error(transparent)]
+    Attach(#[from] TcAttachError),
+}
+
+/// The loaded programs and what they have found. Dropping it detaches everything.
+pub(crate) struct Kernel {
+    ebpf: Ebpf,
+    events: AsyncFd<RingBuf<MapData>>,
+    interfaces: StdHashMap<u32, tc::Attached>,
+    attach: AttachPreference,
+    probes: Vec<Probe>,
+    /// Whether the programs themselves find out who owns a flow.
+    ties_sockets: bool,
+    counts_retransmissions: bool,
+}
+
+impl Kernel {
+    /// Loads the object and attaches every probe but the TC programs, which want an interface.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, KernelError> {
+        let offsets = Btf::of_running_kernel();
+        let socket_offsets = probes::resolve(&offsets, Btf::socket_offsets);
+        let skb_offsets = probes::resolve(&offsets, Btf::skb_offsets);
+        drop(offsets);
+
+        let ports: [u32; PORT_RANGES] = settings.ports.packed();
+        let encapsulations = encapsulations(settings);
+        let mut ebpf = EbpfLoader::new()
+            // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
+            .btf(None)
+            .override_global("PORTS", &ports, true)
+            .override_global("ENCAPSULATIONS", &encapsulations, true)
+            .override_global("SOCKET_OFFSETS", &socket_offsets.value, true)
+            .override_global("SKB_OFFSETS", &skb_offsets.value, true)
+            .map_max_entries("FLOWS", settings.flow_capacity)
+            .load(OBJECT)
+            .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
+        for program in [tc::INGRESS, tc::EGRESS] {
+            tc::load(&mut ebpf, program)
+                .map_err(|why| KernelError::Refused { what: format!("program {program}"), why })?;
+        }
+        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &skb_offsets);
+        let is_attached =
+            |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
+        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
+        let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
+        Ok(Self {
+            events: AsyncFd::new(ring)?,
+            interfaces: StdHashMap::new(),
+            attach: settings.attach,
+            ties_sockets: socket_offsets.why_not.is_none() && is_attached("qmp"),
+            counts_retransmissions: is_attached("retransmit"),
+            probes,
+            ebpf,
+        })
+    }
+
+    /// The probe table as it is on this host.
+    pub(crate) fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    /// Whether the programs themselves find out which process owns a flow.
+    pub(crate) const fn ties_sockets(&self) -> bool {
+        self.ties_sockets
+    }
+
+    /// Counts at an interface of this network namespace. `skip_tagged` leaves VLAN frames to the device above.
+    pub(crate) fn attach(
+        &mut self,
+        name: &str,
+        index: u32,
+        skip_tagged: bool,
+    ) -> Result<AttachMode, KernelError> {
+        if skip_tagged {
+            self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
+                .insert(index, 1, 0)
+                .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })?;
+        }
+        let attached = tc::attach(&mut self.ebpf, name, self.attach)?;
+        let mode = attached.mode();
+        self.interfaces.insert(index, attached);
+        Ok(mode)
+    }
+
+    /// Forgets an interface that has vanished, or stops counting at it.
+    pub(crate) fn detach(&mut self, index: u32) {
+        self.interfaces.remove(&index);
+    }
+
+    /// Whether packets are counted at this interface.
+    pub(crate) fn is_attached(&self, index: u32) -> bool {
+        self.interfaces.contains_key(&index)
+    }
+
+    /// Reads the QMP events of a process and its sockets from now on.
+    pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
+        self.map_mut::<u32, u32>("TRACED")?
+            .insert(pid, 1, 0)
+            .map_err(|source| KernelError::Map { name: "TRACED", source })
+    }
+
+    /// Forgets a process.
+    pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
+        match self.map_mut::<u32, u32>("TRACED")?.remove(&pid) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(KernelError::Map { name: "TRACED", source }),
+        }
+    }
+
+    /// Tells the programs who owns a flow that they have not tied themselves.
+    pub(crate) fn own(&mut self, flow: Flow, pid: u32) -> Result<(), KernelError> {
+        let outgoing = flows::outgoing_key(flow);
+        let mut owners = self.map_mut::<FlowKey, u32>("OWNERS")?;
+        for key in [outgoing, outgoing.reversed()] {
+            owners.insert(key, pid, 0).map_err(|source| KernelError::Map { name: "OWNERS", source })?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs that the flows found so far need no owner any more.
+    pub(crate) fn settle(&mut self) -> Result<(), KernelError> {
+        let found = self.array("FOUND")?.get(&0, 0);
+        let found = found.map_err(|source| KernelError::Map { name: "FOUND", source })?;
+        let map = self.ebpf.map_mut("SETTLED").ok_or_else(|| missing("SETTLED"))?;
+        Array::<_, u64>::try_from(map)
+            .and_then(|mut settled| settled.set(0, found, 0))
+            .map_err(|source| KernelError::Map { name: "SETTLED", source })
+    }
+
+    /// What was counted of every flow, and of the fragments between every pair of hosts.
+    pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
+        let entries = self.entries::<FlowEntry>("FLOWS")?;
+        let retransmitted = if self.counts_retransmissions {
+            Some(self.entries::<Retransmitted>("RETRANSMITTED")?)
+        } else {
+            None
+        };
+        Ok(flows::join(entries, retransmitted.as_deref()))
+    }
+
+    /// What was lost so far.
+    pub(crate) fn lost(&self) -> Result<Lost, KernelError> {
+        let counters = self.array("LOST")?;
+        let read =
+            |index| counters.get(&index, 0).map_err(|source| KernelError::Map { name: "LOST", source });
+        Ok(Lost {
+            ring_buffer: read(abi::lost::RING_BUFFER)?,
+            flows: read(abi::lost::FLOWS)?,
+            probes: read(abi::lost::PROBES)? + self.missed(),
+        })
+    }
+
+    /// Runs of our programs that the kernel skipped, as far as it tells (Linux 5.12 and later).
+    fn missed(&self) -> u64 {
+        self.ebpf
+            .programs()
+            .filter_map(|(_, program)| {
+                let fd = program.fd().ok()?.as_fd().as_raw_fd();
+                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+                let line = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+                line.trim().parse::<u64>().ok()
+            })
+            .sum()
+    }
+
+    /// The next events; waits until there is one. Cancel-safe.
+    pub(crate) async fn messages(&mut self) -> Result<Vec<Message>, KernelError> {
+        let mut guard = self.events.readable_mut().await?;
+        let messages = drain(guard.get_inner_mut());
+        guard.clear_ready();
+        Ok(messages)
+    }
+
+    /// The events that are there now.
+    pub(crate) fn pending_messages(&mut self) -> Vec<Message> {
+        drain(self.events.get_mut())
+    }
+
+    fn map_mut<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<HashMap<&mut MapData, K, V>, KernelError> {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+        HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
+    }
+
+    fn entries<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<(FlowKey, V)>, KernelError> {
+        let failed = |source| KernelError::Map { name, source };
+        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
+        let map: HashMap<_, FlowKey, V> = HashMap::try_from(map).map_err(failed)?;
+        map.iter().collect::<Result<_, _>>().map_err(failed)
+    }
+
+    fn array(&self, name: &'static str) -> Result<Array<&MapData, u64>, KernelError> {
+        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
+        Array::try_from(map).map_err(|source| KernelError::Map { name, source })
+    }
+}
+
+fn missing(map: &str) -> KernelError {
+    KernelError::Refused { what: format!("map {map}"), why: "the object does not have it".into() }
+}
+
+fn drain(ring: &mut RingBuf<MapData>) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some(item) = ring.next() {
+        // A message of an unknown kind cannot come: programs and user space are one binary.
+        messages.extend(Message::decode(&item));
+    }
+    messages
+}
+
+const fn encapsulations(settings: &Settings) -> u32 {
+    use migtrace_ebpf::packet::encapsulation::{GENEVE, NONE, VXLAN};
+    (if settings.vxlan { VXLAN } else { NONE }) | (if settings.geneve { GENEVE } else { NONE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn scratch() {
+        let kernel = match Kernel::load(&Settings::default()) {
+            Ok(k) => k,
+            Err(e) => {
+                eprintln!("{e}");
+                std::process::exit(1)
+            }
+        };
+        for probe in kernel.probes() {
+            eprintln!("{probe:#?}");
+        }
+        eprintln!("{:?}", kernel.lost());
+    }
+}

@@ -1,0 +1,237 @@
+//! The probe table: what each probe observes, the hooks to try in order, and what is lost without it.
+
+use aya::Ebpf;
+use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
+
+use super::btf::{Btf, BtfError};
+use crate::event::{Probe, ProbeStatus};
+
+/// A kernel hook and the program for it.
+#[derive(Clone, Copy)]
+enum Hook {
+    Kprobe { program: &'static str, function: &'static str },
+    Kretprobe { program: &'static str, function: &'static str },
+    Tracepoint { program: &'static str, category: &'static str, name: &'static str },
+    RawTracepoint { program: &'static str },
+}
+
+struct Row {
+    name: &'static str,
+    observes: &'static str,
+    /// The first is the best.
+    hooks: &'static [Hook],
+    /// What is lost when no hook works.
+    lost: &'static str,
+    /// What is worse about any but the first hook.
+    fallback: &'static str,
+}
+
+const QMP: Row = Row {
+    name: "qmp",
+    observes: "QEMU's migration events, with the flows' counters at each",
+    hooks: &[
+        Hook::Kprobe { program: "sendmsg_kprobe", function: "__sys_sendmsg" },
+        Hook::Tracepoint { program: "sendmsg_tracepoint", category: "syscalls", name: "sys_enter_sendmsg" },
+        Hook::Kprobe { program: "sendmsg_kprobe_unsummed", function: "__sys_sendmsg" },
+        Hook::Tracepoint {
+            program: "sendmsg_tracepoint_unsummed",
+            category: "syscalls",
+            name: "sys_enter_sendmsg",
+        },
+    ],
+    lost: "phases: only the flows' first and last packets are known",
+    fallback: "every system call of this host is a little slower while tracing",
+};
+
+const SOCKET: Row = Row {
+    name: "socket",
+    observes: "which QEMU accepts a flow (and, with qmp, which one sends on it)",
+    hooks: &[
+        Hook::Kretprobe { program: "accept_kretprobe", function: "__sys_accept4" },
+        Hook::Tracepoint { program: "accept_tracepoint", category: "syscalls", name: "sys_exit_accept4" },
+    ],
+    lost: "the instant at which a flow's owner is known: sock_diag and /proc tell it some milliseconds later",
+    fallback: "every system call of this host is a little slower while tracing",
+};
+
+const RETRANSMIT: Row = Row {
+    name: "retransmit",
+    observes: "segments and bytes that this host sends again",
+    hooks: &[Hook::RawTracepoint { program: "tcp_retransmit_skb" }],
+    lost: "retransmissions: they are in the bytes, but not told apart",
+    fallback: "",
+};
+
+const EXEC: Row = Row {
+    name: "exec",
+    observes: "QEMUs that start while tracing",
+    hooks: &[Hook::RawTracepoint { program: "sched_process_exec" }],
+    lost: "up to a second of a QEMU that starts while tracing: /proc is read once a second instead",
+    fallback: "",
+};
+
+const EXIT: Row = Row {
+    name: "exit",
+    observes: "the end of a traced QEMU",
+    hooks: &[Hook::RawTracepoint { program: "sched_process_exit" }],
+    lost: "the instant at which a QEMU ends: /proc is read once a second instead",
+    fallback: "",
+};
+
+/// Something resolved from the kernel's BTF, or all zeros and the reason.
+pub(super) struct Resolved<T> {
+    pub(super) value: T,
+    pub(super) why_not: Option<String>,
+}
+
+pub(super) fn resolve<T: Default>(
+    btf: &Result<Btf, BtfError>,
+    read: impl Fn(&Btf) -> Result<T, BtfError>,
+) -> Resolved<T> {
+    let failed = |error: &BtfError| Resolved { value: T::default(), why_not: Some(error.to_string()) };
+    match btf {
+        Ok(btf) => read(btf).map_or_else(|error| failed(&error), |value| Resolved { value, why_not: None }),
+        Err(error) => failed(error),
+    }
+}
+
+/// Loads and attaches every probe. A probe that cannot be attached is a row that says so, not an error.
+pub(super) fn attach_all<S, R>(
+    ebpf: &mut Ebpf,
+    socket_offsets: &Resolved<S>,
+    skb_offsets: &Resolved<R>,
+) -> Vec<Probe> {
+    let needs_both = socket_offsets.why_not.as_deref().or(skb_offsets.why_not.as_deref());
+    vec![
+        attach(ebpf, &QMP, None),
+        attach(ebpf, &SOCKET, socket_offsets.why_not.as_deref()),
+        attach(ebpf, &RETRANSMIT, needs_both),
+        attach(ebpf, &EXEC, None),
+        attach(ebpf, &EXIT, None),
+    ]
+}
+
+fn attach(ebpf: &mut Ebpf, row: &Row, impossible: Option<&str>) -> Probe {
+    let mut probe = Probe {
+        name: row.name.into(),
+        observes: row.observes.into(),
+        status: ProbeStatus::Missing,
+        hook: None,
+        lost: Some(row.lost.into()),
+        fix: None,
+    };
+    let mut refused: Vec<String> = Vec::new();
+    if let Some(why) = impossible {
+        refused.push(why.to_owned());
+    } else {
+        for (index, hook) in row.hooks.iter().enumerate() {
+            match hook.attach(ebpf) {
+                Ok(()) => {
+                    probe.hook = Some(hook.name());
+                    probe.status = if index == 0 { ProbeStatus::Ok } else { ProbeStatus::Fallback };
+                    probe.lost = (index > 0).then(|| row.fallback.into());
+                    break;
+                }
+                Err(why) => refused.push(format!("{}: {why}", hook.name())),
+            }
+        }
+    }
+    probe.fix = (!refused.is_empty()).then(|| refused.join("; "));
+    probe
+}
+
+impl Hook {
+    fn name(self) -> String {
+        match self {
+            Self::Kprobe { function, .. } => format!("kprobe:{function}"),
+            Self::Kretprobe { function, .. } => format!("kretprobe:{function}"),
+            Self::Tracepoint { category, name, .. } => format!("tracepoint:{category}:{name}"),
+            Self::RawTracepoint { program } => format!("raw_tracepoint:{program}"),
+        }
+    }
+
+    fn attach(self, ebpf: &mut Ebpf) -> Result<(), String> {
+        let name = match self {
+            Self::Kprobe { program, .. }
+            | Self::Kretprobe { program, .. }
+            | Self::Tracepoint { program, .. }
+            | Self::RawTracepoint { program } => program,
+        };
+        let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+        let attached = match self {
+            Self::Kprobe { function, .. } | Self::Kretprobe { function, .. } => {
+                <&mut KProbe>::try_from(program).and_then(|program| {
+                    program.load()?;
+                    program.attach(function, 0).map(drop)
+                })
+            }
+            Self::Tracepoint { category, name, .. } => {
+                <&mut TracePoint>::try_from(program).and_then(|program| {
+                    program.load()?;
+                    program.attach(category, name).map(drop)
+                })
+            }
+            Self::RawTracepoint { program: tracepoint } => {
+                <&mut RawTracePoint>::try_from(program).and_then(|program| {
+                    program.load()?;
+                    program.attach(tracepoint).map(drop)
+                })
+            }
+        };
+        attached.map_err(|error| match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+            }
+            other => reason(&other),
+        })
+    }
+}
+
+/// An error with its causes, on one line, each said once.
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The end of a verifier's log without its statistics, ready to follow the error.
+pub(super) fn last_meaningful_lines(log: &str) -> String {
+    let meaningful: Vec<_> = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .filter(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
+        .collect();
+    let last = meaningful.iter().rev().take(2).rev().copied().collect::<Vec<_>>().join(" | ");
+    if last.is_empty() { last } else { format!(" (verifier: {last})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_verifier_log_the_last_word_counts() {
+        let log =
+            "0: R1=ctx()\n; let x\n7: (85) call unknown#195\nunknown func unknown#195\nprocessed 8 insns\n";
+        assert_eq!(
+            last_meaningful_lines(log),
+            " (verifier: 7: (85) call unknown#195 | unknown func unknown#195)"
+        );
+        assert_eq!(last_meaningful_lines(""), "");
+    }
+
+    #[test]
+    fn a_missing_type_is_a_reason_and_no_error() {
+        let resolved = resolve::<u32>(&Err(BtfError::NoType("struct file".into())), |_| Ok(1));
+        assert_eq!(resolved.value, 0);
+        assert_eq!(resolved.why_not.as_deref(), Some("this kernel's BTF has no struct file"));
+    }
+}

@@ -1,0 +1,169 @@
+//! Attaches the counting programs to interfaces: as TCX links where the kernel has them, as filters of the clsact
+//! qdisc otherwise.
+//!
+//! TCX links die with this process. Filters do not, so they carry the programs' names, and [`cleanup`] removes
+//! what a killed run left. The clsact qdisc is never removed: it may hold filters of others.
+
+use std::io;
+
+use aya::Ebpf;
+use aya::programs::tc::{
+    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
+};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
+
+use super::probes::{last_meaningful_lines, reason};
+use crate::event::AttachMode;
+
+pub(super) const INGRESS: &str = "migtrace_ingress";
+pub(super) const EGRESS: &str = "migtrace_egress";
+
+const DIRECTIONS: [(&str, TcAttachType); 2] =
+    [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
+
+/// Which way of attaching to choose.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AttachPreference {
+    /// TCX, or clsact where there is no TCX.
+    #[default]
+    Auto,
+    /// TCX or fail.
+    Tcx,
+    /// clsact, even where there is TCX.
+    Clsact,
+}
+
+/// Why a TC program could not be attached.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot count at {interface}: {why}")]
+pub struct TcAttachError {
+    /// The interface.
+    pub interface: String,
+    /// What was tried, what happened, what to do.
+    pub why: String,
+}
+
+/// A filter that an earlier run left at an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Leftover {
+    /// The interface.
+    pub interface: String,
+    /// The filter's name.
+    pub filter: &'static str,
+}
+
+/// The links of one interface; dropping them detaches.
+pub(super) struct Attached {
+    mode: AttachMode,
+    _links: Vec<SchedClassifierLink>,
+}
+
+impl Attached {
+    pub(super) const fn mode(&self) -> AttachMode {
+        self.mode
+    }
+}
+
+/// Loads one of the counting programs.
+pub(super) fn load(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    program(ebpf, name)?.load().map_err(|error| match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+        }
+        other => reason(&other),
+    })
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    program.try_into().map_err(|error: ProgramError| reason(&error))
+}
+
+/// Attaches both programs to an interface of this network namespace.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    interface: &str,
+    preference: AttachPreference,
+) -> Result<Attached, TcAttachError> {
+    let failed = |why| TcAttachError { interface: interface.to_owned(), why };
+    if preference != AttachPreference::Clsact {
+        match attach_all(ebpf, interface, || TcAttachOptions::TcxOrder(LinkOrder::first())) {
+            Ok(links) => return Ok(Attached { mode: AttachMode::Tcx, _links: links }),
+            // Before 6.6 the kernel does not know this kind of link.
+            Err(error) if preference == AttachPreference::Auto && is_unknown_link_kind(&error) => {}
+            Err(error) => return Err(failed(format!("TCX: {}", reason(&error)))),
+        }
+    }
+    // Filters of a killed run would count every packet twice.
+    let _ = remove_filters(interface);
+    add_clsact(interface).map_err(failed)?;
+    attach_all(ebpf, interface, || {
+        TcAttachOptions::Netlink(NlOptions { priority: 1, handle: TcHandle::AUTO_ASSIGN, classid: None })
+    })
+    .map(|links| Attached { mode: AttachMode::Clsact, _links: links })
+    .map_err(|error| {
+        failed(format!(
+            "clsact: {}; an `ingress` qdisc in clsact's place (see `tc qdisc show dev {interface}`) or missing \
+             modules (`modprobe sch_ingress cls_bpf`) cause this",
+            reason(&error)
+        ))
+    })
+}
+
+fn attach_all(
+    ebpf: &mut Ebpf,
+    interface: &str,
+    options: impl Fn() -> TcAttachOptions,
+) -> Result<Vec<SchedClassifierLink>, ProgramError> {
+    let mut links = Vec::new();
+    for (name, direction) in DIRECTIONS {
+        let program: &mut SchedClassifier =
+            ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let id = program.attach_with_options(interface, direction, options())?;
+        links.push(program.take_link(id)?);
+    }
+    Ok(links)
+}
+
+fn is_unknown_link_kind(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EINVAL))
+}
+
+fn add_clsact(interface: &str) -> Result<(), String> {
+    match tc::qdisc_add_clsact(interface) {
+        Ok(()) | Err(TcError::AlreadyAttached) => Ok(()),
+        Err(error) => Err(format!(
+            "cannot add the clsact qdisc: {}; try `modprobe sch_ingress cls_bpf`",
+            reason(&error)
+        )),
+    }
+}
+
+/// Removes the filters named after our programs from an interface, and nothing else.
+fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
+    let mut removed = Vec::new();
+    for (name, direction) in DIRECTIONS {
+        match tc::qdisc_detach_program(interface, direction, name) {
+            Ok(()) => removed.push(Leftover { interface: interface.to_owned(), filter: name }),
+            Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            // An interface without clsact has no filters.
+            Err(TcError::NetlinkError(_)) => {}
+            Err(TcError::IoError(error)) => return Err(error),
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes what killed runs left at these interfaces: filters named `migtrace_ingress` and `migtrace_egress`.
+///
+/// # Errors
+///
+/// When an interface's filters cannot be listed or removed.
+pub fn cleanup<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Leftover>> {
+    let mut removed = Vec::new();
+    for interface in interfaces {
+        removed.extend(remove_filters(interface)?);
+    }
+    Ok(removed)
+}
