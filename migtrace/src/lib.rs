@@ -1,5 +1,6 @@
 //! Measures what a live migration of a KVM virtual machine really cost.
 
 pub mod event;
+pub mod host;
 pub mod record;
 pub mod units;
