@@ -262,7 +262,8 @@ mod tests {
 
     #[test]
     fn tracefs_inside_debugfs_serves_as_well() {
-        let root = root(&["sys/kernel/debug/tracing/events/enable"], "", "");
+        let root =
+            root(&["sys/kernel/debug/tracing/events/enable"], INITIAL_PID_NAMESPACE, INITIAL_USER_NAMESPACE);
         let tracefs = Environment::read_under(root.path()).tracefs;
         assert_eq!(tracefs.path(), Some(root.path().join("sys/kernel/debug/tracing").as_path()));
     }
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn a_container_by_what_its_engine_tells() {
         let of = |file: &str, content: &str| {
-            let root = root(&[file], "", "");
+            let root = root(&[file], INITIAL_PID_NAMESPACE, INITIAL_USER_NAMESPACE);
             fs::write(root.path().join(file), content).unwrap();
             container(root.path())
         };

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -154,8 +154,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::LinkInfo(info) => {
                     for info in info {
                         match info {
-                            // Other kernels' names for the same: the text is the kernel's own.
-                            LinkInfo::Kind(kind) => link.kind = Some(kind_name(&kind)),
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
                             LinkInfo::Data(InfoData::Vlan(data)) => link.vlan_id = vlan_id(&data),
                             _ => {}
                         }
@@ -171,10 +170,6 @@ impl From<LinkMessage> for Link {
     }
 }
 
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
-}
-
 fn vlan_id(data: &[InfoVlan]) -> Option<u16> {
     data.iter().find_map(|data| if let InfoVlan::Id(id) = data { Some(*id) } else { None })
 }
@@ -182,7 +177,7 @@ fn vlan_id(data: &[InfoVlan]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::testing::{in_new_netns, ip};
+    use crate::host::testing::{in_new_netns, ip, this_netns};
 
     pub(super) fn named(links: &[Link], name: &str) -> Link {
         links.iter().find(|link| link.name == name).unwrap_or_else(|| panic!("{name} in {links:?}")).clone()
@@ -205,9 +200,9 @@ mod tests {
             ip("link add br0 type bridge");
             ip("link add eth0 mtu 9000 type veth peer name far0");
             ip("link set eth0 master br0");
-            ip("link add link br0 name br0.100 type vlan id 100");
             ip("address add 192.0.2.1/24 dev br0");
-            ip("address add 2001:db8::1/64 dev br0.100 nodad");
+            ip("link add link br0 name mv0 type macvlan mode bridge");
+            ip("address add 2001:db8::1/64 dev mv0 nodad");
             ip("link set br0 up");
             ip("tuntap add tun0 mode tun");
             ip("tuntap add vnet0 mode tap");
@@ -221,9 +216,9 @@ mod tests {
                 (port.kind.as_deref(), port.master, port.mtu),
                 (Some("veth"), Some(bridge.index), 9000)
             );
-            let vlan = named(&links, "br0.100");
-            assert_eq!((vlan.vlan_id, vlan.lower), (Some(100), Some(bridge.index)));
-            assert_eq!(vlan.addresses, ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+            let child = named(&links, "mv0");
+            assert_eq!((child.kind.as_deref(), child.lower), (Some("macvlan"), Some(bridge.index)));
+            assert_eq!(child.addresses, ["2001:db8::1".parse::<IpAddr>().unwrap()]);
             assert_eq!(
                 (named(&links, "tun0").hardware_type, named(&links, "vnet0").hardware_type),
                 (65534, 1)
@@ -234,16 +229,48 @@ mod tests {
     }
 
     #[test]
+    fn a_vlan_with_its_id_and_what_carries_it() {
+        // Made up, as not every kernel has VLANs.
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0.100".into()),
+            LinkAttribute::Mtu(1500),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(netlink_packet_route::link::InfoKind::Vlan),
+                LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)])),
+            ]),
+        ];
+        let expected = Link {
+            name: "eth0.100".into(),
+            index: 7,
+            kind: Some("vlan".into()),
+            hardware_type: 1,
+            loopback: false,
+            up: true,
+            master: None,
+            lower: Some(2),
+            mtu: 1500,
+            vlan_id: Some(100),
+            addresses: Vec::new(),
+        };
+        assert_eq!(Link::from(message), expected);
+    }
+
+    #[test]
     fn a_device_below_in_another_namespace_is_not_mistaken_for_one_of_ours() {
         in_new_netns(|| {
-            ip("link add eth0 type veth peer name far0");
-            let index = named(&list().unwrap(), "far0").index;
-            let other = format!("migtrace-links-{}", std::process::id());
-            ip(&format!("netns add {other}"));
-            ip(&format!("link set far0 netns {other}"));
-            let lower = named(&list().unwrap(), "eth0").lower;
-            ip(&format!("netns delete {other}"));
-            assert_eq!(lower, None, "{index} may be anybody's here");
+            let elsewhere = this_netns();
+            in_new_netns(|| {
+                ip("link add eth0 type veth peer name far0");
+                let links = list().unwrap();
+                assert_eq!(named(&links, "eth0").lower, Some(named(&links, "far0").index));
+                ip(&format!("link set far0 netns {elsewhere}"));
+                assert_eq!(named(&list().unwrap(), "eth0").lower, None);
+            });
         });
     }
 
@@ -254,7 +281,8 @@ mod tests {
                 ("eth0", "192.0.2.1/24", "2001:db8:1::1/64"),
                 ("eth1", "198.51.100.1/24", "2001:db8:2::1/64"),
             ] {
-                ip(&format!("link add {link} type dummy"));
+                ip(&format!("link add {link} type veth peer name p-{link}"));
+                ip(&format!("link set p-{link} up"));
                 ip(&format!("address add {v4} dev {link}"));
                 ip(&format!("address add {v6} dev {link} nodad"));
                 ip(&format!("link set {link} up"));

@@ -187,7 +187,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::host::testing::{block_on, in_new_netns, ip};
+    use crate::host::testing::{block_on, in_new_netns, ip, ip_batch, this_netns};
 
     async fn next(watcher: &mut LinkWatcher) -> LinkEvent {
         tokio::time::timeout(Duration::from_secs(10), watcher.next()).await.expect("an event").unwrap()
@@ -202,10 +202,10 @@ mod tests {
     fn coming_renaming_and_going_are_told_in_order() {
         in_new_netns(|| {
             block_on(async {
-                ip("link add early0 type dummy");
+                ip("link add early0 type bridge");
                 let mut watcher = LinkWatcher::new().unwrap();
                 silent(&mut watcher).await;
-                ip("link add new0 index 77 type dummy");
+                ip("link add new0 index 77 type bridge");
                 ip("link set new0 name other0");
                 ip("link set other0 up");
                 ip("link delete other0");
@@ -226,7 +226,7 @@ mod tests {
         in_new_netns(|| {
             block_on(async {
                 ip("link add br0 type bridge");
-                ip("link add vnet0 type dummy");
+                ip("link add vnet0 type veth peer name far0");
                 let mut watcher = LinkWatcher::new().unwrap();
                 ip("link set vnet0 master br0");
                 ip("link set vnet0 nomaster");
@@ -238,38 +238,39 @@ mod tests {
     #[test]
     fn to_move_to_another_namespace_is_to_vanish() {
         in_new_netns(|| {
-            block_on(async {
-                ip("link add vnet0 index 78 type dummy");
-                let mut watcher = LinkWatcher::new().unwrap();
-                let other = format!("migtrace-watcher-{}", std::process::id());
-                ip(&format!("netns add {other}"));
-                ip(&format!("link set vnet0 netns {other}"));
-                ip(&format!("netns delete {other}"));
-                assert_eq!(next(&mut watcher).await, LinkEvent::Removed { index: 78, name: "vnet0".into() });
+            let elsewhere = this_netns();
+            in_new_netns(|| {
+                block_on(async {
+                    ip("link add vnet0 index 78 type veth peer name far0");
+                    let mut watcher = LinkWatcher::new().unwrap();
+                    ip(&format!("link set vnet0 netns {elsewhere}"));
+                    assert_eq!(
+                        next(&mut watcher).await,
+                        LinkEvent::Removed { index: 78, name: "vnet0".into() }
+                    );
+                });
             });
         });
     }
 
     #[test]
     fn news_that_were_dropped_are_made_up_from_the_table() {
+        const ROUNDS: usize = 200;
         in_new_netns(|| {
             block_on(async {
-                ip("link add last0 index 70000 type dummy");
+                ip("link add last0 index 70000 type bridge");
                 let mut watcher = LinkWatcher::new().unwrap();
-                // Some 1.5 kB each, far more than the socket's receive buffer holds.
-                for round in 0..200 {
-                    for name in ["flap0", "flap1"] {
-                        ip(&format!("link add {name} mtu {} type veth peer name p{name}", 1000 + round));
-                        ip(&format!("link delete {name}"));
-                    }
-                }
+                // Six messages a round at least, of some kilobytes of memory each: far more than the socket's receive
+                // buffer (200 kB) holds.
+                let round = "link add flap0 type veth peer name flap1\nlink delete flap0\n";
+                ip_batch(&round.repeat(ROUNDS));
                 ip("link delete last0");
-                ip("link add end0 index 70001 type dummy");
+                ip("link add end0 index 70001 type bridge");
                 let mut seen = Vec::new();
                 while seen.last() != Some(&LinkEvent::Added { index: 70001, name: "end0".into() }) {
                     seen.push(next(&mut watcher).await);
                 }
-                assert!(seen.len() < 1600, "nothing was dropped: the test does not prove what it says");
+                assert!(seen.len() < 4 * ROUNDS, "nothing was dropped: the test does not prove what it says");
                 assert!(seen.contains(&LinkEvent::Removed { index: 70000, name: "last0".into() }));
             });
         });
