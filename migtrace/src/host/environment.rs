@@ -118,7 +118,7 @@ impl Environment {
                 "run as root, or with CAP_DAC_READ_SEARCH",
             ),
             Tracefs::Missing => {
-                lacks("tracefs is not mounted: no tracepoints", "mount -t tracefs nodev /sys/kernel/tracing")
+                lacks("tracefs is not mounted: no tracepoints", "mount -t tracefs nodev /sys/kernel/tracing");
             }
         }
         if self.lockdown == Lockdown::Confidentiality {

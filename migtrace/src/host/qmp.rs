@@ -590,7 +590,7 @@ mod tests {
                         match Qmp::connect(&path, LONG).await {
                             // It is only just starting.
                             Err(QmpError::Connect { .. }) => {
-                                tokio::time::sleep(Duration::from_millis(20)).await
+                                tokio::time::sleep(Duration::from_millis(20)).await;
                             }
                             other => break other.unwrap(),
                         }

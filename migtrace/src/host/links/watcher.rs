@@ -85,10 +85,10 @@ impl LinkWatcher {
                     for message in messages {
                         match message.payload {
                             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                                self.known.seen(&link)
+                                self.known.seen(&link);
                             }
                             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                                self.known.gone(&link)
+                                self.known.gone(&link);
                             }
                             _ => {}
                         }
