@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags,
 };
-use netlink_packet_sock_diag::{
-    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage, TCP_CLOSE, TCP_LISTEN, TCP_TIME_WAIT,
-};
+use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::netlink::Connection;
@@ -164,15 +162,14 @@ fn interfaces_of(flow: &Flow) -> io::Result<Vec<u32>> {
 }
 
 /// The inode of an answer about `flow`. Where there is no such connection the kernel answers with the listener of the
-/// port, and a connection that is closed has no inode.
+/// port, which has no other end; and a connection that is closed has no inode.
 fn open_inode(response: &InetResponse, flow: &Flow) -> Option<u32> {
     let header = &response.header;
-    let open = ![TCP_LISTEN, TCP_TIME_WAIT, TCP_CLOSE].contains(&header.state);
     let canonical = |end: SocketAddr| (end.ip().to_canonical(), end.port());
     let same = |found: Flow| {
         canonical(found.local) == canonical(flow.local) && canonical(found.remote) == canonical(flow.remote)
     };
-    (open && header.inode != 0 && same(flow_of(header))).then_some(header.inode)
+    (header.inode != 0 && same(flow_of(header))).then_some(header.inode)
 }
 
 fn flow_of(header: &InetResponseHeader) -> Flow {
