@@ -1,6 +1,7 @@
 //! Measures what a live migration of a KVM virtual machine really cost.
 
 pub mod event;
+pub mod host;
 pub mod kernel;
 pub mod ports;
 pub mod record;

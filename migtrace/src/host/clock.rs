@@ -1,0 +1,177 @@
+//! The monotonic clock, what ties it to wall time, and the steps of wall time.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::{ClockId, clock_gettime};
+use tokio::io::unix::AsyncFd;
+
+use crate::units::{ClockSample, MonotonicNs};
+
+/// How many brackets one sample tries. The first one or two are slow because the clock's code is not in the cache.
+const BRACKETS: usize = 32;
+
+/// `CLOCK_MONOTONIC` now, the clock of the kernel programs' stamps.
+///
+/// # Errors
+/// The system call's.
+pub fn now() -> io::Result<MonotonicNs> {
+    Ok(MonotonicNs(read_ns(ClockId::CLOCK_MONOTONIC)?.cast_unsigned()))
+}
+
+/// `CLOCK_REALTIME - CLOCK_MONOTONIC`, from the tightest of several (monotonic, realtime, monotonic) brackets.
+///
+/// # Errors
+/// The system call's.
+pub fn sample() -> io::Result<ClockSample> {
+    let mut tightest = bracket()?;
+    for _ in 1..BRACKETS {
+        let next = bracket()?;
+        if next.error_ns < tightest.error_ns {
+            tightest = next;
+        }
+    }
+    Ok(tightest)
+}
+
+fn bracket() -> io::Result<ClockSample> {
+    let before = read_ns(ClockId::CLOCK_MONOTONIC)?;
+    let real = read_ns(ClockId::CLOCK_REALTIME)?;
+    let after = read_ns(ClockId::CLOCK_MONOTONIC)?;
+    Ok(tie(before, real, after))
+}
+
+/// Wall time was `real` at some instant between `before` and `after`: the offset is known to half their distance.
+const fn tie(before: i64, real: i64, after: i64) -> ClockSample {
+    let width = after - before;
+    ClockSample {
+        offset_ns: real - (before + width / 2),
+        // Rounded up, so that the bound stays one.
+        error_ns: ((width + 1) / 2).cast_unsigned(),
+    }
+}
+
+fn read_ns(clock: ClockId) -> io::Result<i64> {
+    let time = clock_gettime(clock)?;
+    Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}
+
+/// Tells when somebody sets the wall clock (`settimeofday`, `chronyc makestep`, resume from suspend). Slewing is no
+/// step: it bends the clock, and a new sample at the end shows by how much.
+#[derive(Debug)]
+pub struct StepWatcher {
+    timer: AsyncFd<Timer>,
+}
+
+impl StepWatcher {
+    /// Arms the watcher. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system calls'.
+    #[expect(
+        deprecated,
+        reason = "for types that may swap their descriptor; this one owns its own till the end"
+    )]
+    pub fn new() -> io::Result<Self> {
+        let timer = TimerFd::new(
+            timerfd::ClockId::CLOCK_REALTIME,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
+        // The kernel cancels only a timer that is armed for an absolute wall time, so arm it for one that is
+        // far away: 2^32 s after the epoch, in the year 2106.
+        timer.set(
+            Expiration::OneShot(TimeSpec::new(1 << 32, 0)),
+            TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET,
+        )?;
+        Ok(Self { timer: AsyncFd::new(Timer(timer))? })
+    }
+
+    /// Waits for the next step. May be dropped and called again without missing one.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub async fn stepped(&mut self) -> io::Result<()> {
+        loop {
+            let mut ready = self.timer.readable().await?;
+            match nix::unistd::read(self.timer.get_ref().0.as_fd(), &mut [0; 8]) {
+                Err(Errno::ECANCELED) => return Ok(()),
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                Err(Errno::EINTR) | Ok(_) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// `TimerFd` in the form that tokio asks for.
+#[derive(Debug)]
+struct Timer(TimerFd);
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::host::testing::block_on;
+
+    proptest! {
+        #[test]
+        fn the_error_covers_every_instant_at_which_the_wall_clock_may_have_been_read(
+            before in 0..i64::MAX / 4, width in 0..10_000_000_000_i64, part in 0.0..=1.0_f64, offset in 0..i64::MAX / 4,
+        ) {
+            let read_at = before + (width as f64 * part) as i64;
+            let sample = tie(before, read_at + offset, before + width);
+            prop_assert!((sample.offset_ns - offset).unsigned_abs() <= sample.error_ns, "{sample:?}");
+        }
+    }
+
+    #[test]
+    fn two_samples_agree_to_within_their_errors() {
+        let (first, second) = (sample().unwrap(), sample().unwrap());
+        // The wall clock may be slewed by 500 ppm while the two are taken.
+        let apart = (first.offset_ns - second.offset_ns).unsigned_abs();
+        assert!(apart <= first.error_ns + second.error_ns + 100_000, "{first:?} {second:?}");
+        assert!(first.error_ns < 1_000_000, "the tightest of many brackets is far below 1 ms: {first:?}");
+    }
+
+    #[test]
+    fn the_offset_gives_wall_time() {
+        let sample = sample().unwrap();
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let apart = sample.realtime_ns(now().unwrap()) - i64::try_from(wall.as_nanos()).unwrap();
+        assert!(apart.unsigned_abs() < 1_000_000_000, "{apart} ns from the wall clock");
+    }
+
+    #[test]
+    fn a_watcher_stays_silent_while_nobody_sets_the_clock() {
+        block_on(async {
+            let mut watcher = StepWatcher::new().unwrap();
+            tokio::time::timeout(Duration::from_millis(50), watcher.stepped()).await.unwrap_err();
+        });
+    }
+
+    #[test]
+    #[ignore = "sets the machine's wall clock (to what it is)"]
+    fn a_watcher_tells_every_step() {
+        block_on(async {
+            let mut watcher = StepWatcher::new().unwrap();
+            for _ in 0..3 {
+                let time = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+                nix::time::clock_settime(ClockId::CLOCK_REALTIME, time).unwrap();
+                tokio::time::timeout(Duration::from_secs(5), watcher.stepped()).await.unwrap().unwrap();
+                tokio::time::timeout(Duration::from_millis(50), watcher.stepped()).await.unwrap_err();
+            }
+        });
+    }
+}

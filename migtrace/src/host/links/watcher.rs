@@ -1,0 +1,278 @@
+//! News of interfaces that come, go, or change their name.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use tokio::io::unix::AsyncFd;
+
+use super::dump_links;
+use crate::host::netlink::Connection;
+
+/// The multicast group of interface news (`RTNLGRP_LINK`).
+const GROUP_LINK: u32 = 1;
+
+/// What happened to an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LinkEvent {
+    /// It is new in this namespace.
+    Added {
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
+    },
+    /// It was deleted, or moved to another namespace.
+    Removed {
+        /// The index it had.
+        index: u32,
+        /// The name it had.
+        name: String,
+    },
+    /// It has another name.
+    Renamed {
+        /// Its index.
+        index: u32,
+        /// The old name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+}
+
+/// A stream of [`LinkEvent`]s of the namespace in which it was made.
+#[derive(Debug)]
+pub struct LinkWatcher {
+    news: AsyncFd<Connection>,
+    table: Connection,
+    known: Known,
+}
+
+impl LinkWatcher {
+    /// Watches from now on: an interface that is there already is no news. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The netlink sockets'.
+    #[expect(
+        deprecated,
+        reason = "for types that may swap their descriptor; this one owns its own till the end"
+    )]
+    pub fn new() -> io::Result<Self> {
+        // Listen first: what changes between the two is then told as news rather than lost.
+        let news = AsyncFd::new(Connection::listen(NETLINK_ROUTE, GROUP_LINK)?)?;
+        let mut watcher = Self { news, table: Connection::open(NETLINK_ROUTE)?, known: Known::default() };
+        watcher.reread()?;
+        watcher.known.events.clear();
+        Ok(watcher)
+    }
+
+    /// The next event. May be dropped and called again without missing one.
+    ///
+    /// # Errors
+    /// The netlink sockets'.
+    pub async fn next(&mut self) -> io::Result<LinkEvent> {
+        loop {
+            if let Some(event) = self.known.events.pop_front() {
+                return Ok(event);
+            }
+            let mut ready = self.news.readable_mut().await?;
+            match ready.get_inner_mut().receive::<RouteNetlinkMessage>() {
+                Ok(messages) => {
+                    for message in messages {
+                        match message.payload {
+                            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                                self.known.seen(&link);
+                            }
+                            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                                self.known.gone(&link);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                // Too much news at once, and some of it dropped; or news of a form that is not known. Either way the
+                // table itself tells what has changed.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOBUFS)
+                        || error.kind() == io::ErrorKind::InvalidData =>
+                {
+                    drop(ready);
+                    self.reread()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Compares what is known with the kernel's table.
+    fn reread(&mut self) -> io::Result<()> {
+        let links = dump_links(&mut self.table)?;
+        self.known.replace(&links);
+        Ok(())
+    }
+}
+
+impl AsRawFd for LinkWatcher {
+    fn as_raw_fd(&self) -> RawFd {
+        self.news.as_raw_fd()
+    }
+}
+
+/// The interfaces as last told, and what is still to be told.
+#[derive(Debug, Default)]
+struct Known {
+    names: BTreeMap<u32, String>,
+    events: VecDeque<LinkEvent>,
+}
+
+impl Known {
+    fn seen(&mut self, link: &LinkMessage) {
+        // A bridge tells of its ports in the same group, in a family of its own; to leave a bridge is not to vanish.
+        if link.header.interface_family != AddressFamily::Unspec {
+            return;
+        }
+        let Some(name) = name(link) else { return };
+        let index = link.header.index;
+        match self.names.insert(index, name.to_owned()) {
+            None => self.events.push_back(LinkEvent::Added { index, name: name.to_owned() }),
+            Some(from) if from != name => {
+                self.events.push_back(LinkEvent::Renamed { index, from, to: name.to_owned() });
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn gone(&mut self, link: &LinkMessage) {
+        if link.header.interface_family == AddressFamily::Unspec {
+            self.remove(link.header.index);
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        if let Some(name) = self.names.remove(&index) {
+            self.events.push_back(LinkEvent::Removed { index, name });
+        }
+    }
+
+    fn replace(&mut self, links: &[LinkMessage]) {
+        let vanished: Vec<u32> = self
+            .names
+            .keys()
+            .copied()
+            .filter(|index| !links.iter().any(|link| link.header.index == *index))
+            .collect();
+        for index in vanished {
+            self.remove(index);
+        }
+        for link in links {
+            self.seen(link);
+        }
+    }
+}
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::host::testing::{block_on, in_new_netns, ip, ip_batch, this_netns};
+
+    async fn next(watcher: &mut LinkWatcher) -> LinkEvent {
+        tokio::time::timeout(Duration::from_secs(10), watcher.next()).await.expect("an event").unwrap()
+    }
+
+    async fn silent(watcher: &mut LinkWatcher) {
+        let outcome = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await;
+        assert!(outcome.is_err(), "{outcome:?}");
+    }
+
+    #[test]
+    fn coming_renaming_and_going_are_told_in_order() {
+        in_new_netns(|| {
+            block_on(async {
+                ip("link add early0 type bridge");
+                let mut watcher = LinkWatcher::new().unwrap();
+                silent(&mut watcher).await;
+                ip("link add new0 index 77 type bridge");
+                ip("link set new0 name other0");
+                ip("link set other0 up");
+                ip("link delete other0");
+                let (index, name) = (77, "new0".to_owned());
+                assert_eq!(next(&mut watcher).await, LinkEvent::Added { index, name: name.clone() });
+                assert_eq!(
+                    next(&mut watcher).await,
+                    LinkEvent::Renamed { index, from: name, to: "other0".into() }
+                );
+                assert_eq!(next(&mut watcher).await, LinkEvent::Removed { index, name: "other0".into() });
+                silent(&mut watcher).await;
+            });
+        });
+    }
+
+    #[test]
+    fn to_leave_a_bridge_is_not_to_vanish() {
+        in_new_netns(|| {
+            block_on(async {
+                ip("link add br0 type bridge");
+                ip("link add vnet0 type veth peer name far0");
+                let mut watcher = LinkWatcher::new().unwrap();
+                ip("link set vnet0 master br0");
+                ip("link set vnet0 nomaster");
+                silent(&mut watcher).await;
+            });
+        });
+    }
+
+    #[test]
+    fn to_move_to_another_namespace_is_to_vanish() {
+        in_new_netns(|| {
+            let elsewhere = this_netns();
+            in_new_netns(|| {
+                block_on(async {
+                    ip("link add vnet0 index 78 type veth peer name far0");
+                    let mut watcher = LinkWatcher::new().unwrap();
+                    ip(&format!("link set vnet0 netns {elsewhere}"));
+                    assert_eq!(
+                        next(&mut watcher).await,
+                        LinkEvent::Removed { index: 78, name: "vnet0".into() }
+                    );
+                });
+            });
+        });
+    }
+
+    #[test]
+    fn news_that_were_dropped_are_made_up_from_the_table() {
+        const ROUNDS: usize = 200;
+        in_new_netns(|| {
+            block_on(async {
+                ip("link add last0 index 70000 type bridge");
+                let mut watcher = LinkWatcher::new().unwrap();
+                // Six messages a round at least, of some kilobytes of memory each: far more than the socket's receive
+                // buffer (200 kB) holds.
+                let round = "link add flap0 type veth peer name flap1\nlink delete flap0\n";
+                ip_batch(&round.repeat(ROUNDS));
+                ip("link delete last0");
+                ip("link add end0 index 70001 type bridge");
+                let mut seen = Vec::new();
+                while seen.last() != Some(&LinkEvent::Added { index: 70001, name: "end0".into() }) {
+                    seen.push(next(&mut watcher).await);
+                }
+                assert!(seen.len() < 4 * ROUNDS, "nothing was dropped: the test does not prove what it says");
+                assert!(seen.contains(&LinkEvent::Removed { index: 70000, name: "last0".into() }));
+            });
+        });
+    }
+}

@@ -1,0 +1,16 @@
+//! This host: its QEMU processes, sockets, interfaces, clock, and what it allows migtrace to do.
+//!
+//! Everything here asks `/proc`, `/sys`, netlink or QMP and changes nothing. The functions speak of the calling
+//! thread's network namespace, and block for at most a few milliseconds unless they say otherwise.
+
+pub mod capabilities;
+pub mod clock;
+pub mod environment;
+pub mod identity;
+pub mod links;
+mod netlink;
+pub mod qemu;
+pub mod qmp;
+pub mod sockets;
+#[cfg(test)]
+mod testing;

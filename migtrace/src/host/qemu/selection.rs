@@ -1,0 +1,155 @@
+//! Which VMs to trace.
+
+use crate::event::Qemu;
+
+/// The VMs that a person asked for. Without a wish, every VM is meant.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Selection {
+    /// A VM's name, or its UUID in any spelling.
+    pub vm: Option<String>,
+    /// A QEMU's process id.
+    pub pid: Option<u32>,
+}
+
+impl Selection {
+    /// Whether `qemu` is meant.
+    #[must_use]
+    pub fn matches(&self, qemu: &Qemu) -> bool {
+        let vm = self.vm.as_deref().is_none_or(|wanted| {
+            qemu.name.as_deref() == Some(wanted)
+                || qemu.uuid.as_deref().is_some_and(|uuid| same_uuid(uuid, wanted))
+        });
+        vm && self.pid.is_none_or(|pid| pid == qemu.pid)
+    }
+
+    /// The VMs of `present` that are meant. Without a wish that may be none: the VM is still to be started.
+    /// There may be several of one name, as when a VM migrates between two QEMUs of one host.
+    ///
+    /// # Errors
+    /// There is a wish, and nothing that fulfils it.
+    pub fn of<'a>(&self, present: &'a [Qemu]) -> Result<Vec<&'a Qemu>, NoSuchVm> {
+        let meant: Vec<&Qemu> = present.iter().filter(|qemu| self.matches(qemu)).collect();
+        if meant.is_empty() && *self != Self::default() {
+            return Err(NoSuchVm { wanted: self.clone(), present: present.to_vec() });
+        }
+        Ok(meant)
+    }
+}
+
+/// A UUID's digits are what counts: people paste them in capitals, in braces and without dashes.
+fn same_uuid(left: &str, right: &str) -> bool {
+    let digits = |text: &str| -> Option<Vec<u8>> {
+        let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+        let digits: Vec<u8> =
+            text.bytes().filter(|&byte| byte != b'-').map(|byte| byte.to_ascii_lowercase()).collect();
+        (digits.len() == 32 && digits.iter().all(u8::is_ascii_hexdigit)).then_some(digits)
+    };
+    digits(left).is_some_and(|left| digits(right).as_ref() == Some(&left))
+}
+
+/// There is no VM like the one that was asked for. The message lists those that are there.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}", describe(.wanted, .present))]
+pub struct NoSuchVm {
+    /// What was asked for.
+    pub wanted: Selection,
+    /// The VMs of this network namespace.
+    pub present: Vec<Qemu>,
+}
+
+fn describe(wanted: &Selection, present: &[Qemu]) -> String {
+    let wanted = match (&wanted.vm, wanted.pid) {
+        (Some(vm), Some(pid)) => format!("no VM with name or UUID `{vm}` in process {pid}"),
+        (Some(vm), None) => format!("no VM with name or UUID `{vm}`"),
+        (None, Some(pid)) => format!("process {pid} is no QEMU of this network namespace"),
+        (None, None) => "no VM".to_owned(),
+    };
+    if present.is_empty() {
+        return format!("{wanted}; no QEMU runs in this network namespace");
+    }
+    let present: Vec<String> = present
+        .iter()
+        .map(|qemu| {
+            let name = qemu.name.as_deref().unwrap_or("unnamed");
+            match &qemu.uuid {
+                Some(uuid) => format!("{name} ({uuid}, pid {})", qemu.pid),
+                None => format!("{name} (pid {})", qemu.pid),
+            }
+        })
+        .collect();
+    format!("{wanted}; this network namespace has: {}", present.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "5f3c1f0e-8a51-4a0f-9d6c-0c2b6f1f2d11";
+
+    fn qemu(pid: u32, name: Option<&str>, uuid: Option<&str>) -> Qemu {
+        Qemu {
+            pid,
+            name: name.map(Into::into),
+            uuid: uuid.map(Into::into),
+            vcpus: None,
+            memory_bytes: None,
+            accelerator: None,
+            version: None,
+            taps: Vec::new(),
+            incoming: false,
+        }
+    }
+
+    fn by_vm(vm: &str) -> Selection {
+        Selection { vm: Some(vm.into()), pid: None }
+    }
+
+    #[test]
+    fn a_vm_is_meant_by_name_uuid_or_process() {
+        let web = qemu(10, Some("web"), Some(UUID));
+        for wanted in ["web", UUID, &UUID.to_uppercase(), &UUID.replace('-', ""), &format!("{{{UUID}}}")] {
+            assert!(by_vm(wanted).matches(&web), "{wanted}");
+        }
+        for wanted in ["we", "web2", "", "WEB", "5f3c1f0e"] {
+            assert!(!by_vm(wanted).matches(&web), "{wanted}");
+        }
+        assert!(Selection { vm: None, pid: Some(10) }.matches(&web));
+        assert!(!Selection { vm: None, pid: Some(11) }.matches(&web));
+        assert!(!Selection { vm: Some("web".into()), pid: Some(11) }.matches(&web), "both must hold");
+    }
+
+    #[test]
+    fn a_name_that_is_no_uuid_never_matches_a_uuid() {
+        assert!(!by_vm("-").matches(&qemu(1, None, Some("-"))), "digits alone count, and there are none");
+    }
+
+    #[test]
+    fn without_a_wish_every_vm_is_meant_and_none_is_fine() {
+        let present = [qemu(1, None, None), qemu(2, Some("b"), None)];
+        assert_eq!(Selection::default().of(&present).unwrap().len(), 2);
+        assert!(Selection::default().of(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn both_ends_of_a_migration_within_one_host_are_meant() {
+        let present =
+            [qemu(1, Some("web"), Some(UUID)), qemu(2, Some("web"), Some(UUID)), qemu(3, None, None)];
+        let pids: Vec<u32> = by_vm("web").of(&present).unwrap().iter().map(|qemu| qemu.pid).collect();
+        assert_eq!(pids, [1, 2]);
+    }
+
+    #[test]
+    fn an_unfulfilled_wish_lists_what_is_there() {
+        let present = [qemu(4711, Some("web"), Some(UUID)), qemu(4712, None, None)];
+        assert_eq!(
+            by_vm("db").of(&present).unwrap_err().to_string(),
+            format!(
+                "no VM with name or UUID `db`; this network namespace has: web ({UUID}, pid 4711), unnamed (pid 4712)"
+            )
+        );
+        assert_eq!(
+            Selection { vm: None, pid: Some(1) }.of(&[]).unwrap_err().to_string(),
+            "process 1 is no QEMU of this network namespace; no QEMU runs in this network namespace"
+        );
+    }
+}
