@@ -82,6 +82,8 @@ pub enum Fact {
         /// The reply's `return` object, as QEMU gave it.
         reply: Value,
     },
+    /// An interface that appeared while tracing is counted at from now on.
+    InterfaceAdded(Interface),
     /// An interface that was counted at has vanished.
     InterfaceGone {
         /// Its name.

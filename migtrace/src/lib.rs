@@ -5,4 +5,5 @@ pub mod host;
 pub mod kernel;
 pub mod ports;
 pub mod record;
+pub mod tracer;
 pub mod units;

@@ -14,8 +14,8 @@ use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted};
 use tokio::io::unix::AsyncFd;
 
-pub(crate) use flows::FlowState;
-pub(crate) use messages::Message;
+pub(crate) use flows::{FlowState, purpose};
+pub(crate) use messages::{Body, Message};
 pub use tc::{AttachPreference, Leftover, TcAttachError, cleanup};
 
 use crate::event::{AttachMode, Lost, Probe};

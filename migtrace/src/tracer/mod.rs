@@ -1,0 +1,467 @@
+//! Watches this host and tells what happens, one [`Event`] after the other.
+//!
+//! A [`Tracer`] joins what the kernel programs report with what `/proc` and netlink know. It decides nothing about
+//! migrations: that is the [timeline](crate::timeline)'s.
+
+mod qmp_line;
+mod watched;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::event::{
+    self, EndReason, Event, Fact, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, Qemu,
+    QmpEvent,
+};
+use crate::host::clock::{self, StepWatcher};
+use crate::host::identity::Identity;
+use crate::host::links::{self, CountingError, CountingPoint, LinkEvent, LinkWatcher};
+use crate::host::{qemu, sockets};
+use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
+use crate::units::{Flow, MonotonicNs};
+use watched::Watched;
+
+/// How often the counters of live flows become events.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// How often `/proc` is read for QEMUs that no probe told of, and for taps that were opened late.
+const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
+const OWNER_PATIENCE: Duration = Duration::from_millis(50);
+/// How often an ownerless flow is looked up before it is taken for somebody else's.
+const OWNER_TRIES: u32 = 20;
+
+/// Why tracing cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TracerError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The choice of interfaces.
+    #[error(transparent)]
+    Interfaces(#[from] CountingError),
+    /// This host's state.
+    #[error("cannot {what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What happened.
+        source: io::Error,
+    },
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> TracerError {
+    move |source| TracerError::Host { what, source }
+}
+
+/// What a [`Tracer`] is to watch.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    settings: Settings,
+    interfaces: Vec<String>,
+}
+
+impl Builder {
+    /// What the kernel programs are to do.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Counts at these interfaces instead of every one that carries a route.
+    #[must_use]
+    pub fn interfaces(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.interfaces.extend(names);
+        self
+    }
+
+    /// Loads and attaches everything. From its return on, nothing is missed. Needs a tokio runtime with I/O and
+    /// time.
+    ///
+    /// # Errors
+    /// The kernel refuses a program, or an interface cannot be counted at.
+    pub fn start(self) -> Result<Tracer, TracerError> {
+        Tracer::start(self)
+    }
+}
+
+/// Watches the QEMUs and the migration flows of this network namespace. Dropping it detaches everything.
+pub struct Tracer {
+    kernel: Kernel,
+    observation: Observation,
+    requested: Vec<String>,
+    ports: crate::ports::PortRanges,
+    links: LinkWatcher,
+    steps: StepWatcher,
+    sample: Interval,
+    scan: Interval,
+    qemus: BTreeMap<u32, Qemu>,
+    interfaces: BTreeMap<u32, String>,
+    flows: Watched,
+    lost: Lost,
+    told: BTreeSet<NotMeasured>,
+    queue: VecDeque<Event>,
+}
+
+impl Tracer {
+    /// Says what to watch.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn start(builder: Builder) -> Result<Self, TracerError> {
+        // News that come while the table is read must not be lost, so the watcher is first.
+        let links = LinkWatcher::new().map_err(host("watch the interfaces"))?;
+        let steps = StepWatcher::new().map_err(host("watch the clock"))?;
+        let points = links::counting_points(&builder.interfaces)?;
+        let kernel = Kernel::load(&builder.settings)?;
+        let identity = Identity::read().map_err(host("read this host's name"))?;
+        let mut sample = tokio::time::interval(SAMPLE_EVERY);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut scan = tokio::time::interval_at(Instant::now() + SCAN_EVERY, SCAN_EVERY);
+        scan.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tracer = Self {
+            observation: Observation {
+                schema: event::SCHEMA.into(),
+                migtrace: env!("CARGO_PKG_VERSION").into(),
+                host: identity.host,
+                kernel: identity.kernel,
+                interfaces: Vec::new(),
+                ports: builder.settings.ports.to_string(),
+                probes: kernel.probes().to_vec(),
+            },
+            kernel,
+            requested: builder.interfaces,
+            ports: builder.settings.ports,
+            links,
+            steps,
+            sample,
+            scan,
+            qemus: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            flows: Watched::default(),
+            lost: Lost::default(),
+            told: BTreeSet::new(),
+            queue: VecDeque::new(),
+        };
+        tracer.begin(&points)?;
+        Ok(tracer)
+    }
+
+    fn begin(&mut self, points: &[CountingPoint]) -> Result<(), TracerError> {
+        for point in points {
+            let interface = self.count_at(point)?;
+            self.observation.interfaces.push(interface);
+        }
+        let now = clock::now().map_err(host("read the clock"))?;
+        self.tell(now, Fact::LogStart(self.observation.clone()));
+        self.tell_clock()?;
+        self.scan()?;
+        self.adopt_connections(now)
+    }
+
+    /// Who observes, with which probes, at which interfaces.
+    #[must_use]
+    pub const fn observation(&self) -> &Observation {
+        &self.observation
+    }
+
+    /// The probes as they are attached on this host.
+    #[must_use]
+    pub fn probes(&self) -> &[Probe] {
+        &self.observation.probes
+    }
+
+    /// The QEMUs that are traced now.
+    pub fn qemus(&self) -> impl Iterator<Item = &Qemu> {
+        self.qemus.values()
+    }
+
+    /// The next event; waits until there is one. Cancel-safe.
+    ///
+    /// # Errors
+    /// The kernel side or this host's state cannot be read any more.
+    pub async fn next(&mut self) -> Result<Event, TracerError> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Ok(event);
+            }
+            tokio::select! {
+                messages = self.kernel.messages() => {
+                    for message in messages? {
+                        self.take(message)?;
+                    }
+                }
+                _ = self.sample.tick() => self.sample()?,
+                _ = self.scan.tick() => self.scan()?,
+                link = self.links.next() => self.follow(link.map_err(host("watch the interfaces"))?)?,
+                step = self.steps.stepped() => {
+                    step.map_err(host("watch the clock"))?;
+                    self.tell_clock()?;
+                }
+            }
+        }
+    }
+
+    /// All events from now on.
+    pub fn events(self) -> impl Stream<Item = Result<Event, TracerError>> {
+        futures_util::stream::unfold(self, |mut tracer| async move { Some((tracer.next().await, tracer)) })
+    }
+
+    /// The last events: what the kernel still holds, the final counters, the clock, and why it ends.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read; the events that were waiting are lost with it.
+    pub fn finish(mut self, reason: EndReason) -> Result<Vec<Event>, TracerError> {
+        for message in self.kernel.pending_messages() {
+            self.take(message)?;
+        }
+        self.flows.forget_samples();
+        self.sample()?;
+        self.tell_clock()?;
+        let now = clock::now().map_err(host("read the clock"))?;
+        self.tell(now, Fact::LogEnd { reason });
+        Ok(self.queue.into())
+    }
+
+    /// Adds a fact that something else found out at this instant (the active client, for one).
+    ///
+    /// # Errors
+    /// The clock cannot be read.
+    pub fn note(&mut self, fact: Fact) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        self.tell(now, fact);
+        Ok(())
+    }
+
+    fn tell(&mut self, at_ns: MonotonicNs, fact: Fact) {
+        self.queue.push_back(Event { at_ns, fact });
+    }
+
+    /// Says once that something is not measured.
+    fn tell_not_measured(&mut self, at_ns: MonotonicNs, what: &str, why: String) {
+        let not_measured = NotMeasured { what: what.into(), why };
+        if self.told.insert(not_measured.clone()) {
+            self.tell(at_ns, Fact::NotMeasured(not_measured));
+        }
+    }
+
+    fn tell_clock(&mut self) -> Result<(), TracerError> {
+        let sample = clock::sample().map_err(host("read the clocks"))?;
+        let now = clock::now().map_err(host("read the clock"))?;
+        self.tell(now, Fact::Clock(sample));
+        Ok(())
+    }
+
+    fn count_at(&mut self, point: &CountingPoint) -> Result<Interface, TracerError> {
+        let attach = self.kernel.attach(&point.name, point.index, point.skip_tagged)?;
+        self.interfaces.insert(point.index, point.name.clone());
+        Ok(Interface { name: point.name.clone(), index: point.index, attach })
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), TracerError> {
+        let at_ns = message.at_ns;
+        match message.body {
+            Body::FlowSeen { flow, ifindex, from_start } => {
+                if self.flows.see(flow) {
+                    let interface = self.interface_name(ifindex);
+                    self.tell(at_ns, Fact::FlowSeen { flow, interface, from_start });
+                    if !self.kernel.ties_sockets() {
+                        self.find_owners()?;
+                    }
+                }
+            }
+            Body::FlowOwned { flow, pid } => self.own(at_ns, flow, pid, OwnerMethod::Socket),
+            Body::FlowPayload { flow, first_bytes } => {
+                if let Some(purpose) = crate::kernel::purpose(first_bytes)
+                    && self.flows.set_purpose(flow, purpose)
+                {
+                    self.tell(at_ns, Fact::FlowPurpose { flow, purpose });
+                }
+            }
+            Body::QmpLine { pid, sums, line, cut } => match qmp_line::parse(&line) {
+                Some(line) => self.tell(
+                    at_ns,
+                    Fact::Qmp(QmpEvent {
+                        pid,
+                        name: line.name,
+                        data: line.data,
+                        qemu_realtime_us: line.realtime_us,
+                        counters: sums,
+                    }),
+                ),
+                None if cut && qmp_line::may_matter(&line) => self.tell_not_measured(
+                    at_ns,
+                    "a QMP event",
+                    format!("QEMU {pid} wrote one longer than the {} bytes that are copied", line.len()),
+                ),
+                None => {}
+            },
+            Body::ProcessExec { pid } => {
+                if let Some(qemu) = qemu::read(pid) {
+                    self.meet(at_ns, qemu)?;
+                }
+            }
+            Body::ProcessExit { pid } => self.part(at_ns, pid)?,
+        }
+        Ok(())
+    }
+
+    fn interface_name(&self, index: u32) -> String {
+        self.interfaces.get(&index).cloned().unwrap_or_else(|| format!("#{index}"))
+    }
+
+    fn own(&mut self, at_ns: MonotonicNs, flow: Flow, pid: u32, method: OwnerMethod) {
+        if self.flows.own(flow, pid) {
+            self.tell(at_ns, Fact::FlowOwner { flow, pid, method });
+        }
+    }
+
+    /// A QEMU that is there: trace it, tell of it, and again when more is known of it.
+    fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) -> Result<(), TracerError> {
+        if self.qemus.get(&qemu.pid) == Some(&qemu) {
+            return Ok(());
+        }
+        if !self.qemus.contains_key(&qemu.pid) {
+            self.kernel.trace(qemu.pid)?;
+        }
+        self.qemus.insert(qemu.pid, qemu.clone());
+        self.tell(at_ns, Fact::QemuSeen(qemu));
+        Ok(())
+    }
+
+    fn part(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        if self.qemus.remove(&pid).is_some() {
+            self.kernel.untrace(pid)?;
+            self.tell(at_ns, Fact::QemuGone { pid });
+        }
+        Ok(())
+    }
+
+    /// Reads `/proc` for what no probe told.
+    fn scan(&mut self) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        let present = qemu::find().map_err(host("find the QEMU processes in /proc"))?;
+        let gone: Vec<u32> =
+            self.qemus.keys().filter(|pid| !present.iter().any(|qemu| qemu.pid == **pid)).copied().collect();
+        for pid in gone {
+            self.part(now, pid)?;
+        }
+        for qemu in present {
+            self.meet(now, qemu)?;
+        }
+        Ok(())
+    }
+
+    /// Connections that are older than the tracing: a migration already in progress.
+    fn adopt_connections(&mut self, now: MonotonicNs) -> Result<(), TracerError> {
+        let pids: Vec<u32> = self.qemus.keys().copied().collect();
+        let ports = self.ports.clone();
+        match sockets::connections(&pids, |port| ports.contains(port)) {
+            Ok(connections) => {
+                for (flow, pid) in connections {
+                    self.kernel.own(flow, pid)?;
+                    self.flows.expect(flow);
+                }
+            }
+            Err(error) => self.tell_not_measured(
+                now,
+                "owners of connections that are older than the tracing",
+                format!("sock_diag: {error}"),
+            ),
+        }
+        Ok(())
+    }
+
+    /// Asks `sock_diag` and `/proc` for the owners that the kernel programs did not find.
+    fn find_owners(&mut self) -> Result<(), TracerError> {
+        let patience = if self.kernel.ties_sockets() { OWNER_PATIENCE } else { Duration::ZERO };
+        let wanted = self.flows.ownerless(patience, OWNER_TRIES);
+        if !wanted.is_empty() {
+            let pids: Vec<u32> = self.qemus.keys().copied().collect();
+            let now = clock::now().map_err(host("read the clock"))?;
+            match sockets::owners_of(&wanted, &pids) {
+                Ok(owners) => {
+                    for (flow, owner) in owners {
+                        self.kernel.own(flow, owner.pid)?;
+                        self.own(now, flow, owner.pid, OwnerMethod::SockDiag);
+                    }
+                }
+                Err(error) => {
+                    self.tell_not_measured(now, "owners of flows", format!("sock_diag: {error}"));
+                }
+            }
+        }
+        if self.flows.all_settled(OWNER_TRIES) {
+            self.kernel.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the counters of every flow that has moved since the last time.
+    fn sample(&mut self) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        for state in self.kernel.flows()? {
+            if let Some(owner) = state.owner {
+                // A flow that was open before the tracing: its owner was given to the programs at the start.
+                let expected = self.flows.is_expected(state.flow);
+                let method = if expected { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
+                self.own(now, state.flow, owner, method);
+            }
+            if self.flows.has_moved(&state) {
+                self.tell(now, watched::counters(state));
+            }
+        }
+        self.find_owners()?;
+        let lost = self.kernel.lost()?;
+        if lost != self.lost {
+            self.lost = lost;
+            self.tell(now, Fact::Lost(lost));
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, news: LinkEvent) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        match news {
+            LinkEvent::Removed { index, .. } => {
+                if self.kernel.is_attached(index) {
+                    self.kernel.detach(index);
+                    let interface = self.interface_name(index);
+                    self.tell(now, Fact::InterfaceGone { interface });
+                }
+            }
+            LinkEvent::Renamed { index, to, .. } => {
+                if let Some(name) = self.interfaces.get_mut(&index) {
+                    *name = to;
+                }
+            }
+            LinkEvent::Added { .. } => self.count_at_new(now)?,
+        }
+        Ok(())
+    }
+
+    /// An interface is new: count at it too if it is one of those that would have been chosen at the start.
+    fn count_at_new(&mut self, now: MonotonicNs) -> Result<(), TracerError> {
+        // A requested interface that is still missing, or one without an address yet, is no error here.
+        let Ok(points) = links::counting_points(&self.requested) else { return Ok(()) };
+        for point in
+            points.iter().filter(|point| !self.kernel.is_attached(point.index)).cloned().collect::<Vec<_>>()
+        {
+            match self.count_at(&point) {
+                Ok(interface) => self.tell(now, Fact::InterfaceAdded(interface)),
+                Err(error) => self.tell_not_measured(
+                    now,
+                    &format!("packets at {}", point.name),
+                    format!("it appeared while tracing and could not be attached: {error}"),
+                ),
+            }
+        }
+        Ok(())
+    }
+}

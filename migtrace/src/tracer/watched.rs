@@ -1,0 +1,118 @@
+//! What the tracer remembers of the flows that it told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::event::{Fact, FlowCounters, Purpose};
+use crate::kernel::FlowState;
+use crate::units::{Counters, Directions, Flow};
+
+#[derive(Debug)]
+struct Known {
+    seen: Instant,
+    owner: Option<u32>,
+    owner_tries: u32,
+    purpose: Option<Purpose>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { seen: Instant::now(), owner: None, owner_tries: 0, purpose: None }
+    }
+}
+
+/// The flows seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    flows: BTreeMap<Flow, Known>,
+    /// Connections that were open before the tracing and have not moved yet.
+    expected: BTreeSet<Flow>,
+    samples: BTreeMap<Flow, (Directions<Counters>, bool)>,
+}
+
+impl Watched {
+    /// Notes a flow's packet; true for the first one.
+    pub(super) fn see(&mut self, flow: Flow) -> bool {
+        let new = !self.flows.contains_key(&flow);
+        self.flows.entry(flow).or_default();
+        new
+    }
+
+    /// Notes an owner; true when it is news.
+    pub(super) fn own(&mut self, flow: Flow, pid: u32) -> bool {
+        let known = self.flows.entry(flow).or_default();
+        known.owner.replace(pid) != Some(pid)
+    }
+
+    /// Notes a connection that is older than the tracing.
+    pub(super) fn expect(&mut self, flow: Flow) {
+        self.expected.insert(flow);
+    }
+
+    /// Whether a flow was open before the tracing.
+    pub(super) fn is_expected(&self, flow: Flow) -> bool {
+        self.expected.contains(&flow)
+    }
+
+    /// Notes what a flow carries; true when it is news. The first that says something is right: the answers of the
+    /// other end begin with anything.
+    pub(super) fn set_purpose(&mut self, flow: Flow, purpose: Purpose) -> bool {
+        let known = self.flows.entry(flow).or_default();
+        let news = known.purpose.is_none();
+        known.purpose.get_or_insert(purpose);
+        news
+    }
+
+    /// The flows whose owner should be looked up now.
+    pub(super) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
+        let due = |known: &Known| {
+            known.owner.is_none() && known.owner_tries < tries && known.seen.elapsed() >= patience
+        };
+        self.flows
+            .iter_mut()
+            .filter(|(_, known)| due(known))
+            .map(|(flow, known)| {
+                known.owner_tries += 1;
+                *flow
+            })
+            .collect()
+    }
+
+    /// Whether every flow has its owner, or was looked up in vain often enough.
+    pub(super) fn all_settled(&self, tries: u32) -> bool {
+        self.flows.values().all(|known| known.owner.is_some() || known.owner_tries >= tries)
+    }
+
+    /// Whether a flow has moved since this was last asked.
+    pub(super) fn has_moved(&mut self, state: &FlowState) -> bool {
+        let now = (state.counters, state.closed);
+        let moved = state.counters.tx.skbs + state.counters.rx.skbs > 0;
+        self.samples.insert(state.flow, now) != Some(now) && moved
+    }
+
+    /// Makes every flow count as moved, so that its final counters are told.
+    pub(super) fn forget_samples(&mut self) {
+        self.samples.clear();
+    }
+}
+
+/// The fact that tells a flow's counters.
+pub(super) fn counters(state: FlowState) -> Fact {
+    if state.is_fragments() {
+        return Fact::Fragments {
+            local: state.flow.local.ip(),
+            remote: state.flow.remote.ip(),
+            counters: state.counters,
+        };
+    }
+    Fact::FlowCounters(FlowCounters {
+        flow: state.flow,
+        counters: state.counters,
+        first_ns: state.first_ns,
+        last_ns: state.last_ns,
+        retransmitted_segments: state.retransmitted.map(|sum| sum.segments),
+        retransmitted_payload_bytes: state.retransmitted.map(|sum| sum.payload_bytes),
+        elsewhere_skbs: state.elsewhere_skbs,
+        closed: state.closed,
+    })
+}
