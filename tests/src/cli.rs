@@ -50,6 +50,9 @@ pub(crate) enum Command {
     },
     /// Make a lab, migrate its guest once, and remove the lab
     Run {
+        /// The lab's name, and after it the guest's: guest-NAME [default: one of its own]
+        #[arg(long)]
+        name: Option<String>,
         #[command(flatten)]
         lab: LabOptions,
         #[command(flatten)]

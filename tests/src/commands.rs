@@ -2,7 +2,7 @@
 
 use crate::cli::{Command, HostName, LabOptions, MigrationOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::{Action, Lab, Migrated, Outcome, Process, Remover};
+use lab::{Action, Builder, Lab, Migrated, Outcome, Process, Remover};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
@@ -50,7 +50,13 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Down { name, all: false } => lab::tear_down(&name.name).map(|()| ExitCode::SUCCESS),
-        Command::Run { lab, migration, ready_line, command } => once(&lab, &migration, ready_line, &command),
+        Command::Run { name, lab, migration, ready_line, command } => {
+            let builder = match name {
+                Some(name) => lab.builder().name(&name),
+                None => lab.builder(),
+            };
+            once(builder, &lab, &migration, ready_line, &command)
+        }
     }
 }
 
@@ -71,13 +77,14 @@ fn up(name: &str, options: &LabOptions) -> Result<ExitCode> {
 }
 
 fn once(
+    builder: Builder,
     options: &LabOptions,
     migration: &MigrationOptions,
     ready_line: Option<String>,
     command: &[OsString],
 ) -> Result<ExitCode> {
     let remover = remove_on_signals()?;
-    let mut lab = start(options.builder(), options)?;
+    let mut lab = start(builder, options)?;
     *remover.lock().map_err(|_| anyhow!("the thread that waits for signals has panicked"))? =
         Some(lab.remover());
     lab.wait_guest_ready()?;
@@ -94,7 +101,7 @@ fn once(
     Ok(code)
 }
 
-fn start(builder: lab::Builder, options: &LabOptions) -> Result<Lab> {
+fn start(builder: Builder, options: &LabOptions) -> Result<Lab> {
     eprintln!("lab: booting the guest");
     let lab = builder.start()?;
     if options.drop > 0 {

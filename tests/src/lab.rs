@@ -1,7 +1,7 @@
 //! The lab itself: what a test or a person asks for, and what they get.
 
 use crate::assets::{self, Kernel};
-use crate::command::{self, ip_batch};
+use crate::command;
 use crate::guest::{self, Guest};
 use crate::host::Host;
 use crate::janitor::Janitor;
@@ -200,6 +200,8 @@ impl Builder {
             source: None,
             destination: None,
             at_source: true,
+            booted: false,
+            prepared: false,
             topology,
             boot: None,
             config: self,
@@ -245,6 +247,10 @@ pub struct Lab {
     destination: Option<Qemu>,
     /// Where the guest runs.
     at_source: bool,
+    /// The guest has booted, or has at least left the console on which it would say so.
+    booted: bool,
+    /// The other host's QEMU waits for the next migration.
+    prepared: bool,
     topology: Topology,
     boot: Option<Boot>,
     config: Builder,
@@ -283,6 +289,8 @@ impl Lab {
             source: None,
             destination: None,
             at_source: true,
+            booted: true,
+            prepared: false,
             topology: Topology::open(name)?,
             boot: None,
             config,
@@ -368,9 +376,9 @@ impl Lab {
     ///
     /// When it does not within some minutes, or dies; the message has what it wrote to its console.
     pub fn wait_guest_ready(&mut self) -> Result<()> {
-        // A guest that has come from elsewhere said it there.
-        if self.at_source && !self.was_migrated() {
+        if !self.booted {
             self.qemu()?.wait_ready(BOOT_PATIENCE)?;
+            self.booted = true;
         }
         self.ping_guest()
     }
@@ -409,6 +417,7 @@ impl Lab {
         let mut qemu = self.start_qemu(to_source, start)?;
         migration::prepare(&mut qemu, &migration, disk_mib > 0)?;
         *self.slot(to_source) = Some(qemu);
+        self.prepared = true;
         Ok(())
     }
 
@@ -434,13 +443,10 @@ impl Lab {
     ) -> Result<Migrated> {
         let disk = self.config.guest.disk_mib > 0;
         let migration = migration.clone().for_disk(disk);
-        let prepared = match self.other_qemu() {
-            Some(qemu) => run_state(qemu)? == "inmigrate",
-            None => false,
-        };
-        if !prepared {
+        if !self.prepared {
             self.prepare(&migration)?;
         }
+        self.prepared = false;
         let peer = self.other_host().clone();
         let (Some(source), Some(destination)) = (&mut self.source, &mut self.destination) else {
             bail!("no guest runs in this lab");
@@ -452,6 +458,7 @@ impl Lab {
             })?;
         if migrated.outcome == Outcome::Completed {
             self.at_source = !self.at_source;
+            self.booted = true;
         }
         if migrated.outcome != Outcome::Completed || !migration.keep_source {
             self.retire();
@@ -500,15 +507,6 @@ impl Lab {
             .ok_or_else(|| anyhow!("the switch drops nothing: its rules are\n{rules}"))
     }
 
-    /// Changes the network of one host by `ip` commands, one a line.
-    ///
-    /// # Errors
-    ///
-    /// When one fails.
-    pub fn ip(&self, host: &Host, lines: &str) -> Result<()> {
-        ip_batch(host.netns().name(), lines)
-    }
-
     /// A handle with which another thread, say one that waits for signals, can remove the lab at once.
     #[must_use]
     pub fn remover(&self) -> Remover {
@@ -554,11 +552,6 @@ impl Lab {
 
     fn initramfs_path(&self) -> PathBuf {
         self.run_directory.join("initramfs")
-    }
-
-    /// The destination's directory comes into being with the first migration.
-    fn was_migrated(&self) -> bool {
-        self.host_directory(false).exists()
     }
 
     /// Whether the guest of a lab that was left alone is at the source: QEMU itself knows best.

@@ -286,7 +286,12 @@ pub(crate) fn drive(
         released: false,
         postcopy: false,
     };
-    driver.run(peer)
+    let result = driver.run(peer);
+    if result.is_err() {
+        // Nobody follows it any more. It may have ended already, or QEMU itself.
+        let _ = driver.source.qmp().execute("migrate_cancel", json!({}));
+    }
+    result
 }
 
 struct Driver<'a> {
