@@ -1,1 +1,45 @@
-//! The lab.
+//! The lab: real live migrations on one machine, for tests and for people.
+//!
+//! A lab is two hosts and an observer (network namespaces, each host with a bridge) joined by a switch, and a
+//! guest that answers ping and dirties memory while QEMU moves it from host to host. When a [`Lab`] is dropped,
+//! or its driver dies in whatever way, nothing of it is left.
+//!
+//! ```no_run
+//! use lab::{Lab, Migration, Outcome};
+//!
+//! let mut lab = Lab::builder().memory_mib(256).dirty(64, 20).rate("400mbit").start()?;
+//! lab.wait_guest_ready()?;
+//! let migrated = lab.migrate(&Migration::like_libvirt())?;
+//! assert_eq!(migrated.outcome, Outcome::Completed);
+//! lab.ping_guest()?;
+//! # anyhow::Ok(())
+//! ```
+//!
+//! It needs root, and from Debian: `qemu-system-x86`, `iproute2`, and `ethtool` and `nftables` where offloads are
+//! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
+
+pub mod assets;
+mod clock;
+mod command;
+pub mod cpio;
+mod guest;
+mod host;
+mod janitor;
+mod lab;
+mod migration;
+pub mod netns;
+mod ping;
+mod process;
+mod qcow2;
+mod qemu;
+mod qmp;
+mod topology;
+
+pub use clock::monotonic_ns;
+pub use guest::{Guest, INIT_VARIABLE, init};
+pub use host::Host;
+pub use lab::{Builder, Lab, Remover, list, tear_down};
+pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Side};
+pub use process::Process;
+pub use qemu::Qemu;
+pub use qmp::{Qmp, QmpError, QmpEvent};

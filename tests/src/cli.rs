@@ -1,0 +1,187 @@
+//! The command line of `lab`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lab::{Builder, Lab, Migration};
+use std::ffi::OsString;
+
+/// Play with a live migration on one machine: two hosts and an observer in network namespaces, a guest, two QEMUs.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a lab that stays, and boot its guest
+    Up {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        lab: LabOptions,
+    },
+    /// Move the guest to the other host; next time back again
+    Migrate {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        migration: MigrationOptions,
+    },
+    /// Run a command on a host: its network is the host's, all else is this machine's
+    Exec {
+        #[command(flatten)]
+        name: Name,
+        /// Where
+        host: HostName,
+        /// The command and its arguments
+        #[arg(required = true, last = true)]
+        command: Vec<OsString>,
+    },
+    /// Show the labs that are there
+    List,
+    /// Remove a lab, or what a killed one has left
+    Down {
+        #[command(flatten)]
+        name: Name,
+        /// Remove every lab, also those of running tests
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
+    /// Make a lab, migrate its guest once, and remove the lab
+    Run {
+        /// The lab's name, and after it the guest's: guest-NAME [default: one of its own]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        lab: LabOptions,
+        #[command(flatten)]
+        migration: MigrationOptions,
+        /// With a command: begin the migration when it has written a line with this text to standard error
+        #[arg(long, value_name = "TEXT", requires = "command")]
+        ready_line: Option<String>,
+        /// A command to start on the source host before the migration; its end is waited for
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// The lab's name
+    #[arg(long, default_value = "lab")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum HostName {
+    /// Where the guest begins
+    Src,
+    /// Where the first migration goes
+    Dst,
+    /// A third host, without a guest
+    Observer,
+    /// What joins them; has no address
+    Switch,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabOptions {
+    /// Memory of the guest
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    memory: u64,
+    /// vCPUs of the guest
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    vcpus: u32,
+    /// How much of its memory the guest writes to
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    dirty: u64,
+    /// How fast it does
+    #[arg(long, value_name = "MIB/S", default_value_t = 20)]
+    dirty_rate: u64,
+    /// Give the guest a disk, which the migration copies
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    disk: u64,
+    /// Limit what a host can send, in the words of tc: 400mbit
+    #[arg(long)]
+    rate: Option<String>,
+    /// MTU between the hosts
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
+    mtu: u32,
+    /// Lose this many of 1000 TCP packets
+    #[arg(long, value_name = "PER MILLE", default_value_t = 0)]
+    pub(crate) drop: u32,
+    /// How QEMU runs the guest
+    #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
+    accel: String,
+    /// Series of the guest's Debian kernel
+    #[arg(long, value_name = "SERIES", default_value = "6.1")]
+    kernel: String,
+}
+
+impl LabOptions {
+    pub(crate) fn builder(&self) -> Builder {
+        let builder = Lab::builder()
+            .memory_mib(self.memory)
+            .vcpus(self.vcpus)
+            .dirty(self.dirty, self.dirty_rate)
+            .disk_mib(self.disk)
+            .mtu(self.mtu)
+            .accelerator(&self.accel)
+            .kernel(&self.kernel);
+        match &self.rate {
+            Some(rate) => builder.rate(rate),
+            None => builder,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrationOptions {
+    /// Send memory over this many channels
+    #[arg(long, value_name = "CHANNELS")]
+    multifd: Option<u8>,
+    /// Let the guest go ahead of its memory in the second pass
+    #[arg(long)]
+    postcopy: bool,
+    /// Over IPv6
+    #[arg(long)]
+    ipv6: bool,
+    /// As libvirt does: return path, a pause before the switchover, `cont` at the destination
+    #[arg(long)]
+    like_libvirt: bool,
+    /// Keep QEMU from sending events about the migration
+    #[arg(long)]
+    no_events: bool,
+    /// The longest stop that QEMU aims for
+    #[arg(long, value_name = "MS", default_value_t = 300)]
+    downtime_limit: u64,
+}
+
+impl MigrationOptions {
+    pub(crate) fn migration(&self) -> Migration {
+        let base = if self.like_libvirt { Migration::like_libvirt() } else { Migration::default() };
+        Migration {
+            events: !self.no_events,
+            multifd: self.multifd,
+            // Postcopy needs the return path: the destination asks for pages on it.
+            return_path: base.return_path || self.postcopy,
+            postcopy_at_pass: self.postcopy.then_some(2),
+            ipv6: self.ipv6,
+            downtime_limit_ms: self.downtime_limit,
+            keep_source: true,
+            ..base
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,122 @@
+//! The guest: what it is, and what it boots from.
+
+use crate::assets::{self, Kernel};
+use crate::command;
+use crate::cpio::Archive;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A ready-made init of the guest, for machines without cargo (a test VM); otherwise the lab builds it.
+pub const INIT_VARIABLE: &str = "MIGTRACE_LAB_INIT";
+/// What the init says on the serial console when everything works.
+pub(crate) const READY: &str = "guest: ready";
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
+
+/// The guest of a lab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Guest {
+    /// QEMU's `-name`.
+    pub name: String,
+    /// QEMU's `-uuid`.
+    pub uuid: String,
+    /// The address of its NIC.
+    pub mac: String,
+    /// Its address, in 10.77.0.0/24.
+    pub ipv4: Ipv4Addr,
+    /// Its address, in fd77::/64.
+    pub ipv6: Ipv6Addr,
+    /// Its memory, in MiB.
+    pub memory_mib: u64,
+    /// Its vCPUs.
+    pub vcpus: u32,
+    /// How much of its memory changes, in MiB.
+    pub dirty_mib: u64,
+    /// How fast it changes, in MiB of pages in a second.
+    pub dirty_mib_per_s: u64,
+    /// Its disk, in MiB; 0 for none.
+    pub disk_mib: u64,
+}
+
+impl Guest {
+    /// The kernel's command line.
+    pub(crate) fn command_line(&self) -> String {
+        format!(
+            "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on no_timer_check \
+             lab.ip={}/24 lab.ip6={}/64 lab.dirty_mib={} lab.dirty_mib_per_s={}",
+            self.ipv4, self.ipv6, self.dirty_mib, self.dirty_mib_per_s
+        )
+    }
+}
+
+/// A UUID that is the same for the same lab name: the guest keeps its identity from host to host.
+pub(crate) fn uuid(lab: &str) -> String {
+    // FNV-1a, 128 bits; version and variant as RFC 9562 wants them for a UUID of one's own making (8).
+    let hash = lab.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    });
+    let hash = hash & !(0xf << 76) & !(0x3 << 62) | (0x8 << 76) | (0x2 << 62);
+    let hex = format!("{hash:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Writes the initramfs for `kernel` to `path`.
+pub(crate) fn write_initramfs(kernel: &Kernel, path: &Path) -> Result<()> {
+    let init = init()?;
+    let content = fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?;
+    let mut archive = Archive::default();
+    archive.file("init", 0o755, &content);
+    // Where the kernel opens the console for init, before init can mount /dev.
+    archive.character_device("dev/console", 5, 1);
+    for (number, module) in kernel.modules(&MODULES)?.iter().enumerate() {
+        archive.file(&format!("modules/{number:02}-{}.ko", module.name), 0o644, &module.content);
+    }
+    fs::write(path, archive.finish()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The guest's init as a static program, built on the first call.
+///
+/// # Errors
+///
+/// When it does not build; the message has what cargo said.
+pub fn init() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(INIT_VARIABLE) {
+        return Ok(path.into());
+    }
+    let workspace = assets::workspace();
+    let target_directory = workspace.join("target/guest");
+    let cargo = std::env::var_os("CARGO").map_or_else(|| command::find("cargo"), |path| Ok(path.into()))?;
+    let mut build = Command::new(cargo);
+    build
+        .args(["build", "--quiet", "--release", "--locked", "--package", "migtrace-guest"])
+        // A target of its own keeps the static flag away from build scripts and procedural macros.
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&target_directory)
+        .current_dir(&workspace)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "true");
+    command::output(&mut build, "").context("cannot build the guest's init")?;
+    Ok(target_directory.join(TARGET).join("release/migtrace-guest"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_the_lab_s_own_and_well_formed() {
+        let (one, two) = (uuid("one"), uuid("two"));
+        assert_ne!(one, two);
+        assert_eq!(one, uuid("one"));
+        let lengths: Vec<usize> = one.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12]);
+        assert_eq!(&one[14..15], "8");
+        assert!("89ab".contains(&one[19..20]), "{one}");
+    }
+}

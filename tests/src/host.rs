@@ -1,0 +1,146 @@
+//! A host of the lab: a network namespace with an address.
+
+use crate::command;
+use crate::netns::{NetNs, NetNsGuard};
+use crate::ping::ping;
+use crate::process::{self, Process};
+use anyhow::{Context as _, Result, bail};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// A command that a test runs on a host and that has not ended by then hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A network namespace of the lab.
+#[derive(Debug, Clone)]
+pub struct Host {
+    role: &'static str,
+    netns: NetNs,
+    ipv4: Ipv4Addr,
+    ipv6: Ipv6Addr,
+}
+
+impl Host {
+    /// The bridge that carries the host's addresses: the device of its routes, so of a migration's flows.
+    pub const BRIDGE: &str = "br0";
+    /// The port of the bridge that leads to the switch. The observer has no bridge: this carries its addresses.
+    pub const UPLINK: &str = "uplink";
+    /// The port of the bridge that leads to the guest, named as libvirt would.
+    pub const TAP: &str = "vnet0";
+
+    pub(crate) fn new(role: &'static str, netns: NetNs, number: u8) -> Self {
+        let ipv6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into());
+        Self { role, netns, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6 }
+    }
+
+    /// What it is in the lab: `src`, `dst` or `observer`.
+    #[must_use]
+    pub fn role(&self) -> &'static str {
+        self.role
+    }
+
+    /// Its network namespace.
+    #[must_use]
+    pub fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
+    /// Its IPv4 address, in 10.77.0.0/24.
+    #[must_use]
+    pub fn ipv4(&self) -> Ipv4Addr {
+        self.ipv4
+    }
+
+    /// Its IPv6 address, in fd77::/64.
+    #[must_use]
+    pub fn ipv6(&self) -> Ipv6Addr {
+        self.ipv6
+    }
+
+    /// Starts `command` on this host, with its input and outputs as the caller has set them. It is killed when
+    /// the returned guard goes, and when this process ends in any way.
+    ///
+    /// Only the network is the host's own: `/sys/class/net` still shows that of this process, because another
+    /// mount of `/sys` would hide the kernel's tracing files from the command.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn(&self, command: &mut Command) -> Result<Process> {
+        process::spawn(&self.netns, command)
+    }
+
+    /// Runs `command` on this host to its end, successful or not, and returns what it wrote.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or has not ended after five minutes.
+    pub fn run(&self, command: &mut Command) -> Result<Output> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.spawn(command)?.output(PATIENCE)
+    }
+
+    /// Runs a program of the lab's own kind (`ip`, `tc`, `ethtool`, `nft`) on this host; returns its output.
+    ///
+    /// # Errors
+    ///
+    /// When it is not installed or fails; the message has what it said.
+    pub fn tool(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(command::find(program)?);
+        command.args(arguments);
+        let output = self.run(&mut command)?;
+        if !output.status.success() {
+            let (line, stderr) = (command::line(&command), String::from_utf8_lossy(&output.stderr));
+            bail!("`{line}` failed on {} ({}): {}", self.role, output.status, stderr.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Turns this process into `command` on this host; returns only if that fails.
+    pub fn exec(&self, command: &mut Command) -> anyhow::Error {
+        process::exec(&self.netns, command)
+    }
+
+    /// Runs `work` on this host, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to let the thread in.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        self.netns.enter(work)
+    }
+
+    /// Moves the calling thread to this host until the guard goes.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn guard(&self) -> Result<NetNsGuard> {
+        self.netns.guard()
+    }
+
+    /// Pings `address` from this host until it answers; the round-trip time of the first answer.
+    ///
+    /// # Errors
+    ///
+    /// When there is none within `patience`.
+    pub fn ping(&self, address: impl Into<IpAddr>, patience: Duration) -> Result<Duration> {
+        let address = address.into();
+        self.enter(|| ping(address, patience))?.with_context(|| format!("seen from {}", self.role))
+    }
+
+    /// Turns offloads ("tso", "gso", "gro", "tx"...) of an interface on or off.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface or no such offload, or it is fixed.
+    pub fn set_offloads(&self, interface: &str, offloads: &[&str], on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let mut arguments = vec!["-K", interface];
+        for offload in offloads {
+            arguments.extend([offload, state]);
+        }
+        self.tool("ethtool", &arguments).map(drop)
+    }
+}

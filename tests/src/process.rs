@@ -1,0 +1,168 @@
+//! Processes of the lab: each in its network namespace, and none outlives its driver unless it is meant to.
+
+use crate::command::line;
+use crate::netns::NetNs;
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, setsid};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Output};
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// A running process; dropping this kills it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    line: String,
+}
+
+impl Process {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The standard library's view of it, to take its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// When it has been waited for already.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.id().cast_signed()), signal)
+            .with_context(|| format!("cannot send {signal} to `{}`", self.line))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// When it still runs after `patience`.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            if started.elapsed() > patience {
+                bail!("`{}` still runs after {} s", self.line, patience.as_secs_f32());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not know it.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("cannot wait for `{}`", self.line))
+    }
+
+    /// Waits for its end and returns everything that it wrote to its pipes.
+    ///
+    /// # Errors
+    ///
+    /// When it still runs after `patience`; it is killed then.
+    pub fn output(mut self, patience: Duration) -> Result<Output> {
+        // Both pipes are read while it runs: a full one would stop it.
+        let stdout = read_all(self.child.stdout.take());
+        let stderr = read_all(self.child.stderr.take());
+        let status = self.wait(patience)?;
+        Ok(Output { status, stdout: stdout.recv()??, stderr: stderr.recv()?? })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_all(pipe: Option<impl io::Read + Send + 'static>) -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let result = pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes));
+        let _ = sender.send(result.map(|_| bytes));
+    });
+    receiver
+}
+
+/// Starts `command` inside `netns`; it is killed when this process ends, however it ends.
+pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
+    let line = line(command);
+    let netns_file = netns.file();
+    let enter = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        setns(&*netns_file, CloneFlags::CLONE_NEWNET)?;
+        Ok(())
+    };
+    // SAFETY: two system calls and no allocation, which is all that may happen between fork and exec.
+    unsafe { command.pre_exec(enter) };
+    let child = spawn_on_lasting_thread(command).with_context(|| format!("cannot start `{line}`"))?;
+    Ok(Process { child, line })
+}
+
+/// Starts `command` inside `netns` in a session of its own: it stays when this process ends.
+pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<u32> {
+    let line = line(command);
+    let netns_file = netns.file();
+    let enter = move || {
+        setsid()?;
+        setns(&*netns_file, CloneFlags::CLONE_NEWNET)?;
+        Ok(())
+    };
+    // SAFETY: two system calls and no allocation, which is all that may happen between fork and exec.
+    unsafe { command.pre_exec(enter) };
+    let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
+    let id = child.id();
+    // Somebody has to wait for it, or it stays as a zombie for as long as this process lives.
+    std::thread::spawn(move || child.wait());
+    Ok(id)
+}
+
+/// Turns the process into this command inside `netns`, as `exec` does.
+pub(crate) fn exec(netns: &NetNs, command: &mut Command) -> anyhow::Error {
+    if let Err(error) = setns(netns, CloneFlags::CLONE_NEWNET) {
+        return anyhow!(error).context(format!("cannot enter the network namespace {}", netns.name()));
+    }
+    anyhow!(command.exec()).context(format!("cannot run `{}`", line(command)))
+}
+
+type Order = (Command, mpsc::Sender<(Command, io::Result<Child>)>);
+
+/// Spawns from a thread that lives as long as the process: a parent's death signal is sent when the *thread*
+/// that forked ends (prctl(2)), and the threads of a test runner end with their test.
+fn spawn_on_lasting_thread(command: &mut Command) -> Result<Child> {
+    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in orders {
+                let child = command.spawn();
+                let _ = reply.send((command, child));
+            }
+        });
+        sender
+    });
+    let (sender, reply) = mpsc::channel();
+    let order = std::mem::replace(command, Command::new(""));
+    spawner.send((order, sender)).map_err(|_| anyhow!("the thread that starts processes has ended"))?;
+    let (order, child) = reply.recv()?;
+    *command = order;
+    Ok(child?)
+}

@@ -1,0 +1,233 @@
+//! A client of QEMU's monitor protocol (docs/interop/qmp-spec.txt).
+
+use crate::clock::monotonic_ns;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+/// How long QEMU may take to answer one command; under TCG on a busy machine it can be seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What can go wrong between a client and QEMU.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// There is no such socket, or nobody listens.
+    #[error("cannot connect to the QMP socket {path}: {source}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// QEMU sent no greeting: it serves one client at a time, and this one waits behind another.
+    #[error("no greeting on the QMP socket {0} within {PATIENCE:?}: is another client connected to it?")]
+    NoGreeting(PathBuf),
+    /// QEMU refused the command.
+    #[error("QEMU refused `{command}`: {description} ({class})")]
+    Refused {
+        /// The command.
+        command: String,
+        /// QEMU's class of the error.
+        class: String,
+        /// QEMU's description of the error.
+        description: String,
+    },
+    /// QEMU did not answer in time.
+    #[error("QEMU did not answer `{0}` within {PATIENCE:?}")]
+    Timeout(String),
+    /// The connection ended: QEMU has quit or died.
+    #[error("QEMU closed its QMP socket {0}: it has ended")]
+    Closed(PathBuf),
+}
+
+/// One event of QEMU.
+#[derive(Debug, Clone, Serialize)]
+pub struct QmpEvent {
+    /// As QEMU calls it: `MIGRATION`, `STOP`...
+    pub name: String,
+    /// Its data; null where it has none.
+    pub data: Value,
+    /// QEMU's own stamp: microseconds of CLOCK_REALTIME.
+    pub qemu_realtime_us: u64,
+    /// When this client received it: nanoseconds of CLOCK_MONOTONIC.
+    pub received_ns: u64,
+}
+
+/// A connection to one QMP socket.
+#[derive(Debug)]
+pub struct Qmp {
+    path: PathBuf,
+    stream: UnixStream,
+    next_id: u64,
+    replies: Receiver<Value>,
+    events: Receiver<QmpEvent>,
+    greeting: Value,
+}
+
+impl Qmp {
+    /// Connects and negotiates.
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens there, or somebody else is connected already.
+    pub fn connect(path: &Path) -> Result<Self, QmpError> {
+        let cannot = |source| QmpError::Connect { path: path.into(), source };
+        let stream = UnixStream::connect(path).map_err(cannot)?;
+        let reader = stream.try_clone().map_err(cannot)?;
+        let (reply_sender, replies) = mpsc::channel();
+        let (event_sender, events) = mpsc::channel();
+        std::thread::spawn(move || read(reader, &reply_sender, &event_sender));
+        let mut client =
+            Self { path: path.into(), stream, next_id: 0, replies, events, greeting: Value::Null };
+        client.greeting = match client.replies.recv_timeout(PATIENCE) {
+            Ok(greeting) => greeting,
+            Err(RecvTimeoutError::Timeout) => return Err(QmpError::NoGreeting(path.into())),
+            Err(RecvTimeoutError::Disconnected) => return Err(QmpError::Closed(path.into())),
+        };
+        client.execute("qmp_capabilities", json!({}))?;
+        Ok(client)
+    }
+
+    /// What QEMU said first: its version and package.
+    #[must_use]
+    pub fn greeting(&self) -> &Value {
+        &self.greeting["QMP"]
+    }
+
+    /// Runs a command and returns what QEMU returned.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses, does not answer, or has ended.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.next_id += 1;
+        let line = json!({ "execute": command, "arguments": arguments, "id": self.next_id });
+        writeln!(self.stream, "{line}").map_err(|_| QmpError::Closed(self.path.clone()))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let mut reply = self.replies.recv_timeout(patience).map_err(|error| match error {
+                RecvTimeoutError::Timeout => QmpError::Timeout(command.into()),
+                RecvTimeoutError::Disconnected => QmpError::Closed(self.path.clone()),
+            })?;
+            // The late answer to a command that nobody waits for any more.
+            if reply["id"] != self.next_id {
+                continue;
+            }
+            return match reply.get_mut("return") {
+                Some(result) => Ok(result.take()),
+                None => Err(QmpError::Refused {
+                    command: command.into(),
+                    class: reply["error"]["class"].as_str().unwrap_or("no class").into(),
+                    description: reply["error"]["desc"].as_str().unwrap_or("no description").into(),
+                }),
+            };
+        }
+    }
+
+    /// The next event; nothing when none comes within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU has ended, and every event that it sent has been taken.
+    pub fn next_event(&mut self, patience: Duration) -> Result<Option<QmpEvent>, QmpError> {
+        match self.events.recv_timeout(patience) {
+            Ok(event) => Ok(Some(event)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(QmpError::Closed(self.path.clone())),
+        }
+    }
+}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        // The reader's clone keeps the socket open; this ends its read.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Sorts what QEMU writes into replies and events until the connection ends.
+fn read(stream: UnixStream, replies: &Sender<Value>, events: &Sender<QmpEvent>) {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+        let received_ns = monotonic_ns();
+        if let Ok(mut message) = serde_json::from_str::<Value>(&line) {
+            // A receiver that is gone is a client that was dropped: the stream ends right after it.
+            if let Some(name) = message["event"].as_str().map(str::to_owned) {
+                let stamp = &message["timestamp"];
+                let seconds = stamp["seconds"].as_u64().unwrap_or_default();
+                let qemu_realtime_us =
+                    seconds * 1_000_000 + stamp["microseconds"].as_u64().unwrap_or_default();
+                let data = message["data"].take();
+                let _ = events.send(QmpEvent { name, data, qemu_realtime_us, received_ns });
+            } else {
+                let _ = replies.send(message);
+            }
+        }
+        line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A QEMU that greets, then answers the lines it gets with `answers`, in turn.
+    fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qmp.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            writeln!(stream, r#"{{"QMP": {{"version": {{"qemu": {{"major": 7}}}}}}}}"#).unwrap();
+            for answer in answers {
+                lines.next().unwrap().unwrap();
+                writeln!(stream, "{answer}").unwrap();
+            }
+        });
+        (directory, path)
+    }
+
+    #[test]
+    fn events_and_replies_come_apart() {
+        let event = concat!(
+            r#"{"timestamp": {"seconds": 7, "microseconds": 9}, "event": "STOP", "new": 1}"#,
+            "\n",
+            r#"{"return": {"status": "running"}, "id": 2}"#
+        );
+        let answers = Box::leak(Box::new([r#"{"return": {}, "id": 1}"#, event]));
+        let (_directory, path) = qemu(answers);
+        let mut qmp = Qmp::connect(&path).unwrap();
+        assert_eq!(qmp.greeting()["version"]["qemu"]["major"], 7);
+        assert_eq!(qmp.execute("query-status", json!({})).unwrap()["status"], "running");
+        let event = qmp.next_event(Duration::from_secs(1)).unwrap().unwrap();
+        assert_eq!((event.name.as_str(), event.qemu_realtime_us), ("STOP", 7_000_009));
+        assert!(event.data.is_null() && event.received_ns > 0);
+    }
+
+    #[test]
+    fn a_refusal_says_what_qemu_said() {
+        let (_directory, path) = qemu(&[
+            r#"{"return": {}, "id": 1}"#,
+            r#"{"error": {"class": "GenericError", "desc": "no such thing"}, "id": 2}"#,
+        ]);
+        let error = Qmp::connect(&path).unwrap().execute("cont", json!({})).unwrap_err();
+        assert_eq!(error.to_string(), "QEMU refused `cont`: no such thing (GenericError)");
+    }
+
+    #[test]
+    fn the_end_of_qemu_is_noticed() {
+        let (_directory, path) = qemu(&[r#"{"return": {}, "id": 1}"#]);
+        let mut qmp = Qmp::connect(&path).unwrap();
+        assert!(matches!(qmp.next_event(Duration::from_secs(5)), Err(QmpError::Closed(_))));
+        assert!(matches!(qmp.execute("cont", json!({})), Err(QmpError::Closed(_))));
+    }
+}
