@@ -39,12 +39,13 @@ fn bring_groups(groups: &[Group]) -> Result<Vec<(&'static str, String)>> {
     packages.sort();
     packages.dedup();
     if !packages.is_empty() {
-        Action::Packages(packages).perform()?;
+        Action::Packages(packages.clone()).perform()?;
     }
 
     let brought = needed.iter().zip(states).map(|(capability, state)| {
-        let found = state
-            .or_else(|_| bring(capability).with_context(|| format!("cannot set up: {}", capability.name)))?;
+        let found = state.or_else(|_| {
+            bring(capability, &packages).with_context(|| format!("cannot set up: {}", capability.name))
+        })?;
         Ok((capability.name, found))
     });
     brought.collect()
@@ -59,8 +60,8 @@ fn probe_all(capabilities: &[&Capability]) -> Vec<Result<String, Missing>> {
     })
 }
 
-/// Performs what is left to do for a capability after the packages, and returns what is there then.
-fn bring(capability: &Capability) -> Result<String> {
+/// Performs what is left to do for a capability after these packages are there, and returns what is there then.
+fn bring(capability: &Capability, installed: &[String]) -> Result<String> {
     // Asked again, as what is missing depends upon what came before.
     let missing = match (capability.probe)() {
         Ok(found) => return Ok(found),
@@ -68,7 +69,11 @@ fn bring(capability: &Capability) -> Result<String> {
     };
     refuse_the_impossible(&[(capability, &missing)])?;
     for action in &missing.actions {
-        action.perform()?;
+        let done =
+            matches!(action, Action::Packages(names) if names.iter().all(|name| installed.contains(name)));
+        if !done {
+            action.perform()?;
+        }
     }
     (capability.probe)().map_err(|missing| anyhow!("all its steps went well, but: {}", missing.what))
 }
