@@ -28,7 +28,8 @@ fn build() -> Result<(), String> {
     let lacking = |what: String| format!("cannot build the eBPF programs: {what}. Run `cargo xtask setup`");
     let toolchain =
         Toolchain::find().map_err(|why| lacking(format!("no toolchain for the eBPF target ({why})")))?;
-    let linker = toolchain::find_bpf_linker().ok_or_else(|| lacking("bpf-linker is not installed".into()))?;
+    let linker =
+        toolchain::find_program("bpf-linker").ok_or_else(|| lacking("bpf-linker is not installed".into()))?;
     println!("cargo::rerun-if-changed={}", linker.display());
     prepare_environment(&toolchain, &linker)?;
 
@@ -37,8 +38,12 @@ fn build() -> Result<(), String> {
     // Without rustup, aya-build uses the cargo in PATH whatever the name.
     let name = aya_build::Toolchain::Custom(toolchain.name.as_deref().unwrap_or("PATH"));
     aya_build::build_ebpf([package], name).map_err(|error| {
+        // A directive to cargo is one line.
+        for line in format!("{error:#}").lines() {
+            println!("cargo::warning={line}");
+        }
         format!(
-            "the eBPF programs do not build with {toolchain}, the messages above say why ({error:#}). \
+            "the eBPF programs do not build with {toolchain}, the warnings say why. \
              If they are about bitcode or the linker, run `cargo xtask setup`"
         )
     })
@@ -54,7 +59,9 @@ fn prepare_environment(toolchain: &Toolchain, linker: &Path) -> Result<(), Strin
         settings.push(("RUSTC_BOOTSTRAP", "1".into()));
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories = env::split_paths(&path).chain(linker.parent().map(Into::into));
+    let rustup = toolchain.name.as_ref().and_then(|_| toolchain::find_program("rustup"));
+    let found = [Some(linker), rustup.as_deref()].into_iter().flatten();
+    let directories = env::split_paths(&path).chain(found.filter_map(Path::parent).map(Into::into));
     settings.push(("PATH", env::join_paths(directories).map_err(|error| format!("PATH: {error}"))?));
     for (key, value) in settings {
         // SAFETY: the build script has started no thread, so nothing else reads the environment.

@@ -95,20 +95,17 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// The bpf-linker that the compiler will call: the one in `PATH`, else the one where `cargo install` puts it.
-pub(crate) fn find_bpf_linker() -> Option<PathBuf> {
-    find_program("bpf-linker").or_else(|| {
-        let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
-        let cargo_home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo")))?;
-        Some(cargo_home.join("bin/bpf-linker")).filter(|path| is_executable(path))
-    })
-}
-
-/// The program `name` in `PATH`, or in the directories for administration that a user's `PATH` often lacks.
+/// The program `name` in `PATH`, or where cargo installs, or where those for administration are: a user's `PATH` often
+/// lacks these two.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    directories.map(|directory| directory.join(name)).find(|path| is_executable(path))
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo")));
+    env::split_paths(&path)
+        .chain(cargo_home.map(|home| home.join("bin")))
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(name))
+        .find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -118,7 +115,7 @@ fn is_executable(path: &Path) -> bool {
 fn command(toolchain: Option<&str>, program: &str) -> Command {
     let mut command = match toolchain {
         Some(name) => {
-            let mut rustup = Command::new("rustup");
+            let mut rustup = Command::new(find_program("rustup").unwrap_or_else(|| "rustup".into()));
             rustup.args([OsStr::new("run"), name.as_ref(), program.as_ref()]);
             rustup
         }

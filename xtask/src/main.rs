@@ -1,2 +1,47 @@
-//! Everything a person does to this repository.
-fn main() {}
+//! Everything a person does to this repository, as `cargo xtask COMMAND`.
+
+mod apt;
+mod capability;
+mod demo;
+mod paths;
+mod progress;
+mod setup;
+mod test;
+#[path = "../../migtrace/build/toolchain.rs"]
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "What a person does to this repository")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the other commands need and this machine lacks (they do this themselves)
+    Setup,
+    /// Check the format, the lints and the documentation, then run every test
+    Test(test::Options),
+    /// Run a real live migration in the lab, trace it, and print the report
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Test(options) => test::run(&options),
+        Command::Demo(options) => demo::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `cargo xtask demo`: a real live migration in the lab, traced from the kernel to the report.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::capability::{self, Group};
+use crate::{paths, setup};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Memory of the guest
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    memory: u64,
+    /// How much of its memory the guest keeps writing to while it is moved
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    dirty: u64,
+    /// How fast it does
+    #[arg(long, value_name = "MIB/S", default_value_t = 20)]
+    dirty_rate: u64,
+    /// What the hosts can send, in the words of tc
+    #[arg(long, value_name = "RATE", default_value = "400mbit")]
+    rate: String,
+}
+
+/// Sets up, builds, migrates once under load, and prints the report; what it is made of stays in `target/demo`.
+///
+/// # Errors
+/// When the machine lacks something, or the migration or its record fails.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !capability::is_root() {
+        bail!("the demo makes network namespaces and puts programs into the kernel: run it as root");
+    }
+    setup::ensure(&[Group::Build, Group::Lab])?;
+    let mut build = paths::cargo();
+    build.args(["build", "--release", "--package", "migtrace", "--package", "migtrace-tests", "--bins"]);
+    if !build.status().context("cannot run cargo build")?.success() {
+        bail!("migtrace and its lab do not build; cargo's messages above say why");
+    }
+
+    let directory = paths::target().join("demo");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let [record, events, report] =
+        ["record.json", "events.jsonl", "report.txt"].map(|file| directory.join(file));
+    for file in [&record, &events, &report] {
+        // What an earlier demo left must not pass for the outcome of this one.
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", file.display()));
+            }
+            _ => {}
+        }
+    }
+
+    let release = paths::target().join("release");
+    let mut lab = Command::new(release.join("lab"));
+    lab.current_dir(paths::root()).arg("run");
+    lab.args(["--memory", &options.memory.to_string(), "--dirty", &options.dirty.to_string()]);
+    lab.args(["--dirty-rate", &options.dirty_rate.to_string(), "--rate", &options.rate]);
+    lab.args(["--like-libvirt", "--ready-line", "ready", "--"]);
+    // The lab writes to standard output too: the shell keeps the report apart.
+    lab.args(["sh", "-c", r#"report=$1; shift; exec "$@" >"$report""#, "sh"]).arg(&report);
+    lab.arg(release.join("migtrace")).args(["record", "--format", "text", "--output"]);
+    lab.arg(&record).arg("--events").arg(&events);
+    let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
+
+    let text = fs::read_to_string(&report).unwrap_or_default();
+    print!("\n{text}");
+    io::stdout().flush().context("cannot write to stdout")?;
+    if !status.success() {
+        bail!("the demo did not complete: the lab ended with {status}, its messages above say why");
+    }
+    eprintln!(
+        "\nThis report: {}\nthe record:  {}\nthe events:  {}",
+        report.display(),
+        record.display(),
+        events.display()
+    );
+    Ok(())
+}
