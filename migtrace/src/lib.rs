@@ -2,4 +2,6 @@
 
 pub mod event;
 pub mod record;
+pub mod report;
+pub mod timeline;
 pub mod units;

@@ -118,11 +118,7 @@ impl<R: BufRead> LogReader<R> {
         }
         if line.len() as u64 > LONGEST_LINE_BYTES {
             let why = format!("longer than {LONGEST_LINE_BYTES} bytes");
-            return Err(if self.line == 1 {
-                LogErrorKind::NotALog(why)
-            } else {
-                LogErrorKind::Corrupt(why)
-            });
+            return Err(if self.line == 1 { LogErrorKind::NotALog(why) } else { LogErrorKind::Corrupt(why) });
         }
         let whole = line.last() == Some(&b'\n');
         if self.line == 1 {
@@ -282,7 +278,10 @@ mod tests {
         let (events, error) = read(text.as_bytes());
         assert!(events.is_empty());
         let error = error.unwrap().to_string();
-        assert!(error.contains("`migtrace.events/7`") && error.contains("`migtrace.events/1` only"), "{error}");
+        assert!(
+            error.contains("`migtrace.events/7`") && error.contains("`migtrace.events/1` only"),
+            "{error}"
+        );
     }
 
     #[test]

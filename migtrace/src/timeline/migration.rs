@@ -1,0 +1,459 @@
+//! Which events and flows belong to one migration of one QEMU.
+
+use std::collections::BTreeSet;
+
+use super::facts::{Facts, FlowFacts, JobState, Mark, MarkKind, Process};
+use crate::event::{EndReason, Purpose};
+use crate::record::{Mode, Outcome, Role};
+use crate::units::MonotonicNs;
+
+/// The facts of one migration of one QEMU.
+#[derive(Clone, Debug)]
+pub(super) struct Migration<'a> {
+    /// None for a migration stream whose QEMU is not in this network namespace.
+    pub(super) process: Option<&'a Process>,
+    pub(super) role: Role,
+    /// In the order of their stamps.
+    pub(super) marks: Vec<&'a Mark>,
+    /// In the order of their first packets.
+    pub(super) flows: Vec<&'a FlowFacts>,
+    /// The flows of the same process that belong to its earlier migrations.
+    pub(super) earlier_flows: Vec<&'a FlowFacts>,
+    /// False when the flows are this VM's only because there is no other whose they could be.
+    pub(super) flows_owned: bool,
+    pub(super) opening: Opening,
+    pub(super) start: MonotonicNs,
+    /// False when the migration had begun before anything of it was seen.
+    pub(super) start_seen: bool,
+    pub(super) end: End,
+}
+
+/// What the time before the first mark is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Opening {
+    /// There is none: the first mark is the start.
+    Mark,
+    /// The disks are copied before the memory.
+    DiskSync,
+    /// Packets crossed before the first event was seen.
+    Unseen,
+    /// QEMU tells no phases: all that is known are its flows, STOP and RESUME.
+    Transfer,
+}
+
+/// How the facts of a migration end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// QEMU said so.
+    Declared(MonotonicNs, Outcome),
+    /// QEMU ended in the middle.
+    Died(MonotonicNs),
+    /// The next migration began although no end of this one was seen.
+    Superseded(MonotonicNs),
+    /// QEMU told nothing and all flows are closed.
+    Closed(MonotonicNs),
+    /// Nothing more is known.
+    Open(MonotonicNs),
+}
+
+impl End {
+    pub(super) const fn at(&self) -> MonotonicNs {
+        match self {
+            Self::Declared(at, _)
+            | Self::Died(at)
+            | Self::Superseded(at)
+            | Self::Closed(at)
+            | Self::Open(at) => *at,
+        }
+    }
+}
+
+/// The outcome that a status means, when it is a last one.
+pub(super) fn terminal(status: &str) -> Option<Outcome> {
+    match status {
+        "completed" => Some(Outcome::Completed),
+        "failed" => Some(Outcome::Failed),
+        "cancelled" => Some(Outcome::Cancelled),
+        _ => None,
+    }
+}
+
+impl Mark {
+    fn status(&self) -> Option<&str> {
+        match &self.kind {
+            MarkKind::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_status(&self, status: &str) -> bool {
+        self.status() == Some(status)
+    }
+
+    /// Whether only the source of a migration says this (qapi/migration.json, MigrationStatus).
+    fn is_of_source(&self) -> bool {
+        match &self.kind {
+            // A destination enters `paused` without ever having run, which emits no STOP.
+            MarkKind::Pass(_) | MarkKind::Stop => true,
+            MarkKind::Resume => false,
+            MarkKind::Status(status) => matches!(
+                status.as_str(),
+                "cancelling"
+                    | "cancelled"
+                    | "pre-switchover"
+                    | "device"
+                    | "wait-unplug"
+                    | "postcopy-recover-setup"
+            ),
+        }
+    }
+}
+
+impl Migration<'_> {
+    pub(super) fn mode(&self) -> Mode {
+        let status = |test: fn(&str) -> bool| self.marks.iter().any(|m| m.status().is_some_and(test));
+        if status(|s| s.starts_with("postcopy")) {
+            Mode::Postcopy
+        } else if self.opening != Opening::Transfer && status(|s| s == "active" || s == "completed") {
+            Mode::Precopy
+        } else {
+            Mode::Unknown
+        }
+    }
+
+    pub(super) fn first_packet(&self) -> Option<MonotonicNs> {
+        self.flows.iter().map(|f| f.first()).min()
+    }
+
+    pub(super) fn last_packet(&self) -> Option<MonotonicNs> {
+        self.flows.iter().map(|f| f.last()).max()
+    }
+
+    /// The last reply of `query-migrate` about this migration.
+    pub(super) fn reply(&self) -> Option<&serde_json::Value> {
+        let replies = &self.process?.replies;
+        // The client asks once more after the end, so the last reply before the next migration is this one's.
+        let until = match self.end {
+            End::Superseded(at) => at,
+            _ => MonotonicNs(u64::MAX),
+        };
+        replies.iter().rev().find(|(at, _)| (self.start..=until).contains(at)).map(|(_, reply)| reply)
+    }
+
+    pub(super) fn outcome(&self, log_end: Option<EndReason>) -> Outcome {
+        let told = || self.reply().and_then(|r| r.get("status")).and_then(|s| s.as_str()).and_then(terminal);
+        match self.end {
+            End::Declared(_, outcome) => outcome,
+            // Without events a source that has stopped its guest and then ends has most likely succeeded.
+            End::Died(_) if self.opening == Opening::Transfer && self.stopped() => {
+                told().unwrap_or(Outcome::Unknown)
+            }
+            End::Died(_) => told().unwrap_or(Outcome::Failed),
+            End::Superseded(_) | End::Closed(_) => told().unwrap_or(Outcome::Unknown),
+            End::Open(_) => told().unwrap_or(match log_end {
+                Some(EndReason::MigrationEnded) => Outcome::Unknown,
+                Some(EndReason::Interrupted | EndReason::TimedOut) | None => Outcome::Interrupted,
+            }),
+        }
+    }
+
+    /// Whether the guest was stopped and not resumed here.
+    fn stopped(&self) -> bool {
+        let last = |kind: &MarkKind| self.marks.iter().rposition(|m| m.kind == *kind);
+        last(&MarkKind::Stop) > last(&MarkKind::Resume)
+    }
+}
+
+/// A stretch of a process's marks between a beginning and an end of a migration.
+#[derive(Debug, Default)]
+struct Segment<'a> {
+    marks: Vec<&'a Mark>,
+    end: Option<End>,
+    flows: Vec<&'a FlowFacts>,
+}
+
+impl Segment<'_> {
+    fn first(&self) -> MonotonicNs {
+        self.marks.first().map_or_else(MonotonicNs::default, |m| m.at)
+    }
+
+    fn only_setup(&self) -> bool {
+        self.marks.iter().all(|m| m.is_status("setup") || m.kind == MarkKind::Resume)
+    }
+}
+
+/// The migrations that the facts tell of, in the order of their starts.
+pub(super) fn migrations(facts: &Facts) -> Vec<Migration<'_>> {
+    let only = only_candidate(facts);
+    let mut found = Vec::new();
+    for (index, process) in facts.processes.iter().enumerate() {
+        let mut flows: Vec<_> =
+            facts.flows.iter().filter(|f| f.owner.is_some_and(|o| o.process == index)).collect();
+        let flows_owned = !(flows.is_empty() && only == Some(index));
+        if !flows_owned {
+            flows = facts.flows.iter().filter(|f| f.owner.is_none()).collect();
+        }
+        flows.sort_by_key(|f| (f.first(), f.flow));
+        found.extend(of_process(facts, process, &flows, flows_owned));
+    }
+    if facts.processes.is_empty() {
+        let mut flows: Vec<_> = facts.flows.iter().collect();
+        flows.sort_by_key(|f| (f.first(), f.flow));
+        if flows.iter().any(|f| f.purpose == Purpose::Ram) {
+            found.extend(silent(facts, None, &flows, &[], false));
+        }
+    }
+    found.sort_by_key(|m| (m.start, m.process.map(|p| p.pid)));
+    found
+}
+
+/// The one process whose flows they must be when the owner of no flow is known.
+fn only_candidate(facts: &Facts) -> Option<usize> {
+    if facts.flows.iter().any(|f| f.owner.is_some()) {
+        return None;
+    }
+    let migrating: Vec<_> =
+        (0..facts.processes.len()).filter(|&p| !segments(&facts.processes[p]).0.is_empty()).collect();
+    match (migrating.as_slice(), facts.processes.len()) {
+        ([one], _) => Some(*one),
+        ([], 1) => Some(0),
+        _ => None,
+    }
+}
+
+/// Cuts a process's marks into migrations; what belongs to none (the guest was paused by a person) comes second.
+fn segments(process: &Process) -> (Vec<Segment<'_>>, Vec<&Mark>) {
+    let mut segments: Vec<Segment<'_>> = Vec::new();
+    let mut loose = Vec::new();
+    for mark in &process.marks {
+        let current = segments.last_mut();
+        let running = current.as_ref().is_some_and(|s| s.end.is_none());
+        match &mark.kind {
+            MarkKind::Stop | MarkKind::Resume => match current {
+                Some(segment) if running => segment.marks.push(mark),
+                // The guest goes on: at the destination of a libvirt migration, or here when it failed.
+                Some(segment)
+                    if mark.kind == MarkKind::Resume
+                        && !segment.marks.iter().any(|m| m.kind == MarkKind::Resume) =>
+                {
+                    segment.marks.push(mark);
+                }
+                _ => loose.push(mark),
+            },
+            MarkKind::Status(status) if status == "none" => {}
+            MarkKind::Status(status) if status == "setup" => match current {
+                Some(segment) if running && segment.only_setup() => segment.marks.push(mark),
+                current => {
+                    if let Some(segment) = current.filter(|_| running) {
+                        segment.end = Some(End::Superseded(mark.at));
+                    }
+                    segments.push(Segment { marks: vec![mark], ..Segment::default() });
+                }
+            },
+            MarkKind::Status(_) | MarkKind::Pass(_) => {
+                let outcome = mark.status().and_then(terminal);
+                let end = outcome.map(|outcome| End::Declared(mark.at, outcome));
+                match current {
+                    Some(segment) if running => {
+                        segment.marks.push(mark);
+                        segment.end = end;
+                    }
+                    // A second end is an echo of the first, not a migration.
+                    Some(segment) if end.is_some() => segment.marks.push(mark),
+                    _ => segments.push(Segment { marks: vec![mark], end, flows: Vec::new() }),
+                }
+            }
+        }
+    }
+    if let (Some(segment), Some(gone)) = (segments.last_mut(), process.gone)
+        && segment.end.is_none()
+    {
+        segment.end = Some(End::Died(gone));
+    }
+    (segments, loose)
+}
+
+fn of_process<'a>(
+    facts: &'a Facts,
+    process: &'a Process,
+    flows: &[&'a FlowFacts],
+    flows_owned: bool,
+) -> Vec<Migration<'a>> {
+    let (mut segments, loose) = segments(process);
+    let left = share_out(&mut segments, flows);
+
+    let mut found: Vec<Migration<'a>> = Vec::new();
+    let mut arrived = false;
+    for segment in segments {
+        let role = role(&segment.marks, &segment.flows, Some(process), arrived);
+        let payload: u64 = segment.flows.iter().map(|f| f.payload_bytes()).map(|p| p.tx + p.rx).sum();
+        if role == Role::Destination && segment.only_setup() {
+            // QEMU 7.2 says `setup` when it begins to listen, even to a manager that wants no events.
+            if payload > 0 {
+                found.extend(silent(facts, Some(process), &segment.flows, &segment.marks, flows_owned));
+            }
+            continue;
+        }
+        arrived |=
+            role == Role::Destination && matches!(segment.end, Some(End::Declared(_, Outcome::Completed)));
+        found.push(told(facts, process, segment, role, flows_owned));
+    }
+    for group in groups(left) {
+        if group.iter().map(|f| f.payload_bytes()).any(|p| p.tx + p.rx > 0) {
+            found.extend(silent(facts, Some(process), &group, &loose, flows_owned));
+        }
+    }
+    found.sort_by_key(|m| m.start);
+
+    let mut earlier = Vec::new();
+    for migration in &mut found {
+        migration.earlier_flows.clone_from(&earlier);
+        earlier.extend(&migration.flows);
+    }
+    found
+}
+
+/// Gives each segment the flows that began in it or, when they began between two, before it: the connection is
+/// made, and disks are copied, before QEMU says `setup`. Returns the flows that began after the last.
+fn share_out<'a>(segments: &mut [Segment<'a>], flows: &[&'a FlowFacts]) -> Vec<&'a FlowFacts> {
+    let mut left = Vec::new();
+    for flow in flows {
+        let first = flow.first();
+        let next = segments.partition_point(|s| s.first() <= first);
+        let inside = next.checked_sub(1).filter(|&i| segments[i].end.is_none_or(|end| first <= end.at()));
+        // What ended before a migration began and is no disk copy has nothing to do with it.
+        let ahead = || {
+            let segment = segments.get(next)?;
+            (flow.purpose == Purpose::Nbd || flow.last() >= segment.first()).then_some(next)
+        };
+        match inside.or_else(ahead) {
+            Some(i) => segments[i].flows.push(flow),
+            None => left.push(*flow),
+        }
+    }
+    left
+}
+
+/// Parts flows of which no event tells into migrations: one is over when its streams are closed.
+fn groups(flows: Vec<&FlowFacts>) -> Vec<Vec<&FlowFacts>> {
+    let mut groups: Vec<Vec<&FlowFacts>> = Vec::new();
+    for flow in flows {
+        match groups.last_mut() {
+            Some(group)
+                if group.iter().all(|f| f.purpose == Purpose::Nbd)
+                    || group.iter().any(|f| !f.closed() || f.last() >= flow.first()) =>
+            {
+                group.push(flow);
+            }
+            _ => groups.push(vec![flow]),
+        }
+    }
+    groups
+}
+
+/// Decides by what was seen; the command line (`-incoming`) only when nothing tells, because a guest that has
+/// arrived can leave again.
+fn role(marks: &[&Mark], flows: &[&FlowFacts], process: Option<&Process>, arrived: bool) -> Role {
+    let end = marks.iter().position(|m| m.status().and_then(terminal).is_some()).unwrap_or(marks.len());
+    if marks.iter().take(end + 1).any(|m| m.is_of_source()) {
+        return Role::Source;
+    }
+    let (tx, rx) = flows
+        .iter()
+        .map(|f| f.payload_bytes())
+        .fold((0u64, 0u64), |(tx, rx), p| (tx.saturating_add(p.tx), rx.saturating_add(p.rx)));
+    if rx / 2 > tx {
+        return Role::Destination;
+    }
+    if tx / 2 > rx {
+        return Role::Source;
+    }
+    let qemu = process.and_then(|p| p.qemu.as_ref());
+    let incoming = qemu.is_some_and(|q| q.incoming) && !arrived;
+    let resumed_only = qemu.is_none() && marks.iter().any(|m| m.kind == MarkKind::Resume);
+    if incoming || resumed_only { Role::Destination } else { Role::Source }
+}
+
+/// A migration of which QEMU's events tell.
+fn told<'a>(
+    facts: &'a Facts,
+    process: &'a Process,
+    segment: Segment<'a>,
+    role: Role,
+    flows_owned: bool,
+) -> Migration<'a> {
+    let first = segment.first();
+    let setup = segment.marks[0].is_status("setup");
+    let disks = disk_sync_start(process, &segment.flows, first);
+    let packet = segment.flows.iter().map(|f| f.first()).min();
+    let (opening, start) = match (disks, packet) {
+        (Some(disks), _) if setup => (Opening::DiskSync, disks),
+        (_, Some(packet)) if !setup && packet < first => (Opening::Unseen, packet),
+        _ => (Opening::Mark, first),
+    };
+    let no_flows = segment.flows.is_empty();
+    let disks_seen =
+        segment.flows.iter().all(|f| f.from_start || f.purpose != Purpose::Nbd || f.first() >= first);
+    Migration {
+        process: Some(process),
+        role,
+        end: segment.end.unwrap_or(End::Open(facts.latest)),
+        marks: segment.marks,
+        flows: segment.flows,
+        earlier_flows: Vec::new(),
+        flows_owned: flows_owned || no_flows,
+        opening,
+        start,
+        start_seen: setup && disks_seen,
+    }
+}
+
+/// When the copying of disks began that was done before `setup`: with the first NBD flow, or with the creation
+/// of the first mirror that was ready and not over at `setup`.
+fn disk_sync_start(process: &Process, flows: &[&FlowFacts], setup: MonotonicNs) -> Option<MonotonicNs> {
+    let flow = flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| f.first()).min();
+    let steps = || process.jobs.iter().filter(|j| j.at < setup);
+    let ids: BTreeSet<_> = steps().map(|j| &j.id).collect();
+    let job = ids.into_iter().filter_map(|id| {
+        let last = steps().filter(|j| j.id == *id).next_back()?;
+        let created = steps().filter(|j| j.id == *id && j.step == JobState::Created).next_back()?;
+        (last.step == JobState::Ready).then_some(created.at)
+    });
+    flow.into_iter().chain(job).min().filter(|&start| start < setup)
+}
+
+/// A migration of which only the flows, STOP and RESUME tell.
+fn silent<'a>(
+    facts: &'a Facts,
+    process: Option<&'a Process>,
+    flows: &[&'a FlowFacts],
+    marks: &[&'a Mark],
+    flows_owned: bool,
+) -> Option<Migration<'a>> {
+    let start = flows.iter().map(|f| f.first()).min()?;
+    let last = flows.iter().map(|f| f.last()).max()?;
+    let stops = || marks.iter().copied().filter(|m| matches!(m.kind, MarkKind::Stop | MarkKind::Resume));
+    let mut marks: Vec<_> = stops().filter(|m| (start..=last).contains(&m.at)).collect();
+    if !marks.iter().any(|m| m.kind == MarkKind::Resume) {
+        marks.extend(stops().find(|m| m.at > last).filter(|m| m.kind == MarkKind::Resume));
+    }
+    let role = role(&marks, flows, process, false);
+    let streams = || flows.iter().filter(|f| f.purpose != Purpose::Nbd);
+    let end = match process.and_then(|p| p.gone) {
+        _ if streams().next().is_some() && streams().all(|f| f.closed()) => End::Closed(last),
+        Some(gone) if gone >= start => End::Died(gone.max(last)),
+        _ => End::Open(facts.latest.max(last)),
+    };
+    Some(Migration {
+        process,
+        role,
+        marks,
+        flows: flows.to_vec(),
+        earlier_flows: Vec::new(),
+        flows_owned,
+        opening: Opening::Transfer,
+        start,
+        start_seen: flows.iter().all(|f| f.from_start),
+        end,
+    })
+}
