@@ -31,11 +31,12 @@ const fn unit(ns: u64) -> (u64, &'static str) {
     match ns {
         NS_PER_S.. => (NS_PER_S, "s"),
         NS_PER_MS.. => (NS_PER_MS, "ms"),
-        _ => (NS_PER_US, "µs"),
+        NS_PER_US.. => (NS_PER_US, "µs"),
+        _ => (1, "ns"),
     }
 }
 
-/// `12.345 s`, `27.4 ms`, `3.1 µs`.
+/// `12.345 s`, `27.4 ms`, `3.1 µs`, `60 ns`.
 pub(super) fn duration(ns: u64) -> String {
     let (unit_ns, _) = unit(ns);
     duration_to(ns, if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 })
@@ -57,6 +58,9 @@ fn duration_to(ns: u64, step_ns: u64) -> String {
 
 /// As [`duration`], with its sign.
 pub(super) fn offset(ns: i64) -> String {
+    if ns == 0 {
+        return "0 s".to_owned();
+    }
     let sign = if ns < 0 { "-" } else { "" };
     format!("{sign}{}", duration(ns.unsigned_abs()))
 }
@@ -71,11 +75,13 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
             let step_ns = error_ns.min(if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 });
             format!("{} ± {}", duration_to(estimate.value_ns, step_ns), duration(error_ns))
         }
-        None if estimate.low_ns == estimate.value_ns => {
-            format!("{} or longer", duration(estimate.value_ns))
-        }
         None => {
-            format!("{} (at least {}, or longer)", duration(estimate.value_ns), duration(estimate.low_ns))
+            let (value, low) = (duration(estimate.value_ns), duration(estimate.low_ns));
+            if value == low {
+                format!("{value} or longer")
+            } else {
+                format!("{value} or longer (surely {low})")
+            }
         }
     }
 }
@@ -95,7 +101,7 @@ pub(super) fn rate(bytes: u64, ns: u64) -> Option<String> {
 
 fn three_digits(value: f64, unit: &str) -> String {
     let decimals = match value {
-        100.0.. => 0,
+        100.0.. | 0.0 => 0,
         10.0.. => 1,
         _ => 2,
     };
@@ -117,7 +123,8 @@ mod tests {
         assert_eq!(duration(12_345_000_000), "12.345 s");
         assert_eq!(duration(27_400_000), "27.4 ms");
         assert_eq!(duration(3_100), "3.1 µs");
-        assert_eq!(duration(0), "0.0 µs");
+        assert_eq!(duration(60), "60 ns");
+        assert_eq!(duration(0), "0 ns");
         assert_eq!(offset(-27_400_000), "-27.4 ms");
     }
 
@@ -128,7 +135,7 @@ mod tests {
         };
         assert_eq!(e(12_345_678_901, 12_345_478_901, Some(12_345_700_000)), "12.3457 s ± 200.0 µs");
         assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");
-        assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms (at least 36.0 ms, or longer)");
+        assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (surely 36.0 ms)");
         assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");
     }
 

@@ -6,9 +6,9 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::quantities::{bytes, duration, estimate, grouped, offset, percent, rate};
-use crate::event::Purpose;
-use crate::record::{FlowRecord, Mode, Outcome, Phase, Record, Role};
+use super::quantities::{self, bytes, duration, estimate, grouped, offset, percent, rate};
+use crate::event::{Lost, Purpose};
+use crate::record::{Estimate, FlowRecord, Mode, Outcome, Phase, Record, Role};
 use crate::units::{Counters, Directions};
 
 /// The longest line, in columns.
@@ -55,13 +55,31 @@ fn headline(record: &Record) -> String {
         (None, None) => String::new(),
     };
     let sent = record.traffic.total.map_or(UNKNOWN.to_owned(), |t| bytes(t.tx.wire_bytes));
-    let stop = record.downtime.stop.as_ref().map_or(UNKNOWN.to_owned(), estimate);
-    format!("{vm}: {outcome}{time}; sent {sent}; stop {stop}")
+    format!("{vm}: {outcome}{time}; sent {sent}; {}", stop(record))
+}
+
+/// How long the guest did not run.
+fn stop(record: &Record) -> String {
+    match (&record.downtime.stop, record.downtime.qemu_reported_ns) {
+        (Some(stop), _) => format!("stop {}", estimate(stop)),
+        (None, _) if never_stopped(record) => "the guest was not stopped".to_owned(),
+        (None, Some(ns)) => format!("stop {UNKNOWN} (QEMU says {})", duration(ns)),
+        (None, None) => format!("stop {UNKNOWN}"),
+    }
+}
+
+/// Whether the guest ran all the time: no capability hides STOP, so its absence from a whole record tells.
+fn never_stopped(record: &Record) -> bool {
+    record.migration.outcome == Outcome::Cancelled
+        && record.start.seen
+        && record.lost == Lost::default()
+        && record.observers.iter().any(|o| o.role == Role::Source)
+        && !record.downtime.marks.iter().any(|m| m.name == "stop")
 }
 
 /// What was observed, where and when.
 fn facts(record: &Record, text: &mut String) {
-    let mut line = |name: &str, value: String| wrap(text, &format!("  {name:<11}"), &value);
+    let mut line = |name: &str, value: String| wrap(text, &format!("  {name:<11} "), &value);
     let vm = &record.vm;
     let mut about = Vec::new();
     about.extend(vm.name.as_deref().map(clean));
@@ -77,12 +95,8 @@ fn facts(record: &Record, text: &mut String) {
             Role::Destination => "destination",
         };
         let (host, kernel) = (clean(&observer.host), clean(&observer.kernel));
-        line(
-            "Observed on",
-            format!(" {host} ({role}), Linux {kernel}, migtrace {}", clean(&observer.migtrace))
-                .trim_start()
-                .to_owned(),
-        );
+        let migtrace = clean(&observer.migtrace);
+        line("Observed on", format!("{host} ({role}), Linux {kernel}, migtrace {migtrace}"));
     }
     let started = record.start.realtime_ns.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
     let mut start = started.map_or(UNKNOWN.to_owned(), |t| {
@@ -99,28 +113,13 @@ fn facts(record: &Record, text: &mut String) {
         Mode::Unknown => UNKNOWN,
     };
     line("Mode", mode.to_owned());
-    line(
-        "Total",
-        record
-            .total_time
-            .as_ref()
-            .map_or(UNKNOWN.to_owned(), |t| format!("{} ({})", estimate(t), clean(&t.method))),
-    );
-    line(
-        "Setup",
-        record
-            .setup_time
-            .as_ref()
-            .map_or(UNKNOWN.to_owned(), |t| format!("{} ({})", estimate(t), clean(&t.method))),
-    );
-    line(
-        "Stop",
-        record
-            .downtime
-            .stop
-            .as_ref()
-            .map_or(UNKNOWN.to_owned(), |t| format!("{} ({})", estimate(t), clean(&t.method))),
-    );
+    let bounded = |estimate: Option<&Estimate>| {
+        estimate.map_or(UNKNOWN.to_owned(), |e| format!("{} ({})", quantities::estimate(e), clean(&e.method)))
+    };
+    line("Total", bounded(record.total_time.as_ref()));
+    line("Setup", bounded(record.setup_time.as_ref()));
+    let stop = &record.downtime.stop;
+    line("Stop", if never_stopped(record) { "none".to_owned() } else { bounded(stop.as_ref()) });
     for mark in &record.downtime.marks {
         line("", format!("{} on {} at {}", clean(&mark.name), clean(&mark.host), offset(mark.at_ns)));
     }
@@ -196,7 +195,7 @@ fn totals(record: &Record, text: &mut String) {
     let Some(total) = record.traffic.total else { return };
     let mut table = table(["", "Wire", "Wire bytes", "Payload bytes", "Headers", "Segments"], 1);
     let mut add = |name: &str, c: &Counters| {
-        let headers = percent(c.wire_bytes.saturating_sub(c.payload_bytes), c.payload_bytes);
+        let headers = percent(c.wire_bytes.saturating_sub(c.payload_bytes), c.wire_bytes);
         table.add_row(right(
             [
                 name.to_owned(),
@@ -217,7 +216,7 @@ fn totals(record: &Record, text: &mut String) {
     }
     section(
         text,
-        "Totals (sent: from the source to the destination; headers: in percent of the payload)",
+        "Totals (sent: from the source to the destination; headers: in percent of the wire bytes)",
         &table,
     );
     let resent = match (record.traffic.retransmitted_segments, record.traffic.retransmitted_payload_bytes) {
@@ -279,7 +278,7 @@ fn not_measured(record: &Record, text: &mut String) {
 
 fn lost(record: &Record, text: &mut String) {
     let lost = record.lost;
-    if (lost.ring_buffer, lost.flows, lost.probes) == (0, 0, 0) {
+    if lost == Lost::default() {
         return;
     }
     let what = format!(

@@ -47,16 +47,21 @@ impl Clocks {
     /// When what an event tells became true. QEMU stamps an event while it builds it, just after the fact, and
     /// the kernel stamps it when it is written: usually 0.03 to 0.3 ms later, at times 8 ms.
     pub(super) fn bounds(&self, mark: &Mark) -> Bounds {
-        let earliest = self.at(mark.at).and_then(|clock| {
-            let built = mark.qemu_realtime_us.checked_mul(1_000)?.checked_sub(clock.offset_ns)?;
+        self.written(mark.at, mark.qemu_realtime_us)
+    }
+
+    /// As [`Clocks::bounds`], for an event written at `at` with QEMU's own stamp.
+    pub(super) fn written(&self, at: MonotonicNs, qemu_realtime_us: i64) -> Bounds {
+        let earliest = self.at(at).and_then(|clock| {
+            let built = qemu_realtime_us.checked_mul(1_000)?.checked_sub(clock.offset_ns)?;
             let built = u64::try_from(built).ok()?;
             let stamp_error = clock.error_ns.saturating_add(QEMU_STAMP_NS);
             let earliest = built.saturating_sub(clock.error_ns);
-            let plausible = built <= mark.at.0.saturating_add(stamp_error)
-                && mark.at.0.saturating_sub(built) <= LONGEST_WRITE_NS;
-            plausible.then_some(earliest.min(mark.at.0))
+            let plausible =
+                built <= at.0.saturating_add(stamp_error) && at.0.saturating_sub(built) <= LONGEST_WRITE_NS;
+            plausible.then_some(earliest.min(at.0))
         });
-        Bounds { earliest, latest: mark.at.0 }
+        Bounds { earliest, latest: at.0 }
     }
 }
 

@@ -22,7 +22,10 @@ fn between(from: Bounds, to: Bounds, method: &str) -> Estimate {
 
 /// From the start to the end that QEMU declared, or to its death.
 pub(super) fn total_time(migration: &Migration<'_>, clocks: &Clocks) -> Option<Estimate> {
-    let start = start_bounds(migration, clocks);
+    let start = match migration.start_stamp {
+        Some(qemu_realtime_us) => clocks.written(migration.start, qemu_realtime_us),
+        None => Bounds::exact(migration.start),
+    };
     let (end, method) = match migration.end {
         End::Declared(at, _) => {
             let mark = migration.marks.iter().rev().find(|m| m.at == at)?;
@@ -63,12 +66,6 @@ pub(super) fn last_stop<'a>(stops: &[&'a Mark], resumes: &[&'a Mark]) -> Option<
     let stop = stops.iter().rfind(|m| m.kind == MarkKind::Stop)?;
     let resume = resumes.iter().find(|m| m.kind == MarkKind::Resume && m.at >= stop.at)?;
     Some((stop, resume))
-}
-
-fn start_bounds(migration: &Migration<'_>, clocks: &Clocks) -> Bounds {
-    let first =
-        migration.marks.first().filter(|m| m.at == migration.start && migration.opening == Opening::Mark);
-    first.map_or_else(|| Bounds::exact(migration.start), |mark| clocks.bounds(mark))
 }
 
 /// Nanoseconds from the migration's start.

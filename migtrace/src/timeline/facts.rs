@@ -67,6 +67,7 @@ pub(super) struct JobStep {
     pub(super) at: MonotonicNs,
     pub(super) id: String,
     pub(super) step: JobState,
+    pub(super) qemu_realtime_us: i64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -252,7 +253,7 @@ impl Facts {
         }
         if let (Some(step), Some(id)) = (step, text("id").or_else(|| text("device"))) {
             let place = process.jobs.partition_point(|j| j.at <= at);
-            process.jobs.insert(place, JobStep { at, id, step });
+            process.jobs.insert(place, JobStep { at, id, step, qemu_realtime_us: qmp.qemu_realtime_us });
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Migration<'a> {
     pub(super) flows_owned: bool,
     pub(super) opening: Opening,
     pub(super) start: MonotonicNs,
+    /// QEMU's own stamp of the start, in microseconds of the wall clock; none when a packet is the start.
+    pub(super) start_stamp: Option<i64>,
     /// False when the migration had begun before anything of it was seen.
     pub(super) start_seen: bool,
     pub(super) end: End,
@@ -386,10 +388,10 @@ fn told<'a>(
     let setup = segment.marks[0].is_status("setup");
     let disks = disk_sync_start(process, &segment.flows, first);
     let packet = segment.flows.iter().map(|f| f.first()).min();
-    let (opening, start) = match (disks, packet) {
+    let (opening, (start, start_stamp)) = match (disks, packet) {
         (Some(disks), _) if setup => (Opening::DiskSync, disks),
-        (_, Some(packet)) if !setup && packet < first => (Opening::Unseen, packet),
-        _ => (Opening::Mark, first),
+        (_, Some(packet)) if !setup && packet < first => (Opening::Unseen, (packet, None)),
+        _ => (Opening::Mark, (first, Some(segment.marks[0].qemu_realtime_us))),
     };
     let no_flows = segment.flows.is_empty();
     let disks_seen =
@@ -404,22 +406,27 @@ fn told<'a>(
         flows_owned: flows_owned || no_flows,
         opening,
         start,
+        start_stamp,
         start_seen: setup && disks_seen,
     }
 }
 
-/// When the copying of disks began that was done before `setup`: with the first NBD flow, or with the creation
-/// of the first mirror that was ready and not over at `setup`.
-fn disk_sync_start(process: &Process, flows: &[&FlowFacts], setup: MonotonicNs) -> Option<MonotonicNs> {
-    let flow = flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| f.first()).min();
+/// When the copying of disks began that was done before `setup`, and QEMU's stamp if an event tells: with the
+/// first NBD flow, or with the creation of the first mirror that was ready and not over at `setup`.
+fn disk_sync_start(
+    process: &Process,
+    flows: &[&FlowFacts],
+    setup: MonotonicNs,
+) -> Option<(MonotonicNs, Option<i64>)> {
+    let flow = flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| (f.first(), None)).min();
     let steps = || process.jobs.iter().filter(|j| j.at < setup);
     let ids: BTreeSet<_> = steps().map(|j| &j.id).collect();
     let job = ids.into_iter().filter_map(|id| {
         let last = steps().filter(|j| j.id == *id).next_back()?;
         let created = steps().filter(|j| j.id == *id && j.step == JobState::Created).next_back()?;
-        (last.step == JobState::Ready).then_some(created.at)
+        (last.step == JobState::Ready).then_some((created.at, Some(created.qemu_realtime_us)))
     });
-    flow.into_iter().chain(job).min().filter(|&start| start < setup)
+    flow.into_iter().chain(job).min().filter(|(start, _)| *start < setup)
 }
 
 /// A migration of which only the flows, STOP and RESUME tell.
@@ -453,6 +460,7 @@ fn silent<'a>(
         flows_owned,
         opening: Opening::Transfer,
         start,
+        start_stamp: None,
         start_seen: flows.iter().all(|f| f.from_start),
         end,
     })

@@ -1,6 +1,6 @@
 //! What QEMU was doing, in order and without gaps, and what crossed the wire in each stretch.
 
-use super::facts::MarkKind;
+use super::facts::{FlowFacts, MarkKind};
 use super::migration::{End, Migration, Opening, terminal};
 use crate::event::{OwnerMethod, Purpose};
 use crate::record::Role;
@@ -47,13 +47,21 @@ impl Border {
     }
 }
 
-/// The sum of the final counters of the migration's flows; none when no flow was counted.
+/// The sum of the counters of the migration's flows; none when no flow was counted.
+///
+/// In a log that is cut off, and while the migration runs, the last snapshot is younger than the last counters.
 pub(super) fn total(migration: &Migration<'_>) -> Option<Snapshot> {
-    migration.flows.iter().filter_map(|f| f.last.as_ref()).fold(None, |sum, counters| {
+    let sum = migration.flows.iter().filter_map(|f| f.last.as_ref()).fold(None, |sum, counters| {
         let mut sum = sum.unwrap_or_default();
         sum += counters.counters;
         Some(sum)
-    })
+    })?;
+    let last = migration.marks.iter().rev().find(|m| m.counters.is_some());
+    let younger = last.filter(|m| !counted_after(migration, m.at)).and_then(|m| {
+        let count = snapshot(migration, m.at, m.counters).ok()?;
+        at_least(&count, &sum).then_some(count)
+    });
+    Some(younger.unwrap_or(sum))
 }
 
 /// The phases, and why the bytes of some are unknown.
@@ -77,14 +85,6 @@ pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown
     }
     for i in 1..stretches.len() {
         stretches[i - 1].end = stretches[i].start;
-    }
-    // Nothing crossed after QEMU's last word: there is no such phase.
-    if let [.., last] = stretches.as_slice()
-        && (terminal(&last.name).is_some() && last.start == last.end)
-        && last.traffic.is_none_or(|t| t == Snapshot::default())
-        && stretches.len() > 1
-    {
-        stretches.pop();
     }
     (stretches, unknown)
 }
@@ -174,27 +174,18 @@ fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snaps
     let (Some(total), Some(first_packet)) = (total(migration), migration.first_packet()) else {
         return (vec![None; borders.len() + 1], None);
     };
-    let baseline = baseline(migration, borders);
     let mut unknown = None;
     let mut reached = Snapshot::default();
     let mut counts: Vec<Option<Snapshot>> = Vec::with_capacity(borders.len() + 1);
     for (i, border) in borders.iter().enumerate() {
         let count = if i == 0 || border.at <= first_packet {
             Ok(Snapshot::default())
-        } else if counted_after(migration, border.at) {
+        } else if silent_after(migration, border.at) {
             Ok(total)
         } else {
-            snapshot(migration, border).map(|s| s.since(&baseline)).and_then(|count| {
-                if !at_least(&count, &reached) {
-                    Err(Unknown::Contradiction)
-                } else if at_least(&total, &count) {
-                    Ok(count)
-                } else if migration.flows.iter().any(|f| f.samples.last().is_none_or(|s| s.0 < border.at)) {
-                    Err(Unknown::CutOff)
-                } else {
-                    Err(Unknown::Contradiction)
-                }
-            })
+            let monotonic = |c: &Snapshot| at_least(c, &reached) && at_least(&total, c);
+            snapshot(migration, border.at, border.counters)
+                .and_then(|count| monotonic(&count).then_some(count).ok_or(Unknown::Contradiction))
         };
         match count {
             Ok(count) => reached = count,
@@ -202,45 +193,60 @@ fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snaps
         }
         counts.push(count.ok());
     }
-    counts.push(Some(total));
+    let last_counted = borders.last().is_none_or(|b| counted_after(migration, b.at));
+    if !last_counted {
+        unknown = unknown.or(Some(Unknown::CutOff));
+    }
+    counts.push(last_counted.then_some(total));
     (counts, unknown)
 }
 
 /// What the process's earlier migrations sent: contained in its snapshots for as long as the kernel keeps their
 /// flows, so no more than the first snapshot shows.
-fn baseline(migration: &Migration<'_>, borders: &[Border]) -> Snapshot {
+fn baseline(migration: &Migration<'_>) -> Snapshot {
     let mut earlier = Snapshot::default();
     for counters in migration.earlier_flows.iter().filter_map(|f| f.last.as_ref()) {
         earlier += counters.counters;
     }
-    let first = borders.iter().find_map(|b| b.counters).unwrap_or(earlier);
+    let first = migration.marks.iter().find_map(|m| m.counters).unwrap_or(earlier);
     Directions { tx: least(&earlier.tx, &first.tx), rx: least(&earlier.rx, &first.rx) }
 }
 
-/// The snapshot of a border, if it is one of this migration's flows.
-fn snapshot(migration: &Migration<'_>, border: &Border) -> Result<Snapshot, Unknown> {
+/// What this migration's flows had carried when the counters were read with an event.
+fn snapshot(
+    migration: &Migration<'_>,
+    at: MonotonicNs,
+    counters: Option<Snapshot>,
+) -> Result<Snapshot, Unknown> {
     if !migration.flows_owned {
         return Err(Unknown::NotOwned);
     }
     let late = migration.flows.iter().any(|flow| {
         flow.owner.is_some_and(|owner| {
-            let carried = |(at, c): &(MonotonicNs, Snapshot)| {
-                *at <= owner.at && c.tx.payload_bytes + c.rx.payload_bytes > 0
+            let carried = |(taken, c): &(MonotonicNs, Snapshot)| {
+                *taken <= owner.at && c.tx.payload_bytes + c.rx.payload_bytes > 0
             };
-            flow.first() < border.at
-                && border.at < owner.at
+            flow.first() < at
+                && at < owner.at
                 && (owner.method == OwnerMethod::SockDiag || flow.samples.iter().any(carried))
         })
     });
     if late {
         return Err(Unknown::OwnedLate);
     }
-    border.counters.ok_or(Unknown::NoSnapshot)
+    let counters = counters.ok_or(Unknown::NoSnapshot)?;
+    Ok(counters.since(&baseline(migration)))
 }
 
-/// Whether every flow was counted at or after `at` and had carried nothing since.
+/// Whether every flow was counted at or after `at`, or was closed when it was counted last.
 fn counted_after(migration: &Migration<'_>, at: MonotonicNs) -> bool {
-    migration.flows.iter().all(|f| f.last() <= at && f.samples.last().is_some_and(|(taken, _)| *taken >= at))
+    let counted = |f: &&FlowFacts| f.closed() || f.samples.last().is_some_and(|(taken, _)| *taken >= at);
+    migration.flows.iter().all(counted)
+}
+
+/// Whether it is known that nothing crossed after `at`.
+fn silent_after(migration: &Migration<'_>, at: MonotonicNs) -> bool {
+    counted_after(migration, at) && migration.flows.iter().all(|f| f.last() <= at)
 }
 
 const fn least(a: &Counters, b: &Counters) -> Counters {

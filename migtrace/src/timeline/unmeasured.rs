@@ -58,7 +58,8 @@ fn recording(facts: &Facts, list: &mut List) {
     if facts.end.is_none() {
         list.push(
             "the end of the recording",
-            "the recording was cut off: what came after the last line of the event log is not in it"
+            "the recording was cut off: what came after the last line of the event log is missing, and the bytes \
+             are those counted last before it"
                 .to_owned(),
         );
     }

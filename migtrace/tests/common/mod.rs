@@ -1,4 +1,5 @@
 //! What the tests over canned event logs share.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -9,12 +10,12 @@ use migtrace::record::Record;
 use migtrace::timeline::{Selection, Timeline};
 
 /// The folder of the canned logs.
-pub fn logs() -> PathBuf {
+pub(crate) fn logs() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/logs")
 }
 
 /// Their names, in order.
-pub fn log_names() -> Vec<String> {
+pub(crate) fn log_names() -> Vec<String> {
     let paths = fs::read_dir(logs()).unwrap().map(|entry| entry.unwrap().path());
     let mut names: Vec<String> = paths
         .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
@@ -26,7 +27,7 @@ pub fn log_names() -> Vec<String> {
 }
 
 /// The events of a log up to the first bad line, and what is wrong with that.
-pub fn events(name: &str) -> (Vec<Event>, Option<LogError>) {
+pub(crate) fn events(name: &str) -> (Vec<Event>, Option<LogError>) {
     let file = File::open(logs().join(format!("{name}.jsonl"))).unwrap();
     let mut events = Vec::new();
     for item in LogReader::new(BufReader::new(file)) {
@@ -39,13 +40,13 @@ pub fn events(name: &str) -> (Vec<Event>, Option<LogError>) {
 }
 
 /// The records that events give.
-pub fn fold(events: &[Event]) -> Vec<Record> {
+pub(crate) fn fold(events: &[Event]) -> Vec<Record> {
     let mut timeline = Timeline::new(Selection::default());
     events.iter().for_each(|event| timeline.push(event));
     timeline.finish()
 }
 
 /// The records of a log.
-pub fn replay(name: &str) -> Vec<Record> {
+pub(crate) fn replay(name: &str) -> Vec<Record> {
     fold(&events(name).0)
 }
