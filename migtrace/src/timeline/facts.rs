@@ -12,6 +12,9 @@ use crate::event::{
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
+/// What had crossed at an instant.
+pub(super) type Count = (MonotonicNs, Directions<Counters>);
+
 /// Everything that was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
@@ -19,7 +22,7 @@ pub(super) struct Facts {
     pub(super) clocks: Clocks,
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
-    pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<(MonotonicNs, Directions<Counters>)>>,
+    pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Count>>,
     pub(super) not_measured: Vec<NotMeasured>,
     pub(super) lost: Lost,
     pub(super) end: Option<EndReason>,
@@ -87,7 +90,7 @@ pub(super) struct FlowFacts {
     pub(super) from_start: bool,
     pub(super) owner: Option<Owner>,
     pub(super) purpose: Purpose,
-    pub(super) samples: Vec<(MonotonicNs, Directions<Counters>)>,
+    pub(super) samples: Vec<Count>,
     pub(super) last: Option<FlowCounters>,
 }
 

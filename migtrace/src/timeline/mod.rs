@@ -4,6 +4,7 @@
 //! fact can change it (the owner of a flow, whether a disk copy was followed by a migration).
 
 mod assemble;
+mod assign;
 mod clocks;
 mod estimates;
 mod facts;
@@ -11,8 +12,9 @@ mod migration;
 mod phases;
 mod unmeasured;
 
+use assign::migrations;
 use facts::Facts;
-use migration::{End, Migration, migrations};
+use migration::{End, Migration};
 
 use crate::event::Event;
 use crate::record::{Outcome, Record, Role};
