@@ -9,6 +9,10 @@ use serde_json::Value;
 
 use crate::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
 
+mod log;
+
+pub use log::{LogError, LogErrorKind, LogReader, LogWriter};
+
 /// The schema name that the first line of every event log carries.
 pub const SCHEMA: &str = "migtrace.events/1";
 

@@ -1,0 +1,152 @@
+//! Quantities in the form that people read.
+
+use humansize::{BINARY, format_size};
+
+use crate::record::Estimate;
+
+const NS_PER_US: u64 = 1_000;
+const NS_PER_MS: u64 = 1_000_000;
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// `4.51 GiB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    format_size(bytes, BINARY)
+}
+
+/// `1 234 567`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The unit in which a length of time is best read, and its name.
+const fn unit(ns: u64) -> (u64, &'static str) {
+    match ns {
+        NS_PER_S.. => (NS_PER_S, "s"),
+        NS_PER_MS.. => (NS_PER_MS, "ms"),
+        NS_PER_US.. => (NS_PER_US, "µs"),
+        _ => (1, "ns"),
+    }
+}
+
+/// `12.345 s`, `27.4 ms`, `3.1 µs`, `60 ns`.
+pub(super) fn duration(ns: u64) -> String {
+    let (unit_ns, _) = unit(ns);
+    duration_to(ns, if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 })
+}
+
+/// As [`duration`], with as many digits as it takes to show steps of `step_ns`.
+fn duration_to(ns: u64, step_ns: u64) -> String {
+    let (unit_ns, name) = unit(ns);
+    let mut decimals = 0;
+    let mut shown_ns = unit_ns;
+    while shown_ns > step_ns.max(1) && decimals < 6 {
+        shown_ns /= 10;
+        decimals += 1;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "52 bits of nanoseconds are 52 days")]
+    let value = ns as f64 / unit_ns as f64;
+    format!("{value:.decimals$} {name}")
+}
+
+/// As [`duration`], with its sign.
+pub(super) fn offset(ns: i64) -> String {
+    if ns == 0 {
+        return "0 s".to_owned();
+    }
+    let sign = if ns < 0 { "-" } else { "" };
+    format!("{sign}{}", duration(ns.unsigned_abs()))
+}
+
+/// `12.3450 s ± 0.2 ms`, or what bounds it from below when nothing bounds it from above.
+pub(super) fn estimate(estimate: &Estimate) -> String {
+    match estimate.high_ns {
+        Some(high_ns) => {
+            let below = estimate.value_ns.saturating_sub(estimate.low_ns);
+            let error_ns = below.max(high_ns.saturating_sub(estimate.value_ns));
+            let (unit_ns, _) = unit(estimate.value_ns);
+            let step_ns = error_ns.min(if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 });
+            format!("{} ± {}", duration_to(estimate.value_ns, step_ns), duration(error_ns))
+        }
+        None => {
+            let (value, low) = (duration(estimate.value_ns), duration(estimate.low_ns));
+            if value == low {
+                format!("{value} or longer")
+            } else {
+                format!("{value} or longer (surely {low})")
+            }
+        }
+    }
+}
+
+/// `943 Mbit/s`: the average of `bytes` over `ns`; none over no time.
+pub(super) fn rate(bytes: u64, ns: u64) -> Option<String> {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let bits_per_s = (ns > 0).then(|| bytes as f64 * 8.0 * NS_PER_S as f64 / ns as f64)?;
+    let (unit, name) = match bits_per_s {
+        1e9.. => (1e9, "Gbit/s"),
+        1e6.. => (1e6, "Mbit/s"),
+        1e3.. => (1e3, "kbit/s"),
+        _ => (1.0, "bit/s"),
+    };
+    Some(three_digits(bits_per_s / unit, name))
+}
+
+fn three_digits(value: f64, unit: &str) -> String {
+    let decimals = match value {
+        100.0.. | 0.0 => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// `part` of `whole` in percent; none of nothing.
+pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    (whole > 0).then(|| format!("{:.2} %", part as f64 * 100.0 / whole as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_their_own_unit() {
+        assert_eq!(duration(12_345_000_000), "12.345 s");
+        assert_eq!(duration(27_400_000), "27.4 ms");
+        assert_eq!(duration(3_100), "3.1 µs");
+        assert_eq!(duration(60), "60 ns");
+        assert_eq!(duration(0), "0 ns");
+        assert_eq!(offset(-27_400_000), "-27.4 ms");
+    }
+
+    #[test]
+    fn an_estimate_shows_no_more_and_no_fewer_digits_than_its_bound() {
+        let e = |value_ns, low_ns, high_ns| {
+            estimate(&Estimate { value_ns, low_ns, high_ns, method: String::new() })
+        };
+        assert_eq!(e(12_345_678_901, 12_345_478_901, Some(12_345_700_000)), "12.3457 s ± 200.0 µs");
+        assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");
+        assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (surely 36.0 ms)");
+        assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");
+    }
+
+    #[test]
+    fn rates_and_counts() {
+        assert_eq!(rate(125_000_000, NS_PER_S).unwrap(), "1.00 Gbit/s");
+        assert_eq!(rate(117_875_000, NS_PER_S).unwrap(), "943 Mbit/s");
+        assert_eq!(rate(1, 0), None);
+        assert_eq!(grouped(1_234_567), "1 234 567");
+        assert_eq!(grouped(12), "12");
+        assert_eq!(bytes(4_831_838_208), "4.50 GiB");
+        assert_eq!(percent(43, 1_000).unwrap(), "4.30 %");
+    }
+}

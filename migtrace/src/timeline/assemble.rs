@@ -1,0 +1,274 @@
+//! Makes the record of one migration from the facts about it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::estimates::{self, offset};
+use super::facts::{Facts, FlowFacts, MarkKind, Process};
+use super::migration::{End, Migration};
+use super::{phases, unmeasured};
+use crate::event::Purpose;
+use crate::record::{
+    self, Downtime, FlowRecord, Mark, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm,
+};
+use crate::units::{Counters, Directions, Flow, MonotonicNs};
+
+/// QEMU tells its times in milliseconds.
+const NS_PER_MS: u64 = 1_000_000;
+
+/// The record of `migration`, one of `all`.
+pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration<'_>) -> Record {
+    let (stretches, unknown_bytes) = phases::phases(migration);
+    let orient = Orientation(migration.role);
+    let clock = facts.clocks.at(migration.start);
+    let outcome = migration.outcome(facts.end);
+    let phases = stretches.into_iter().map(|s| Phase {
+        name: s.name,
+        pass: s.pass,
+        start_ns: offset(s.start, migration.start),
+        end_ns: offset(s.end, migration.start),
+        traffic: s.traffic.map(|t| orient.of(t)),
+    });
+    let mut record = Record {
+        schema: record::SCHEMA.to_owned(),
+        migration: record::Migration {
+            id: id(facts, migration),
+            mode: migration.mode(),
+            outcome,
+            error: error(migration, outcome),
+        },
+        vm: vm(migration.process),
+        observers: facts
+            .observation
+            .iter()
+            .map(|o| record::Observer {
+                host: o.host.clone(),
+                role: migration.role,
+                kernel: o.kernel.clone(),
+                migtrace: o.migtrace.clone(),
+                clock,
+            })
+            .collect(),
+        start: Start {
+            realtime_ns: clock.map(|c| c.realtime_ns(migration.start)),
+            error_ns: clock.map(|c| c.error_ns),
+            seen: migration.start_seen,
+        },
+        total_time: estimates::total_time(migration, &facts.clocks),
+        setup_time: estimates::setup_time(migration, &facts.clocks),
+        phases: phases.collect(),
+        traffic: traffic(facts, migration, orient),
+        downtime: downtime(facts, all, migration),
+        qemu: claims(migration),
+        not_measured: Vec::new(),
+        lost: facts.lost,
+    };
+    record.not_measured = unmeasured::list(facts, migration, &record, unknown_bytes);
+    record
+}
+
+/// Turns this host's sent and received into source to destination and back.
+#[derive(Clone, Copy)]
+struct Orientation(Role);
+
+impl Orientation {
+    fn of<T>(self, pair: Directions<T>) -> Directions<T> {
+        match self.0 {
+            Role::Source => pair,
+            Role::Destination => pair.swapped(),
+        }
+    }
+}
+
+fn vm(process: Option<&Process>) -> Vm {
+    let Some(qemu) = process.and_then(|p| p.qemu.as_ref()) else { return Vm::default() };
+    Vm {
+        uuid: qemu.uuid.clone(),
+        name: qemu.name.clone(),
+        vcpus: qemu.vcpus,
+        memory_bytes: qemu.memory_bytes,
+    }
+}
+
+fn claims(migration: &Migration<'_>) -> QemuClaims {
+    let qemu = migration.process.and_then(|p| p.qemu.as_ref());
+    QemuClaims {
+        version: qemu.and_then(|q| q.version.clone()),
+        accelerator: qemu.and_then(|q| q.accelerator.clone()),
+        stats: migration.reply().cloned(),
+    }
+}
+
+/// Both hosts see the same VM and the same connection, and so derive the same id.
+fn id(facts: &Facts, migration: &Migration<'_>) -> String {
+    let uuid = migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.uuid.as_deref());
+    let vm = uuid.and_then(|u| Uuid::parse_str(u).ok()).unwrap_or_else(Uuid::nil);
+    let name = main_flow(&migration.flows).map_or_else(
+        || {
+            let start = migration.start;
+            facts.clocks.at(start).map_or_else(|| start.0.to_string(), |c| c.realtime_ns(start).to_string())
+        },
+        |flow| {
+            let canonical =
+                |end: std::net::SocketAddr| std::net::SocketAddr::new(end.ip().to_canonical(), end.port());
+            let Flow { local, remote } = flow.flow;
+            let (source, destination) = match migration.role {
+                Role::Source => (local, remote),
+                Role::Destination => (remote, local),
+            };
+            format!("{}-{}", canonical(source), canonical(destination))
+        },
+    );
+    Uuid::new_v5(&vm, name.as_bytes()).to_string()
+}
+
+/// The first flow that carries the migration stream, as far as that can be told.
+fn main_flow<'a>(flows: &[&'a FlowFacts]) -> Option<&'a FlowFacts> {
+    let kinds = [Purpose::Ram, Purpose::Tls, Purpose::Unknown, Purpose::Multifd, Purpose::Nbd];
+    kinds.iter().find_map(|kind| flows.iter().find(|f| f.purpose == *kind)).copied()
+}
+
+fn error(migration: &Migration<'_>, outcome: Outcome) -> Option<String> {
+    let told = migration.reply().and_then(|r| r.get("error-desc")).and_then(Value::as_str).map(str::to_owned);
+    match (migration.end, outcome) {
+        (End::Died(_), Outcome::Failed) => told.or_else(|| {
+            let pid = migration.process.map_or(0, |p| p.pid);
+            Some(format!("QEMU (pid {pid}) ended during the migration"))
+        }),
+        _ => told,
+    }
+}
+
+fn traffic(facts: &Facts, migration: &Migration<'_>, orient: Orientation) -> Traffic {
+    let flows: Vec<FlowRecord> = migration
+        .flows
+        .iter()
+        .filter_map(|flow| {
+            let counters = flow.last.as_ref()?;
+            Some(FlowRecord {
+                flow: flow.flow,
+                purpose: flow.purpose,
+                interface: flow.interface.clone(),
+                first_ns: offset(counters.first_ns, migration.start),
+                last_ns: offset(counters.last_ns, migration.start),
+                from_start: flow.from_start,
+                counters: orient.of(counters.counters),
+                retransmitted_segments: counters.retransmitted_segments,
+            })
+        })
+        .collect();
+    let counted = || migration.flows.iter().filter_map(|f| f.last.as_ref());
+    let measured = counted().next().is_some();
+    Traffic {
+        total: phases::total(migration).map(|t| orient.of(t)),
+        retransmitted_segments: counted()
+            .map(|c| c.retransmitted_segments)
+            .sum::<Option<u64>>()
+            .filter(|_| measured),
+        retransmitted_payload_bytes: counted()
+            .map(|c| c.retransmitted_payload_bytes)
+            .sum::<Option<u64>>()
+            .filter(|_| measured),
+        flows,
+        fragments: fragments(facts, migration).map(|f| orient.of(f)),
+        samples: samples(migration, orient),
+    }
+}
+
+/// Fragments between the ends of the migration's flows, since its start.
+fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Counters>> {
+    let mut sum = None::<Directions<Counters>>;
+    for ((local, remote), counts) in &facts.fragments {
+        let ours = |f: &&FlowFacts| f.flow.local.ip() == *local && f.flow.remote.ip() == *remote;
+        if !migration.flows.iter().any(ours) {
+            continue;
+        }
+        let before = counts.iter().rfind(|(at, _)| *at < migration.start).map(|c| c.1).unwrap_or_default();
+        if let Some((_, last)) = counts.last() {
+            *sum.get_or_insert_default() += last.since(&before);
+        }
+    }
+    sum.filter(|s| s.tx.skbs + s.rx.skbs > 0)
+}
+
+/// The cumulative sum over the flows at each instant at which one of them was counted.
+fn samples(migration: &Migration<'_>, orient: Orientation) -> Vec<Sample> {
+    let mut counts: BTreeMap<MonotonicNs, Vec<(usize, Directions<u64>)>> = BTreeMap::new();
+    for (index, flow) in migration.flows.iter().enumerate() {
+        for (at, counters) in &flow.samples {
+            counts.entry(*at).or_default().push((index, counters.map(|c| c.wire_bytes)));
+        }
+    }
+    let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];
+    let mut sum = Directions::<u64>::default();
+    counts
+        .into_iter()
+        .map(|(at, counted)| {
+            for (index, bytes) in counted {
+                let before = std::mem::replace(&mut latest[index], bytes);
+                sum.tx = sum.tx - before.tx + bytes.tx;
+                sum.rx = sum.rx - before.rx + bytes.rx;
+            }
+            Sample { at_ns: offset(at, migration.start), wire_bytes: orient.of(sum) }
+        })
+        .collect()
+}
+
+fn downtime(facts: &Facts, all: &[Migration<'_>], migration: &Migration<'_>) -> Downtime {
+    let other = other_end(all, migration);
+    let (source, destination) = match (migration.role, other) {
+        (Role::Source, other) => (Some(migration), other),
+        (Role::Destination, other) => (other, Some(migration)),
+    };
+    let stops = source.map_or(&[][..], |m| &m.marks);
+    let resumes = destination.map_or(&[][..], |m| &m.marks);
+    let pair = estimates::last_stop(stops, resumes).or_else(|| estimates::last_stop(stops, stops));
+    let host = facts.observation.as_ref().map_or("", |o| o.host.as_str());
+    let mut marks: Vec<_> = [Some(migration), other]
+        .into_iter()
+        .flatten()
+        .flat_map(|m| &m.marks)
+        .filter_map(|mark| {
+            let name = match mark.kind {
+                MarkKind::Stop => "stop",
+                MarkKind::Resume => "resume",
+                MarkKind::Status(_) | MarkKind::Pass(_) => return None,
+            };
+            Some(Mark {
+                name: name.to_owned(),
+                at_ns: offset(mark.at, migration.start),
+                host: host.to_owned(),
+            })
+        })
+        .collect();
+    marks.sort_by_key(|m| m.at_ns);
+    let reported_ms = migration.reply().and_then(|r| r.get("downtime")).and_then(Value::as_u64);
+    Downtime {
+        stop: pair.map(|(stop, resume)| estimates::stop(stop, resume, &facts.clocks)),
+        qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
+        marks,
+    }
+}
+
+/// The other half of the same migration, when both QEMUs are on this host.
+fn other_end<'a, 'f>(all: &'a [Migration<'f>], migration: &Migration<'_>) -> Option<&'a Migration<'f>> {
+    let same_vm = |other: &Migration<'_>| {
+        let qemu = |m: &Migration<'_>| {
+            m.process.and_then(|p| p.qemu.as_ref()).map(|q| (q.uuid.clone(), q.name.clone()))
+        };
+        match (qemu(migration), qemu(other)) {
+            (Some((Some(a), _)), Some((Some(b), _))) => a == b,
+            (Some((None, Some(a))), Some((None, Some(b)))) => a == b,
+            _ => false,
+        }
+    };
+    all.iter().find(|other| {
+        other.role != migration.role
+            && other.process.map(|p| p.pid) != migration.process.map(|p| p.pid)
+            && same_vm(other)
+            && other.start <= migration.end.at()
+            && migration.start <= other.end.at()
+    })
+}

@@ -1,0 +1,188 @@
+//! What a record does not tell, and why.
+
+use super::facts::Facts;
+use super::migration::{Migration, Opening};
+use super::phases::Unknown;
+use crate::event::{NotMeasured, ProbeStatus};
+use crate::record::{Mode, Outcome, Record, Role};
+
+/// The probe that reads QEMU's events, by its name in the probe table.
+const QMP_PROBE: &str = "qmp";
+
+/// Everything that is missing from a record, each with its reason; the probes of this host first.
+pub(super) fn list(
+    facts: &Facts,
+    migration: &Migration<'_>,
+    record: &Record,
+    unknown_bytes: Option<Unknown>,
+) -> Vec<NotMeasured> {
+    let mut list = List(Vec::new());
+    probes(facts, &mut list);
+    for entry in &facts.not_measured {
+        list.push(&entry.what, entry.why.clone());
+    }
+    recording(facts, &mut list);
+    start(migration, &mut list);
+    events(facts, migration, &mut list);
+    flows(migration, record, &mut list);
+    phase_bytes(record, unknown_bytes, &mut list);
+    stop(migration, record, &mut list);
+    list.0
+}
+
+struct List(Vec<NotMeasured>);
+
+impl List {
+    fn push(&mut self, what: &str, why: String) {
+        let entry = NotMeasured { what: what.to_owned(), why };
+        if !self.0.contains(&entry) {
+            self.0.push(entry);
+        }
+    }
+}
+
+fn probes(facts: &Facts, list: &mut List) {
+    let Some(observation) = &facts.observation else { return };
+    for probe in &observation.probes {
+        let lost = match (probe.status, &probe.lost) {
+            (ProbeStatus::Ok, _) | (ProbeStatus::Fallback, None) => continue,
+            (ProbeStatus::Missing | ProbeStatus::Fallback, Some(lost)) => lost.clone(),
+            (ProbeStatus::Missing, None) => format!("the probe `{}` is not attached", probe.name),
+        };
+        let fix = probe.fix.as_ref().map_or_else(String::new, |fix| format!("; {fix}"));
+        list.push(&probe.observes, format!("{lost}{fix}"));
+    }
+}
+
+fn recording(facts: &Facts, list: &mut List) {
+    if facts.end.is_none() {
+        list.push(
+            "the end of the recording",
+            "the recording was cut off: what came after the last line of the event log is missing, and the bytes \
+             are those counted last before it"
+                .to_owned(),
+        );
+    }
+    let lost = facts.lost;
+    if (lost.ring_buffer, lost.flows, lost.probes) != (0, 0, 0) {
+        list.push(
+            "everything",
+            format!(
+                "facts were lost (ring buffer full: {}, flow table full: {}, probes skipped: {}): every figure \
+                 is a lower bound",
+                lost.ring_buffer, lost.flows, lost.probes
+            ),
+        );
+    }
+    if facts.clocks.at(facts.latest).is_none() {
+        list.push("wall time", "the event log holds no clock sample".to_owned());
+    }
+}
+
+fn start(migration: &Migration<'_>, list: &mut List) {
+    if !migration.start_seen && migration.opening != Opening::Transfer {
+        list.push(
+            "the start",
+            "the migration had begun before the recording: its first part is missing from every time and count"
+                .to_owned(),
+        );
+    }
+}
+
+fn events(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
+    if migration.opening != Opening::Transfer {
+        return;
+    }
+    let probe = facts.observation.iter().flat_map(|o| &o.probes).find(|p| p.name == QMP_PROBE);
+    let why = if migration.process.is_none() {
+        "the QEMU of these flows is not in this network namespace: run migtrace in QEMU's"
+    } else if probe.is_some_and(|p| p.status == ProbeStatus::Missing) {
+        "QEMU's events cannot be read on this host (see above)"
+    } else if migration.flows.iter().all(|f| f.purpose == crate::event::Purpose::Nbd) {
+        "only a copy of disks was seen; QEMU has not said that a migration began"
+    } else {
+        "QEMU told no migration states: its migration capability `events` is off (libvirt always turns it on); \
+         turn it on before the migration with QMP migrate-set-capabilities {\"capabilities\": \
+         [{\"capability\": \"events\", \"state\": true}]}"
+    };
+    list.push("phases", why.to_owned());
+}
+
+fn flows(migration: &Migration<'_>, record: &Record, list: &mut List) {
+    if migration.flows.is_empty() {
+        list.push(
+            "traffic",
+            "no flow of this migration was seen: its port is not among those watched, or it crosses an interface \
+             that is not counted, a Unix socket, RDMA or a tunnel"
+                .to_owned(),
+        );
+    }
+    if !migration.flows_owned && migration.process.is_some() {
+        list.push(
+            "the owner of the flows",
+            "no process was seen to send on them; they are counted as this VM's because no other migrates here"
+                .to_owned(),
+        );
+    }
+    for flow in &migration.flows {
+        if !flow.from_start {
+            list.push(
+                &format!("the first bytes of {}", flow.flow),
+                "the connection is older than the recording".to_owned(),
+            );
+        }
+        let Some(counters) = &flow.last else {
+            list.push(&format!("the bytes of {}", flow.flow), "its counters were never read".to_owned());
+            continue;
+        };
+        if counters.elsewhere_skbs > 0 {
+            list.push(
+                &format!("a part of {}", flow.flow),
+                format!(
+                    "{} packets crossed another interface than {}: the route changed, and the bytes are a lower \
+                     bound",
+                    counters.elsewhere_skbs, flow.interface
+                ),
+            );
+        }
+    }
+    if record.traffic.fragments.is_some() {
+        list.push(
+            "the flow of IP fragments",
+            "fragments carry no port: those between the two hosts are shown apart and are not in the total"
+                .to_owned(),
+        );
+    }
+}
+
+fn phase_bytes(record: &Record, unknown: Option<Unknown>, list: &mut List) {
+    let Some(unknown) = unknown else { return };
+    if record.phases.iter().all(|p| p.traffic.is_some()) {
+        return;
+    }
+    let why = match unknown {
+        Unknown::NoSnapshot => "this kernel cannot read the counters together with QEMU's events",
+        Unknown::NotOwned => "the counters read with QEMU's events are not those of flows without an owner",
+        Unknown::OwnedLate => "a flow was tied to this QEMU only after it had carried bytes",
+        Unknown::Contradiction => "the counters read with QEMU's events contradict those of the flows",
+        Unknown::CutOff => "the event log ends before the flows were counted for the last time",
+    };
+    list.push("the bytes of some phases", why.to_owned());
+}
+
+fn stop(migration: &Migration<'_>, record: &Record, list: &mut List) {
+    if record.downtime.stop.is_some() {
+        return;
+    }
+    let moved = matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown)
+        || record.migration.mode == Mode::Postcopy
+        || record.downtime.marks.iter().any(|m| m.name == "stop");
+    if !moved {
+        return;
+    }
+    let why = match migration.role {
+        Role::Source => "the guest runs again on the destination: the destination's record is needed",
+        Role::Destination => "the guest stops on the source: the source's record is needed",
+    };
+    list.push("stop (how long the guest did not run)", why.to_owned());
+}

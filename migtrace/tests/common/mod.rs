@@ -1,0 +1,52 @@
+//! What the tests over canned event logs share.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use migtrace::event::{Event, LogError, LogReader};
+use migtrace::record::Record;
+use migtrace::timeline::{Selection, Timeline};
+
+/// The folder of the canned logs.
+pub(crate) fn logs() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/logs")
+}
+
+/// Their names, in order.
+pub(crate) fn log_names() -> Vec<String> {
+    let paths = fs::read_dir(logs()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+        .map(|path| path.file_stem().and_then(|stem| stem.to_str()).unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    names
+}
+
+/// The events of a log up to the first bad line, and what is wrong with that.
+pub(crate) fn events(name: &str) -> (Vec<Event>, Option<LogError>) {
+    let file = File::open(logs().join(format!("{name}.jsonl"))).unwrap();
+    let mut events = Vec::new();
+    for item in LogReader::new(BufReader::new(file)) {
+        match item {
+            Ok(event) => events.push(event),
+            Err(error) => return (events, Some(error)),
+        }
+    }
+    (events, None)
+}
+
+/// The records that events give.
+pub(crate) fn fold(events: &[Event]) -> Vec<Record> {
+    let mut timeline = Timeline::new(Selection::default());
+    events.iter().for_each(|event| timeline.push(event));
+    timeline.finish()
+}
+
+/// The records of a log.
+pub(crate) fn replay(name: &str) -> Vec<Record> {
+    fold(&events(name).0)
+}

@@ -1,0 +1,288 @@
+//! The numbers that matter in the records of the canned logs, worked out by hand from the logs' lines.
+//!
+//! The canned flows carry segments of 1448 payload bytes under 66 bytes of headers, one segment without payload
+//! for the handshake, and one acknowledgement for every two segments.
+
+mod common;
+
+use common::replay;
+use migtrace::event::LogErrorKind;
+use migtrace::record::{Estimate, Mode, Outcome, Phase, Record, Role};
+
+const MS: i64 = 1_000_000;
+const MIB: u64 = 1 << 20;
+
+/// Name, pass and length in ms of each phase.
+fn outline(record: &Record) -> Vec<(&str, Option<u64>, i64)> {
+    record.phases.iter().map(|p| (p.name.as_str(), p.pass, (p.end_ns - p.start_ns) / MS)).collect()
+}
+
+fn one(name: &str) -> Record {
+    let mut records = replay(name);
+    assert_eq!(records.len(), 1, "{name}");
+    records.remove(0)
+}
+
+fn payload_tx(phase: &Phase) -> u64 {
+    phase.traffic.unwrap().tx.payload_bytes
+}
+
+fn why(record: &Record, what: &str) -> String {
+    let entry = record.not_measured.iter().find(|n| n.what.contains(what));
+    entry.unwrap_or_else(|| panic!("nothing about {what:?} in {:#?}", record.not_measured)).why.clone()
+}
+
+#[test]
+fn precopy_of_qemu_7_2_has_its_first_pass_in_setup_and_stops_until_completed() {
+    let record = one("precopy-7.2");
+    assert_eq!(
+        outline(&record),
+        [
+            ("setup", None, 12),
+            ("active", Some(1), 2_488),
+            ("active", Some(2), 500),
+            ("active", Some(3), 200),
+            ("stop", None, 50),
+            ("completed", None, 5),
+        ]
+    );
+    assert_eq!((record.migration.outcome, record.migration.mode), (Outcome::Completed, Mode::Precopy));
+    assert_eq!(payload_tx(&record.phases[1]), 250 * MIB - 2_048);
+    assert_eq!(payload_tx(&record.phases[4]), 5 * MIB);
+    assert_eq!(payload_tx(&record.phases[5]), 512);
+    // 325 MiB + 512 bytes are 235 351 segments, and one more for the handshake.
+    let total = record.traffic.total.unwrap();
+    assert_eq!(total.tx.segments, 235_352);
+    assert_eq!(total.tx.wire_bytes, 325 * MIB + 512 + 66 * 235_352);
+    assert_eq!(record.traffic.retransmitted_segments, Some(3));
+    assert_eq!(record.traffic.retransmitted_payload_bytes, Some(3 * 1_448));
+}
+
+#[test]
+fn total_time_lies_between_the_stamps_of_qemu_and_of_the_kernel() {
+    // QEMU stamped `setup` and `completed` 0.1 ms before they were written; the clock is known to 60 ns.
+    let expected = Estimate {
+        value_ns: 3_250_000_000,
+        low_ns: 3_250_000_000 - 100_060,
+        high_ns: Some(3_250_000_000 + 100_060),
+        method: "qmp-events".to_owned(),
+    };
+    assert_eq!(one("precopy-7.2").total_time, Some(expected));
+}
+
+#[test]
+fn what_qemu_claims_is_kept_beside_what_was_measured() {
+    let record = one("precopy-7.2");
+    assert_eq!(record.downtime.qemu_reported_ns, Some(52_000_000));
+    assert_eq!(record.qemu.stats.as_ref().unwrap()["ram"]["dirty-sync-count"], 4);
+    assert_eq!(record.downtime.stop, None, "the guest runs again on a host that was not seen");
+    assert!(why(&record, "stop").contains("the destination's record is needed"));
+}
+
+#[test]
+fn precopy_of_qemu_10_0_has_a_device_state() {
+    let record = one("precopy-10.0");
+    let tail = &outline(&record)[2..];
+    assert_eq!(
+        tail,
+        [("active", Some(2), 500), ("stop", None, 1), ("device", None, 99), ("completed", None, 10)]
+    );
+}
+
+#[test]
+fn with_pause_before_switchover_the_guest_is_stopped_before_the_state_says_so() {
+    let record = one("precopy-10.0-pause");
+    let tail = &outline(&record)[3..];
+    assert_eq!(
+        tail,
+        [("stop", None, 1), ("pre-switchover", None, 50), ("device", None, 49), ("completed", None, 0)]
+    );
+    assert_eq!(payload_tx(&record.phases[4]), 0);
+    assert_eq!(payload_tx(&record.phases[5]), 10 * MIB);
+}
+
+#[test]
+fn postcopy_orders_differ_by_version() {
+    let names = |log| {
+        let record = one(log);
+        assert_eq!(record.migration.mode, Mode::Postcopy);
+        record.phases.iter().map(|p| p.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("postcopy-7.2"), "setup active postcopy-active completed");
+    assert_eq!(names("postcopy-10.0"), "setup active stop device postcopy-active completed");
+    assert_eq!(names("postcopy-10.2"), "setup active stop device postcopy-device postcopy-active completed");
+    assert_eq!(
+        names("postcopy-recovered"),
+        "setup active stop device postcopy-active postcopy-paused postcopy-recover-setup postcopy-recover \
+         postcopy-active completed"
+    );
+}
+
+#[test]
+fn a_cancelled_migration_and_its_repetition_are_two_and_share_no_bytes() {
+    let records = replay("cancelled-then-completed");
+    let [cancelled, completed] = &records[..] else { panic!("{} records", records.len()) };
+    assert_eq!(cancelled.migration.outcome, Outcome::Cancelled);
+    assert_eq!(completed.migration.outcome, Outcome::Completed);
+    assert_ne!(cancelled.migration.id, completed.migration.id);
+    assert_eq!(cancelled.traffic.total.unwrap().tx.payload_bytes, 51 * MIB);
+    assert_eq!(completed.traffic.total.unwrap().tx.payload_bytes, 95 * MIB);
+    // The kernel's snapshots still contain the first migration's flow.
+    assert_eq!(payload_tx(&completed.phases[0]), 2_048);
+    assert_eq!(payload_tx(&completed.phases[1]), 90 * MIB - 2_048);
+    assert_eq!(completed.start.realtime_ns.unwrap() - cancelled.start.realtime_ns.unwrap(), 2_000 * MS);
+}
+
+#[test]
+fn a_failed_migration_tells_the_error_and_for_how_long_the_guest_was_stopped() {
+    let record = one("failed");
+    assert_eq!(record.migration.outcome, Outcome::Failed);
+    assert_eq!(
+        record.migration.error.as_deref(),
+        Some("Unable to write to socket: Connection reset by peer")
+    );
+    let stop = record.downtime.stop.unwrap();
+    // STOP was written at 2000 ms, RESUME was built at 2030.9 ms to within 60 ns.
+    assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (31_000_000, 30_900_000 - 60, None));
+}
+
+#[test]
+fn without_events_there_is_a_coarse_timeline_and_the_way_out() {
+    let record = one("events-off");
+    assert_eq!(outline(&record), [("transfer", None, 1_499), ("stop", None, 50)]);
+    assert_eq!(payload_tx(&record.phases[0]), 150 * MIB);
+    assert_eq!(payload_tx(&record.phases[1]), 5 * MIB);
+    assert_eq!((record.migration.outcome, record.migration.mode), (Outcome::Unknown, Mode::Unknown));
+    let total = record.total_time.as_ref().unwrap();
+    assert_eq!((total.value_ns, total.high_ns), (1_549_000_000, None));
+    assert_eq!(total.method, "first-and-last-packet");
+    assert!(why(&record, "phases").contains("migrate-set-capabilities"));
+}
+
+#[test]
+fn a_destination_counts_from_the_source_to_itself() {
+    let record = one("destination-10.0");
+    assert_eq!(record.observers[0].role, Role::Destination);
+    assert_eq!(outline(&record), [("setup", None, 502), ("active", None, 1_604), ("completed", None, 4)]);
+    let total = record.traffic.total.unwrap();
+    assert_eq!((total.tx.payload_bytes, total.rx.payload_bytes), (160 * MIB + 100, 200));
+    let marks: Vec<_> = record.downtime.marks.iter().map(|m| (m.name.as_str(), m.at_ns / MS)).collect();
+    assert_eq!(marks, [("resume", 2_104)]);
+}
+
+#[test]
+fn both_hosts_derive_the_same_id() {
+    assert_eq!(one("destination-10.0").migration.id, one("precopy-10.0").migration.id);
+    assert_ne!(one("destination-10.0").migration.id, one("precopy-10.0-pause").migration.id);
+}
+
+#[test]
+fn a_7_2_destination_says_setup_even_without_events() {
+    let record = one("destination-7.2-events-off");
+    assert_eq!(record.observers[0].role, Role::Destination);
+    assert_eq!(outline(&record), [("transfer", None, 1_609)]);
+    assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 160 * MIB + 100);
+    assert!(why(&record, "phases").contains("`events` is off"));
+}
+
+#[test]
+fn disks_that_are_copied_first_are_a_phase_of_their_own() {
+    let record = one("disk-sync");
+    let names: Vec<_> = outline(&record).into_iter().map(|(name, _, ms)| (name, ms)).collect();
+    assert_eq!(names[..3], [("disk-sync", 8_101), ("setup", 12), ("active", 888)]);
+    assert_eq!(payload_tx(&record.phases[0]), 1_024 * MIB);
+    assert_eq!(record.total_time.unwrap().value_ns, 9_061_000_000);
+    assert_eq!(record.setup_time.unwrap().value_ns, 12_000_000);
+}
+
+#[test]
+fn two_vms_are_kept_apart() {
+    let records = replay("two-vms");
+    let [web, db] = &records[..] else { panic!("{} records", records.len()) };
+    assert_eq!((web.vm.name.as_deref(), db.vm.name.as_deref()), (Some("web-1"), Some("db-1")));
+    assert_eq!(web.traffic.total.unwrap().tx.payload_bytes, 101 * MIB);
+    assert_eq!(db.traffic.total.unwrap().tx.payload_bytes, 202 * MIB);
+    assert_eq!((web.traffic.flows.len(), db.traffic.flows.len()), (1, 1));
+}
+
+#[test]
+fn with_both_ends_on_one_host_the_stop_is_known_from_below() {
+    let records = replay("both-ends");
+    let [destination, source] = &records[..] else { panic!("{} records", records.len()) };
+    assert_eq!(destination.observers[0].role, Role::Destination);
+    assert_eq!(source.observers[0].role, Role::Source);
+    // STOP was written at 2000 ms, RESUME at 2036 ms and built 0.03 ms before, to within 60 ns.
+    let stop = source.downtime.stop.as_ref().unwrap();
+    assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (36_000_000, 35_970_000 - 60, None));
+    assert_eq!(destination.downtime.stop.as_ref(), Some(stop));
+    assert_eq!(destination.migration.id, source.migration.id);
+}
+
+#[test]
+fn a_migration_that_was_already_running_is_picked_up_and_says_so() {
+    let record = one("in-progress");
+    assert!(!record.start.seen);
+    assert_eq!(
+        outline(&record),
+        [("unseen", None, 1_498), ("active", Some(7), 300), ("stop", None, 50), ("completed", None, 1)]
+    );
+    assert_eq!(payload_tx(&record.phases[0]), 150 * MIB);
+    assert_eq!(record.total_time.as_ref().unwrap().high_ns, None);
+    assert!(why(&record, "the start").contains("before the recording"));
+    assert!(why(&record, "first bytes of").contains("older than the recording"));
+}
+
+#[test]
+fn a_qemu_that_dies_has_failed_at_some_time_after_its_last_packet() {
+    let record = one("qemu-dies");
+    assert_eq!(record.migration.outcome, Outcome::Failed);
+    assert_eq!(record.migration.error.as_deref(), Some("QEMU (pid 4242) ended during the migration"));
+    let total = record.total_time.unwrap();
+    assert_eq!((total.low_ns, total.value_ns), (1_222_000_000, 1_400_000_000));
+    assert_eq!(record.phases.iter().map(payload_tx).sum::<u64>(), 120 * MIB);
+}
+
+#[test]
+fn multifd_channels_are_summed() {
+    let record = one("multifd");
+    assert_eq!(record.traffic.flows.len(), 3);
+    assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 853 * MIB);
+    let device = record.phases.iter().find(|p| p.name == "device").unwrap();
+    assert_eq!(payload_tx(device), 42 * MIB);
+}
+
+#[test]
+fn a_state_that_no_one_knows_yet_is_a_phase() {
+    let record = one("unknown-status");
+    let names: Vec<_> = record.phases.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["setup", "active", "quantum-entangled", "completed"]);
+    assert_eq!(record.migration.outcome, Outcome::Completed);
+}
+
+#[test]
+fn flows_without_an_owner_are_the_only_migrating_vms_and_everything_missing_is_named() {
+    let record = one("no-owner");
+    assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 101 * MIB);
+    assert!(record.phases.iter().all(|p| p.traffic.is_none()), "the snapshots are not of these flows");
+    assert_eq!(record.traffic.retransmitted_segments, None);
+    assert_eq!(record.traffic.fragments.unwrap().tx.payload_bytes, 3_000);
+    assert!(why(&record, "the owner of a flow").contains("CONFIG_KPROBES"));
+    assert!(why(&record, "owner of the flows").contains("no other migrates"));
+    assert!(why(&record, "a part of").contains("17 packets"));
+    assert!(why(&record, "everything").contains("lower bound"));
+    assert_eq!((record.lost.flows, record.lost.probes), (2, 1));
+}
+
+#[test]
+fn a_truncated_log_is_told_up_to_its_last_whole_line() {
+    let (events, error) = common::events("truncated");
+    let error = error.unwrap();
+    assert_eq!((events.len(), error.line), (11, 12));
+    assert!(matches!(error.what, LogErrorKind::Truncated));
+    let record = one("truncated");
+    assert_eq!(record.migration.outcome, Outcome::Interrupted);
+    assert_eq!(outline(&record), [("setup", None, 12), ("active", Some(1), 1_488), ("active", Some(2), 0)]);
+    assert_eq!(payload_tx(&record.phases[1]), 150 * MIB - 2_048);
+    assert_eq!(record.phases[2].traffic, None);
+    assert!(why(&record, "the end of the recording").contains("cut off"));
+}

@@ -1,0 +1,296 @@
+//! What holds for every sequence of events.
+
+mod common;
+
+use migtrace::event::{
+    EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, Observation, OwnerMethod, Purpose, Qemu,
+    QmpEvent, SCHEMA,
+};
+use migtrace::report;
+use migtrace::timeline::{Selection, Timeline};
+use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
+use proptest::prelude::*;
+use serde_json::json;
+
+const START_NS: u64 = 1_000_000_000;
+const OFFSET_NS: i64 = 1_800_000_000_000_000_000;
+
+fn at(at_ns: u64, fact: Fact) -> Event {
+    Event { at_ns: MonotonicNs(at_ns), fact }
+}
+
+fn log_start() -> Fact {
+    Fact::LogStart(Observation {
+        schema: SCHEMA.to_owned(),
+        migtrace: "0.1.0".to_owned(),
+        host: "host-a".to_owned(),
+        kernel: "6.12.0".to_owned(),
+        interfaces: Vec::new(),
+        ports: "49152-49215".to_owned(),
+        probes: Vec::new(),
+    })
+}
+
+fn qemu(pid: u32, incoming: bool) -> Qemu {
+    Qemu {
+        pid,
+        name: Some(format!("vm-{pid}")),
+        uuid: None,
+        vcpus: Some(1),
+        memory_bytes: None,
+        accelerator: None,
+        version: None,
+        taps: Vec::new(),
+        incoming,
+    }
+}
+
+fn flow(port: u16) -> Flow {
+    Flow { local: ([192, 0, 2, 1], port).into(), remote: ([192, 0, 2, 2], 49152).into() }
+}
+
+fn counters(payload_bytes: u64) -> Directions<Counters> {
+    let segments = payload_bytes.div_ceil(1448);
+    let tx = Counters { wire_bytes: payload_bytes + 66 * segments, payload_bytes, segments, skbs: segments };
+    let rx = Counters { wire_bytes: 66 * segments, payload_bytes: 0, segments, skbs: segments };
+    Directions { tx, rx }
+}
+
+fn qmp(
+    pid: u32,
+    at_ns: u64,
+    name: &str,
+    data: serde_json::Value,
+    counters: Option<Directions<Counters>>,
+) -> Fact {
+    let qemu_realtime_us = (at_ns.cast_signed() + OFFSET_NS) / 1_000;
+    Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters })
+}
+
+/// What QEMU may say at any time, in any order: the tool must hold whatever a version does.
+fn saying() -> impl Strategy<Value = (&'static str, serde_json::Value)> {
+    let statuses = [
+        "setup",
+        "active",
+        "pre-switchover",
+        "device",
+        "postcopy-active",
+        "postcopy-paused",
+        "colo",
+        "wait-unplug",
+        "cancelling",
+        "cancelled",
+        "completed",
+        "failed",
+        "none",
+        "never heard of",
+    ];
+    prop_oneof![
+        4 => prop::sample::select(statuses.to_vec()).prop_map(|s| ("MIGRATION", json!({ "status": s }))),
+        3 => (1u64..9).prop_map(|n| ("MIGRATION_PASS", json!({ "pass": n }))),
+        1 => Just(("STOP", json!(null))),
+        1 => Just(("RESUME", json!(null))),
+        1 => Just(("JOB_STATUS_CHANGE", json!({ "status": "created", "id": "mirror" }))),
+        1 => Just(("BLOCK_JOB_READY", json!({ "type": "mirror", "device": "mirror" }))),
+        1 => Just(("MIGRATION", json!({ "status": 7 }))),
+    ]
+}
+
+prop_compose! {
+    /// A log of one VM whose flows carry more and more, with a snapshot in each of QEMU's events.
+    fn consistent_log()(
+        steps in prop::collection::vec((1u64..50_000_000, 0u64..9_000_000, saying(), any::<bool>()), 1..40),
+        incoming in any::<bool>(),
+        two_flows in any::<bool>(),
+        tail in 0u64..100_000,
+    ) -> Vec<Event> {
+        let mut events = vec![
+            at(START_NS, log_start()),
+            at(START_NS, Fact::Clock(ClockSample { offset_ns: OFFSET_NS, error_ns: 100 })),
+            at(START_NS, Fact::QemuSeen(qemu(7, incoming))),
+        ];
+        let flows: Vec<_> = (0..=u16::from(two_flows)).map(|i| flow(40_000 + i)).collect();
+        let first_ns = START_NS + 1;
+        for flow in &flows {
+            let seen = Fact::FlowSeen { flow: *flow, interface: "eth1".to_owned(), from_start: true };
+            events.push(at(first_ns, seen));
+            events.push(at(first_ns, Fact::FlowOwner { flow: *flow, pid: 7, method: OwnerMethod::Socket }));
+            events.push(at(first_ns, Fact::FlowPurpose { flow: *flow, purpose: Purpose::Ram }));
+        }
+        let mut now = first_ns;
+        let mut carried = vec![0u64; flows.len()];
+        let count = |carried: &[u64]| {
+            let mut sum = Directions::default();
+            carried.iter().for_each(|&c| sum += counters(c));
+            sum
+        };
+        let sample = |now: u64, flow: Flow, carried: u64, closed: bool| at(now, Fact::FlowCounters(FlowCounters {
+            flow,
+            counters: counters(carried),
+            first_ns: MonotonicNs(first_ns),
+            last_ns: MonotonicNs(now),
+            retransmitted_segments: None,
+            retransmitted_payload_bytes: None,
+            elsewhere_skbs: 0,
+            closed,
+        }));
+        for (i, (step, bytes, (name, data), sampled)) in steps.into_iter().enumerate() {
+            now += step;
+            carried[i % flows.len()] += bytes;
+            events.push(at(now, qmp(7, now, name, data, Some(count(&carried)))));
+            if sampled {
+                events.push(sample(now, flows[i % flows.len()], carried[i % flows.len()], false));
+            }
+        }
+        for (flow, carried) in flows.iter().zip(&mut carried) {
+            now += 10;
+            *carried += tail;
+            events.push(sample(now, *flow, *carried, true));
+        }
+        events.push(at(now + 10, Fact::LogEnd { reason: EndReason::MigrationEnded }));
+        events
+    }
+}
+
+/// Any fact about a few processes and flows, with nothing fitting together.
+fn any_fact() -> impl Strategy<Value = Fact> {
+    let pid = 1u32..4;
+    let port = 1u16..4;
+    let any_counters = || {
+        any::<[u32; 8]>().prop_map(|n| {
+            let side = |n: &[u32]| Counters {
+                wire_bytes: n[0].into(),
+                payload_bytes: n[1].into(),
+                segments: n[2].into(),
+                skbs: n[3].into(),
+            };
+            Directions { tx: side(&n[..4]), rx: side(&n[4..]) }
+        })
+    };
+    let purposes = [Purpose::Ram, Purpose::Nbd, Purpose::Tls, Purpose::Multifd, Purpose::Unknown];
+    prop_oneof![
+        6 => (pid.clone(), saying(), any::<i64>(), prop::option::of(any_counters())).prop_map(
+            |(pid, (name, data), qemu_realtime_us, counters)| {
+                Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters })
+            }
+        ),
+        1 => (pid.clone(), any::<bool>()).prop_map(|(pid, incoming)| Fact::QemuSeen(qemu(pid, incoming))),
+        1 => pid.clone().prop_map(|pid| Fact::QemuGone { pid }),
+        1 => (port.clone(), any::<bool>()).prop_map(|(p, from_start)| {
+            Fact::FlowSeen { flow: flow(p), interface: "eth1".to_owned(), from_start }
+        }),
+        1 => (port.clone(), pid.clone(), any::<bool>()).prop_map(|(p, pid, socket)| {
+            let method = if socket { OwnerMethod::Socket } else { OwnerMethod::SockDiag };
+            Fact::FlowOwner { flow: flow(p), pid, method }
+        }),
+        1 => (port.clone(), prop::sample::select(purposes.to_vec()))
+            .prop_map(|(p, purpose)| Fact::FlowPurpose { flow: flow(p), purpose }),
+        2 => (port, any_counters(), any::<[u32; 2]>(), any::<bool>()).prop_map(|(p, counters, times, closed)| {
+            Fact::FlowCounters(FlowCounters {
+                flow: flow(p),
+                counters,
+                first_ns: MonotonicNs(times[0].into()),
+                last_ns: MonotonicNs(times[1].into()),
+                retransmitted_segments: Some(1),
+                retransmitted_payload_bytes: None,
+                elsewhere_skbs: 0,
+                closed,
+            })
+        }),
+        1 => (any::<i64>(), any::<u64>())
+            .prop_map(|(offset_ns, error_ns)| Fact::Clock(ClockSample { offset_ns, error_ns })),
+        1 => (pid, any::<f64>().prop_filter("JSON has no such numbers", |f| f.is_finite())).prop_map(
+            |(pid, mbps)| Fact::QueryMigrate { pid, reply: json!({ "status": "active", "ram": { "mbps": mbps } }) }
+        ),
+        1 => Just(Fact::LogEnd { reason: EndReason::TimedOut }),
+    ]
+}
+
+fn any_log() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec((any::<u32>(), any_fact()), 0..40).prop_map(|facts| {
+        let mut events = vec![at(0, log_start())];
+        events.extend(facts.into_iter().map(|(at_ns, fact)| at(at_ns.into(), fact)));
+        events
+    })
+}
+
+fn written(events: &[Event]) -> Vec<u8> {
+    let mut writer = LogWriter::new(Vec::new());
+    for event in events {
+        writer.write(event).unwrap();
+    }
+    writer.into_inner()
+}
+
+fn rendered(events: &[Event]) -> String {
+    common::fold(events).iter().map(|r| report::json(r).unwrap() + &report::text::render(r)).collect()
+}
+
+fn contiguous(events: &[Event]) {
+    for record in common::fold(events) {
+        assert!(record.phases.first().is_none_or(|p| p.start_ns == 0), "{:#?}", record.phases);
+        assert!(record.phases.iter().all(|p| p.start_ns <= p.end_ns), "{:#?}", record.phases);
+        assert!(record.phases.windows(2).all(|w| w[0].end_ns == w[1].start_ns), "{:#?}", record.phases);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_bytes_of_the_phases_add_up_to_the_total(events in consistent_log()) {
+        let mut migrations = 0;
+        for record in common::fold(&events) {
+            if record.traffic.flows.is_empty() {
+                continue;
+            }
+            migrations += 1;
+            let mut sum = Directions::default();
+            for phase in &record.phases {
+                prop_assert!(phase.traffic.is_some(), "{:#?}", record);
+                sum += phase.traffic.unwrap();
+            }
+            prop_assert_eq!(Some(sum), record.traffic.total, "{:#?}", record);
+        }
+        prop_assert!(migrations <= 1, "the flows were counted {migrations} times");
+    }
+
+    #[test]
+    fn phases_have_neither_gaps_nor_overlaps(events in consistent_log()) {
+        contiguous(&events);
+    }
+
+    #[test]
+    fn no_sequence_of_events_breaks_the_fold(events in any_log()) {
+        contiguous(&events);
+        for record in common::fold(&events) {
+            let total = record.traffic.total.unwrap_or_default();
+            for estimate in [&record.total_time, &record.setup_time, &record.downtime.stop].into_iter().flatten() {
+                prop_assert!(estimate.low_ns <= estimate.value_ns);
+                prop_assert!(estimate.high_ns.is_none_or(|high| high >= estimate.value_ns));
+            }
+            for phase in record.phases.iter().filter_map(|p| p.traffic) {
+                prop_assert!(phase.tx.wire_bytes <= total.tx.wire_bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_replayed_log_gives_the_same_record_and_report_byte_for_byte(events in any_log()) {
+        let log = written(&events);
+        let read: Vec<Event> = LogReader::new(&log[..]).map(Result::unwrap).collect();
+        prop_assert_eq!(&read, &events);
+        prop_assert_eq!(rendered(&read), rendered(&events));
+        prop_assert_eq!(written(&read), log);
+    }
+
+    #[test]
+    fn asking_on_the_way_changes_nothing(events in any_log()) {
+        let mut timeline = Timeline::new(Selection::default());
+        for event in &events {
+            timeline.push(event);
+            let _ = (timeline.live(event.at_ns), timeline.ended());
+        }
+        prop_assert_eq!(timeline.finish(), common::fold(&events));
+    }
+}
