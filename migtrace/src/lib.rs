@@ -5,6 +5,7 @@ pub mod host;
 pub mod kernel;
 pub mod ports;
 pub mod record;
+pub mod recorder;
 pub mod report;
 pub mod timeline;
 pub mod tracer;

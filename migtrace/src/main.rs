@@ -1,2 +1,18 @@
-//! The command.
-fn main() {}
+//! The `migtrace` command.
+
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse()) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("migtrace: {error:#}");
+            commands::Exit::CouldNot.into()
+        }
+    }
+}

@@ -37,7 +37,7 @@ mod kind {
 
 /// Why an offset could not be found.
 #[derive(Debug, thiserror::Error)]
-pub enum BtfError {
+pub(super) enum BtfError {
     /// The kernel has no BTF, or it cannot be read.
     #[error("cannot read {}: {source} (the kernel wants CONFIG_DEBUG_INFO_BTF=y)", path.display())]
     Unreadable {

@@ -1,6 +1,7 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
+mod examine;
 mod flows;
 mod messages;
 mod probes;
@@ -14,6 +15,7 @@ use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted};
 use tokio::io::unix::AsyncFd;
 
+pub use examine::{WIRE, examine};
 pub(crate) use flows::{FlowState, purpose};
 pub(crate) use messages::{Body, Message};
 pub use tc::{AttachPreference, Leftover, TcAttachError, cleanup};
@@ -121,7 +123,8 @@ impl Kernel {
         let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
         Ok(Self {
-            events: AsyncFd::new(ring)?,
+            // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
+            events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
             interfaces: StdHashMap::new(),
             attach: settings.attach,
             ties_sockets: socket_offsets.why_not.is_none() && is_attached("qmp"),

@@ -156,6 +156,8 @@ impl Facts {
                 let process = self.process(*pid);
                 self.processes[process].replies.push((at, reply.clone()));
             }
+            // A flow names the interface that it is counted at.
+            Fact::InterfaceAdded(_) => {}
             Fact::InterfaceGone { interface } => self.not_measured(NotMeasured {
                 what: format!("packets on {interface}"),
                 why: "the interface vanished during the recording: what crossed before is counted".to_owned(),

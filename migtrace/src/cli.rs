@@ -1,0 +1,184 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use migtrace::kernel::AttachPreference;
+use migtrace::ports::PortRanges;
+
+/// Measures what a live migration of a KVM virtual machine really cost
+#[derive(Debug, Parser)]
+#[command(name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 could not do it; 2 wrong usage; 3 the migration failed, was \
+cancelled or interrupted (its record is still written); 4 a limit was exceeded";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Wait for the next migration on this host and record it
+    Record(Record),
+    /// Show a record, or replay an event log into its record
+    Report(Report),
+    /// Tell what can be measured on this host, and what is missing
+    Doctor(Doctor),
+    /// Remove the TC filters that a killed run left
+    Cleanup,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Record {
+    /// Record this VM's migration only: its name or UUID
+    #[arg(long, value_name = "NAME|UUID")]
+    pub(crate) vm: Option<String>,
+    /// Record this QEMU process' migration only
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Count at this interface; may be given again [default: every one that carries a route]
+    #[arg(long = "interface", value_name = "NAME")]
+    pub(crate) interfaces: Vec<String>,
+    /// TCP ports that make a connection a migration's
+    #[arg(long, value_name = "RANGES", default_value_t)]
+    pub(crate) ports: PortRanges,
+    /// Look for the connections inside tunnels too
+    #[arg(long, value_name = "TUNNEL", value_delimiter = ',')]
+    pub(crate) decapsulate: Vec<Tunnel>,
+    /// How to attach to interfaces: TCX links, or filters of the clsact qdisc
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub(crate) attach: Attach,
+    /// How many flow directions can be told apart
+    #[arg(long, value_name = "NUMBER", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=1 << 20), hide = true)]
+    pub(crate) flow_capacity: u32,
+    /// Ask this QMP socket for QEMU's own figures at the end (a second one: QEMU serves one client a socket)
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) qmp: Option<PathBuf>,
+    /// Stop after this time, with or without a migration
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Exit with 4 when the migration took longer
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) max_total: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Write every observed fact to this file, a JSON object a line, as it is observed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// A record (JSON) or an event log (JSON Lines); `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Of an event log, this VM's migrations only: its name or UUID
+    #[arg(long, value_name = "NAME|UUID")]
+    pub(crate) vm: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// How to write the report [default: text; json for an --output that ends in .json]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Write the report to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+impl Output {
+    pub(crate) fn format(&self) -> Format {
+        let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+        self.format.unwrap_or(if self.output.as_ref().is_some_and(is_json) {
+            Format::Json
+        } else {
+            Format::Text
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// How to write the table
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Tunnel {
+    Vxlan,
+    Geneve,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Attach {
+    /// TCX where the kernel has it, else clsact
+    Auto,
+    /// TCX or fail
+    Tcx,
+    /// clsact, even where there is TCX
+    Clsact,
+}
+
+impl From<Attach> for AttachPreference {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Auto => Self::Auto,
+            Attach::Tcx => Self::Tcx,
+            Attach::Clsact => Self::Clsact,
+        }
+    }
+}
+
+/// A time like `30s`, `1m 30s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = |why: String| format!("{why}; write a time like 30s, 500ms or 1m30s");
+    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| bad(error.to_string()))?;
+    let duration = Duration::try_from(parsed).map_err(|_| bad("a time cannot be negative".into()))?;
+    if duration.is_zero() { Err(bad("the time is zero".into())) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "30", "-5s", "0s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_in_json_gets_json() {
+        let output = |format, file: Option<&str>| Output { format, output: file.map(Into::into) }.format();
+        assert_eq!(output(None, None), Format::Text);
+        assert_eq!(output(None, Some("a.json")), Format::Json);
+        assert_eq!(output(None, Some("a.txt")), Format::Text);
+        assert_eq!(output(Some(Format::Text), Some("a.json")), Format::Text);
+    }
+}

@@ -1,0 +1,99 @@
+//! `migtrace doctor`: tells what can be measured on this host.
+
+use anyhow::{Context as _, Result};
+use comfy_table::{ContentArrangement, Table, presets};
+use migtrace::event::{Probe, ProbeStatus};
+use migtrace::host::capabilities::{self, Capabilities, Capability};
+use migtrace::host::environment::Environment;
+use migtrace::kernel;
+use serde::Serialize;
+
+use super::Exit;
+use crate::cli::{Doctor, Format};
+
+/// Everything that `doctor` found.
+#[derive(Serialize)]
+struct Findings {
+    probes: Vec<Probe>,
+    lacking: Vec<Lacking>,
+}
+
+#[derive(Serialize)]
+struct Lacking {
+    what: String,
+    fix: String,
+}
+
+pub(super) fn run(options: &Doctor) -> Result<Exit> {
+    let findings = examine()?;
+    match options.format {
+        Format::Text => print!("{}", table(&findings)),
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&findings).context("cannot write JSON")?);
+        }
+    }
+    Ok(verdict(&findings))
+}
+
+fn examine() -> Result<Findings> {
+    let held = Capabilities::read().context("cannot read this process' capabilities")?;
+    let mut lacking: Vec<_> = Environment::read()
+        .shortfalls()
+        .into_iter()
+        .map(|shortfall| Lacking { what: shortfall.lacking, fix: shortfall.fix })
+        .collect();
+    if let Some(fix) = capabilities::advice(&held.missing(&Capability::NEEDED)) {
+        lacking.insert(0, Lacking { what: "capabilities".into(), fix });
+    }
+    Ok(Findings { probes: kernel::examine(), lacking })
+}
+
+/// 0: everything is measured. 1: something is not, or less well. 2: nothing can be.
+fn verdict(findings: &Findings) -> Exit {
+    let wire_is_missing = findings
+        .probes
+        .iter()
+        .any(|probe| probe.name == kernel::WIRE && probe.status == ProbeStatus::Missing);
+    if wire_is_missing {
+        Exit::Unusable
+    } else if findings.probes.iter().all(|probe| probe.status == ProbeStatus::Ok) {
+        Exit::Done
+    } else {
+        Exit::CouldNot
+    }
+}
+
+fn table(findings: &Findings) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["PROBE", "STATUS", "HOOK", "OBSERVES"]);
+    if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        table.set_width(100);
+    }
+    for probe in &findings.probes {
+        let status = match probe.status {
+            ProbeStatus::Ok => "ok",
+            ProbeStatus::Fallback => "fallback",
+            ProbeStatus::Missing => "missing",
+        };
+        table.add_row([&probe.name, status, probe.hook.as_deref().unwrap_or("-"), &probe.observes]);
+    }
+    let mut text = format!("{table}\n");
+    for probe in &findings.probes {
+        if let Some(lost) = &probe.lost {
+            text.push_str(&format!("\n{}: {lost}", probe.name));
+        }
+        if let Some(fix) = &probe.fix {
+            text.push_str(&format!("\n    why: {fix}"));
+        }
+    }
+    for lacking in &findings.lacking {
+        text.push_str(&format!("\n{}\n    fix: {}", lacking.what, lacking.fix));
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,66 @@
+//! The line that shows a migration while it runs. On a terminal only.
+
+use std::time::Duration;
+
+use humansize::{BINARY, format_size};
+use indicatif::{ProgressBar, ProgressStyle};
+use migtrace::timeline::Live;
+
+/// A live line on standard error.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    /// Wire bytes and time of the last look, for the rate.
+    last: Option<(u64, u64)>,
+    rate: f64,
+}
+
+impl Progress {
+    /// The line; nothing when standard error is no terminal.
+    pub(super) fn new() -> Self {
+        // indicatif hides itself when standard error is no terminal.
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_message("waiting for a migration");
+        Self { bar, last: None, rate: 0.0 }
+    }
+
+    /// Prints a line that stays.
+    pub(super) fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Shows the migration as it is now.
+    pub(super) fn show(&mut self, live: Option<Live>) {
+        if let Some(live) = live {
+            self.measure_rate(&live);
+            self.bar.set_message(self.line(&live));
+        }
+        self.bar.tick();
+    }
+
+    fn measure_rate(&mut self, live: &Live) {
+        let now = (live.wire_bytes.tx, live.elapsed_ns);
+        if let Some((bytes, at_ns)) = self.last
+            && now.1 > at_ns
+        {
+            self.rate = now.0.saturating_sub(bytes) as f64 * 1e9 / (now.1 - at_ns) as f64;
+        }
+        self.last = Some(now);
+    }
+
+    fn line(&self, live: &Live) -> String {
+        let vm = live.vm.as_deref().unwrap_or("a VM");
+        let pass = live.pass.map(|pass| format!(" pass {pass}")).unwrap_or_default();
+        let elapsed = Duration::from_nanos(live.elapsed_ns).as_secs_f64();
+        let sent = format_size(live.wire_bytes.tx, BINARY);
+        let rate = format_size(self.rate as u64, BINARY);
+        format!("{vm}: {}{pass}, {sent} sent, {rate}/s, {elapsed:.1} s", live.phase)
+    }
+
+    /// Removes the line.
+    pub(super) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

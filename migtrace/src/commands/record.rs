@@ -1,0 +1,234 @@
+//! `migtrace record`: waits for the next migration and records it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured};
+use migtrace::host::capabilities::{self, Capabilities, Capability};
+use migtrace::host::qemu::Selection as Wish;
+use migtrace::host::qmp::{self, Qmp};
+use migtrace::kernel::Settings;
+use migtrace::record::{Outcome, Record};
+use migtrace::recorder::Recorder;
+use migtrace::timeline::Selection;
+use migtrace::tracer::Tracer;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Exit;
+use super::destination::Destination;
+use super::progress::Progress;
+use super::report::render;
+use crate::cli::{self, Tunnel};
+
+/// How often the live line changes.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) fn run(options: &cli::Record) -> Result<Exit> {
+    check_privileges()?;
+    let destination = Destination::open(options.output.output.as_deref())?;
+    let log = EventLog::create(options.events.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let recorded = runtime.block_on(record(options, log));
+    match recorded {
+        Ok(recorded) if recorded.records.is_empty() => {
+            destination.abandon();
+            bail!("no migration was seen{}", recorded.why_none())
+        }
+        Ok(recorded) => {
+            destination.write(&render(&recorded.records, options.output.format())?)?;
+            recorded.log_failure.map_or_else(|| Ok(exit(options, &recorded.records)), Err)
+        }
+        Err(error) => {
+            destination.abandon();
+            Err(error)
+        }
+    }
+}
+
+fn check_privileges() -> Result<()> {
+    let held = Capabilities::read().context("cannot read this process' capabilities")?;
+    if let Some(advice) = capabilities::advice(&held.missing(&Capability::NEEDED)) {
+        bail!("{advice}");
+    }
+    Ok(())
+}
+
+/// What a recording gave.
+struct Recorded {
+    records: Vec<Record>,
+    reason: EndReason,
+    /// Why the event log is not whole. The records are.
+    log_failure: Option<anyhow::Error>,
+}
+
+impl Recorded {
+    const fn why_none(&self) -> &'static str {
+        match self.reason {
+            EndReason::Interrupted => " before the recording was interrupted",
+            EndReason::TimedOut => " within the time of --timeout",
+            EndReason::MigrationEnded => "",
+        }
+    }
+}
+
+async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
+    let tracer = Tracer::builder()
+        .settings(settings(options))
+        .interfaces(options.interfaces.iter().cloned())
+        .start()?;
+    let selection = Selection { vm: options.vm.clone(), pid: options.pid };
+    let present: Vec<_> = tracer.qemus().cloned().collect();
+    Wish { vm: options.vm.clone(), pid: options.pid }.of(&present)?;
+    let mut recorder = Recorder::new(tracer, selection);
+    let mut client = match &options.qmp {
+        Some(path) => Some(connect(path, &mut recorder).await?),
+        None => None,
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut progress = Progress::new();
+    describe(&recorder, &progress);
+    progress.say("ready");
+
+    let mut show = tokio::time::interval(SHOW_EVERY);
+    let limit = options.timeout.unwrap_or(Duration::MAX);
+    let timeout = tokio::time::sleep(limit);
+    tokio::pin!(timeout);
+    let reason = loop {
+        tokio::select! {
+            event = recorder.next() => match event? {
+                Some(event) => log.write(&event),
+                None => break EndReason::MigrationEnded,
+            },
+            _ = interrupt.recv() => break EndReason::Interrupted,
+            _ = terminate.recv() => break EndReason::Interrupted,
+            () = &mut timeout => break EndReason::TimedOut,
+            _ = show.tick() => progress.show(recorder.live()),
+        }
+    };
+    progress.end();
+    if let Some(client) = &mut client {
+        ask(client, &mut recorder).await?;
+    }
+    let (events, records) = recorder.finish(reason)?;
+    for event in &events {
+        log.write(event);
+    }
+    Ok(Recorded { records: awaited(records), reason, log_failure: log.failure })
+}
+
+fn settings(options: &cli::Record) -> Settings {
+    Settings {
+        ports: options.ports.clone(),
+        vxlan: options.decapsulate.contains(&Tunnel::Vxlan),
+        geneve: options.decapsulate.contains(&Tunnel::Geneve),
+        flow_capacity: options.flow_capacity,
+        attach: options.attach.into(),
+    }
+}
+
+/// Says on standard error where is counted and who is traced.
+fn describe(recorder: &Recorder, progress: &Progress) {
+    let observation = recorder.tracer().observation();
+    let interfaces: Vec<_> = observation.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    progress.say(&format!("counting TCP ports {} at {}", observation.ports, interfaces.join(", ")));
+    for qemu in recorder.tracer().qemus() {
+        let name = qemu.name.as_deref().unwrap_or("(no name)");
+        let uuid = qemu.uuid.as_ref().map(|uuid| format!(", {uuid}")).unwrap_or_default();
+        progress.say(&format!("tracing {name} (pid {}{uuid})", qemu.pid));
+    }
+}
+
+/// The one migration that was waited for: the first that ended, or else the one that still runs.
+fn awaited(mut records: Vec<Record>) -> Vec<Record> {
+    let ended = records.iter().position(|record| record.migration.outcome != Outcome::Interrupted);
+    match ended.or_else(|| records.len().checked_sub(1)) {
+        Some(index) => vec![records.swap_remove(index)],
+        None => Vec::new(),
+    }
+}
+
+async fn connect(path: &Path, recorder: &mut Recorder) -> Result<(Qmp, Option<u32>)> {
+    let mut client = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
+    let pid = client.peer_pid();
+    let capabilities = client.query_migrate_capabilities().await?;
+    if capabilities.get("events") == Some(&false) {
+        recorder.note(Fact::NotMeasured(NotMeasured {
+            what: "phases".into(),
+            why: "QEMU's migration capability `events` is off; set it with migrate-set-capabilities".into(),
+        }))?;
+    }
+    Ok((client, pid))
+}
+
+/// Asks QEMU for its own figures. That it cannot answer any more is a fact, not a failure.
+async fn ask((client, pid): &mut (Qmp, Option<u32>), recorder: &mut Recorder) -> Result<()> {
+    let fact = match client.query_migrate().await {
+        Ok(reply) => match pid.or_else(|| recorder.ended_pid()) {
+            Some(pid) => Fact::QueryMigrate { pid, reply },
+            None => return Ok(()),
+        },
+        Err(error) => {
+            Fact::NotMeasured(NotMeasured { what: "QEMU's own figures".into(), why: error.to_string() })
+        }
+    };
+    recorder.note(fact)?;
+    Ok(())
+}
+
+fn exit(options: &cli::Record, records: &[Record]) -> Exit {
+    let completed = records
+        .iter()
+        .all(|record| matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown));
+    if !completed {
+        return Exit::MigrationDidNotComplete;
+    }
+    let exceeded = |limit: Duration| {
+        let total = records.iter().filter_map(|record| record.total_time.as_ref());
+        total.clone().any(|total| u128::from(total.value_ns) > limit.as_nanos())
+    };
+    if options.max_total.is_some_and(exceeded) { Exit::LimitExceeded } else { Exit::Done }
+}
+
+/// The event log, if one is wanted. When it cannot be written any more, the recording goes on without it.
+struct EventLog {
+    writer: Option<LogWriter<File>>,
+    name: String,
+    failure: Option<anyhow::Error>,
+}
+
+impl EventLog {
+    fn create(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self { writer: None, name: String::new(), failure: None });
+        };
+        let name = path.display().to_string();
+        let file = File::create(path).with_context(|| format!("cannot write to {name}"))?;
+        Ok(Self { writer: Some(LogWriter::new(file)), name, failure: None })
+    }
+
+    fn write(&mut self, event: &Event) {
+        let Some(writer) = &mut self.writer else { return };
+        if let Err(error) = writer.write(event) {
+            let lines = writer.lines();
+            self.fail(error, lines);
+        }
+    }
+
+    fn fail(&mut self, error: io::Error, lines: u64) {
+        eprintln!(
+            "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
+            self.name
+        );
+        self.failure =
+            Some(anyhow::Error::new(error).context(format!("the event log {} is not whole", self.name)));
+        self.writer = None;
+    }
+}

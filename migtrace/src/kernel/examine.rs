@@ -1,0 +1,64 @@
+//! What works on this kernel, found out by loading and attaching for real.
+
+use std::io;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::{Kernel, KernelError, Settings};
+use crate::event::{AttachMode, Probe, ProbeStatus};
+
+/// The name of the probe without which nothing is measured.
+pub const WIRE: &str = "wire";
+
+/// The probe table as this kernel fills it. Nothing stays attached.
+#[must_use]
+pub fn examine() -> Vec<Probe> {
+    // A network namespace of its own has a loopback interface that carries nobody's packets.
+    let examined = std::thread::spawn(|| {
+        let own_namespace = unshare(CloneFlags::CLONE_NEWNET);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async { examine_here(own_namespace.is_ok()) }).map_err(io::Error::other)
+    })
+    .join();
+    match examined {
+        Ok(Ok(probes)) => probes,
+        Ok(Err(error)) => vec![wire(Err(error.to_string()))],
+        Err(_) => vec![wire(Err("the examination panicked".into()))],
+    }
+}
+
+fn examine_here(may_attach: bool) -> Result<Vec<Probe>, KernelError> {
+    let mut kernel = Kernel::load(&Settings::default())?;
+    let attached = if may_attach {
+        kernel.attach("lo", 1, false).map(Some).map_err(|error| error.to_string())
+    } else {
+        Ok(None)
+    };
+    let mut probes = vec![wire(attached)];
+    probes.extend_from_slice(kernel.probes());
+    Ok(probes)
+}
+
+fn wire(attached: Result<Option<AttachMode>, String>) -> Probe {
+    let (status, hook, lost, fix) = match attached {
+        Ok(Some(AttachMode::Tcx)) => (ProbeStatus::Ok, Some("tcx"), None, None),
+        Ok(Some(AttachMode::Clsact)) => (
+            ProbeStatus::Fallback,
+            Some("clsact"),
+            Some("filters stay behind when migtrace is killed: `migtrace cleanup` removes them"),
+            Some("TCX links came with Linux 6.6".to_owned()),
+        ),
+        Ok(None) => {
+            (ProbeStatus::Ok, Some("loaded, not tried: no network namespace could be made"), None, None)
+        }
+        Err(why) => (ProbeStatus::Missing, None, Some("everything: no packet can be counted"), Some(why)),
+    };
+    Probe {
+        name: WIRE.into(),
+        observes: "every packet of the migration's flows, as it is on the wire".into(),
+        status,
+        hook: hook.map(Into::into),
+        lost: lost.map(Into::into),
+        fix,
+    }
+}
