@@ -92,6 +92,14 @@ pub(crate) const TABLE: [Capability; 7] = [
 ];
 
 impl Action {
+    /// Adds a variable to the environment of a command.
+    fn with(mut self, key: &'static str, value: String) -> Self {
+        if let Self::Run { environment, .. } = &mut self {
+            environment.push((key, value));
+        }
+        self
+    }
+
     /// Whether this process can do it.
     pub(crate) fn is_possible(&self) -> bool {
         match self {
@@ -268,25 +276,10 @@ fn install_bpf_linker(llvm: u32) -> Vec<Action> {
         actions.push(Action::Packages(needed));
     }
     let feature = format!("llvm-{llvm}");
-    let Action::Run { what, command, as_root, .. } = run(
-        "Building bpf-linker",
-        &[
-            "cargo",
-            "install",
-            "bpf-linker",
-            "--version",
-            BPF_LINKER_VERSION,
-            "--locked",
-            "--force",
-            "--no-default-features",
-            "--features",
-            &feature,
-        ],
-    ) else {
-        return actions;
-    };
-    let environment = vec![("LLVM_PREFIX", prefix.display().to_string())];
-    actions.push(Action::Run { what, environment, command, as_root });
+    let mut install = vec!["cargo", "install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked"];
+    // --force: one that is there but does not work is replaced, even if it is of the same release.
+    install.extend(["--force", "--no-default-features", "--features", &feature]);
+    actions.push(run("Building bpf-linker", &install).with("LLVM_PREFIX", prefix.display().to_string()));
     actions
 }
 

@@ -62,9 +62,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let last = durations.len() - 1;
     for (index, (name, duration)) in durations.iter().enumerate() {
         let outcome = if failure.is_some() && index == last { "FAILED" } else { "ok" };
-        println!("{name:<28} {outcome:<6} {:>10}", seconds(*duration));
+        println!("{name:<30} {outcome:<6} {:>10}", seconds(*duration));
     }
-    println!("{:<28} {:<6} {:>10}", "total", "", seconds(started.elapsed()));
+    println!("{:<30} {:<6} {:>10}", "total", "", seconds(started.elapsed()));
     failure.map_or(Ok(()), Err)
 }
 
@@ -164,12 +164,39 @@ fn execute(step: &str, mut command: Command) -> Result<()> {
 
 /// The command as a person types it.
 fn shown(command: &Command) -> String {
+    let environment = command.get_envs().filter_map(|(key, value)| {
+        let (key, value) = (key.to_string_lossy(), value?.to_string_lossy());
+        let quote = if value.contains([' ', '"']) { "'" } else { "" };
+        Some(format!("{key}={quote}{value}{quote}"))
+    });
     let program = command.get_program().to_string_lossy();
-    let program = program.rsplit('/').next().unwrap_or_default();
-    let arguments = command.get_args().map(|argument| argument.to_string_lossy());
-    [program.into()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    environment.chain([program]).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_so_that_it_can_be_typed() {
+        let mut command = Command::new("/usr/bin/cargo");
+        command.args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").env_remove("RUSTC");
+        assert_eq!(shown(&command), "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps");
+    }
+
+    #[test]
+    fn the_filter_and_the_arguments_of_the_tests_are_kept_apart() {
+        let command = test(&["--package", "x"], Some("name"), &["--test-threads=1"]);
+        assert!(
+            shown(&command).ends_with("test --package x name -- --test-threads=1"),
+            "{}",
+            shown(&command)
+        );
+    }
 }
