@@ -2,6 +2,8 @@
 //!
 //! After a change that is meant: `UPDATE_GOLDEN=1 cargo test -p migtrace --test golden`, and read the difference.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
 mod common;
 
 use std::fs;

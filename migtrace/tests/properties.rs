@@ -1,5 +1,7 @@
 //! What holds for every sequence of events.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
 mod common;
 
 use migtrace::event::{
