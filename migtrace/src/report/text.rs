@@ -54,7 +54,10 @@ fn headline(record: &Record) -> String {
         (None, Some(last)) => format!(" after {}", offset(last.end_ns)),
         (None, None) => String::new(),
     };
-    let sent = record.traffic.total.map_or(UNKNOWN.to_owned(), |t| bytes(t.tx.wire_bytes));
+    let missed = record.lost != Lost::default() || record.traffic.flows.iter().any(|f| !f.from_start);
+    let sent = record.traffic.total.map_or(UNKNOWN.to_owned(), |t| {
+        format!("{}{}", if missed { "at least " } else { "" }, bytes(t.tx.wire_bytes))
+    });
     format!("{vm}: {outcome}{time}; sent {sent}; {}", stop(record))
 }
 
