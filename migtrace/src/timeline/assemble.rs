@@ -197,8 +197,8 @@ fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Coun
 fn samples(migration: &Migration<'_>, orient: Orientation) -> Vec<Sample> {
     let mut counts: BTreeMap<MonotonicNs, Vec<(usize, Directions<u64>)>> = BTreeMap::new();
     for (index, flow) in migration.flows.iter().enumerate() {
-        for (at, counters) in &flow.samples {
-            counts.entry(*at).or_default().push((index, counters.map(|c| c.wire_bytes)));
+        for (at, wire_bytes) in &flow.samples {
+            counts.entry(*at).or_default().push((index, *wire_bytes));
         }
     }
     let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];

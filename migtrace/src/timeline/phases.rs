@@ -220,12 +220,10 @@ fn snapshot(
     }
     let late = migration.flows.iter().any(|flow| {
         flow.owner.is_some_and(|owner| {
-            let carried = |(taken, c): &(MonotonicNs, Snapshot)| {
-                *taken <= owner.at && c.tx.payload_bytes + c.rx.payload_bytes > 0
-            };
             flow.first() < at
                 && at < owner.at
-                && (owner.method == OwnerMethod::SockDiag || flow.samples.iter().any(carried))
+                && (owner.method == OwnerMethod::SockDiag
+                    || flow.payload_by.is_some_and(|counted| counted <= owner.at))
         })
     });
     if late {
