@@ -35,7 +35,7 @@ impl ClockSample {
     /// Wall time of a monotonic instant, in nanoseconds since the Unix epoch, to within `error_ns`.
     #[must_use]
     pub const fn realtime_ns(&self, at: MonotonicNs) -> i64 {
-        at.0.cast_signed() + self.offset_ns
+        at.0.cast_signed().saturating_add(self.offset_ns)
     }
 }
 
@@ -67,10 +67,10 @@ impl Counters {
 
 impl std::ops::AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
-        self.wire_bytes += other.wire_bytes;
-        self.payload_bytes += other.payload_bytes;
-        self.segments += other.segments;
-        self.skbs += other.skbs;
+        self.wire_bytes = self.wire_bytes.saturating_add(other.wire_bytes);
+        self.payload_bytes = self.payload_bytes.saturating_add(other.payload_bytes);
+        self.segments = self.segments.saturating_add(other.segments);
+        self.skbs = self.skbs.saturating_add(other.skbs);
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! After a change that is meant: `UPDATE_GOLDEN=1 cargo test -p migtrace --test golden`, and read the difference.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
 mod common;
 
 use std::fs;
 use std::path::Path;
 
+use migtrace::record::Record;
 use migtrace::report;
+use migtrace::units::Flow;
 
 #[test]
 fn every_log_gives_the_record_and_the_report_beside_it() {
@@ -45,15 +49,35 @@ fn no_golden_file_is_without_its_log() {
     }
 }
 
+fn check_lines(name: &str, record: &Record) {
+    for line in report::text::render(record).lines() {
+        let columns = line.chars().count();
+        assert!(columns <= usize::from(report::text::WIDTH), "{name}: {columns} columns: {line}");
+        assert!(!line.chars().any(char::is_control), "{name}: {line:?}");
+    }
+}
+
 #[test]
 fn reports_fit_their_width_and_hold_no_control_characters() {
     for name in common::log_names() {
         for record in common::replay(&name) {
-            for line in report::text::render(&record).lines() {
-                let columns = line.chars().count();
-                assert!(columns <= usize::from(report::text::WIDTH), "{name}: {columns} columns: {line}");
-                assert!(!line.chars().any(char::is_control), "{name}: {line:?}");
-            }
+            check_lines(&name, &record);
         }
     }
+}
+
+#[test]
+fn no_name_from_outside_breaks_the_report() {
+    let mut record = common::replay("precopy-7.2").remove(0);
+    let hostile = "\u{1b}[31mred\u{7}\r".to_owned() + &"x".repeat(300);
+    record.vm.name = Some(hostile.clone());
+    record.migration.error = Some(hostile.clone());
+    record.phases[1].name = hostile.clone();
+    record.observers[0].host = hostile.clone();
+    record.traffic.flows[0].interface = hostile;
+    record.traffic.flows[0].flow = Flow {
+        local: "[2001:db8:1111:2222:3333:4444:5555:6666]:40000".parse().unwrap(),
+        remote: "[2001:db8:1111:2222:3333:4444:5555:7777]:49152".parse().unwrap(),
+    };
+    check_lines("a hostile name", &record);
 }

@@ -3,6 +3,8 @@
 //! The canned flows carry segments of 1448 payload bytes under 66 bytes of headers, one segment without payload
 //! for the handshake, and one acknowledgement for every two segments.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
 mod common;
 
 use common::replay;
@@ -285,4 +287,48 @@ fn a_truncated_log_is_told_up_to_its_last_whole_line() {
     assert_eq!(payload_tx(&record.phases[1]), 150 * MIB - 2_048);
     assert_eq!(record.phases[2].traffic, None);
     assert!(why(&record, "the end of the recording").contains("cut off"));
+}
+
+#[test]
+fn a_pause_by_hand_ends_with_its_resume_and_is_not_the_last_stop() {
+    let record = one("paused-by-hand");
+    assert_eq!(
+        outline(&record)[1..],
+        [
+            ("active", Some(1), 488),
+            ("stop", None, 200),
+            ("active", Some(2), 200),
+            ("active", Some(3), 100),
+            ("stop", None, 30),
+            ("completed", None, 1),
+        ]
+    );
+    assert_eq!(record.downtime.stop, None, "the guest runs again elsewhere");
+}
+
+#[test]
+fn a_libvirt_destination_listens_then_gets_the_disks_then_the_memory() {
+    let record = one("destination-disk-sync");
+    assert_eq!(
+        outline(&record),
+        [("setup", None, 501), ("disk-sync", None, 8_101), ("active", None, 960), ("completed", None, 2)]
+    );
+    assert_eq!(payload_tx(&record.phases[1]), 1_024 * MIB);
+    let marks: Vec<_> = record.downtime.marks.iter().map(|m| (m.name.as_str(), m.at_ns / MS)).collect();
+    assert_eq!(marks, [("resume", 9_590)], "the manager continues the guest after `completed`");
+}
+
+#[test]
+fn the_checkpoints_of_colo_are_no_phases() {
+    let names: Vec<_> = one("colo").phases.iter().map(|p| p.name.clone()).collect();
+    assert_eq!(names, ["setup", "active", "colo", "completed"]);
+}
+
+#[test]
+fn an_owner_that_is_found_late_leaves_no_wrong_bytes() {
+    let record = one("owner-found-late");
+    let known: Vec<_> = record.phases.iter().map(|p| p.traffic.is_some()).collect();
+    assert_eq!(known, [false, false, true, true, true]);
+    assert_eq!(payload_tx(&record.phases[3]), MIB);
+    assert!(why(&record, "bytes of some phases").contains("only after it had carried bytes"));
 }

@@ -54,7 +54,10 @@ fn headline(record: &Record) -> String {
         (None, Some(last)) => format!(" after {}", offset(last.end_ns)),
         (None, None) => String::new(),
     };
-    let sent = record.traffic.total.map_or(UNKNOWN.to_owned(), |t| bytes(t.tx.wire_bytes));
+    let missed = record.lost != Lost::default() || record.traffic.flows.iter().any(|f| !f.from_start);
+    let sent = record.traffic.total.map_or(UNKNOWN.to_owned(), |t| {
+        format!("{}{}", if missed { "at least " } else { "" }, bytes(t.tx.wire_bytes))
+    });
     format!("{vm}: {outcome}{time}; sent {sent}; {}", stop(record))
 }
 
@@ -241,7 +244,7 @@ fn claims(record: &Record, text: &mut String) {
     let ms = |pointer: &str| whole(pointer).map(|ms| duration(ms.saturating_mul(NS_PER_MS)));
     // QEMU's byte counts are those of the memory stream, without the disks.
     let stream = record.traffic.flows.iter().filter(|f| f.purpose != Purpose::Nbd);
-    let payload: u64 = stream.map(|f| f.counters.tx.payload_bytes).sum();
+    let payload: u64 = stream.map(|f| f.counters.tx.payload_bytes).fold(0, u64::saturating_add);
     let stream_bytes = record.traffic.total.map(|_| format!("{} payload, memory flows only", bytes(payload)));
     let last_pass = record.phases.iter().filter_map(|p| p.pass).max();
     let average = record.traffic.total.zip(record.phases.last()).and_then(|(total, last)| {

@@ -160,21 +160,20 @@ fn traffic(facts: &Facts, migration: &Migration<'_>, orient: Orientation) -> Tra
         })
         .collect();
     let counted = || migration.flows.iter().filter_map(|f| f.last.as_ref());
-    let measured = counted().next().is_some();
     Traffic {
         total: phases::total(migration).map(|t| orient.of(t)),
-        retransmitted_segments: counted()
-            .map(|c| c.retransmitted_segments)
-            .sum::<Option<u64>>()
-            .filter(|_| measured),
-        retransmitted_payload_bytes: counted()
-            .map(|c| c.retransmitted_payload_bytes)
-            .sum::<Option<u64>>()
-            .filter(|_| measured),
+        retransmitted_segments: sum_of(counted().map(|c| c.retransmitted_segments)),
+        retransmitted_payload_bytes: sum_of(counted().map(|c| c.retransmitted_payload_bytes)),
         flows,
         fragments: fragments(facts, migration).map(|f| orient.of(f)),
         samples: samples(migration, orient),
     }
+}
+
+/// The sum of counts; none when one of them was not measured, or there is none.
+fn sum_of(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let first = counts.next()??;
+    counts.try_fold(first, |sum, count| Some(sum.saturating_add(count?)))
 }
 
 /// Fragments between the ends of the migration's flows, since its start.
@@ -190,28 +189,28 @@ fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Coun
             *sum.get_or_insert_default() += last.since(&before);
         }
     }
-    sum.filter(|s| s.tx.skbs + s.rx.skbs > 0)
+    sum.filter(|s| s.tx.skbs > 0 || s.rx.skbs > 0)
 }
 
 /// The cumulative sum over the flows at each instant at which one of them was counted.
 fn samples(migration: &Migration<'_>, orient: Orientation) -> Vec<Sample> {
     let mut counts: BTreeMap<MonotonicNs, Vec<(usize, Directions<u64>)>> = BTreeMap::new();
     for (index, flow) in migration.flows.iter().enumerate() {
-        for (at, counters) in &flow.samples {
-            counts.entry(*at).or_default().push((index, counters.map(|c| c.wire_bytes)));
+        for (at, wire_bytes) in &flow.samples {
+            counts.entry(*at).or_default().push((index, *wire_bytes));
         }
     }
     let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];
-    let mut sum = Directions::<u64>::default();
     counts
         .into_iter()
         .map(|(at, counted)| {
-            for (index, bytes) in counted {
-                let before = std::mem::replace(&mut latest[index], bytes);
-                sum.tx = sum.tx - before.tx + bytes.tx;
-                sum.rx = sum.rx - before.rx + bytes.rx;
+            for (index, wire_bytes) in counted {
+                latest[index] = wire_bytes;
             }
-            Sample { at_ns: offset(at, migration.start), wire_bytes: orient.of(sum) }
+            let sum =
+                |side: fn(&Directions<u64>) -> u64| latest.iter().map(side).fold(0, u64::saturating_add);
+            let wire_bytes = orient.of(Directions { tx: sum(|c| c.tx), rx: sum(|c| c.rx) });
+            Sample { at_ns: offset(at, migration.start), wire_bytes }
         })
         .collect()
 }

@@ -130,10 +130,9 @@ fn of_process<'a>(
     let mut arrived = false;
     for segment in segments {
         let role = role(&segment.marks, &segment.flows, Some(process), arrived);
-        let payload: u64 = segment.flows.iter().map(|f| f.payload_bytes()).map(|p| p.tx + p.rx).sum();
         if role == Role::Destination && segment.only_setup() {
             // QEMU 7.2 says `setup` when it begins to listen, even to a manager that wants no events.
-            if payload > 0 {
+            if segment.flows.iter().any(|f| f.payload_by.is_some()) {
                 found.extend(silent(facts, Some(process), &segment.flows, &segment.marks, flows_owned));
             }
             continue;
@@ -143,7 +142,7 @@ fn of_process<'a>(
         found.push(told(facts, process, segment, role, flows_owned));
     }
     for group in groups(left) {
-        if group.iter().map(|f| f.payload_bytes()).any(|p| p.tx + p.rx > 0) {
+        if group.iter().any(|f| f.payload_by.is_some()) {
             found.extend(silent(facts, Some(process), &group, &loose, flows_owned));
         }
     }

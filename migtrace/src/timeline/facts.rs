@@ -90,7 +90,10 @@ pub(super) struct FlowFacts {
     pub(super) from_start: bool,
     pub(super) owner: Option<Owner>,
     pub(super) purpose: Purpose,
-    pub(super) samples: Vec<Count>,
+    /// Wire bytes each time the flow was counted.
+    pub(super) samples: Vec<(MonotonicNs, Directions<u64>)>,
+    /// When it was first counted with payload.
+    pub(super) payload_by: Option<MonotonicNs>,
     pub(super) last: Option<FlowCounters>,
 }
 
@@ -145,7 +148,11 @@ impl Facts {
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
             Fact::FlowCounters(counters) => {
                 let flow = self.flow(counters.flow, at);
-                flow.samples.push((at, counters.counters));
+                flow.samples.push((at, counters.counters.map(|c| c.wire_bytes)));
+                let payload = counters.counters.map(|c| c.payload_bytes);
+                if payload.tx > 0 || payload.rx > 0 {
+                    flow.payload_by.get_or_insert(at);
+                }
                 flow.last = Some(counters.clone());
             }
             Fact::Fragments { local, remote, counters } => {
@@ -214,6 +221,7 @@ impl Facts {
                 owner: None,
                 purpose: Purpose::Unknown,
                 samples: Vec::new(),
+                payload_by: None,
                 last: None,
             });
             self.flows.len() - 1

@@ -92,35 +92,32 @@ pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown
 /// Where the phases begin.
 fn borders(migration: &Migration<'_>) -> Vec<Border> {
     let mut borders: Vec<Border> = Vec::new();
-    let only_disks = !migration.flows.is_empty() && migration.flows.iter().all(|f| f.purpose == Purpose::Nbd);
-    match migration.opening {
-        Opening::Mark => {}
-        Opening::Transfer if !only_disks => {
-            borders.push(Border::new(migration.start, "transfer", None, None))
-        }
-        Opening::DiskSync | Opening::Transfer => {
-            borders.push(Border::new(migration.start, "disk-sync", None, None))
-        }
-        Opening::Unseen => borders.push(Border::new(migration.start, "unseen", None, None)),
-    }
+    let disks = || migration.flows.iter().filter(|f| f.purpose == Purpose::Nbd);
+    let opening = match migration.opening {
+        Opening::Mark => None,
+        Opening::DiskSync => Some("disk-sync"),
+        Opening::Transfer if disks().count() == migration.flows.len() => Some("disk-sync"),
+        Opening::Transfer => Some("transfer"),
+        Opening::Unseen => Some("unseen"),
+    };
+    borders.extend(opening.map(|name| Border::new(migration.start, name, None, None)));
     // A libvirt destination says `setup` when it begins to listen, before the source copies the disks.
-    let mut arriving_disks = (migration.role == Role::Destination && migration.opening == Opening::Mark)
-        .then(|| migration.flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| f.first()).min())
-        .flatten()
-        .filter(|&at| at > migration.start);
+    let arriving = migration.role == Role::Destination && migration.opening == Opening::Mark;
+    let mut arrival = disks().map(|f| f.first()).min().filter(|&at| arriving && at > migration.start);
 
     let mut latest_pass = None;
     let mut before_stop = None;
     for mark in &migration.marks {
-        let current = borders.last();
-        let name = current.map_or("", |b| b.name.as_str());
-        if name == "setup" && arriving_disks.is_some_and(|at| at <= mark.at) && !mark.is_status("setup") {
-            let at = arriving_disks.take().unwrap_or(mark.at);
+        let name = |borders: &[Border]| borders.last().map_or(String::new(), |b| b.name.clone());
+        if name(&borders) == "setup"
+            && !mark.is_status("setup")
+            && let Some(at) = arrival.take_if(|at| *at <= mark.at)
+        {
             borders.push(Border::new(at, "disk-sync", None, None));
         }
-        let name = borders.last().map_or("", |b| b.name.as_str());
+        let name = name(&borders);
         match &mark.kind {
-            MarkKind::Status(status) if status == name => {}
+            MarkKind::Status(status) if *status == name => {}
             MarkKind::Status(status) => {
                 let pass = latest_pass.filter(|_| status == "active");
                 borders.push(Border::new(mark.at, status, pass, mark.counters));
@@ -143,8 +140,8 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
             }
             // In post-copy the source never runs again and in COLO the guest stops at every checkpoint:
             // there QEMU's states tell more than the stop.
-            MarkKind::Stop if matches!(name, "active" | "transfer" | "unseen") => {
-                before_stop = Some(name.to_owned());
+            MarkKind::Stop if matches!(name.as_str(), "active" | "transfer" | "unseen") => {
+                before_stop = Some(name);
                 borders.push(Border::new(mark.at, "stop", None, mark.counters));
             }
             // A person paused the guest for a while.
@@ -223,12 +220,10 @@ fn snapshot(
     }
     let late = migration.flows.iter().any(|flow| {
         flow.owner.is_some_and(|owner| {
-            let carried = |(taken, c): &(MonotonicNs, Snapshot)| {
-                *taken <= owner.at && c.tx.payload_bytes + c.rx.payload_bytes > 0
-            };
             flow.first() < at
                 && at < owner.at
-                && (owner.method == OwnerMethod::SockDiag || flow.samples.iter().any(carried))
+                && (owner.method == OwnerMethod::SockDiag
+                    || flow.payload_by.is_some_and(|counted| counted <= owner.at))
         })
     });
     if late {

@@ -1,0 +1,230 @@
+//! What the timeline tells while the migration runs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
+mod common;
+
+use migtrace::event::{Event, Fact, FlowCounters, OwnerMethod, Purpose, Qemu, QmpEvent};
+use migtrace::record::{Outcome, Role};
+use migtrace::timeline::{Selection, Timeline};
+use migtrace::units::{Counters, Directions, Flow, MonotonicNs};
+use serde_json::json;
+
+const LOG_START_NS: u64 = 1_000_000_000_000;
+const MS: u64 = 1_000_000;
+
+#[test]
+fn the_display_follows_the_phases_and_passes() {
+    let mut timeline = Timeline::new(Selection::default());
+    let mut shown = Vec::new();
+    for event in common::events("precopy-7.2").0 {
+        timeline.push(&event);
+        if let Some(live) = timeline.live(event.at_ns) {
+            let step = (live.phase, live.pass);
+            if shown.last() != Some(&step) {
+                shown.push(step);
+            }
+        }
+    }
+    let expected = [
+        ("setup", None),
+        ("active", Some(1)),
+        ("active", Some(2)),
+        ("active", Some(3)),
+        ("stop", None),
+        ("completed", None),
+    ];
+    assert_eq!(shown, expected.map(|(phase, pass)| (phase.to_owned(), pass)));
+}
+
+#[test]
+fn elapsed_time_runs_until_the_end_and_then_stands() {
+    let mut timeline = Timeline::new(Selection::default());
+    let elapsed = |timeline: &Timeline, ms: u64| {
+        timeline.live(MonotonicNs(LOG_START_NS + ms * MS)).map(|live| live.elapsed_ns / MS)
+    };
+    for event in common::events("precopy-7.2").0 {
+        if matches!(&event.fact, Fact::Qmp(qmp) if qmp.data["status"] == "completed") {
+            assert_eq!(elapsed(&timeline, 4_249), Some(3_249));
+            assert_eq!(timeline.ended(), None);
+        }
+        timeline.push(&event);
+    }
+    assert_eq!(elapsed(&timeline, 60_000), Some(3_250));
+}
+
+#[test]
+fn the_end_is_known_at_once_and_the_last_packet_a_little_later() {
+    let mut timeline = Timeline::new(Selection::default());
+    let mut seen = Vec::new();
+    for event in common::events("precopy-7.2").0 {
+        timeline.push(&event);
+        if let Some(ended) = timeline.ended() {
+            assert_eq!(ended.outcome, Outcome::Completed);
+            assert_eq!(ended.at.0, LOG_START_NS + 4_250 * MS);
+            seen.push(ended.flows_closed);
+        }
+    }
+    assert_eq!(seen[..2], [false, true]);
+}
+
+#[test]
+fn bytes_are_from_the_source_to_the_destination_on_either_host() {
+    for log in ["destination-10.0", "precopy-10.0"] {
+        let mut timeline = Timeline::new(Selection::default());
+        common::events(log).0.iter().for_each(|event| timeline.push(event));
+        let live = timeline.live(MonotonicNs(0)).unwrap();
+        assert!(live.wire_bytes.tx > 10 * live.wire_bytes.rx, "{log}: {live:?}");
+    }
+}
+
+#[test]
+fn only_the_selected_vm_ends_the_wait_and_gets_a_record() {
+    let select = |vm: &str| Selection { vm: Some(vm.to_owned()), pid: None };
+    let of = |selection: Selection| {
+        let mut timeline = Timeline::new(selection);
+        common::events("two-vms").0.iter().for_each(|event| timeline.push(event));
+        let names: Vec<_> = timeline.finish().into_iter().filter_map(|r| r.vm.name).collect();
+        (timeline.ended().map(|e| (e.at.0 - LOG_START_NS) / MS), names)
+    };
+    assert_eq!(of(Selection::default()), (Some(2_030), vec!["web-1".to_owned(), "db-1".to_owned()]));
+    assert_eq!(of(select("db-1")), (Some(2_230), vec!["db-1".to_owned()]));
+    assert_eq!(of(select("11111111-2222-4333-8444-555555555555")), (Some(2_230), vec!["db-1".to_owned()]));
+    assert_eq!(of(Selection { vm: None, pid: Some(4242) }), (Some(2_030), vec!["web-1".to_owned()]));
+    assert_eq!(of(select("nobody")), (None, vec![]));
+}
+
+#[test]
+fn without_events_the_end_is_the_last_flows() {
+    let mut timeline = Timeline::new(Selection::default());
+    for event in common::events("events-off").0 {
+        timeline.push(&event);
+        let closed = matches!(&event.fact, Fact::FlowCounters(c) if c.closed);
+        let over = timeline.ended().is_some();
+        assert!(over || !closed);
+        assert!(!over || closed || matches!(event.fact, Fact::LogEnd { .. }));
+    }
+}
+
+/// A migration of `pid` over one flow that carries `payload_bytes`, from `at_ns` on for 100 ns.
+fn migration(pid: u32, at_ns: u64, port: u16, payload_bytes: u64, seen_before: u64) -> Vec<Event> {
+    let at = |offset, fact| Event { at_ns: MonotonicNs(at_ns + offset), fact };
+    let flow = Flow { local: ([192, 0, 2, 1], port).into(), remote: ([192, 0, 2, 2], 49152).into() };
+    let tx = |bytes| Counters { wire_bytes: bytes, payload_bytes: bytes, segments: 1, skbs: 1 };
+    let snapshot = |bytes| Directions { tx: tx(bytes), rx: Counters::default() };
+    let status = |status: &str, bytes| {
+        Fact::Qmp(QmpEvent {
+            pid,
+            name: "MIGRATION".to_owned(),
+            data: json!({ "status": status }),
+            qemu_realtime_us: 0,
+            counters: Some(snapshot(bytes)),
+        })
+    };
+    vec![
+        at(0, status("setup", seen_before)),
+        at(1, Fact::FlowSeen { flow, interface: "eth1".to_owned(), from_start: true }),
+        at(2, Fact::FlowOwner { flow, pid, method: OwnerMethod::Socket }),
+        at(2, Fact::FlowPurpose { flow, purpose: Purpose::Ram }),
+        at(10, status("active", seen_before)),
+        at(90, status("completed", seen_before + payload_bytes)),
+        at(
+            100,
+            Fact::FlowCounters(FlowCounters {
+                flow,
+                counters: snapshot(payload_bytes),
+                first_ns: MonotonicNs(at_ns + 1),
+                last_ns: MonotonicNs(at_ns + 90),
+                retransmitted_segments: Some(0),
+                retransmitted_payload_bytes: Some(0),
+                elsewhere_skbs: 0,
+                closed: true,
+            }),
+        ),
+    ]
+}
+
+fn qemu(pid: u32, name: &str) -> Fact {
+    Fact::QemuSeen(Qemu {
+        pid,
+        name: Some(name.to_owned()),
+        uuid: None,
+        vcpus: None,
+        memory_bytes: None,
+        accelerator: None,
+        version: None,
+        taps: Vec::new(),
+        incoming: false,
+    })
+}
+
+#[test]
+fn a_pid_and_a_port_that_are_used_again_are_new() {
+    let at = |at_ns, fact| Event { at_ns: MonotonicNs(at_ns), fact };
+    let mut events = vec![at(0, qemu(7, "first"))];
+    events.extend(migration(7, 1_000, 40_000, 500, 0));
+    events.push(at(2_000, Fact::QemuGone { pid: 7 }));
+    events.push(at(3_000, qemu(7, "second")));
+    events.extend(migration(7, 4_000, 40_000, 700, 0));
+    let records = common::fold(&events);
+    let told: Vec<_> = records
+        .iter()
+        .map(|r| {
+            (r.vm.name.as_deref().unwrap(), r.traffic.total.unwrap().tx.payload_bytes, r.migration.outcome)
+        })
+        .collect();
+    assert_eq!(told, [("first", 500, Outcome::Completed), ("second", 700, Outcome::Completed)]);
+}
+
+#[test]
+fn snapshots_may_or_may_not_contain_the_flows_of_earlier_migrations() {
+    for kept in [0, 500] {
+        let mut events = vec![Event { at_ns: MonotonicNs(0), fact: qemu(7, "again") }];
+        events.extend(migration(7, 1_000, 40_000, 500, 0));
+        events.extend(migration(7, 4_000, 40_002, 700, kept));
+        let records = common::fold(&events);
+        let active = records[1].phases.iter().find(|p| p.name == "active").unwrap();
+        assert_eq!(active.traffic.unwrap().tx.payload_bytes, 700, "the kernel kept {kept} bytes");
+    }
+}
+
+#[test]
+fn a_guest_that_arrived_can_leave_again() {
+    let at = |at_ns, fact| Event { at_ns: MonotonicNs(at_ns), fact };
+    let Fact::QemuSeen(mut arrived) = qemu(7, "wanderer") else { unreachable!() };
+    arrived.incoming = true;
+    let mut events = vec![at(0, Fact::QemuSeen(arrived))];
+    let mut arrival = migration(7, 1_000, 40_000, 500, 0);
+    for event in &mut arrival {
+        if let Fact::FlowCounters(counters) = &mut event.fact {
+            counters.counters = counters.counters.swapped();
+        }
+    }
+    events.extend(arrival);
+    events.extend(migration(7, 4_000, 40_002, 700, 0));
+    let totals: Vec<_> =
+        common::fold(&events).iter().map(|r| r.traffic.total.unwrap().tx.payload_bytes).collect();
+    assert_eq!(totals, [500, 700]);
+}
+
+#[test]
+fn a_listening_destination_is_no_migration_yet() {
+    let events = common::events("destination-10.0").0;
+    let until_setup: Vec<_> = events.into_iter().take(4).collect();
+    assert!(until_setup.iter().any(|e| matches!(&e.fact, Fact::Qmp(q) if q.data["status"] == "setup")));
+    let mut timeline = Timeline::new(Selection::default());
+    until_setup.iter().for_each(|event| timeline.push(event));
+    assert_eq!(timeline.live(MonotonicNs(LOG_START_NS)), None);
+    assert!(timeline.finish().is_empty());
+}
+
+#[test]
+fn live_tells_this_hosts_part() {
+    let role = |log| {
+        let mut timeline = Timeline::new(Selection::default());
+        common::events(log).0.iter().for_each(|event| timeline.push(event));
+        timeline.live(MonotonicNs(0)).unwrap().role
+    };
+    assert_eq!(role("destination-10.0"), Role::Destination);
+    assert_eq!(role("precopy-10.0"), Role::Source);
+}
