@@ -156,12 +156,15 @@ pub struct Probe {
     /// The kernel hook in use, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
-    /// What is lost, and why; absent when nothing is.
+    /// What is not measured, or less well; absent when nothing is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
-    /// What the person can do about it; absent when there is nothing to do.
+    /// What this hook costs the host or the person, when that is worth knowing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fix: Option<String>,
+    pub note: Option<String>,
+    /// Why the first choice of hooks is not in use, and what would help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Whether a probe works.

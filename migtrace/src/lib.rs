@@ -7,6 +7,7 @@ pub mod ports;
 pub mod record;
 pub mod recorder;
 pub mod report;
+pub mod selection;
 pub mod timeline;
 pub mod tracer;
 pub mod units;

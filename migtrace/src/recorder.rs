@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::event::{EndReason, Event, Fact};
 use crate::host::clock;
 use crate::record::Record;
-use crate::timeline::{Live, Selection, Timeline};
+use crate::selection::Selection;
+use crate::timeline::{Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
 
 /// How long the last packets of a migration are waited for after QEMU has declared its end.
@@ -20,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// ```no_run
 /// # async fn example() -> Result<(), migtrace::tracer::TracerError> {
 /// use migtrace::event::EndReason;
-/// use migtrace::{recorder::Recorder, timeline::Selection, tracer::Tracer};
+/// use migtrace::{recorder::Recorder, selection::Selection, tracer::Tracer};
 ///
 /// let mut recorder = Recorder::new(Tracer::builder().start()?, Selection::default());
 /// while let Some(event) = recorder.next().await? {

@@ -6,7 +6,8 @@ mod common;
 
 use migtrace::event::{Event, Fact, FlowCounters, OwnerMethod, Purpose, Qemu, QmpEvent};
 use migtrace::record::{Outcome, Role};
-use migtrace::timeline::{Selection, Timeline};
+use migtrace::selection::Selection;
+use migtrace::timeline::Timeline;
 use migtrace::units::{Counters, Directions, Flow, MonotonicNs};
 use serde_json::json;
 

@@ -9,7 +9,8 @@ use migtrace::event::{
     QmpEvent, SCHEMA,
 };
 use migtrace::report;
-use migtrace::timeline::{Selection, Timeline};
+use migtrace::selection::Selection;
+use migtrace::timeline::Timeline;
 use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
 use proptest::prelude::*;
 use serde_json::json;

@@ -61,15 +61,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     lab.args(["--memory", &options.memory.to_string(), "--dirty", &options.dirty.to_string()]);
     lab.args(["--dirty-rate", &options.dirty_rate.to_string(), "--rate", &options.rate]);
     lab.args(["--like-libvirt", "--ready-line", "ready", "--"]);
-    // The lab writes to standard output too: the shell keeps the report apart.
-    lab.args(["sh", "-c", r#"report=$1; shift; exec "$@" >"$report""#, "sh"]).arg(&report);
-    lab.arg(release.join("migtrace")).args(["record", "--format", "text", "--output"]);
-    lab.arg(&record).arg("--events").arg(&events);
+    lab.arg(release.join("migtrace")).arg("record").arg("--output").arg(&record).arg("--events").arg(&events);
     let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
 
-    let text = fs::read_to_string(&report).unwrap_or_default();
-    print!("\n{text}");
-    io::stdout().flush().context("cannot write to stdout")?;
+    if record.exists() {
+        let shown = Command::new(release.join("migtrace")).arg("report").arg(&record).output();
+        let text = shown.context("cannot run migtrace report")?.stdout;
+        fs::write(&report, &text).with_context(|| format!("cannot write {}", report.display()))?;
+        println!();
+        io::stdout().write_all(&text).context("cannot write to stdout")?;
+    }
     if !status.success() {
         bail!("the demo did not complete: the lab ended with {status}, its messages above say why");
     }

@@ -82,11 +82,11 @@ fn table(findings: &Findings) -> String {
     }
     let mut text = format!("{table}\n");
     for probe in &findings.probes {
-        if let Some(lost) = &probe.lost {
-            text.push_str(&format!("\n{}: {lost}", probe.name));
-        }
-        if let Some(fix) = &probe.fix {
-            text.push_str(&format!("\n    why: {fix}"));
+        let remarks = [("lost", &probe.lost), ("note", &probe.note), ("why", &probe.why)];
+        for (label, remark) in remarks {
+            if let Some(remark) = remark {
+                text.push_str(&format!("\n{}: {label}: {remark}", probe.name));
+            }
         }
     }
     for lacking in &findings.lacking {

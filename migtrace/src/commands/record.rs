@@ -9,12 +9,11 @@ use anyhow::{Context as _, Result, bail};
 
 use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured};
 use migtrace::host::capabilities::{self, Capabilities, Capability};
-use migtrace::host::qemu::Selection as Wish;
 use migtrace::host::qmp::{self, Qmp};
 use migtrace::kernel::Settings;
 use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
-use migtrace::timeline::Selection;
+use migtrace::selection::Selection;
 use migtrace::tracer::Tracer;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -85,7 +84,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
         .start()?;
     let selection = Selection { vm: options.vm.clone(), pid: options.pid };
     let present: Vec<_> = tracer.qemus().cloned().collect();
-    Wish { vm: options.vm.clone(), pid: options.pid }.of(&present)?;
+    selection.of(&present)?;
     let mut recorder = Recorder::new(tracer, selection);
     let mut client = match &options.qmp {
         Some(path) => Some(connect(path, &mut recorder).await?),

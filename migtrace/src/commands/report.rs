@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use migtrace::event::LogReader;
 use migtrace::record::{self, Record};
 use migtrace::report;
-use migtrace::timeline::{Selection, Timeline};
+use migtrace::selection::Selection;
+use migtrace::timeline::Timeline;
 
 use super::Exit;
 use super::destination::Destination;

@@ -40,25 +40,34 @@ fn examine_here(may_attach: bool) -> Result<Vec<Probe>, KernelError> {
 }
 
 fn wire(attached: Result<Option<AttachMode>, String>) -> Probe {
-    let (status, hook, lost, fix) = match attached {
-        Ok(Some(AttachMode::Tcx)) => (ProbeStatus::Ok, Some("tcx"), None, None),
-        Ok(Some(AttachMode::Clsact)) => (
-            ProbeStatus::Fallback,
-            Some("clsact"),
-            Some("filters stay behind when migtrace is killed: `migtrace cleanup` removes them"),
-            Some("TCX links came with Linux 6.6".to_owned()),
-        ),
-        Ok(None) => {
-            (ProbeStatus::Ok, Some("loaded, not tried: no network namespace could be made"), None, None)
-        }
-        Err(why) => (ProbeStatus::Missing, None, Some("everything: no packet can be counted"), Some(why)),
-    };
-    Probe {
+    let mut probe = Probe {
         name: WIRE.into(),
         observes: "every packet of the migration's flows, as it is on the wire".into(),
-        status,
-        hook: hook.map(Into::into),
-        lost: lost.map(Into::into),
-        fix,
+        status: ProbeStatus::Ok,
+        hook: Some("tcx".into()),
+        lost: None,
+        note: None,
+        why: None,
+    };
+    match attached {
+        Ok(Some(AttachMode::Tcx)) => {}
+        Ok(Some(AttachMode::Clsact)) => {
+            probe.status = ProbeStatus::Fallback;
+            probe.hook = Some("clsact".into());
+            probe.note = Some("`migtrace cleanup` removes the filters that a killed migtrace leaves".into());
+            probe.why = Some("TCX links came with Linux 6.6".into());
+        }
+        Ok(None) => {
+            probe.hook = None;
+            probe.note =
+                Some("loaded, but not attached: no network namespace could be made to try it in".into());
+        }
+        Err(why) => {
+            probe.status = ProbeStatus::Missing;
+            probe.hook = None;
+            probe.lost = Some("everything: no packet can be counted".into());
+            probe.why = Some(why);
+        }
     }
+    probe
 }

@@ -15,67 +15,82 @@ enum Hook {
     RawTracepoint { program: &'static str },
 }
 
+/// A hook that may be chosen, and what is worse about it than about the first.
+struct Choice {
+    hook: Hook,
+    lost: Option<&'static str>,
+    note: Option<&'static str>,
+}
+
 struct Row {
     name: &'static str,
     observes: &'static str,
     /// The first is the best.
-    hooks: &'static [Hook],
+    choices: &'static [Choice],
     /// What is lost when no hook works.
     lost: &'static str,
-    /// What is worse about any but the first hook.
-    fallback: &'static str,
 }
+
+const fn best(hook: Hook) -> Choice {
+    Choice { hook, lost: None, note: None }
+}
+
+/// A tracepoint of `syscalls` puts every task of the host on the slow path of every system call.
+const SLOWER: Option<&str> = Some("every system call of this host is a little slower while tracing");
+const UNSUMMED: Option<&str> =
+    Some("the bytes of each phase: before Linux 5.13 a program cannot add up the flows at the event");
+
+const SENDMSG: Hook = Hook::Kprobe { program: "sendmsg_kprobe", function: "__sys_sendmsg" };
+const SENDMSG_TRACEPOINT: Hook =
+    Hook::Tracepoint { program: "sendmsg_tracepoint", category: "syscalls", name: "sys_enter_sendmsg" };
+const SENDMSG_UNSUMMED: Hook = Hook::Kprobe { program: "sendmsg_kprobe_unsummed", function: "__sys_sendmsg" };
+const SENDMSG_TRACEPOINT_UNSUMMED: Hook = Hook::Tracepoint {
+    program: "sendmsg_tracepoint_unsummed",
+    category: "syscalls",
+    name: "sys_enter_sendmsg",
+};
+const ACCEPT: Hook = Hook::Kretprobe { program: "accept_kretprobe", function: "__sys_accept4" };
+const ACCEPT_TRACEPOINT: Hook =
+    Hook::Tracepoint { program: "accept_tracepoint", category: "syscalls", name: "sys_exit_accept4" };
 
 const QMP: Row = Row {
     name: "qmp",
     observes: "QEMU's migration events, with the flows' counters at each",
-    hooks: &[
-        Hook::Kprobe { program: "sendmsg_kprobe", function: "__sys_sendmsg" },
-        Hook::Tracepoint { program: "sendmsg_tracepoint", category: "syscalls", name: "sys_enter_sendmsg" },
-        Hook::Kprobe { program: "sendmsg_kprobe_unsummed", function: "__sys_sendmsg" },
-        Hook::Tracepoint {
-            program: "sendmsg_tracepoint_unsummed",
-            category: "syscalls",
-            name: "sys_enter_sendmsg",
-        },
+    choices: &[
+        best(SENDMSG),
+        Choice { hook: SENDMSG_TRACEPOINT, lost: None, note: SLOWER },
+        Choice { hook: SENDMSG_UNSUMMED, lost: UNSUMMED, note: None },
+        Choice { hook: SENDMSG_TRACEPOINT_UNSUMMED, lost: UNSUMMED, note: SLOWER },
     ],
     lost: "phases: only the flows' first and last packets are known",
-    fallback: "every system call of this host is a little slower while tracing",
 };
 
 const SOCKET: Row = Row {
     name: "socket",
     observes: "which QEMU accepts a flow (and, with qmp, which one sends on it)",
-    hooks: &[
-        Hook::Kretprobe { program: "accept_kretprobe", function: "__sys_accept4" },
-        Hook::Tracepoint { program: "accept_tracepoint", category: "syscalls", name: "sys_exit_accept4" },
-    ],
+    choices: &[best(ACCEPT), Choice { hook: ACCEPT_TRACEPOINT, lost: None, note: SLOWER }],
     lost: "the instant at which a flow's owner is known: sock_diag and /proc tell it some milliseconds later",
-    fallback: "every system call of this host is a little slower while tracing",
 };
 
 const RETRANSMIT: Row = Row {
     name: "retransmit",
     observes: "segments and bytes that this host sends again",
-    hooks: &[Hook::RawTracepoint { program: "tcp_retransmit_skb" }],
+    choices: &[best(Hook::RawTracepoint { program: "tcp_retransmit_skb" })],
     lost: "retransmissions: they are in the bytes, but not told apart",
-    fallback: "",
 };
 
 const EXEC: Row = Row {
     name: "exec",
     observes: "QEMUs that start while tracing",
-    hooks: &[Hook::RawTracepoint { program: "sched_process_exec" }],
+    choices: &[best(Hook::RawTracepoint { program: "sched_process_exec" })],
     lost: "up to a second of a QEMU that starts while tracing: /proc is read once a second instead",
-    fallback: "",
 };
 
 const EXIT: Row = Row {
     name: "exit",
     observes: "the end of a traced QEMU",
-    hooks: &[Hook::RawTracepoint { program: "sched_process_exit" }],
+    choices: &[best(Hook::RawTracepoint { program: "sched_process_exit" })],
     lost: "the instant at which a QEMU ends: /proc is read once a second instead",
-    fallback: "",
 };
 
 /// Something resolved from the kernel's BTF, or all zeros and the reason.
@@ -118,25 +133,24 @@ fn attach(ebpf: &mut Ebpf, row: &Row, impossible: Option<&str>) -> Probe {
         status: ProbeStatus::Missing,
         hook: None,
         lost: Some(row.lost.into()),
-        fix: None,
+        note: None,
+        why: None,
     };
-    let mut refused: Vec<String> = Vec::new();
-    if let Some(why) = impossible {
-        refused.push(why.to_owned());
-    } else {
-        for (index, hook) in row.hooks.iter().enumerate() {
-            match hook.attach(ebpf) {
-                Ok(()) => {
-                    probe.hook = Some(hook.name());
-                    probe.status = if index == 0 { ProbeStatus::Ok } else { ProbeStatus::Fallback };
-                    probe.lost = (index > 0).then(|| row.fallback.into());
-                    break;
-                }
-                Err(why) => refused.push(format!("{}: {why}", hook.name())),
+    let mut refused: Vec<String> = impossible.map(str::to_owned).into_iter().collect();
+    let choices = if impossible.is_some() { &[] } else { row.choices };
+    for (index, choice) in choices.iter().enumerate() {
+        match choice.hook.attach(ebpf) {
+            Ok(()) => {
+                probe.hook = Some(choice.hook.name());
+                probe.status = if index == 0 { ProbeStatus::Ok } else { ProbeStatus::Fallback };
+                probe.lost = choice.lost.map(Into::into);
+                probe.note = choice.note.map(Into::into);
+                break;
             }
+            Err(why) => refused.push(format!("{}: {why}", choice.hook.name())),
         }
     }
-    probe.fix = (!refused.is_empty()).then(|| refused.join("; "));
+    probe.why = (!refused.is_empty()).then(|| refused.join("; "));
     probe
 }
 

@@ -18,29 +18,8 @@ use migration::{End, Migration};
 
 use crate::event::Event;
 use crate::record::{Outcome, Record, Role};
+use crate::selection::Selection;
 use crate::units::{Directions, MonotonicNs};
-
-/// Whose migrations are wanted; what is not given matches all.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Selection {
-    /// The VM's name or its UUID.
-    pub vm: Option<String>,
-    /// QEMU's process id.
-    pub pid: Option<u32>,
-}
-
-impl Selection {
-    fn matches(&self, migration: &Migration<'_>) -> bool {
-        let Some(process) = migration.process else { return *self == Self::default() };
-        let named = |vm: &String| {
-            process.qemu.as_ref().is_some_and(|qemu| {
-                qemu.name.as_ref() == Some(vm)
-                    || qemu.uuid.as_ref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(vm))
-            })
-        };
-        self.pid.is_none_or(|pid| pid == process.pid) && self.vm.as_ref().is_none_or(named)
-    }
-}
 
 /// Folds the events of one log into records.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +76,7 @@ impl Timeline {
     #[must_use]
     pub fn live(&self, now: MonotonicNs) -> Option<Live> {
         let all = migrations(&self.facts);
-        let selected = || all.iter().filter(|m| self.selection.matches(m));
+        let selected = || all.iter().filter(|m| selects(&self.selection, m));
         let running = selected().rfind(|m| matches!(m.end, End::Open(_)));
         let migration = running.or_else(|| selected().next_back())?;
         let (phases, _) = phases::phases(migration);
@@ -123,7 +102,7 @@ impl Timeline {
     pub fn ended(&self) -> Option<Ended> {
         let all = migrations(&self.facts);
         let ended = |m: &&Migration<'_>| matches!(m.end, End::Declared(..) | End::Died(_) | End::Closed(_));
-        let migration = all.iter().filter(|m| self.selection.matches(m)).find(ended)?;
+        let migration = all.iter().filter(|m| selects(&self.selection, m)).find(ended)?;
         Some(Ended {
             pid: migration.process.map(|p| p.pid),
             at: migration.end.at(),
@@ -136,7 +115,17 @@ impl Timeline {
     #[must_use]
     pub fn finish(&self) -> Vec<Record> {
         let all = migrations(&self.facts);
-        let selected = all.iter().filter(|m| self.selection.matches(m));
+        let selected = all.iter().filter(|m| selects(&self.selection, m));
         selected.map(|migration| assemble::record(&self.facts, &all, migration)).collect()
+    }
+}
+
+/// Whether a migration is one of those that are wanted. Of a QEMU that was never described only the process is
+/// known, and of a migration whose QEMU was never seen nothing.
+fn selects(selection: &Selection, migration: &Migration<'_>) -> bool {
+    let Some(process) = migration.process else { return *selection == Selection::default() };
+    match &process.qemu {
+        Some(qemu) => selection.matches(qemu),
+        None => selection.vm.is_none() && selection.pid.is_none_or(|pid| pid == process.pid),
     }
 }

@@ -49,8 +49,8 @@ fn probes(facts: &Facts, list: &mut List) {
             (ProbeStatus::Missing | ProbeStatus::Fallback, Some(lost)) => lost.clone(),
             (ProbeStatus::Missing, None) => format!("the probe `{}` is not attached", probe.name),
         };
-        let fix = probe.fix.as_ref().map_or_else(String::new, |fix| format!("; {fix}"));
-        list.push(&probe.observes, format!("{lost}{fix}"));
+        let why = probe.why.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+        list.push(&probe.observes, format!("{lost}{why}"));
     }
 }
 

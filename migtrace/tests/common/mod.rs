@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use migtrace::event::{Event, LogError, LogReader};
 use migtrace::record::Record;
-use migtrace::timeline::{Selection, Timeline};
+use migtrace::selection::Selection;
+use migtrace::timeline::Timeline;
 
 /// The folder of the canned logs.
 pub(crate) fn logs() -> PathBuf {

@@ -1,7 +1,6 @@
 //! The QEMU processes of this network namespace, from `/proc` alone: no monitor is opened, no guest is touched.
 
 mod command_line;
-mod selection;
 mod version;
 
 use std::collections::BTreeSet;
@@ -10,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use command_line::CommandLine;
-pub use selection::{NoSuchVm, Selection};
 
 use crate::event::Qemu;
 
