@@ -55,7 +55,7 @@ impl Janitor {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // A session of its own, out of reach of the terminal's Ctrl-C.
+        // Detached from the terminal: its Ctrl-C must not reach the one who cleans up.
         // SAFETY: one system call and no allocation, which is all that may happen between fork and exec.
         unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
         let line = command::line(&command);

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 const RUN_DIRECTORY: &str = "/run/migtrace-lab";
 const STATE_FILE: &str = "lab.json";
+/// What the guest's kernel and its init need beside the memory that they dirty.
+const GUEST_OWN_MIB: u64 = 90;
 /// Under TCG on a machine with one busy core a guest needs about half a minute.
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
@@ -186,13 +188,7 @@ impl Builder {
         }
         let boot = if self.network.guests { Some(self.find_boot()?) } else { None };
         let run_directory = run_directory(&self.name);
-        fs::create_dir_all(RUN_DIRECTORY).with_context(|| format!("cannot make {RUN_DIRECTORY}"))?;
-        fs::create_dir(&run_directory).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                anyhow!("there is a lab `{0}` already; `lab down --name {0}` removes it", self.name)
-            }
-            _ => anyhow!(error).context(format!("cannot make {}", run_directory.display())),
-        })?;
+        claim(&self.name, &run_directory)?;
         // From here on, whatever happens, everything goes with the janitor.
         let janitor = Janitor::start(&run_directory, &topology::namespaces(&self.name))?;
         let topology = Topology::create(&self.name, &self.network)?;
@@ -224,6 +220,14 @@ impl Builder {
 
     /// What takes time or may be missing, before anything is made.
     fn find_boot(&self) -> Result<Kernel> {
+        let Guest { memory_mib, dirty_mib, .. } = self.guest;
+        // A kernel's own tables grow with the memory.
+        let own_mib = GUEST_OWN_MIB + memory_mib / 16;
+        if memory_mib < dirty_mib + own_mib {
+            bail!(
+                "a guest of {memory_mib} MiB cannot dirty {dirty_mib} MiB: it needs {own_mib} MiB for itself"
+            );
+        }
         command::find("qemu-system-x86_64")?;
         if self.accelerator == "kvm" && !Path::new("/dev/kvm").exists() {
             bail!("no /dev/kvm on this machine: use the accelerator tcg");
@@ -645,6 +649,24 @@ pub fn list() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Makes the run directory: who has it, has the name.
+fn claim(name: &str, run_directory: &Path) -> Result<()> {
+    loop {
+        fs::create_dir_all(RUN_DIRECTORY).with_context(|| format!("cannot make {RUN_DIRECTORY}"))?;
+        match fs::create_dir(run_directory) {
+            Ok(()) => return Ok(()),
+            // The janitor of the last other lab has just removed what was made above.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("there is a lab `{name}` already; `lab down --name {name}` removes it")
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot make {}", run_directory.display()));
+            }
+        }
+    }
+}
+
 fn run_directory(name: &str) -> PathBuf {
     Path::new(RUN_DIRECTORY).join(name)
 }
@@ -668,6 +690,12 @@ mod tests {
             assert!(check_name(name).is_err(), "{name}");
         }
         check_name("a-b_1").unwrap();
+    }
+
+    #[test]
+    fn a_guest_needs_memory_beside_what_it_dirties() {
+        let error = Builder::default().memory_mib(128).dirty(64, 1).find_boot().unwrap_err().to_string();
+        assert!(error.contains("128 MiB") && error.contains("64 MiB"), "{error}");
     }
 
     #[test]

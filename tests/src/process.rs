@@ -117,7 +117,7 @@ pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
     Ok(Process { child, line })
 }
 
-/// Starts `command` inside `netns` in a session of its own: it stays when this process ends.
+/// Starts `command` inside `netns`, detached (setsid): it stays when this process ends.
 pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<u32> {
     let line = line(command);
     let netns_file = netns.file();

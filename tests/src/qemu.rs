@@ -161,7 +161,9 @@ impl Qemu {
                 return Ok(());
             }
             if !self.is_alive() {
-                bail!("the guest ended while it booted: {}{}", last_lines(&console), last_lines(&self.log()));
+                let words = [last_lines(&console), last_lines(&self.log())].concat();
+                let words = if words.is_empty() { "neither it nor QEMU said a word" } else { &words };
+                bail!("the guest ended while it booted: {words}");
             }
             if started.elapsed() > patience {
                 bail!("the guest is not ready after {} s: {}", patience.as_secs(), last_lines(&console));
