@@ -455,15 +455,15 @@ impl Tracer {
                     *name = to;
                 }
             }
-            LinkEvent::Added { .. } => self.count_at_new(now)?,
+            LinkEvent::Added { .. } => self.count_at_new(now),
         }
         Ok(())
     }
 
     /// An interface is new: count at it too if it is one of those that would have been chosen at the start.
-    fn count_at_new(&mut self, now: MonotonicNs) -> Result<(), TracerError> {
+    fn count_at_new(&mut self, now: MonotonicNs) {
         // A requested interface that is still missing, or one without an address yet, is no error here.
-        let Ok(points) = links::counting_points(&self.requested) else { return Ok(()) };
+        let Ok(points) = links::counting_points(&self.requested) else { return };
         for point in
             points.iter().filter(|point| !self.kernel.is_attached(point.index)).cloned().collect::<Vec<_>>()
         {
@@ -476,6 +476,5 @@ impl Tracer {
                 ),
             }
         }
-        Ok(())
     }
 }
