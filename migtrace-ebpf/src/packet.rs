@@ -111,6 +111,7 @@ const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 const ETHERNET_HEADER: u32 = 14;
 const VLAN_TAG: u32 = 4;
 const IPV6_HEADER: u32 = 40;
+const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
 const VXLAN_HEADER: u32 = 8;
 const GENEVE_HEADER: u32 = 8;
@@ -123,8 +124,8 @@ const MAX_EXTENSION_HEADERS: u32 = 6;
 const MAX_LAYERS: u32 = 2;
 
 const OPTION_JUMBO: u8 = 0xc2;
-/// The hop-by-hop header that Linux puts before a BIG TCP packet for its own use; it leaves at segmentation
-/// (`ipv6_hopopt_jumbo_remove`, include/net/ipv6.h) and is never on the wire.
+/// The hop-by-hop header that Linux puts before a BIG TCP packet; the segments do without
+/// (`ipv6_has_hopopt_jumbo`, include/net/ipv6.h).
 const JUMBO_HEADER: u32 = 8;
 
 /// What an IP header says, whichever its version.
@@ -139,8 +140,8 @@ struct Ip {
     next: u32,
     /// Where the packet ends by its own account; 0 when it does not say (BIG TCP).
     end: u32,
-    /// Bytes among the headers that are not on the wire.
-    phantom: u32,
+    /// Bytes of the jumbo header among the headers, 0 without.
+    jumbo: u32,
 }
 
 /// Finds the TCP packet in a frame of the common shape: no tag among the bytes, no extension header, no tunnel.
@@ -223,7 +224,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
         later_fragment: fragment_offset != 0,
         next: offset + header_length,
         end: if total_length == 0 { 0 } else { offset + u32::from(total_length) },
-        phantom: 0,
+        jumbo: 0,
     })
 }
 
@@ -247,7 +248,7 @@ fn ipv6_fixed<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
         later_fragment: false,
         next: offset + IPV6_HEADER,
         end: if payload_length == 0 { 0 } else { offset + IPV6_HEADER + u32::from(payload_length) },
-        phantom: 0,
+        jumbo: 0,
     })
 }
 
@@ -278,8 +279,11 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
         } else if ip.protocol == PROTOCOL_FRAGMENT {
             length = 8;
             ip.later_fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0;
-        } else if ip.protocol == PROTOCOL_HOP_BY_HOP && ip.end == 0 && header[2] == OPTION_JUMBO {
-            ip.phantom = JUMBO_HEADER;
+        } else if ip.protocol == PROTOCOL_HOP_BY_HOP
+            && ip.end == 0
+            && header[..3] == [PROTOCOL_TCP, 0, OPTION_JUMBO]
+        {
+            ip.jumbo = JUMBO_HEADER;
         }
         ip.protocol = header[0];
         ip.next += length;
@@ -330,13 +334,17 @@ fn tcp<F: Frame + ?Sized>(frame: &F, metadata: Metadata, ip: &Ip, tagged: u8) ->
     if !ip.later_fragment {
         let ports: [u8; 4] = frame.read(ip.next)?;
         let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
+        let header_length = u32::from(data_offset >> 4) * 4;
+        if header_length < TCP_HEADER {
+            return None;
+        }
         packet.tuple.source_port = u16::from_be_bytes([ports[0], ports[1]]);
         packet.tuple.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
         packet.tcp_flags = tcp_flags;
-        packet.payload_offset = ip.next + u32::from(data_offset >> 4) * 4;
+        packet.payload_offset = ip.next + header_length;
     }
     packet.payload_bytes = payload(metadata, ip, packet.payload_offset);
-    packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.phantom);
+    packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.jumbo);
     Some(if ip.later_fragment { Packet::Fragment(packet) } else { Packet::Tcp(packet) })
 }
 
@@ -351,13 +359,16 @@ fn payload(metadata: Metadata, ip: &Ip, payload_offset: u32) -> u32 {
     end.saturating_sub(payload_offset)
 }
 
-/// What `payload` bytes behind `headers` bytes cost on the wire.
+/// What `payload` bytes behind `headers` bytes cost on the wire. `jumbo` of the headers stay out of segments.
 #[inline(always)]
-fn cost(metadata: Metadata, headers: u32, payload: u32, phantom: u32) -> Cost {
-    let segments =
-        if metadata.gso_size == 0 || payload == 0 { 1 } else { payload.div_ceil(metadata.gso_size) };
+fn cost(metadata: Metadata, headers: u32, payload: u32, jumbo: u32) -> Cost {
+    let mut length = metadata.length;
+    let mut segments = 1;
+    if metadata.gso_size != 0 {
+        length = length.saturating_sub(jumbo);
+        segments = payload.div_ceil(metadata.gso_size).max(1);
+    }
     let tags = if metadata.vlan_present == 0 { 0 } else { u64::from(VLAN_TAG) * u64::from(segments) };
-    let repeated = u64::from(segments - 1) * u64::from(headers - phantom);
-    let wire_bytes = u64::from(metadata.length - phantom.min(metadata.length)) + repeated + tags;
-    Cost { segments, wire_bytes }
+    let repeated = u64::from(segments - 1) * u64::from(headers - jumbo);
+    Cost { segments, wire_bytes: u64::from(length) + repeated + tags }
 }
