@@ -11,6 +11,8 @@ use migtrace_ebpf::{
 
 use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
 
+const EEXIST: i32 = 17;
+
 /// A socket buffer's linear part, read where it lies.
 struct Linear<'a>(&'a TcContext);
 
@@ -49,7 +51,7 @@ pub(crate) fn count(ctx: &TcContext, direction: u8) {
         .unwrap_or_else(|| packet::parse(&Whole(ctx), metadata, encapsulations));
     match packet {
         Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
-        Packet::Fragment(fragment) => count_fragment(direction, &fragment),
+        Packet::Fragment(fragment) => count_fragment(ctx, direction, &fragment),
         Packet::Other => {}
     }
 }
@@ -59,10 +61,8 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     if !maps::is_watched(tcp.tuple.source_port, tcp.tuple.destination_port) {
         return;
     }
-    // SAFETY: as in `count`.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-    // SAFETY: the reference is used at once; nothing removes entries.
-    if tcp.tagged != 0 && unsafe { TAGGED_ELSEWHERE.get(ifindex) }.is_some() {
+    let ifindex = ifindex(ctx);
+    if is_counted_elsewhere(ifindex, tcp) {
         return;
     }
     let key = key(&tcp.tuple, direction);
@@ -75,12 +75,9 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
         },
     };
     // SAFETY: `flow` points into the map; entries are never removed by a program.
-    if unsafe { (*flow).ifindex } != ifindex {
-        // SAFETY: as above.
-        return unsafe { maps::add(&raw mut (*flow).elsewhere_skbs, 1) };
+    if !unsafe { add(flow, ifindex, tcp, now_ns) } {
+        return;
     }
-    // SAFETY: as above.
-    unsafe { add(flow, tcp, now_ns) };
     let seen = flags_of(tcp);
     // SAFETY: as above. Two CPUs that race here set bits that the other's packet sets again or that
     // end the flow; the counters do not depend on them.
@@ -94,11 +91,43 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     }
 }
 
+/// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.
+#[inline(always)]
+fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
+    let Some(bucket) = FLOWS.get_ptr_mut(key(&fragment.tuple, direction)) else { return };
+    let ifindex = ifindex(ctx);
+    if !is_counted_elsewhere(ifindex, fragment) {
+        // SAFETY: `bucket` points into the map; entries are never removed by a program.
+        unsafe { add(bucket, ifindex, fragment, maps::now_ns()) };
+    }
+}
+
+#[inline(always)]
+fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: as in `count`.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Whether a VLAN device above this interface counts the packet.
+#[inline(always)]
+fn is_counted_elsewhere(ifindex: u32, packet: &Tcp) -> bool {
+    // SAFETY: the reference is used at once; nothing removes entries.
+    packet.tagged != 0 && unsafe { TAGGED_ELSEWHERE.get(ifindex) }.is_some()
+}
+
+/// Adds a packet to its flow, unless the flow is counted at another interface; says whether it did.
+///
 /// # Safety
 ///
 /// `flow` points into [`FLOWS`].
 #[inline(always)]
-unsafe fn add(flow: *mut FlowEntry, packet: &Tcp, now_ns: u64) {
+unsafe fn add(flow: *mut FlowEntry, ifindex: u32, packet: &Tcp, now_ns: u64) -> bool {
+    // SAFETY: the caller's promise.
+    if unsafe { (*flow).ifindex } != ifindex {
+        // SAFETY: the caller's promise.
+        unsafe { maps::add(&raw mut (*flow).elsewhere_skbs, 1) };
+        return false;
+    }
     // SAFETY: the caller's promise.
     unsafe { maps::add(&raw mut (*flow).wire_bytes, packet.cost.wire_bytes) };
     // SAFETY: the caller's promise.
@@ -109,15 +138,7 @@ unsafe fn add(flow: *mut FlowEntry, packet: &Tcp, now_ns: u64) {
     unsafe { maps::add(&raw mut (*flow).skbs, 1) };
     // SAFETY: the caller's promise; a lost race with another CPU is off by nanoseconds.
     unsafe { (*flow).last_ns = now_ns };
-}
-
-/// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.
-#[inline(always)]
-fn count_fragment(direction: u8, fragment: &Tcp) {
-    if let Some(bucket) = FLOWS.get_ptr_mut(key(&fragment.tuple, direction)) {
-        // SAFETY: `bucket` points into the map.
-        unsafe { add(bucket, fragment, maps::now_ns()) };
-    }
+    true
 }
 
 /// Makes a flow's entry and tells user space. `None`: the table is full.
@@ -130,7 +151,10 @@ fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut Flow
     let flow = FLOWS.get_ptr_mut(key)?;
     if opened {
         // Another flow of the same addresses may have made the bucket: that is as good.
-        let _ = FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST));
+        if FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)).is_err_and(|error| error != -EEXIST)
+        {
+            maps::count_lost(lost::FLOWS);
+        }
         if let Some(found) = FOUND.get_ptr_mut(0) {
             // SAFETY: `found` is the map's value.
             unsafe { maps::add(found, 1) };
