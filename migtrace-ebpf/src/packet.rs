@@ -87,7 +87,7 @@ pub struct Cost {
 /// What a frame is to a counter of TCP flows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Packet {
-    /// TCP with ports.
+    /// TCP with ports that are wanted.
     Tcp(Tcp),
     /// A later fragment of a TCP packet: ports are 0, `payload_bytes` is what follows the IP headers.
     Fragment(Tcp),
@@ -110,6 +110,7 @@ const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 
 const ETHERNET_HEADER: u32 = 14;
 const VLAN_TAG: u32 = 4;
+const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
@@ -131,8 +132,9 @@ const JUMBO_HEADER: u32 = 8;
 /// What an IP header says, whichever its version.
 #[derive(Clone, Copy)]
 struct Ip {
-    source: [u32; 4],
-    destination: [u32; 4],
+    version: Version,
+    /// Where it begins.
+    start: u32,
     protocol: u8,
     /// A fragment that is not the first, so without the next header.
     later_fragment: bool,
@@ -144,32 +146,60 @@ struct Ip {
     jumbo: u32,
 }
 
-/// Finds the TCP packet in a frame of the common shape: no tag among the bytes, no extension header, no tunnel.
+#[derive(Clone, Copy)]
+enum Version {
+    V4,
+    V6,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub struct Wanted<P> {
+    /// A set of [`encapsulation`]s to look into.
+    pub encapsulations: u32,
+    /// Whether a packet with this source and this destination port is wanted. Asked before anything is read that
+    /// only a wanted packet needs: most packets of a host are not.
+    pub ports: P,
+}
+
+/// Finds the wanted TCP packet in a frame of the common shape: no tag among the bytes, no extension header, no tunnel.
 /// `None`: ask [`parse`].
 ///
 /// Nearly every packet of a host has this shape, and without loops the verifier follows direct packet access.
 #[inline(always)]
-pub fn parse_plain<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -> Option<Packet> {
+pub fn parse_plain<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>) -> Option<Packet>
+where
+    F: Frame + ?Sized,
+    P: Fn(u16, u16) -> bool,
+{
     let ip = match u16::from_be_bytes(frame.read(12)?) {
         ETHERTYPE_IPV4 => ipv4(frame, ETHERNET_HEADER)?,
         ETHERTYPE_IPV6 => ipv6_fixed(frame, ETHERNET_HEADER)?,
         _ => return None,
     };
     if ip.protocol == PROTOCOL_TCP {
-        return tcp(frame, metadata, &ip, u8::from(metadata.vlan_present != 0));
+        return tcp(frame, metadata, wanted, &ip, u8::from(metadata.vlan_present != 0));
     }
-    let done = !is_extension(ip.protocol) && encapsulations == encapsulation::NONE;
+    let done = !is_extension(ip.protocol) && wanted.encapsulations == encapsulation::NONE;
     done.then_some(Packet::Other)
 }
 
-/// Finds the TCP packet in a frame.
+/// Finds the wanted TCP packet in a frame.
 #[inline(always)]
-pub fn parse<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -> Packet {
-    walk(frame, metadata, encapsulations).unwrap_or(Packet::Other)
+pub fn parse<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>) -> Packet
+where
+    F: Frame + ?Sized,
+    P: Fn(u16, u16) -> bool,
+{
+    walk(frame, metadata, wanted).unwrap_or(Packet::Other)
 }
 
 #[inline(always)]
-fn walk<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -> Option<Packet> {
+fn walk<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>) -> Option<Packet>
+where
+    F: Frame + ?Sized,
+    P: Fn(u16, u16) -> bool,
+{
     let mut offset = 0;
     let mut tagged = u8::from(metadata.vlan_present != 0);
     for _ in 0..MAX_LAYERS {
@@ -181,8 +211,9 @@ fn walk<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -
             _ => return Some(Packet::Other),
         };
         if ip.protocol == PROTOCOL_TCP {
-            return tcp(frame, metadata, &ip, tagged);
+            return tcp(frame, metadata, wanted, &ip, tagged);
         }
+        let encapsulations = wanted.encapsulations;
         if encapsulations == encapsulation::NONE || ip.protocol != PROTOCOL_UDP || ip.later_fragment {
             return Some(Packet::Other);
         }
@@ -210,16 +241,16 @@ fn ethernet<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<(u16, u32, u8)>
 
 #[inline(always)]
 fn ipv4<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
-    let header: [u8; 20] = frame.read(offset)?;
+    let header: [u8; 10] = frame.read(offset)?;
     let header_length = u32::from(header[0] & 0x0f) * 4;
-    if header[0] >> 4 != 4 || header_length < 20 {
+    if header[0] >> 4 != 4 || header_length < IPV4_HEADER {
         return None;
     }
     let total_length = u16::from_be_bytes([header[2], header[3]]);
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
     Some(Ip {
-        source: mapped([header[12], header[13], header[14], header[15]]),
-        destination: mapped([header[16], header[17], header[18], header[19]]),
+        version: Version::V4,
+        start: offset,
         protocol: header[9],
         later_fragment: fragment_offset != 0,
         next: offset + header_length,
@@ -228,7 +259,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
     })
 }
 
-/// An IPv4 address as `::ffff:a.b.c.d`, in network order as it lies in memory.
+/// An IPv4 address as `::ffff:a.b.c.d`.
 #[inline(always)]
 fn mapped(address: [u8; 4]) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address)]
@@ -242,8 +273,8 @@ fn ipv6_fixed<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
     }
     let payload_length = u16::from_be_bytes([header[4], header[5]]);
     Some(Ip {
-        source: address(frame.read(offset + 8)?),
-        destination: address(frame.read(offset + 24)?),
+        version: Version::V6,
+        start: offset,
         protocol: header[6],
         later_fragment: false,
         next: offset + IPV6_HEADER,
@@ -322,9 +353,13 @@ fn inner_frame<F: Frame + ?Sized>(frame: &F, udp: u32, encapsulations: u32) -> O
 }
 
 #[inline(always)]
-fn tcp<F: Frame + ?Sized>(frame: &F, metadata: Metadata, ip: &Ip, tagged: u8) -> Option<Packet> {
+fn tcp<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>, ip: &Ip, tagged: u8) -> Option<Packet>
+where
+    F: Frame + ?Sized,
+    P: Fn(u16, u16) -> bool,
+{
     let mut packet = Tcp {
-        tuple: Tuple { source: ip.source, destination: ip.destination, source_port: 0, destination_port: 0 },
+        tuple: Tuple::default(),
         tcp_flags: 0,
         tagged,
         payload_offset: ip.next,
@@ -333,19 +368,32 @@ fn tcp<F: Frame + ?Sized>(frame: &F, metadata: Metadata, ip: &Ip, tagged: u8) ->
     };
     if !ip.later_fragment {
         let ports: [u8; 4] = frame.read(ip.next)?;
+        packet.tuple.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+        packet.tuple.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+        if !(wanted.ports)(packet.tuple.source_port, packet.tuple.destination_port) {
+            return Some(Packet::Other);
+        }
         let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
         let header_length = u32::from(data_offset >> 4) * 4;
         if header_length < TCP_HEADER {
             return None;
         }
-        packet.tuple.source_port = u16::from_be_bytes([ports[0], ports[1]]);
-        packet.tuple.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
         packet.tcp_flags = tcp_flags;
         packet.payload_offset = ip.next + header_length;
     }
+    (packet.tuple.source, packet.tuple.destination) = addresses(frame, ip)?;
     packet.payload_bytes = payload(metadata, ip, packet.payload_offset);
     packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.jumbo);
     Some(if ip.later_fragment { Packet::Fragment(packet) } else { Packet::Tcp(packet) })
+}
+
+/// Source and destination, in network order as they lie in memory.
+#[inline(always)]
+fn addresses<F: Frame + ?Sized>(frame: &F, ip: &Ip) -> Option<([u32; 4], [u32; 4])> {
+    Some(match ip.version {
+        Version::V4 => (mapped(frame.read(ip.start + 12)?), mapped(frame.read(ip.start + 16)?)),
+        Version::V6 => (address(frame.read(ip.start + 8)?), address(frame.read(ip.start + 24)?)),
+    })
 }
 
 /// Payload bytes: up to the end of the buffer, or to where IP says the packet ends. A frame of fewer than 60

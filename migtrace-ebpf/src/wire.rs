@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::{
     abi::{FlowEntry, FlowEvent, FlowKey, Header, flags, kind, lost},
-    packet::{self, Frame, Metadata, Packet, Tcp, Tuple},
+    packet::{self, Frame, Metadata, Packet, Tcp, Tuple, Wanted},
 };
 
 use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
@@ -46,9 +46,9 @@ pub(crate) fn count(ctx: &TcContext, direction: u8) {
     let metadata = unsafe {
         Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present }
     };
-    let encapsulations = maps::ENCAPSULATIONS.load();
-    let packet = packet::parse_plain(&Linear(ctx), metadata, encapsulations)
-        .unwrap_or_else(|| packet::parse(&Whole(ctx), metadata, encapsulations));
+    let wanted = Wanted { encapsulations: maps::ENCAPSULATIONS.load(), ports: maps::is_watched };
+    let packet = packet::parse_plain(&Linear(ctx), metadata, &wanted)
+        .unwrap_or_else(|| packet::parse(&Whole(ctx), metadata, &wanted));
     match packet {
         Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
         Packet::Fragment(fragment) => count_fragment(ctx, direction, &fragment),
@@ -58,9 +58,6 @@ pub(crate) fn count(ctx: &TcContext, direction: u8) {
 
 #[inline(always)]
 fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
-    if !maps::is_watched(tcp.tuple.source_port, tcp.tuple.destination_port) {
-        return;
-    }
     let ifindex = ifindex(ctx);
     if is_counted_elsewhere(ifindex, tcp) {
         return;

@@ -5,14 +5,18 @@ mod frames;
 
 use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, Truth, UDP};
 use frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
-use migtrace_ebpf::packet::{self, Frame, Metadata, Tcp, encapsulation};
+use migtrace_ebpf::packet::{self, Frame, Metadata, Tcp, Wanted, encapsulation};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 const BOTH: u32 = encapsulation::VXLAN | encapsulation::GENEVE;
 
+fn any_ports(encapsulations: u32) -> Wanted<impl Fn(u16, u16) -> bool> {
+    Wanted { encapsulations, ports: |_, _| true }
+}
+
 fn parse(packet: &Packet) -> packet::Packet {
-    packet::parse(&packet.bytes()[..], packet.metadata(), BOTH)
+    packet::parse(&packet.bytes()[..], packet.metadata(), &any_ports(BOTH))
 }
 
 /// What is found in a packet that is TCP with ports.
@@ -155,9 +159,15 @@ fn tunnels_are_looked_into_only_when_asked_for() {
         let tcp = counts_as_it_is_cut(&packet);
         assert_eq!(tcp.tuple.source, [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(SOURCE)]);
         let bytes = packet.bytes();
-        assert_eq!(packet::parse(&bytes[..], packet.metadata(), wanted), packet::Packet::Tcp(tcp));
+        assert_eq!(
+            packet::parse(&bytes[..], packet.metadata(), &any_ports(wanted)),
+            packet::Packet::Tcp(tcp)
+        );
         for not_asked in [other, encapsulation::NONE] {
-            assert_eq!(packet::parse(&bytes[..], packet.metadata(), not_asked), packet::Packet::Other);
+            assert_eq!(
+                packet::parse(&bytes[..], packet.metadata(), &any_ports(not_asked)),
+                packet::Packet::Other
+            );
         }
     }
 }
@@ -211,7 +221,11 @@ fn impossible_header_lengths_are_not_believed() {
     for (offset, value) in [(14, 0x44), (14, 0x40), (14, 0x55), (46, 0x40), (46, 0x00)] {
         let mut bytes = packet.bytes();
         bytes[offset] = value;
-        assert_eq!(packet::parse(&bytes[..], packet.metadata(), BOTH), packet::Packet::Other, "{offset}");
+        assert_eq!(
+            packet::parse(&bytes[..], packet.metadata(), &any_ports(BOTH)),
+            packet::Packet::Other,
+            "{offset}"
+        );
     }
 }
 
@@ -375,7 +389,7 @@ proptest! {
         let mut sum = Truth { wire_bytes: 0, payload_bytes: 0, segments: 0 };
         for (frame, _) in packet.cut() {
             let metadata = Metadata { length: frame.len() as u32, ..Metadata::default() };
-            let packet::Packet::Tcp(tcp) = packet::parse(&frame[..], metadata, BOTH) else {
+            let packet::Packet::Tcp(tcp) = packet::parse(&frame[..], metadata, &any_ports(BOTH)) else {
                 panic!("a frame of {:?} is no TCP", packet.headers);
             };
             prop_assert_eq!(tcp.tuple, whole.tuple);
@@ -390,8 +404,8 @@ proptest! {
     #[test]
     fn the_short_walk_agrees_with_the_long_one_or_passes(packet in any_packet(), tunnels in 0..4_u32) {
         let bytes = packet.bytes();
-        let long = packet::parse(&bytes[..], packet.metadata(), tunnels);
-        let short = packet::parse_plain(&bytes[..], packet.metadata(), tunnels);
+        let long = packet::parse(&bytes[..], packet.metadata(), &any_ports(tunnels));
+        let short = packet::parse_plain(&bytes[..], packet.metadata(), &any_ports(tunnels));
         prop_assert!(short.is_none_or(|short| short == long), "{short:?} but {long:?}");
         let is_plain = match packet.headers[..3] {
             [Header::Ethernet, Header::Ipv4 { .. } | Header::Ipv6 { .. }, Header::Tcp { .. }] => true,
@@ -407,8 +421,8 @@ proptest! {
         metadata in any_metadata(),
         tunnels in 0..4_u32,
     ) {
-        let long = packet::parse(&bytes[..], metadata, tunnels);
-        let short = packet::parse_plain(&bytes[..], metadata, tunnels);
+        let long = packet::parse(&bytes[..], metadata, &any_ports(tunnels));
+        let short = packet::parse_plain(&bytes[..], metadata, &any_ports(tunnels));
         prop_assert!(short.is_none_or(|short| short == long), "{short:?} but {long:?}");
         if let packet::Packet::Tcp(tcp) | packet::Packet::Fragment(tcp) = long {
             prop_assert!(tcp.cost.segments >= 1);
@@ -422,15 +436,15 @@ proptest! {
         let metadata = packet.metadata();
         let whole = parse(&packet);
         let headers = packet.header_bytes();
-        prop_assert_eq!(packet::parse(&bytes[..headers], metadata, BOTH), whole);
+        prop_assert_eq!(packet::parse(&bytes[..headers], metadata, &any_ports(BOTH)), whole);
         // Without its last byte before the flags, a TCP header tells nothing.
         let Some(Header::Tcp { option_words, .. }) = packet.headers.last().copied() else { unreachable!() };
         let needed = headers - 20 - 4 * usize::from(option_words) + 14;
         for length in 0..needed {
             let cut_off = Counting { bytes: &bytes[..length], refused: Default::default() };
-            prop_assert_eq!(packet::parse(&cut_off, metadata, BOTH), packet::Packet::Other);
+            prop_assert_eq!(packet::parse(&cut_off, metadata, &any_ports(BOTH)), packet::Packet::Other);
             prop_assert_eq!(cut_off.refused.get(), 1, "the first missing byte ends the walk");
         }
-        prop_assert_eq!(packet::parse(&bytes[..needed], metadata, BOTH), whole);
+        prop_assert_eq!(packet::parse(&bytes[..needed], metadata, &any_ports(BOTH)), whole);
     }
 }
