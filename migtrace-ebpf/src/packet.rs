@@ -11,17 +11,13 @@
 //! which is exact because all segments but the last are full. Neither `__sk_buff.wire_len` (wrong at ingress, and
 //! for tunnels on some kernels) nor `gso_segs` (0 from a tap) gives this.
 
-/// The bytes of a frame, from its L2 header on.
+/// A frame, from its L2 header on.
 pub trait Frame {
     /// The `N` bytes at `offset`, or `None` when the frame is shorter.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
-}
 
-impl Frame for [u8] {
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let start = usize::try_from(offset).ok()?;
-        self.get(start..start.checked_add(N)?)?.try_into().ok()
-    }
+    /// What the kernel knows of it besides.
+    fn metadata(&self) -> Metadata;
 }
 
 /// What the kernel knows of a frame besides its bytes.
@@ -167,18 +163,19 @@ pub struct Wanted<P> {
 ///
 /// Nearly every packet of a host has this shape, and without loops the verifier follows direct packet access.
 #[inline(always)]
-pub fn parse_plain<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>) -> Option<Packet>
+pub fn parse_plain<F, P>(frame: &F, wanted: &Wanted<P>) -> Option<Packet>
 where
-    F: Frame + ?Sized,
+    F: Frame,
     P: Fn(u16, u16) -> bool,
 {
     let ip = match u16::from_be_bytes(frame.read(12)?) {
         ETHERTYPE_IPV4 => ipv4(frame, ETHERNET_HEADER)?,
         ETHERTYPE_IPV6 => ipv6_fixed(frame, ETHERNET_HEADER)?,
-        _ => return None,
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => return None,
+        _ => return Some(Packet::Other),
     };
     if ip.protocol == PROTOCOL_TCP {
-        return tcp(frame, metadata, wanted, &ip, u8::from(metadata.vlan_present != 0));
+        return tcp(frame, wanted, &ip, 0);
     }
     let done = !is_extension(ip.protocol) && wanted.encapsulations == encapsulation::NONE;
     done.then_some(Packet::Other)
@@ -186,32 +183,32 @@ where
 
 /// Finds the wanted TCP packet in a frame.
 #[inline(always)]
-pub fn parse<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>) -> Packet
+pub fn parse<F, P>(frame: &F, wanted: &Wanted<P>) -> Packet
 where
-    F: Frame + ?Sized,
+    F: Frame,
     P: Fn(u16, u16) -> bool,
 {
-    walk(frame, metadata, wanted).unwrap_or(Packet::Other)
+    walk(frame, wanted).unwrap_or(Packet::Other)
 }
 
 #[inline(always)]
-fn walk<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>) -> Option<Packet>
+fn walk<F, P>(frame: &F, wanted: &Wanted<P>) -> Option<Packet>
 where
-    F: Frame + ?Sized,
+    F: Frame,
     P: Fn(u16, u16) -> bool,
 {
     let mut offset = 0;
-    let mut tagged = u8::from(metadata.vlan_present != 0);
+    let mut in_band_tags = 0;
     for _ in 0..MAX_LAYERS {
-        let (ethertype, l3, in_band_tag) = ethernet(frame, offset)?;
-        tagged |= in_band_tag;
+        let (ethertype, l3, tags) = ethernet(frame, offset)?;
+        in_band_tags += tags;
         let ip = match ethertype {
             ETHERTYPE_IPV4 => ipv4(frame, l3)?,
             ETHERTYPE_IPV6 => ipv6(frame, l3)?,
             _ => return Some(Packet::Other),
         };
         if ip.protocol == PROTOCOL_TCP {
-            return tcp(frame, metadata, wanted, &ip, tagged);
+            return tcp(frame, wanted, &ip, in_band_tags);
         }
         let encapsulations = wanted.encapsulations;
         if encapsulations == encapsulation::NONE || ip.protocol != PROTOCOL_UDP || ip.later_fragment {
@@ -222,25 +219,22 @@ where
     None
 }
 
-/// The EtherType behind all tags, where its packet begins, and whether there was a tag.
+/// The EtherType behind all tags, where its packet begins, and how many tags there are.
 #[inline(always)]
-fn ethernet<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<(u16, u32, u8)> {
+fn ethernet<F: Frame>(frame: &F, offset: u32) -> Option<(u16, u32, u32)> {
     let mut l3 = offset + ETHERNET_HEADER;
     let mut ethertype = u16::from_be_bytes(frame.read(offset + 12)?);
-    let mut tagged = 0;
-    for _ in 0..MAX_VLAN_TAGS {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
-            break;
-        }
-        tagged = 1;
+    let mut tags = 0;
+    while tags < MAX_VLAN_TAGS && matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
         ethertype = u16::from_be_bytes(frame.read(l3 + 2)?);
         l3 += VLAN_TAG;
+        tags += 1;
     }
-    Some((ethertype, l3, tagged))
+    Some((ethertype, l3, tags))
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
+fn ipv4<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
     let header: [u8; 10] = frame.read(offset)?;
     let header_length = u32::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || header_length < IPV4_HEADER {
@@ -266,7 +260,7 @@ fn mapped(address: [u8; 4]) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn ipv6_fixed<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
+fn ipv6_fixed<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
     let header: [u8; 8] = frame.read(offset)?;
     if header[0] >> 4 != 6 {
         return None;
@@ -296,7 +290,7 @@ const fn is_extension(protocol: u8) -> bool {
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
+fn ipv6<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
     let mut ip = ipv6_fixed(frame, offset)?;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !is_extension(ip.protocol) || ip.later_fragment {
@@ -335,7 +329,7 @@ fn address(bytes: [u8; 16]) -> [u32; 4] {
 
 /// Where the frame inside a VXLAN or Geneve packet begins.
 #[inline(always)]
-fn inner_frame<F: Frame + ?Sized>(frame: &F, udp: u32, encapsulations: u32) -> Option<u32> {
+fn inner_frame<F: Frame>(frame: &F, udp: u32, encapsulations: u32) -> Option<u32> {
     let port = u16::from_be_bytes(frame.read(udp + 2)?);
     let tunnel = udp + UDP_HEADER;
     if encapsulations & encapsulation::VXLAN != 0 && matches!(port, 4789 | 8472) {
@@ -353,15 +347,15 @@ fn inner_frame<F: Frame + ?Sized>(frame: &F, udp: u32, encapsulations: u32) -> O
 }
 
 #[inline(always)]
-fn tcp<F, P>(frame: &F, metadata: Metadata, wanted: &Wanted<P>, ip: &Ip, tagged: u8) -> Option<Packet>
+fn tcp<F, P>(frame: &F, wanted: &Wanted<P>, ip: &Ip, in_band_tags: u32) -> Option<Packet>
 where
-    F: Frame + ?Sized,
+    F: Frame,
     P: Fn(u16, u16) -> bool,
 {
     let mut packet = Tcp {
         tuple: Tuple::default(),
         tcp_flags: 0,
-        tagged,
+        tagged: 0,
         payload_offset: ip.next,
         payload_bytes: 0,
         cost: Cost { segments: 1, wire_bytes: 0 },
@@ -382,6 +376,8 @@ where
         packet.payload_offset = ip.next + header_length;
     }
     (packet.tuple.source, packet.tuple.destination) = addresses(frame, ip)?;
+    let metadata = frame.metadata();
+    packet.tagged = u8::from(in_band_tags != 0 || metadata.vlan_present != 0);
     packet.payload_bytes = payload(metadata, ip, packet.payload_offset);
     packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.jumbo);
     Some(if ip.later_fragment { Packet::Fragment(packet) } else { Packet::Tcp(packet) })
@@ -389,7 +385,7 @@ where
 
 /// Source and destination, in network order as they lie in memory.
 #[inline(always)]
-fn addresses<F: Frame + ?Sized>(frame: &F, ip: &Ip) -> Option<([u32; 4], [u32; 4])> {
+fn addresses<F: Frame>(frame: &F, ip: &Ip) -> Option<([u32; 4], [u32; 4])> {
     Some(match ip.version {
         Version::V4 => (mapped(frame.read(ip.start + 12)?), mapped(frame.read(ip.start + 16)?)),
         Version::V6 => (address(frame.read(ip.start + 8)?), address(frame.read(ip.start + 24)?)),

@@ -26,6 +26,11 @@ impl Frame for Linear<'_> {
         // SAFETY: the verifier holds us to the comparison above; bytes need no alignment.
         Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
     }
+
+    #[inline(always)]
+    fn metadata(&self) -> Metadata {
+        metadata(self.0)
+    }
 }
 
 /// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
@@ -36,19 +41,26 @@ impl Frame for Whole<'_> {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.load(offset as usize).ok()
     }
+
+    #[inline(always)]
+    fn metadata(&self) -> Metadata {
+        metadata(self.0)
+    }
+}
+
+#[inline(always)]
+fn metadata(ctx: &TcContext) -> Metadata {
+    let skb: *const __sk_buff = ctx.skb.skb;
+    // SAFETY: the kernel passes a valid context, and these fields may be read in every TC program.
+    unsafe { Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present } }
 }
 
 /// Counts one packet of one of [`migtrace_ebpf::abi::INGRESS`] and `EGRESS`.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u8) {
-    let skb: *const __sk_buff = ctx.skb.skb;
-    // SAFETY: the kernel passes a valid context, and these fields may be read in every TC program.
-    let metadata = unsafe {
-        Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present }
-    };
     let wanted = Wanted { encapsulations: maps::ENCAPSULATIONS.load(), ports: maps::is_watched };
-    let packet = packet::parse_plain(&Linear(ctx), metadata, &wanted)
-        .unwrap_or_else(|| packet::parse(&Whole(ctx), metadata, &wanted));
+    let packet =
+        packet::parse_plain(&Linear(ctx), &wanted).unwrap_or_else(|| packet::parse(&Whole(ctx), &wanted));
     match packet {
         Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
         Packet::Fragment(fragment) => count_fragment(ctx, direction, &fragment),
@@ -101,7 +113,7 @@ fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
 
 #[inline(always)]
 fn ifindex(ctx: &TcContext) -> u32 {
-    // SAFETY: as in `count`.
+    // SAFETY: as in `metadata`.
     unsafe { (*ctx.skb.skb).ifindex }
 }
 

@@ -3,6 +3,8 @@
 
 mod frames;
 
+use std::cell::Cell;
+
 use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, Truth, UDP};
 use frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 use migtrace_ebpf::packet::{self, Frame, Metadata, Tcp, Wanted, encapsulation};
@@ -11,12 +13,45 @@ use proptest::prelude::*;
 
 const BOTH: u32 = encapsulation::VXLAN | encapsulation::GENEVE;
 
+/// Bytes, what the kernel would know of them, and how often more were asked for.
+struct Buffer<'a> {
+    bytes: &'a [u8],
+    metadata: Metadata,
+    refused: Cell<u32>,
+}
+
+impl<'a> Buffer<'a> {
+    fn new(bytes: &'a [u8], metadata: Metadata) -> Self {
+        Self { bytes, metadata, refused: Cell::new(0) }
+    }
+
+    fn parse(&self, encapsulations: u32) -> packet::Packet {
+        packet::parse(self, &any_ports(encapsulations))
+    }
+
+    fn parse_plain(&self, encapsulations: u32) -> Option<packet::Packet> {
+        packet::parse_plain(self, &any_ports(encapsulations))
+    }
+}
+
+impl Frame for Buffer<'_> {
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let read = self.bytes.get(offset as usize..).and_then(|rest| rest.first_chunk());
+        self.refused.set(self.refused.get() + u32::from(read.is_none()));
+        read.copied()
+    }
+
+    fn metadata(&self) -> Metadata {
+        self.metadata
+    }
+}
+
 fn any_ports(encapsulations: u32) -> Wanted<impl Fn(u16, u16) -> bool> {
     Wanted { encapsulations, ports: |_, _| true }
 }
 
 fn parse(packet: &Packet) -> packet::Packet {
-    packet::parse(&packet.bytes()[..], packet.metadata(), &any_ports(BOTH))
+    Buffer::new(&packet.bytes(), packet.metadata()).parse(BOTH)
 }
 
 /// What is found in a packet that is TCP with ports.
@@ -159,15 +194,9 @@ fn tunnels_are_looked_into_only_when_asked_for() {
         let tcp = counts_as_it_is_cut(&packet);
         assert_eq!(tcp.tuple.source, [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(SOURCE)]);
         let bytes = packet.bytes();
-        assert_eq!(
-            packet::parse(&bytes[..], packet.metadata(), &any_ports(wanted)),
-            packet::Packet::Tcp(tcp)
-        );
+        assert_eq!(Buffer::new(&bytes, packet.metadata()).parse(wanted), packet::Packet::Tcp(tcp));
         for not_asked in [other, encapsulation::NONE] {
-            assert_eq!(
-                packet::parse(&bytes[..], packet.metadata(), &any_ports(not_asked)),
-                packet::Packet::Other
-            );
+            assert_eq!(Buffer::new(&bytes, packet.metadata()).parse(not_asked), packet::Packet::Other);
         }
     }
 }
@@ -221,11 +250,7 @@ fn impossible_header_lengths_are_not_believed() {
     for (offset, value) in [(14, 0x44), (14, 0x40), (14, 0x55), (46, 0x40), (46, 0x00)] {
         let mut bytes = packet.bytes();
         bytes[offset] = value;
-        assert_eq!(
-            packet::parse(&bytes[..], packet.metadata(), &any_ports(BOTH)),
-            packet::Packet::Other,
-            "{offset}"
-        );
+        assert_eq!(Buffer::new(&bytes, packet.metadata()).parse(BOTH), packet::Packet::Other, "{offset}");
     }
 }
 
@@ -241,22 +266,6 @@ fn more_headers_than_are_walked_end_the_walk() {
     let tags = [Header::Tag(0x88a8); 3];
     let headers = [&[Header::Ethernet], &tags[..], &[ipv4(), tcp(1, 2)]].concat();
     assert_eq!(parse(&Packet::new(headers, [0; 100])), packet::Packet::Other);
-}
-
-/// A slice that remembers whether it was asked for bytes that it does not have.
-struct Counting<'a> {
-    bytes: &'a [u8],
-    refused: std::cell::Cell<u32>,
-}
-
-impl Frame for Counting<'_> {
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let read = self.bytes.read(offset);
-        if read.is_none() {
-            self.refused.set(self.refused.get() + 1);
-        }
-        read
-    }
 }
 
 fn option_words() -> impl Strategy<Value = u8> {
@@ -389,7 +398,7 @@ proptest! {
         let mut sum = Truth { wire_bytes: 0, payload_bytes: 0, segments: 0 };
         for (frame, _) in packet.cut() {
             let metadata = Metadata { length: frame.len() as u32, ..Metadata::default() };
-            let packet::Packet::Tcp(tcp) = packet::parse(&frame[..], metadata, &any_ports(BOTH)) else {
+            let packet::Packet::Tcp(tcp) = Buffer::new(&frame, metadata).parse(BOTH) else {
                 panic!("a frame of {:?} is no TCP", packet.headers);
             };
             prop_assert_eq!(tcp.tuple, whole.tuple);
@@ -404,8 +413,8 @@ proptest! {
     #[test]
     fn the_short_walk_agrees_with_the_long_one_or_passes(packet in any_packet(), tunnels in 0..4_u32) {
         let bytes = packet.bytes();
-        let long = packet::parse(&bytes[..], packet.metadata(), &any_ports(tunnels));
-        let short = packet::parse_plain(&bytes[..], packet.metadata(), &any_ports(tunnels));
+        let long = Buffer::new(&bytes, packet.metadata()).parse(tunnels);
+        let short = Buffer::new(&bytes, packet.metadata()).parse_plain(tunnels);
         prop_assert!(short.is_none_or(|short| short == long), "{short:?} but {long:?}");
         let is_plain = match packet.headers[..3] {
             [Header::Ethernet, Header::Ipv4 { .. } | Header::Ipv6 { .. }, Header::Tcp { .. }] => true,
@@ -421,8 +430,8 @@ proptest! {
         metadata in any_metadata(),
         tunnels in 0..4_u32,
     ) {
-        let long = packet::parse(&bytes[..], metadata, &any_ports(tunnels));
-        let short = packet::parse_plain(&bytes[..], metadata, &any_ports(tunnels));
+        let long = Buffer::new(&bytes, metadata).parse(tunnels);
+        let short = Buffer::new(&bytes, metadata).parse_plain(tunnels);
         prop_assert!(short.is_none_or(|short| short == long), "{short:?} but {long:?}");
         if let packet::Packet::Tcp(tcp) | packet::Packet::Fragment(tcp) = long {
             prop_assert!(tcp.cost.segments >= 1);
@@ -436,15 +445,15 @@ proptest! {
         let metadata = packet.metadata();
         let whole = parse(&packet);
         let headers = packet.header_bytes();
-        prop_assert_eq!(packet::parse(&bytes[..headers], metadata, &any_ports(BOTH)), whole);
+        prop_assert_eq!(Buffer::new(&bytes[..headers], metadata).parse(BOTH), whole);
         // Without its last byte before the flags, a TCP header tells nothing.
         let Some(Header::Tcp { option_words, .. }) = packet.headers.last().copied() else { unreachable!() };
         let needed = headers - 20 - 4 * usize::from(option_words) + 14;
         for length in 0..needed {
-            let cut_off = Counting { bytes: &bytes[..length], refused: Default::default() };
-            prop_assert_eq!(packet::parse(&cut_off, metadata, &any_ports(BOTH)), packet::Packet::Other);
+            let cut_off = Buffer::new(&bytes[..length], metadata);
+            prop_assert_eq!(cut_off.parse(BOTH), packet::Packet::Other);
             prop_assert_eq!(cut_off.refused.get(), 1, "the first missing byte ends the walk");
         }
-        prop_assert_eq!(packet::parse(&bytes[..needed], metadata, &any_ports(BOTH)), whole);
+        prop_assert_eq!(Buffer::new(&bytes[..needed], metadata).parse(BOTH), whole);
     }
 }
