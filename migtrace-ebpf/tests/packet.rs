@@ -54,6 +54,10 @@ fn parse(packet: &Packet) -> packet::Packet {
     Buffer::new(&packet.bytes(), packet.metadata()).parse(BOTH)
 }
 
+fn header_bytes(packet: &Packet) -> usize {
+    packet.bytes().len() - packet.payload.len() - packet.padding
+}
+
 /// What is found in a packet that is TCP with ports.
 fn tcp_in(packet: &Packet) -> Tcp {
     match parse(packet) {
@@ -82,7 +86,7 @@ fn counted(tcp: &Tcp) -> Truth {
 fn counts_as_it_is_cut(packet: &Packet) -> Tcp {
     let tcp = tcp_in(packet);
     assert_eq!(counted(&tcp), packet.truth(), "{:?}", packet.headers);
-    assert_eq!(tcp.payload_offset as usize, packet.header_bytes());
+    assert_eq!(tcp.payload_offset as usize, header_bytes(packet));
     tcp
 }
 
@@ -218,6 +222,26 @@ fn only_what_is_a_tunnel_with_ethernet_in_it_is_looked_into() {
 }
 
 #[test]
+fn geneve_that_says_that_it_carries_no_ethernet_is_believed() {
+    let headers = [
+        Header::Ethernet,
+        outer_ipv4(),
+        Header::Udp { port: 6081 },
+        Header::Geneve { option_words: 0 },
+        Header::Ethernet,
+        ipv4(),
+        tcp(40000, 49152),
+    ];
+    let packet = Packet::new(headers, [0; 100]);
+    counts_as_it_is_cut(&packet);
+    let mut bytes = packet.bytes();
+    let protocol_type = 14 + 20 + 8 + 2;
+    assert_eq!(bytes[protocol_type..][..2], [0x65, 0x58]);
+    bytes[protocol_type] = 0x66;
+    assert_eq!(Buffer::new(&bytes, packet.metadata()).parse(BOTH), packet::Packet::Other);
+}
+
+#[test]
 fn a_first_fragment_has_ports_and_a_later_one_only_addresses() {
     const MORE: u16 = 0x2000;
     let v4 = |fragment| Header::Ipv4 { source: SOURCE, destination: DESTINATION, option_words: 2, fragment };
@@ -350,7 +374,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let bent = (any_packet(), vec((any::<prop::sample::Index>(), any::<u8>()), 0..8)).prop_map(
         |(packet, changes)| {
             let mut bytes = packet.bytes();
-            bytes.truncate(packet.header_bytes() + 8);
+            bytes.truncate(header_bytes(&packet) + 8);
             for (at, value) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -444,7 +468,7 @@ proptest! {
         let bytes = packet.bytes();
         let metadata = packet.metadata();
         let whole = parse(&packet);
-        let headers = packet.header_bytes();
+        let headers = header_bytes(&packet);
         prop_assert_eq!(Buffer::new(&bytes[..headers], metadata).parse(BOTH), whole);
         // Without its last byte before the flags, a TCP header tells nothing.
         let Some(Header::Tcp { option_words, .. }) = packet.headers.last().copied() else { unreachable!() };

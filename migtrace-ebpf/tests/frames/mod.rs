@@ -147,11 +147,6 @@ impl Packet {
         bytes
     }
 
-    /// How many bytes of [`Self::bytes`] are headers.
-    pub(crate) fn header_bytes(&self) -> usize {
-        build(&self.headers, &self.payload).len() - self.payload.len()
-    }
-
     pub(crate) fn metadata(&self) -> Metadata {
         Metadata {
             length: self.bytes().len() as u32,
@@ -250,7 +245,8 @@ impl Header {
             }
             Self::Fragment { field } => {
                 let field = field.to_be_bytes();
-                vec![protocol(next), 0, field[0], field[1], 1, 2, 3, 4]
+                // The second byte is reserved, and no length.
+                vec![protocol(next), 7, field[0], field[1], 1, 2, 3, 4]
             }
             Self::Authentication { check_words } => {
                 let mut bytes = vec![protocol(next), 1 + check_words];
