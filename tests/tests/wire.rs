@@ -24,6 +24,9 @@ const PORT: u16 = 49152;
 /// Far from what the kernel's queues hold, in frames of any size that these tests use.
 const WINDOW_BYTES: usize = 256 << 10;
 
+/// tcp(7) calls it early retransmission, of which this is what is left. Of the namespace of the thread.
+const TAIL_LOSS_PROBES: &str = "/proc/sys/net/ipv4/tcp_early_retrans";
+
 /// Retransmissions are counted for the whole machine, and two CPUs are shared: one at a time.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
@@ -35,6 +38,10 @@ fn network(builder: lab::Builder) -> Lab {
     let lab = builder.without_guests().sender_offloads(false).receiver_gro(false).start().unwrap();
     for interface in [Host::BRIDGE, Host::UPLINK] {
         lab.destination().set_offloads(interface, &["tso", "gso"], false).unwrap();
+    }
+    // Without a loss nothing is sent again: the probe for a lost tail would guess wrong on a busy machine.
+    for host in [lab.source(), lab.destination()] {
+        host.enter(|| std::fs::write(TAIL_LOSS_PROBES, "0").unwrap()).unwrap();
     }
     lab
 }
@@ -98,11 +105,23 @@ fn assert_exact(facts: &Facts, capture: &Capture, ends: (SocketAddr, SocketAddr)
     assert_eq!(counted, truth, "left is what migtrace counted, right is what crossed");
 }
 
-/// A counter of the host's own TCP.
-fn tcp_statistic(host: &Host, name: &str) -> u64 {
-    let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let text = host.enter(read).unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+/// What was sent again is what the sender's own TCP says, and without it payload is what was written. Returns how many
+/// segments were sent again: few without a loss, but a busy machine may be late with an acknowledgement.
+fn assert_goodput(lab: &Lab, facts: &Facts, (local, remote): (SocketAddr, SocketAddr), written: u64) -> u64 {
+    let flow = facts.flow(local, remote).unwrap();
+    let failed = tcp_statistic(lab.source(), "netstat", "TcpExt", "TCPRetransFail");
+    let again = tcp_statistic(lab.source(), "snmp", "Tcp", "RetransSegs") - failed;
+    assert_eq!(flow.retransmitted_segments, Some(again), "right is the sender's own count");
+    let goodput = flow.counters.tx.payload_bytes - flow.retransmitted_payload_bytes.unwrap();
+    assert_eq!(goodput, written, "payload less what was sent again is what was written: {flow:?}");
+    again
+}
+
+/// A counter of the host's own TCP, in a file of /proc/net.
+fn tcp_statistic(host: &Host, file: &str, prefix: &str, name: &str) -> u64 {
+    let text =
+        host.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap()).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{prefix}: ")));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let of_name = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
     of_name.unwrap().1.parse().unwrap()
@@ -132,12 +151,10 @@ fn transfer_without_loss(ipv6: bool, attach: &str) {
     let after = received(lab.destination(), Host::UPLINK);
     let capture = tap.stop().unwrap();
     let facts = recording.stop();
-    assert_eq!(tcp_statistic(lab.source(), "RetransSegs"), 0, "the machine has lost packets: try again");
     assert_exact(&facts, &capture, ends);
-    assert_eq!(counted(&facts, ends).tx.payload_bytes, 200 * MIB, "payload is what was written");
+    assert_goodput(&lab, &facts, ends, 200 * MIB);
     assert_eq!(counted(&facts, ends).rx.payload_bytes, 0);
     let flow = facts.flow(ends.0, ends.1).unwrap();
-    assert_eq!((flow.retransmitted_segments, flow.retransmitted_payload_bytes), (Some(0), Some(0)));
     assert!(flow.closed && facts.is_from_start(ends.0));
     assert_eq!(facts.lost(), migtrace::event::Lost::default());
 
@@ -171,6 +188,8 @@ fn a_clsact_filter_counts_the_same() {
 fn transfer_with_loss(ipv6: bool) {
     let _lock = one_at_a_time();
     let lab = network(Lab::builder());
+    // Probes for a lost tail are sent again from another place of the kernel than the rest.
+    lab.source().enter(|| std::fs::write(TAIL_LOSS_PROBES, "3").unwrap()).unwrap();
     let recording = Recording::start(lab.source(), &[]);
     let tap = Wiretap::start(lab.source(), Host::UPLINK).unwrap();
 
@@ -186,26 +205,11 @@ fn transfer_with_loss(ipv6: bool) {
     let facts = recording.stop();
     assert!(dropped > 200, "only {dropped} packets were lost");
     assert_exact(&facts, &capture, ends);
-    let flow = facts.flow(ends.0, ends.1).unwrap();
-    let tx = flow.counters.tx;
-    let failed = tcp_extended_statistic(lab.source(), "TCPRetransFail");
-    let again = tcp_statistic(lab.source(), "RetransSegs") - failed;
-    assert_eq!(flow.retransmitted_segments, Some(again), "right is the sender's own count");
+    let again = assert_goodput(&lab, &facts, ends, 200 * MIB);
     assert!(again >= dropped / 2, "{dropped} were lost, {again} were sent again");
-    let goodput = tx.payload_bytes - flow.retransmitted_payload_bytes.unwrap();
-    assert_eq!(goodput, 200 * MIB, "payload less what was sent again is what was written: {flow:?}");
+    let tx = counted(&facts, ends).tx;
     assert!(tx.skbs < tx.segments, "{tx:?}");
     assert_eq!(facts.lost(), migtrace::event::Lost::default());
-}
-
-/// As [`tcp_statistic`], of Linux' own extensions.
-fn tcp_extended_statistic(host: &Host, name: &str) -> u64 {
-    let read = || std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
-    let text = host.enter(read).unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let of_name = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
-    of_name.unwrap().1.parse().unwrap()
 }
 
 #[test]
@@ -290,7 +294,9 @@ fn several_flows_at_once_are_told_apart() {
 fn received_segments_that_the_host_has_joined_are_counted_one_by_one() {
     let _lock = one_at_a_time();
     let lab = network(Lab::builder());
-    // The device's own queue of 256 frames takes the place of the kernel's.
+    // A veth joins only what the other end could not have sent joined (`veth_skb_is_eligible_for_gro`). Its own queue
+    // of 256 frames takes the place of the kernel's.
+    lab.switch().set_offloads(lab.source().role(), &["tso"], false).unwrap();
     lab.source().set_offloads(Host::UPLINK, &["gro"], true).unwrap();
     let recording = Recording::start(lab.source(), &[]);
     let tap = Wiretap::start(lab.destination(), Host::UPLINK).unwrap();
@@ -301,10 +307,8 @@ fn received_segments_that_the_host_has_joined_are_counted_one_by_one() {
     connection.close().unwrap();
     let capture = tap.stop().unwrap();
     let facts = recording.stop();
-    assert_eq!(tcp_statistic(lab.destination(), "RetransSegs"), 0, "the machine has lost packets: try again");
     assert_exact(&facts, &capture, ends);
     let rx = counted(&facts, ends).rx;
-    assert_eq!(rx.payload_bytes, 64 * MIB);
     assert!(rx.skbs < rx.segments, "nothing was joined: {rx:?}");
 }
 
@@ -347,7 +351,7 @@ fn a_connection_that_is_older_than_the_recording_is_counted_from_there() {
     let facts = recording.stop();
     assert!(!facts.is_from_start(ends.0));
     assert_exact(&facts, &capture, ends);
-    assert_eq!(counted(&facts, ends).tx.payload_bytes, 5 * MIB);
+    assert_goodput(&lab, &facts, ends, 5 * MIB);
 }
 
 /// Sends a TCP segment in three IP fragments of which the first holds the TCP header, as a router would make them.
