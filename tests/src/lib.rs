@@ -21,6 +21,7 @@
 pub mod assets;
 mod clock;
 mod command;
+mod connection;
 pub mod cpio;
 mod guest;
 mod host;
@@ -34,8 +35,10 @@ mod qcow2;
 mod qemu;
 mod qmp;
 mod topology;
+mod wiretap;
 
 pub use clock::monotonic_ns;
+pub use connection::Connection;
 pub use guest::{Guest, INIT_VARIABLE, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
@@ -43,3 +46,4 @@ pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Si
 pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
+pub use wiretap::{Capture, Stream, Tally, Wiretap};
