@@ -19,8 +19,10 @@
 //! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
 
 pub mod assets;
+mod bare;
 mod clock;
 mod command;
+pub mod consistency;
 pub mod cpio;
 mod guest;
 mod host;
@@ -33,8 +35,11 @@ mod process;
 mod qcow2;
 mod qemu;
 mod qmp;
+mod shared;
 mod topology;
+pub mod tracing;
 
+pub use bare::Bare;
 pub use clock::monotonic_ns;
 pub use guest::{Guest, INIT_VARIABLE, init};
 pub use host::Host;
@@ -43,3 +48,4 @@ pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Si
 pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
+pub use shared::{Shared, shared};
