@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MEMORY_MIB: usize = 64;
-const FILLED_MIB: usize = 32;
+/// How much a migration has to send.
+const FILLED_MIB: usize = 16;
 /// Above what the firmware uses.
 const FILLED_FROM: usize = 16 << 20;
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -40,13 +41,38 @@ impl Bare {
         Self::start_with(host, name, &[])
     }
 
-    /// Starts one that waits for a migration of another on this port, and sends no events of its own.
+    /// Starts one that waits for a migration of another on this port, and tells of it with events.
     ///
     /// # Errors
     ///
     /// As [`Bare::start`].
     pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
-        Self::start_with(host, name, &["-incoming", &format!("tcp:0:{port}")])
+        let mut bare = Self::start_with(host, name, &["-incoming", "defer"])?;
+        bare.turn_events_on()?;
+        bare.listen(port)?;
+        Ok(bare)
+    }
+
+    /// As [`Bare::incoming`], but it tells of nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn incoming_silently(host: &Host, name: &str, port: u16) -> Result<Self> {
+        let mut bare = Self::start_with(host, name, &["-incoming", "defer"])?;
+        bare.listen(port)?;
+        Ok(bare)
+    }
+
+    fn turn_events_on(&mut self) -> Result<()> {
+        let events = json!([{ "capability": "events", "state": true }]);
+        self.qmp.execute("migrate-set-capabilities", json!({ "capabilities": events }))?;
+        Ok(())
+    }
+
+    fn listen(&mut self, port: u16) -> Result<()> {
+        self.qmp.execute("migrate-incoming", json!({ "uri": format!("tcp:0:{port}") }))?;
+        Ok(())
     }
 
     fn start_with(host: &Host, name: &str, more: &[&str]) -> Result<Self> {
@@ -59,6 +85,7 @@ impl Bare {
             .args(["-display", "none", "-m", &MEMORY_MIB.to_string()])
             .args(["-device", &format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"))])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp.sock"))])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp-spare.sock"))])
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -97,6 +124,12 @@ impl Bare {
         self.directory().join("qmp.sock")
     }
 
+    /// The socket of a second monitor, which is free.
+    #[must_use]
+    pub fn spare_qmp_socket(&self) -> PathBuf {
+        self.directory().join("qmp-spare.sock")
+    }
+
     fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -107,8 +140,7 @@ impl Bare {
     ///
     /// When QEMU refuses.
     pub fn migrate(&mut self, to: Ipv4Addr, port: u16, mib_per_s: u64) -> Result<()> {
-        let events = json!([{ "capability": "events", "state": true }]);
-        self.qmp.execute("migrate-set-capabilities", json!({ "capabilities": events }))?;
+        self.turn_events_on()?;
         let bandwidth = if mib_per_s == 0 { 1 << 40 } else { mib_per_s << 20 };
         self.qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": bandwidth }))?;
         self.qmp.execute("migrate", json!({ "uri": format!("tcp:{to}:{port}") }))?;
