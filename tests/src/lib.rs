@@ -19,9 +19,11 @@
 //! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
 
 pub mod assets;
+mod bare;
 mod clock;
 mod command;
 mod connection;
+pub mod consistency;
 pub mod cpio;
 mod guest;
 mod host;
@@ -34,9 +36,12 @@ mod process;
 mod qcow2;
 mod qemu;
 mod qmp;
+mod shared;
 mod topology;
 mod wiretap;
+pub mod tracing;
 
+pub use bare::Bare;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
 pub use guest::{Guest, INIT_VARIABLE, init};
@@ -47,3 +52,4 @@ pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
 pub use wiretap::{Capture, Stream, Tally, Wiretap};
+pub use shared::{Shared, shared};

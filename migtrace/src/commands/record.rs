@@ -42,7 +42,11 @@ pub(super) fn run(options: &cli::Record) -> Result<Exit> {
         }
         Ok(recorded) => {
             destination.write(&render(&recorded.records, options.output.format())?)?;
-            recorded.log_failure.map_or_else(|| Ok(exit(options, &recorded.records)), Err)
+            let verdict = Verdict::of(options, &recorded.records);
+            if let Some(why) = &verdict.why {
+                eprintln!("migtrace: {why}");
+            }
+            recorded.log_failure.map_or(Ok(verdict.exit), Err)
         }
         Err(error) => {
             destination.abandon();
@@ -182,18 +186,38 @@ async fn ask((client, pid): &mut (Qmp, Option<u32>), recorder: &mut Recorder) ->
     Ok(())
 }
 
-fn exit(options: &cli::Record, records: &[Record]) -> Exit {
-    let completed = records
-        .iter()
-        .all(|record| matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown));
-    if !completed {
-        return Exit::MigrationDidNotComplete;
-    }
-    let exceeded = |limit: Duration| {
+/// How the command ends, and why if that is not with success.
+struct Verdict {
+    exit: Exit,
+    why: Option<String>,
+}
+
+impl Verdict {
+    fn of(options: &cli::Record, records: &[Record]) -> Self {
+        let not_completed = |why: String| Self { exit: Exit::MigrationDidNotComplete, why: Some(why) };
+        for record in records {
+            match record.migration.outcome {
+                Outcome::Completed | Outcome::Unknown => {}
+                Outcome::Failed => {
+                    let error = record.migration.error.as_ref().map(|error| format!(": {error}"));
+                    return not_completed(format!("the migration failed{}", error.unwrap_or_default()));
+                }
+                Outcome::Cancelled => return not_completed("the migration was cancelled".into()),
+                Outcome::Interrupted => {
+                    return not_completed("the recording ended before the migration did".into());
+                }
+            }
+        }
         let total = records.iter().filter_map(|record| record.total_time.as_ref());
-        total.clone().any(|total| u128::from(total.value_ns) > limit.as_nanos())
-    };
-    if options.max_total.is_some_and(exceeded) { Exit::LimitExceeded } else { Exit::Done }
+        let total = Duration::from_nanos(total.map(|total| total.value_ns).max().unwrap_or_default());
+        match options.max_total {
+            Some(limit) if total > limit => Self {
+                exit: Exit::LimitExceeded,
+                why: Some(format!("the migration took {total:.3?}, more than the {limit:?} of --max-total")),
+            },
+            _ => Self { exit: Exit::Done, why: None },
+        }
+    }
 }
 
 /// The event log, if one is wanted. When it cannot be written any more, the recording goes on without it.

@@ -12,6 +12,9 @@ use crate::event::{
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
+/// How far apart, counted in events, the same event may be read at two monitors.
+const ECHO_DISTANCE: usize = 8;
+
 /// What had crossed at an instant.
 pub(super) type Count = (MonotonicNs, Directions<Counters>);
 
@@ -258,6 +261,11 @@ impl Facts {
         };
         let process = self.process(qmp.pid);
         let process = &mut self.processes[process];
+        // QEMU writes an event once to each monitor that has a client: it is told again, but happened once.
+        let is_echo = |m: &Mark| Some(&m.kind) == kind.as_ref() && m.qemu_realtime_us == qmp.qemu_realtime_us;
+        if process.marks.iter().rev().take(ECHO_DISTANCE).any(is_echo) {
+            return;
+        }
         if let Some(kind) = kind {
             let mark = Mark { at, kind, qemu_realtime_us: qmp.qemu_realtime_us, counters: qmp.counters };
             // Two threads of QEMU can be stamped in one order and reach the ring buffer in the other.
