@@ -79,8 +79,22 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     let flow = match FLOWS.get_ptr_mut(key) {
         Some(flow) => flow,
         None => match open(&key, ifindex, tcp, now_ns) {
-            Some(flow) => flow,
-            None => return maps::count_lost(lost::FLOWS),
+            Some(flow) => {
+                #[cfg(feature = "kernel-log")]
+                aya_log_ebpf::debug!(
+                    ctx,
+                    "flow {} -> {} found at interface {}",
+                    key.source_port,
+                    key.destination_port,
+                    ifindex
+                );
+                flow
+            }
+            None => {
+                #[cfg(feature = "kernel-log")]
+                aya_log_ebpf::warn!(ctx, "no room for flow {} -> {}", key.source_port, key.destination_port);
+                return maps::count_lost(lost::FLOWS);
+            }
         },
     };
     // SAFETY: `flow` points into the map; entries are never removed by a program.

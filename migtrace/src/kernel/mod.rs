@@ -3,6 +3,8 @@
 mod btf;
 mod examine;
 mod flows;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 mod messages;
 mod probes;
 mod tc;
@@ -93,6 +95,8 @@ pub(crate) struct Kernel {
     /// Whether the programs themselves find out who owns a flow.
     ties_sockets: bool,
     counts_retransmissions: bool,
+    #[cfg(feature = "kernel-log")]
+    _log: kernel_log::KernelLog,
 }
 
 impl Kernel {
@@ -133,6 +137,8 @@ impl Kernel {
             ties_sockets: finds_sockets && is_attached("qmp"),
             counts_retransmissions: is_attached("retransmit"),
             probes,
+            #[cfg(feature = "kernel-log")]
+            _log: kernel_log::KernelLog::start(&mut ebpf)?,
             ebpf,
         })
     }
