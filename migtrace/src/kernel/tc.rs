@@ -115,7 +115,7 @@ pub(super) fn attach(
             Err(error) => return Err(failed(format!("TCX: {}", reason(&error)))),
         }
     }
-    // Filters of a killed run would count every packet twice.
+    // Filters of a killed run still cost every packet its time, and nobody reads what they count.
     let _ = remove_filters(interface);
     add_clsact(interface).map_err(failed)?;
     let mut behind_others = false;
