@@ -11,7 +11,8 @@ use migtrace_ebpf::{
 
 use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
 
-const EEXIST: i32 = 17;
+/// What the kernel says of a key that is there.
+const EEXIST: i32 = -17;
 
 /// A socket buffer's linear part, read where it lies.
 struct Linear<'a>(&'a TcContext);
@@ -173,10 +174,10 @@ fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut Flow
     let opened = FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_ok();
     let flow = FLOWS.get_ptr_mut(key)?;
     if opened {
-        // Another flow of the same addresses may have made the bucket: that is as good.
-        if FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)).is_err_and(|error| error != -EEXIST)
-        {
-            maps::count_lost(lost::FLOWS);
+        match FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)) {
+            // Another flow of the same addresses has made the bucket: that is as good.
+            Ok(()) | Err(EEXIST) => {}
+            Err(_) => maps::count_lost(lost::FLOWS),
         }
         if let Some(found) = FOUND.get_ptr_mut(0) {
             // SAFETY: `found` is the map's value.

@@ -10,6 +10,7 @@
 mod recording;
 
 use lab::{Capture, Connection, Host, Lab, Tally, Wiretap};
+use migtrace::event::Lost;
 use migtrace::units::{Counters, Directions};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
@@ -156,7 +157,7 @@ fn transfer_without_loss(ipv6: bool, attach: &str) {
     assert_eq!(counted(&facts, ends).rx.payload_bytes, 0);
     let flow = facts.flow(ends.0, ends.1).unwrap();
     assert!(flow.closed && facts.is_from_start(ends.0));
-    assert_eq!(facts.lost(), migtrace::event::Lost::default());
+    assert_eq!(facts.lost(), Lost::default());
 
     // It would prove little if it had counted frames one by one.
     let tx = counted(&facts, ends).tx;
@@ -209,7 +210,7 @@ fn transfer_with_loss(ipv6: bool) {
     assert!(again >= dropped / 2, "{dropped} were lost, {again} were sent again");
     let tx = counted(&facts, ends).tx;
     assert!(tx.skbs < tx.segments, "{tx:?}");
-    assert_eq!(facts.lost(), migtrace::event::Lost::default());
+    assert_eq!(facts.lost(), Lost::default());
 }
 
 #[test]
@@ -456,4 +457,21 @@ fn when_the_flow_table_is_full_the_loss_is_told_and_the_first_flows_stay_exact()
     // Of each lost connection at least the opening, the data in 64 KiB buffers, and the end.
     assert!(lost.flows > 2 * 2 * (3 + 16 + 3) / 2, "{lost:?}");
     assert_eq!((lost.ring_buffer, lost.probes), (0, 0));
+}
+
+#[test]
+fn when_only_the_fragments_find_no_room_that_is_told_too() {
+    let _lock = one_at_a_time();
+    let lab = network(Lab::builder());
+    // The connection's two entries, and one of two for fragments.
+    let recording = Recording::start(lab.source(), &["--flow-capacity", "3"]);
+    let tap = Wiretap::start(lab.destination(), Host::UPLINK).unwrap();
+    let connection = connect(&lab, false, PORT);
+    let ends = ends(&connection);
+    connection.send(MIB, 64 << 10).unwrap();
+    connection.close().unwrap();
+    let capture = tap.stop().unwrap();
+    let facts = recording.stop();
+    assert_exact(&facts, &capture, ends);
+    assert_eq!(facts.lost(), Lost { flows: 1, ..Lost::default() });
 }

@@ -185,6 +185,11 @@ impl Kernel {
         self.interfaces.contains_key(&index)
     }
 
+    /// Whether filters of others run before ours at this interface, and may keep packets from it.
+    pub(crate) fn is_behind_others(&self, index: u32) -> bool {
+        self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
+    }
+
     /// Reads the QMP events of a process and its sockets from now on.
     pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
         self.map_mut::<u32, u32>("TRACED")?

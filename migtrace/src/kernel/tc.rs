@@ -3,12 +3,17 @@
 //!
 //! TCX links die with this process. Filters do not, so they carry the programs' names, and [`cleanup`] removes
 //! what a killed run left. The clsact qdisc is never removed: it may hold filters of others.
+//!
+//! A filter that says "pass" or "drop" ends the walk, so ours wants to be the first. All filters of one priority are
+//! of one kind and one protocol (`tc_new_tfilter`, net/sched/cls_api.c): where somebody has filters of another kind
+//! at the first one, ours goes to the next that is free, and says so.
 
 use std::io;
 
 use aya::Ebpf;
 use aya::programs::tc::{
-    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
+    self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcAttachType, TcError,
+    TcHandle,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
@@ -17,6 +22,11 @@ use crate::event::AttachMode;
 
 pub(super) const INGRESS: &str = "migtrace_ingress";
 pub(super) const EGRESS: &str = "migtrace_egress";
+
+/// The first one. Among filters of one priority the newest runs first.
+const FIRST_PRIORITY: u16 = 1;
+/// Where the search for a priority that takes our filter ends.
+const LAST_PRIORITY: u16 = 64;
 
 const DIRECTIONS: [(&str, TcAttachType); 2] =
     [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
@@ -55,12 +65,18 @@ pub struct Leftover {
 /// The links of one interface; dropping them detaches.
 pub(super) struct Attached {
     mode: AttachMode,
+    behind_others: bool,
     _links: Vec<SchedClassifierLink>,
 }
 
 impl Attached {
     pub(super) const fn mode(&self) -> AttachMode {
         self.mode
+    }
+
+    /// Whether filters of others run first, and may keep packets from ours.
+    pub(super) const fn is_behind_others(&self) -> bool {
+        self.behind_others
     }
 }
 
@@ -87,20 +103,28 @@ pub(super) fn attach(
 ) -> Result<Attached, TcAttachError> {
     let failed = |why| TcAttachError { interface: interface.to_owned(), why };
     if preference != AttachPreference::Clsact {
-        match attach_all(ebpf, interface, || TcAttachOptions::TcxOrder(LinkOrder::first())) {
-            Ok(links) => return Ok(Attached { mode: AttachMode::Tcx, _links: links }),
+        match attach_all(ebpf, |program, direction| {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            program.attach_with_options(interface, direction, options)
+        }) {
+            Ok(links) => {
+                return Ok(Attached { mode: AttachMode::Tcx, behind_others: false, _links: links });
+            }
             // Before 6.6 the kernel does not know this kind of link.
             Err(error) if preference == AttachPreference::Auto && is_unknown_link_kind(&error) => {}
             Err(error) => return Err(failed(format!("TCX: {}", reason(&error)))),
         }
     }
-    // Filters of a killed run would count every packet twice.
+    // Filters of a killed run still cost every packet its time, and nobody reads what they count.
     let _ = remove_filters(interface);
     add_clsact(interface).map_err(failed)?;
-    attach_all(ebpf, interface, || {
-        TcAttachOptions::Netlink(NlOptions { priority: 1, handle: TcHandle::AUTO_ASSIGN, classid: None })
+    let mut behind_others = false;
+    attach_all(ebpf, |program, direction| {
+        let (id, priority) = attach_filter(program, interface, direction)?;
+        behind_others |= priority != FIRST_PRIORITY;
+        Ok(id)
     })
-    .map(|links| Attached { mode: AttachMode::Clsact, _links: links })
+    .map(|links| Attached { mode: AttachMode::Clsact, behind_others, _links: links })
     .map_err(|error| {
         failed(format!(
             "clsact: {}; an `ingress` qdisc in clsact's place (see `tc qdisc show dev {interface}`) or missing \
@@ -112,17 +136,43 @@ pub(super) fn attach(
 
 fn attach_all(
     ebpf: &mut Ebpf,
-    interface: &str,
-    options: impl Fn() -> TcAttachOptions,
+    mut attach: impl FnMut(&mut SchedClassifier, TcAttachType) -> Result<SchedClassifierLinkId, ProgramError>,
 ) -> Result<Vec<SchedClassifierLink>, ProgramError> {
     let mut links = Vec::new();
     for (name, direction) in DIRECTIONS {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-        let id = program.attach_with_options(interface, direction, options())?;
+        let id = attach(program, direction)?;
         links.push(program.take_link(id)?);
     }
     Ok(links)
+}
+
+/// Attaches at the first priority that takes a filter of this kind; returns it.
+fn attach_filter(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<(SchedClassifierLinkId, u16), ProgramError> {
+    let mut priority = FIRST_PRIORITY;
+    loop {
+        let options =
+            TcAttachOptions::Netlink(NlOptions { priority, handle: TcHandle::AUTO_ASSIGN, classid: None });
+        match program.attach_with_options(interface, direction, options) {
+            Ok(id) => return Ok((id, priority)),
+            Err(error) if priority < LAST_PRIORITY && is_priority_taken(&error) => priority += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// EINVAL, "Specified filter kind does not match existing one" or "Protocol mismatch for filter with specified
+/// priority".
+fn is_priority_taken(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::TcError(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EINVAL)
+    )
 }
 
 fn is_unknown_link_kind(error: &ProgramError) -> bool {

@@ -164,6 +164,9 @@ impl Tracer {
         }
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogStart(self.observation.clone()));
+        for point in points {
+            self.tell_who_is_before_us(now, point);
+        }
         self.tell_clock()?;
         self.scan()?;
         self.adopt_connections(now)
@@ -270,6 +273,17 @@ impl Tracer {
         let attach = self.kernel.attach(&point.name, point.index, point.skip_tagged)?;
         self.interfaces.insert(point.index, point.name.clone());
         Ok(Interface { name: point.name.clone(), index: point.index, attach })
+    }
+
+    fn tell_who_is_before_us(&mut self, now: MonotonicNs, point: &CountingPoint) {
+        if self.kernel.is_behind_others(point.index) {
+            let name = &point.name;
+            let why = format!(
+                "a filter of another kind has the first priority and runs first; see `tc filter show dev {name} \
+                 ingress` and `egress`; TCX (Linux 6.6 and later) is before all filters"
+            );
+            self.tell_not_measured(now, &format!("packets that other filters at {name} drop or accept"), why);
+        }
     }
 
     fn take(&mut self, message: Message) -> Result<(), TracerError> {
@@ -468,7 +482,10 @@ impl Tracer {
             points.iter().filter(|point| !self.kernel.is_attached(point.index)).cloned().collect::<Vec<_>>()
         {
             match self.count_at(&point) {
-                Ok(interface) => self.tell(now, Fact::InterfaceAdded(interface)),
+                Ok(interface) => {
+                    self.tell(now, Fact::InterfaceAdded(interface));
+                    self.tell_who_is_before_us(now, &point);
+                }
                 Err(error) => self.tell_not_measured(
                     now,
                     &format!("packets at {}", point.name),
