@@ -1,6 +1,8 @@
 //! Everything a person does to this repository, as `cargo xtask COMMAND`.
 
 mod apt;
+#[path = "bench/command.rs"]
+mod bench;
 mod capability;
 mod demo;
 mod paths;
@@ -29,6 +31,8 @@ enum Command {
     Test(test::Options),
     /// Run a real live migration in the lab, trace it, and print the report
     Demo(demo::Options),
+    /// Measure what migtrace costs and how exactly it counts, beside tcpdump and iftop
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,8 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
+#[doc(hidden)]
+pub mod cost;
 mod examine;
 mod flows;
 #[cfg(feature = "kernel-log")]
