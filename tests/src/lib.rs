@@ -22,6 +22,7 @@ pub mod assets;
 mod bare;
 mod clock;
 mod command;
+mod connection;
 pub mod consistency;
 pub mod cpio;
 mod guest;
@@ -37,10 +38,12 @@ mod qemu;
 mod qmp;
 mod shared;
 mod topology;
+mod wiretap;
 pub mod tracing;
 
 pub use bare::Bare;
 pub use clock::monotonic_ns;
+pub use connection::Connection;
 pub use guest::{Guest, INIT_VARIABLE, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
@@ -48,4 +51,5 @@ pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Si
 pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
+pub use wiretap::{Capture, Stream, Tally, Wiretap};
 pub use shared::{Shared, shared};

@@ -131,7 +131,9 @@ fn is_unknown_link_kind(error: &ProgramError) -> bool {
 
 fn add_clsact(interface: &str) -> Result<(), String> {
     match tc::qdisc_add_clsact(interface) {
-        Ok(()) | Err(TcError::AlreadyAttached) => Ok(()),
+        Ok(()) => Ok(()),
+        // There already: ours of an earlier run, or somebody else's.
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         Err(error) => Err(format!(
             "cannot add the clsact qdisc: {}; try `modprobe sch_ingress cls_bpf`",
             reason(&error)

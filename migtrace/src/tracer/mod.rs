@@ -25,8 +25,12 @@ use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
 use crate::units::{Flow, MonotonicNs};
 use watched::Watched;
 
-/// How often the counters of live flows become events.
+/// How often the flow table is read, and the counters of young flows become events.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// How often the counters of flows older than [`YOUNG`] become events: an hour's log stays small.
+const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);
+/// See [`SAMPLE_OLD_EVERY`].
+const YOUNG: Duration = Duration::from_secs(60);
 /// How often `/proc` is read for QEMUs that no probe told of, and for taps that were opened late.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
@@ -198,7 +202,10 @@ impl Tracer {
                     }
                 }
                 _ = self.sample.tick() => self.sample()?,
-                _ = self.scan.tick() => self.scan()?,
+                _ = self.scan.tick() => {
+                    self.scan()?;
+                    self.tell_lost()?;
+                }
                 link = self.links.next() => self.follow(link.map_err(host("watch the interfaces"))?)?,
                 step = self.steps.stepped() => {
                     step.map_err(host("watch the clock"))?;
@@ -223,6 +230,7 @@ impl Tracer {
         }
         self.flows.forget_samples();
         self.sample()?;
+        self.tell_lost()?;
         self.tell_clock()?;
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogEnd { reason });
@@ -413,14 +421,20 @@ impl Tracer {
                 let method = if expected { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
                 self.own(now, state.flow, owner, method);
             }
-            if self.flows.has_moved(&state) {
+            let age = Duration::from_nanos(now.0.saturating_sub(state.first_ns.0));
+            let every = if age < YOUNG { SAMPLE_EVERY } else { SAMPLE_OLD_EVERY };
+            if self.flows.is_due(&state, now, every) {
                 self.tell(now, watched::counters(state));
             }
         }
-        self.find_owners()?;
+        self.find_owners()
+    }
+
+    fn tell_lost(&mut self) -> Result<(), TracerError> {
         let lost = self.kernel.lost()?;
         if lost != self.lost {
             self.lost = lost;
+            let now = clock::now().map_err(host("read the clock"))?;
             self.tell(now, Fact::Lost(lost));
         }
         Ok(())
@@ -441,15 +455,15 @@ impl Tracer {
                     *name = to;
                 }
             }
-            LinkEvent::Added { .. } => self.count_at_new(now)?,
+            LinkEvent::Added { .. } => self.count_at_new(now),
         }
         Ok(())
     }
 
     /// An interface is new: count at it too if it is one of those that would have been chosen at the start.
-    fn count_at_new(&mut self, now: MonotonicNs) -> Result<(), TracerError> {
+    fn count_at_new(&mut self, now: MonotonicNs) {
         // A requested interface that is still missing, or one without an address yet, is no error here.
-        let Ok(points) = links::counting_points(&self.requested) else { return Ok(()) };
+        let Ok(points) = links::counting_points(&self.requested) else { return };
         for point in
             points.iter().filter(|point| !self.kernel.is_attached(point.index)).cloned().collect::<Vec<_>>()
         {
@@ -462,6 +476,5 @@ impl Tracer {
                 ),
             }
         }
-        Ok(())
     }
 }

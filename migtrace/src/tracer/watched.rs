@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Fact, FlowCounters, Purpose};
 use crate::kernel::FlowState;
-use crate::units::{Counters, Directions, Flow};
+use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
 #[derive(Debug)]
 struct Known {
@@ -21,13 +21,21 @@ impl Default for Known {
     }
 }
 
+/// What was last told of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at_ns: MonotonicNs,
+    counters: Directions<Counters>,
+    closed: bool,
+}
+
 /// The flows seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     flows: BTreeMap<Flow, Known>,
     /// Connections that were open before the tracing and have not moved yet.
     expected: BTreeSet<Flow>,
-    samples: BTreeMap<Flow, (Directions<Counters>, bool)>,
+    samples: BTreeMap<Flow, Sample>,
 }
 
 impl Watched {
@@ -83,14 +91,26 @@ impl Watched {
         self.flows.values().all(|known| known.owner.is_some() || known.owner_tries >= tries)
     }
 
-    /// Whether a flow has moved since this was last asked.
-    pub(super) fn has_moved(&mut self, state: &FlowState) -> bool {
-        let now = (state.counters, state.closed);
-        let moved = state.counters.tx.skbs + state.counters.rx.skbs > 0;
-        self.samples.insert(state.flow, now) != Some(now) && moved
+    /// Whether a flow's counters should be told at `now`: they have moved, and the last time is long enough ago.
+    /// That a flow was closed is told at once.
+    pub(super) fn is_due(&mut self, state: &FlowState, now: MonotonicNs, every: Duration) -> bool {
+        let sample = Sample { at_ns: now, counters: state.counters, closed: state.closed };
+        let due = match self.samples.get(&state.flow) {
+            None => state.counters.tx.skbs + state.counters.rx.skbs > 0,
+            Some(last) if last.closed != sample.closed => true,
+            Some(last) => {
+                // A tick that comes a little early is no reason to wait for the next.
+                let waited = Duration::from_nanos(now.0.saturating_sub(last.at_ns.0)) + every / 10;
+                last.counters != sample.counters && waited >= every
+            }
+        };
+        if due {
+            self.samples.insert(state.flow, sample);
+        }
+        due
     }
 
-    /// Makes every flow count as moved, so that its final counters are told.
+    /// Makes every flow due, so that its final counters are told.
     pub(super) fn forget_samples(&mut self) {
         self.samples.clear();
     }
