@@ -38,8 +38,8 @@ mod qemu;
 mod qmp;
 mod shared;
 mod topology;
-mod wiretap;
 pub mod tracing;
+mod wiretap;
 
 pub use bare::Bare;
 pub use clock::monotonic_ns;
@@ -51,5 +51,5 @@ pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Si
 pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
-pub use wiretap::{Capture, Stream, Tally, Wiretap};
 pub use shared::{Shared, shared};
+pub use wiretap::{Capture, Stream, Tally, Wiretap};
