@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured};
-use migtrace::host::capabilities::{self, Capabilities, Capability};
+use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured, ProbeStatus};
+use migtrace::host::capabilities::Capability;
 use migtrace::host::qmp::{self, Qmp};
 use migtrace::kernel::Settings;
 use migtrace::record::{Outcome, Record};
@@ -18,7 +18,8 @@ use migtrace::tracer::Tracer;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
-use super::destination::Destination;
+use super::check_privileges;
+use super::destination::{self, Destination};
 use super::progress::Progress;
 use super::report::render;
 use crate::cli::{self, Tunnel};
@@ -27,7 +28,10 @@ use crate::cli::{self, Tunnel};
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(options: &cli::Record) -> Result<Exit> {
-    check_privileges()?;
+    check_privileges(&Capability::NEEDED)?;
+    if options.events.is_some() && options.events == options.output.output {
+        bail!("--output and --events name the same file: give each its own");
+    }
     let destination = Destination::open(options.output.output.as_deref())?;
     let log = EventLog::create(options.events.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,14 +57,6 @@ pub(super) fn run(options: &cli::Record) -> Result<Exit> {
             Err(error)
         }
     }
-}
-
-fn check_privileges() -> Result<()> {
-    let held = Capabilities::read().context("cannot read this process' capabilities")?;
-    if let Some(advice) = capabilities::advice(&held.missing(&Capability::NEEDED)) {
-        bail!("{advice}");
-    }
-    Ok(())
 }
 
 /// What a recording gave.
@@ -97,6 +93,13 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut progress = Progress::new();
+    // The first event is there at once, and shows that the log can be written before anybody waits for more.
+    if let Some(event) = recorder.next().await? {
+        log.write(&event);
+    }
+    if let Some(failure) = log.failure.take() {
+        return Err(failure);
+    }
     describe(&recorder, &progress);
     progress.say("ready");
 
@@ -146,6 +149,10 @@ fn describe(recorder: &Recorder, progress: &Progress) {
         let name = qemu.name.as_deref().unwrap_or("(no name)");
         let uuid = qemu.uuid.as_ref().map(|uuid| format!(", {uuid}")).unwrap_or_default();
         progress.say(&format!("tracing {name} (pid {}{uuid})", qemu.pid));
+    }
+    for probe in observation.probes.iter().filter(|probe| probe.status == ProbeStatus::Missing) {
+        let lost = probe.lost.as_deref().unwrap_or(&probe.observes);
+        progress.say(&format!("not measured here: {lost} (`migtrace doctor` tells why)"));
     }
 }
 
@@ -233,7 +240,14 @@ impl EventLog {
             return Ok(Self { writer: None, name: String::new(), failure: None });
         };
         let name = path.display().to_string();
-        let file = File::create(path).with_context(|| format!("cannot write to {name}"))?;
+        let create = || {
+            let mut file = File::create(path)?;
+            if file.metadata()?.is_file() {
+                destination::prove_room(&mut file)?;
+            }
+            Ok::<_, io::Error>(file)
+        };
+        let file = create().with_context(|| format!("cannot write to {name}"))?;
         Ok(Self { writer: Some(LogWriter::new(file)), name, failure: None })
     }
 
@@ -246,12 +260,16 @@ impl EventLog {
     }
 
     fn fail(&mut self, error: io::Error, lines: u64) {
-        eprintln!(
-            "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
-            self.name
-        );
-        self.failure =
-            Some(anyhow::Error::new(error).context(format!("the event log {} is not whole", self.name)));
+        let what = if lines == 0 {
+            format!("cannot write to {}", self.name)
+        } else {
+            eprintln!(
+                "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
+                self.name
+            );
+            format!("the event log {} is not whole", self.name)
+        };
+        self.failure = Some(anyhow::Error::new(error).context(what));
         self.writer = None;
     }
 }

@@ -273,7 +273,12 @@ fn silent<'a>(
     };
     let end = match process.and_then(|p| p.gone) {
         // Its end closed the streams, and not they its work.
-        Some(gone) if !handed_over && gone >= start && gone.0 <= last.0.saturating_add(AT_ITS_END_NS) => {
+        Some(gone)
+            if facts.hears_qemu()
+                && !handed_over
+                && gone >= start
+                && gone.0 <= last.0.saturating_add(AT_ITS_END_NS) =>
+        {
             End::Died(gone.max(last))
         }
         _ if streams().next().is_some() && streams().all(|f| f.closed()) => End::Closed(last),

@@ -7,11 +7,13 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use crate::event::{
-    EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod, Purpose, Qemu,
-    QmpEvent,
+    EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod, ProbeStatus, Purpose,
+    Qemu, QmpEvent,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
+/// The probe that reads QEMU's events, by its name in the probe table.
+const QMP_PROBE: &str = "qmp";
 /// How far apart, counted in events, the same event may be read at two monitors.
 const ECHO_DISTANCE: usize = 8;
 
@@ -128,6 +130,12 @@ impl FlowFacts {
 }
 
 impl Facts {
+    /// Whether QEMU's events can be read on this host; if not, that none was seen says nothing.
+    pub(super) fn hears_qemu(&self) -> bool {
+        let mut probes = self.observation.iter().flat_map(|o| &o.probes);
+        !probes.any(|p| p.name == QMP_PROBE && p.status == ProbeStatus::Missing)
+    }
+
     pub(super) fn push(&mut self, event: &Event) {
         let at = event.at_ns;
         self.latest = self.latest.max(at);

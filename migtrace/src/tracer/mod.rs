@@ -35,6 +35,8 @@ const YOUNG: Duration = Duration::from_secs(60);
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
 const OWNER_PATIENCE: Duration = Duration::from_millis(50);
+/// How long after an interface has appeared it may still get its address and become one to count at.
+const SETTLING: Duration = Duration::from_secs(60);
 /// How often an ownerless flow is looked up before it is taken for somebody else's.
 const OWNER_TRIES: u32 = 20;
 
@@ -105,6 +107,8 @@ pub struct Tracer {
     scan: Interval,
     qemus: BTreeMap<u32, Qemu>,
     interfaces: BTreeMap<u32, String>,
+    /// An interface has appeared that may not be ready to be counted at before this.
+    interfaces_settle: Option<Instant>,
     flows: Watched,
     lost: Lost,
     told: BTreeSet<NotMeasured>,
@@ -148,6 +152,7 @@ impl Tracer {
             scan,
             qemus: BTreeMap::new(),
             interfaces: BTreeMap::new(),
+            interfaces_settle: None,
             flows: Watched::default(),
             lost: Lost::default(),
             told: BTreeSet::new(),
@@ -365,7 +370,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Reads `/proc` for what no probe told.
+    /// Reads `/proc` for what no probe told, and looks whether new interfaces are ready.
     fn scan(&mut self) -> Result<(), TracerError> {
         let now = clock::now().map_err(host("read the clock"))?;
         let present = qemu::find().map_err(host("find the QEMU processes in /proc"))?;
@@ -376,6 +381,9 @@ impl Tracer {
         }
         for qemu in present {
             self.meet(now, qemu)?;
+        }
+        if self.interfaces_settle.is_some_and(|settled| Instant::now() < settled) {
+            self.count_at_new(now);
         }
         Ok(())
     }
@@ -469,7 +477,10 @@ impl Tracer {
                     *name = to;
                 }
             }
-            LinkEvent::Added { .. } => self.count_at_new(now),
+            LinkEvent::Added { .. } => {
+                self.interfaces_settle = Some(Instant::now() + SETTLING);
+                self.count_at_new(now);
+            }
         }
         Ok(())
     }
