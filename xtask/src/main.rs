@@ -9,6 +9,7 @@ mod setup;
 mod test;
 #[path = "../../migtrace/build/toolchain.rs"]
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Command {
     Test(test::Options),
     /// Run a real live migration in the lab, trace it, and print the report
     Demo(demo::Options),
+    /// Boot Debian kernels in a virtual machine, and run there the tests that need kprobes, KVM and other devices
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
