@@ -221,13 +221,15 @@ fn note_first_payload(ctx: &TcContext, flow: *mut FlowEntry, key: &FlowKey, tcp:
 
 #[inline(always)]
 fn key(tuple: &Tuple, direction: u8) -> FlowKey {
+    // Three zeros by themselves would become a call of `memset`, for every packet.
+    let [direction, padding @ ..] = u32::from(direction).to_le_bytes();
     FlowKey {
         source: tuple.source,
         destination: tuple.destination,
         source_port: tuple.source_port,
         destination_port: tuple.destination_port,
         direction,
-        padding: [0; 3],
+        padding,
     }
 }
 
