@@ -169,16 +169,7 @@ unsafe fn add(flow: *mut FlowEntry, ifindex: u32, packet: &Tcp, now_ns: u64) -> 
 fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut FlowEntry> {
     let flags = flags_of(tcp) & flags::SYN;
     let owner = owner(key);
-    let entry =
-        FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
-    let opened = FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_ok();
-    let flow = FLOWS.get_ptr_mut(key)?;
-    if opened {
-        match FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)) {
-            // Another flow of the same addresses has made the bucket: that is as good.
-            Ok(()) | Err(EEXIST) => {}
-            Err(_) => maps::count_lost(lost::FLOWS),
-        }
+    if insert(key, ifindex, owner, flags, now_ns) {
         if let Some(found) = FOUND.get_ptr_mut(0) {
             // SAFETY: `found` is the map's value.
             unsafe { maps::add(found, 1) };
@@ -192,7 +183,26 @@ fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut Flow
             padding: 0,
         });
     }
-    Some(flow)
+    FLOWS.get_ptr_mut(key)
+}
+
+/// Inserts the entry and its bucket of fragments; says whether the entry is a new one.
+///
+/// Apart from [`open`], so that the entry has left the stack when the event comes: on Linux 6.1 the frames of a chain
+/// of calls, each rounded up to 32 bytes, share 512.
+#[inline(always)]
+fn insert(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) -> bool {
+    let entry =
+        FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
+    if FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_err() {
+        return false;
+    }
+    match FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)) {
+        // Another flow of the same addresses has made the bucket: that is as good.
+        Ok(()) | Err(EEXIST) => {}
+        Err(_) => maps::count_lost(lost::FLOWS),
+    }
+    true
 }
 
 /// The owner that the other direction, or user space, knows already; 0 if none does.

@@ -45,7 +45,7 @@ mod wiretap;
 pub use bare::Bare;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
-pub use guest::{Guest, INIT_VARIABLE, init};
+pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
 pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Side};

@@ -11,6 +11,7 @@ mod setup;
 mod test;
 #[path = "../../migtrace/build/toolchain.rs"]
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure what migtrace costs and how exactly it counts, beside tcpdump and iftop
     Bench(bench::Options),
+    /// Boot Debian kernels in a virtual machine, and run there the tests that need kprobes, KVM and other devices
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
