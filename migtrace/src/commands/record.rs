@@ -116,6 +116,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
             _ = interrupt.recv() => break EndReason::Interrupted,
             _ = terminate.recv() => break EndReason::Interrupted,
             () = &mut timeout => break EndReason::TimedOut,
+            () = discard_events(client.as_mut()) => {}
             _ = show.tick() => progress.show(recorder.live()),
         }
     };
@@ -176,6 +177,14 @@ async fn connect(path: &Path, recorder: &mut Recorder) -> Result<(Qmp, Option<u3
         }))?;
     }
     Ok((client, pid))
+}
+
+/// Never ends.
+async fn discard_events(client: Option<&mut (Qmp, Option<u32>)>) {
+    match client {
+        Some((client, _)) => client.discard_events().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Asks QEMU for its own figures. That it cannot answer any more is a fact, not a failure.

@@ -330,8 +330,13 @@ impl Tracer {
                 None => {}
             },
             Body::ProcessExec { pid } => {
-                if let Some(qemu) = qemu::read(pid) {
-                    self.meet(at_ns, qemu)?;
+                if qemu::looks_like_one(pid) {
+                    // First of all: to describe a new binary takes long enough for it to say something.
+                    self.kernel.trace(pid)?;
+                    match qemu::read(pid) {
+                        Some(qemu) => self.meet(at_ns, qemu)?,
+                        None => self.kernel.untrace(pid)?,
+                    }
                 }
             }
             Body::ProcessExit { pid } => self.part(at_ns, pid)?,
