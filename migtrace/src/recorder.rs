@@ -11,7 +11,7 @@ use crate::selection::Selection;
 use crate::timeline::{Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
 
-/// How long the last packets of a migration are waited for after QEMU has declared its end.
+/// How long is waited, after a migration has ended, for its last packets and for QEMU's last word about it.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -100,7 +100,8 @@ impl Recorder {
 
     fn has_settled(&self) -> bool {
         self.ended.is_some_and(|ended| {
-            ended.elapsed() >= SETTLE || self.timeline.ended().is_some_and(|ended| ended.flows_closed)
+            let is_over = |ended: crate::timeline::Ended| ended.flows_closed && ended.all_told;
+            ended.elapsed() >= SETTLE || self.timeline.ended().is_some_and(is_over)
         })
     }
 

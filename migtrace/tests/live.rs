@@ -70,6 +70,21 @@ fn the_end_is_known_at_once_and_the_last_packet_a_little_later() {
 }
 
 #[test]
+fn a_destination_is_over_when_its_guest_runs_and_not_when_its_flows_are_closed() {
+    let mut timeline = Timeline::new(Selection::default());
+    let mut seen = Vec::new();
+    for event in common::events("destination-disk-sync").0 {
+        timeline.push(&event);
+        let resumed = matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == "RESUME");
+        if let Some(ended) = timeline.ended() {
+            seen.push((ended.flows_closed, ended.all_told, resumed));
+        }
+    }
+    let told = seen.iter().position(|(_, all_told, _)| *all_told).unwrap();
+    assert!(told > 0 && seen[told].2, "{seen:?}");
+}
+
+#[test]
 fn bytes_are_from_the_source_to_the_destination_on_either_host() {
     for log in ["destination-10.0", "precopy-10.0"] {
         let mut timeline = Timeline::new(Selection::default());
@@ -228,4 +243,28 @@ fn live_tells_this_hosts_part() {
     };
     assert_eq!(role("destination-10.0"), Role::Destination);
     assert_eq!(role("precopy-10.0"), Role::Source);
+}
+
+#[test]
+fn of_a_migration_whose_end_alone_was_told_the_flows_are_those_before() {
+    let Fact::QemuSeen(mut arrived) = qemu(7, "picked up") else { unreachable!() };
+    arrived.incoming = true;
+    let mut events = vec![Event { at_ns: MonotonicNs(0), fact: Fact::QemuSeen(arrived) }];
+    for mut event in migration(7, 1_000, 40_000, 500, 0) {
+        match &mut event.fact {
+            Fact::Qmp(qmp) if qmp.data["status"] != "completed" => continue,
+            // Told when the device state is loaded.
+            Fact::Qmp(_) => event.at_ns = MonotonicNs(30 * MS),
+            Fact::FlowSeen { from_start, .. } => *from_start = false,
+            Fact::FlowCounters(counters) => counters.counters = counters.counters.swapped(),
+            _ => {}
+        }
+        events.push(event);
+    }
+    events.sort_by_key(|event| event.at_ns);
+    let records = common::fold(&events);
+    assert_eq!(records.len(), 1, "{records:#?}");
+    assert_eq!(records[0].migration.outcome, Outcome::Completed);
+    assert_eq!(records[0].traffic.total.unwrap().tx.payload_bytes, 500);
+    assert!(!records[0].start.seen);
 }

@@ -1,5 +1,6 @@
 //! What must be true of every record, whatever it is of.
 
+use crate::tracing::{self, Recorded};
 use serde_json::Value;
 
 const COUNTERS: [&str; 4] = ["wire_bytes", "payload_bytes", "segments", "skbs"];
@@ -42,6 +43,41 @@ pub fn assert_consistent(record: &Value) {
         }
     }
     assert_eq!(record["lost"], serde_json::json!({ "ring_buffer": 0, "flows": 0, "probes": 0 }));
+}
+
+/// Checks a recording's record against itself, and that its event log replays into that record, byte for byte.
+///
+/// # Panics
+///
+/// When something does not fit; the message has the first line that differs.
+pub fn assert_replays(recorded: &Recorded) -> Value {
+    let record = recorded.record().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_consistent(&record);
+    let replayed = replay(recorded, "json");
+    let (mut left, mut right) = (recorded.json.lines(), replayed.lines());
+    for number in 1.. {
+        let pair = (left.next(), right.next());
+        assert_eq!(pair.0, pair.1, "line {number} of the record and of its replay: {record:#}\n{replayed}");
+        if pair == (None, None) {
+            break;
+        }
+    }
+    assert_eq!(recorded.json, replayed);
+    record
+}
+
+/// What `migtrace report` makes of a recording's event log.
+///
+/// # Panics
+///
+/// When it does not succeed.
+#[must_use]
+pub fn replay(recorded: &Recorded, format: &str) -> String {
+    let report = tracing::command(&["report", "--format", format]);
+    let output = report.and_then(|mut report| Ok(report.arg(recorded.events_path()).output()?));
+    let output = output.unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The names of a record's phases, each with its pass where it has one: `active 2`.

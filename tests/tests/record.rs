@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_consistent, not_measured, phase_names};
-use lab::tracing::{self, Recorded, Recording};
+use lab::consistency::{assert_replays, not_measured, phase_names, replay};
+use lab::tracing::{Recorded, Recording};
 use lab::{Action, Lab, Migrated, Migration, Observed, Outcome, Side, shared};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -31,26 +31,9 @@ fn record_both(lab: &mut Lab, migration: &Migration) -> Both {
     };
     for recorded in [&both.source, &both.destination] {
         assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
-        check(recorded);
+        assert_replays(recorded);
     }
     both
-}
-
-/// Checks what must be true of every recording, and that its log replays into its record, byte for byte.
-fn check(recorded: &Recorded) -> Value {
-    let record = recorded.record().unwrap();
-    assert_consistent(&record);
-    assert_eq!(replay(recorded, "json"), recorded.json);
-    record
-}
-
-/// What `migtrace report` makes of the event log.
-fn replay(recorded: &Recorded, format: &str) -> String {
-    let log = recorded.events_path();
-    let mut report = tracing::command(&["report", "--format", format]).unwrap();
-    let output = report.arg(log).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Where phases begin by the account of the driver: the event, and the phase that it begins.
@@ -288,7 +271,7 @@ fn a_cancelled_migration_is_recorded_as_that() {
 
     let source = source.finish(PATIENCE).unwrap();
     assert_eq!(source.code, Some(3), "{}", source.stderr);
-    let record = check(&source);
+    let record = assert_replays(&source);
     assert_borders(&record, &migrated, Side::Source);
     assert_eq!(record["migration"]["outcome"], "cancelled");
     assert!(replay(&source, "text").contains("the guest was not stopped"));
@@ -296,5 +279,5 @@ fn a_cancelled_migration_is_recorded_as_that() {
     // The destination only sees its stream end.
     let destination = destination.finish(PATIENCE).unwrap();
     assert_eq!(destination.code, Some(3), "{}", destination.stderr);
-    assert_eq!(check(&destination)["migration"]["outcome"], "failed");
+    assert_eq!(assert_replays(&destination)["migration"]["outcome"], "failed");
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_consistent, not_measured, phase_names};
+use lab::consistency::{assert_consistent, assert_replays, not_measured, phase_names};
 use lab::tracing::{self, Recorded, Recording};
 use lab::{Bare, Lab};
 use nix::sys::signal::Signal;
@@ -27,12 +27,7 @@ fn pair(lab: &Lab, name: &str) -> (Bare, Bare) {
 /// Checks that a recording ended with this code, and that its log replays into its record.
 fn check(recorded: &Recorded, code: i32) -> Value {
     assert_eq!(recorded.code, Some(code), "{}", recorded.stderr);
-    let record = recorded.record().unwrap();
-    assert_consistent(&record);
-    let log = recorded.events_path();
-    let mut report = tracing::command(&["report", "--format", "json"]).unwrap();
-    let output = report.arg(log).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), recorded.json);
+    let record = assert_replays(recorded);
     let last = recorded.events().unwrap().pop().unwrap();
     assert_eq!(last["event"], "log_end");
     record
@@ -99,7 +94,7 @@ fn a_migration_that_outlasts_the_timeout_is_told_as_far_as_it_went() {
 #[test]
 fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
     let lab = network();
-    for (limit, code) in [("50ms", 4), ("1m", 0)] {
+    for (limit, code) in [("1ms", 4), ("1m", 0)] {
         let (mut source, _destination) = pair(&lab, "limited");
         let recording = Recording::start(lab.source(), &["--max-total", limit]).unwrap();
         source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();

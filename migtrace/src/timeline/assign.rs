@@ -11,6 +11,9 @@ use crate::units::MonotonicNs;
 /// A process's end is known at the latest this long after its connections have closed: /proc is read once a second.
 const AT_ITS_END_NS: u64 = 2_000_000_000;
 
+/// How long after the last packet QEMU may say that a migration has ended: it still loads the devices' state.
+const LAST_WORD_NS: u64 = 5_000_000_000;
+
 /// A stretch of a process's marks between a beginning and an end of a migration.
 #[derive(Debug, Default)]
 struct Segment<'a> {
@@ -22,6 +25,11 @@ struct Segment<'a> {
 impl Segment<'_> {
     fn first(&self) -> MonotonicNs {
         self.marks.first().map_or_else(MonotonicNs::default, |m| m.at)
+    }
+
+    /// Whether its beginning was seen.
+    fn begins(&self) -> bool {
+        self.marks.first().is_some_and(|m| m.is_status("setup"))
     }
 
     fn only_setup(&self) -> bool {
@@ -167,10 +175,13 @@ fn share_out<'a>(segments: &mut [Segment<'a>], flows: &[&'a FlowFacts]) -> Vec<&
         let first = flow.first();
         let next = segments.partition_point(|s| s.first() <= first);
         let inside = next.checked_sub(1).filter(|&i| segments[i].end.is_none_or(|end| first <= end.at()));
-        // What ended before a migration began and is no disk copy has nothing to do with it.
+        // What ended before a migration began and is no disk copy has nothing to do with it. But all that was seen of
+        // one may be its end, and a destination tells that after the streams are closed.
         let ahead = || {
             let segment = segments.get(next)?;
-            (flow.purpose == Purpose::Nbd || flow.last() >= segment.first()).then_some(next)
+            let until = segment.first().0;
+            let just_ended = !segment.begins() && flow.last().0.saturating_add(LAST_WORD_NS) >= until;
+            (flow.purpose == Purpose::Nbd || flow.last().0 >= until || just_ended).then_some(next)
         };
         match inside.or_else(ahead) {
             Some(i) => segments[i].flows.push(flow),

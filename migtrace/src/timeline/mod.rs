@@ -13,7 +13,7 @@ mod phases;
 mod unmeasured;
 
 use assign::migrations;
-use facts::Facts;
+use facts::{Facts, MarkKind};
 use migration::{End, Migration};
 
 use crate::event::Event;
@@ -58,6 +58,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// True once all of its flows are closed: nothing more will be counted.
     pub flows_closed: bool,
+    /// True once QEMU has told all that it will: how it ended and, where the guest has arrived, that it runs.
+    pub all_told: bool,
 }
 
 impl Timeline {
@@ -103,10 +105,14 @@ impl Timeline {
         let all = migrations(&self.facts);
         let ended = |m: &&Migration<'_>| matches!(m.end, End::Declared(..) | End::Died(_) | End::Closed(_));
         let migration = all.iter().filter(|m| selects(&self.selection, m)).find(ended)?;
+        let outcome = migration.outcome(self.facts.end);
+        let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
+        let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
         Some(Ended {
             pid: migration.process.map(|p| p.pid),
             at: migration.end.at(),
-            outcome: migration.outcome(self.facts.end),
+            outcome,
+            all_told: !matches!(migration.end, End::Closed(_)) && (runs || !arrived),
             flows_closed: migration.flows.iter().all(|f| f.closed()),
         })
     }
