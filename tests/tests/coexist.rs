@@ -8,9 +8,8 @@ mod recording;
 use lab::{Connection, Host, Lab, PacketCounter, Verdict, Way, Wiretap};
 use migtrace::units::Directions;
 use nix::mount::{MsFlags, mount, umount};
-use recording::{Recording, migtrace};
+use recording::Recording;
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -210,9 +209,9 @@ fn kill_a_recording(host: &Host, attach: &str) {
 }
 
 fn clean_up(host: &Host) -> String {
-    let output = host.run(Command::new(migtrace()).arg("cleanup")).unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let said = lab::tracing::run(host, &["cleanup"]).unwrap();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    said.stdout
 }
 
 #[test]

@@ -1,70 +1,44 @@
-//! Runs the real `migtrace record` on a host of the lab, and reads what it has written.
+//! `migtrace record` beside connections that no QEMU owns, and the facts that it found.
 
-use lab::{Host, Process};
+use lab::Host;
+use lab::tracing;
 use migtrace::event::{Event, Fact, FlowCounters, LogReader, Lost};
 use migtrace::units::{Counters, Directions};
 use nix::sys::signal::Signal;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{ChildStderr, Command, Stdio};
 use std::time::Duration;
-use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The command under test: what `MIGTRACE_BIN` names, or the one that was built beside this test.
-pub(crate) fn migtrace() -> PathBuf {
-    if let Some(path) = std::env::var_os("MIGTRACE_BIN") {
-        return path.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("migtrace");
-    assert!(path.is_file(), "there is no {}: build it with `cargo build -p migtrace`", path.display());
-    path
-}
-
 /// A `migtrace record` that counts.
-pub(crate) struct Recording {
-    process: Process,
-    stderr: BufReader<ChildStderr>,
-    directory: TempDir,
-}
+pub(crate) struct Recording(tracing::Recording);
 
 impl Recording {
     /// Returns when everything is attached.
     pub(crate) fn start(host: &Host, options: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut command = Command::new(migtrace());
-        command.arg("record").arg("--events").arg(directory.path().join("events.jsonl")).args(options);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = host.spawn(&mut command).unwrap();
-        let mut stderr = BufReader::new(process.child().stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.ends_with("ready\n") {
-            let length = stderr.read_line(&mut said).unwrap();
-            assert_ne!(length, 0, "migtrace ended before it was ready: {said}");
-        }
-        Self { process, stderr, directory }
+        Self(tracing::Recording::start(host, options).unwrap())
     }
 
     /// Ends it as Ctrl-C does. No QEMU owns the flows of these tests, so it has seen no migration.
-    pub(crate) fn stop(mut self) -> Facts {
-        self.process.signal(Signal::SIGINT).unwrap();
-        let status = self.process.wait(PATIENCE).unwrap();
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
+    pub(crate) fn stop(self) -> Facts {
+        let recorded = self.end_by(Signal::SIGINT);
+        let said = &recorded.stderr;
         assert!(said.contains("no migration was seen before the recording was interrupted"), "{said}");
-        assert_eq!(status.code(), Some(1), "{said}");
-        let log = File::open(self.directory.path().join("events.jsonl")).unwrap();
+        assert_eq!(recorded.code, Some(1), "{said}");
+        let log = File::open(recorded.events_path()).unwrap();
         Facts(LogReader::new(BufReader::new(log)).map(Result::unwrap).collect())
     }
 
     /// Ends it so that it cannot clean up.
-    pub(crate) fn kill(mut self) {
-        self.process.signal(Signal::SIGKILL).unwrap();
-        self.process.wait(PATIENCE).unwrap();
+    pub(crate) fn kill(self) {
+        self.end_by(Signal::SIGKILL);
+    }
+
+    fn end_by(self, signal: Signal) -> tracing::Recorded {
+        self.0.signal(signal).unwrap();
+        self.0.finish(PATIENCE).unwrap()
     }
 }
 
