@@ -36,8 +36,9 @@ const MODULES: [&str; 17] = [
 const GUEST_KERNEL: &str = "6.1";
 
 /// Programs, and where they are found inside.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("busybox", "bin/busybox"),
+    ("sh", "bin/sh"),
     ("ip", "usr/sbin/ip"),
     ("tc", "usr/sbin/tc"),
     ("ethtool", "usr/sbin/ethtool"),

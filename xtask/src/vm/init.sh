@@ -6,9 +6,10 @@
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev
-# Real programs come first: busybox has an `ip` and a `tc` of its own that cannot do what the lab asks.
+# Real programs come first: busybox has an `ip` and a `tc` of its own that cannot do what the lab asks. For the same
+# reason /bin/sh is the host's: busybox's prefers its own programs whatever PATH says.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-busybox --install -s /bin
+busybox --install -s /bin 2>/dev/null
 
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
@@ -19,13 +20,15 @@ ip link set lo up
 hostname vm
 # The default of 20 s is less than a busy machine may keep an emulated CPU waiting.
 echo 30 >/proc/sys/kernel/watchdog_thresh
+# A receiver that an emulated CPU keeps waiting must not lose packets: the tests count them.
+echo 100000 >/proc/sys/net/core/netdev_max_backlog
 
 # Their names begin with numbers: each module follows those that it needs.
 for module in /modules/*.ko; do
     insmod "$module" || echo "init: cannot load $module"
 done
 
-export RUST_BACKTRACE=1 MIGTRACE_VM=1 MIGTRACE_BIN=/usr/bin/migtrace
+export MIGTRACE_VM=1 MIGTRACE_BIN=/usr/bin/migtrace
 export MIGTRACE_LAB_CACHE=/lab MIGTRACE_LAB_INIT=/lab/init
 
 what=$1
@@ -34,7 +37,7 @@ case $what in
 shell)
     echo "init: the tests are /tests/vm; leave with \`exit\`, or from outside with Ctrl-A X"
     # A session with a terminal, so that Ctrl-C works.
-    setsid cttyhack sh -l
+    setsid cttyhack /bin/sh -l
     ;;
 test)
     echo "init: testing"
