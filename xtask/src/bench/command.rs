@@ -12,7 +12,7 @@ use crate::{paths, setup};
 #[derive(Args)]
 pub(crate) struct Options {
     /// How often each tool is compared with none
-    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Write the figures to this file too
     #[arg(long, value_name = "FILE")]
