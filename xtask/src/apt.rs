@@ -1,11 +1,21 @@
 //! Debian packages.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{progress, toolchain};
+
+/// What whoever updates the package lists holds meanwhile.
+const LISTS_LOCK: &str = "/var/lib/apt/lists/lock";
+/// How long another program may take over it, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(600);
+const LOCK_POLL: Duration = Duration::from_secs(1);
 
 /// Whether packages can be installed with apt-get here (by root).
 pub(crate) fn is_available() -> bool {
@@ -19,6 +29,19 @@ pub(crate) fn is_available() -> bool {
 /// apt-get fails.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     Apt::default().install(packages)
+}
+
+/// Asks the mirrors for their lists.
+///
+/// # Errors
+/// When apt-get fails.
+pub(crate) fn update() -> Result<()> {
+    Apt::default().update()
+}
+
+/// Whether the package lists of this machine offer `package`.
+pub(crate) fn offers(package: &str) -> bool {
+    Apt::default().offers(package)
 }
 
 /// How a person installs them.
@@ -49,9 +72,11 @@ impl Apt {
             // The usual reason is a list older than the mirror: the version it names is gone.
             self.update()?;
         } else {
-            self.update()?;
+            // One source that cannot be reached makes it fail, and may be one that does not matter here.
+            let updated = self.update();
             let unknown = self.unknown(packages);
             if !unknown.is_empty() {
+                updated?;
                 bail!(
                     "the package sources of this machine have no {} (they are in Debian 12's main and security \
                      archives)",
@@ -63,6 +88,7 @@ impl Apt {
     }
 
     fn update(&self) -> Result<()> {
+        wait_while_locked(Path::new(LISTS_LOCK))?;
         progress::run("Updating the package lists", "apt-get-update", self.command("apt-get").arg("update"))
     }
 
@@ -130,8 +156,11 @@ impl Apt {
 
     /// Those of `packages` of which the package lists offer no version. All, on a machine that has no lists yet.
     fn unknown<'a>(&self, packages: &'a [String]) -> Vec<&'a str> {
-        let offered = |package: &String| self.policy(package).is_some_and(|policy| has_candidate(&policy));
-        packages.iter().filter(|package| !offered(package)).map(String::as_str).collect()
+        packages.iter().map(String::as_str).filter(|package| !self.offers(package)).collect()
+    }
+
+    fn offers(&self, package: &str) -> bool {
+        self.policy(package).is_some_and(|policy| has_candidate(&policy))
     }
 
     /// What apt knows of the versions of a package.
@@ -160,6 +189,33 @@ fn refusal(packages: &[String], Removal { name, version }: &Removal) -> anyhow::
          (`apt-get remove {name}`), then run this again",
         packages.join(" ")
     )
+}
+
+/// Waits until nobody else updates the package lists: unlike for the packages themselves, apt-get does not. A machine
+/// that has just come up updates them by itself.
+fn wait_while_locked(lock: &Path) -> Result<()> {
+    let started = Instant::now();
+    while is_locked(lock) {
+        if started.elapsed() >= LOCK_PATIENCE {
+            bail!("another program has held {} for {} s", lock.display(), LOCK_PATIENCE.as_secs());
+        }
+        if started.elapsed() < LOCK_POLL {
+            eprintln!("Another program updates the package lists: waiting for it ...");
+        }
+        thread::sleep(LOCK_POLL);
+    }
+    Ok(())
+}
+
+/// Whether a process holds a lock on the file. Asked of the kernel's list, because to try it is to take it.
+fn is_locked(path: &Path) -> bool {
+    let Ok(meta) = path.metadata() else { return false };
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let inode = meta.ino().to_string();
+    // 1: POSIX  ADVISORY  WRITE 4242 fe:00:131 0 EOF
+    locks
+        .lines()
+        .any(|line| line.split_whitespace().nth(5).and_then(|file| file.rsplit(':').next()) == Some(&*inode))
 }
 
 /// Reads what a simulated `apt-get install` would remove: lines like `Remv qemu-utils [1:10.0.2+ds-2]`.
@@ -196,9 +252,6 @@ fn other_version(policy: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use super::*;
 
     const LATER_RELEASE: &str = "qemu-utils:
@@ -248,6 +301,17 @@ mod tests {
         assert!(has_candidate(LATER_RELEASE));
         assert!(!has_candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"));
         assert!(!has_candidate(""));
+    }
+
+    #[test]
+    fn a_lock_is_seen_while_it_is_held() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!is_locked(file.path()));
+        file.as_file().lock().unwrap();
+        assert!(is_locked(file.path()));
+        file.as_file().unlock().unwrap();
+        assert!(!is_locked(file.path()));
+        assert!(!is_locked(Path::new("/no/such/file")));
     }
 
     /// A machine in a folder: what is installed there, and a source of packages.

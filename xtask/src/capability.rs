@@ -67,6 +67,8 @@ pub(crate) struct Missing {
 pub(crate) enum Action {
     /// Install these Debian packages.
     Packages(Vec<String>),
+    /// Ask the mirrors which packages there are.
+    PackageLists,
     /// Run a command that may take long.
     Run {
         /// What the person reads meanwhile.
@@ -81,13 +83,14 @@ pub(crate) enum Action {
 }
 
 /// Everything the commands need, in the order in which one builds upon the other.
-pub(crate) const TABLE: [Capability; 7] = [
+pub(crate) const TABLE: [Capability; 8] = [
     Capability { name: "eBPF toolchain", group: Group::Build, probe: probe_toolchain },
     Capability { name: "bpf-linker", group: Group::Build, probe: probe_bpf_linker },
     Capability { name: "rustfmt and clippy", group: Group::Lint, probe: probe_lints },
     Capability { name: "clippy for eBPF", group: Group::Lint, probe: probe_ebpf_clippy },
     Capability { name: "programs of the lab", group: Group::Lab, probe: probe_lab_programs },
     Capability { name: "static C library", group: Group::Lab, probe: probe_static_libc },
+    Capability { name: "package lists", group: Group::Lab, probe: probe_package_lists },
     Capability { name: "tracefs", group: Group::Lab, probe: probe_tracefs },
 ];
 
@@ -103,7 +106,7 @@ impl Action {
     /// Whether this process can do it.
     pub(crate) fn is_possible(&self) -> bool {
         match self {
-            Self::Packages(_) => is_root() && apt::is_available(),
+            Self::Packages(_) | Self::PackageLists => is_root() && apt::is_available(),
             Self::Run { as_root, .. } => !as_root || is_root(),
             Self::Advice(_) => false,
         }
@@ -116,6 +119,7 @@ impl Action {
     pub(crate) fn perform(&self) -> Result<()> {
         match self {
             Self::Packages(packages) => apt::install(packages),
+            Self::PackageLists => apt::update(),
             Self::Run { what, environment, command, .. } => {
                 let (program, arguments) = command.split_first().context("an empty command")?;
                 let log = what.to_lowercase().replace(' ', "-");
@@ -136,6 +140,7 @@ impl Action {
             Self::Packages(packages) => {
                 format!("install what Debian calls {} (there is no apt-get here)", packages.join(" "))
             }
+            Self::PackageLists => "as root: apt-get update".into(),
             Self::Run { environment, command, as_root, .. } => {
                 let mut words: Vec<_> =
                     environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -339,6 +344,18 @@ fn library(file: &str) -> Option<PathBuf> {
     let path = answer(Command::new("cc").arg(format!("-print-file-name={file}")))?;
     // It repeats the bare name of what it does not find.
     Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+}
+
+/// The guests' kernel is downloaded as a Debian package, which takes no more than the lists.
+fn probe_package_lists() -> Result<String, Missing> {
+    const KERNEL: &str = "linux-image-cloud-amd64";
+    if !apt::is_available() {
+        return Ok("no apt-get here: the lab's guests need a kernel that it has downloaded elsewhere".into());
+    }
+    if apt::offers(KERNEL) {
+        return Ok(format!("they have {KERNEL}"));
+    }
+    Err(Missing { what: format!("they do not have {KERNEL}"), actions: vec![Action::PackageLists] })
 }
 
 fn probe_tracefs() -> Result<String, Missing> {

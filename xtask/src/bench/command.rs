@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: builds what is measured and what measures, then measures.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use crate::{paths, setup};
 #[derive(Args)]
 pub(crate) struct Options {
     /// How often each tool is compared with none
-    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Write the figures to this file too
     #[arg(long, value_name = "FILE")]
@@ -37,6 +38,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let release = paths::target().join("release");
     let mut bench = Command::new(release.join("examples/bench"));
     bench.arg("--migtrace").arg(release.join("migtrace")).args(["--rounds", &options.rounds.to_string()]);
+    // Where Debian has iftop; a root that was not logged in may lack it.
+    let path = env::var("PATH").unwrap_or_default();
+    bench.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     if let Some(file) = &options.json {
         bench.arg("--json").arg(file);
     }

@@ -13,7 +13,7 @@ use crate::packets::Packets;
 use crate::statistics::Spread;
 use crate::throughput::Throughput;
 
-/// Budgets of DESIGN's: what migtrace may cost.
+/// What migtrace may cost.
 const LEAST_RATIO: f64 = 0.98;
 const MOST_CORES: f64 = 0.01;
 const MOST_MEMORY_MIB: f64 = 32.0;
@@ -89,12 +89,13 @@ impl Report {
         table.add_row(["nothing".to_owned(), gigabits(alone_bits_per_s), none(), none(), none()]);
         for row in rows {
             let Spread { median, low, high } = row.ratio;
+            let is_tool = row.peak_memory_bytes > 0;
             table.add_row([
                 row.tool.to_owned(),
                 gigabits(&row.bits_per_s),
                 format!("{median:.3} ({low:.3} to {high:.3})"),
-                format!("{:.2} % of a core", row.cores.median * 100.0),
-                format!("{:.1} MiB", mebibytes(row.peak_memory_bytes)),
+                if is_tool { format!("{:.2} % of a core", row.cores.median * 100.0) } else { none() },
+                if is_tool { format!("{:.1} MiB", mebibytes(row.peak_memory_bytes)) } else { none() },
             ]);
         }
         writeln!(f, "{table}\n")?;

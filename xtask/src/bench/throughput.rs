@@ -1,5 +1,6 @@
 //! How much slower a stream is while a tool watches it, and what the tool itself uses.
 
+use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,34 +43,47 @@ struct Sample {
     peak_memory_bytes: u64,
 }
 
-/// Measures without, with the first tool, without, with the second, without, and so on.
+/// What a comparison of nothing with nothing is called: how far it is from 1 is how far to trust the others.
+const CONTROL: &str = "nothing, as a tool";
+
+/// Measures without, with nothing for a tool, without, with the first tool, without, with the second, and so on.
 pub(crate) fn measure(lab: &Lab, receiver: &Receiver, tools: &[Tool], rounds: u32) -> Result<Throughput> {
     let mut alone = vec![stream(lab, receiver, None)?];
+    let tools: Vec<_> = iter::once(None).chain(tools.iter().map(Some)).collect();
+    let name = |tool: Option<&Tool>| tool.map_or(CONTROL, |tool| tool.name(Purpose::Cost));
     let mut with: Vec<Vec<(Sample, f64)>> = tools.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
-        for (tool, samples) in tools.iter().zip(&mut with) {
-            let watched = stream(lab, receiver, Some(tool))
-                .with_context(|| format!("with {}", tool.name(Purpose::Cost)))?;
+        for (tool, compared) in tools.iter().zip(&mut with) {
+            let sample = stream(lab, receiver, *tool).with_context(|| format!("with {}", name(*tool)))?;
             let after = stream(lab, receiver, None)?;
-            let before = alone.last().map_or(after.bits_per_s, |sample| sample.bits_per_s);
-            let ratio = watched.bits_per_s / ((before + after.bits_per_s) / 2.0);
-            samples.push((watched, ratio));
+            let before = alone.last().unwrap_or(&after).bits_per_s;
+            let ratio = sample.bits_per_s / ((before + after.bits_per_s) / 2.0);
+            compared.push((sample, ratio));
             alone.push(after);
         }
     }
-    let rows = tools.iter().zip(&with).map(|(tool, samples)| {
-        let each = |value: fn(&Sample) -> f64| Spread::of(samples.iter().map(|(sample, _)| value(sample)));
+    let rows = tools.iter().zip(&with).map(|(tool, compared)| {
+        let spread = |of: fn(&Sample) -> f64| Spread::of(compared.iter().map(|(sample, _)| of(sample)));
+        let peaks = compared.iter().map(|(sample, _)| sample.peak_memory_bytes);
         Row {
-            tool: tool.name(Purpose::Cost),
-            bits_per_s: each(|sample| sample.bits_per_s),
-            ratio: Spread::of(samples.iter().map(|(_, ratio)| *ratio)),
-            cores: each(|sample| sample.cores),
-            peak_memory_bytes: samples.iter().map(|(s, _)| s.peak_memory_bytes).max().unwrap_or_default(),
+            tool: name(*tool),
+            bits_per_s: spread(|sample| sample.bits_per_s),
+            ratio: Spread::of(compared.iter().map(|(_, ratio)| *ratio)),
+            cores: spread(|sample| sample.cores),
+            peak_memory_bytes: peaks.max().unwrap_or_default(),
         }
     });
     let rows = rows.collect();
     let alone_bits_per_s = Spread::of(alone.iter().map(|sample| sample.bits_per_s));
     Ok(Throughput { alone_bits_per_s, rows })
+}
+
+/// What is read before and after the time that is measured.
+struct Reading {
+    at: Instant,
+    bytes: u64,
+    /// Of the tool.
+    cpu_time: Duration,
 }
 
 fn stream(lab: &Lab, receiver: &Receiver, tool: Option<&Tool>) -> Result<Sample> {
@@ -79,13 +93,16 @@ fn stream(lab: &Lab, receiver: &Receiver, tool: Option<&Tool>) -> Result<Sample>
     sender.go()?;
     let connection = receiver.accept()?;
     thread::sleep(WARM_UP);
-    let read = || -> Result<(Instant, u64, Duration)> {
-        let cpu_time = tool.as_ref().map_or(Ok(Duration::ZERO), Running::cpu_time)?;
-        Ok((Instant::now(), connection.bytes(), cpu_time))
+    let read = || -> Result<Reading> {
+        Ok(Reading {
+            at: Instant::now(),
+            bytes: connection.bytes(),
+            cpu_time: tool.as_ref().map_or(Ok(Duration::ZERO), Running::cpu_time)?,
+        })
     };
-    let (started, bytes_before, cpu_before) = read()?;
+    let before = read()?;
     thread::sleep(MEASURED);
-    let (ended, bytes_after, cpu_after) = read()?;
+    let after = read()?;
     let peak_memory_bytes = tool.as_ref().map_or(Ok(0), Running::peak_memory_bytes)?;
     sender.stop()?;
     connection.finish()?;
@@ -93,10 +110,11 @@ fn stream(lab: &Lab, receiver: &Receiver, tool: Option<&Tool>) -> Result<Sample>
         tool.finish(receiver.address().ip())?;
     }
     sender.quit()?;
-    let seconds = (ended - started).as_secs_f64();
+    let seconds = (after.at - before.at).as_secs_f64();
+    let bytes = (after.bytes - before.bytes) as f64;
     Ok(Sample {
-        bits_per_s: (bytes_after - bytes_before) as f64 * 8.0 / seconds,
-        cores: (cpu_after - cpu_before).as_secs_f64() / seconds,
+        bits_per_s: bytes * 8.0 / seconds,
+        cores: (after.cpu_time - before.cpu_time).as_secs_f64() / seconds,
         peak_memory_bytes,
     })
 }

@@ -144,7 +144,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The CPU time that it has used in user space and in the kernel on its own account.
+    /// The CPU time that it has used, in user space and in the kernel on its account.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let clock = clock_getcpuclockid(Pid::from_raw(self.process.id().cast_signed()));
         let time = clock.and_then(clock_gettime).context("cannot read the CPU time of a tool")?;

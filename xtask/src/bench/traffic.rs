@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lab::{Host, Process};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, sendmsg};
+use nix::unistd::Pid;
 
 /// The first port that libvirt gives to migrations.
 pub(crate) const PORT: u16 = 49152;
@@ -83,8 +85,8 @@ pub(crate) fn sender_target() -> Option<String> {
 pub(crate) fn send(target: &str) -> Result<()> {
     let (monitor, mut manager) = UnixStream::pair().context("cannot make a monitor")?;
     thread::spawn(move || io::copy(&mut manager, &mut io::sink()));
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    stay_on_cpu(0)?;
+    io::stdin().lock().read_line(&mut String::new())?;
 
     say(&monitor, "setup")?;
     let stream = TcpStream::connect(target).with_context(|| format!("cannot connect to {target}"))?;
@@ -107,6 +109,17 @@ pub(crate) fn send(target: &str) -> Result<()> {
     drop(stream);
     io::stdin().lock().read_to_end(&mut Vec::new())?;
     Ok(())
+}
+
+/// Keeps the calling thread on the `nth` of its CPUs: where the scheduler happens to put both ends makes more
+/// difference than any tool.
+fn stay_on_cpu(nth: usize) -> io::Result<()> {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread)?;
+    let cpus: Vec<_> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true)).collect();
+    let mut chosen = CpuSet::new();
+    chosen.set(cpus[nth % cpus.len()])?;
+    Ok(sched_setaffinity(this_thread, &chosen)?)
 }
 
 /// Writes an event to the monitor, as QEMU does.
@@ -162,6 +175,7 @@ impl Receiver {
         let bytes = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&bytes);
         let thread = thread::spawn(move || {
+            stay_on_cpu(1)?;
             let mut buffer = vec![0; 1 << 20];
             loop {
                 match stream.read(&mut buffer)? {
