@@ -12,7 +12,7 @@ use migtrace_ebpf::{
 use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
 
 /// A socket buffer's linear part, read where it lies.
-struct Linear<'a>(&'a TcContext);
+pub(crate) struct Linear<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Linear<'_> {
     #[inline(always)]
@@ -27,7 +27,7 @@ impl Frame for Linear<'_> {
 }
 
 /// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
-struct Whole<'a>(&'a TcContext);
+pub(crate) struct Whole<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Whole<'_> {
     #[inline(always)]
