@@ -1,9 +1,11 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
+pub(crate) mod echo;
 mod examine;
 mod flows;
 mod messages;
+mod priority;
 mod probes;
 mod tc;
 
@@ -18,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FlowState, purpose};
 pub(crate) use messages::{Body, Message};
+pub(crate) use priority::be_punctual;
 pub use tc::{AttachPreference, Leftover, TcAttachError, cleanup};
 
 use crate::event::{AttachMode, Lost, Probe};
@@ -103,7 +106,9 @@ impl Kernel {
 
         let ports: [u32; PORT_RANGES] = settings.ports.packed();
         let encapsulations = encapsulations(settings);
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        echo::size(&mut loader, 1);
+        let mut ebpf = loader
             // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
             .btf(None)
             .override_global("PORTS", &ports, true)
@@ -113,10 +118,7 @@ impl Kernel {
             .map_max_entries("FLOWS", settings.flow_capacity)
             .load(OBJECT)
             .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
-        for program in [tc::INGRESS, tc::EGRESS] {
-            tc::load(&mut ebpf, program)
-                .map_err(|why| KernelError::Refused { what: format!("program {program}"), why })?;
-        }
+        tc::load(&mut ebpf, &tc::COUNT)?;
         let probes = probes::attach_all(&mut ebpf, &socket_offsets, &skb_offsets);
         let is_attached =
             |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
@@ -156,7 +158,7 @@ impl Kernel {
                 .insert(index, 1, 0)
                 .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })?;
         }
-        let attached = tc::attach(&mut self.ebpf, name, self.attach)?;
+        let attached = tc::attach(&mut self.ebpf, &tc::COUNT, name, self.attach)?;
         let mode = attached.mode();
         self.interfaces.insert(index, attached);
         Ok(mode)

@@ -1,4 +1,4 @@
-//! Attaches the counting programs to interfaces: as TCX links where the kernel has them, as filters of the clsact
+//! Attaches programs to interfaces: as TCX links where the kernel has them, as filters of the clsact
 //! qdisc otherwise.
 //!
 //! TCX links die with this process. Filters do not, so they carry the programs' names, and [`cleanup`] removes
@@ -12,14 +12,19 @@ use aya::programs::tc::{
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
+use super::KernelError;
 use super::probes::{last_meaningful_lines, reason};
 use crate::event::AttachMode;
 
-pub(super) const INGRESS: &str = "migtrace_ingress";
-pub(super) const EGRESS: &str = "migtrace_egress";
+/// A program for each direction, by name.
+pub(super) type Programs = [(&'static str, TcAttachType); 2];
 
-const DIRECTIONS: [(&str, TcAttachType); 2] =
-    [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
+/// Those that count the bytes of flows.
+pub(super) const COUNT: Programs =
+    [("migtrace_ingress", TcAttachType::Ingress), ("migtrace_egress", TcAttachType::Egress)];
+/// Those that follow echo requests and replies.
+pub(super) const ECHO: Programs =
+    [("migtrace_echo_ingress", TcAttachType::Ingress), ("migtrace_echo_egress", TcAttachType::Egress)];
 
 /// Which way of attaching to choose.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -64,14 +69,20 @@ impl Attached {
     }
 }
 
-/// Loads one of the counting programs.
-pub(super) fn load(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
-    program(ebpf, name)?.load().map_err(|error| match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
-        }
-        other => reason(&other),
-    })
+/// Loads both programs.
+pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelError> {
+    for (name, _) in programs {
+        let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
+        program(ebpf, name).map_err(refused)?.load().map_err(|error| {
+            refused(match error {
+                ProgramError::LoadError { io_error, verifier_log } => {
+                    format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+                }
+                other => reason(&other),
+            })
+        })?;
+    }
+    Ok(())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, String> {
@@ -82,12 +93,13 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier
 /// Attaches both programs to an interface of this network namespace.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
+    programs: &Programs,
     interface: &str,
     preference: AttachPreference,
 ) -> Result<Attached, TcAttachError> {
     let failed = |why| TcAttachError { interface: interface.to_owned(), why };
     if preference != AttachPreference::Clsact {
-        match attach_all(ebpf, interface, || TcAttachOptions::TcxOrder(LinkOrder::first())) {
+        match attach_all(ebpf, programs, interface, || TcAttachOptions::TcxOrder(LinkOrder::first())) {
             Ok(links) => return Ok(Attached { mode: AttachMode::Tcx, _links: links }),
             // Before 6.6 the kernel does not know this kind of link.
             Err(error) if preference == AttachPreference::Auto && is_unknown_link_kind(&error) => {}
@@ -95,9 +107,9 @@ pub(super) fn attach(
         }
     }
     // Filters of a killed run would count every packet twice.
-    let _ = remove_filters(interface);
+    let _ = remove_filters(interface, programs);
     add_clsact(interface).map_err(failed)?;
-    attach_all(ebpf, interface, || {
+    attach_all(ebpf, programs, interface, || {
         TcAttachOptions::Netlink(NlOptions { priority: 1, handle: TcHandle::AUTO_ASSIGN, classid: None })
     })
     .map(|links| Attached { mode: AttachMode::Clsact, _links: links })
@@ -112,11 +124,12 @@ pub(super) fn attach(
 
 fn attach_all(
     ebpf: &mut Ebpf,
+    programs: &Programs,
     interface: &str,
     options: impl Fn() -> TcAttachOptions,
 ) -> Result<Vec<SchedClassifierLink>, ProgramError> {
     let mut links = Vec::new();
-    for (name, direction) in DIRECTIONS {
+    for &(name, direction) in programs {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let id = program.attach_with_options(interface, direction, options())?;
@@ -140,9 +153,9 @@ fn add_clsact(interface: &str) -> Result<(), String> {
 }
 
 /// Removes the filters named after our programs from an interface, and nothing else.
-fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
+fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
-    for (name, direction) in DIRECTIONS {
+    for &(name, direction) in programs {
         match tc::qdisc_detach_program(interface, direction, name) {
             Ok(()) => removed.push(Leftover { interface: interface.to_owned(), filter: name }),
             Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -155,7 +168,8 @@ fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
     Ok(removed)
 }
 
-/// Removes what killed runs left at these interfaces: filters named `migtrace_ingress` and `migtrace_egress`.
+/// Removes what killed runs left at these interfaces: filters named `migtrace_ingress`, `migtrace_egress`,
+/// `migtrace_echo_ingress` and `migtrace_echo_egress`.
 ///
 /// # Errors
 ///
@@ -163,7 +177,9 @@ fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
 pub fn cleanup<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
     for interface in interfaces {
-        removed.extend(remove_filters(interface)?);
+        for programs in [COUNT, ECHO] {
+            removed.extend(remove_filters(interface, &programs)?);
+        }
     }
     Ok(removed)
 }
