@@ -50,12 +50,12 @@ pub enum ProbeError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// This host's state.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {error}")]
     Host {
         /// What was tried.
         what: &'static str,
         /// What happened.
-        source: io::Error,
+        error: io::Error,
     },
     /// There is no such interface.
     #[error("no interface `{name}`; this network namespace has: {}", present.join(", "))]
@@ -74,6 +74,20 @@ pub enum ProbeError {
         interface: String,
         /// The reason, and what to do.
         why: &'static str,
+    },
+    /// Nothing could be asked.
+    #[error(
+        "no echo request to {target} left `{interface}` in {} s: its neighbour (the address itself or the gateway) does \
+         not answer ARP or neighbour discovery, or a firewall on this host drops them",
+        patience.as_secs()
+    )]
+    NotSent {
+        /// The address.
+        target: IpAddr,
+        /// The interface.
+        interface: String,
+        /// For how long it was tried.
+        patience: Duration,
     },
     /// Nothing answers.
     #[error(
@@ -111,7 +125,7 @@ pub enum ProbeError {
 }
 
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> ProbeError {
-    move |source| ProbeError::Host { what, source }
+    move |error| ProbeError::Host { what, error }
 }
 
 /// What to probe, and how.

@@ -68,15 +68,16 @@ async fn wake(kernel: &mut EchoKernel, way: &Way<'_>) -> Result<(), ProbeError> 
     if session.is_some_and(|session| session.state.answered > 0) {
         return Ok(());
     }
-    Err(ProbeError::NoAnswer {
-        target: way.options.target,
-        interface: way.interface.to_owned(),
-        sent: session.map_or(0, |session| session.state.sent),
-        patience: PATIENCE,
+    let (target, interface) = (way.options.target, way.interface.to_owned());
+    Err(match session {
+        Some(session) => {
+            ProbeError::NoAnswer { target, interface, sent: session.state.sent, patience: PATIENCE }
+        }
+        None => ProbeError::NotSent { target, interface, patience: PATIENCE },
     })
 }
 
-/// Sends with an identifier of its own until `is_over` or for [`PATIENCE`] more than it should take.
+/// Sends with an identifier of its own until `is_over`, or for [`PATIENCE`] while none is seen.
 async fn ask(
     kernel: &mut EchoKernel,
     way: &Way<'_>,
@@ -92,7 +93,7 @@ async fn ask(
     let session = loop {
         sleep(LOOK).await;
         let session = kernel.sessions()?.into_iter().find(|session| session.identifier == identifier);
-        let give_up = started.elapsed() > PATIENCE + LENGTH && session.is_none();
+        let give_up = started.elapsed() > PATIENCE && session.is_none();
         if give_up || session.is_some_and(|session| is_over(&session, started.elapsed())) {
             break session;
         }
