@@ -115,18 +115,17 @@ pub fn reply(
     session.answered += 1;
     let round_trip_ns = now_ns - sent_ns;
     session.longest_round_trip_ns = session.longest_round_trip_ns.max(round_trip_ns);
-    if sent_ns > session.answered_request_ns {
-        let sequence = u32::from(sequence);
-        if session.answered != 1
-            && let Some(gap) = gap(session, stamps, sequence, now_ns, min_gap_ns)
-        {
-            if session.gap.is_unsettled() {
-                tell(session.gaps, &session.gap);
-            }
-            session.gap = gap;
-            session.gaps += 1;
+    if session.answered != 1
+        && let Some(gap) = gap(session, stamps, sequence, now_ns, min_gap_ns)
+    {
+        if session.gap.is_unsettled() {
+            tell(session.gaps, &session.gap);
         }
-        advance(session, stamps, sequence, sent_ns);
+        session.gap = gap;
+        session.gaps += 1;
+    }
+    if sent_ns > session.answered_request_ns {
+        advance(session, stamps, u32::from(sequence), sent_ns);
     }
     session.last_reply_ns = now_ns;
     if session.gap.holds(sent_ns) {
@@ -150,16 +149,23 @@ pub fn reply(
 fn gap(
     session: &EchoSession,
     stamps: &impl Stamps,
-    sequence: u32,
+    sequence: u16,
     now_ns: u64,
     min_gap_ns: u64,
 ) -> Option<EchoGap> {
+    let sequence = u32::from(sequence);
     let resuming_request_ns = sent_at(stamps, sequence);
     let answered_request_ns = session.answered_request_ns;
     let bound_ns = session.longest_latest_round_trip_ns();
-    let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns <= resuming_request_ns;
+    let waited = now_ns - resuming_request_ns > bound_ns;
+    // Round trips may have become longer for good with the gap before: that has to be learnt first.
+    if waited && session.gap.is_unsettled() {
+        return None;
+    }
+    let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
     // The request after `a` has lost its stamp when a long gap has used all sequence numbers; then it is what was
-    // kept of it. Of the two, the earlier is it: the kept one may come from a lost race with the other side.
+    // kept of it. Of the two, the earlier is it: the kept one may come from a lost race with the other side. And
+    // where messages overtake each other, the request that was waiting may even be older than `a`.
     let mut first_waiting_ns = resuming_request_ns;
     let next_ns = sent_at(stamps, (session.answered_sequence + 1) & 0xffff);
     if between(next_ns) {
@@ -169,14 +175,10 @@ fn gap(
         first_waiting_ns = first_waiting_ns.min(session.first_waiting_ns);
     }
     let mut before_resumed_ns = sent_at(stamps, sequence.wrapping_sub(1) & 0xffff);
-    if !between(before_resumed_ns) || before_resumed_ns == resuming_request_ns {
+    if !between(before_resumed_ns) {
         before_resumed_ns = answered_request_ns;
     }
-    let silent_until_ns = if now_ns - resuming_request_ns <= bound_ns {
-        before_resumed_ns
-    } else {
-        now_ns - bound_ns
-    };
+    let silent_until_ns = if waited { now_ns - bound_ns } else { before_resumed_ns };
     let silent_from_ns = (first_waiting_ns + bound_ns).max(session.last_reply_ns);
     if silent_until_ns < silent_from_ns + min_gap_ns {
         return None;
@@ -186,6 +188,8 @@ fn gap(
     if sent_at(stamps, session.last_sequence) > now_ns {
         requests -= 1;
     }
+    // Known zeros would become a call of memset, whose loop the verifier does not allow without CAP_PERFMON.
+    let none = core::hint::black_box(0);
     Some(EchoGap {
         answered_request_ns,
         last_reply_ns: session.last_reply_ns,
@@ -195,7 +199,12 @@ fn gap(
         resumed_ns: now_ns,
         round_trip_before_ns: bound_ns,
         requests,
-        ..EchoGap::default()
+        round_trip_after_ns: none,
+        round_trips_after: none,
+        overtaken: none,
+        waited: none,
+        prompt: none,
+        duplicate: none,
     })
 }
 

@@ -8,6 +8,9 @@ use crate::event::EchoGap;
 use crate::record::{Estimate, Gap, Instant};
 use crate::units::MonotonicNs;
 
+#[cfg(test)]
+mod tests;
+
 const LOST_REQUESTS: &str = "lost-requests";
 const DELAYED_REPLIES: &str = "delayed-replies";
 const OPEN: &str = "open";
@@ -47,9 +50,18 @@ pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
     let start = silent_from(seen);
     let waited_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);
-    let was_waiting = waited_ns > round_trip_ns;
+    // After a move to another host a few round trips are known, and the next may be the longest so far; so one that
+    // is not much longer proves no wait.
+    let was_waiting = waited_ns > round_trip_ns.saturating_mul(2);
+    let a_round_trip_before = MonotonicNs(seen.resumed_ns.0.saturating_sub(round_trip_ns));
+    let interval_at_end_ns = seen.resuming_request_ns.0.saturating_sub(seen.before_resumed_ns.0);
     let earliest_end = if was_waiting {
-        MonotonicNs(seen.resumed_ns.0.saturating_sub(round_trip_ns))
+        a_round_trip_before
+    } else if seen.overtaken > 0 {
+        // The replies overtook each other, so the request before may have been answered too. What was sent a round
+        // trip before was not.
+        let sent_before = MonotonicNs(a_round_trip_before.0.saturating_sub(interval_at_end_ns));
+        seen.before_resumed_ns.min(sent_before)
     } else {
         seen.before_resumed_ns
     };
@@ -74,7 +86,7 @@ pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
         late,
         duplicate: seen.duplicate,
         interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),
-        interval_at_end_ns: Some(seen.resuming_request_ns.0.saturating_sub(seen.before_resumed_ns.0)),
+        interval_at_end_ns: Some(interval_at_end_ns),
         round_trip_ns: round_trip_ns.max(if was_waiting { 0 } else { waited_ns }),
     }
 }
