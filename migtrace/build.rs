@@ -33,8 +33,14 @@ fn build() -> Result<(), String> {
     println!("cargo::rerun-if-changed={}", linker.display());
     prepare_environment(&toolchain, &linker)?;
 
-    let package =
-        aya_build::Package { name: "migtrace-ebpf", root_dir: "../migtrace-ebpf", ..Default::default() };
+    let features: &[_] =
+        if env::var_os("CARGO_FEATURE_KERNEL_LOG").is_some() { &["kernel-log"] } else { &[] };
+    let package = aya_build::Package {
+        name: "migtrace-ebpf",
+        root_dir: "../migtrace-ebpf",
+        features,
+        ..Default::default()
+    };
     // Without rustup, aya-build uses the cargo in PATH whatever the name.
     let name = aya_build::Toolchain::Custom(toolchain.name.as_deref().unwrap_or("PATH"));
     aya_build::build_ebpf([package], name).map_err(|error| {

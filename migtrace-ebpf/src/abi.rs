@@ -281,6 +281,8 @@ pub struct EchoSession {
     pub unasked: u64,
     /// When the last first reply to a request came.
     pub last_reply_ns: u64,
+    /// How long its round trip was, in nanoseconds.
+    pub last_round_trip_ns: u64,
     /// When the latest of the answered requests was sent.
     pub answered_request_ns: u64,
     /// How many requests had been sent with that one.
@@ -405,7 +407,7 @@ const _: () = {
     assert!(size_of::<QmpLine>() == 16 + 64 + 8 + QMP_LINE_MAX);
     assert!(size_of::<EchoKey>() == 36);
     assert!(size_of::<EchoGap>() == 14 * 8);
-    assert!(size_of::<EchoSession>() == 17 * 8 + 14 * 8 + 8);
+    assert!(size_of::<EchoSession>() == 18 * 8 + 14 * 8 + 8);
     assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + 14 * 8);
     assert!(size_of::<SocketOffsets>() == 13 * 4);
     assert!(size_of::<SkbOffsets>() == 3 * 4);

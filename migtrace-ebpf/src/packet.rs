@@ -13,17 +13,13 @@
 
 pub mod echo;
 
-/// The bytes of a frame, from its L2 header on.
+/// A frame, from its L2 header on.
 pub trait Frame {
     /// The `N` bytes at `offset`, or `None` when the frame is shorter.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
-}
 
-impl Frame for [u8] {
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let start = usize::try_from(offset).ok()?;
-        self.get(start..start.checked_add(N)?)?.try_into().ok()
-    }
+    /// What the kernel knows of it besides.
+    fn metadata(&self) -> Metadata;
 }
 
 /// What the kernel knows of a frame besides its bytes.
@@ -89,7 +85,7 @@ pub struct Cost {
 /// What a frame is to a counter of TCP flows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Packet {
-    /// TCP with ports.
+    /// TCP with ports that are wanted.
     Tcp(Tcp),
     /// A later fragment of a TCP packet: ports are 0, `payload_bytes` is what follows the IP headers.
     Fragment(Tcp),
@@ -112,7 +108,9 @@ const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 
 const ETHERNET_HEADER: u32 = 14;
 const VLAN_TAG: u32 = 4;
+const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
+const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
 const VXLAN_HEADER: u32 = 8;
 const GENEVE_HEADER: u32 = 8;
@@ -125,15 +123,16 @@ const MAX_EXTENSION_HEADERS: u32 = 6;
 const MAX_LAYERS: u32 = 2;
 
 const OPTION_JUMBO: u8 = 0xc2;
-/// The hop-by-hop header that Linux puts before a BIG TCP packet for its own use; it leaves at segmentation
-/// (`ipv6_hopopt_jumbo_remove`, include/net/ipv6.h) and is never on the wire.
+/// The hop-by-hop header that Linux puts before a BIG TCP packet; the segments do without
+/// (`ipv6_has_hopopt_jumbo`, include/net/ipv6.h).
 const JUMBO_HEADER: u32 = 8;
 
 /// What an IP header says, whichever its version.
 #[derive(Clone, Copy)]
 struct Ip {
-    source: [u32; 4],
-    destination: [u32; 4],
+    version: Version,
+    /// Where it begins.
+    start: u32,
     protocol: u8,
     /// A fragment that is not the first, so without the next header.
     later_fragment: bool,
@@ -141,49 +140,79 @@ struct Ip {
     next: u32,
     /// Where the packet ends by its own account; 0 when it does not say (BIG TCP).
     end: u32,
-    /// Bytes among the headers that are not on the wire.
-    phantom: u32,
+    /// Bytes of the jumbo header among the headers, 0 without.
+    jumbo: u32,
 }
 
-/// Finds the TCP packet in a frame of the common shape: no tag among the bytes, no extension header, no tunnel.
+#[derive(Clone, Copy)]
+enum Version {
+    V4,
+    V6,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub struct Wanted<P> {
+    /// A set of [`encapsulation`]s to look into.
+    pub encapsulations: u32,
+    /// Whether a packet with this source and this destination port is wanted. Asked before anything is read that
+    /// only a wanted packet needs: most packets of a host are not.
+    pub ports: P,
+}
+
+/// Finds the wanted TCP packet in a frame of the common shape: no tag among the bytes, no extension header, no tunnel.
 /// `None`: ask [`parse`].
 ///
 /// Nearly every packet of a host has this shape, and without loops the verifier follows direct packet access.
 #[inline(always)]
-pub fn parse_plain<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -> Option<Packet> {
+pub fn parse_plain<F, P>(frame: &F, wanted: &Wanted<P>) -> Option<Packet>
+where
+    F: Frame,
+    P: Fn(u16, u16) -> bool,
+{
     let ip = match u16::from_be_bytes(frame.read(12)?) {
         ETHERTYPE_IPV4 => ipv4(frame, ETHERNET_HEADER)?,
         ETHERTYPE_IPV6 => ipv6_fixed(frame, ETHERNET_HEADER)?,
-        _ => return None,
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => return None,
+        _ => return Some(Packet::Other),
     };
     if ip.protocol == PROTOCOL_TCP {
-        return tcp(frame, metadata, &ip, u8::from(metadata.vlan_present != 0));
+        return tcp(frame, wanted, &ip, 0);
     }
-    let done = !is_extension(ip.protocol) && encapsulations == encapsulation::NONE;
+    let done = !is_extension(ip.protocol) && wanted.encapsulations == encapsulation::NONE;
     done.then_some(Packet::Other)
 }
 
-/// Finds the TCP packet in a frame.
+/// Finds the wanted TCP packet in a frame.
 #[inline(always)]
-pub fn parse<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -> Packet {
-    walk(frame, metadata, encapsulations).unwrap_or(Packet::Other)
+pub fn parse<F, P>(frame: &F, wanted: &Wanted<P>) -> Packet
+where
+    F: Frame,
+    P: Fn(u16, u16) -> bool,
+{
+    walk(frame, wanted).unwrap_or(Packet::Other)
 }
 
 #[inline(always)]
-fn walk<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -> Option<Packet> {
+fn walk<F, P>(frame: &F, wanted: &Wanted<P>) -> Option<Packet>
+where
+    F: Frame,
+    P: Fn(u16, u16) -> bool,
+{
     let mut offset = 0;
-    let mut tagged = u8::from(metadata.vlan_present != 0);
+    let mut in_band_tags = 0;
     for _ in 0..MAX_LAYERS {
-        let (ethertype, l3, in_band_tag) = ethernet(frame, offset)?;
-        tagged |= in_band_tag;
+        let (ethertype, l3, tags) = ethernet(frame, offset)?;
+        in_band_tags += tags;
         let ip = match ethertype {
             ETHERTYPE_IPV4 => ipv4(frame, l3)?,
             ETHERTYPE_IPV6 => ipv6(frame, l3)?,
             _ => return Some(Packet::Other),
         };
         if ip.protocol == PROTOCOL_TCP {
-            return tcp(frame, metadata, &ip, tagged);
+            return tcp(frame, wanted, &ip, in_band_tags);
         }
+        let encapsulations = wanted.encapsulations;
         if encapsulations == encapsulation::NONE || ip.protocol != PROTOCOL_UDP || ip.later_fragment {
             return Some(Packet::Other);
         }
@@ -192,64 +221,61 @@ fn walk<F: Frame + ?Sized>(frame: &F, metadata: Metadata, encapsulations: u32) -
     None
 }
 
-/// The EtherType behind all tags, where its packet begins, and whether there was a tag.
+/// The EtherType behind all tags, where its packet begins, and how many tags there are.
 #[inline(always)]
-fn ethernet<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<(u16, u32, u8)> {
+fn ethernet<F: Frame>(frame: &F, offset: u32) -> Option<(u16, u32, u32)> {
     let mut l3 = offset + ETHERNET_HEADER;
     let mut ethertype = u16::from_be_bytes(frame.read(offset + 12)?);
-    let mut tagged = 0;
-    for _ in 0..MAX_VLAN_TAGS {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
-            break;
-        }
-        tagged = 1;
+    let mut tags = 0;
+    while tags < MAX_VLAN_TAGS && matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
         ethertype = u16::from_be_bytes(frame.read(l3 + 2)?);
         l3 += VLAN_TAG;
+        tags += 1;
     }
-    Some((ethertype, l3, tagged))
+    Some((ethertype, l3, tags))
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
-    let header: [u8; 20] = frame.read(offset)?;
+fn ipv4<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
+    let header: [u8; 10] = frame.read(offset)?;
     let header_length = u32::from(header[0] & 0x0f) * 4;
-    if header[0] >> 4 != 4 || header_length < 20 {
+    if header[0] >> 4 != 4 || header_length < IPV4_HEADER {
         return None;
     }
     let total_length = u16::from_be_bytes([header[2], header[3]]);
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
     Some(Ip {
-        source: mapped([header[12], header[13], header[14], header[15]]),
-        destination: mapped([header[16], header[17], header[18], header[19]]),
+        version: Version::V4,
+        start: offset,
         protocol: header[9],
         later_fragment: fragment_offset != 0,
         next: offset + header_length,
         end: if total_length == 0 { 0 } else { offset + u32::from(total_length) },
-        phantom: 0,
+        jumbo: 0,
     })
 }
 
-/// An IPv4 address as `::ffff:a.b.c.d`, in network order as it lies in memory.
+/// An IPv4 address as `::ffff:a.b.c.d`.
 #[inline(always)]
 fn mapped(address: [u8; 4]) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address)]
 }
 
 #[inline(always)]
-fn ipv6_fixed<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
+fn ipv6_fixed<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
     let header: [u8; 8] = frame.read(offset)?;
     if header[0] >> 4 != 6 {
         return None;
     }
     let payload_length = u16::from_be_bytes([header[4], header[5]]);
     Some(Ip {
-        source: address(frame.read(offset + 8)?),
-        destination: address(frame.read(offset + 24)?),
+        version: Version::V6,
+        start: offset,
         protocol: header[6],
         later_fragment: false,
         next: offset + IPV6_HEADER,
         end: if payload_length == 0 { 0 } else { offset + IPV6_HEADER + u32::from(payload_length) },
-        phantom: 0,
+        jumbo: 0,
     })
 }
 
@@ -265,11 +291,24 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
+/// The ways out of the loop are early and few for the sake of older verifiers, which follow every combination of what
+/// it may leave behind: of a million instructions that may be looked at, Linux 6.1 needs a tenth.
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
+fn ipv6<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
     let mut ip = ipv6_fixed(frame, offset)?;
+    if ip.protocol == PROTOCOL_HOP_BY_HOP && ip.end == 0 {
+        let header: [u8; 3] = frame.read(ip.next)?;
+        if header == [PROTOCOL_TCP, 0, OPTION_JUMBO] {
+            return Some(Ip {
+                protocol: PROTOCOL_TCP,
+                next: ip.next + JUMBO_HEADER,
+                jumbo: JUMBO_HEADER,
+                ..ip
+            });
+        }
+    }
     for _ in 0..MAX_EXTENSION_HEADERS {
-        if !is_extension(ip.protocol) || ip.later_fragment {
+        if !is_extension(ip.protocol) {
             return Some(ip);
         }
         let header: [u8; 4] = frame.read(ip.next)?;
@@ -280,13 +319,14 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Option<Ip> {
         } else if ip.protocol == PROTOCOL_FRAGMENT {
             length = 8;
             ip.later_fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0;
-        } else if ip.protocol == PROTOCOL_HOP_BY_HOP && ip.end == 0 && header[2] == OPTION_JUMBO {
-            ip.phantom = JUMBO_HEADER;
         }
         ip.protocol = header[0];
         ip.next += length;
+        if ip.later_fragment {
+            return Some(ip);
+        }
     }
-    (!is_extension(ip.protocol) || ip.later_fragment).then_some(ip)
+    (!is_extension(ip.protocol)).then_some(ip)
 }
 
 #[inline(always)]
@@ -302,7 +342,7 @@ fn address(bytes: [u8; 16]) -> [u32; 4] {
 
 /// Where the frame inside a VXLAN or Geneve packet begins.
 #[inline(always)]
-fn inner_frame<F: Frame + ?Sized>(frame: &F, udp: u32, encapsulations: u32) -> Option<u32> {
+fn inner_frame<F: Frame>(frame: &F, udp: u32, encapsulations: u32) -> Option<u32> {
     let port = u16::from_be_bytes(frame.read(udp + 2)?);
     let tunnel = udp + UDP_HEADER;
     if encapsulations & encapsulation::VXLAN != 0 && matches!(port, 4789 | 8472) {
@@ -320,26 +360,49 @@ fn inner_frame<F: Frame + ?Sized>(frame: &F, udp: u32, encapsulations: u32) -> O
 }
 
 #[inline(always)]
-fn tcp<F: Frame + ?Sized>(frame: &F, metadata: Metadata, ip: &Ip, tagged: u8) -> Option<Packet> {
+fn tcp<F, P>(frame: &F, wanted: &Wanted<P>, ip: &Ip, in_band_tags: u32) -> Option<Packet>
+where
+    F: Frame,
+    P: Fn(u16, u16) -> bool,
+{
     let mut packet = Tcp {
-        tuple: Tuple { source: ip.source, destination: ip.destination, source_port: 0, destination_port: 0 },
+        tuple: Tuple::default(),
         tcp_flags: 0,
-        tagged,
+        tagged: 0,
         payload_offset: ip.next,
         payload_bytes: 0,
         cost: Cost { segments: 1, wire_bytes: 0 },
     };
     if !ip.later_fragment {
         let ports: [u8; 4] = frame.read(ip.next)?;
-        let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
         packet.tuple.source_port = u16::from_be_bytes([ports[0], ports[1]]);
         packet.tuple.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+        if !(wanted.ports)(packet.tuple.source_port, packet.tuple.destination_port) {
+            return Some(Packet::Other);
+        }
+        let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
+        let header_length = u32::from(data_offset >> 4) * 4;
+        if header_length < TCP_HEADER {
+            return None;
+        }
         packet.tcp_flags = tcp_flags;
-        packet.payload_offset = ip.next + u32::from(data_offset >> 4) * 4;
+        packet.payload_offset = ip.next + header_length;
     }
+    (packet.tuple.source, packet.tuple.destination) = addresses(frame, ip)?;
+    let metadata = frame.metadata();
+    packet.tagged = u8::from(in_band_tags != 0 || metadata.vlan_present != 0);
     packet.payload_bytes = payload(metadata, ip, packet.payload_offset);
-    packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.phantom);
+    packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.jumbo);
     Some(if ip.later_fragment { Packet::Fragment(packet) } else { Packet::Tcp(packet) })
+}
+
+/// Source and destination, in network order as they lie in memory.
+#[inline(always)]
+fn addresses<F: Frame>(frame: &F, ip: &Ip) -> Option<([u32; 4], [u32; 4])> {
+    Some(match ip.version {
+        Version::V4 => (mapped(frame.read(ip.start + 12)?), mapped(frame.read(ip.start + 16)?)),
+        Version::V6 => (address(frame.read(ip.start + 8)?), address(frame.read(ip.start + 24)?)),
+    })
 }
 
 /// Payload bytes: up to the end of the buffer, or to where IP says the packet ends. A frame of fewer than 60
@@ -353,13 +416,16 @@ fn payload(metadata: Metadata, ip: &Ip, payload_offset: u32) -> u32 {
     end.saturating_sub(payload_offset)
 }
 
-/// What `payload` bytes behind `headers` bytes cost on the wire.
+/// What `payload` bytes behind `headers` bytes cost on the wire. `jumbo` of the headers stay out of segments.
 #[inline(always)]
-fn cost(metadata: Metadata, headers: u32, payload: u32, phantom: u32) -> Cost {
-    let segments =
-        if metadata.gso_size == 0 || payload == 0 { 1 } else { payload.div_ceil(metadata.gso_size) };
+fn cost(metadata: Metadata, headers: u32, payload: u32, jumbo: u32) -> Cost {
+    let mut length = metadata.length;
+    let mut segments = 1;
+    if metadata.gso_size != 0 {
+        length = length.saturating_sub(jumbo);
+        segments = payload.div_ceil(metadata.gso_size).max(1);
+    }
     let tags = if metadata.vlan_present == 0 { 0 } else { u64::from(VLAN_TAG) * u64::from(segments) };
-    let repeated = u64::from(segments - 1) * u64::from(headers - phantom);
-    let wire_bytes = u64::from(metadata.length - phantom.min(metadata.length)) + repeated + tags;
-    Cost { segments, wire_bytes }
+    let repeated = u64::from(segments - 1) * u64::from(headers - jumbo);
+    Cost { segments, wire_bytes: u64::from(length) + repeated + tags }
 }

@@ -128,6 +128,7 @@ pub fn reply(
         advance(session, stamps, u32::from(sequence), sent_ns);
     }
     session.last_reply_ns = now_ns;
+    session.last_round_trip_ns = round_trip_ns;
     if session.gap.holds(sent_ns) {
         count_in_gap(session, sent_ns);
     } else if sent_ns > session.gap.resumed_ns {
@@ -156,12 +157,12 @@ fn gap(
     let sequence = u32::from(sequence);
     let resuming_request_ns = sent_at(stamps, sequence);
     let answered_request_ns = session.answered_request_ns;
-    let bound_ns = session.longest_latest_round_trip_ns();
-    let waited = now_ns - resuming_request_ns > bound_ns;
-    // Round trips may have become longer for good with the gap before: that has to be learnt first.
-    if waited && session.gap.is_unsettled() {
-        return None;
+    let mut bound_ns = session.longest_latest_round_trip_ns();
+    if session.gap.is_unsettled() {
+        // Round trips may have become longer for good with the gap before.
+        bound_ns = bound_ns.max(session.last_round_trip_ns);
     }
+    let waited = now_ns - resuming_request_ns > bound_ns;
     let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
     // The request after `a` has lost its stamp when a long gap has used all sequence numbers; then it is what was
     // kept of it. Of the two, the earlier is it: the kept one may come from a lost race with the other side. And

@@ -6,10 +6,13 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::{
     abi::{FlowEntry, FlowEvent, FlowKey, Header, flags, kind, lost},
-    packet::{self, Frame, Metadata, Packet, Tcp, Tuple},
+    packet::{self, Frame, Metadata, Packet, Tcp, Tuple, Wanted},
 };
 
 use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
+
+/// What the kernel says of a key that is there.
+const EEXIST: i32 = -17;
 
 /// A socket buffer's linear part, read where it lies.
 pub(crate) struct Linear<'a>(pub(crate) &'a TcContext);
@@ -24,6 +27,11 @@ impl Frame for Linear<'_> {
         // SAFETY: the verifier holds us to the comparison above; bytes need no alignment.
         Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
     }
+
+    #[inline(always)]
+    fn metadata(&self) -> Metadata {
+        metadata(self.0)
+    }
 }
 
 /// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
@@ -34,35 +42,37 @@ impl Frame for Whole<'_> {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.load(offset as usize).ok()
     }
+
+    #[inline(always)]
+    fn metadata(&self) -> Metadata {
+        metadata(self.0)
+    }
+}
+
+#[inline(always)]
+fn metadata(ctx: &TcContext) -> Metadata {
+    let skb: *const __sk_buff = ctx.skb.skb;
+    // SAFETY: the kernel passes a valid context, and these fields may be read in every TC program.
+    unsafe { Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present } }
 }
 
 /// Counts one packet of one of [`migtrace_ebpf::abi::INGRESS`] and `EGRESS`.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u8) {
-    let skb: *const __sk_buff = ctx.skb.skb;
-    // SAFETY: the kernel passes a valid context, and these fields may be read in every TC program.
-    let metadata = unsafe {
-        Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present }
-    };
-    let encapsulations = maps::ENCAPSULATIONS.load();
-    let packet = packet::parse_plain(&Linear(ctx), metadata, encapsulations)
-        .unwrap_or_else(|| packet::parse(&Whole(ctx), metadata, encapsulations));
+    let wanted = Wanted { encapsulations: maps::ENCAPSULATIONS.load(), ports: maps::is_watched };
+    let packet =
+        packet::parse_plain(&Linear(ctx), &wanted).unwrap_or_else(|| packet::parse(&Whole(ctx), &wanted));
     match packet {
         Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
-        Packet::Fragment(fragment) => count_fragment(direction, &fragment),
+        Packet::Fragment(fragment) => count_fragment(ctx, direction, &fragment),
         Packet::Other => {}
     }
 }
 
 #[inline(always)]
 fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
-    if !maps::is_watched(tcp.tuple.source_port, tcp.tuple.destination_port) {
-        return;
-    }
-    // SAFETY: as in `count`.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-    // SAFETY: the reference is used at once; nothing removes entries.
-    if tcp.tagged != 0 && unsafe { TAGGED_ELSEWHERE.get(ifindex) }.is_some() {
+    let ifindex = ifindex(ctx);
+    if is_counted_elsewhere(ifindex, tcp) {
         return;
     }
     let key = key(&tcp.tuple, direction);
@@ -70,17 +80,28 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     let flow = match FLOWS.get_ptr_mut(key) {
         Some(flow) => flow,
         None => match open(&key, ifindex, tcp, now_ns) {
-            Some(flow) => flow,
-            None => return maps::count_lost(lost::FLOWS),
+            Some(flow) => {
+                #[cfg(feature = "kernel-log")]
+                aya_log_ebpf::debug!(
+                    ctx,
+                    "flow {} -> {} found at interface {}",
+                    key.source_port,
+                    key.destination_port,
+                    ifindex
+                );
+                flow
+            }
+            None => {
+                #[cfg(feature = "kernel-log")]
+                aya_log_ebpf::warn!(ctx, "no room for flow {} -> {}", key.source_port, key.destination_port);
+                return maps::count_lost(lost::FLOWS);
+            }
         },
     };
     // SAFETY: `flow` points into the map; entries are never removed by a program.
-    if unsafe { (*flow).ifindex } != ifindex {
-        // SAFETY: as above.
-        return unsafe { maps::add(&raw mut (*flow).elsewhere_skbs, 1) };
+    if !unsafe { add(flow, ifindex, tcp, now_ns) } {
+        return;
     }
-    // SAFETY: as above.
-    unsafe { add(flow, tcp, now_ns) };
     let seen = flags_of(tcp);
     // SAFETY: as above. Two CPUs that race here set bits that the other's packet sets again or that
     // end the flow; the counters do not depend on them.
@@ -94,11 +115,43 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     }
 }
 
+/// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.
+#[inline(always)]
+fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
+    let Some(bucket) = FLOWS.get_ptr_mut(key(&fragment.tuple, direction)) else { return };
+    let ifindex = ifindex(ctx);
+    if !is_counted_elsewhere(ifindex, fragment) {
+        // SAFETY: `bucket` points into the map; entries are never removed by a program.
+        unsafe { add(bucket, ifindex, fragment, maps::now_ns()) };
+    }
+}
+
+#[inline(always)]
+fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: as in `metadata`.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Whether a VLAN device above this interface counts the packet.
+#[inline(always)]
+fn is_counted_elsewhere(ifindex: u32, packet: &Tcp) -> bool {
+    // SAFETY: the reference is used at once; nothing removes entries.
+    packet.tagged != 0 && unsafe { TAGGED_ELSEWHERE.get(ifindex) }.is_some()
+}
+
+/// Adds a packet to its flow, unless the flow is counted at another interface; says whether it did.
+///
 /// # Safety
 ///
 /// `flow` points into [`FLOWS`].
 #[inline(always)]
-unsafe fn add(flow: *mut FlowEntry, packet: &Tcp, now_ns: u64) {
+unsafe fn add(flow: *mut FlowEntry, ifindex: u32, packet: &Tcp, now_ns: u64) -> bool {
+    // SAFETY: the caller's promise.
+    if unsafe { (*flow).ifindex } != ifindex {
+        // SAFETY: the caller's promise.
+        unsafe { maps::add(&raw mut (*flow).elsewhere_skbs, 1) };
+        return false;
+    }
     // SAFETY: the caller's promise.
     unsafe { maps::add(&raw mut (*flow).wire_bytes, packet.cost.wire_bytes) };
     // SAFETY: the caller's promise.
@@ -109,28 +162,14 @@ unsafe fn add(flow: *mut FlowEntry, packet: &Tcp, now_ns: u64) {
     unsafe { maps::add(&raw mut (*flow).skbs, 1) };
     // SAFETY: the caller's promise; a lost race with another CPU is off by nanoseconds.
     unsafe { (*flow).last_ns = now_ns };
-}
-
-/// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.
-#[inline(always)]
-fn count_fragment(direction: u8, fragment: &Tcp) {
-    if let Some(bucket) = FLOWS.get_ptr_mut(key(&fragment.tuple, direction)) {
-        // SAFETY: `bucket` points into the map.
-        unsafe { add(bucket, fragment, maps::now_ns()) };
-    }
+    true
 }
 
 /// Makes a flow's entry and tells user space. `None`: the table is full.
 fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut FlowEntry> {
     let flags = flags_of(tcp) & flags::SYN;
     let owner = owner(key);
-    let entry =
-        FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
-    let opened = FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_ok();
-    let flow = FLOWS.get_ptr_mut(key)?;
-    if opened {
-        // Another flow of the same addresses may have made the bucket: that is as good.
-        let _ = FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST));
+    if insert(key, ifindex, owner, flags, now_ns) {
         if let Some(found) = FOUND.get_ptr_mut(0) {
             // SAFETY: `found` is the map's value.
             unsafe { maps::add(found, 1) };
@@ -144,7 +183,26 @@ fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut Flow
             padding: 0,
         });
     }
-    Some(flow)
+    FLOWS.get_ptr_mut(key)
+}
+
+/// Inserts the entry and its bucket of fragments; says whether the entry is a new one.
+///
+/// Apart from [`open`], so that the entry has left the stack when the event comes: on Linux 6.1 the frames of a chain
+/// of calls, each rounded up to 32 bytes, share 512.
+#[inline(always)]
+fn insert(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) -> bool {
+    let entry =
+        FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };
+    if FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_err() {
+        return false;
+    }
+    match FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)) {
+        // Another flow of the same addresses has made the bucket: that is as good.
+        Ok(()) | Err(EEXIST) => {}
+        Err(_) => maps::count_lost(lost::FLOWS),
+    }
+    true
 }
 
 /// The owner that the other direction, or user space, knows already; 0 if none does.
@@ -179,13 +237,15 @@ fn note_first_payload(ctx: &TcContext, flow: *mut FlowEntry, key: &FlowKey, tcp:
 
 #[inline(always)]
 fn key(tuple: &Tuple, direction: u8) -> FlowKey {
+    // Three zeros by themselves would become a call of `memset`, for every packet.
+    let [direction, padding @ ..] = u32::from(direction).to_le_bytes();
     FlowKey {
         source: tuple.source,
         destination: tuple.destination,
         source_port: tuple.source_port,
         destination_port: tuple.destination_port,
         direction,
-        padding: [0; 3],
+        padding,
     }
 }
 

@@ -198,10 +198,11 @@ impl From<Attach> for AttachPreference {
 
 /// A time like `30s`, `1m 30s`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let bad = |why: String| format!("{why}; write a time like 30s, 500ms or 1m30s");
-    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| bad(error.to_string()))?;
-    let duration = Duration::try_from(parsed).map_err(|_| bad("a time cannot be negative".into()))?;
-    if duration.is_zero() { Err(bad("the time is zero".into())) } else { Ok(duration) }
+    let bad = |why: &str| format!("{why}; write a time like 30s, 500ms or 1m30s");
+    let why = if text.parse::<f64>().is_ok() { "it has no unit" } else { "that is no time" };
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| bad(why))?;
+    let duration = Duration::try_from(parsed).map_err(|_| bad("a time cannot be negative"))?;
+    if duration.is_zero() { Err(bad("the time is zero")) } else { Ok(duration) }
 }
 
 /// A time of at least [`probe::MIN_INTERVAL`].

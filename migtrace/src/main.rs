@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match commands::run(cli::Cli::parse()) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("migtrace: {error:#}");
+            eprintln!("migtrace: {}", commands::explain(&error));
             commands::Exit::CouldNot.into()
         }
     }

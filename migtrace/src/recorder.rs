@@ -36,6 +36,8 @@ pub struct Recorder {
     tracer: Tracer,
     timeline: Timeline,
     looked: Instant,
+    /// Something has happened since the last look.
+    unexamined: bool,
     /// When the awaited migration was found to have ended.
     ended: Option<Instant>,
 }
@@ -44,7 +46,13 @@ impl Recorder {
     /// Records what `tracer` tells of the selected VMs.
     #[must_use]
     pub fn new(tracer: Tracer, selection: Selection) -> Self {
-        Self { tracer, timeline: Timeline::new(selection), looked: Instant::now(), ended: None }
+        Self {
+            tracer,
+            timeline: Timeline::new(selection),
+            looked: Instant::now(),
+            unexamined: false,
+            ended: None,
+        }
     }
 
     /// The tracer.
@@ -58,23 +66,36 @@ impl Recorder {
     /// # Errors
     /// As [`Tracer::next`].
     pub async fn next(&mut self) -> Result<Option<Event>, TracerError> {
-        if self.has_settled() {
-            return Ok(None);
-        }
-        let event = match self.ended {
-            None => self.tracer.next().await?,
-            Some(ended) => match tokio::time::timeout_at(ended + SETTLE, self.tracer.next()).await {
-                Ok(event) => event?,
-                Err(_) => return Ok(None),
-            },
+        let event = loop {
+            if self.has_settled() {
+                return Ok(None);
+            }
+            let deadline = match self.ended {
+                Some(ended) => Some(ended + SETTLE),
+                // The last fact of a migration may be the last for hours: nobody else would look.
+                None => self.unexamined.then_some(self.looked + LOOK_EVERY),
+            };
+            let Some(deadline) = deadline else { break self.tracer.next().await? };
+            match tokio::time::timeout_at(deadline, self.tracer.next()).await {
+                Ok(event) => break event?,
+                Err(_) if self.ended.is_some() => return Ok(None),
+                Err(_) => self.look(),
+            }
         };
         self.timeline.push(&event);
+        self.unexamined = true;
         let is_turning_point = matches!(event.fact, Fact::Qmp(_) | Fact::QemuGone { .. });
         if self.ended.is_none() && (is_turning_point || self.looked.elapsed() >= LOOK_EVERY) {
-            self.looked = Instant::now();
-            self.ended = self.timeline.ended().map(|_| self.looked);
+            self.look();
         }
         Ok(Some(event))
+    }
+
+    /// Finds out whether the awaited migration has ended.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        self.unexamined = false;
+        self.ended = self.timeline.ended().map(|_| self.looked);
     }
 
     fn has_settled(&self) -> bool {

@@ -8,8 +8,9 @@
 mod common;
 
 use common::replay;
-use migtrace::event::LogErrorKind;
+use migtrace::event::{Event, Fact, LogErrorKind};
 use migtrace::record::{Estimate, Mode, Outcome, Phase, Record, Role};
+use migtrace::units::MonotonicNs;
 
 const MS: i64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -331,4 +332,22 @@ fn an_owner_that_is_found_late_leaves_no_wrong_bytes() {
     assert_eq!(known, [false, false, true, true, true]);
     assert_eq!(payload_tx(&record.phases[3]), MIB);
     assert!(why(&record, "bytes of some phases").contains("only after it had carried bytes"));
+}
+
+#[test]
+fn an_event_that_two_monitors_were_told_happened_once() {
+    let (once, _) = common::events("precopy-10.0");
+    let twice: Vec<_> = once
+        .iter()
+        .flat_map(|event| {
+            let copies = if matches!(event.fact, Fact::Qmp(_)) { 2 } else { 1 };
+            (0..copies).map(|copy| Event {
+                at_ns: MonotonicNs(event.at_ns.0 + copy * 300),
+                fact: event.fact.clone(),
+            })
+        })
+        .collect();
+    assert!(twice.len() > once.len());
+    let (once, twice) = (common::fold(&once), common::fold(&twice));
+    assert_eq!(once, twice);
 }

@@ -60,7 +60,8 @@ pub(crate) enum Command {
         /// With a command: begin the migration when it has written a line with this text to standard error
         #[arg(long, value_name = "TEXT", requires = "command")]
         ready_line: Option<String>,
-        /// A command to start on the source host before the migration; its end is waited for
+        /// A command to start on the source host before the migration; its end is waited for. Its environment
+        /// has LAB_GUEST, the guest's name, and LAB_QMP, a monitor socket of the source that is free
         #[arg(last = true)]
         command: Vec<OsString>,
     },

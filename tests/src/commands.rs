@@ -88,7 +88,7 @@ fn once(
     *remover.lock().map_err(|_| anyhow!("the thread that waits for signals has panicked"))? =
         Some(lab.remover());
     lab.wait_guest_ready()?;
-    let watcher = if command.is_empty() { None } else { Some(watch(&lab, command, ready_line)?) };
+    let watcher = if command.is_empty() { None } else { Some(watch(&mut lab, command, ready_line)?) };
     let mut code = migrate(&mut lab, migration)?;
     lab.ping_guest()?;
     if let Some(mut watcher) = watcher {
@@ -110,9 +110,11 @@ fn start(builder: Builder, options: &LabOptions) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Starts the command on the source host, and waits until it is ready if it says so.
-fn watch(lab: &Lab, command: &[OsString], ready_line: Option<String>) -> Result<Process> {
+/// Starts the command on the source host, and waits until it is ready if it says so. Its environment names the guest
+/// and a monitor of the source QEMU that nobody else uses.
+fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Result<Process> {
     let mut command = program(command)?;
+    command.env("LAB_GUEST", &lab.guest().name).env("LAB_QMP", lab.qemu()?.spare_qmp_socket());
     let Some(ready_line) = ready_line else { return lab.source().spawn(&mut command) };
     let mut process = lab.source().spawn(command.stderr(Stdio::piped()))?;
     let stderr = process.child().stderr.take().context("the command has no standard error")?;

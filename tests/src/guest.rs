@@ -15,8 +15,10 @@ pub const INIT_VARIABLE: &str = "MIGTRACE_LAB_INIT";
 /// What the init says on the serial console when everything works.
 pub(crate) const READY: &str = "guest: ready";
 
+/// The modules that the guest's initramfs holds, with all that they depend on.
+pub const MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
+
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
 
 /// The guest of a lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]

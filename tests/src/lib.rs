@@ -19,8 +19,11 @@
 //! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
 
 pub mod assets;
+mod bare;
 mod clock;
 mod command;
+mod connection;
+pub mod consistency;
 pub mod cpio;
 mod guest;
 mod host;
@@ -28,18 +31,27 @@ mod janitor;
 mod lab;
 mod migration;
 pub mod netns;
+mod packet_counter;
 mod ping;
 mod process;
 mod qcow2;
 mod qemu;
 mod qmp;
+mod shared;
 mod topology;
+pub mod tracing;
+mod wiretap;
 
+pub use bare::Bare;
 pub use clock::monotonic_ns;
-pub use guest::{Guest, INIT_VARIABLE, init};
+pub use connection::Connection;
+pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
 pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Side};
+pub use packet_counter::{PacketCounter, Verdict, Way};
 pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
+pub use shared::{Shared, shared};
+pub use wiretap::{Capture, Stream, Tally, Wiretap};

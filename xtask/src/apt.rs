@@ -1,8 +1,9 @@
 //! Debian packages.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{progress, toolchain};
 
@@ -14,25 +15,10 @@ pub(crate) fn is_available() -> bool {
 /// Installs `packages`, and asks the mirrors for their lists only if these are not known or are out of date.
 ///
 /// # Errors
-/// When a package is unknown to this machine's sources, or apt-get fails.
+/// When a package is unknown to this machine's sources, when something else would have to be removed for good, or
+/// apt-get fails.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
-    let what = format!("Installing {}", packages.join(" "));
-    if !unknown(packages).is_empty() {
-        update()?;
-        let unknown = unknown(packages);
-        if !unknown.is_empty() {
-            bail!(
-                "the package sources of this machine have no {} (they are in Debian 12's main and security archives)",
-                unknown.join(", ")
-            );
-        }
-    } else if progress::run(&what, "apt-get-install", &mut install_command(packages)).is_ok() {
-        return Ok(());
-    } else {
-        // The usual reason is a list older than the mirror: the version it names is gone.
-        update()?;
-    }
-    progress::run(&what, "apt-get-install", &mut install_command(packages))
+    Apt::default().install(packages)
 }
 
 /// How a person installs them.
@@ -40,38 +26,307 @@ pub(crate) fn by_hand(packages: &[String]) -> String {
     format!("apt-get update && apt-get install --no-install-recommends {}", packages.join(" "))
 }
 
-fn update() -> Result<()> {
-    progress::run("Updating the package lists", "apt-get-update", apt_get().arg("update"))
+/// This machine's apt.
+#[derive(Default)]
+struct Apt {
+    /// A configuration that goes before the machine's own: the tests make a machine of a folder.
+    configuration: Option<PathBuf>,
 }
 
-fn install_command(packages: &[String]) -> Command {
-    let mut command = apt_get();
-    // --no-remove: Debian's compiler conflicts with its other compilers and with its rustup; those are the person's.
-    command.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(packages);
-    command
+/// A package that is installed and that apt-get would remove.
+#[derive(Debug, PartialEq, Eq)]
+struct Removal {
+    name: String,
+    version: String,
 }
 
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    // Somebody else may be installing: wait for them rather than fail.
-    command.args(["-q", "-o", "DPkg::Lock::Timeout=600"]).env("DEBIAN_FRONTEND", "noninteractive");
-    command
+impl Apt {
+    fn install(&self, packages: &[String]) -> Result<()> {
+        if self.unknown(packages).is_empty() {
+            if self.try_install(packages).is_ok() {
+                return Ok(());
+            }
+            // The usual reason is a list older than the mirror: the version it names is gone.
+            self.update()?;
+        } else {
+            self.update()?;
+            let unknown = self.unknown(packages);
+            if !unknown.is_empty() {
+                bail!(
+                    "the package sources of this machine have no {} (they are in Debian 12's main and security \
+                     archives)",
+                    unknown.join(", ")
+                );
+            }
+        }
+        self.try_install(packages)
+    }
+
+    fn update(&self) -> Result<()> {
+        progress::run("Updating the package lists", "apt-get-update", self.command("apt-get").arg("update"))
+    }
+
+    fn try_install(&self, packages: &[String]) -> Result<()> {
+        let what = format!("Installing {}", packages.join(" "));
+        let packages = self.keep_the_rest(packages)?;
+        progress::run(&what, "apt-get-install", &mut self.install_command(&packages))
+    }
+
+    /// Adds to `packages` those that are installed in a version that stands in the way, in a version that does not.
+    ///
+    /// A machine may have a package of a later release whose source it has no more. apt-get never goes back by
+    /// itself: it would remove the package.
+    fn keep_the_rest(&self, packages: &[String]) -> Result<Vec<String>> {
+        let mut replaced: Vec<(Removal, String)> = Vec::new();
+        loop {
+            let others = replaced.iter().map(|(removal, other)| format!("{}={other}", removal.name));
+            let wanted: Vec<_> = packages.iter().cloned().chain(others).collect();
+            let Some(removals) = self.removals(&wanted)? else {
+                return match replaced.first() {
+                    Some((removal, _)) => Err(refusal(packages, removal)),
+                    // It cannot be done at all, and not because of us: apt-get will say why better than we can.
+                    None => Ok(wanted),
+                };
+            };
+            if removals.is_empty() {
+                for (Removal { name, version }, other) in &replaced {
+                    eprintln!("{name} {version} stands in the way: version {other} comes in its place");
+                }
+                return Ok(wanted);
+            }
+            for removal in removals {
+                let is_new = replaced.iter().all(|(known, _)| known.name != removal.name);
+                match self.other_version(&removal.name) {
+                    Some(other) if is_new => replaced.push((removal, other)),
+                    _ => return Err(refusal(packages, &removal)),
+                }
+            }
+        }
+    }
+
+    /// What apt-get would remove to install `packages`; `None` if it cannot install them even so.
+    fn removals(&self, packages: &[String]) -> Result<Option<Vec<Removal>>> {
+        let mut command = self.command("apt-get");
+        command.args(["install", "--simulate", "--no-install-recommends", "--allow-downgrades"]);
+        let simulated = command.args(packages).stderr(Stdio::null()).output();
+        let simulated = simulated.context("cannot run apt-get")?;
+        let possible = simulated.status.success();
+        Ok(possible.then(|| removed(&String::from_utf8_lossy(&simulated.stdout))))
+    }
+
+    /// The version of an installed package that the sources offer instead.
+    fn other_version(&self, package: &str) -> Option<String> {
+        other_version(&self.policy(package)?)
+    }
+
+    fn install_command(&self, packages: &[String]) -> Command {
+        let mut command = self.command("apt-get");
+        // --no-remove: Debian's compiler conflicts with its other compilers and with its rustup; those are the
+        // person's. apt-get goes back to an older version only of what is named with one.
+        command.args(["install", "--yes", "--no-install-recommends", "--no-remove", "--allow-downgrades"]);
+        command.args(packages);
+        command
+    }
+
+    /// Those of `packages` of which the package lists offer no version. All, on a machine that has no lists yet.
+    fn unknown<'a>(&self, packages: &'a [String]) -> Vec<&'a str> {
+        let offered = |package: &String| self.policy(package).is_some_and(|policy| has_candidate(&policy));
+        packages.iter().filter(|package| !offered(package)).map(String::as_str).collect()
+    }
+
+    /// What apt knows of the versions of a package.
+    fn policy(&self, package: &str) -> Option<String> {
+        let output = self.command("apt-cache").args(["policy", package]).stderr(Stdio::null()).output();
+        Some(String::from_utf8_lossy(&output.ok()?.stdout).into_owned())
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        // Somebody else may be installing: wait for them rather than fail.
+        command.args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
+        // What it says is read here.
+        command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C").stdin(Stdio::null());
+        if let Some(configuration) = &self.configuration {
+            command.env("APT_CONFIG", configuration);
+        }
+        command
+    }
 }
 
-/// Those of `packages` of which the package lists offer no version.
-fn unknown(packages: &[String]) -> Vec<&str> {
-    let offered = |package: &String| {
-        let policy = Command::new("apt-cache")
-            .args(["policy", package])
-            .env("LC_ALL", "C")
-            .stderr(Stdio::null())
-            .output();
-        policy.is_ok_and(|policy| {
-            String::from_utf8_lossy(&policy.stdout)
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix("Candidate:"))
-                .any(|candidate| candidate.trim() != "(none)")
-        })
+fn refusal(packages: &[String], Removal { name, version }: &Removal) -> anyhow::Error {
+    anyhow!(
+        "installing {} would remove {name} {version}, which may be of use to somebody, and the package sources of \
+         this machine have no version of it that fits: remove it yourself if you do not need it \
+         (`apt-get remove {name}`), then run this again",
+        packages.join(" ")
+    )
+}
+
+/// Reads what a simulated `apt-get install` would remove: lines like `Remv qemu-utils [1:10.0.2+ds-2]`.
+fn removed(simulation: &str) -> Vec<Removal> {
+    let removal = |line: &str| {
+        let mut words = line.strip_prefix("Remv ")?.split_whitespace();
+        let (name, version) = (words.next()?, words.next().unwrap_or_default());
+        Some(Removal { name: name.into(), version: version.trim_matches(['[', ']']).into() })
     };
-    packages.iter().filter(|package| !offered(package)).map(String::as_str).collect()
+    simulation.lines().filter_map(removal).collect()
+}
+
+/// Whether `apt-cache policy` names a version that can be installed.
+fn has_candidate(policy: &str) -> bool {
+    let mut candidates = policy.lines().filter_map(|line| line.trim().strip_prefix("Candidate:"));
+    candidates.any(|candidate| candidate.trim() != "(none)")
+}
+
+/// Reads from `apt-cache policy` the version with the highest priority, and of these the newest, that is not installed.
+fn other_version(policy: &str) -> Option<String> {
+    let table = policy.lines().skip_while(|line| line.trim() != "Version table:").skip(1);
+    // Five columns in, a version and its priority; the installed one has `***` there; deeper in, where it is from.
+    let versions = table.filter_map(|line| {
+        let line = line.strip_prefix("     ").filter(|rest| !rest.starts_with(' '))?;
+        let (version, priority) = line.split_once(' ')?;
+        let priority: i32 = priority.trim().parse().ok()?;
+        // Below 0, the administrator forbids it.
+        (priority >= 0).then_some((priority, version))
+    });
+    // The table is from newest to oldest, and the first of equals is wanted.
+    let best = versions.reduce(|best, other| if other.0 > best.0 { other } else { best })?;
+    Some(best.1.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    const LATER_RELEASE: &str = "qemu-utils:
+  Installed: 1:10.0.2+ds-2+deb13u1~bpo12+1
+  Candidate: 1:10.0.2+ds-2+deb13u1~bpo12+1
+  Version table:
+ *** 1:10.0.2+ds-2+deb13u1~bpo12+1 100
+        100 /var/lib/dpkg/status
+     1:7.2+dfsg-7+deb12u18+b3 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+     1:7.2+dfsg-7+deb12u15 500
+        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+";
+
+    #[test]
+    fn the_version_in_place_of_the_installed_one_is_the_newest_of_the_sources() {
+        assert_eq!(other_version(LATER_RELEASE).as_deref(), Some("1:7.2+dfsg-7+deb12u18+b3"));
+    }
+
+    #[test]
+    fn a_version_of_lower_priority_or_a_forbidden_one_is_not_taken() {
+        let pinned = LATER_RELEASE.replace("u18+b3 500", "u18+b3 50");
+        assert_eq!(other_version(&pinned).as_deref(), Some("1:7.2+dfsg-7+deb12u15"));
+        let forbidden = LATER_RELEASE.replace(" 500\n", " -1\n");
+        assert_eq!(other_version(&forbidden), None);
+    }
+
+    #[test]
+    fn a_package_that_only_this_machine_has_has_no_other_version() {
+        let end = LATER_RELEASE.find("     1:7.2").unwrap();
+        assert_eq!(other_version(&LATER_RELEASE[..end]), None);
+        assert_eq!(other_version(""), None);
+    }
+
+    #[test]
+    fn removals_are_read_from_a_simulation() {
+        let simulation = "The following packages will be REMOVED:\n  qemu-utils rustc\n\
+                          Remv qemu-utils [1:10.0.2+ds-2]\nRemv rustc [1.63.0+dfsg1-2] [cargo:amd64 ]\n\
+                          Inst qemu-system-common (1:7.2 Debian:12.15/oldstable [amd64])\n";
+        let removal = |name: &str, version: &str| Removal { name: name.into(), version: version.into() };
+        let expected = [removal("qemu-utils", "1:10.0.2+ds-2"), removal("rustc", "1.63.0+dfsg1-2")];
+        assert_eq!(removed(simulation), expected);
+    }
+
+    #[test]
+    fn a_package_without_a_candidate_is_unknown() {
+        assert!(has_candidate(LATER_RELEASE));
+        assert!(!has_candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"));
+        assert!(!has_candidate(""));
+    }
+
+    /// A machine in a folder: what is installed there, and a source of packages.
+    fn machine(folder: &Path, installed: &str, offered: &str) -> Apt {
+        for directory in ["source", "lists/partial", "cache/archives/partial", "parts"] {
+            fs::create_dir_all(folder.join(directory)).unwrap();
+        }
+        let path = |file: &str| folder.join(file).display().to_string();
+        fs::write(path("status"), installed).unwrap();
+        fs::write(path("source/Packages"), offered).unwrap();
+        fs::write(path("sources.list"), format!("deb [trusted=yes] file:{} ./\n", path("source"))).unwrap();
+        let settings = [
+            ("Dir::State::status", path("status")),
+            ("Dir::State::lists", path("lists")),
+            ("Dir::Cache", path("cache")),
+            ("Dir::Etc::sourcelist", path("sources.list")),
+            ("Dir::Etc::sourceparts", path("parts")),
+            ("Dir::Etc::preferencesparts", path("parts")),
+            ("APT::Architecture", "amd64".into()),
+            // Root's apt reads files as another user, who may not look into the folder.
+            ("APT::Sandbox::User", "root".into()),
+            ("Debug::NoLocking", "true".into()),
+        ];
+        let lines = settings.map(|(key, value)| format!("{key} \"{value}\";\n"));
+        fs::write(path("apt.conf"), lines.concat()).unwrap();
+        Apt { configuration: Some(folder.join("apt.conf")) }
+    }
+
+    fn package(name: &str, version: &str, more: &str) -> String {
+        format!(
+            "Package: {name}\nStatus: install ok installed\nVersion: {version}\nArchitecture: amd64\n\
+             Maintainer: a test\nDescription: none\nFilename: ./{name}_{version}.deb\nSize: 1\n{more}\n"
+        )
+    }
+
+    fn updated(apt: &Apt) {
+        let output = apt.command("apt-get").arg("update").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    const TOO_NEW: &str = "1:10.0.2+ds-2+deb13u1~bpo12+1";
+    const BREAKS: &str = "Breaks: qemu-system-common (<< 1:8.1.0+ds-3~)\n";
+
+    #[test]
+    fn a_package_of_a_later_release_that_stands_in_the_way_is_replaced_not_removed() {
+        if !is_available() {
+            eprintln!("skipped: no apt-get here");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let offered = package("qemu-system-common", "1:7.2", "") + &package("qemu-utils", "1:7.2", "");
+        let apt = machine(folder.path(), &package("qemu-utils", TOO_NEW, BREAKS), &offered);
+        let wanted = ["qemu-system-common".to_owned()];
+        assert_eq!(apt.unknown(&wanted), ["qemu-system-common"], "there are no lists yet");
+        updated(&apt);
+        assert_eq!(apt.unknown(&wanted), [""; 0]);
+        assert_eq!(apt.keep_the_rest(&wanted).unwrap(), ["qemu-system-common", "qemu-utils=1:7.2"]);
+
+        let all = apt.keep_the_rest(&wanted).unwrap();
+        let install = apt.install_command(&all).arg("--simulate").output().unwrap();
+        let said = String::from_utf8_lossy(&install.stdout);
+        assert!(install.status.success(), "{install:?}");
+        assert!(said.contains(&format!("Inst qemu-utils [{TOO_NEW}] (1:7.2")), "{said}");
+    }
+
+    #[test]
+    fn what_has_no_other_version_or_none_that_fits_is_left_to_the_person() {
+        if !is_available() {
+            eprintln!("skipped: no apt-get here");
+            return;
+        }
+        let wanted = ["qemu-system-common".to_owned()];
+        let common = package("qemu-system-common", "1:7.2", "");
+        for offered in [common.clone(), common + &package("qemu-utils", "1:7.9", BREAKS)] {
+            let folder = tempfile::tempdir().unwrap();
+            let apt = machine(folder.path(), &package("qemu-utils", TOO_NEW, BREAKS), &offered);
+            updated(&apt);
+            let refusal = apt.keep_the_rest(&wanted).unwrap_err().to_string();
+            assert!(refusal.contains(&format!("would remove qemu-utils {TOO_NEW}")), "{refusal}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Everything a person does to this repository, as `cargo xtask COMMAND`.
 
 mod apt;
+#[path = "bench/command.rs"]
+mod bench;
 mod capability;
 mod demo;
 mod paths;
@@ -9,6 +11,7 @@ mod setup;
 mod test;
 #[path = "../../migtrace/build/toolchain.rs"]
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,10 @@ enum Command {
     Test(test::Options),
     /// Run a real live migration in the lab, trace it, and print the report
     Demo(demo::Options),
+    /// Measure what migtrace costs and how exactly it counts, beside tcpdump and iftop
+    Bench(bench::Options),
+    /// Boot Debian kernels in a virtual machine, and run there the tests that need kprobes, KVM and other devices
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +43,8 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,8 +49,18 @@ impl Destination {
         proven.map(|()| Self::File { partial, file, path })
     }
 
-    /// Writes the report.
+    /// Writes the report; to standard output when it cannot be written where it should be, so that it is not lost.
     pub(super) fn write(self, text: &str) -> Result<()> {
+        let is_file = !matches!(self, Self::Stdout);
+        let written = self.try_write(text);
+        if written.is_err() && is_file {
+            Self::Stdout.try_write(text)?;
+            return written.context("the report is on standard output instead");
+        }
+        written
+    }
+
+    fn try_write(self, text: &str) -> Result<()> {
         match self {
             Self::Stdout => match io::stdout().write_all(text.as_bytes()) {
                 // Somebody read as much as they wanted (`| head`).
@@ -62,13 +72,11 @@ impl Destination {
             }
             Self::File { partial, mut file, path } => {
                 let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-                written.and_then(|()| fs::rename(&partial, &path)).with_context(|| {
-                    format!(
-                        "cannot write to {} (what was written is in {})",
-                        path.display(),
-                        partial.display()
-                    )
-                })
+                let written = written.and_then(|()| fs::rename(&partial, &path));
+                if written.is_err() {
+                    let _ = fs::remove_file(&partial);
+                }
+                written.with_context(|| format!("cannot write to {}", path.display()))
             }
         }
     }
@@ -81,7 +89,8 @@ impl Destination {
     }
 }
 
-fn prove_room(file: &mut File) -> io::Result<()> {
+/// Writes as much as will be needed, and takes it back.
+pub(super) fn prove_room(file: &mut File) -> io::Result<()> {
     file.write_all(&vec![0; PROBE_BYTES])?;
     file.sync_all()?;
     file.set_len(0)?;

@@ -80,7 +80,8 @@ fn table(findings: &Findings) -> String {
         };
         table.add_row([&probe.name, status, probe.hook.as_deref().unwrap_or("-"), &probe.observes]);
     }
-    let mut text = format!("{table}\n");
+    let rows = table.lines().map(|row| format!("{}\n", row.trim_end()));
+    let mut text: String = rows.collect();
     for probe in &findings.probes {
         let remarks = [("lost", &probe.lost), ("note", &probe.note), ("why", &probe.why)];
         for (label, remark) in remarks {

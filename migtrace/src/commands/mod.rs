@@ -10,7 +10,8 @@ mod report;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
+use migtrace::host::capabilities::{self, Capabilities, Capability};
 
 use crate::cli::{Cli, Command};
 
@@ -40,6 +41,29 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// An error with its causes, on one line. A cause that the error already tells in its own words is not repeated.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// This process holds `needed`, or the error says how to get it.
+fn check_privileges(needed: &[Capability]) -> Result<()> {
+    let held = Capabilities::read().context("cannot read this process' capabilities")?;
+    match capabilities::advice(&held.missing(needed)) {
+        Some(advice) => bail!("{advice}"),
+        None => Ok(()),
+    }
+}
+
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<Exit> {
     match cli.command {
@@ -48,5 +72,26 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Report(options) => report::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Cleanup => cleanup::run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open it: {source}")]
+    struct Told {
+        source: io::Error,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let source = io::Error::from_raw_os_error(2);
+        let words = source.to_string();
+        let error = anyhow::Error::new(Told { source }).context("no record");
+        assert_eq!(explain(&error), format!("no record: cannot open it: {words}"));
     }
 }

@@ -41,8 +41,7 @@ pub(super) fn run(options: &cli::Probe) -> Result<Exit> {
 
 fn check_privileges(passive: bool) -> Result<()> {
     let held = Capabilities::read().context("cannot read this process' capabilities")?;
-    let needed: &[_] =
-        if passive { &Capability::NEEDED_TO_LISTEN } else { &Capability::NEEDED_TO_PROBE };
+    let needed: &[_] = if passive { &Capability::NEEDED_TO_LISTEN } else { &Capability::NEEDED_TO_PROBE };
     if let Some(advice) = capabilities::advice(&held.missing(needed)) {
         bail!("{advice}");
     }
@@ -81,7 +80,9 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
         && preflight.answered < preflight.sent
     {
         let (answered, sent) = (preflight.answered, preflight.sent);
-        line.suspend(|| eprintln!("{target} answered {answered} of {sent} requests before anything happened"));
+        line.suspend(|| {
+            eprintln!("{target} answered {answered} of {sent} requests before anything happened")
+        });
     }
     line.suspend(|| eprintln!("ready: watching {target} at {}", prober.interface()));
 

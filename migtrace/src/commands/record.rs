@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured};
-use migtrace::host::capabilities::{self, Capabilities, Capability};
+use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured, ProbeStatus};
+use migtrace::host::capabilities::Capability;
 use migtrace::host::qmp::{self, Qmp};
 use migtrace::kernel::Settings;
 use migtrace::record::{Outcome, Record};
@@ -18,7 +18,8 @@ use migtrace::tracer::Tracer;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
-use super::destination::Destination;
+use super::check_privileges;
+use super::destination::{self, Destination};
 use super::progress::Progress;
 use super::report::render;
 use crate::cli::{self, Tunnel};
@@ -27,7 +28,10 @@ use crate::cli::{self, Tunnel};
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(options: &cli::Record) -> Result<Exit> {
-    check_privileges()?;
+    check_privileges(&Capability::NEEDED)?;
+    if options.events.is_some() && options.events == options.output.output {
+        bail!("--output and --events name the same file: give each its own");
+    }
     let destination = Destination::open(options.output.output.as_deref())?;
     let log = EventLog::create(options.events.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -42,21 +46,17 @@ pub(super) fn run(options: &cli::Record) -> Result<Exit> {
         }
         Ok(recorded) => {
             destination.write(&render(&recorded.records, options.output.format())?)?;
-            recorded.log_failure.map_or_else(|| Ok(exit(options, &recorded.records)), Err)
+            let verdict = Verdict::of(options, &recorded.records);
+            if let Some(why) = &verdict.why {
+                eprintln!("migtrace: {why}");
+            }
+            recorded.log_failure.map_or(Ok(verdict.exit), Err)
         }
         Err(error) => {
             destination.abandon();
             Err(error)
         }
     }
-}
-
-fn check_privileges() -> Result<()> {
-    let held = Capabilities::read().context("cannot read this process' capabilities")?;
-    if let Some(advice) = capabilities::advice(&held.missing(&Capability::NEEDED)) {
-        bail!("{advice}");
-    }
-    Ok(())
 }
 
 /// What a recording gave.
@@ -93,6 +93,13 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut progress = Progress::new();
+    // The first event is there at once, and shows that the log can be written before anybody waits for more.
+    if let Some(event) = recorder.next().await? {
+        log.write(&event);
+    }
+    if let Some(failure) = log.failure.take() {
+        return Err(failure);
+    }
     describe(&recorder, &progress);
     progress.say("ready");
 
@@ -109,6 +116,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
             _ = interrupt.recv() => break EndReason::Interrupted,
             _ = terminate.recv() => break EndReason::Interrupted,
             () = &mut timeout => break EndReason::TimedOut,
+            () = discard_events(client.as_mut()) => {}
             _ = show.tick() => progress.show(recorder.live()),
         }
     };
@@ -143,6 +151,10 @@ fn describe(recorder: &Recorder, progress: &Progress) {
         let uuid = qemu.uuid.as_ref().map(|uuid| format!(", {uuid}")).unwrap_or_default();
         progress.say(&format!("tracing {name} (pid {}{uuid})", qemu.pid));
     }
+    for probe in observation.probes.iter().filter(|probe| probe.status == ProbeStatus::Missing) {
+        let lost = probe.lost.as_deref().unwrap_or(&probe.observes);
+        progress.say(&format!("not measured here: {lost} (`migtrace doctor` tells why)"));
+    }
 }
 
 /// The one migration that was waited for: the first that ended, or else the one that still runs.
@@ -167,6 +179,14 @@ async fn connect(path: &Path, recorder: &mut Recorder) -> Result<(Qmp, Option<u3
     Ok((client, pid))
 }
 
+/// Never ends.
+async fn discard_events(client: Option<&mut (Qmp, Option<u32>)>) {
+    match client {
+        Some((client, _)) => client.discard_events().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Asks QEMU for its own figures. That it cannot answer any more is a fact, not a failure.
 async fn ask((client, pid): &mut (Qmp, Option<u32>), recorder: &mut Recorder) -> Result<()> {
     let fact = match client.query_migrate().await {
@@ -182,18 +202,38 @@ async fn ask((client, pid): &mut (Qmp, Option<u32>), recorder: &mut Recorder) ->
     Ok(())
 }
 
-fn exit(options: &cli::Record, records: &[Record]) -> Exit {
-    let completed = records
-        .iter()
-        .all(|record| matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown));
-    if !completed {
-        return Exit::MigrationDidNotComplete;
-    }
-    let exceeded = |limit: Duration| {
+/// How the command ends, and why if that is not with success.
+struct Verdict {
+    exit: Exit,
+    why: Option<String>,
+}
+
+impl Verdict {
+    fn of(options: &cli::Record, records: &[Record]) -> Self {
+        let not_completed = |why: String| Self { exit: Exit::MigrationDidNotComplete, why: Some(why) };
+        for record in records {
+            match record.migration.outcome {
+                Outcome::Completed | Outcome::Unknown => {}
+                Outcome::Failed => {
+                    let error = record.migration.error.as_ref().map(|error| format!(": {error}"));
+                    return not_completed(format!("the migration failed{}", error.unwrap_or_default()));
+                }
+                Outcome::Cancelled => return not_completed("the migration was cancelled".into()),
+                Outcome::Interrupted => {
+                    return not_completed("the recording ended before the migration did".into());
+                }
+            }
+        }
         let total = records.iter().filter_map(|record| record.total_time.as_ref());
-        total.clone().any(|total| u128::from(total.value_ns) > limit.as_nanos())
-    };
-    if options.max_total.is_some_and(exceeded) { Exit::LimitExceeded } else { Exit::Done }
+        let total = Duration::from_nanos(total.map(|total| total.value_ns).max().unwrap_or_default());
+        match options.max_total {
+            Some(limit) if total > limit => Self {
+                exit: Exit::LimitExceeded,
+                why: Some(format!("the migration took {total:.3?}, more than the {limit:?} of --max-total")),
+            },
+            _ => Self { exit: Exit::Done, why: None },
+        }
+    }
 }
 
 /// The event log, if one is wanted. When it cannot be written any more, the recording goes on without it.
@@ -209,7 +249,14 @@ impl EventLog {
             return Ok(Self { writer: None, name: String::new(), failure: None });
         };
         let name = path.display().to_string();
-        let file = File::create(path).with_context(|| format!("cannot write to {name}"))?;
+        let create = || {
+            let mut file = File::create(path)?;
+            if file.metadata()?.is_file() {
+                destination::prove_room(&mut file)?;
+            }
+            Ok::<_, io::Error>(file)
+        };
+        let file = create().with_context(|| format!("cannot write to {name}"))?;
         Ok(Self { writer: Some(LogWriter::new(file)), name, failure: None })
     }
 
@@ -222,12 +269,16 @@ impl EventLog {
     }
 
     fn fail(&mut self, error: io::Error, lines: u64) {
-        eprintln!(
-            "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
-            self.name
-        );
-        self.failure =
-            Some(anyhow::Error::new(error).context(format!("the event log {} is not whole", self.name)));
+        let what = if lines == 0 {
+            format!("cannot write to {}", self.name)
+        } else {
+            eprintln!(
+                "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
+                self.name
+            );
+            format!("the event log {} is not whole", self.name)
+        };
+        self.failure = Some(anyhow::Error::new(error).context(what));
         self.writer = None;
     }
 }

@@ -1,11 +1,11 @@
 //! `migtrace report`: shows a record, or replays an event log.
 
 use std::fs;
-use std::io::{self, BufReader, Read as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use migtrace::event::LogReader;
+use migtrace::event::{LogError, LogErrorKind, LogReader};
 use migtrace::record::{self, Record};
 use migtrace::report;
 use migtrace::selection::Selection;
@@ -16,8 +16,8 @@ use super::destination::Destination;
 use crate::cli::{Format, Report};
 
 pub(super) fn run(options: &Report) -> Result<Exit> {
-    let text = read(&options.file)?;
-    let (records, broken) = records(options, &text)?;
+    let content = read(&options.file)?;
+    let (records, broken) = records(options, &content)?;
     let destination = Destination::open(options.output.output.as_deref())?;
     destination.write(&render(&records, options.output.format())?)?;
     match broken {
@@ -29,19 +29,20 @@ pub(super) fn run(options: &Report) -> Result<Exit> {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+/// The file's content. A damaged one need not be text, and its first part is worth reading all the same.
+fn read(path: &Path) -> Result<Vec<u8>> {
     if path == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        return Ok(text);
+        let mut content = Vec::new();
+        io::stdin().read_to_end(&mut content).context("cannot read standard input")?;
+        return Ok(content);
     }
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The records of a file, and what is wrong with its last part.
-fn records(options: &Report, text: &str) -> Result<(Vec<Record>, Option<String>)> {
+fn records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
     // A record is one JSON value with its schema's name; an event log never is, not even with one line.
-    if let Ok(value) = serde_json::from_str::<serde_json::Value>(text)
+    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(content)
         && value.get("event").is_none()
     {
         return Ok((vec![record(options, value)?], None));
@@ -50,11 +51,17 @@ fn records(options: &Report, text: &str) -> Result<(Vec<Record>, Option<String>)
     let mut timeline = Timeline::new(selection);
     let mut broken = None;
     let mut events = 0;
-    for event in LogReader::new(BufReader::new(text.as_bytes())) {
+    for event in LogReader::new(content) {
         match event {
             Ok(event) => {
                 timeline.push(&event);
                 events += 1;
+            }
+            Err(LogError { what: LogErrorKind::NotALog(why), .. }) if events == 0 => {
+                bail!(
+                    "{} is neither a whole record nor an event log of migtrace: {why}",
+                    options.file.display()
+                );
             }
             Err(error) if events == 0 => {
                 return Err(error).with_context(|| format!("cannot read {}", options.file.display()));

@@ -183,6 +183,13 @@ impl Qmp {
         Ok(answer.get("UUID").and_then(Value::as_str).map(ToOwned::to_owned))
     }
 
+    /// Reads and forgets QEMU's events for as long as it is awaited: unread, they would pile up in QEMU's memory. May
+    /// be dropped at any time. That QEMU has gone is left to the next command to tell.
+    pub async fn discard_events(&mut self) {
+        while self.message("the wait").await.is_ok() {}
+        std::future::pending::<()>().await;
+    }
+
     /// Runs a command and gives its `return`. Events that come in between are passed over.
     async fn execute(&mut self, command: &str) -> Result<Value, QmpError> {
         self.last_id += 1;
@@ -355,6 +362,32 @@ mod tests {
                 () = server => panic!("the server never ends before its client"),
             }
         })
+    }
+
+    #[test]
+    fn events_that_nobody_waits_for_do_not_pile_up_in_qemu() {
+        block_on(async {
+            let (_folder, path, listener) = socket();
+            // More than any socket's buffer holds.
+            let events = "{\"event\": \"RTC_CHANGE\"}\r\n".repeat(200_000);
+            let qemu = async {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                stream.write_all(GREETING.as_bytes()).await.unwrap();
+                stream.write_all(b"\r\n").await.unwrap();
+                stream.read_line(&mut String::new()).await.unwrap();
+                stream.write_all(ok(&json!(1), &json!({})).as_bytes()).await.unwrap();
+                stream.write_all(events.as_bytes()).await.unwrap();
+            };
+            let client = async {
+                let mut qmp = Qmp::connect(&path, LONG).await.unwrap();
+                qmp.discard_events().await;
+            };
+            tokio::select! {
+                () = qemu => {}
+                () = client => unreachable!("it is awaited for ever"),
+                () = tokio::time::sleep(LONG) => panic!("the events are not read"),
+            }
+        });
     }
 
     #[test]

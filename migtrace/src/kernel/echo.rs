@@ -105,7 +105,7 @@ impl EchoKernel {
         let map = self.ebpf.map("ECHO_KEYS").ok_or_else(|| missing("ECHO_KEYS"))?;
         let keys: HashMap<_, u32, EchoKey> = HashMap::try_from(map).map_err(failed)?;
         let mut sessions = Vec::new();
-        for entry in keys.iter() {
+        for entry in &keys {
             let (slot, key) = entry.map_err(failed)?;
             sessions.push(Session {
                 slot,

@@ -1,20 +1,26 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
+#[doc(hidden)]
+pub mod cost;
 pub(crate) mod echo;
 mod examine;
 mod flows;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 mod messages;
 mod priority;
 mod probes;
 mod tc;
+#[cfg(test)]
+mod test_run;
 
 use std::collections::HashMap as StdHashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted};
+use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted, SkbOffsets, SocketOffsets};
 use tokio::io::unix::AsyncFd;
 
 pub use examine::{WIRE, examine};
@@ -94,6 +100,8 @@ pub(crate) struct Kernel {
     /// Whether the programs themselves find out who owns a flow.
     ties_sockets: bool,
     counts_retransmissions: bool,
+    #[cfg(feature = "kernel-log")]
+    _log: kernel_log::KernelLog,
 }
 
 impl Kernel {
@@ -104,22 +112,24 @@ impl Kernel {
         let skb_offsets = probes::resolve(&offsets, Btf::skb_offsets);
         drop(offsets);
 
-        let ports: [u32; PORT_RANGES] = settings.ports.packed();
-        let encapsulations = encapsulations(settings);
-        let mut loader = EbpfLoader::new();
-        echo::size(&mut loader, 1);
-        let mut ebpf = loader
-            // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
-            .btf(None)
-            .override_global("PORTS", &ports, true)
-            .override_global("ENCAPSULATIONS", &encapsulations, true)
-            .override_global("SOCKET_OFFSETS", &socket_offsets.value, true)
-            .override_global("SKB_OFFSETS", &skb_offsets.value, true)
-            .map_max_entries("FLOWS", settings.flow_capacity)
-            .load(OBJECT)
-            .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
-        tc::load(&mut ebpf, &tc::COUNT)?;
+        let mut ebpf = load_object(settings, &socket_offsets.value, &skb_offsets.value)?;
         let probes = probes::attach_all(&mut ebpf, &socket_offsets, &skb_offsets);
+        Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())
+    }
+
+    /// As [`Self::load`], but attaches nothing.
+    #[cfg(test)]
+    fn load_detached(settings: &Settings) -> Result<Self, KernelError> {
+        let ebpf = load_object(settings, &SocketOffsets::default(), &SkbOffsets::default())?;
+        Self::new(ebpf, settings, Vec::new(), false)
+    }
+
+    fn new(
+        mut ebpf: Ebpf,
+        settings: &Settings,
+        probes: Vec<Probe>,
+        finds_sockets: bool,
+    ) -> Result<Self, KernelError> {
         let is_attached =
             |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
         let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
@@ -129,9 +139,11 @@ impl Kernel {
             events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
             interfaces: StdHashMap::new(),
             attach: settings.attach,
-            ties_sockets: socket_offsets.why_not.is_none() && is_attached("qmp"),
+            ties_sockets: finds_sockets && is_attached("qmp"),
             counts_retransmissions: is_attached("retransmit"),
             probes,
+            #[cfg(feature = "kernel-log")]
+            _log: kernel_log::KernelLog::start(&mut ebpf)?,
             ebpf,
         })
     }
@@ -154,14 +166,18 @@ impl Kernel {
         skip_tagged: bool,
     ) -> Result<AttachMode, KernelError> {
         if skip_tagged {
-            self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
-                .insert(index, 1, 0)
-                .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })?;
+            self.leave_tagged(index)?;
         }
         let attached = tc::attach(&mut self.ebpf, &tc::COUNT, name, self.attach)?;
         let mode = attached.mode();
         self.interfaces.insert(index, attached);
         Ok(mode)
+    }
+
+    fn leave_tagged(&mut self, index: u32) -> Result<(), KernelError> {
+        self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
+            .insert(index, 1, 0)
+            .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })
     }
 
     /// Forgets an interface that has vanished, or stops counting at it.
@@ -172,6 +188,11 @@ impl Kernel {
     /// Whether packets are counted at this interface.
     pub(crate) fn is_attached(&self, index: u32) -> bool {
         self.interfaces.contains_key(&index)
+    }
+
+    /// Whether filters of others run before ours at this interface, and may keep packets from it.
+    pub(crate) fn is_behind_others(&self, index: u32) -> bool {
+        self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
     }
 
     /// Reads the QMP events of a process and its sockets from now on.
@@ -279,6 +300,30 @@ impl Kernel {
     }
 }
 
+/// Loads the maps and the TC programs.
+fn load_object(
+    settings: &Settings,
+    socket_offsets: &SocketOffsets,
+    skb_offsets: &SkbOffsets,
+) -> Result<Ebpf, KernelError> {
+    let ports: [u32; PORT_RANGES] = settings.ports.packed();
+    let encapsulations = encapsulations(settings);
+    let mut loader = EbpfLoader::new();
+    echo::size(&mut loader, 1);
+    let mut ebpf = loader
+        // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
+        .btf(None)
+        .override_global("PORTS", &ports, true)
+        .override_global("ENCAPSULATIONS", &encapsulations, true)
+        .override_global("SOCKET_OFFSETS", socket_offsets, true)
+        .override_global("SKB_OFFSETS", skb_offsets, true)
+        .map_max_entries("FLOWS", settings.flow_capacity)
+        .load(OBJECT)
+        .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
+    tc::load(&mut ebpf, &tc::COUNT)?;
+    Ok(ebpf)
+}
+
 fn missing(map: &str) -> KernelError {
     KernelError::Refused { what: format!("map {map}"), why: "the object does not have it".into() }
 }
@@ -295,24 +340,4 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<Message> {
 const fn encapsulations(settings: &Settings) -> u32 {
     use migtrace_ebpf::packet::encapsulation::{GENEVE, NONE, VXLAN};
     (if settings.vxlan { VXLAN } else { NONE }) | (if settings.geneve { GENEVE } else { NONE })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn scratch() {
-        let kernel = match Kernel::load(&Settings::default()) {
-            Ok(k) => k,
-            Err(e) => {
-                eprintln!("{e}");
-                std::process::exit(1)
-            }
-        };
-        for probe in kernel.probes() {
-            eprintln!("{probe:#?}");
-        }
-        eprintln!("{:?}", kernel.lost());
-    }
 }

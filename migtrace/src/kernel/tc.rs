@@ -1,14 +1,19 @@
-//! Attaches programs to interfaces: as TCX links where the kernel has them, as filters of the clsact
+//! Attaches the counting programs to interfaces: as TCX links where the kernel has them, as filters of the clsact
 //! qdisc otherwise.
 //!
 //! TCX links die with this process. Filters do not, so they carry the programs' names, and [`cleanup`] removes
 //! what a killed run left. The clsact qdisc is never removed: it may hold filters of others.
+//!
+//! A filter that says "pass" or "drop" ends the walk, so ours wants to be the first. All filters of one priority are
+//! of one kind and one protocol (`tc_new_tfilter`, net/sched/cls_api.c): where somebody has filters of another kind
+//! at the first one, ours goes to the next that is free, and says so.
 
 use std::io;
 
 use aya::Ebpf;
 use aya::programs::tc::{
-    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
+    self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcAttachType, TcError,
+    TcHandle,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
@@ -16,15 +21,35 @@ use super::KernelError;
 use super::probes::{last_meaningful_lines, reason};
 use crate::event::AttachMode;
 
-/// A program for each direction, by name.
-pub(super) type Programs = [(&'static str, TcAttachType); 2];
+pub(super) const INGRESS: &str = "migtrace_ingress";
+pub(super) const EGRESS: &str = "migtrace_egress";
+
+/// The first one. Among filters of one priority the newest runs first.
+const FIRST_PRIORITY: u16 = 1;
+/// Where the search for a priority that takes our filter ends.
+const LAST_PRIORITY: u16 = 64;
+
+/// A program for each direction.
+pub(super) struct Programs {
+    by_direction: [(&'static str, TcAttachType); 2],
+    /// Whether a run may take the filters that it finds for those of a killed one.
+    alone: bool,
+}
 
 /// Those that count the bytes of flows.
-pub(super) const COUNT: Programs =
-    [("migtrace_ingress", TcAttachType::Ingress), ("migtrace_egress", TcAttachType::Egress)];
-/// Those that follow echo requests and replies.
-pub(super) const ECHO: Programs =
-    [("migtrace_echo_ingress", TcAttachType::Ingress), ("migtrace_echo_egress", TcAttachType::Egress)];
+pub(super) const COUNT: Programs = Programs {
+    by_direction: [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)],
+    alone: true,
+};
+
+/// Those that follow echo requests and replies. Several addresses may be probed at once.
+pub(super) const ECHO: Programs = Programs {
+    by_direction: [
+        ("migtrace_echo_ingress", TcAttachType::Ingress),
+        ("migtrace_echo_egress", TcAttachType::Egress),
+    ],
+    alone: false,
+};
 
 /// Which way of attaching to choose.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -60,6 +85,7 @@ pub struct Leftover {
 /// The links of one interface; dropping them detaches.
 pub(super) struct Attached {
     mode: AttachMode,
+    behind_others: bool,
     _links: Vec<SchedClassifierLink>,
 }
 
@@ -67,11 +93,16 @@ impl Attached {
     pub(super) const fn mode(&self) -> AttachMode {
         self.mode
     }
+
+    /// Whether filters of others run first, and may keep packets from ours.
+    pub(super) const fn is_behind_others(&self) -> bool {
+        self.behind_others
+    }
 }
 
 /// Loads both programs.
 pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelError> {
-    for (name, _) in programs {
+    for (name, _) in programs.by_direction {
         let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
         program(ebpf, name).map_err(refused)?.load().map_err(|error| {
             refused(match error {
@@ -99,20 +130,30 @@ pub(super) fn attach(
 ) -> Result<Attached, TcAttachError> {
     let failed = |why| TcAttachError { interface: interface.to_owned(), why };
     if preference != AttachPreference::Clsact {
-        match attach_all(ebpf, programs, interface, || TcAttachOptions::TcxOrder(LinkOrder::first())) {
-            Ok(links) => return Ok(Attached { mode: AttachMode::Tcx, _links: links }),
+        match attach_all(ebpf, programs, |program, direction| {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            program.attach_with_options(interface, direction, options)
+        }) {
+            Ok(links) => {
+                return Ok(Attached { mode: AttachMode::Tcx, behind_others: false, _links: links });
+            }
             // Before 6.6 the kernel does not know this kind of link.
             Err(error) if preference == AttachPreference::Auto && is_unknown_link_kind(&error) => {}
             Err(error) => return Err(failed(format!("TCX: {}", reason(&error)))),
         }
     }
-    // Filters of a killed run would count every packet twice.
-    let _ = remove_filters(interface, programs);
+    // Filters of a killed run still cost every packet its time, and nobody reads what they count.
+    if programs.alone {
+        let _ = remove_filters(interface, programs);
+    }
     add_clsact(interface).map_err(failed)?;
-    attach_all(ebpf, programs, interface, || {
-        TcAttachOptions::Netlink(NlOptions { priority: 1, handle: TcHandle::AUTO_ASSIGN, classid: None })
+    let mut behind_others = false;
+    attach_all(ebpf, programs, |program, direction| {
+        let (id, priority) = attach_filter(program, interface, direction)?;
+        behind_others |= priority != FIRST_PRIORITY;
+        Ok(id)
     })
-    .map(|links| Attached { mode: AttachMode::Clsact, _links: links })
+    .map(|links| Attached { mode: AttachMode::Clsact, behind_others, _links: links })
     .map_err(|error| {
         failed(format!(
             "clsact: {}; an `ingress` qdisc in clsact's place (see `tc qdisc show dev {interface}`) or missing \
@@ -125,17 +166,43 @@ pub(super) fn attach(
 fn attach_all(
     ebpf: &mut Ebpf,
     programs: &Programs,
-    interface: &str,
-    options: impl Fn() -> TcAttachOptions,
+    mut attach: impl FnMut(&mut SchedClassifier, TcAttachType) -> Result<SchedClassifierLinkId, ProgramError>,
 ) -> Result<Vec<SchedClassifierLink>, ProgramError> {
     let mut links = Vec::new();
-    for &(name, direction) in programs {
+    for (name, direction) in programs.by_direction {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-        let id = program.attach_with_options(interface, direction, options())?;
+        let id = attach(program, direction)?;
         links.push(program.take_link(id)?);
     }
     Ok(links)
+}
+
+/// Attaches at the first priority that takes a filter of this kind; returns it.
+fn attach_filter(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<(SchedClassifierLinkId, u16), ProgramError> {
+    let mut priority = FIRST_PRIORITY;
+    loop {
+        let options =
+            TcAttachOptions::Netlink(NlOptions { priority, handle: TcHandle::AUTO_ASSIGN, classid: None });
+        match program.attach_with_options(interface, direction, options) {
+            Ok(id) => return Ok((id, priority)),
+            Err(error) if priority < LAST_PRIORITY && is_priority_taken(&error) => priority += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// EINVAL, "Specified filter kind does not match existing one" or "Protocol mismatch for filter with specified
+/// priority".
+fn is_priority_taken(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::TcError(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EINVAL)
+    )
 }
 
 fn is_unknown_link_kind(error: &ProgramError) -> bool {
@@ -144,7 +211,9 @@ fn is_unknown_link_kind(error: &ProgramError) -> bool {
 
 fn add_clsact(interface: &str) -> Result<(), String> {
     match tc::qdisc_add_clsact(interface) {
-        Ok(()) | Err(TcError::AlreadyAttached) => Ok(()),
+        Ok(()) => Ok(()),
+        // There already: ours of an earlier run, or somebody else's.
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         Err(error) => Err(format!(
             "cannot add the clsact qdisc: {}; try `modprobe sch_ingress cls_bpf`",
             reason(&error)
@@ -155,7 +224,7 @@ fn add_clsact(interface: &str) -> Result<(), String> {
 /// Removes the filters named after our programs from an interface, and nothing else.
 fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
-    for &(name, direction) in programs {
+    for (name, direction) in programs.by_direction {
         match tc::qdisc_detach_program(interface, direction, name) {
             Ok(()) => removed.push(Leftover { interface: interface.to_owned(), filter: name }),
             Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}

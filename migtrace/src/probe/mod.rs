@@ -467,10 +467,12 @@ fn open_gap(state: &EchoSession) -> Option<EchoGap> {
 fn interface_to(target: IpAddr, requested: Option<&str>) -> Result<String, ProbeError> {
     let all = links::list().map_err(host("list the network interfaces"))?;
     let link = match requested {
-        Some(name) => all.iter().find(|link| link.name == name).ok_or_else(|| ProbeError::NoSuchInterface {
-            name: name.into(),
-            present: all.iter().map(|link| link.name.clone()).collect(),
-        })?,
+        Some(name) => {
+            all.iter().find(|link| link.name == name).ok_or_else(|| ProbeError::NoSuchInterface {
+                name: name.into(),
+                present: all.iter().map(|link| link.name.clone()).collect(),
+            })?
+        }
         None => {
             let index = links::route_interface(target).map_err(host("find the way to the address"))?;
             all.iter().find(|link| link.index == index).ok_or_else(|| {
@@ -481,10 +483,14 @@ fn interface_to(target: IpAddr, requested: Option<&str>) -> Result<String, Probe
     };
     let unfit = |why| Err(ProbeError::Unfit { target, interface: link.name.clone(), why });
     if link.loopback {
-        return unfit("it is an address of this host itself; probe from another host, or from another namespace");
+        return unfit(
+            "it is an address of this host itself; probe from another host, or from another namespace",
+        );
     }
     if link.hardware_type != ETHERNET {
-        return unfit("its packets have no Ethernet header; name the Ethernet device below it with --interface");
+        return unfit(
+            "its packets have no Ethernet header; name the Ethernet device below it with --interface",
+        );
     }
     Ok(link.name.clone())
 }

@@ -61,10 +61,11 @@ pub(super) async fn check(
 
 /// Sends until the first reply comes.
 async fn wake(kernel: &mut EchoKernel, way: &Way<'_>) -> Result<(), ProbeError> {
-    let session = ask(kernel, way, 1, Schedule { interval: WAKE_INTERVAL, count: None }, |session, asked_for| {
-        session.state.answered > 0 || asked_for > PATIENCE
-    })
-    .await?;
+    let session =
+        ask(kernel, way, 1, Schedule { interval: WAKE_INTERVAL, count: None }, |session, asked_for| {
+            session.state.answered > 0 || asked_for > PATIENCE
+        })
+        .await?;
     if session.is_some_and(|session| session.state.answered > 0) {
         return Ok(());
     }

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{BindToDevice, RcvBuf};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname,
+    setsockopt, socket,
+};
 
 const HEADER_BYTES: usize = 8;
 /// RFC 792.
@@ -76,11 +79,9 @@ impl EchoSocket {
 
 /// The identifier of an ICMP socket is its local port.
 fn bound_identifier(socket: &UdpSocket) -> io::Result<u16> {
-    use nix::sys::socket::{SockaddrStorage, getsockname};
-    use std::os::fd::AsRawFd as _;
-    let address: SockaddrStorage = getsockname(socket.as_fd().as_raw_fd())?;
-    let port = address.as_sockaddr_in().map(|address| address.port());
-    port.or_else(|| address.as_sockaddr_in6().map(|address| address.port()))
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let port = address.as_sockaddr_in().map(SockaddrIn::port);
+    port.or_else(|| address.as_sockaddr_in6().map(SockaddrIn6::port))
         .ok_or_else(|| io::Error::other("the ICMP socket has no identifier"))
 }
 

@@ -8,6 +8,9 @@ use crate::event::Purpose;
 use crate::record::{Outcome, Role};
 use crate::units::MonotonicNs;
 
+/// A process's end is known at the latest this long after its connections have closed: /proc is read once a second.
+const AT_ITS_END_NS: u64 = 2_000_000_000;
+
 /// A stretch of a process's marks between a beginning and an end of a migration.
 #[derive(Debug, Default)]
 struct Segment<'a> {
@@ -264,7 +267,20 @@ fn silent<'a>(
     }
     let role = role(&marks, flows, process, false);
     let streams = || flows.iter().filter(|f| f.purpose != Purpose::Nbd);
+    let handed_over = match role {
+        Role::Source => marks.iter().any(|m| m.kind == MarkKind::Stop),
+        Role::Destination => marks.iter().any(|m| m.kind == MarkKind::Resume),
+    };
     let end = match process.and_then(|p| p.gone) {
+        // Its end closed the streams, and not they its work.
+        Some(gone)
+            if facts.hears_qemu()
+                && !handed_over
+                && gone >= start
+                && gone.0 <= last.0.saturating_add(AT_ITS_END_NS) =>
+        {
+            End::Died(gone.max(last))
+        }
         _ if streams().next().is_some() && streams().all(|f| f.closed()) => End::Closed(last),
         Some(gone) if gone >= start => End::Died(gone.max(last)),
         _ => End::Open(facts.latest.max(last)),

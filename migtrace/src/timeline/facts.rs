@@ -7,10 +7,15 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use crate::event::{
-    EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod, Purpose, Qemu,
-    QmpEvent,
+    EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod, ProbeStatus, Purpose,
+    Qemu, QmpEvent,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+
+/// The probe that reads QEMU's events, by its name in the probe table.
+const QMP_PROBE: &str = "qmp";
+/// How far apart, counted in events, the same event may be read at two monitors.
+const ECHO_DISTANCE: usize = 8;
 
 /// What had crossed at an instant.
 pub(super) type Count = (MonotonicNs, Directions<Counters>);
@@ -125,6 +130,12 @@ impl FlowFacts {
 }
 
 impl Facts {
+    /// Whether QEMU's events can be read on this host; if not, that none was seen says nothing.
+    pub(super) fn hears_qemu(&self) -> bool {
+        let mut probes = self.observation.iter().flat_map(|o| &o.probes);
+        !probes.any(|p| p.name == QMP_PROBE && p.status == ProbeStatus::Missing)
+    }
+
     pub(super) fn push(&mut self, event: &Event) {
         let at = event.at_ns;
         self.latest = self.latest.max(at);
@@ -258,6 +269,11 @@ impl Facts {
         };
         let process = self.process(qmp.pid);
         let process = &mut self.processes[process];
+        // QEMU writes an event once to each monitor that has a client: it is told again, but happened once.
+        let is_echo = |m: &Mark| Some(&m.kind) == kind.as_ref() && m.qemu_realtime_us == qmp.qemu_realtime_us;
+        if process.marks.iter().rev().take(ECHO_DISTANCE).any(is_echo) {
+            return;
+        }
         if let Some(kind) = kind {
             let mark = Mark { at, kind, qemu_realtime_us: qmp.qemu_realtime_us, counters: qmp.counters };
             // Two threads of QEMU can be stamped in one order and reach the ring buffer in the other.

@@ -6,9 +6,6 @@ use super::phases::Unknown;
 use crate::event::{NotMeasured, ProbeStatus};
 use crate::record::{Mode, Outcome, Record, Role};
 
-/// The probe that reads QEMU's events, by its name in the probe table.
-const QMP_PROBE: &str = "qmp";
-
 /// Everything that is missing from a record, each with its reason; the probes of this host first.
 pub(super) fn list(
     facts: &Facts,
@@ -93,10 +90,9 @@ fn events(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
     if migration.opening != Opening::Transfer {
         return;
     }
-    let probe = facts.observation.iter().flat_map(|o| &o.probes).find(|p| p.name == QMP_PROBE);
     let why = if migration.process.is_none() {
         "the QEMU of these flows is not in this network namespace: run migtrace in QEMU's"
-    } else if probe.is_some_and(|p| p.status == ProbeStatus::Missing) {
+    } else if !facts.hears_qemu() {
         "QEMU's events cannot be read on this host (see above)"
     } else if migration.flows.iter().all(|f| f.purpose == crate::event::Purpose::Nbd) {
         "only a copy of disks was seen; QEMU has not said that a migration began"

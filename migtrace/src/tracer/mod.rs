@@ -35,6 +35,8 @@ const YOUNG: Duration = Duration::from_secs(60);
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
 const OWNER_PATIENCE: Duration = Duration::from_millis(50);
+/// How long after an interface has appeared it may still get its address and become one to count at.
+const SETTLING: Duration = Duration::from_secs(60);
 /// How often an ownerless flow is looked up before it is taken for somebody else's.
 const OWNER_TRIES: u32 = 20;
 
@@ -105,6 +107,8 @@ pub struct Tracer {
     scan: Interval,
     qemus: BTreeMap<u32, Qemu>,
     interfaces: BTreeMap<u32, String>,
+    /// An interface has appeared that may not be ready to be counted at before this.
+    interfaces_settle: Option<Instant>,
     flows: Watched,
     lost: Lost,
     told: BTreeSet<NotMeasured>,
@@ -148,6 +152,7 @@ impl Tracer {
             scan,
             qemus: BTreeMap::new(),
             interfaces: BTreeMap::new(),
+            interfaces_settle: None,
             flows: Watched::default(),
             lost: Lost::default(),
             told: BTreeSet::new(),
@@ -164,6 +169,9 @@ impl Tracer {
         }
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogStart(self.observation.clone()));
+        for point in points {
+            self.tell_who_is_before_us(now, point);
+        }
         self.tell_clock()?;
         self.scan()?;
         self.adopt_connections(now)
@@ -272,6 +280,17 @@ impl Tracer {
         Ok(Interface { name: point.name.clone(), index: point.index, attach })
     }
 
+    fn tell_who_is_before_us(&mut self, now: MonotonicNs, point: &CountingPoint) {
+        if self.kernel.is_behind_others(point.index) {
+            let name = &point.name;
+            let why = format!(
+                "a filter of another kind has the first priority and runs first; see `tc filter show dev {name} \
+                 ingress` and `egress`; TCX (Linux 6.6 and later) is before all filters"
+            );
+            self.tell_not_measured(now, &format!("packets that other filters at {name} drop or accept"), why);
+        }
+    }
+
     fn take(&mut self, message: Message) -> Result<(), TracerError> {
         let at_ns = message.at_ns;
         match message.body {
@@ -311,8 +330,13 @@ impl Tracer {
                 None => {}
             },
             Body::ProcessExec { pid } => {
-                if let Some(qemu) = qemu::read(pid) {
-                    self.meet(at_ns, qemu)?;
+                if qemu::looks_like_one(pid) {
+                    // First of all: to describe a new binary takes long enough for it to say something.
+                    self.kernel.trace(pid)?;
+                    match qemu::read(pid) {
+                        Some(qemu) => self.meet(at_ns, qemu)?,
+                        None => self.kernel.untrace(pid)?,
+                    }
                 }
             }
             Body::ProcessExit { pid } => self.part(at_ns, pid)?,
@@ -351,7 +375,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Reads `/proc` for what no probe told.
+    /// Reads `/proc` for what no probe told, and looks whether new interfaces are ready.
     fn scan(&mut self) -> Result<(), TracerError> {
         let now = clock::now().map_err(host("read the clock"))?;
         let present = qemu::find().map_err(host("find the QEMU processes in /proc"))?;
@@ -362,6 +386,9 @@ impl Tracer {
         }
         for qemu in present {
             self.meet(now, qemu)?;
+        }
+        if self.interfaces_settle.is_some_and(|settled| Instant::now() < settled) {
+            self.count_at_new(now);
         }
         Ok(())
     }
@@ -455,20 +482,26 @@ impl Tracer {
                     *name = to;
                 }
             }
-            LinkEvent::Added { .. } => self.count_at_new(now)?,
+            LinkEvent::Added { .. } => {
+                self.interfaces_settle = Some(Instant::now() + SETTLING);
+                self.count_at_new(now);
+            }
         }
         Ok(())
     }
 
     /// An interface is new: count at it too if it is one of those that would have been chosen at the start.
-    fn count_at_new(&mut self, now: MonotonicNs) -> Result<(), TracerError> {
+    fn count_at_new(&mut self, now: MonotonicNs) {
         // A requested interface that is still missing, or one without an address yet, is no error here.
-        let Ok(points) = links::counting_points(&self.requested) else { return Ok(()) };
+        let Ok(points) = links::counting_points(&self.requested) else { return };
         for point in
             points.iter().filter(|point| !self.kernel.is_attached(point.index)).cloned().collect::<Vec<_>>()
         {
             match self.count_at(&point) {
-                Ok(interface) => self.tell(now, Fact::InterfaceAdded(interface)),
+                Ok(interface) => {
+                    self.tell(now, Fact::InterfaceAdded(interface));
+                    self.tell_who_is_before_us(now, &point);
+                }
                 Err(error) => self.tell_not_measured(
                     now,
                     &format!("packets at {}", point.name),
@@ -476,6 +509,5 @@ impl Tracer {
                 ),
             }
         }
-        Ok(())
     }
 }

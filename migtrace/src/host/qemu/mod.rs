@@ -52,6 +52,15 @@ pub fn read(pid: u32) -> Option<Qemu> {
     Process(pid).read(&namespace).ok()?
 }
 
+/// Whether `pid` looks like a QEMU of the calling thread's network namespace, so that [`read`] is worth its time.
+#[must_use]
+pub fn looks_like_one(pid: u32) -> bool {
+    let Ok(namespace) = fs::read_link("/proc/thread-self/ns/net") else { return false };
+    let process = Process(pid);
+    let is_here = fs::read_link(process.path("ns/net")).is_ok_and(|theirs| theirs == namespace);
+    is_here && process.arguments().is_some_and(|argv| process.runs_qemu() || is_called_qemu(&argv))
+}
+
 /// A process by its id. Any of its files may vanish at any moment.
 #[derive(Clone, Copy)]
 struct Process(u32);
@@ -61,21 +70,23 @@ impl Process {
         Path::new("/proc").join(self.0.to_string()).join(name)
     }
 
+    /// Its command line; of one empty argument for a kernel thread, and for a process that has ended but still has
+    /// its entry.
+    fn arguments(self) -> Option<Vec<String>> {
+        let argv = fs::read(self.path("cmdline")).ok()?;
+        let arguments = argv.strip_suffix(&[0]).unwrap_or(&argv).split(|&byte| byte == 0);
+        Some(arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect())
+    }
+
+    fn runs_qemu(self) -> bool {
+        fs::read_link(self.path("exe")).is_ok_and(|executable| is_qemu(&executable))
+    }
+
     /// `Ok(None)` when it is no QEMU of `namespace` or has ended; an error when that cannot be told.
     fn read(self, namespace: &Path) -> io::Result<Option<Qemu>> {
-        // Empty for a kernel thread and for a process that has ended but still has its entry.
-        let Ok(argv) = fs::read(self.path("cmdline")) else { return Ok(None) };
-        let argv: Vec<String> = argv
-            .strip_suffix(&[0])
-            .unwrap_or(&argv)
-            .split(|&byte| byte == 0)
-            .map(|argument| String::from_utf8_lossy(argument).into_owned())
-            .collect();
-        let executable = fs::read_link(self.path("exe")).ok();
-        let binary = executable.as_deref().is_some_and(is_qemu);
-        // The command's name counts too: a binary may be installed under any name behind a link that QEMU-like
-        // names it, and the link to the binary needs a permission that the command line does not.
-        if !binary && !argv.first().is_some_and(|command| is_qemu(Path::new(command))) {
+        let Some(argv) = self.arguments() else { return Ok(None) };
+        let binary = self.runs_qemu();
+        if !binary && !is_called_qemu(&argv) {
             return Ok(None);
         }
         match fs::read_link(self.path("ns/net")) {
@@ -106,6 +117,12 @@ impl Process {
             incoming: command.incoming,
         }))
     }
+}
+
+/// Whether the command's name is QEMU's. It counts beside the binary's: that may be installed under any name behind a
+/// link that QEMU-like names it, and to read the link to it needs a permission that the command line does not.
+fn is_called_qemu(argv: &[String]) -> bool {
+    argv.first().is_some_and(|command| is_qemu(Path::new(command)))
 }
 
 /// Whether a path names QEMU's system emulator: `qemu-system-x86_64`, `qemu-kvm` (Red Hat), `kvm` (Proxmox),

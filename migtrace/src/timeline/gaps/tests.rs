@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 
 const MIN_GAP_NS: u64 = 1_000_000;
-/// Requests before the first silence and after each: the latest round trips are known by then.
+/// Requests before the first silence and after the last: the latest round trips are known by then.
 const CALM: u64 = 300;
 
 struct Slots(RefCell<Vec<u64>>);
@@ -71,6 +71,8 @@ struct Scenario {
     loss_percent: u64,
     duplicate_percent: u64,
     slip_percent: u64,
+    /// Requests between two silences, besides those of some round trips.
+    calm: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -128,10 +130,10 @@ fn simulate(scenario: &Scenario) -> Simulated {
         from_ns += (outage.phase * interval_ns as f64) as u64;
         let until_ns = from_ns + (outage.length * interval_ns as f64) as u64;
         truths.push(Truth { from_ns, until_ns });
-        let round_trips_ns = 4 * (scenario.after.there_ns + scenario.after.back_ns + interval_ns);
-        from_ns = until_ns + CALM * interval_ns + round_trips_ns;
+        let round_trips_ns = 4 * (scenario.after.there_ns + scenario.after.back_ns);
+        from_ns = until_ns + scenario.calm * interval_ns + round_trips_ns;
     }
-    let end_ns = from_ns;
+    let end_ns = from_ns + CALM * interval_ns;
     let mut requests = Vec::new();
     let mut lost_at_random = u64::MAX;
     let mut sent_ns = 1_000_000_000;
@@ -163,7 +165,8 @@ fn simulate(scenario: &Scenario) -> Simulated {
             replied_ns = None;
         }
         requests.push(Request { sent_ns, arrived_ns, replied_ns });
-        let slip_ns = if random.percent(scenario.slip_percent) { random.next() % (3 * interval_ns) } else { 0 };
+        let slip_ns =
+            if random.percent(scenario.slip_percent) { random.next() % (3 * interval_ns) } else { 0 };
         sent_ns += interval_ns + slip_ns;
     }
     extend(&mut truths, &requests);
@@ -175,8 +178,7 @@ fn simulate(scenario: &Scenario) -> Simulated {
 fn extend(truths: &mut [Truth], requests: &[Request]) {
     for truth in truths {
         let silent = |request: &Request| (truth.from_ns..truth.until_ns).contains(&request.arrived_ns);
-        let (Some(first), Some(last)) =
-            (requests.iter().position(silent), requests.iter().rposition(silent))
+        let (Some(first), Some(last)) = (requests.iter().position(silent), requests.iter().rposition(silent))
         else {
             continue;
         };
@@ -212,7 +214,9 @@ fn observe(
     let mut gaps = Vec::new();
     for (at_ns, is_reply, sequence) in seen {
         if is_reply {
-            session::reply(&mut state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| gaps.push((at_ns, *gap)));
+            session::reply(&mut state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
+                gaps.push((at_ns, *gap));
+            });
         } else {
             session::request(&mut state, &slots, sequence, at_ns);
         }
@@ -239,8 +243,7 @@ fn holds(truth: &Truth, gap: &Gap) -> bool {
 }
 
 fn silences() -> impl Strategy<Value = Outage> {
-    let silence =
-        prop_oneof![Just(Silence::Loses), Just(Silence::Delays), Just(Silence::LosesThenDelays)];
+    let silence = prop_oneof![Just(Silence::Loses), Just(Silence::Delays), Just(Silence::LosesThenDelays)];
     (1.0..400.0_f64, 0.0..3.0_f64, silence).prop_map(|(length, phase, silence)| Outage {
         length,
         phase,
@@ -262,9 +265,8 @@ fn paths(interval_ns: u64) -> impl Strategy<Value = Path> {
 fn scenarios() -> impl Strategy<Value = Scenario> {
     (100_000..10_000_000_u64)
         .prop_flat_map(|interval_ns| {
-            let moves = paths(interval_ns).prop_flat_map(move |before| {
-                (Just(before), prop_oneof![Just(before), paths(interval_ns)])
-            });
+            let moves = paths(interval_ns)
+                .prop_flat_map(move |before| (Just(before), prop_oneof![Just(before), paths(interval_ns)]));
             let outages = prop::collection::vec(silences(), 1..4);
             (Just(interval_ns), moves, outages, any::<u64>(), 0..3_u64, 0..3_u64, 0..3_u64)
         })
@@ -277,6 +279,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
             loss_percent: loss,
             duplicate_percent: duplicate,
             slip_percent: slip,
+            calm: CALM,
         })
 }
 
@@ -353,6 +356,7 @@ fn scenario(silence: Silence, length: f64) -> Scenario {
         loss_percent: 0,
         duplicate_percent: 0,
         slip_percent: 0,
+        calm: CALM,
     }
 }
 
@@ -396,6 +400,24 @@ fn two_silences_are_two_gaps() {
     assert_eq!(gaps.len(), 2);
     for (truth, (_, gap)) in simulated.truths.iter().zip(&gaps) {
         assert!(holds(truth, gap), "{truth:?} {gap:?}");
+    }
+}
+
+#[test]
+fn a_silence_just_after_another_is_a_gap_of_its_own() {
+    for first in [Silence::Loses, Silence::Delays] {
+        for second in [Silence::Loses, Silence::Delays] {
+            let mut scenario = scenario(first, 90.0);
+            // Within the requests that the round trips after the first are learnt from.
+            scenario.calm = 4;
+            scenario.outages.push(Outage { length: 1_020.0, phase: 0.5, silence: second });
+            let simulated = simulate(&scenario);
+            let gaps = shown(&simulated);
+            assert_eq!(gaps.len(), 2, "{first:?} {second:?}: {gaps:#?}");
+            for (truth, (_, gap)) in simulated.truths.iter().zip(&gaps) {
+                assert!(holds(truth, gap), "{first:?} {second:?}: {truth:?} {gap:?}");
+            }
+        }
     }
 }
 

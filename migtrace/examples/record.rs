@@ -1,0 +1,36 @@
+//! Records every migration of this host, one after the other, and prints one line of JSON for each.
+//!
+//! Run it as root: `cargo run --example record`. It is a starting point for feeding records into a tracing stack.
+
+use migtrace::event::{EndReason, Fact};
+use migtrace::record::Record;
+use migtrace::recorder::Recorder;
+use migtrace::selection::Selection;
+use migtrace::tracer::{Tracer, TracerError};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    loop {
+        for record in next_migration().await? {
+            println!("{}", serde_json::to_string(&record)?);
+        }
+    }
+}
+
+/// Waits for a migration to end.
+async fn next_migration() -> Result<Vec<Record>, TracerError> {
+    // From here on nothing is missed; a migration that already runs is picked up, and its record says so.
+    let tracer = Tracer::builder().start()?;
+    for qemu in tracer.qemus() {
+        eprintln!("tracing {} (pid {})", qemu.name.as_deref().unwrap_or("a VM"), qemu.pid);
+    }
+    let mut recorder = Recorder::new(tracer, Selection::default());
+    while let Some(event) = recorder.next().await? {
+        // Events can be had as they happen, too.
+        if let Fact::Qmp(event) = event.fact {
+            eprintln!("QEMU {}: {} {}", event.pid, event.name, event.data);
+        }
+    }
+    let (_, records) = recorder.finish(EndReason::MigrationEnded)?;
+    Ok(records)
+}

@@ -1,0 +1,181 @@
+//! A QEMU without an operating system, for tests about who is traced rather than about what a guest does.
+//!
+//! It starts in a moment, there can be several on a host, and nobody minds when it is killed. A part of its memory
+//! is filled with what does not compress to zero pages, so that a migration takes as long as its bandwidth says.
+
+use crate::command;
+use crate::host::Host;
+use crate::process::Process;
+use crate::qmp::{Qmp, QmpEvent};
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const MEMORY_MIB: usize = 64;
+/// How much a migration has to send.
+const FILLED_MIB: usize = 16;
+/// Above what the firmware uses.
+const FILLED_FROM: usize = 16 << 20;
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running QEMU whose guest is nothing but memory. Dropping it kills it.
+#[derive(Debug)]
+pub struct Bare {
+    process: Process,
+    qmp: Qmp,
+    directory: TempDir,
+}
+
+impl Bare {
+    /// Starts one on a host.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU is not installed or does not start.
+    pub fn start(host: &Host, name: &str) -> Result<Self> {
+        Self::start_with(host, name, &[])
+    }
+
+    /// Starts one that waits for a migration of another on this port, and tells of it with events.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
+        let mut bare = Self::start_with(host, name, &["-incoming", "defer"])?;
+        bare.turn_events_on()?;
+        bare.listen(port)?;
+        Ok(bare)
+    }
+
+    /// As [`Bare::incoming`], but it tells of nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn incoming_silently(host: &Host, name: &str, port: u16) -> Result<Self> {
+        let mut bare = Self::start_with(host, name, &["-incoming", "defer"])?;
+        bare.listen(port)?;
+        Ok(bare)
+    }
+
+    fn turn_events_on(&mut self) -> Result<()> {
+        let events = json!([{ "capability": "events", "state": true }]);
+        self.qmp.execute("migrate-set-capabilities", json!({ "capabilities": events }))?;
+        Ok(())
+    }
+
+    fn listen(&mut self, port: u16) -> Result<()> {
+        self.qmp.execute("migrate-incoming", json!({ "uri": format!("tcp:0:{port}") }))?;
+        Ok(())
+    }
+
+    fn start_with(host: &Host, name: &str, more: &[&str]) -> Result<Self> {
+        let directory = tempfile::tempdir().context("cannot make a folder for a QEMU")?;
+        let path = |file: &str| directory.path().join(file).display().to_string();
+        fs::write(path("memory"), noise(FILLED_MIB << 20)).context("cannot write a guest's memory")?;
+        let mut command = Command::new(command::find("qemu-system-x86_64")?);
+        command
+            .args(["-name", name, "-machine", "pc", "-accel", "tcg", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-m", &MEMORY_MIB.to_string()])
+            .args(["-device", &format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"))])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp.sock"))])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp-spare.sock"))])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut process = host.spawn(&mut command)?;
+        let started = Instant::now();
+        let socket = PathBuf::from(path("qmp.sock"));
+        let qmp = loop {
+            match Qmp::connect(&socket) {
+                Ok(qmp) => break qmp,
+                Err(error) if started.elapsed() > START_PATIENCE => return Err(error.into()),
+                Err(_) => {}
+            }
+            if let Some(status) = process.try_wait()? {
+                bail!("QEMU ended right after its start ({status}): {}", command::line(&command));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        Ok(Self { process, qmp, directory })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The connection to its monitor.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
+    }
+
+    /// The socket of that monitor, to which no second client gets through.
+    #[must_use]
+    pub fn qmp_socket(&self) -> PathBuf {
+        self.directory().join("qmp.sock")
+    }
+
+    /// The socket of a second monitor, which is free.
+    #[must_use]
+    pub fn spare_qmp_socket(&self) -> PathBuf {
+        self.directory().join("qmp-spare.sock")
+    }
+
+    fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Begins to migrate, with events, at no more than so many MiB a second (0: as fast as it can).
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses.
+    pub fn migrate(&mut self, to: Ipv4Addr, port: u16, mib_per_s: u64) -> Result<()> {
+        self.turn_events_on()?;
+        let bandwidth = if mib_per_s == 0 { 1 << 40 } else { mib_per_s << 20 };
+        self.qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": bandwidth }))?;
+        self.qmp.execute("migrate", json!({ "uri": format!("tcp:{to}:{port}") }))?;
+        Ok(())
+    }
+
+    /// Waits for a state of the migration.
+    ///
+    /// # Errors
+    ///
+    /// When it has not come after `patience`; the message has the events that have.
+    pub fn wait_for_status(&mut self, status: &str, patience: Duration) -> Result<QmpEvent> {
+        let deadline = Instant::now() + patience;
+        let mut seen = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.qmp.next_event(left)? {
+                Some(event) if event.data["status"] == status => return Ok(event),
+                Some(event) => seen.push(event),
+                None => bail!("no state `{status}` within {patience:?}, but {seen:?}"),
+            }
+        }
+    }
+}
+
+/// Bytes without a pattern (xorshift64).
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

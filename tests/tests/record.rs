@@ -1,0 +1,300 @@
+//! `migtrace record` tells of a real migration what its driver saw, in every mode of QEMU.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+use lab::consistency::{assert_consistent, not_measured, phase_names};
+use lab::tracing::{self, Recorded, Recording};
+use lab::{Action, Lab, Migrated, Migration, Observed, Outcome, Side, shared};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// From the end of a migration to the end of its recording.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A migration, and what recordings on both hosts say of it.
+struct Both {
+    migrated: Migrated,
+    source: Recorded,
+    destination: Recorded,
+}
+
+/// Migrates the guest while both hosts are recorded.
+fn record_both(lab: &mut Lab, migration: &Migration) -> Both {
+    let source = Recording::start(lab.guest_host(), &[]).unwrap();
+    let destination = Recording::start(lab.other_host(), &[]).unwrap();
+    let migrated = lab.migrate(migration).unwrap();
+    assert_eq!(migrated.outcome, Outcome::Completed);
+    let both = Both {
+        migrated,
+        source: source.finish(PATIENCE).unwrap(),
+        destination: destination.finish(PATIENCE).unwrap(),
+    };
+    for recorded in [&both.source, &both.destination] {
+        assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+        check(recorded);
+    }
+    both
+}
+
+/// Checks what must be true of every recording, and that its log replays into its record, byte for byte.
+fn check(recorded: &Recorded) -> Value {
+    let record = recorded.record().unwrap();
+    assert_consistent(&record);
+    assert_eq!(replay(recorded, "json"), recorded.json);
+    record
+}
+
+/// What `migtrace report` makes of the event log.
+fn replay(recorded: &Recorded, format: &str) -> String {
+    let log = recorded.events_path();
+    let mut report = tracing::command(&["report", "--format", format]).unwrap();
+    let output = report.arg(log).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Where phases begin by the account of the driver: the event, and the phase that it begins.
+fn borders(migrated: &Migrated, side: Side) -> Vec<(&Observed, String)> {
+    let mut borders: Vec<(&Observed, String)> = Vec::new();
+    for observed in migrated.events.iter().filter(|observed| observed.side == side) {
+        let copies = borders.last().is_some_and(|(_, name)| name.starts_with("active"));
+        let data = &observed.event.data;
+        match observed.event.name.as_str() {
+            "MIGRATION" if data["status"] == "active" && side == Side::Source => {
+                borders.push((observed, "active 1".into()));
+            }
+            "MIGRATION" => borders.push((observed, data["status"].as_str().unwrap().into())),
+            "MIGRATION_PASS" if copies && data["pass"] != 1 => {
+                borders.push((observed, format!("active {}", data["pass"])));
+            }
+            "STOP" if copies => borders.push((observed, "stop".into())),
+            _ => {}
+        }
+    }
+    borders
+}
+
+/// The monotonic clock at a time of the record.
+fn monotonic(record: &Value, at_ns: &Value) -> i64 {
+    let start = record["start"]["realtime_ns"].as_i64().unwrap();
+    start - record["observers"][0]["clock"]["offset_ns"].as_i64().unwrap() + at_ns.as_i64().unwrap()
+}
+
+/// Checks that each border lies between QEMU's own stamp of its event and the driver's receipt of it.
+fn assert_borders(record: &Value, migrated: &Migrated, side: Side) {
+    let borders = borders(migrated, side);
+    let names: Vec<_> = borders.iter().map(|(_, name)| name.clone()).collect();
+    assert_eq!(phase_names(record), names);
+    let offset_ns = record["observers"][0]["clock"]["offset_ns"].as_i64().unwrap();
+    let mut closest_ns = i64::MAX;
+    for (phase, (observed, name)) in record["phases"].as_array().unwrap().iter().zip(&borders) {
+        let at_ns = monotonic(record, &phase["start_ns"]);
+        let received_ns = observed.event.received_ns.cast_signed();
+        // QEMU cuts its stamp to microseconds.
+        let constructed_ns = observed.event.qemu_realtime_us.cast_signed() * 1000 - offset_ns;
+        assert!(constructed_ns <= at_ns + 2_000, "{name}: before QEMU made it: {constructed_ns} {at_ns}");
+        assert!(at_ns <= received_ns, "{name}: after the driver had it: {at_ns} {received_ns}");
+        closest_ns = closest_ns.min(received_ns - at_ns);
+    }
+    assert!(closest_ns < 5_000_000, "no border is within 5 ms of what the driver saw: {closest_ns} ns");
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// What the flows of this purpose carried from the source to the destination, without headers.
+fn payload(record: &Value, purposes: &[&str]) -> u64 {
+    let flows = record["traffic"]["flows"].as_array().unwrap();
+    let wanted = flows.iter().filter(|flow| purposes.iter().any(|purpose| flow["purpose"] == *purpose));
+    wanted.map(|flow| number(&flow["counters"]["tx"]["payload_bytes"])).sum()
+}
+
+fn purposes(record: &Value) -> Vec<&str> {
+    let flows = record["traffic"]["flows"].as_array().unwrap();
+    let mut purposes: Vec<_> = flows.iter().filter_map(|flow| flow["purpose"].as_str()).collect();
+    purposes.sort_unstable();
+    purposes
+}
+
+#[test]
+fn a_recording_agrees_with_the_driver_and_with_the_other_host() {
+    let mut lab = shared().unwrap();
+    let both = record_both(&mut lab, &Migration::default());
+    let (source, destination) = (both.source.record().unwrap(), both.destination.record().unwrap());
+
+    assert_borders(&source, &both.migrated, Side::Source);
+    assert_borders(&destination, &both.migrated, Side::Destination);
+    for (record, role) in [(&source, "source"), (&destination, "destination")] {
+        assert_eq!(record["observers"][0]["role"], role);
+        assert_eq!(record["migration"]["outcome"], "completed");
+        assert_eq!(record["migration"]["mode"], "precopy");
+        assert_eq!(record["start"]["seen"], true);
+        assert_eq!(record["vm"]["name"], lab.guest().name);
+        assert_eq!(record["vm"]["uuid"], lab.guest().uuid);
+        assert_eq!(purposes(record), ["ram"]);
+        assert_eq!(record["traffic"]["flows"][0]["interface"], lab::Host::BRIDGE);
+    }
+
+    // Both hosts count what the source sends; without loss, the same to the byte.
+    assert_eq!(source["migration"]["id"], destination["migration"]["id"]);
+    if source["traffic"]["retransmitted_segments"] == 0 {
+        for side in ["tx", "rx"] {
+            for counter in ["wire_bytes", "payload_bytes", "segments"] {
+                let of = |record: &Value| record["traffic"]["total"][side][counter].clone();
+                assert_eq!(of(&source), of(&destination), "{side} {counter}");
+            }
+        }
+    }
+
+    // QEMU counts what it writes to its stream, without what TCP adds.
+    let total = &source["traffic"]["total"]["tx"];
+    let again = number(&source["traffic"]["retransmitted_payload_bytes"]);
+    let sent = number(&total["payload_bytes"]) - again;
+    let claimed = number(&both.migrated.source["ram"]["transferred"]);
+    assert!(
+        sent >= claimed && sent < claimed + claimed / 50,
+        "{sent} bytes in the stream, QEMU claims {claimed}"
+    );
+    // 66 bytes of headers on 1448 of payload.
+    let headers = (number(&total["wire_bytes"]) - number(&total["payload_bytes"])) as f64;
+    let share = headers / number(&total["wire_bytes"]) as f64;
+    assert!((0.0435..0.0445).contains(&share), "{share}");
+
+    let owner =
+        both.source.events().unwrap().into_iter().find(|event| event["event"] == "flow_owner").unwrap();
+    let qemu = both.source.events().unwrap().into_iter().find(|event| event["event"] == "qemu_seen").unwrap();
+    assert_eq!(owner["pid"], qemu["pid"]);
+
+    let text = replay(&both.source, "text");
+    for wanted in [lab.guest().name.as_str(), "setup", "active", "stop", "completed", "Not measured:"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[test]
+fn several_channels_over_ipv6_are_told_apart() {
+    let mut lab = shared().unwrap();
+    let migration = Migration { multifd: Some(3), ipv6: true, ..Migration::default() };
+    let both = record_both(&mut lab, &migration);
+    for (recorded, side) in [(&both.source, Side::Source), (&both.destination, Side::Destination)] {
+        let record = recorded.record().unwrap();
+        assert_borders(&record, &both.migrated, side);
+        assert_eq!(purposes(&record), ["multifd", "multifd", "multifd", "ram"]);
+        let remote = record["traffic"]["flows"][0]["remote"].as_str().unwrap();
+        assert!(remote.starts_with("[fd77::"), "{remote}");
+        let channels = number(&both.migrated.source["ram"]["multifd-bytes"]);
+        assert!(payload(&record, &["multifd"]) >= channels, "{channels}: {record:#}");
+        assert!(payload(&record, &["ram"]) < channels / 10, "{record:#}");
+    }
+    assert_eq!(
+        both.source.record().unwrap()["migration"]["id"],
+        both.destination.record().unwrap()["migration"]["id"]
+    );
+}
+
+#[test]
+fn the_pause_and_the_late_start_of_libvirts_way_are_told() {
+    let mut lab = shared().unwrap();
+    let both = record_both(&mut lab, &Migration::like_libvirt());
+    let (source, destination) = (both.source.record().unwrap(), both.destination.record().unwrap());
+    assert_borders(&source, &both.migrated, Side::Source);
+    assert_borders(&destination, &both.migrated, Side::Destination);
+    let names = phase_names(&source).join(", ");
+    assert!(names.ends_with("stop, pre-switchover, device, completed"), "{names}");
+
+    // The guest runs only at `cont`, after QEMU has said `completed`.
+    let resume = both.migrated.event(Side::Destination, "RESUME").unwrap().received_ns.cast_signed();
+    let marks = destination["downtime"]["marks"].as_array().unwrap();
+    assert_eq!(marks.len(), 1, "{marks:?}");
+    assert_eq!(marks[0]["name"], "resume");
+    let at_ns = monotonic(&destination, &marks[0]["at_ns"]);
+    assert!((0..100_000_000).contains(&(resume - at_ns)), "{at_ns} {resume}");
+}
+
+#[test]
+fn a_guest_that_goes_ahead_of_its_memory_is_post_copy() {
+    let mut lab = shared().unwrap();
+    let migration = Migration {
+        return_path: true,
+        postcopy_at_pass: Some(2),
+        max_bandwidth_bytes_per_s: 40 << 20,
+        ..Migration::default()
+    };
+    let both = record_both(&mut lab, &migration);
+    let source = both.source.record().unwrap();
+    assert_eq!(source["migration"]["mode"], "postcopy");
+    assert_eq!(both.destination.record().unwrap()["migration"]["mode"], "postcopy");
+    let names = phase_names(&source);
+    assert!(names.contains(&"postcopy-active".into()), "{names:?}");
+    let statuses: Vec<_> =
+        source["phases"].as_array().unwrap().iter().map(|phase| phase["name"].clone()).collect();
+    let mut expected: Vec<_> = both.migrated.states(Side::Source);
+    expected.retain(|state| statuses.contains(&json!(state)));
+    assert_eq!(expected, both.migrated.states(Side::Source), "{statuses:?}");
+}
+
+#[test]
+fn a_disk_that_is_copied_ahead_is_a_phase_and_a_flow_of_its_own() {
+    let mut lab = Lab::builder().memory_mib(160).dirty(16, 10).disk_mib(24).start().unwrap();
+    lab.wait_guest_ready().unwrap();
+    let both = record_both(&mut lab, &Migration::default());
+    for recorded in [&both.source, &both.destination] {
+        let record = recorded.record().unwrap();
+        assert_eq!(purposes(&record), ["nbd", "ram"]);
+        let copied = payload(&record, &["nbd"]);
+        assert!((24 << 20..25 << 20).contains(&copied), "{copied}");
+        assert!(phase_names(&record).contains(&"disk-sync".into()), "{:?}", phase_names(&record));
+    }
+    let source = both.source.record().unwrap();
+    let first = &source["phases"][0];
+    assert_eq!(first["name"], "disk-sync");
+    assert!(number(&first["traffic"]["tx"]["payload_bytes"]) >= 24 << 20, "{first:#}");
+    // It begins with the copy, which the driver starts before the migration.
+    let started_ns = monotonic(&source, &json!(0));
+    let Migrated { started_ns: before, migrate_ns: after, .. } = both.migrated;
+    assert!(
+        (before.cast_signed()..after.cast_signed()).contains(&started_ns),
+        "{before} {started_ns} {after}"
+    );
+}
+
+#[test]
+fn without_qemus_events_the_flows_and_the_stop_are_left() {
+    let mut lab = shared().unwrap();
+    let both = record_both(&mut lab, &Migration { events: false, ..Migration::default() });
+    let source = both.source.record().unwrap();
+    assert_eq!(phase_names(&source), ["transfer", "stop"]);
+    assert!(not_measured(&source).contains("`events` is off"), "{}", not_measured(&source));
+    let stop = both.migrated.event(Side::Source, "STOP").unwrap().received_ns.cast_signed();
+    let at_ns = monotonic(&source, &source["phases"][1]["start_ns"]);
+    assert!((0..100_000_000).contains(&(stop - at_ns)), "{stop} {at_ns}");
+    let total = number(&source["traffic"]["total"]["tx"]["payload_bytes"]);
+    assert!(total >= number(&both.migrated.source["ram"]["transferred"]));
+}
+
+#[test]
+fn a_cancelled_migration_is_recorded_as_that() {
+    let mut lab = shared().unwrap();
+    let source = Recording::start(lab.guest_host(), &[]).unwrap();
+    let destination = Recording::start(lab.other_host(), &[]).unwrap();
+    let migration = Migration { max_bandwidth_bytes_per_s: 30 << 20, ..Migration::default() };
+    let migrated = lab
+        .migrate_with(&migration, |progress| {
+            if progress.transferred_bytes > 10 << 20 { Action::Cancel } else { Action::Continue }
+        })
+        .unwrap();
+    assert_eq!(migrated.outcome, Outcome::Cancelled);
+
+    let source = source.finish(PATIENCE).unwrap();
+    assert_eq!(source.code, Some(3), "{}", source.stderr);
+    let record = check(&source);
+    assert_borders(&record, &migrated, Side::Source);
+    assert_eq!(record["migration"]["outcome"], "cancelled");
+    assert!(replay(&source, "text").contains("the guest was not stopped"));
+
+    // The destination only sees its stream end.
+    let destination = destination.finish(PATIENCE).unwrap();
+    assert_eq!(destination.code, Some(3), "{}", destination.stderr);
+    assert_eq!(check(&destination)["migration"]["outcome"], "failed");
+}

@@ -1,0 +1,298 @@
+//! What `migtrace record` does while it waits, and how it ends: migrations of QEMUs without an operating system.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+use lab::consistency::{assert_consistent, not_measured, phase_names};
+use lab::tracing::{self, Recorded, Recording};
+use lab::{Bare, Lab};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+const PORT: u16 = 49152;
+/// The 16 MiB of a guest take two seconds at this rate: long enough to be in the middle of it.
+const SLOW_MIB_PER_S: u64 = 8;
+const FAST: u64 = 0;
+
+fn network() -> Lab {
+    Lab::builder().without_guests().start().unwrap()
+}
+
+/// The two ends of a migration to be: the one that sends, and the one that waits at [`PORT`].
+fn pair(lab: &Lab, name: &str) -> (Bare, Bare) {
+    (Bare::start(lab.source(), name).unwrap(), Bare::incoming(lab.destination(), name, PORT).unwrap())
+}
+
+/// Checks that a recording ended with this code, and that its log replays into its record.
+fn check(recorded: &Recorded, code: i32) -> Value {
+    assert_eq!(recorded.code, Some(code), "{}", recorded.stderr);
+    let record = recorded.record().unwrap();
+    assert_consistent(&record);
+    let log = recorded.events_path();
+    let mut report = tracing::command(&["report", "--format", "json"]).unwrap();
+    let output = report.arg(log).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), recorded.json);
+    let last = recorded.events().unwrap().pop().unwrap();
+    assert_eq!(last["event"], "log_end");
+    record
+}
+
+#[test]
+fn an_interrupted_wait_has_seen_nothing_and_says_so() {
+    let lab = network();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let recording = Recording::start(lab.source(), &[]).unwrap();
+        recording.signal(signal).unwrap();
+        let recorded = recording.finish(PATIENCE).unwrap();
+        assert_eq!(recorded.code, Some(1), "{}", recorded.stderr);
+        assert!(
+            recorded.stderr.contains("no migration was seen before the recording was interrupted"),
+            "{recorded:?}"
+        );
+        assert_eq!(recorded.events().unwrap().pop().unwrap()["reason"], "interrupted");
+        let files = std::fs::read_dir(recorded.directory()).unwrap().count();
+        assert_eq!(files, 1, "only the event log is left");
+    }
+}
+
+#[test]
+fn a_wait_that_takes_too_long_has_seen_nothing_and_says_so() {
+    let lab = network();
+    let started = Instant::now();
+    let recorded = Recording::start(lab.source(), &["--timeout", "1s"]).unwrap().finish(PATIENCE).unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    assert_eq!(recorded.code, Some(1));
+    assert!(recorded.stderr.contains("no migration was seen within the time of --timeout"), "{recorded:?}");
+}
+
+#[test]
+fn an_interrupted_recording_tells_what_it_has_seen() {
+    let lab = network();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (mut source, destination) = pair(&lab, "halfway");
+        let recording = Recording::start(lab.source(), &[]).unwrap();
+        source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+        source.wait_for_status("active", PATIENCE).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        recording.signal(signal).unwrap();
+        let recorded = recording.finish(PATIENCE).unwrap();
+        let record = check(&recorded, 3);
+        assert_eq!(record["migration"]["outcome"], "interrupted");
+        assert_eq!(phase_names(&record), ["setup", "active 1"]);
+        let sent = record["traffic"]["total"]["tx"]["payload_bytes"].as_u64().unwrap();
+        assert!((1 << 20..12 << 20).contains(&sent), "{sent}");
+        drop((source, destination));
+    }
+}
+
+#[test]
+fn a_migration_that_outlasts_the_timeout_is_told_as_far_as_it_went() {
+    let lab = network();
+    let (mut source, _destination) = pair(&lab, "slow");
+    let recording = Recording::start(lab.source(), &["--timeout", "1s"]).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 3);
+    assert_eq!(record["migration"]["outcome"], "interrupted");
+}
+
+#[test]
+fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
+    let lab = network();
+    for (limit, code) in [("50ms", 4), ("1m", 0)] {
+        let (mut source, _destination) = pair(&lab, "limited");
+        let recording = Recording::start(lab.source(), &["--max-total", limit]).unwrap();
+        source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+        let recorded = recording.finish(PATIENCE).unwrap();
+        check(&recorded, code);
+        assert_eq!(recorded.stderr.contains("--max-total"), code == 4, "{}", recorded.stderr);
+    }
+}
+
+#[test]
+fn a_migration_that_has_begun_before_is_picked_up_and_what_was_missed_is_said() {
+    let lab = network();
+    let (mut source, _destination) = pair(&lab, "underway");
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    source.wait_for_status("active", PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
+    source.wait_for_status("completed", PATIENCE).unwrap();
+    let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 0));
+    for record in [&source, &destination] {
+        assert_eq!(record["start"]["seen"], false);
+        assert_eq!(record["traffic"]["flows"][0]["from_start"], false);
+        assert_eq!(record["vm"]["name"], "underway");
+        let why = not_measured(record);
+        assert!(why.contains("had begun before the recording"), "{why}");
+        assert!(why.contains("first bytes of"), "{why}");
+    }
+    assert_eq!(source["migration"]["outcome"], "completed");
+    assert_eq!(phase_names(&source).last().unwrap(), "completed");
+    // Since the recordings began, both hosts have seen the same, but for what crossed between their beginnings.
+    let sent = |record: &Value| record["traffic"]["total"]["tx"]["payload_bytes"].as_u64().unwrap();
+    assert!(
+        sent(&source) < 20 << 20 && sent(&destination) <= sent(&source),
+        "{} {}",
+        sent(&source),
+        sent(&destination)
+    );
+}
+
+#[test]
+fn a_qemu_that_starts_after_the_recording_is_traced_on_either_side() {
+    let lab = network();
+    let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
+    let (mut source, _destination) = pair(&lab, "late");
+    source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+    let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 0));
+    for (record, role) in [(&source, "source"), (&destination, "destination")] {
+        assert_eq!(record["vm"]["name"], "late");
+        assert_eq!(record["observers"][0]["role"], role);
+        assert_eq!(record["start"]["seen"], true);
+        assert_eq!(record["migration"]["outcome"], "completed", "{record:#}");
+    }
+}
+
+#[test]
+fn of_two_migrations_at_once_the_selected_one_is_told() {
+    let lab = network();
+    let mut web = Bare::start(lab.source(), "web").unwrap();
+    let mut db = Bare::start(lab.source(), "db").unwrap();
+    let _web = Bare::incoming(lab.destination(), "web", PORT).unwrap();
+    let _db = Bare::incoming(lab.destination(), "db", PORT + 1).unwrap();
+    let by_name = Recording::start(lab.source(), &["--vm", "db"]).unwrap();
+    let by_pid = Recording::start(lab.source(), &["--pid", &web.pid().to_string()]).unwrap();
+    db.migrate(lab.destination().ipv4(), PORT + 1, SLOW_MIB_PER_S).unwrap();
+    web.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+
+    let [by_pid, by_name] = [by_pid, by_name].map(|recording| recording.finish(PATIENCE).unwrap());
+    let [of_web, of_db] = [&by_pid, &by_name].map(|recorded| {
+        assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+        let record = recorded.record().unwrap();
+        assert_consistent(&record);
+        record
+    });
+    for (record, name, port) in [(&of_web, "web", PORT), (&of_db, "db", PORT + 1)] {
+        assert_eq!(record["vm"]["name"], name);
+        let flows = record["traffic"]["flows"].as_array().unwrap();
+        assert_eq!(flows.len(), 1, "{flows:?}");
+        assert!(flows[0]["remote"].as_str().unwrap().ends_with(&format!(":{port}")), "{flows:?}");
+        let sent = record["traffic"]["total"]["tx"]["payload_bytes"].as_u64().unwrap();
+        assert!((16 << 20..20 << 20).contains(&sent), "{sent}");
+    }
+    // The log holds the other one too.
+    let log = by_name.events_path();
+    let report = |vm: &str| {
+        let mut report = tracing::command(&["report", "--format", "json", "--vm", vm]).unwrap();
+        String::from_utf8(report.arg(&log).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(report("db"), by_name.json);
+    assert!(report("web").contains("\"web\""));
+}
+
+#[test]
+fn the_first_migration_that_ends_is_the_one_that_was_waited_for_and_the_log_keeps_all() {
+    let lab = network();
+    let (mut source, destination) = pair(&lab, "again");
+    let recording = Recording::start(lab.source(), &["--timeout", "30s"]).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    source.wait_for_status("active", PATIENCE).unwrap();
+    source.qmp().execute("migrate_cancel", json!({})).unwrap();
+    source.wait_for_status("cancelled", PATIENCE).unwrap();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 3);
+    assert_eq!(record["migration"]["outcome"], "cancelled");
+    drop(destination);
+
+    // A recording that is begun now is about the second.
+    let _destination = Bare::incoming(lab.destination(), "again", PORT).unwrap();
+    let recording = Recording::start(lab.source(), &[]).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 0);
+    assert_eq!(record["migration"]["outcome"], "completed");
+    assert_eq!(record["start"]["seen"], true);
+}
+
+#[test]
+fn a_destination_that_is_killed_makes_the_migration_fail() {
+    let lab = network();
+    let (mut source, destination) = pair(&lab, "orphan");
+    let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    source.wait_for_status("active", PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = destination.pid();
+    drop(destination);
+    let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 3));
+    for record in [&source, &destination] {
+        assert_eq!(record["migration"]["outcome"], "failed");
+        assert_eq!(phase_names(record).last().unwrap(), "failed");
+    }
+    let error = destination["migration"]["error"].as_str().unwrap();
+    assert!(error.contains(&pid.to_string()), "{error}");
+}
+
+#[test]
+fn a_destination_that_is_killed_before_its_guest_ran_has_failed_without_events_too() {
+    let lab = network();
+    let mut source = Bare::start(lab.source(), "mute").unwrap();
+    let destination = Bare::incoming_silently(lab.destination(), "mute", PORT).unwrap();
+    let recording = Recording::start(lab.destination(), &[]).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    source.wait_for_status("active", PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(destination);
+    let record = check(&recording.finish(PATIENCE).unwrap(), 3);
+    assert_eq!(record["migration"]["outcome"], "failed");
+    assert_eq!(phase_names(&record), ["transfer"]);
+}
+
+#[test]
+fn a_source_that_is_killed_has_failed() {
+    let lab = network();
+    let (mut source, _destination) = pair(&lab, "victim");
+    let recording = Recording::start(lab.source(), &["--vm", "victim"]).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    source.wait_for_status("active", PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(source);
+    let started = Instant::now();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 3);
+    assert!(started.elapsed() < Duration::from_secs(5), "it takes {:?} to be noticed", started.elapsed());
+    assert_eq!(record["migration"]["outcome"], "failed");
+    assert_eq!(record["vm"]["name"], "victim");
+}
+
+#[test]
+fn what_qemu_claims_stands_beside_what_was_measured() {
+    let lab = network();
+    let (mut source, _destination) = pair(&lab, "asked");
+    let spare = source.spare_qmp_socket();
+    let recording = Recording::start(lab.source(), &["--qmp", spare.to_str().unwrap()]).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    let record = check(&recorded, 0);
+    let claimed = &record["qemu"]["stats"];
+    assert_eq!(claimed["status"], "completed");
+    let transferred = claimed["ram"]["transferred"].as_u64().unwrap();
+    let sent = record["traffic"]["total"]["tx"]["payload_bytes"].as_u64().unwrap();
+    assert!(transferred > 16 << 20 && sent >= transferred, "{sent} {transferred}");
+    let downtime_ms = claimed["downtime"].as_u64().unwrap();
+    assert_eq!(record["downtime"]["qemu_reported_ns"], downtime_ms * 1_000_000);
+    // Both monitors are told of the stop.
+    assert_eq!(record["downtime"]["marks"].as_array().unwrap().len(), 1, "{record:#}");
+}
+
+#[test]
+fn a_monitor_that_is_taken_is_refused_at_once() {
+    let lab = network();
+    let source = Bare::start(lab.source(), "busy").unwrap();
+    let socket = source.qmp_socket();
+    let started = Instant::now();
+    let said = tracing::run(lab.source(), &["record", "--qmp", socket.to_str().unwrap()]).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("in use by another client"), "{said:?}");
+    assert!(said.stderr.contains(socket.to_str().unwrap()), "{said:?}");
+    assert!(!said.stderr.contains("ready"), "{said:?}");
+}

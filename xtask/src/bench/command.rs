@@ -1,0 +1,48 @@
+//! `cargo xtask bench`: builds what is measured and what measures, then measures.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::capability::{self, Group};
+use crate::{paths, setup};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How often each tool is compared with none
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Write the figures to this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Sets up, builds and measures; prints the tables to standard output. Takes about two minutes after the build.
+///
+/// # Errors
+/// When the machine lacks something, or a measurement fails.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !capability::is_root() {
+        bail!("the benchmark makes network namespaces and puts programs into the kernel: run it as root");
+    }
+    setup::ensure(&[Group::Build, Group::Lab])?;
+    let mut build = paths::cargo();
+    build.args(["build", "--release", "--package", "migtrace", "--bin", "migtrace"]);
+    build.args(["--package", "xtask", "--example", "bench"]);
+    if !build.status().context("cannot run cargo build")?.success() {
+        bail!("migtrace and its benchmark do not build; cargo's messages above say why");
+    }
+    let release = paths::target().join("release");
+    let mut bench = Command::new(release.join("examples/bench"));
+    bench.arg("--migtrace").arg(release.join("migtrace")).args(["--rounds", &options.rounds.to_string()]);
+    if let Some(file) = &options.json {
+        bench.arg("--json").arg(file);
+    }
+    let status = bench.status().with_context(|| format!("cannot run {bench:?}"))?;
+    if !status.success() {
+        bail!("the benchmark ended with {status}; its messages above say why");
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What migtrace costs, and how exactly it counts, beside the tools that people use instead.
+//!
+//! Everything is compared within one run: times of this machine mean nothing on another, ratios do.
+
+mod bytes;
+mod packets;
+mod report;
+mod statistics;
+mod throughput;
+mod tools;
+mod traffic;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use lab::Lab;
+
+use report::{Machine, Report};
+use tools::Tool;
+use traffic::Receiver;
+
+#[derive(Parser)]
+struct Options {
+    /// The command to measure
+    #[arg(long)]
+    migtrace: PathBuf,
+    /// How often each tool is compared with none
+    #[arg(long)]
+    rounds: u32,
+    /// Write the figures to this file too
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let result = match traffic::sender_target() {
+        Some(target) => traffic::send(&target),
+        None => run(&Options::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    // Said before two minutes are spent.
+    let json = match &options.json {
+        Some(path) => {
+            Some((path, File::create(path).with_context(|| format!("cannot write {}", path.display()))?))
+        }
+        None => None,
+    };
+    let machine = Machine::read()?;
+    eprintln!("1/3 the programs, packet by packet");
+    let packets = packets::measure()?;
+    let lab = Lab::builder().without_guests().start().context("cannot make the lab")?;
+    let receiver = Receiver::start(lab.destination())?;
+    let tools = [Tool::Migtrace(options.migtrace.clone()), Tool::Tcpdump, Tool::Iftop];
+    eprintln!("2/3 a stream at full rate, with and without a tool, {} rounds", options.rounds);
+    let throughput = throughput::measure(&lab, &receiver, &tools, options.rounds)?;
+    eprintln!("3/3 bytes counted, beside those that the receiver saw");
+    let bytes = bytes::measure(&lab, &receiver, &tools)?;
+    let report = Report { machine, packets, throughput, bytes };
+    print!("{report}");
+    if let Some((path, file)) = json {
+        serde_json::to_writer_pretty(file, &report)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The first line of a file that the kernel writes.
+fn line_of(path: &str) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}

@@ -1,0 +1,146 @@
+//! What the counting program costs on a packet of each kind, over a program that does nothing.
+
+use anyhow::{Context as _, Result, bail};
+use migtrace::kernel::Settings;
+use migtrace::kernel::cost::{Program, Trial};
+use serde::Serialize;
+
+use crate::statistics::Spread;
+
+/// How often each kind is measured, in turn with the others.
+const REPEATS: usize = 31;
+/// How many packets make one measurement.
+const RUNS: u32 = 100_000;
+
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+const TAG: [u8; 4] = [0x81, 0x00, 0x00, 0x07];
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const WATCHED_PORT: u16 = 49152;
+const OTHER_PORT: u16 = 443;
+
+/// Nanoseconds more than an empty program.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Budget {
+    pub(crate) most_ns: f64,
+    pub(crate) aim_ns: f64,
+}
+
+const NOT_WATCHED: Budget = Budget { most_ns: 10.0, aim_ns: 3.0 };
+const WATCHED: Budget = Budget { most_ns: 110.0, aim_ns: 75.0 };
+
+/// A kind of packet, and what it costs.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) packet: &'static str,
+    /// CPU time over the empty program, of pairs measured one after the other.
+    pub(crate) over_empty_ns: Spread,
+    /// CPU time as a multiple of the empty program's.
+    pub(crate) ratio: Spread,
+    pub(crate) budget: Budget,
+}
+
+/// What was measured.
+#[derive(Serialize)]
+pub(crate) struct Packets {
+    /// CPU time of the empty program, with what the kernel does around it.
+    pub(crate) empty_ns: Spread,
+    pub(crate) rows: Vec<Row>,
+    /// Packets that were passed to the counting program.
+    pub(crate) passed: u64,
+    /// Messages to user space that they caused.
+    pub(crate) messages: u64,
+}
+
+/// Runs every kind of packet in turn, the empty program before each.
+pub(crate) fn measure() -> Result<Packets> {
+    let mut trial = Trial::load(&Settings::default()).context("cannot load the programs")?;
+    let kinds = kinds();
+    for (name, frame, _) in &kinds {
+        // The first packet of a flow makes its entry, and the first run warms the caches.
+        for program in [Program::Empty, Program::Egress] {
+            trial
+                .run(program, frame, RUNS)
+                .with_context(|| format!("the kernel takes no packet of {name}"))?;
+        }
+    }
+    let mut measured = vec![Vec::new(); kinds.len()];
+    for _ in 0..REPEATS {
+        for ((_, frame, _), pairs) in kinds.iter().zip(&mut measured) {
+            let time = |program| -> Result<f64> {
+                let spent = trial.run(program, frame, RUNS)?;
+                Ok(spent.as_secs_f64() * 1e9 / f64::from(RUNS))
+            };
+            pairs.push((time(Program::Empty)?, time(Program::Egress)?));
+        }
+    }
+    let empty_ns = Spread::of(measured.iter().flatten().map(|(empty, _)| *empty));
+    if !empty_ns.median.is_normal() {
+        bail!("this kernel does not account the CPU time of a thread finely enough to measure packets");
+    }
+    let rows = kinds.iter().zip(&measured).map(|((packet, _, budget), pairs)| Row {
+        packet,
+        over_empty_ns: Spread::of(pairs.iter().map(|(empty, counting)| counting - empty)),
+        ratio: Spread::of(pairs.iter().map(|(empty, counting)| counting / empty)),
+        budget: *budget,
+    });
+    let rows = rows.collect();
+    let passed = kinds.len() as u64 * (REPEATS as u64 + 1) * u64::from(RUNS);
+    Ok(Packets { empty_ns, rows, passed, messages: trial.messages() as u64 })
+}
+
+fn kinds() -> Vec<(&'static str, Vec<u8>, Budget)> {
+    vec![
+        ("ARP", frame(&[], [0x08, 0x06], &[0; 46]), NOT_WATCHED),
+        ("UDP", ipv4(&[], UDP, OTHER_PORT), NOT_WATCHED),
+        ("TCP, not watched", ipv4(&[], TCP, OTHER_PORT), NOT_WATCHED),
+        ("TCP, not watched, IPv6", ipv6(&[], OTHER_PORT), NOT_WATCHED),
+        ("TCP, not watched, VLAN tag among the bytes", ipv4(&TAG, TCP, OTHER_PORT), NOT_WATCHED),
+        ("TCP, watched", ipv4(&[], TCP, WATCHED_PORT), WATCHED),
+        ("TCP, watched, IPv6", ipv6(&[], WATCHED_PORT), WATCHED),
+        ("TCP, watched, VLAN tag among the bytes", ipv4(&TAG, TCP, WATCHED_PORT), WATCHED),
+    ]
+}
+
+fn frame(tag: &[u8], ethertype: [u8; 2], packet: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], tag, &ethertype, packet].concat()
+}
+
+fn ipv4(tag: &[u8], protocol: u8, port: u16) -> Vec<u8> {
+    let inner = transport(protocol, port);
+    let length = u16::try_from(20 + inner.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = [&[0x45, 0], &length[..], &[0, 1, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]];
+    frame(tag, ETHERTYPE_IPV4, &[&header.concat()[..], &inner].concat())
+}
+
+fn ipv6(tag: &[u8], port: u16) -> Vec<u8> {
+    let inner = transport(TCP, port);
+    let length = u16::try_from(inner.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let address = |last| [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+    let header = [&[0x60, 0, 0, 0], &length[..], &[TCP, 64], &address(1), &address(2)].concat();
+    frame(tag, ETHERTYPE_IPV6, &[&header[..], &inner].concat())
+}
+
+/// The header of a full segment with its time stamps (or a datagram), and the payload.
+fn transport(protocol: u8, port: u16) -> Vec<u8> {
+    let ports = [40000_u16.to_be_bytes(), port.to_be_bytes()].concat();
+    let rest: &[u8] = if protocol == TCP {
+        &[0, 0, 0, 1, 0, 0, 0, 1, 0x80, 0x10, 1, 0, 0, 0, 0, 0, 1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]
+    } else {
+        &[0x05, 0xb0, 0, 0]
+    };
+    [&ports[..], rest, &[0; 1448]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_segment_fills_an_ethernet_frame() {
+        assert_eq!(ipv4(&[], TCP, 1).len(), 14 + 1500);
+        assert_eq!(ipv4(&TAG, TCP, 1).len(), 18 + 1500);
+        assert_eq!(ipv6(&[], 1).len(), 14 + 40 + 32 + 1448);
+    }
+}

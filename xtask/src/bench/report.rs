@@ -1,0 +1,146 @@
+//! The tables.
+
+use std::fmt;
+use std::thread;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::bytes;
+use crate::line_of;
+use crate::packets::Packets;
+use crate::statistics::Spread;
+use crate::throughput::Throughput;
+
+/// Budgets of DESIGN's: what migtrace may cost.
+const LEAST_RATIO: f64 = 0.98;
+const MOST_CORES: f64 = 0.01;
+const MOST_MEMORY_MIB: f64 = 32.0;
+
+/// Where it was measured.
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    kernel: String,
+    cpus: usize,
+    /// Load average of the last minute, before the start: what else this machine did.
+    load: String,
+}
+
+impl Machine {
+    /// This one, now.
+    pub(crate) fn read() -> Result<Self> {
+        Ok(Self {
+            kernel: line_of("/proc/sys/kernel/osrelease")?,
+            cpus: thread::available_parallelism()?.get(),
+            load: line_of("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) packets: Packets,
+    pub(crate) throughput: Throughput,
+    pub(crate) bytes: Vec<bytes::Row>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { kernel, cpus, load } = &self.machine;
+        writeln!(f, "Linux {kernel}, {cpus} CPUs, load average at the start {load}.")?;
+        writeln!(f, "Each figure is a median; half of the measurements lie in the range after it.")?;
+        self.packets(f)?;
+        self.throughput(f)?;
+        self.bytes(f)
+    }
+}
+
+impl Report {
+    fn packets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Packets { empty_ns, rows, passed, messages } = &self.packets;
+        writeln!(f, "\nOne packet, over a program that does nothing ({}):\n", nanoseconds(empty_ns))?;
+        let mut table = table(["packet", "more", "ratio", "budget", "aim"]);
+        for row in rows {
+            let over = row.over_empty_ns;
+            let verdict = if over.median <= row.budget.most_ns { "" } else { " (over budget)" };
+            table.add_row([
+                row.packet.to_owned(),
+                format!("{:+.1} ns ({:+.1} to {:+.1}){verdict}", over.median, over.low, over.high),
+                format!("{:.2}", row.ratio.median),
+                format!("{:+.0} ns", row.budget.most_ns),
+                format!("{:+.0} ns", row.budget.aim_ns),
+            ]);
+        }
+        writeln!(f, "{table}\n")?;
+        writeln!(f, "Messages to user space: {messages} for {passed} packets.")
+    }
+
+    fn throughput(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nOne TCP stream at full rate, each tool compared with the streams before and after it:\n"
+        )?;
+        let mut table = table(["with", "throughput", "with / without", "CPU of the tool", "its memory"]);
+        let Throughput { alone_bits_per_s, rows } = &self.throughput;
+        let none = String::new;
+        table.add_row(["nothing".to_owned(), gigabits(alone_bits_per_s), none(), none(), none()]);
+        for row in rows {
+            let Spread { median, low, high } = row.ratio;
+            table.add_row([
+                row.tool.to_owned(),
+                gigabits(&row.bits_per_s),
+                format!("{median:.3} ({low:.3} to {high:.3})"),
+                format!("{:.2} % of a core", row.cores.median * 100.0),
+                format!("{:.1} MiB", mebibytes(row.peak_memory_bytes)),
+            ]);
+        }
+        writeln!(f, "{table}\n")?;
+        writeln!(
+            f,
+            "Budget of migtrace: at least {LEAST_RATIO} of the throughput, at most {} % of a core and \
+             {MOST_MEMORY_MIB} MiB.",
+            MOST_CORES * 100.0
+        )
+    }
+
+    fn bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nBytes on the wire, each tool beside what the receiver saw of the same stream:\n")?;
+        let mut table = table(["counted by", "bytes", "receiver", "error", "packets it missed"]);
+        for row in &self.bytes {
+            let exact = row.counted.bytes == row.true_bytes;
+            table.add_row([
+                row.tool.to_owned(),
+                row.counted.bytes.to_string(),
+                row.true_bytes.to_string(),
+                if exact { "0".to_owned() } else { format!("{:+.4} %", row.error * 100.0) },
+                row.counted.missed_packets.map_or("it does not say".to_owned(), |missed| missed.to_string()),
+            ]);
+        }
+        writeln!(f, "{table}")
+    }
+}
+
+/// Looks the same on a terminal and in Markdown.
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn nanoseconds(spread: &Spread) -> String {
+    format!("{:.1} ns, {:.1} to {:.1}", spread.median, spread.low, spread.high)
+}
+
+fn gigabits(spread: &Spread) -> String {
+    format!("{:.1} Gbit/s ({:.1} to {:.1})", spread.median / 1e9, spread.low / 1e9, spread.high / 1e9)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

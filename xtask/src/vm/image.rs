@@ -1,0 +1,228 @@
+//! The initramfs of the test VM: everything that the lab and its tests run, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use lab::assets::{self, Kernel};
+use lab::cpio::Archive;
+
+use crate::toolchain;
+
+/// What the host of the lab needs beyond what is built into a cloud kernel. Loaded at boot: there is no modprobe.
+const MODULES: [&str; 17] = [
+    "kvm_amd",
+    "tun",
+    "veth",
+    "bridge",
+    "8021q",
+    "vxlan",
+    "geneve",
+    "sch_tbf",
+    "sch_netem",
+    "sch_ingress",
+    "cls_bpf",
+    "cls_matchall",
+    "act_gact",
+    "inet_diag",
+    "tcp_diag",
+    "nf_tables",
+    "nft_numgen",
+];
+
+/// The series of the kernel of the guests inside: the lab's default.
+const GUEST_KERNEL: &str = "6.1";
+
+/// Programs, and where they are found inside.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("busybox", "bin/busybox"),
+    ("ip", "usr/sbin/ip"),
+    ("tc", "usr/sbin/tc"),
+    ("ethtool", "usr/sbin/ethtool"),
+    ("nft", "usr/sbin/nft"),
+    (QEMU, "usr/bin/qemu-system-x86_64"),
+];
+const QEMU: &str = "qemu-system-x86_64";
+
+/// What QEMU loads for a guest of the machine type `pc` that boots a kernel, in one of its data directories.
+const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "linuxboot.bin"];
+/// Accelerators are modules of QEMU's in Debian; a QEMU that has them built in has no such files.
+const QEMU_MODULE_PREFIX: &str = "accel-";
+
+/// The programs under test.
+pub(super) struct Binaries {
+    /// `migtrace`.
+    pub(super) migtrace: PathBuf,
+    /// The tests that run inside.
+    pub(super) tests: PathBuf,
+}
+
+/// Writes the initramfs of a VM that boots `kernel` to `path`.
+///
+/// # Errors
+/// When a part of it is missing or cannot be read: names it.
+pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result<()> {
+    let mut image = Image::default();
+    image.archive.file("init", 0o755, include_bytes!("init.sh"));
+    // Where the kernel opens the console for init, before init can mount /dev.
+    image.archive.character_device("dev/console", 5, 1);
+    for (program, target) in PROGRAMS {
+        image.program(&find(program)?, target)?;
+    }
+    image.program(&binaries.migtrace, "usr/bin/migtrace")?;
+    image.program(&binaries.tests, "tests/vm")?;
+    image.qemu_data()?;
+    for (number, module) in kernel.modules(&MODULES)?.iter().enumerate() {
+        image.archive.file(&format!("modules/{number:02}-{}.ko", module.name), 0o644, &module.content);
+    }
+    image.guest()?;
+    fs::write(path, image.archive.finish()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[derive(Default)]
+struct Image {
+    archive: Archive,
+    /// Libraries that are in already.
+    libraries: BTreeSet<PathBuf>,
+}
+
+impl Image {
+    fn copy(&mut self, from: &Path, to: &str, mode: u32) -> Result<()> {
+        let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        self.archive.file(to, mode, &content);
+        Ok(())
+    }
+
+    /// A program with the libraries that it needs.
+    fn program(&mut self, from: &Path, to: &str) -> Result<()> {
+        self.copy(from, to, 0o755)?;
+        self.libraries_of(from)
+    }
+
+    /// Each library under the path by which the dynamic loader asks for it.
+    fn libraries_of(&mut self, file: &Path) -> Result<()> {
+        for library in needed_libraries(file)? {
+            if self.libraries.insert(library.clone()) {
+                let target = library.strip_prefix("/").unwrap_or(&library).display().to_string();
+                self.copy(&library, &target, 0o755)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// QEMU's firmware and loadable accelerators, where it looks for them.
+    fn qemu_data(&mut self) -> Result<()> {
+        let directories = qemu_data_directories()?;
+        for firmware in FIRMWARE {
+            let found =
+                directories.iter().map(|directory| directory.join(firmware)).find(|path| path.is_file());
+            let Some(found) = found else {
+                bail!(
+                    "QEMU has no {firmware} in its data directories; install its firmware (Debian: seabios)"
+                );
+            };
+            self.copy(&found, &format!("usr/share/qemu/{firmware}"), 0o644)?;
+        }
+        for module in qemu_modules()? {
+            let target = module.strip_prefix("/").unwrap_or(&module).display().to_string();
+            self.program(&module, &target)?;
+        }
+        Ok(())
+    }
+
+    /// What the lab boots its guests from, laid out as its cache is.
+    fn guest(&mut self) -> Result<()> {
+        self.copy(&lab::init()?, "lab/init", 0o755)?;
+        let kernel = assets::kernel(GUEST_KERNEL)?;
+        let root = format!("lab/kernel-{GUEST_KERNEL}");
+        self.copy(&kernel.image, &format!("{root}/boot/vmlinuz-{}", kernel.release), 0o644)?;
+        let modules = format!("{root}/lib/modules/{}", kernel.release);
+        self.copy(&kernel.modules.join("modules.builtin"), &format!("{modules}/modules.builtin"), 0o644)?;
+        for module in kernel.modules(&lab::GUEST_MODULES)? {
+            self.archive.file(&format!("{modules}/{}.ko", module.name), 0o644, &module.content);
+        }
+        Ok(())
+    }
+}
+
+fn find(program: &str) -> Result<PathBuf> {
+    toolchain::find_program(program)
+        .ok_or_else(|| anyhow!("there is no `{program}` here: run `cargo xtask setup`"))
+}
+
+/// Absolute paths of the libraries, and of the loader itself, that a program is linked with.
+fn needed_libraries(file: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(file).env("LC_ALL", "C").output().context("cannot run ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("not a dynamic executable") {
+        return Ok(Vec::new());
+    }
+    if !output.status.success() {
+        bail!("`ldd {}` failed: {}", file.display(), errors.trim());
+    }
+    parse_ldd(&text).with_context(|| format!("{} cannot run here either", file.display()))
+}
+
+/// `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)` for the loader; the kernel's own library has no path.
+fn parse_ldd(text: &str) -> Result<Vec<PathBuf>> {
+    if let Some(missing) = text.lines().find(|line| line.contains("not found")) {
+        bail!("a library is missing: {}", missing.trim());
+    }
+    let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(paths.map(Into::into).collect())
+}
+
+fn qemu_data_directories() -> Result<Vec<PathBuf>> {
+    let output = Command::new(find(QEMU)?)
+        .args(["-L", "help"])
+        .output()
+        .context("cannot ask QEMU for its directories")?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(Into::into).collect())
+}
+
+/// The modules of QEMU's that the lab may need, from wherever this machine's QEMU keeps them.
+fn qemu_modules() -> Result<Vec<PathBuf>> {
+    let mut directories = vec![PathBuf::from("/usr/lib/qemu"), PathBuf::from("/usr/lib64/qemu")];
+    for entry in fs::read_dir("/usr/lib").context("cannot list /usr/lib")? {
+        directories.push(entry?.path().join("qemu"));
+    }
+    directories.sort();
+    directories.dedup();
+    let mut modules = Vec::new();
+    for directory in directories.iter().filter(|directory| directory.is_dir()) {
+        let entries =
+            fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(QEMU_MODULE_PREFIX)) {
+                modules.push(entry.path());
+            }
+        }
+    }
+    Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_where_the_loader_looks_for_them() {
+        let text = "\tlinux-vdso.so.1 (0x00007f)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let libraries = parse_ldd(text).unwrap();
+        assert_eq!(
+            libraries,
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn a_library_that_is_not_there_is_named() {
+        let error = parse_ldd("\tlibnone.so.1 => not found\n").unwrap_err().to_string();
+        assert!(error.contains("libnone.so.1"), "{error}");
+    }
+}

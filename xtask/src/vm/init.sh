@@ -1,0 +1,48 @@
+#!/bin/busybox sh
+# The first process of the test VM. Its arguments come from the kernel's command line, after `--`:
+# `shell`, or `test` and perhaps a test's name.
+
+/bin/busybox mkdir -p /proc /sys /dev /run /tmp /root
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+# Real programs come first: busybox has an `ip` and a `tc` of its own that cannot do what the lab asks.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+busybox --install -s /bin
+
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+ln -s /proc/self/fd /dev/fd
+ip link set lo up
+hostname vm
+# The default of 20 s is less than a busy machine may keep an emulated CPU waiting.
+echo 30 >/proc/sys/kernel/watchdog_thresh
+
+# Their names begin with numbers: each module follows those that it needs.
+for module in /modules/*.ko; do
+    insmod "$module" || echo "init: cannot load $module"
+done
+
+export RUST_BACKTRACE=1 MIGTRACE_VM=1 MIGTRACE_BIN=/usr/bin/migtrace
+export MIGTRACE_LAB_CACHE=/lab MIGTRACE_LAB_INIT=/lab/init
+
+what=$1
+shift
+case $what in
+shell)
+    echo "init: the tests are /tests/vm; leave with \`exit\`, or from outside with Ctrl-A X"
+    # A session with a terminal, so that Ctrl-C works.
+    setsid cttyhack sh -l
+    ;;
+test)
+    echo "init: testing"
+    if /tests/vm --test-threads=1 "$@"; then
+        echo "init: success"
+    else
+        echo "init: failure"
+    fi
+    ;;
+esac
+poweroff -f

@@ -1,0 +1,266 @@
+//! The virtual machine: boots, is watched on its console, and ends in every case.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use lab::assets::Kernel;
+
+/// Two guests of 256 MiB, their QEMUs, and the initramfs twice while it is unpacked.
+const MEMORY: &str = "2560M";
+const CPUS: &str = "2";
+
+/// What init says at the end.
+const SUCCESS: &str = "init: success";
+const FAILURE: &str = "init: failure";
+/// What the kernel says when nothing good can follow.
+const FATAL: [&str; 6] = [
+    "Kernel panic",
+    "BUG: soft lockup",
+    "BUG: unable to handle",
+    "self-detected stall",
+    "Oops:",
+    "Out of memory",
+];
+/// After a fatal message the kernel still prints where it was.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// From init's verdict to the end of QEMU.
+const POWER_OFF_PATIENCE: Duration = Duration::from_secs(20);
+/// How much of the console of a failed run is shown, if no test says more.
+const TAIL_LINES: usize = 40;
+
+/// A virtual machine that is to run.
+pub(super) struct Machine<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) initramfs: &'a Path,
+    /// Where its console goes.
+    pub(super) console: &'a Path,
+    pub(super) timeout: Duration,
+    /// Everything on the console is shown too.
+    pub(super) verbose: bool,
+}
+
+impl Machine<'_> {
+    /// Runs the tests inside; shows each when it has ended, and the console's end when one fails.
+    ///
+    /// # Errors
+    /// When a test fails, or the kernel does not get that far.
+    pub(super) fn test(&self, filter: Option<&str>) -> Result<()> {
+        let mut command = self.command(&[&["test"], filter.as_slice()].concat());
+        command.args(["-serial", "stdio", "-monitor", "none"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut qemu = Qemu(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
+        let stdout = qemu.0.stdout.take().context("QEMU's standard output is gone")?;
+        let lines = read_lines(BufReader::new(stdout));
+        let mut console = Console::create(self.console, self.verbose)?;
+        let verdict = watch(&lines, self.timeout, &mut console);
+        drop(qemu);
+        if verdict.is_err() && !self.verbose {
+            for line in console.explanation() {
+                println!("  | {line}");
+            }
+        }
+        verdict.with_context(|| format!("its whole console is in {}", self.console.display()))
+    }
+
+    /// Opens a shell inside, on this terminal.
+    ///
+    /// # Errors
+    /// When QEMU does not run.
+    pub(super) fn shell(&self) -> Result<()> {
+        let mut command = self.command(&["shell"]);
+        command.args(["-serial", "mon:stdio"]);
+        let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn command(&self, init_arguments: &[&str]) -> Command {
+        // The kernel kills QEMU when this process ends in any way.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm"]);
+        command.args(["-smp", CPUS, "-m", MEMORY, "-nodefaults", "-no-user-config", "-no-reboot"]);
+        command.args(["-display", "none", "-kernel"]).arg(&self.kernel.image);
+        command.arg("-initrd").arg(self.initramfs);
+        let kernel = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check random.trust_cpu=on";
+        command.arg("-append").arg(format!("{kernel} -- {}", init_arguments.join(" ")));
+        command
+    }
+}
+
+/// A running QEMU; dropping this kills it.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The lines of a console until it closes.
+fn read_lines(mut console: impl io::BufRead + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = Vec::new();
+        while console.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(text).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+    lines
+}
+
+/// Follows a console to init's verdict.
+fn watch(lines: &Receiver<String>, timeout: Duration, console: &mut Console) -> Result<()> {
+    let mut deadline = Instant::now() + timeout;
+    let mut verdict: Option<Result<()>> = None;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                let outcome = judge(&line);
+                console.take(line)?;
+                if let (None, Some(outcome)) = (&verdict, outcome) {
+                    deadline = Instant::now() + outcome.patience();
+                    verdict = Some(outcome.result());
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return verdict.unwrap_or_else(|| {
+                    bail!("it has not finished after {} s (--timeout gives it more)", timeout.as_secs())
+                });
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return verdict.unwrap_or_else(|| bail!("QEMU ended before the tests did"));
+            }
+        }
+    }
+}
+
+/// What a line of the console means for the run.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Success,
+    Failure,
+    Fatal(String),
+}
+
+impl Outcome {
+    /// How long to listen on.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Success | Self::Failure => POWER_OFF_PATIENCE,
+            Self::Fatal(_) => LAST_WORDS,
+        }
+    }
+
+    fn result(self) -> Result<()> {
+        match self {
+            Self::Success => Ok(()),
+            Self::Failure => bail!("a test failed"),
+            Self::Fatal(line) => bail!("the kernel gave up: {line}"),
+        }
+    }
+}
+
+fn judge(line: &str) -> Option<Outcome> {
+    match line {
+        SUCCESS => Some(Outcome::Success),
+        FAILURE => Some(Outcome::Failure),
+        _ if FATAL.iter().any(|fatal| line.contains(fatal)) => Some(Outcome::Fatal(line.into())),
+        _ => None,
+    }
+}
+
+/// Everything that the machine has written.
+struct Console {
+    file: File,
+    lines: Vec<String>,
+    verbose: bool,
+}
+
+impl Console {
+    fn create(path: &Path, verbose: bool) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { file, lines: Vec::new(), verbose })
+    }
+
+    fn take(&mut self, line: String) -> Result<()> {
+        writeln!(self.file, "{line}").context("cannot write the console's log")?;
+        // A test that passes or fails is the progress that a person waits for.
+        if self.verbose || line.starts_with("test ") {
+            println!("{line}");
+        }
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// What explains a failure: what the test runner says of failed tests, or else the last lines.
+    fn explanation(&self) -> &[String] {
+        let of_tests = self.lines.iter().position(|line| line == "failures:");
+        let last = self.lines.len().saturating_sub(TAIL_LINES);
+        &self.lines[of_tests.unwrap_or(last).min(last)..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn watched(console_text: &'static str, timeout: Duration) -> (Result<()>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut console = Console::create(&directory.path().join("log"), false).unwrap();
+        let lines = read_lines(console_text.as_bytes());
+        let verdict = watch(&lines, timeout, &mut console);
+        (verdict, console.explanation().to_vec())
+    }
+
+    #[test]
+    fn init_has_the_last_word() {
+        assert!(watched("init: testing\r\ntest one ... ok\r\ninit: success\r\n", LONG).0.is_ok());
+        let (verdict, _) = watched("init: testing\r\ninit: failure\r\n", LONG);
+        assert_eq!(verdict.unwrap_err().to_string(), "a test failed");
+    }
+
+    #[test]
+    fn a_panic_is_no_success_whatever_follows() {
+        let (verdict, tail) = watched("[ 1.0] Kernel panic - not syncing: why\ninit: success\n", LONG);
+        assert!(verdict.unwrap_err().to_string().ends_with("Kernel panic - not syncing: why"));
+        assert_eq!(tail.len(), 2);
+    }
+
+    #[test]
+    fn an_early_end_is_no_success() {
+        let (verdict, _) = watched("[ 0.1] Booting\n", LONG);
+        assert!(verdict.unwrap_err().to_string().contains("ended before"));
+    }
+
+    #[test]
+    fn a_silent_machine_ends_with_the_time() {
+        let (_sender, lines) = mpsc::channel();
+        let directory = tempfile::tempdir().unwrap();
+        let mut console = Console::create(&directory.path().join("log"), false).unwrap();
+        let error = watch(&lines, Duration::from_millis(20), &mut console).unwrap_err();
+        assert!(error.to_string().contains("has not finished"), "{error}");
+    }
+
+    #[test]
+    fn the_failing_assertion_is_shown_however_long_it_is() {
+        let mut text = String::from("noise\nfailures:\nassertion\n");
+        text.push_str(&"more\n".repeat(2 * TAIL_LINES));
+        let (_, shown) = watched(text.leak(), LONG);
+        assert_eq!(shown[..2], ["failures:", "assertion"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! `cargo xtask vm`: tests on other kernels than this machine's.
+//!
+//! Each kernel boots under QEMU with an initramfs that has the lab, its tests and the command. The CPU is emulated,
+//! so that this works without KVM; it has AMD's virtualization, so the lab's guests inside are KVM guests.
+
+mod image;
+mod machine;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use lab::assets;
+
+use crate::capability::Group;
+use crate::{paths, setup};
+use image::Binaries;
+use machine::Machine;
+
+/// The kernels that the tests prove: the oldest with what migtrace needs in a Debian, and one with TCX.
+const KERNELS: [&str; 2] = ["6.1", "6.12"];
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Series of a Debian cloud kernel; may be given again [default: 6.1 and 6.12]
+    #[arg(long = "kernel", value_name = "SERIES")]
+    kernels: Vec<String>,
+    /// Run only the tests whose name contains this
+    #[arg(long, value_name = "NAME", conflicts_with = "shell")]
+    filter: Option<String>,
+    /// Open a shell inside instead of running the tests
+    #[arg(long)]
+    shell: bool,
+    /// Show everything that the kernel writes to its console
+    #[arg(long, short)]
+    verbose: bool,
+    /// Give up on a kernel after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    timeout: u64,
+}
+
+/// Sets up, builds, and boots one kernel after the other.
+///
+/// # Errors
+/// When the machine lacks something, a kernel does not boot, or a test fails there: says on which kernels.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::ensure(&[Group::Build, Group::Lab])?;
+    let binaries = build()?;
+    let directory = paths::target().join("vm");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let series: Vec<_> =
+        if options.kernels.is_empty() { KERNELS.map(Into::into).into() } else { options.kernels.clone() };
+    if options.shell && series.len() > 1 {
+        bail!(
+            "a shell is opened on one kernel: name it, as in `cargo xtask vm --shell --kernel {}`",
+            series[0]
+        );
+    }
+    let mut failures = Vec::new();
+    for series in &series {
+        let started = Instant::now();
+        let kernel = assets::kernel(series)?;
+        let initramfs = directory.join(format!("{series}.cpio"));
+        image::write(&kernel, &binaries, &initramfs)
+            .with_context(|| format!("cannot make the initramfs for Linux {}", kernel.release))?;
+        let machine = Machine {
+            kernel: &kernel,
+            initramfs: &initramfs,
+            console: &directory.join(format!("{series}.log")),
+            timeout: Duration::from_secs(options.timeout),
+            verbose: options.verbose,
+        };
+        if options.shell {
+            return machine.shell();
+        }
+        println!("-- Linux {}", kernel.release);
+        let outcome = machine.test(options.filter.as_deref());
+        let seconds = started.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => println!("-- Linux {}: ok ({seconds:.1} s)", kernel.release),
+            Err(error) => {
+                println!("-- Linux {}: FAILED ({seconds:.1} s): {error:#}", kernel.release);
+                failures.push(kernel.release);
+            }
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!("failed on Linux {}", failures.join(", "))
+}
+
+/// Builds the command and the tests.
+fn build() -> Result<Binaries> {
+    let mut command = paths::cargo();
+    command.args(["build", "--package", "migtrace", "--bin", "migtrace"]);
+    let migtrace = build_one(command, "migtrace", false)?;
+    let mut command = paths::cargo();
+    command.args(["test", "--no-run", "--package", "migtrace-tests", "--test", "vm"]);
+    let tests = build_one(command, "vm", true)?;
+    Ok(Binaries { migtrace, tests })
+}
+
+/// Runs cargo and returns the executable of the target `name`.
+fn build_one(mut command: std::process::Command, name: &str, is_test: bool) -> Result<PathBuf> {
+    command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = command.output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("{name} does not build; cargo's messages above say why");
+    }
+    executable(&String::from_utf8_lossy(&output.stdout), name, is_test)
+        .with_context(|| format!("cargo names no executable of {name}"))
+}
+
+/// The executable of a target, from cargo's messages (one JSON object a line).
+fn executable(messages: &str, name: &str, is_test: bool) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    messages
+        .filter(|message| message["target"]["name"] == name && message["profile"]["test"] == is_test)
+        .find_map(|message| message["executable"].as_str().map(Into::into))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_the_one_that_cargo_names() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"vm"},"profile":{"test":false},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"vm"},"profile":{"test":true},"executable":"/t/vm-1"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executable(messages, "vm", true), Some("/t/vm-1".into()));
+        assert_eq!(executable(messages, "vm", false), None);
+    }
+}
