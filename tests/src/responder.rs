@@ -5,7 +5,7 @@
 
 use crate::clock::monotonic_ns;
 use crate::netns::NetNs;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket};
@@ -15,10 +15,10 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::Command;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
-/// Both directions of what a responder takes part in.
+// RFC 792.
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 
@@ -55,20 +55,20 @@ pub struct Truth {
     pub until_ns: u64,
 }
 
-/// A responder at work; it ends when its plan does.
+/// A responder at work. It answers until this goes.
 #[derive(Debug)]
 pub struct Responder {
-    thread: JoinHandle<Result<Vec<Truth>>>,
+    plans: Sender<Vec<Planned>>,
+    played: Receiver<Result<Vec<Truth>>>,
 }
 
 impl Responder {
-    /// Answers echo requests to all IPv4 addresses of a network namespace, with silences as planned; the first of them
-    /// comes `after` the start. Goes on answering for `rest` after the last.
+    /// Answers echo requests to all IPv4 addresses of a network namespace.
     ///
     /// # Errors
     ///
     /// When the namespace cannot be entered, or a raw socket cannot be made (not root).
-    pub fn start(netns: &NetNs, plan: Vec<Planned>, rest: Duration) -> Result<Self> {
+    pub fn start(netns: &NetNs) -> Result<Self> {
         let socket = netns.enter(|| -> Result<UdpSocket> {
             let path = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
             fs::write(path, "1").with_context(|| format!("cannot set {path}"))?;
@@ -78,11 +78,26 @@ impl Responder {
             setsockopt(&socket, RcvBufForce, &(16 << 20)).context("cannot enlarge a socket's buffer")?;
             Ok(UdpSocket::from(socket))
         })??;
-        let thread = std::thread::Builder::new().name("responder".into()).spawn(move || {
-            be_punctual()?;
-            Guest { socket, waiting: Vec::new() }.live(&plan, rest)
+        let (plans, to_play) = mpsc::channel();
+        let (played, results) = mpsc::channel();
+        std::thread::Builder::new().name("responder".into()).spawn(move || {
+            let lived =
+                be_punctual().and_then(|()| Guest { socket, waiting: Vec::new() }.live(&to_play, &played));
+            if let Err(error) = lived {
+                // Nobody waits for it any more when the responder has gone.
+                let _ = played.send(Err(error));
+            }
         })?;
-        Ok(Self { thread })
+        Ok(Self { plans, played: results })
+    }
+
+    /// Begins to fall silent as planned, the first time `after` now.
+    ///
+    /// # Errors
+    ///
+    /// When it has failed before.
+    pub fn play(&self, plan: Vec<Planned>) -> Result<()> {
+        self.plans.send(plan).map_err(|_| anyhow!("the responder has ended"))
     }
 
     /// Waits for the end of the plan; the silences as they were.
@@ -90,8 +105,8 @@ impl Responder {
     /// # Errors
     ///
     /// When the socket failed.
-    pub fn finish(self) -> Result<Vec<Truth>> {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn played(&self) -> Result<Vec<Truth>> {
+        self.played.recv().context("the responder has ended")?
     }
 }
 
@@ -111,7 +126,21 @@ struct Guest {
 }
 
 impl Guest {
-    fn live(mut self, plan: &[Planned], rest: Duration) -> Result<Vec<Truth>> {
+    /// Ends when nobody can send it plans any more.
+    fn live(mut self, plans: &Receiver<Vec<Planned>>, played: &Sender<Result<Vec<Truth>>>) -> Result<()> {
+        loop {
+            match plans.try_recv() {
+                Ok(plan) => {
+                    let truths = self.play(&plan)?;
+                    let _ = played.send(Ok(truths));
+                }
+                Err(TryRecvError::Empty) => self.answer_until(monotonic_ns() + nanoseconds(LOOK))?,
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    fn play(&mut self, plan: &[Planned]) -> Result<Vec<Truth>> {
         let mut truths = Vec::new();
         let mut awake_since_ns = monotonic_ns();
         for planned in plan {
@@ -125,7 +154,6 @@ impl Guest {
             }
             awake_since_ns = until_ns;
         }
-        self.answer_until(awake_since_ns + nanoseconds(rest))?;
         Ok(truths)
     }
 
