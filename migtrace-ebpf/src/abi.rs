@@ -287,7 +287,7 @@ pub struct EchoSession {
     pub answered_request_ns: u64,
     /// How many requests had been sent with that one.
     pub answered_count: u64,
-    /// The longest round trip, in nanoseconds.
+    /// The longest round trip but for the late ones, in nanoseconds.
     pub longest_round_trip_ns: u64,
     /// The longest round trip of the window that is being filled.
     pub recent_round_trip_ns: u64,

@@ -92,7 +92,7 @@ fn take(echo: &Echo) {
     };
     let min_gap_ns = maps::ECHO_MIN_GAP_NS.load();
     let reply = session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, tell);
-    if let Reply::First(round_trip_ns) = reply
+    if let Reply::Prompt(round_trip_ns) = reply
         && let Some(count) =
             ECHO_ROUND_TRIPS.get_ptr_mut(slot * BUCKETS as u32 + session::bucket(round_trip_ns))
     {

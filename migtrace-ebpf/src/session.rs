@@ -24,7 +24,7 @@
 use crate::abi::{EchoGap, EchoSession};
 
 /// How many round trips a window holds; the latest one to two windows are "the latest round trips".
-const WINDOW: u64 = 128;
+const WINDOW: u64 = 64;
 
 /// How many round trips after a gap are waited for before it is told.
 pub const SETTLE: u64 = 8;
@@ -46,7 +46,9 @@ pub trait Stamps {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reply {
     /// The first to its request, after a round trip of this many nanoseconds.
-    First(u64),
+    Prompt(u64),
+    /// The first to its request, but only after a gap.
+    Late,
     /// One more to a request that was answered before.
     Duplicate,
     /// To no request that was seen.
@@ -114,7 +116,6 @@ pub fn reply(
     stamps.set(sequence, stamp | ANSWERED);
     session.answered += 1;
     let round_trip_ns = now_ns - sent_ns;
-    session.longest_round_trip_ns = session.longest_round_trip_ns.max(round_trip_ns);
     if session.answered != 1
         && let Some(gap) = gap(session, stamps, sequence, now_ns, min_gap_ns)
     {
@@ -130,7 +131,9 @@ pub fn reply(
     session.last_reply_ns = now_ns;
     session.last_round_trip_ns = round_trip_ns;
     if session.gap.holds(sent_ns) {
-        count_in_gap(session, sent_ns);
+        if count_in_gap(session, sent_ns) {
+            return Reply::Late;
+        }
     } else if sent_ns > session.gap.resumed_ns {
         learn(session, round_trip_ns);
         if session.gap.is_unsettled() {
@@ -142,7 +145,8 @@ pub fn reply(
             }
         }
     }
-    Reply::First(round_trip_ns)
+    session.longest_round_trip_ns = session.longest_round_trip_ns.max(round_trip_ns);
+    Reply::Prompt(round_trip_ns)
 }
 
 /// The gap that the reply to `sequence` ends now, if it ends one.
@@ -220,18 +224,20 @@ fn advance(session: &mut EchoSession, stamps: &impl Stamps, sequence: u32, sent_
     session.first_waiting_ns = if next_ns > sent_ns { next_ns } else { 0 };
 }
 
+/// Counts a request of the gap; returns whether it was answered late.
 #[inline(always)]
-fn count_in_gap(session: &mut EchoSession, sent_ns: u64) {
+fn count_in_gap(session: &mut EchoSession, sent_ns: u64) -> bool {
     let gap = &mut session.gap;
     if sent_ns < gap.resuming_request_ns {
         gap.overtaken += 1;
-        session.late += 1;
     } else if sent_ns + gap.round_trip_before_ns < gap.resumed_ns {
         gap.waited += 1;
-        session.late += 1;
     } else {
         gap.prompt += 1;
+        return false;
     }
+    session.late += 1;
+    true
 }
 
 #[inline(always)]
@@ -306,4 +312,20 @@ pub const fn bucket_start_ns(bucket: u32) -> u64 {
     }
     let step = (bucket & ((1 << STEPS) - 1)) as u64;
     ((1 << STEPS) + step) << (exponent - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_each_other_without_holes() {
+        for bucket_number in 0..BUCKETS as u32 - 1 {
+            let (start, end) = (bucket_start_ns(bucket_number), bucket_start_ns(bucket_number + 1));
+            assert_eq!(bucket(start), bucket_number);
+            assert_eq!(bucket(end - 1), bucket_number);
+            assert!(start < 16 || (end - start) * 16 <= start, "{start} to {end}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS as u32 - 1);
+    }
 }

@@ -253,8 +253,11 @@ pub struct Gap {
     pub interval_at_start_ns: u64,
     /// From the last unanswered request to the first answered one; null when the gap is open.
     pub interval_at_end_ns: Option<u64>,
-    /// The longest round trip around the gap.
-    pub round_trip_ns: u64,
+    /// The longest of the latest round trips before: the start is known no better.
+    pub round_trip_before_ns: u64,
+    /// That of the reply that ended the gap; when it had been waiting, the longest of those around the gap: the end is
+    /// known no better. 0 when the gap is open.
+    pub round_trip_after_ns: u64,
 }
 
 /// What a stream of echo requests to an address told as a whole.
@@ -280,7 +283,7 @@ pub struct Echo {
     pub interval_ns: Option<u64>,
     /// The longest time between two requests.
     pub longest_interval_ns: u64,
-    /// Times from request to reply; null when nothing was answered.
+    /// Times from request to reply, but for the late ones; null when nothing was answered.
     pub round_trip: Option<RoundTrip>,
 }
 

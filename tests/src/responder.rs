@@ -13,6 +13,7 @@ use nix::sys::time::TimeSpec;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -21,6 +22,9 @@ use std::time::Duration;
 // RFC 792.
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
+
+/// Before the sender of requests.
+const PRIORITY: u8 = 2;
 
 /// How long it looks for packets at most before it looks at the clock.
 const LOOK: Duration = Duration::from_millis(20);
@@ -45,14 +49,13 @@ pub struct Planned {
     pub silence: Silence,
 }
 
-/// A silence as it was. Every request that arrived before `from_ns` was answered before; every one that arrived from
-/// then until `until_ns` was not; and `until_ns` is when the responder began to answer again.
-#[derive(Clone, Copy, Debug)]
+/// A silence as it was. Its ends are known as well as two readings of the clock tell, before and after.
+#[derive(Clone, Debug)]
 pub struct Truth {
-    /// `CLOCK_MONOTONIC`.
-    pub from_ns: u64,
-    /// `CLOCK_MONOTONIC`.
-    pub until_ns: u64,
+    /// Every request that had arrived by then was answered before, and none that came later. `CLOCK_MONOTONIC`.
+    pub from_ns: RangeInclusive<u64>,
+    /// The responder began to answer again: what arrived later, or what had been waiting. `CLOCK_MONOTONIC`.
+    pub until_ns: RangeInclusive<u64>,
 }
 
 /// A responder at work. It answers until this goes.
@@ -81,8 +84,8 @@ impl Responder {
         let (plans, to_play) = mpsc::channel();
         let (played, results) = mpsc::channel();
         std::thread::Builder::new().name("responder".into()).spawn(move || {
-            let lived =
-                be_punctual().and_then(|()| Guest { socket, waiting: Vec::new() }.live(&to_play, &played));
+            let lived = be_punctual(PRIORITY)
+                .and_then(|()| Guest { socket, waiting: Vec::new() }.live(&to_play, &played));
             if let Err(error) = lived {
                 // Nobody waits for it any more when the responder has gone.
                 let _ = played.send(Err(error));
@@ -111,13 +114,14 @@ impl Responder {
 }
 
 /// Puts the calling thread before every ordinary one: other work on the machine is no silence.
-fn be_punctual() -> Result<()> {
+pub(crate) fn be_punctual(priority: u8) -> Result<()> {
     let thread = nix::unistd::gettid().to_string();
-    let status = Command::new("chrt").args(["--fifo", "--pid", "2", &thread]).status();
+    let status = Command::new("chrt").args(["--fifo", "--pid", &priority.to_string(), &thread]).status();
     if !status.context("cannot start `chrt`")?.success() {
-        bail!("`chrt` cannot make the responder's thread a real-time one");
+        bail!("`chrt` cannot make a thread a real-time one");
     }
-    Ok(())
+    // A timer of an ordinary thread may fire 50 µs late, so that several wake-ups can be made one.
+    nix::sys::prctl::set_timerslack(1).context("cannot make timers punctual")
 }
 
 struct Guest {
@@ -134,7 +138,9 @@ impl Guest {
                     let truths = self.play(&plan)?;
                     let _ = played.send(Ok(truths));
                 }
-                Err(TryRecvError::Empty) => self.answer_until(monotonic_ns() + nanoseconds(LOOK))?,
+                Err(TryRecvError::Empty) => {
+                    self.answer_until(monotonic_ns() + nanoseconds(LOOK))?;
+                }
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
         }
@@ -144,42 +150,53 @@ impl Guest {
         let mut truths = Vec::new();
         let mut awake_since_ns = monotonic_ns();
         for planned in plan {
-            self.answer_until(awake_since_ns + nanoseconds(planned.after))?;
-            let from_ns = monotonic_ns();
-            self.collect_until(from_ns + nanoseconds(planned.length), planned.silence)?;
-            let until_ns = monotonic_ns();
+            let from_ns = self.answer_until(awake_since_ns + nanoseconds(planned.after))?;
+            let mut until_ns =
+                self.collect_until(from_ns.end() + nanoseconds(planned.length), planned.silence)?;
+            let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+            if let Some((reply, to)) = waiting.next() {
+                let before_ns = monotonic_ns();
+                self.send(&reply, to)?;
+                until_ns = before_ns..=monotonic_ns();
+            }
+            awake_since_ns = *until_ns.end();
             truths.push(Truth { from_ns, until_ns });
-            for (reply, to) in std::mem::take(&mut self.waiting) {
+            for (reply, to) in waiting {
                 self.send(&reply, to)?;
             }
-            awake_since_ns = until_ns;
         }
         Ok(truths)
     }
 
-    /// Returns when the time has come and nothing that has arrived is unanswered.
-    fn answer_until(&mut self, at_ns: u64) -> Result<()> {
+    /// Returns when the time has come and nothing that has arrived is unanswered; when that was.
+    fn answer_until(&mut self, at_ns: u64) -> Result<RangeInclusive<u64>> {
         loop {
+            let mut looked_ns = monotonic_ns();
             while let Some((reply, to)) = self.receive()? {
                 self.send(&reply, to)?;
+                looked_ns = monotonic_ns();
             }
-            if monotonic_ns() >= at_ns {
-                return Ok(());
+            let now_ns = monotonic_ns();
+            if now_ns >= at_ns {
+                return Ok(looked_ns..=now_ns);
             }
             self.wait_until(at_ns)?;
         }
     }
 
-    /// Returns when the time has come and nothing that has arrived is left to read.
-    fn collect_until(&mut self, at_ns: u64, silence: Silence) -> Result<()> {
+    /// Returns when the time has come and nothing that has arrived is left to read; when that was.
+    fn collect_until(&mut self, at_ns: u64, silence: Silence) -> Result<RangeInclusive<u64>> {
         loop {
+            let mut looked_ns = monotonic_ns();
             while let Some(request) = self.receive()? {
                 if silence == Silence::Delays {
                     self.waiting.push(request);
                 }
+                looked_ns = monotonic_ns();
             }
-            if monotonic_ns() >= at_ns {
-                return Ok(());
+            let now_ns = monotonic_ns();
+            if now_ns >= at_ns {
+                return Ok(looked_ns..=now_ns);
             }
             self.wait_until(at_ns)?;
         }

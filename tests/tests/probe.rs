@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
 use lab::tracing::{Said, command, run};
-use lab::{Host, Lab, Planned, Process, Responder, Silence, Truth};
+use lab::{Host, Lab, Planned, Process, Responder, Silence, Truth, Witness};
 use migtrace::probe::{End, Report, SCHEMA};
 use migtrace::record::Gap;
 use nix::sys::signal::Signal;
+use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +22,11 @@ const SLACK_NS: u64 = 200_000;
 const OUTAGES: u32 = 60;
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(2);
+
+/// For how long before a silence its bounds are learnt: 128 round trips, and some that were left out.
+const LEARNT_NS: u64 = 150 * INTERVAL_NS;
+/// Right after a standstill of the machine, a silence shorter than this cannot be told from another one.
+const DROWNED_NS: u64 = 15 * INTERVAL_NS;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -91,21 +98,38 @@ fn plan(silence: Silence) -> Vec<Planned> {
         .collect()
 }
 
-fn since_start(at_ns: u64, report: &Report) -> i64 {
-    at_ns.cast_signed() - report.start.monotonic_ns.cast_signed()
+/// As the report tells times.
+fn since_start(at_ns: &RangeInclusive<u64>, report: &Report) -> RangeInclusive<i64> {
+    let since = |at_ns: u64| at_ns.cast_signed() - report.start.monotonic_ns.cast_signed();
+    since(*at_ns.start())..=since(*at_ns.end())
 }
 
-/// The gap that a silence is.
-fn gap_of<'a>(truth: &Truth, report: &'a Report) -> &'a Gap {
-    let (from_ns, until_ns) = (since_start(truth.from_ns, report), since_start(truth.until_ns, report));
-    let middle_ns = from_ns.midpoint(until_ns);
+fn overlap<T: Ord>(a: &RangeInclusive<T>, b: &RangeInclusive<T>) -> bool {
+    a.start() <= b.end() && b.start() <= a.end()
+}
+
+/// The gaps that a silence may be.
+fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
+    let silence = *truth.from_ns.start()..=*truth.until_ns.end();
+    let silence = since_start(&silence, report);
     let holds = |gap: &&Gap| {
-        let end_ns = gap.start.low_ns.saturating_add_unsigned(gap.length.high_ns.unwrap_or(u64::MAX));
-        gap.start.low_ns <= middle_ns && middle_ns <= end_ns
+        let end_ns = gap.start.low_ns.saturating_add_unsigned(gap.length.high_ns.unwrap_or(u64::MAX >> 1));
+        overlap(&silence, &(gap.start.low_ns..=end_ns))
     };
-    let gaps: Vec<&Gap> = report.streams[0].gaps.iter().filter(holds).collect();
-    assert_eq!(gaps.len(), 1, "{truth:?} from {from_ns} to {until_ns}: {:#?}", report.streams[0].gaps);
-    gaps[0]
+    report.streams[0].gaps.iter().filter(holds).collect()
+}
+
+/// What is wrong with a gap that should be this silence; none when its bounds hold it.
+fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option<String> {
+    let shortest_ns = truth.until_ns.start().saturating_sub(*truth.from_ns.end());
+    let longest_ns = truth.until_ns.end() - truth.from_ns.start();
+    let bounds_ns = gap.length.low_ns..=gap.length.high_ns?;
+    let start_ns = gap.start.low_ns..=gap.start.high_ns;
+    let from_ns = since_start(&truth.from_ns, report);
+    if !overlap(&bounds_ns, &(shortest_ns..=longest_ns)) {
+        return Some(format!("it lasted {shortest_ns} to {longest_ns} ns, not {bounds_ns:?}"));
+    }
+    (!overlap(&start_ns, &from_ns)).then(|| format!("it began at {from_ns:?} ns, not {start_ns:?}"))
 }
 
 /// Sixty silences, each a gap whose bounds hold the truth and are as narrow as they should be.
@@ -114,51 +138,87 @@ fn proves_every_silence(silence: Silence) {
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
     let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), &[]);
+    let witness = Witness::start().unwrap();
     responder.play(plan(silence)).unwrap();
     let truths = responder.played().unwrap();
     // The last gap is told when a few more replies have come.
     std::thread::sleep(Duration::from_millis(100));
     let (code, report) = probing.stop();
+    let standstills = witness.finish().unwrap();
     assert_eq!((code, report.end), (Some(0), End::Interrupted));
     assert_eq!(truths.len(), OUTAGES as usize);
 
-    let mut widths_ns = Vec::new();
-    let mut errors_ns = Vec::new();
-    for truth in &truths {
-        let gap = gap_of(truth, &report);
-        let length_ns = truth.until_ns - truth.from_ns;
-        let from_ns = since_start(truth.from_ns, &report);
-        let high_ns = gap.length.high_ns.unwrap();
-        assert!((gap.length.low_ns..=high_ns).contains(&length_ns), "{length_ns} ns: {gap:#?}");
-        assert!((gap.start.low_ns..=gap.start.high_ns).contains(&from_ns), "from {from_ns} ns: {gap:#?}");
+    let mut seen = Seen::default();
+    for exact in &truths {
+        // The path stands still with the CPU that it is on: then nobody can tell when the silence began or ended.
+        let truth = Truth {
+            from_ns: standstills.stretch(&exact.from_ns, INTERVAL_NS),
+            until_ns: standstills.stretch(&exact.until_ns, INTERVAL_NS),
+        };
+        let length_ns = exact.until_ns.start() - exact.from_ns.end();
+        let gaps = gaps_of(&truth, &report);
+        let Some(gap) = gaps.iter().find(|gap| contradiction(&truth, gap, &report).is_none()) else {
+            let why: Vec<_> = gaps.iter().map(|gap| (contradiction(&truth, gap, &report), gap)).collect();
+            // The bounds are made from the longest of the latest round trips.
+            let learnt_from = exact.from_ns.start() - LEARNT_NS..=*exact.until_ns.end();
+            let drowned = standstills.within(&learnt_from).count() > 0 && length_ns < DROWNED_NS;
+            assert!(
+                gaps.is_empty() && drowned,
+                "no gap is the silence {truth:?} (to the clock: {exact:?}) of {length_ns} ns: {why:#?}"
+            );
+            seen.drowned += 1;
+            continue;
+        };
+        let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
         // The sender may have been late: the bounds follow from when the requests really left.
-        let interval_ns = gap.interval_at_start_ns.max(gap.interval_at_end_ns.unwrap()).max(INTERVAL_NS);
-        let width_ns = high_ns - gap.length.low_ns;
-        let limit_ns = 2 * interval_ns + SLACK_NS + gap.round_trip_ns;
+        let intervals_ns = gap.interval_at_start_ns + gap.interval_at_end_ns.unwrap();
+        let limit_ns = intervals_ns + gap.round_trip_before_ns + gap.round_trip_after_ns;
         assert!(width_ns <= limit_ns, "{width_ns} ns wide, more than {limit_ns}: {gap:#?}");
+        let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
+        seen.narrow += u64::from(width_ns <= intervals_ns.max(2 * INTERVAL_NS) + round_trip_ns + SLACK_NS);
         match silence {
-            Silence::Loses => assert!(gap.lost > 0 && gap.late == 0, "{gap:#?}"),
+            Silence::Loses => assert!(gap.lost > 0, "{gap:#?}"),
             Silence::Delays => assert!(gap.lost == 0 && gap.late > 0, "{gap:#?}"),
         }
-        widths_ns.push(width_ns);
-        errors_ns.push(gap.length.value_ns.abs_diff(length_ns));
+        seen.widths_ns.push(width_ns);
+        seen.errors_ns.push(gap.length.value_ns.abs_diff(length_ns));
     }
-    widths_ns.sort_unstable();
-    errors_ns.sort_unstable();
-    let half = widths_ns.len() / 2;
     let echo = &report.streams[0].echo;
-    println!(
-        "{silence:?}: {OUTAGES} silences; bounds {} µs wide (median), {} µs at most; error {} µs (median), {} µs at \
-         most; {} other gaps; {echo:?}",
-        widths_ns[half] / 1_000,
-        widths_ns[widths_ns.len() - 1] / 1_000,
-        errors_ns[half] / 1_000,
-        errors_ns[errors_ns.len() - 1] / 1_000,
-        report.streams[0].gaps.len() - truths.len(),
-    );
+    println!("{silence:?}: {seen}; CPUs stood still for {:?}; {echo:?}", standstills.total());
     let lost_in_gaps: u64 = report.streams[0].gaps.iter().map(|gap| gap.lost).sum();
-    assert_eq!(echo.lost, lost_in_gaps, "nothing is lost outside the gaps");
+    assert!(echo.lost.abs_diff(lost_in_gaps) <= 2 * seen.drowned * DROWNED_NS / INTERVAL_NS, "{report:#?}");
     assert_eq!(echo.duplicate, 0);
+    assert!(seen.drowned <= u64::from(OUTAGES) / 10, "{seen}");
+    // On an idle machine all are. On a busy one both round trips of some are long.
+    assert!(seen.narrow >= u64::from(OUTAGES) / 2, "{seen}");
+}
+
+/// What became of the silences.
+#[derive(Debug, Default)]
+struct Seen {
+    widths_ns: Vec<u64>,
+    errors_ns: Vec<u64>,
+    /// How many have bounds no wider than two intervals, [`SLACK_NS`] and the round trip.
+    narrow: u64,
+    /// How many were too short to be told from the machine's own standstills.
+    drowned: u64,
+}
+
+impl Display for Seen {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let sorted = |values: &[u64]| {
+            let mut values = values.to_vec();
+            values.sort_unstable();
+            (values[values.len() / 2] / 1_000, values[values.len() - 1] / 1_000)
+        };
+        let ((width, widest), (error, worst)) = (sorted(&self.widths_ns), sorted(&self.errors_ns));
+        write!(
+            f,
+            "{OUTAGES} silences, {} drowned, {} narrow; bounds {width} µs wide (median), {widest} µs at most; error \
+             {error} µs (median), {worst} µs at most",
+            self.drowned, self.narrow
+        )
+    }
 }
 
 #[test]
@@ -176,7 +236,8 @@ fn it_ends_with_the_first_gap_when_asked_to() {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
-    let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap"]);
+    let probing =
+        Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap", "--min-gap", "50ms"]);
     let silence = Planned {
         after: Duration::from_millis(300),
         length: Duration::from_millis(200),
@@ -185,8 +246,9 @@ fn it_ends_with_the_first_gap_when_asked_to() {
     responder.play(vec![silence]).unwrap();
     let (code, report) = probing.end();
     assert_eq!((code, report.end), (Some(0), End::Gap));
-    let truth = responder.played().unwrap()[0];
-    assert!(gap_of(&truth, &report).length.value_ns > 190_000_000);
+    let truth = responder.played().unwrap().remove(0);
+    let gaps = gaps_of(&truth, &report);
+    assert_eq!(contradiction(&truth, gaps[0], &report), None, "{gaps:#?}");
 }
 
 #[test]
@@ -341,7 +403,7 @@ fn the_report_for_people_names_the_gap_and_its_bounds() {
         silence: Silence::Loses,
     };
     responder.play(vec![silence]).unwrap();
-    let said = run(lab.observer(), &["probe", &target, "--until-gap"]).unwrap();
+    let said = run(lab.observer(), &["probe", &target, "--until-gap", "--min-gap", "50ms"]).unwrap();
     assert_eq!(said.code, Some(0), "{said:?}");
     let headline = said.stdout.lines().next().unwrap();
     assert!(headline.starts_with(&format!("{target}: one gap of ")), "{headline}");

@@ -81,7 +81,7 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
     {
         let (answered, sent) = (preflight.answered, preflight.sent);
         line.suspend(|| {
-            eprintln!("{target} answered {answered} of {sent} requests before anything happened")
+            eprintln!("{target} answered {answered} of {sent} requests before anything happened");
         });
     }
     line.suspend(|| eprintln!("ready: watching {target} at {}", prober.interface()));

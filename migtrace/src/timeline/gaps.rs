@@ -87,7 +87,8 @@ pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
         duplicate: seen.duplicate,
         interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),
         interval_at_end_ns: Some(interval_at_end_ns),
-        round_trip_ns: round_trip_ns.max(if was_waiting { 0 } else { waited_ns }),
+        round_trip_before_ns: seen.round_trip_before_ns,
+        round_trip_after_ns: if was_waiting { round_trip_ns } else { waited_ns },
     }
 }
 
@@ -109,7 +110,8 @@ pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
         duplicate: 0,
         interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),
         interval_at_end_ns: None,
-        round_trip_ns: seen.round_trip_before_ns,
+        round_trip_before_ns: seen.round_trip_before_ns,
+        round_trip_after_ns: 0,
     }
 }
 
