@@ -16,6 +16,9 @@ use super::{KernelError, OBJECT, flows, missing, probes, tc};
 use crate::event::{AttachMode, EchoGap};
 use crate::units::MonotonicNs;
 
+#[cfg(test)]
+mod tests;
+
 /// Gaps are rare: what is never read must not cost memory.
 const RING_BYTES: u32 = 64 << 10;
 
@@ -208,31 +211,5 @@ impl From<abi::EchoGap> for EchoGap {
             prompt: gap.prompt,
             duplicate: gap.duplicate,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_event_is_decoded_field_by_field() {
-        // Every field of the event is as large as its place in the list says.
-        let mut bytes = Vec::new();
-        bytes.extend(9_u64.to_ne_bytes());
-        bytes.extend(kind::ECHO_GAP.to_ne_bytes());
-        bytes.extend(0_u32.to_ne_bytes());
-        bytes.extend(3_u32.to_ne_bytes());
-        bytes.extend(0_u32.to_ne_bytes());
-        bytes.extend(2_u64.to_ne_bytes());
-        for value in 101_u64..115 {
-            bytes.extend(value.to_ne_bytes());
-        }
-        let settled = decode(&bytes).unwrap();
-        assert_eq!((settled.slot, settled.number), (3, 2));
-        assert_eq!(settled.gap.answered_request_ns, MonotonicNs(101));
-        assert_eq!(settled.gap.round_trip_after_ns, 108);
-        assert_eq!((settled.gap.requests, settled.gap.duplicate), (110, 114));
-        assert_eq!(decode(&bytes[..bytes.len() - 1]), None);
     }
 }
