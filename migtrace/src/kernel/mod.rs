@@ -6,6 +6,10 @@ pub mod cost;
 pub(crate) mod echo;
 mod examine;
 mod flows;
+/// Packets for the tests of the programs.
+#[cfg(test)]
+#[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
+mod frames;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod messages;

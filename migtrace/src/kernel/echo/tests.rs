@@ -1,14 +1,10 @@
 //! The programs in the kernel, on packets that are built here (`BPF_PROG_TEST_RUN`). Nothing is attached.
 
-#[path = "../../../../migtrace-ebpf/tests/frames/mod.rs"]
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
-mod frames;
-
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::kernel::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, tcp};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, tcp};
 
 use super::*;
 
