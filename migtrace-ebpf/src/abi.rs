@@ -228,17 +228,18 @@ pub struct Vcpus {
     pub known: u32,
     /// Of these, those in KVM.
     pub inside: u32,
-    /// Of these, those that wait for an interrupt in user space.
+    /// Of those in KVM, the ones whose first run after a stop has just begun.
+    pub starting: u32,
+    /// Of those that are known, the ones that wait for an interrupt in user space.
     pub halted: u32,
-    /// Zero.
-    pub padding: u32,
     /// When the first of the others left KVM; 0 without any.
     pub first_left_ns: u64,
     /// When the last of the others left KVM; 0 without any.
     pub last_left_ns: u64,
 }
 
-/// A vCPU enters KVM while no other of its VM is in it, and has not been for a while.
+/// A vCPU enters KVM after none of its VM has been in it for a while. Told of each vCPU, because the first one may leave
+/// without having run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(C)]
 pub struct GuestRun {

@@ -79,7 +79,7 @@ fn user<T>(address: u64) -> Option<T> {
 fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
     let at_ns = maps::now_ns();
     let (sums, vcpus) =
-        if SUM { (sum_flows(tgid), vcpu::survey(tgid)) } else { (Sums::default(), Vcpus::default()) };
+        if SUM { (sum_flows(tgid), vcpu::survey(tgid, at_ns)) } else { (Sums::default(), Vcpus::default()) };
     let Some(mut event) = EVENTS.reserve_untyped::<QmpLine>(0) else {
         return maps::count_lost(lost::RING_BUFFER);
     };

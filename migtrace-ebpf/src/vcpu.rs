@@ -40,7 +40,7 @@ fn enter() {
     let Some(tgid) = process::traced() else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
-    // Told before the vCPU is marked as inside: of two that enter at once, one at least finds none inside.
+    // Told before the vCPU is marked as inside: it must not count itself.
     if let Some(vcpu) = VCPUS.get_ptr_mut(thread) {
         // SAFETY: the map's value; only its own thread writes to it.
         let vcpu = unsafe { &mut *vcpu };
@@ -90,7 +90,7 @@ fn insert(thread: u32, vcpu: &Vcpu) {
 /// Tells user space if this run ends a stop of the VM; says whether it does.
 #[inline(always)]
 fn tell(tgid: u32, now_ns: u64) -> bool {
-    let vcpus = survey(tgid);
+    let vcpus = survey(tgid, now_ns);
     let stopped = vcpus.stopped(now_ns);
     if stopped {
         maps::emit(GuestRun { header: Header { at_ns: now_ns, kind: kind::GUEST_RUN, tgid }, vcpus });
@@ -102,13 +102,14 @@ fn tell(tgid: u32, now_ns: u64) -> bool {
 #[repr(C)]
 struct Survey {
     tgid: u64,
+    now_ns: u64,
     vcpus: Vcpus,
 }
 
-/// The vCPUs of `tgid` at this instant.
+/// The vCPUs of `tgid` now.
 #[inline(always)]
-pub(crate) fn survey(tgid: u32) -> Vcpus {
-    let mut survey = Survey { tgid: u64::from(tgid), vcpus: Vcpus::default() };
+pub(crate) fn survey(tgid: u32, now_ns: u64) -> Vcpus {
+    let mut survey = Survey { tgid: u64::from(tgid), now_ns, vcpus: Vcpus::default() };
     // SAFETY: the callback has the type that the helper asks for, and the context outlives the call.
     unsafe {
         bpf_for_each_map_elem(
@@ -130,7 +131,7 @@ extern "C" fn add_vcpu(
     // SAFETY: the kernel passes the map's value, and our own context.
     let (vcpu, survey) = unsafe { (&*vcpu, &mut *survey) };
     if u64::from(vcpu.tgid) == survey.tgid {
-        survey.vcpus.add(vcpu);
+        survey.vcpus.add(vcpu, survey.now_ns);
     }
     0
 }

@@ -19,6 +19,10 @@ pub const PAUSE_NS: u64 = 1_000_000;
 /// the run before, which was a signal's when the VM had been stopped.
 const DOUBTFUL_NS: u64 = 100_000;
 
+/// A vCPU in KVM whose first run after a stop has not lasted for longer says nothing of whether the stop is over: it may
+/// leave without having run.
+const STARTING_NS: u64 = 100_000_000;
+
 /// How a run of which user space was told turned out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Left {
@@ -73,12 +77,15 @@ impl Vcpu {
 }
 
 impl Vcpus {
-    /// Adds a vCPU of the VM.
+    /// Adds a vCPU of the VM, as it is now.
     #[inline(always)]
-    pub fn add(&mut self, vcpu: &Vcpu) {
+    pub fn add(&mut self, vcpu: &Vcpu, now_ns: u64) {
         self.known += 1;
         if vcpu.inside != 0 {
             self.inside += 1;
+            if vcpu.told != 0 && now_ns < vcpu.entered_ns + STARTING_NS {
+                self.starting += 1;
+            }
         } else if vcpu.halted != 0 {
             self.halted += 1;
         } else if vcpu.left_ns != 0 {
@@ -91,13 +98,13 @@ impl Vcpus {
         }
     }
 
-    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM can tell: none is in it, and not all
-    /// of them just wait for an interrupt.
+    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM can tell: none is in it, or has been but
+    /// for those that do the same, and not all of them just wait for an interrupt.
     #[inline(always)]
     #[must_use]
     pub const fn stopped(&self, now_ns: u64) -> bool {
         let idle = self.halted != 0 && self.halted == self.known;
-        self.inside == 0 && !idle && now_ns >= self.last_left_ns + PAUSE_NS
+        self.inside == self.starting && !idle && now_ns >= self.last_left_ns + PAUSE_NS
     }
 }
 
@@ -108,10 +115,10 @@ mod tests {
     const KVM_EXIT_IO: u32 = 2;
     const MS: u64 = 1_000_000;
 
-    fn survey(vcpus: &[Vcpu]) -> Vcpus {
+    fn survey(vcpus: &[Vcpu], now_ns: u64) -> Vcpus {
         let mut survey = Vcpus::default();
         for vcpu in vcpus {
-            survey.add(vcpu);
+            survey.add(vcpu, now_ns);
         }
         survey
     }
@@ -131,7 +138,7 @@ mod tests {
             ran(4 * MS, KVM_EXIT_IO, 0),
             ran(6 * MS, KVM_EXIT_INTR, -EINTR),
         ];
-        let survey = survey(&vcpus);
+        let survey = survey(&vcpus, 7 * MS);
         assert_eq!((survey.first_left_ns, survey.last_left_ns), (4 * MS, 6 * MS));
         assert!(survey.stopped(7 * MS));
         assert!(!survey.stopped(7 * MS - 1), "they may work on I/O");
@@ -141,15 +148,15 @@ mod tests {
     fn a_vcpu_that_is_halted_in_kvm_is_no_stopped_one() {
         let mut halted = Vcpu::new(7);
         halted.enter(MS, false);
-        let survey = survey(&[halted, ran(5 * MS, KVM_EXIT_IO, 0)]);
+        let survey = survey(&[halted, ran(5 * MS, KVM_EXIT_IO, 0)], 900 * MS);
         assert!(!survey.stopped(900 * MS));
     }
 
     #[test]
     fn vcpus_that_are_all_halted_in_user_space_are_idle() {
         let idle = [ran(5 * MS, KVM_EXIT_HLT, 0), ran(6 * MS, KVM_EXIT_HLT, 0)];
-        assert!(!survey(&idle).stopped(900 * MS));
-        let stopped = survey(&[idle[0], ran(700 * MS, KVM_EXIT_INTR, -EINTR)]);
+        assert!(!survey(&idle, 900 * MS).stopped(900 * MS));
+        let stopped = survey(&[idle[0], ran(700 * MS, KVM_EXIT_INTR, -EINTR)], 900 * MS);
         assert!(stopped.stopped(900 * MS));
         assert_eq!(stopped.first_left_ns, 700 * MS, "the other one halted long before");
     }
@@ -182,6 +189,17 @@ mod tests {
         other.enter(2 * MS, false);
         let kicked = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         assert!(kicked.paused(6 * MS) && !kicked.paused(6 * MS - 1));
-        assert!(!survey(&[kicked, other]).stopped(6 * MS));
+        assert!(!survey(&[kicked, other], 6 * MS).stopped(6 * MS));
+    }
+
+    #[test]
+    fn a_first_run_that_may_be_void_does_not_hide_the_others() {
+        let stopped = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        let mut first = stopped;
+        first.enter(60 * MS, true);
+        let during = survey(&[first, stopped], 60 * MS + 5_000);
+        assert_eq!((during.inside, during.starting), (1, 1));
+        assert!(during.stopped(60 * MS + 5_000), "the other one's run is told too");
+        assert!(!survey(&[first, stopped], 161 * MS).stopped(161 * MS), "a halted guest runs as well");
     }
 }

@@ -80,6 +80,7 @@ pub enum Fact {
     /// A QMP event that a traced QEMU wrote to its monitor.
     Qmp(QmpEvent),
     /// A vCPU enters KVM after none of its VM was in it for a millisecond or more, or ever: the guest runs (again).
+    /// Told of every vCPU, because the first one may leave without having run.
     GuestRun {
         /// The QEMU process.
         pid: u32,
@@ -347,7 +348,10 @@ pub struct Vcpus {
     pub known: u32,
     /// Of these, those in KVM: they run, or are halted there.
     pub inside: u32,
-    /// Of these, those that are halted outside of KVM (a VM without an interrupt controller in the kernel).
+    /// Of those in KVM, the ones whose first run after a stop has just begun.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub starting: u32,
+    /// Of those that are known, the ones that are halted outside of KVM (a VM without an interrupt controller in the kernel).
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     pub halted: u32,
     /// When the first of the others left KVM.

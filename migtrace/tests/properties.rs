@@ -165,6 +165,7 @@ fn any_vcpus() -> impl Strategy<Value = Vcpus> {
         |(known, inside, first, last)| Vcpus {
             known,
             inside,
+            starting: 0,
             halted: 0,
             first_left_ns: first.map(MonotonicNs),
             last_left_ns: last.map(MonotonicNs),

@@ -139,10 +139,10 @@ fn sums(bytes: &mut &[u8]) -> Directions<Counters> {
 }
 
 fn vcpus(bytes: &mut &[u8]) -> Vcpus {
-    let (known, inside, halted) = (bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne());
-    bytes.advance(4);
+    let (known, inside) = (bytes.get_u32_ne(), bytes.get_u32_ne());
+    let (starting, halted) = (bytes.get_u32_ne(), bytes.get_u32_ne());
     let mut left = || Some(bytes.get_u64_ne()).filter(|&left_ns| left_ns != 0).map(MonotonicNs);
-    Vcpus { known, inside, halted, first_left_ns: left(), last_left_ns: left() }
+    Vcpus { known, inside, starting, halted, first_left_ns: left(), last_left_ns: left() }
 }
 
 const fn announcement(kind: u32) -> Option<Announcement> {

@@ -16,7 +16,7 @@ pub(super) fn draw(record: &Record, text: &mut String) {
         return text.push_str("\nDowntime: none, the guest was not stopped\n");
     }
     let axis = Axis::over(downtime);
-    let zero = axis.map_or("", |_| " (from the first mark on)");
+    let zero = axis.map_or("", |_| " (from the first mark drawn)");
     let _ = writeln!(text, "\nDowntime{zero}");
     figures(downtime, axis, text);
     if let Some(axis) = axis {
@@ -95,10 +95,17 @@ struct Axis {
 }
 
 impl Axis {
-    /// From the first mark to the last; none with fewer than two.
+    /// From the first mark to the last; none with fewer than two. A guest that has nothing to say was silent long before
+    /// it stopped, and is long after: then its frames have no part in it.
     fn over(downtime: &Downtime) -> Option<Self> {
-        let from = downtime.marks.iter().map(|mark| mark.at_ns).min()?;
-        let to = downtime.marks.iter().map(|mark| mark.at_ns).max()?;
+        let is_frame = |name: &str| matches!(name, "last-guest-frame" | "first-guest-frame");
+        let core = || downtime.marks.iter().filter(|mark| !is_frame(&mark.name)).map(|mark| mark.at_ns);
+        let (mut from, mut to) = (core().min()?, core().max()?);
+        let span = to.saturating_sub(from);
+        let near = from.saturating_sub(span)..=to.saturating_add(span);
+        for at in downtime.marks.iter().map(|mark| mark.at_ns).filter(|at| near.contains(at)) {
+            (from, to) = (from.min(at), to.max(at));
+        }
         (from < to).then_some(Self { from, to })
     }
 
