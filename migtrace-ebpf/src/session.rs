@@ -124,12 +124,13 @@ pub fn reply(
         }
         session.gap = gap;
         session.gaps += 1;
+        session.shortest_round_trip_ns = round_trip_ns;
     }
     if sent_ns > session.answered_request_ns {
         advance(session, stamps, u32::from(sequence), sent_ns);
     }
     session.last_reply_ns = now_ns;
-    session.last_round_trip_ns = round_trip_ns;
+    session.shortest_round_trip_ns = session.shortest_round_trip_ns.min(round_trip_ns);
     if session.gap.holds(sent_ns) {
         if count_in_gap(session, sent_ns) {
             return Reply::Late;
@@ -163,8 +164,9 @@ fn gap(
     let answered_request_ns = session.answered_request_ns;
     let mut bound_ns = session.longest_latest_round_trip_ns();
     if session.gap.is_unsettled() {
-        // Round trips may have become longer for good with the gap before.
-        bound_ns = bound_ns.max(session.last_round_trip_ns);
+        // Round trips may have become longer for good with the gap before. What only waited for its end says nothing
+        // of that, but one that did not is the shortest.
+        bound_ns = bound_ns.max(session.shortest_round_trip_ns.min(now_ns - resuming_request_ns));
     }
     let waited = now_ns - resuming_request_ns > bound_ns;
     let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
