@@ -28,10 +28,10 @@ fn it_ends_with_the_first_gap_when_asked_to() {
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
     let probing =
-        Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap", "--min-gap", "50ms"]);
+        Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap", "--min-gap", "100ms"]);
     let silence = Planned {
         after: Duration::from_millis(300),
-        length: Duration::from_millis(200),
+        length: Duration::from_millis(400),
         silence: Silence::Loses,
     };
     responder.play(vec![silence]).unwrap();
@@ -100,11 +100,11 @@ fn requests_of_another_program_are_followed_without_sending_any() {
     let _lock = one_at_a_time();
     let lab = network();
     let target = IpAddr::from(lab.source().ipv4());
-    let probing = Probing::start(lab.observer(), target, &["--passive", "--duration", "2s"]);
+    let probing = Probing::start(lab.observer(), target, &["--passive"]);
     let asked =
         run(lab.observer(), &["probe", &target.to_string(), "--count", "200", "--no-preflight"]).unwrap();
     assert_eq!(asked.code, Some(0), "{asked:?}");
-    let (code, report) = probing.end();
+    let (code, report) = probing.stop();
     assert_eq!((code, &report.sending), (Some(0), &None));
     assert_eq!(report.streams.len(), 1, "{report:#?}");
     assert_eq!(report.streams[0].echo.sent, 200);
@@ -187,20 +187,21 @@ fn the_report_for_people_names_the_gap_and_its_bounds() {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
-    let target = lab.source().ipv4().to_string();
+    let target = lab.source().ipv4();
+    let probing = Probing::start_as("text", lab.observer(), target.into(), &["--min-gap", "50ms"]);
     let silence = Planned {
-        after: Duration::from_millis(2_000),
-        length: Duration::from_millis(100),
+        after: Duration::from_millis(200),
+        length: Duration::from_millis(400),
         silence: Silence::Loses,
     };
     responder.play(vec![silence]).unwrap();
-    let said = run(lab.observer(), &["probe", &target, "--until-gap", "--min-gap", "50ms"]).unwrap();
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let headline = said.stdout.lines().next().unwrap();
-    assert!(headline.starts_with(&format!("{target}: one gap of ")), "{headline}");
-    for words in ["ms ± ", "Pre-flight", "Round trip", "lost requests", "1 000 answered"] {
-        assert!(said.stdout.contains(words), "{words}: {}", said.stdout);
+    responder.played().unwrap();
+    let (code, text) = probing.stop_and_read();
+    assert_eq!(code, Some(0), "{text}");
+    let headline = text.lines().next().unwrap();
+    assert!(headline.starts_with(&format!("{target}: ")) && headline.contains(" gap"), "{headline}");
+    for words in ["ms ± ", "Pre-flight", "Round trip", "lost requests"] {
+        assert!(text.contains(words), "{words}: {text}");
     }
-    assert!(said.stdout.lines().all(|line| line.chars().count() <= 100), "{}", said.stdout);
-    drop(responder);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }

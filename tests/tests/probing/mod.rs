@@ -33,7 +33,12 @@ pub(crate) struct Probing {
 impl Probing {
     /// Starts one, and waits until it watches.
     pub(crate) fn start(host: &Host, target: IpAddr, arguments: &[&str]) -> Self {
-        let mut command = command(&["probe", &target.to_string(), "--format", "json"]).unwrap();
+        Self::start_as("json", host, target, arguments)
+    }
+
+    /// As [`Self::start`], with a report of that format.
+    pub(crate) fn start_as(format: &str, host: &Host, target: IpAddr, arguments: &[&str]) -> Self {
+        let mut command = command(&["probe", &target.to_string(), "--format", format]).unwrap();
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = host.spawn(&mut command).unwrap();
         let mut stderr = BufReader::new(process.child().stderr.take().unwrap());
@@ -46,18 +51,29 @@ impl Probing {
 
     /// Waits for its end.
     pub(crate) fn end(self) -> (Option<i32>, Report) {
+        let (code, json) = self.read();
+        let report: Report = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+        assert_eq!(report.schema, SCHEMA);
+        (code, report)
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub(crate) fn stop(self) -> (Option<i32>, Report) {
+        self.process.signal(Signal::SIGINT).unwrap();
+        self.end()
+    }
+
+    /// As [`Self::stop`], whatever it writes.
+    pub(crate) fn stop_and_read(self) -> (Option<i32>, String) {
+        self.process.signal(Signal::SIGINT).unwrap();
+        self.read()
+    }
+
+    fn read(self) -> (Option<i32>, String) {
         // Its pipe must stay open: it may still have something to say.
         let Self { process, stderr } = self;
         let output = process.output(PATIENCE).unwrap();
         drop(stderr);
-        let json = String::from_utf8(output.stdout).unwrap();
-        let report: Report = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
-        assert_eq!(report.schema, SCHEMA);
-        (output.status.code(), report)
-    }
-
-    pub(crate) fn stop(self) -> (Option<i32>, Report) {
-        self.process.signal(Signal::SIGINT).unwrap();
-        self.end()
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 }

@@ -80,7 +80,8 @@ pub(crate) fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option
 }
 
 /// Sixty silences, each a gap whose bounds hold the truth and are as narrow as they should be. Bounds that do not hold
-/// it fail the test at once. A silence whose gap is not as it should be because the machine stood still is tried again.
+/// it fail the test at once, unless the machine is known to have stood still for as long as they are wrong: then nothing
+/// is proven, and the silence is tried again.
 pub(crate) fn proves_every_silence(silence: Silence) {
     let _lock = one_at_a_time();
     let lab = network();
@@ -100,11 +101,23 @@ pub(crate) fn proves_every_silence(silence: Silence) {
 
         let mut again = Vec::new();
         for (planned, truth) in left.iter().zip(&played.truths) {
-            match judge(truth, &Surroundings { report: &report, played: &played, standstills: &standstills })
-            {
-                Verdict::Proven(gap) => seen.add(truth, gap, silence),
+            let around = Surroundings { report: &report, played: &played, standstills: &standstills };
+            match judge(truth, planned.silence, &around) {
+                Verdict::Proven(gap) => seen.add(truth, gap),
+                Verdict::Wide(gap) if round == ROUNDS - 1 => {
+                    seen.wide += 1;
+                    seen.add(truth, gap);
+                }
+                Verdict::Wide(gap) => {
+                    let (before_ns, after_ns) = (gap.round_trip_before_ns, gap.round_trip_after_ns);
+                    println!(
+                        "{silence:?} for {:?}, again: round trips of {before_ns} and {after_ns} ns",
+                        planned.length
+                    );
+                    again.push(*planned);
+                }
                 Verdict::Spoilt(why) => {
-                    println!("{silence:?} for {:?}, to be tried again: {why}", planned.length);
+                    println!("{silence:?} for {:?}, again: {why}", planned.length);
                     again.push(*planned);
                 }
             }
@@ -128,6 +141,7 @@ pub(crate) fn proves_every_silence(silence: Silence) {
         left.len()
     );
     assert_eq!(seen.widths_ns.len(), SILENCES as usize);
+    assert!(seen.wide <= u64::from(SILENCES) / 2, "{seen}");
 }
 
 /// What was measured around a silence.
@@ -140,39 +154,75 @@ struct Surroundings<'a> {
 
 enum Verdict<'a> {
     Proven(&'a Gap),
+    /// The bounds hold the truth, but long round trips both before and after make them wide.
+    Wide(&'a Gap),
     /// The machine stood still at the wrong time: nothing is proven.
     Spoilt(String),
 }
 
 /// Compares a silence with its gap. Panics when the two contradict each other.
-fn judge<'a>(exact: &Truth, around: &Surroundings<'a>) -> Verdict<'a> {
-    let Surroundings { report, played, standstills } = *around;
+fn judge<'a>(exact: &Truth, kind: Silence, around: &Surroundings<'a>) -> Verdict<'a> {
+    let Surroundings { report, standstills, played } = *around;
+    let silence = exact.from_ns.end()..exact.until_ns.start();
+    if !played.arrivals_ns.iter().any(|at_ns| silence.contains(&at_ns)) {
+        return Verdict::Spoilt("no request came in it".into());
+    }
     // The path stands still with the CPU that it is on: then nobody can tell when the silence began or ended.
     let truth = Truth {
         from_ns: standstills.stretch(&exact.from_ns, INTERVAL_NS),
         until_ns: standstills.stretch(&exact.until_ns, INTERVAL_NS),
     };
     let gaps = gaps_of(&truth, report);
+    let unrest_ns = around.unrest_ns(exact);
     if let Some(gap) = gaps.iter().find(|gap| contradiction(exact, gap, report).is_none()) {
-        return judge_width(gap);
+        let as_played = match kind {
+            Silence::Loses => gap.lost > 0,
+            Silence::Delays => gap.lost == 0 && gap.late > 0,
+        };
+        if as_played {
+            return judge_width(gap);
+        }
+        // Replies that the path holds back for so long are counted as lost when the gap is told.
+        assert!(unrest_ns > INDISTINCT_NS, "{kind:?}: {gap:#?}");
+        return Verdict::Spoilt(format!("replies came later than others, in an unrest of {unrest_ns} ns"));
     }
     if gaps.iter().any(|gap| contradiction(&truth, gap, report).is_none()) {
         return Verdict::Spoilt(format!("its ends are not known better than {truth:?}"));
     }
     let length_ns = exact.until_ns.start() - exact.from_ns.end();
-    let learnt_from = exact.from_ns.start() - LEARNT_NS..=*exact.until_ns.end() + INTERVAL_NS;
-    let still = standstills.within(&learnt_from).map(|still| still.end() - still.start()).max();
-    let arrivals = played.arrivals_ns.windows(2).filter(|pair| overlap(&(pair[0]..=pair[1]), &learnt_from));
-    let pause = arrivals.map(|pair| pair[1] - pair[0]).max();
     // The bounds are made from the longest of the latest round trips, at either end.
-    let unrest_ns = still.max(pause).unwrap_or(0);
+    let drowned = length_ns < 2 * unrest_ns + INDISTINCT_NS;
+    let explained = gaps.iter().any(|gap| error_ns(exact, gap, report) <= unrest_ns);
     let why: Vec<_> = gaps.iter().map(|gap| (contradiction(&truth, gap, report), gap)).collect();
     assert!(
-        gaps.is_empty() && length_ns < 2 * unrest_ns + INDISTINCT_NS,
+        drowned || explained,
         "no gap is the silence {truth:?} (to the clock: {exact:?}) of {length_ns} ns, the longest unrest around it is \
          {unrest_ns} ns: {why:#?}"
     );
-    Verdict::Spoilt(format!("not told from a standstill of {unrest_ns} ns"))
+    Verdict::Spoilt(format!("not told from an unrest of {unrest_ns} ns"))
+}
+
+impl Surroundings<'_> {
+    /// The longest time around a silence for which a CPU or the path to the guest stood still.
+    fn unrest_ns(&self, truth: &Truth) -> u64 {
+        let around = truth.from_ns.start() - LEARNT_NS..=*truth.until_ns.end() + LEARNT_NS;
+        let still = self.standstills.within(&around).map(|still| still.end() - still.start()).max();
+        let arrivals = self.played.arrivals_ns.windows(2);
+        let pauses = arrivals.filter(|pair| overlap(&(pair[0]..=pair[1]), &around));
+        let pause = pauses.map(|pair| (pair[1] - pair[0]).saturating_sub(INTERVAL_NS)).max();
+        still.max(pause).unwrap_or(0)
+    }
+}
+
+/// By how much the bounds of a gap miss a silence.
+fn error_ns(truth: &Truth, gap: &Gap, report: &Report) -> u64 {
+    let length_ns = truth.until_ns.start() - truth.from_ns.end();
+    let from_ns = *since_start(&truth.from_ns, report).start();
+    let below = gap.length.low_ns.saturating_sub(length_ns);
+    let above = gap.length.high_ns.map_or(0, |high_ns| length_ns.saturating_sub(high_ns));
+    let before = u64::try_from(gap.start.low_ns - from_ns).unwrap_or(0);
+    let after = u64::try_from(from_ns - gap.start.high_ns).unwrap_or(0);
+    below.max(above).max(before).max(after)
 }
 
 fn judge_width(gap: &Gap) -> Verdict<'_> {
@@ -183,11 +233,10 @@ fn judge_width(gap: &Gap) -> Verdict<'_> {
     let limit_ns = intervals_ns + before_ns + after_ns;
     assert!(width_ns <= limit_ns, "{width_ns} ns wide, more than {limit_ns}: {gap:#?}");
     if width_ns <= intervals_ns + before_ns.max(after_ns) + SLACK_NS {
-        return Verdict::Proven(gap);
+        Verdict::Proven(gap)
+    } else {
+        Verdict::Wide(gap)
     }
-    Verdict::Spoilt(format!(
-        "round trips of {before_ns} and {after_ns} ns make its bounds {width_ns} ns wide"
-    ))
 }
 
 /// What became of the silences.
@@ -197,14 +246,12 @@ struct Seen {
     errors_ns: Vec<u64>,
     /// How many have bounds that are no wider than they would be if no request had left late.
     punctual: u64,
+    /// How many have wide bounds, in the end.
+    wide: u64,
 }
 
 impl Seen {
-    fn add(&mut self, truth: &Truth, gap: &Gap, silence: Silence) {
-        match silence {
-            Silence::Loses => assert!(gap.lost > 0, "{gap:#?}"),
-            Silence::Delays => assert!(gap.lost == 0 && gap.late > 0, "{gap:#?}"),
-        }
+    fn add(&mut self, truth: &Truth, gap: &Gap) {
         let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
         let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
         self.punctual += u64::from(width_ns <= 2 * INTERVAL_NS + round_trip_ns + SLACK_NS);
@@ -225,9 +272,10 @@ impl Display for Seen {
         let ((width, widest), (error, worst)) = (of(&self.widths_ns), of(&self.errors_ns));
         write!(
             f,
-            "{} silences, requests around {} left in time; bounds {width} µs wide (median), {widest} µs at most; error \
+            "{} silences, {} wide, requests around {} left in time; bounds {width} µs wide (median), {widest} µs at most; error \
              {error} µs (median), {worst} µs at most",
             self.widths_ns.len(),
+            self.wide,
             self.punctual
         )
     }
