@@ -66,6 +66,12 @@ pub(crate) struct Record {
     /// Exit with 4 when the migration took longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_total: Option<Duration>,
+    /// Exit with 4 when the guest did not run for longer
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) max_stop: Option<Duration>,
+    /// Exit with 4 when the guest did not answer echo requests for longer
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) max_reachability: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
     /// Write every observed fact to this file, a JSON object a line, as it is observed

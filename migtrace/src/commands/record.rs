@@ -199,6 +199,11 @@ async fn ask((client, pid): &mut (Qmp, Option<u32>), recorder: &mut Recorder) ->
         }
     };
     recorder.note(fact)?;
+    if let (Some(pid), Ok(reply)) =
+        (pid.or_else(|| recorder.ended_pid()), client.query_migrate_parameters().await)
+    {
+        recorder.note(Fact::QueryMigrateParameters { pid, reply })?;
+    }
     Ok(())
 }
 
@@ -224,16 +229,29 @@ impl Verdict {
                 }
             }
         }
-        let total = records.iter().filter_map(|record| record.total_time.as_ref());
-        let total = Duration::from_nanos(total.map(|total| total.value_ns).max().unwrap_or_default());
-        match options.max_total {
-            Some(limit) if total > limit => Self {
-                exit: Exit::LimitExceeded,
-                why: Some(format!("the migration took {total:.3?}, more than the {limit:?} of --max-total")),
-            },
-            _ => Self { exit: Exit::Done, why: None },
+        match records.iter().find_map(|record| exceeded(options, record)) {
+            Some(why) => Self { exit: Exit::LimitExceeded, why: Some(why) },
+            None => Self { exit: Exit::Done, why: None },
         }
     }
+}
+
+/// The first limit that a migration exceeded. What is not known is not below any limit.
+fn exceeded(options: &cli::Record, record: &Record) -> Option<String> {
+    let downtime = &record.downtime;
+    let limits = [
+        (options.max_total, "--max-total", "the migration", &record.total_time),
+        (options.max_stop, "--max-stop", "the stop", &downtime.stop),
+        (options.max_reachability, "--max-reachability", "the reachability gap", &downtime.reachability),
+    ];
+    limits.into_iter().find_map(|(limit, option, what, measured)| {
+        let limit = limit?;
+        let Some(measured) = measured else {
+            return Some(format!("{what} was not measured (the report says why), so {option} is not met"));
+        };
+        let measured = Duration::from_nanos(measured.value_ns);
+        (measured > limit).then(|| format!("{what} took {measured:.3?}, more than the {limit:?} of {option}"))
+    })
 }
 
 /// The event log, if one is wanted. When it cannot be written any more, the recording goes on without it.

@@ -150,14 +150,6 @@ impl Qmp {
         self.execute("query-migrate-parameters").await
     }
 
-    /// The stop that QEMU may plan for, in milliseconds (`downtime-limit`); `None` when this QEMU does not tell.
-    ///
-    /// # Errors
-    /// [`QmpError`].
-    pub async fn downtime_limit_ms(&mut self) -> Result<Option<u64>, QmpError> {
-        Ok(self.query_migrate_parameters().await?.get("downtime-limit").and_then(Value::as_u64))
-    }
-
     /// The capabilities of migrations that this QEMU knows, and whether each is on: `events`, `multifd`, ...
     ///
     /// # Errors
@@ -417,7 +409,7 @@ mod tests {
                     assert_eq!(qmp.version(), Some("7.2.22 (Debian 1:7.2+dfsg-7)"));
                     assert_eq!(qmp.peer_pid(), Some(std::process::id()));
                     assert_eq!(&qmp.query_migrate().await.unwrap(), status);
-                    assert_eq!(qmp.downtime_limit_ms().await.unwrap(), Some(300));
+                    assert_eq!(qmp.query_migrate_parameters().await.unwrap()["downtime-limit"], 300);
                     let capabilities = qmp.query_migrate_capabilities().await.unwrap();
                     assert_eq!(
                         capabilities,
@@ -632,7 +624,8 @@ mod tests {
                 .await
                 .unwrap();
                 assert_eq!(qmp.peer_pid(), Some(qemu.id()));
-                assert_eq!(qmp.downtime_limit_ms().await.unwrap(), Some(300), "QEMU's default");
+                let parameters = qmp.query_migrate_parameters().await.unwrap();
+                assert_eq!(parameters["downtime-limit"], 300, "QEMU's default");
                 assert_eq!(qmp.query_migrate_capabilities().await.unwrap().get("events"), Some(&false));
                 assert!(qmp.query_migrate().await.unwrap().is_object());
                 let second = Qmp::connect(&path, SHORT).await.unwrap_err();

@@ -10,6 +10,7 @@ mod flows;
 #[cfg(test)]
 #[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
 mod frames;
+mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod messages;
@@ -99,6 +100,7 @@ pub(crate) struct Kernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
     interfaces: StdHashMap<u32, tc::Attached>,
+    taps: StdHashMap<u32, tc::Attached>,
     attach: AttachPreference,
     probes: Vec<Probe>,
     /// Whether the programs themselves find out who owns a flow.
@@ -142,6 +144,7 @@ impl Kernel {
             // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
             events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
             interfaces: StdHashMap::new(),
+            taps: StdHashMap::new(),
             attach: settings.attach,
             ties_sockets: finds_sockets && is_attached("qmp"),
             counts_retransmissions: is_attached("retransmit"),
@@ -325,6 +328,7 @@ fn load_object(
         .load(OBJECT)
         .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
     tc::load(&mut ebpf, &tc::COUNT)?;
+    tc::load(&mut ebpf, &tc::GUEST)?;
     Ok(ebpf)
 }
 

@@ -72,7 +72,8 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
             let below = estimate.value_ns.saturating_sub(estimate.low_ns);
             let error_ns = below.max(high_ns.saturating_sub(estimate.value_ns));
             let (unit_ns, _) = unit(estimate.value_ns);
-            let step_ns = error_ns.min(if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 });
+            let step_ns = if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 };
+            let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };
             format!("{} ± {}", duration_to(estimate.value_ns, step_ns), duration(error_ns))
         }
         None => {
