@@ -405,8 +405,8 @@ pub struct EchoSession {
     pub unasked: u64,
     /// When the last first reply to a request came.
     pub last_reply_ns: u64,
-    /// How long its round trip was, in nanoseconds.
-    pub last_round_trip_ns: u64,
+    /// The shortest round trip since the last gap ended, in nanoseconds.
+    pub shortest_round_trip_ns: u64,
     /// When the latest of the answered requests was sent.
     pub answered_request_ns: u64,
     /// How many requests had been sent with that one.

@@ -55,7 +55,7 @@ pub use packet_counter::{PacketCounter, Verdict, Way};
 pub use process::Process;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent};
-pub use responder::{Planned, Responder, Silence, Truth};
+pub use responder::{Planned, Played, Responder, Silence, Truth};
 pub use shared::{Shared, shared};
 pub use standstill::{Standstills, Witness};
 pub use wiretap::{Capture, Stream, Tally, Wiretap};

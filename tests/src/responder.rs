@@ -29,6 +29,9 @@ const PRIORITY: u8 = 2;
 /// How long it looks for packets at most before it looks at the clock.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long it goes on after the last silence of a plan.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
 /// What becomes of the requests that arrive during a silence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Silence {
@@ -58,11 +61,20 @@ pub struct Truth {
     pub until_ns: RangeInclusive<u64>,
 }
 
+/// What became of a plan.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// The silences, in their order.
+    pub truths: Vec<Truth>,
+    /// When each request since the plan began was read. `CLOCK_MONOTONIC`.
+    pub arrivals_ns: Vec<u64>,
+}
+
 /// A responder at work. It answers until this goes.
 #[derive(Debug)]
 pub struct Responder {
     plans: Sender<Vec<Planned>>,
-    played: Receiver<Result<Vec<Truth>>>,
+    played: Receiver<Result<Played>>,
 }
 
 impl Responder {
@@ -84,8 +96,9 @@ impl Responder {
         let (plans, to_play) = mpsc::channel();
         let (played, results) = mpsc::channel();
         std::thread::Builder::new().name("responder".into()).spawn(move || {
-            let lived = be_punctual(PRIORITY)
-                .and_then(|()| Guest { socket, waiting: Vec::new() }.live(&to_play, &played));
+            let lived = be_punctual(PRIORITY).and_then(|()| {
+                Guest { socket, waiting: Vec::new(), arrivals_ns: Vec::new() }.live(&to_play, &played)
+            });
             if let Err(error) = lived {
                 // Nobody waits for it any more when the responder has gone.
                 let _ = played.send(Err(error));
@@ -103,12 +116,12 @@ impl Responder {
         self.plans.send(plan).map_err(|_| anyhow!("the responder has ended"))
     }
 
-    /// Waits for the end of the plan; the silences as they were.
+    /// Waits for the end of the plan; what became of it.
     ///
     /// # Errors
     ///
     /// When the socket failed.
-    pub fn played(&self) -> Result<Vec<Truth>> {
+    pub fn played(&self) -> Result<Played> {
         self.played.recv().context("the responder has ended")?
     }
 }
@@ -127,16 +140,22 @@ pub(crate) fn be_punctual(priority: u8) -> Result<()> {
 struct Guest {
     socket: UdpSocket,
     waiting: Vec<(Vec<u8>, SocketAddr)>,
+    /// Since the latest plan began.
+    arrivals_ns: Vec<u64>,
 }
 
 impl Guest {
     /// Ends when nobody can send it plans any more.
-    fn live(mut self, plans: &Receiver<Vec<Planned>>, played: &Sender<Result<Vec<Truth>>>) -> Result<()> {
+    fn live(mut self, plans: &Receiver<Vec<Planned>>, played: &Sender<Result<Played>>) -> Result<()> {
         loop {
             match plans.try_recv() {
                 Ok(plan) => {
+                    self.arrivals_ns.clear();
                     let truths = self.play(&plan)?;
-                    let _ = played.send(Ok(truths));
+                    // The round trips after the last silence are part of what is to be judged.
+                    self.answer_until(monotonic_ns() + nanoseconds(AFTERMATH))?;
+                    let arrivals_ns = std::mem::take(&mut self.arrivals_ns);
+                    let _ = played.send(Ok(Played { truths, arrivals_ns }));
                 }
                 Err(TryRecvError::Empty) => {
                     self.answer_until(monotonic_ns() + nanoseconds(LOOK))?;
@@ -213,7 +232,7 @@ impl Guest {
     }
 
     /// The reply to the next request, and whom it is for; none when nothing has arrived.
-    fn receive(&self) -> Result<Option<(Vec<u8>, SocketAddr)>> {
+    fn receive(&mut self) -> Result<Option<(Vec<u8>, SocketAddr)>> {
         let mut packet = [0; 2048];
         loop {
             let (length, from) = match self.socket.recv_from(&mut packet) {
@@ -227,6 +246,7 @@ impl Guest {
                 continue;
             };
             if message[0] == ECHO_REQUEST {
+                self.arrivals_ns.push(monotonic_ns());
                 return Ok(Some((reply(message), from)));
             }
         }

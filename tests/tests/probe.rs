@@ -2,224 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::tracing::{Said, command, run};
-use lab::{Host, Lab, Planned, Process, Responder, Silence, Truth, Witness};
-use migtrace::probe::{End, Report, SCHEMA};
-use migtrace::record::Gap;
-use nix::sys::signal::Signal;
-use std::fmt::{self, Display, Formatter};
-use std::io::{BufRead as _, BufReader};
+mod probing;
+
+use lab::tracing::{Said, run};
+use lab::{Host, Planned, Responder, Silence};
+use migtrace::probe::{End, Report};
+use probing::silences::{contradiction, gaps_of, proves_every_silence};
+use probing::{Probing, network, one_at_a_time};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::process::Stdio;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-const INTERVAL_NS: u64 = 1_000_000;
-/// What the bounds may be wider than two intervals and the round trip.
-const SLACK_NS: u64 = 200_000;
-
-const OUTAGES: u32 = 60;
-const SHORTEST: Duration = Duration::from_millis(5);
-const LONGEST: Duration = Duration::from_secs(2);
-
-/// For how long before a silence its bounds are learnt: 128 round trips, and some that were left out.
-const LEARNT_NS: u64 = 150 * INTERVAL_NS;
-/// Right after a standstill of the machine, a silence shorter than this cannot be told from another one.
-const DROWNED_NS: u64 = 15 * INTERVAL_NS;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Two real-time threads take turns on two CPUs: one at a time.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn network() -> Lab {
-    Lab::builder().without_guests().start().unwrap()
-}
-
-/// A `migtrace probe` at work.
-struct Probing {
-    process: Process,
-    stderr: BufReader<std::process::ChildStderr>,
-}
-
-impl Probing {
-    /// Starts one, and waits until it watches.
-    fn start(host: &Host, target: IpAddr, arguments: &[&str]) -> Self {
-        let mut command = command(&["probe", &target.to_string(), "--format", "json"]).unwrap();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = host.spawn(&mut command).unwrap();
-        let mut stderr = BufReader::new(process.child().stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("ready: ") {
-            assert!(stderr.read_line(&mut said).unwrap() > 0, "it ended before it was ready: {said}");
-        }
-        Self { process, stderr }
-    }
-
-    /// Waits for its end.
-    fn end(self) -> (Option<i32>, Report) {
-        // Its pipe must stay open: it may still have something to say.
-        let Self { process, stderr } = self;
-        let output = process.output(PATIENCE).unwrap();
-        drop(stderr);
-        let json = String::from_utf8(output.stdout).unwrap();
-        let report: Report = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
-        assert_eq!(report.schema, SCHEMA);
-        (output.status.code(), report)
-    }
-
-    fn stop(self) -> (Option<i32>, Report) {
-        self.process.signal(Signal::SIGINT).unwrap();
-        self.end()
-    }
-}
-
-/// As many lengths as there are outages, each a little longer than the one before, in an order that mixes them; at
-/// phases that have nothing to do with the requests'.
-fn plan(silence: Silence) -> Vec<Planned> {
-    let growth = (LONGEST.as_secs_f64() / SHORTEST.as_secs_f64()).powf(1.0 / f64::from(OUTAGES - 1));
-    (0..OUTAGES)
-        .map(|number| {
-            // 23 and 60 have no common divisor.
-            let rank = number * 23 % OUTAGES;
-            let length = SHORTEST.mul_f64(growth.powi(rank.cast_signed()));
-            // Multiples of an irrational number leave no phase out.
-            let phase = (f64::from(number) * 0.618_033_988_75).fract();
-            Planned {
-                after: Duration::from_millis(150) + Duration::from_millis(1).mul_f64(phase),
-                length,
-                silence,
-            }
-        })
-        .collect()
-}
-
-/// As the report tells times.
-fn since_start(at_ns: &RangeInclusive<u64>, report: &Report) -> RangeInclusive<i64> {
-    let since = |at_ns: u64| at_ns.cast_signed() - report.start.monotonic_ns.cast_signed();
-    since(*at_ns.start())..=since(*at_ns.end())
-}
-
-fn overlap<T: Ord>(a: &RangeInclusive<T>, b: &RangeInclusive<T>) -> bool {
-    a.start() <= b.end() && b.start() <= a.end()
-}
-
-/// The gaps that a silence may be.
-fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
-    let silence = *truth.from_ns.start()..=*truth.until_ns.end();
-    let silence = since_start(&silence, report);
-    let holds = |gap: &&Gap| {
-        let end_ns = gap.start.low_ns.saturating_add_unsigned(gap.length.high_ns.unwrap_or(u64::MAX >> 1));
-        overlap(&silence, &(gap.start.low_ns..=end_ns))
-    };
-    report.streams[0].gaps.iter().filter(holds).collect()
-}
-
-/// What is wrong with a gap that should be this silence; none when its bounds hold it.
-fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option<String> {
-    let shortest_ns = truth.until_ns.start().saturating_sub(*truth.from_ns.end());
-    let longest_ns = truth.until_ns.end() - truth.from_ns.start();
-    let bounds_ns = gap.length.low_ns..=gap.length.high_ns?;
-    let start_ns = gap.start.low_ns..=gap.start.high_ns;
-    let from_ns = since_start(&truth.from_ns, report);
-    if !overlap(&bounds_ns, &(shortest_ns..=longest_ns)) {
-        return Some(format!("it lasted {shortest_ns} to {longest_ns} ns, not {bounds_ns:?}"));
-    }
-    (!overlap(&start_ns, &from_ns)).then(|| format!("it began at {from_ns:?} ns, not {start_ns:?}"))
-}
-
-/// Sixty silences, each a gap whose bounds hold the truth and are as narrow as they should be.
-fn proves_every_silence(silence: Silence) {
-    let _lock = one_at_a_time();
-    let lab = network();
-    let responder = Responder::start(lab.source().netns()).unwrap();
-    let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), &[]);
-    let witness = Witness::start().unwrap();
-    responder.play(plan(silence)).unwrap();
-    let truths = responder.played().unwrap();
-    // The last gap is told when a few more replies have come.
-    std::thread::sleep(Duration::from_millis(100));
-    let (code, report) = probing.stop();
-    let standstills = witness.finish().unwrap();
-    assert_eq!((code, report.end), (Some(0), End::Interrupted));
-    assert_eq!(truths.len(), OUTAGES as usize);
-
-    let mut seen = Seen::default();
-    for exact in &truths {
-        // The path stands still with the CPU that it is on: then nobody can tell when the silence began or ended.
-        let truth = Truth {
-            from_ns: standstills.stretch(&exact.from_ns, INTERVAL_NS),
-            until_ns: standstills.stretch(&exact.until_ns, INTERVAL_NS),
-        };
-        let length_ns = exact.until_ns.start() - exact.from_ns.end();
-        let gaps = gaps_of(&truth, &report);
-        let Some(gap) = gaps.iter().find(|gap| contradiction(&truth, gap, &report).is_none()) else {
-            let why: Vec<_> = gaps.iter().map(|gap| (contradiction(&truth, gap, &report), gap)).collect();
-            // The bounds are made from the longest of the latest round trips.
-            let learnt_from = exact.from_ns.start() - LEARNT_NS..=*exact.until_ns.end();
-            let drowned = standstills.within(&learnt_from).count() > 0 && length_ns < DROWNED_NS;
-            assert!(
-                gaps.is_empty() && drowned,
-                "no gap is the silence {truth:?} (to the clock: {exact:?}) of {length_ns} ns: {why:#?}"
-            );
-            seen.drowned += 1;
-            continue;
-        };
-        let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
-        // The sender may have been late: the bounds follow from when the requests really left.
-        let intervals_ns = gap.interval_at_start_ns + gap.interval_at_end_ns.unwrap();
-        let limit_ns = intervals_ns + gap.round_trip_before_ns + gap.round_trip_after_ns;
-        assert!(width_ns <= limit_ns, "{width_ns} ns wide, more than {limit_ns}: {gap:#?}");
-        let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
-        seen.narrow += u64::from(width_ns <= intervals_ns.max(2 * INTERVAL_NS) + round_trip_ns + SLACK_NS);
-        match silence {
-            Silence::Loses => assert!(gap.lost > 0, "{gap:#?}"),
-            Silence::Delays => assert!(gap.lost == 0 && gap.late > 0, "{gap:#?}"),
-        }
-        seen.widths_ns.push(width_ns);
-        seen.errors_ns.push(gap.length.value_ns.abs_diff(length_ns));
-    }
-    let echo = &report.streams[0].echo;
-    println!("{silence:?}: {seen}; CPUs stood still for {:?}; {echo:?}", standstills.total());
-    let lost_in_gaps: u64 = report.streams[0].gaps.iter().map(|gap| gap.lost).sum();
-    assert!(echo.lost.abs_diff(lost_in_gaps) <= 2 * seen.drowned * DROWNED_NS / INTERVAL_NS, "{report:#?}");
-    assert_eq!(echo.duplicate, 0);
-    assert!(seen.drowned <= u64::from(OUTAGES) / 10, "{seen}");
-    // On an idle machine all are. On a busy one both round trips of some are long.
-    assert!(seen.narrow >= u64::from(OUTAGES) / 2, "{seen}");
-}
-
-/// What became of the silences.
-#[derive(Debug, Default)]
-struct Seen {
-    widths_ns: Vec<u64>,
-    errors_ns: Vec<u64>,
-    /// How many have bounds no wider than two intervals, [`SLACK_NS`] and the round trip.
-    narrow: u64,
-    /// How many were too short to be told from the machine's own standstills.
-    drowned: u64,
-}
-
-impl Display for Seen {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let sorted = |values: &[u64]| {
-            let mut values = values.to_vec();
-            values.sort_unstable();
-            (values[values.len() / 2] / 1_000, values[values.len() - 1] / 1_000)
-        };
-        let ((width, widest), (error, worst)) = (sorted(&self.widths_ns), sorted(&self.errors_ns));
-        write!(
-            f,
-            "{OUTAGES} silences, {} drowned, {} narrow; bounds {width} µs wide (median), {widest} µs at most; error \
-             {error} µs (median), {worst} µs at most",
-            self.drowned, self.narrow
-        )
-    }
-}
 
 #[test]
 fn every_silence_that_loses_requests_lies_within_the_bounds_of_its_gap() {
@@ -237,16 +28,16 @@ fn it_ends_with_the_first_gap_when_asked_to() {
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
     let probing =
-        Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap", "--min-gap", "50ms"]);
+        Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap", "--min-gap", "100ms"]);
     let silence = Planned {
         after: Duration::from_millis(300),
-        length: Duration::from_millis(200),
+        length: Duration::from_millis(400),
         silence: Silence::Loses,
     };
     responder.play(vec![silence]).unwrap();
     let (code, report) = probing.end();
     assert_eq!((code, report.end), (Some(0), End::Gap));
-    let truth = responder.played().unwrap().remove(0);
+    let truth = responder.played().unwrap().truths.remove(0);
     let gaps = gaps_of(&truth, &report);
     assert_eq!(contradiction(&truth, gaps[0], &report), None, "{gaps:#?}");
 }
@@ -309,11 +100,11 @@ fn requests_of_another_program_are_followed_without_sending_any() {
     let _lock = one_at_a_time();
     let lab = network();
     let target = IpAddr::from(lab.source().ipv4());
-    let probing = Probing::start(lab.observer(), target, &["--passive", "--duration", "2s"]);
+    let probing = Probing::start(lab.observer(), target, &["--passive"]);
     let asked =
         run(lab.observer(), &["probe", &target.to_string(), "--count", "200", "--no-preflight"]).unwrap();
     assert_eq!(asked.code, Some(0), "{asked:?}");
-    let (code, report) = probing.end();
+    let (code, report) = probing.stop();
     assert_eq!((code, &report.sending), (Some(0), &None));
     assert_eq!(report.streams.len(), 1, "{report:#?}");
     assert_eq!(report.streams[0].echo.sent, 200);
@@ -396,20 +187,21 @@ fn the_report_for_people_names_the_gap_and_its_bounds() {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
-    let target = lab.source().ipv4().to_string();
+    let target = lab.source().ipv4();
+    let probing = Probing::start_as("text", lab.observer(), target.into(), &["--min-gap", "50ms"]);
     let silence = Planned {
-        after: Duration::from_millis(2_000),
-        length: Duration::from_millis(100),
+        after: Duration::from_millis(200),
+        length: Duration::from_millis(400),
         silence: Silence::Loses,
     };
     responder.play(vec![silence]).unwrap();
-    let said = run(lab.observer(), &["probe", &target, "--until-gap", "--min-gap", "50ms"]).unwrap();
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let headline = said.stdout.lines().next().unwrap();
-    assert!(headline.starts_with(&format!("{target}: one gap of ")), "{headline}");
-    for words in ["ms ± ", "Pre-flight", "Round trip", "lost requests", "1 000 answered"] {
-        assert!(said.stdout.contains(words), "{words}: {}", said.stdout);
+    responder.played().unwrap();
+    let (code, text) = probing.stop_and_read();
+    assert_eq!(code, Some(0), "{text}");
+    let headline = text.lines().next().unwrap();
+    assert!(headline.starts_with(&format!("{target}: ")) && headline.contains(" gap"), "{headline}");
+    for words in ["ms ± ", "Pre-flight", "Round trip", "lost requests"] {
+        assert!(text.contains(words), "{words}: {text}");
     }
-    assert!(said.stdout.lines().all(|line| line.chars().count() <= 100), "{}", said.stdout);
-    drop(responder);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }

@@ -107,7 +107,7 @@ pub enum ProbeError {
     },
     /// Requests are lost before anything has happened.
     #[error(
-        "{target} answered {answered} of {sent} echo requests in a second: loss or a rate limit (nftables, a security \
+        "{target} answered {answered} of {sent} echo requests before the observation: loss or a rate limit (nftables, a security \
          group, a switch's control plane) would be taken for downtime; try --interval {}, or take it as it is with \
          --no-preflight",
         crate::report::duration_argument(*suggested)

@@ -41,13 +41,17 @@ pub(super) async fn check(
     wake(kernel, way).await?;
     let number = (LENGTH.as_nanos() / interval.as_nanos().max(1)).clamp(2, u128::from(u32::MAX)) as u64;
     let session = ask(kernel, way, 2, Schedule { interval, count: Some(number) }, |session, asked_for| {
-        session.state.answered >= number || asked_for > interval * number as u32 + LINGER
+        session.state.sent >= number || asked_for > interval * number as u32 + LINGER
     })
     .await?;
     let (sent, answered) = session.map_or((0, 0), |session| (session.state.sent, session.state.answered));
     if answered * 100 < sent * 99 || sent == 0 {
-        // What came through in a second is what a limit lets through in one; a fifth less is on the safe side.
-        let suggested = LENGTH.mul_f64(1.25) / u32::try_from(answered.max(1)).unwrap_or(u32::MAX);
+        // What came through is what a limit lets through in that time; a fifth less is on the safe side.
+        let asked_for = session.map_or(LENGTH, |session| {
+            let state = &session.state;
+            Duration::from_nanos(state.last_request_ns.saturating_sub(state.first_request_ns))
+        });
+        let suggested = asked_for.mul_f64(1.25) / u32::try_from(answered.max(1)).unwrap_or(u32::MAX);
         let suggested = suggested.max(interval * 2).as_micros().next_multiple_of(100);
         return Err(ProbeError::Lossy {
             target: way.options.target,
@@ -78,7 +82,8 @@ async fn wake(kernel: &mut EchoKernel, way: &Way<'_>) -> Result<(), ProbeError> 
     })
 }
 
-/// Sends with an identifier of its own until `is_over`, or for [`PATIENCE`] while none is seen.
+/// Sends with an identifier of its own until `is_over`, or for [`PATIENCE`] while none is seen; then waits for the last
+/// replies.
 async fn ask(
     kernel: &mut EchoKernel,
     way: &Way<'_>,
@@ -89,17 +94,30 @@ async fn ask(
     let socket = open_socket(way.options, way.identifier.wrapping_add(number))?;
     let identifier = socket.identifier();
     kernel.follow(way.options.target, Some(identifier))?;
+    let look = |kernel: &EchoKernel| {
+        let sessions = kernel.sessions()?;
+        Ok::<_, ProbeError>(sessions.into_iter().find(|session| session.identifier == identifier))
+    };
     let sender = Sender::start(socket, schedule).map_err(host("start the sending thread"))?;
     let started = Instant::now();
-    let session = loop {
+    loop {
         sleep(LOOK).await;
-        let session = kernel.sessions()?.into_iter().find(|session| session.identifier == identifier);
+        let session = look(kernel)?;
         let give_up = started.elapsed() > PATIENCE && session.is_none();
         if give_up || session.is_some_and(|session| is_over(&session, started.elapsed())) {
+            break;
+        }
+    }
+    let sent = sender.stop().map_err(host("send echo requests"))?;
+    let stopped = Instant::now();
+    let session = loop {
+        let session = look(kernel)?;
+        let waits = session.is_some_and(|session| session.state.answered < session.state.sent);
+        if !waits || stopped.elapsed() > LINGER {
             break session;
         }
+        sleep(LOOK).await;
     };
-    let sent = sender.stop().map_err(host("send echo requests"))?;
     match (session, sent.last_refusal) {
         (None, Some(error)) => Err(host("send echo requests")(error)),
         (session, _) => Ok(session),

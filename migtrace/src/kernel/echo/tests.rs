@@ -10,7 +10,8 @@ use super::*;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-const MIN_GAP_NS: u64 = 1_000_000;
+/// Machines that run tests stand still for shorter times.
+const MIN_GAP_NS: u64 = 200_000_000;
 
 /// Runs `test` with freshly loaded programs; says so and does nothing without root.
 fn with_programs(sessions: u32, test: impl FnOnce(&mut EchoKernel)) {
@@ -176,7 +177,7 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
         let lost = answered(kernel, 20);
         for offset in 0..10 {
             pass(kernel, "egress", &plain(false, 7, lost + offset));
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(50));
         }
         sequence = lost + 10;
         let mut answered = |number: u16| {
@@ -200,8 +201,8 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
         let [settled] = &gaps[..] else { panic!("{gaps:?}") };
         assert_eq!((settled.slot, settled.number), (0, 1));
         assert_eq!(settled.gap, state.gap.into(), "what was told is what was counted");
-        assert_eq!((settled.gap.requests, settled.gap.prompt), (11, 1));
-        assert!(settled.gap.resumed_ns.since(settled.gap.answered_request_ns) >= 20_000_000);
+        assert_eq!((settled.gap.requests, settled.gap.prompt + settled.gap.waited), (11, 1));
+        assert!(settled.gap.resumed_ns.since(settled.gap.answered_request_ns) >= 500_000_000);
         assert_eq!(state.gap.round_trips_after, 8);
     });
 }

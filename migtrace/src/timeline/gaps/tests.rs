@@ -424,6 +424,31 @@ fn a_silence_just_after_another_is_a_gap_of_its_own() {
 }
 
 #[test]
+fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
+    const MS: u64 = 1_000_000;
+    let slots = Slots(RefCell::new(vec![0; 1 << 16]));
+    let mut state = EchoSession::default();
+    let mut gaps = Vec::new();
+    let mut told = |_, gap: &abi::EchoGap| gaps.push(closed(&(*gap).into(), ORIGIN));
+    for number in 0..400_u64 {
+        // The sender stood still for 16 ms with one request on its way, which came back after that.
+        let sent_ns = ORIGIN.0 + number * MS + if number > 200 { 16 * MS } else { 0 };
+        session::request(&mut state, &slots, number as u16, sent_ns);
+        let round_trip_ns = match number {
+            200 => 15 * MS,
+            // A silence of 12 ms, with the next request.
+            201..213 => continue,
+            _ => 100_000,
+        };
+        session::reply(&mut state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut told);
+    }
+    let [late, lost] = &gaps[..] else { panic!("{gaps:#?}") };
+    assert_eq!((late.late, late.lost), (1, 0), "{late:#?}");
+    assert_eq!((lost.late, lost.lost), (0, 12), "{lost:#?}");
+    assert!((lost.length.low_ns..=lost.length.high_ns.unwrap()).contains(&(12 * MS)), "{lost:#?}");
+}
+
+#[test]
 fn single_losses_and_a_sender_that_stalls_are_no_gaps() {
     let mut scenario = scenario(Silence::Loses, 0.0);
     (scenario.loss_percent, scenario.slip_percent, scenario.interval_ns) = (3, 10, 1_000_000);

@@ -1,0 +1,282 @@
+//! Silences of a guest, and the gaps that should be them.
+
+use super::{Probing, network, one_at_a_time};
+use lab::{Planned, Played, Responder, Silence, Standstills, Truth, Witness};
+use migtrace::probe::{End, Report};
+use migtrace::record::Gap;
+use std::fmt::{self, Display, Formatter};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const INTERVAL_NS: u64 = 1_000_000;
+/// What the bounds may be wider than two intervals and the round trip.
+const SLACK_NS: u64 = 200_000;
+
+const SILENCES: u32 = 60;
+const SHORTEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// How often silences that the machine has spoilt are tried again.
+const ROUNDS: u32 = 8;
+
+/// For how long before a silence its bounds are learnt: 128 round trips, and some that were left out.
+const LEARNT_NS: u64 = 150 * INTERVAL_NS;
+/// A silence is not told from the time between two requests, and the shortest that is told is an interval long.
+const INDISTINCT_NS: u64 = 4 * INTERVAL_NS;
+
+/// As many lengths as there are silences, each a little longer than the one before, in an order that mixes them; at
+/// phases that have nothing to do with the requests'.
+fn plan(silence: Silence) -> Vec<Planned> {
+    let growth = LONGEST.as_secs_f64() / SHORTEST.as_secs_f64();
+    (0..SILENCES)
+        .map(|number| {
+            // 23 and 60 have no common divisor.
+            let rank = f64::from(number * 23 % SILENCES) / f64::from(SILENCES - 1);
+            // Squared, for the sake of time: there are more short ones than long ones.
+            let length = SHORTEST.mul_f64(growth.powf(rank.powi(2)));
+            // Multiples of an irrational number leave no phase out.
+            let phase = (f64::from(number) * 0.618_033_988_75).fract();
+            Planned {
+                after: Duration::from_millis(150) + Duration::from_millis(1).mul_f64(phase),
+                length,
+                silence,
+            }
+        })
+        .collect()
+}
+
+/// As the report tells times.
+fn since_start(at_ns: &RangeInclusive<u64>, report: &Report) -> RangeInclusive<i64> {
+    let since = |at_ns: u64| at_ns.cast_signed() - report.start.monotonic_ns.cast_signed();
+    since(*at_ns.start())..=since(*at_ns.end())
+}
+
+fn overlap<T: Ord>(a: &RangeInclusive<T>, b: &RangeInclusive<T>) -> bool {
+    a.start() <= b.end() && b.start() <= a.end()
+}
+
+/// The gaps that a silence may be.
+pub(crate) fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
+    let silence = *truth.from_ns.start()..=*truth.until_ns.end();
+    let silence = since_start(&silence, report);
+    let holds = |gap: &&Gap| {
+        let end_ns = gap.start.low_ns.saturating_add_unsigned(gap.length.high_ns.unwrap_or(u64::MAX >> 1));
+        overlap(&silence, &(gap.start.low_ns..=end_ns))
+    };
+    report.streams[0].gaps.iter().filter(holds).collect()
+}
+
+/// What is wrong with a gap that should be this silence; none when its bounds hold it.
+pub(crate) fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option<String> {
+    let shortest_ns = truth.until_ns.start().saturating_sub(*truth.from_ns.end());
+    let longest_ns = truth.until_ns.end() - truth.from_ns.start();
+    let bounds_ns = gap.length.low_ns..=gap.length.high_ns?;
+    let start_ns = gap.start.low_ns..=gap.start.high_ns;
+    let from_ns = since_start(&truth.from_ns, report);
+    if !overlap(&bounds_ns, &(shortest_ns..=longest_ns)) {
+        return Some(format!("it lasted {shortest_ns} to {longest_ns} ns, not {bounds_ns:?}"));
+    }
+    (!overlap(&start_ns, &from_ns)).then(|| format!("it began at {from_ns:?} ns, not {start_ns:?}"))
+}
+
+/// Sixty silences, each a gap whose bounds hold the truth and are as narrow as they should be. Bounds that do not hold
+/// it fail the test at once, unless the machine is known to have stood still for as long as they are wrong: then nothing
+/// is proven, and the silence is tried again.
+pub(crate) fn proves_every_silence(silence: Silence) {
+    let _lock = one_at_a_time();
+    let lab = network();
+    let responder = Responder::start(lab.source().netns()).unwrap();
+    let mut left = plan(silence);
+    let mut seen = Seen::default();
+    for round in 0..ROUNDS {
+        let arguments: &[_] = if round == 0 { &[] } else { &["--no-preflight"] };
+        let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), arguments);
+        let witness = Witness::start().unwrap();
+        responder.play(left.clone()).unwrap();
+        let played = responder.played().unwrap();
+        let (code, report) = probing.stop();
+        let standstills = witness.finish().unwrap();
+        assert_eq!((code, report.end), (Some(0), End::Interrupted));
+        assert_eq!(played.truths.len(), left.len());
+
+        let mut again = Vec::new();
+        for (planned, truth) in left.iter().zip(&played.truths) {
+            let around = Surroundings { report: &report, played: &played, standstills: &standstills };
+            match judge(truth, planned.silence, &around) {
+                Verdict::Proven(gap) => seen.add(truth, gap),
+                Verdict::Wide(gap) if round == ROUNDS - 1 => {
+                    seen.wide += 1;
+                    seen.add(truth, gap);
+                }
+                Verdict::Wide(gap) => {
+                    let (before_ns, after_ns) = (gap.round_trip_before_ns, gap.round_trip_after_ns);
+                    println!(
+                        "{silence:?} for {:?}, again: round trips of {before_ns} and {after_ns} ns",
+                        planned.length
+                    );
+                    again.push(*planned);
+                }
+                Verdict::Spoilt(why) => {
+                    println!("{silence:?} for {:?}, again: {why}", planned.length);
+                    again.push(*planned);
+                }
+            }
+        }
+        let echo = &report.streams[0].echo;
+        println!("{silence:?}: CPUs stood still for {:?}; {echo:?}", standstills.total());
+        assert_eq!(echo.duplicate, 0);
+        if again.is_empty() {
+            let lost_in_gaps: u64 = report.streams[0].gaps.iter().map(|gap| gap.lost).sum();
+            assert_eq!(echo.lost, lost_in_gaps, "{report:#?}");
+        }
+        left = again;
+        if left.is_empty() {
+            break;
+        }
+    }
+    println!("{silence:?}: {seen}");
+    assert!(
+        left.is_empty(),
+        "the machine stood still again and again: {} silences are not proven",
+        left.len()
+    );
+    assert_eq!(seen.widths_ns.len(), SILENCES as usize);
+    assert!(seen.wide <= u64::from(SILENCES) / 2, "{seen}");
+}
+
+/// What was measured around a silence.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    report: &'a Report,
+    played: &'a Played,
+    standstills: &'a Standstills,
+}
+
+enum Verdict<'a> {
+    Proven(&'a Gap),
+    /// The bounds hold the truth, but long round trips both before and after make them wide.
+    Wide(&'a Gap),
+    /// The machine stood still at the wrong time: nothing is proven.
+    Spoilt(String),
+}
+
+/// Compares a silence with its gap. Panics when the two contradict each other.
+fn judge<'a>(exact: &Truth, kind: Silence, around: &Surroundings<'a>) -> Verdict<'a> {
+    let Surroundings { report, standstills, played } = *around;
+    let silence = exact.from_ns.end()..exact.until_ns.start();
+    if !played.arrivals_ns.iter().any(|at_ns| silence.contains(&at_ns)) {
+        return Verdict::Spoilt("no request came in it".into());
+    }
+    // The path stands still with the CPU that it is on: then nobody can tell when the silence began or ended.
+    let truth = Truth {
+        from_ns: standstills.stretch(&exact.from_ns, INTERVAL_NS),
+        until_ns: standstills.stretch(&exact.until_ns, INTERVAL_NS),
+    };
+    let gaps = gaps_of(&truth, report);
+    let unrest_ns = around.unrest_ns(exact);
+    if let Some(gap) = gaps.iter().find(|gap| contradiction(exact, gap, report).is_none()) {
+        let as_played = match kind {
+            Silence::Loses => gap.lost > 0,
+            Silence::Delays => gap.lost == 0 && gap.late > 0,
+        };
+        if as_played {
+            return judge_width(gap);
+        }
+        // Replies that the path holds back for so long are counted as lost when the gap is told.
+        assert!(unrest_ns > INDISTINCT_NS, "{kind:?}: {gap:#?}");
+        return Verdict::Spoilt(format!("replies came later than others, in an unrest of {unrest_ns} ns"));
+    }
+    if gaps.iter().any(|gap| contradiction(&truth, gap, report).is_none()) {
+        return Verdict::Spoilt(format!("its ends are not known better than {truth:?}"));
+    }
+    let length_ns = exact.until_ns.start() - exact.from_ns.end();
+    // The bounds are made from the longest of the latest round trips, at either end.
+    let drowned = length_ns < 2 * unrest_ns + INDISTINCT_NS;
+    let explained = gaps.iter().any(|gap| error_ns(exact, gap, report) <= unrest_ns);
+    let why: Vec<_> = gaps.iter().map(|gap| (contradiction(&truth, gap, report), gap)).collect();
+    assert!(
+        drowned || explained,
+        "no gap is the silence {truth:?} (to the clock: {exact:?}) of {length_ns} ns, the longest unrest around it is \
+         {unrest_ns} ns: {why:#?}"
+    );
+    Verdict::Spoilt(format!("not told from an unrest of {unrest_ns} ns"))
+}
+
+impl Surroundings<'_> {
+    /// The longest time around a silence for which a CPU or the path to the guest stood still.
+    fn unrest_ns(&self, truth: &Truth) -> u64 {
+        let around = truth.from_ns.start() - LEARNT_NS..=*truth.until_ns.end() + LEARNT_NS;
+        let still = self.standstills.within(&around).map(|still| still.end() - still.start()).max();
+        let arrivals = self.played.arrivals_ns.windows(2);
+        let pauses = arrivals.filter(|pair| overlap(&(pair[0]..=pair[1]), &around));
+        let pause = pauses.map(|pair| (pair[1] - pair[0]).saturating_sub(INTERVAL_NS)).max();
+        still.max(pause).unwrap_or(0)
+    }
+}
+
+/// By how much the bounds of a gap miss a silence.
+fn error_ns(truth: &Truth, gap: &Gap, report: &Report) -> u64 {
+    let length_ns = truth.until_ns.start() - truth.from_ns.end();
+    let from_ns = *since_start(&truth.from_ns, report).start();
+    let below = gap.length.low_ns.saturating_sub(length_ns);
+    let above = gap.length.high_ns.map_or(0, |high_ns| length_ns.saturating_sub(high_ns));
+    let before = u64::try_from(gap.start.low_ns - from_ns).unwrap_or(0);
+    let after = u64::try_from(from_ns - gap.start.high_ns).unwrap_or(0);
+    below.max(above).max(before).max(after)
+}
+
+fn judge_width(gap: &Gap) -> Verdict<'_> {
+    let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
+    // The sender may have been late: the bounds follow from when the requests really left.
+    let intervals_ns = gap.interval_at_start_ns + gap.interval_at_end_ns.unwrap();
+    let (before_ns, after_ns) = (gap.round_trip_before_ns, gap.round_trip_after_ns);
+    let limit_ns = intervals_ns + before_ns + after_ns;
+    assert!(width_ns <= limit_ns, "{width_ns} ns wide, more than {limit_ns}: {gap:#?}");
+    if width_ns <= intervals_ns + before_ns.max(after_ns) + SLACK_NS {
+        Verdict::Proven(gap)
+    } else {
+        Verdict::Wide(gap)
+    }
+}
+
+/// What became of the silences.
+#[derive(Debug, Default)]
+struct Seen {
+    widths_ns: Vec<u64>,
+    errors_ns: Vec<u64>,
+    /// How many have bounds that are no wider than they would be if no request had left late.
+    punctual: u64,
+    /// How many have wide bounds, in the end.
+    wide: u64,
+}
+
+impl Seen {
+    fn add(&mut self, truth: &Truth, gap: &Gap) {
+        let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
+        let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
+        self.punctual += u64::from(width_ns <= 2 * INTERVAL_NS + round_trip_ns + SLACK_NS);
+        self.widths_ns.push(width_ns);
+        let length_ns = truth.until_ns.start() - truth.from_ns.end();
+        self.errors_ns.push(gap.length.value_ns.abs_diff(length_ns));
+    }
+}
+
+impl Display for Seen {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let of = |values: &[u64]| {
+            let mut values = values.to_vec();
+            values.sort_unstable();
+            let median = values.get(values.len() / 2).copied().unwrap_or(0);
+            (median / 1_000, values.last().copied().unwrap_or(0) / 1_000)
+        };
+        let ((width, widest), (error, worst)) = (of(&self.widths_ns), of(&self.errors_ns));
+        write!(
+            f,
+            "{} silences, {} wide, requests around {} left in time; bounds {width} µs wide (median), {widest} µs at most; error \
+             {error} µs (median), {worst} µs at most",
+            self.widths_ns.len(),
+            self.wide,
+            self.punctual
+        )
+    }
+}
