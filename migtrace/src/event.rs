@@ -406,6 +406,9 @@ pub struct EchoGap {
     pub prompt: u64,
     /// Replies to these that came more than once.
     pub duplicate: u64,
+    /// The longest round trip since the gap before, or since the first request, but for the late ones.
+    #[serde(default)]
+    pub worst_round_trip_ns: u64,
 }
 
 /// Facts that were lost; any nonzero makes the affected figures lower bounds.

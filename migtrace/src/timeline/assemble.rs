@@ -56,7 +56,7 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
         setup_time: estimates::setup_time(migration, &facts.clocks),
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
-        downtime: downtime::downtime(facts, all, migration, &[], total_time.as_ref()),
+        downtime: downtime::downtime(facts, all, migration, &[], None, total_time.as_ref()),
         qemu: claims(migration),
         not_measured: Vec::new(),
         lost: facts.lost,
