@@ -242,7 +242,7 @@ pub struct SkbOffsets {
     pub len: u32,
     /// `sk_buff.cb` + `tcp_skb_cb.tcp_gso_segs`
     pub tcp_gso_segs: u32,
-    /// 1 when the tracepoint `tcp_retransmit_skb` passes the error as a third argument (Linux 6.15 and later),
+    /// 1 when the tracepoint `tcp_retransmit_skb` passes the error as a third argument (Linux 6.17 and later),
     /// and so fires for failed attempts too.
     pub tracepoint_has_error: u32,
 }

@@ -1,5 +1,12 @@
 //! The kernel programs of migtrace: one line for each hook, the work is in the modules.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics), allow(internal_features))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "a field behind a map's pointer is a dereference and an access, both under the same promise"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -39,9 +39,9 @@ fn own(key: &FlowKey) {
     for key in [*key, key.reversed()] {
         if let Some(flow) = FLOWS.get_ptr_mut(key) {
             // SAFETY: `flow` points into the map.
-            let owner = unsafe { &mut *(&raw mut (*flow).owner) };
-            fresh |= *owner != tgid;
-            *owner = tgid;
+            fresh |= unsafe { (*flow).owner } != tgid;
+            // SAFETY: as above.
+            unsafe { (*flow).owner = tgid };
         }
     }
     if fresh {

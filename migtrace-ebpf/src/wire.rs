@@ -191,6 +191,10 @@ fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut Flow
 /// Apart from [`open`], so that the entry has left the stack when the event comes: on Linux 6.1 the frames of a chain
 /// of calls, each rounded up to 32 bytes, share 512.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value the entry would be on the stack twice"
+)]
 fn insert(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) -> bool {
     let entry =
         FlowEntry { first_ns: now_ns, last_ns: now_ns, ifindex, owner, flags, ..FlowEntry::default() };

@@ -117,7 +117,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
             _ = terminate.recv() => break EndReason::Interrupted,
             () = &mut timeout => break EndReason::TimedOut,
             () = discard_events(client.as_mut()) => {}
-            _ = show.tick() => progress.show(recorder.live()),
+            _ = show.tick() => progress.show(|| recorder.live()),
         }
     };
     progress.end();
