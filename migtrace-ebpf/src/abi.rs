@@ -146,6 +146,8 @@ pub mod kind {
     pub const PROCESS_EXEC: u32 = 5;
     /// Only a [`Header`](super::Header): the last thread of `tgid`, a traced process, has ended.
     pub const PROCESS_EXIT: u32 = 6;
+    /// [`EchoGapEvent`](super::EchoGapEvent).
+    pub const ECHO_GAP: u32 = 7;
 }
 
 /// Something about a flow.
@@ -188,6 +190,137 @@ pub struct QmpLine {
     pub line: [u8; QMP_LINE_MAX],
 }
 
+/// The value of [`EchoTarget::identifier`] that stands for all of them.
+pub const ANY_IDENTIFIER: u32 = u32::MAX;
+
+/// How many streams of echo requests can be followed.
+pub const ECHO_SESSIONS: u32 = 16;
+
+/// How many sequence numbers there are: ICMP gives them 16 bits.
+pub const ECHO_SEQUENCES: u32 = 1 << 16;
+
+/// What to follow of the echo requests to an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct EchoTarget {
+    /// The requests with this identifier, or [`ANY_IDENTIFIER`].
+    pub identifier: u32,
+}
+
+/// One stream of echo requests: who is asked, who asks, and the asker's identifier.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct EchoKey {
+    /// Address in network order; IPv4 as `::ffff:a.b.c.d`.
+    pub target: [u32; 4],
+    /// Likewise.
+    pub peer: [u32; 4],
+    /// Host order.
+    pub identifier: u16,
+    /// Zero: the kernel hashes these bytes too.
+    pub padding: u16,
+}
+
+/// A silence of the target, as the stamps of requests and replies tell it. All times are `CLOCK_MONOTONIC`.
+///
+/// What bounds the silence is worked out in user space; here is only what was seen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct EchoGap {
+    /// When the latest request was sent that was answered before.
+    pub answered_request_ns: u64,
+    /// When the last reply came before.
+    pub last_reply_ns: u64,
+    /// When the first request was sent that was not answered before `resumed_ns`.
+    pub first_waiting_ns: u64,
+    /// When the request was sent that precedes the one whose reply ended the gap.
+    pub before_resumed_ns: u64,
+    /// When the request was sent whose reply ended the gap.
+    pub resuming_request_ns: u64,
+    /// When the reply came that ended the gap; 0: there is no gap.
+    pub resumed_ns: u64,
+    /// The longest of the latest round trips before, in nanoseconds.
+    pub round_trip_before_ns: u64,
+    /// The longest of the first round trips after, in nanoseconds.
+    pub round_trip_after_ns: u64,
+    /// How many round trips `round_trip_after_ns` is the longest of.
+    pub round_trips_after: u64,
+    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
+    pub requests: u64,
+    /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
+    pub overtaken: u64,
+    /// Of these, those sent at `resuming_request_ns` or later that waited for longer than `round_trip_before_ns`.
+    pub waited: u64,
+    /// Of these, the other answered ones.
+    pub prompt: u64,
+    /// Replies to these that came more than once.
+    pub duplicate: u64,
+}
+
+/// What is known of one stream of echo requests. All times are `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct EchoSession {
+    /// Requests.
+    pub sent: u64,
+    /// When the first request was sent.
+    pub first_request_ns: u64,
+    /// When the latest request was sent.
+    pub last_request_ns: u64,
+    /// The longest time between two requests, in nanoseconds.
+    pub longest_interval_ns: u64,
+    /// When the first request was sent that is not answered and later than every answered one; 0: none waits.
+    pub first_waiting_ns: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Of these, those that a gap delayed.
+    pub late: u64,
+    /// Replies to requests that were answered before.
+    pub duplicate: u64,
+    /// Replies to nothing that was seen.
+    pub unasked: u64,
+    /// When the last first reply to a request came.
+    pub last_reply_ns: u64,
+    /// How long its round trip was, in nanoseconds.
+    pub last_round_trip_ns: u64,
+    /// When the latest of the answered requests was sent.
+    pub answered_request_ns: u64,
+    /// How many requests had been sent with that one.
+    pub answered_count: u64,
+    /// The longest round trip but for the late ones, in nanoseconds.
+    pub longest_round_trip_ns: u64,
+    /// The longest round trip of the window that is being filled.
+    pub recent_round_trip_ns: u64,
+    /// The longest round trip of the window before.
+    pub earlier_round_trip_ns: u64,
+    /// How many round trips the window holds.
+    pub recent_count: u64,
+    /// How many gaps were closed.
+    pub gaps: u64,
+    /// The last of them. What follows it is still counted into it.
+    pub gap: EchoGap,
+    /// Sequence number of the latest request.
+    pub last_sequence: u32,
+    /// Sequence number of the latest of the answered requests.
+    pub answered_sequence: u32,
+}
+
+/// A gap, once the round trips that follow it are known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct EchoGapEvent {
+    /// When it was settled.
+    pub header: Header,
+    /// Number of the session.
+    pub slot: u32,
+    /// Zero.
+    pub padding: u32,
+    /// How many gaps there were, with this one.
+    pub number: u64,
+    /// The gap.
+    pub gap: EchoGap,
+}
+
 /// Index of each loss counter in the map `LOST`.
 pub mod lost {
     /// Events that found the ring buffer full.
@@ -196,8 +329,10 @@ pub mod lost {
     pub const FLOWS: u32 = 1;
     /// Probe hits whose data could not be read.
     pub const PROBES: u32 = 2;
+    /// Packets of echo sessions beyond the number that can be followed.
+    pub const ECHO_SESSIONS: u32 = 3;
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// Where the fields lie that lead from a task's file descriptor to its socket's addresses, in bytes.
@@ -270,6 +405,10 @@ const _: () = {
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
     assert!(size_of::<QmpLine>() == 16 + 64 + 8 + QMP_LINE_MAX);
+    assert!(size_of::<EchoKey>() == 36);
+    assert!(size_of::<EchoGap>() == 14 * 8);
+    assert!(size_of::<EchoSession>() == 18 * 8 + 14 * 8 + 8);
+    assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + 14 * 8);
     assert!(size_of::<SocketOffsets>() == 13 * 4);
     assert!(size_of::<SkbOffsets>() == 3 * 4);
 };
@@ -278,7 +417,9 @@ const _: () = {
 mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
-    use super::{FlowEntry, FlowKey, Retransmitted, SkbOffsets, SocketOffsets};
+    use super::{
+        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, Retransmitted, SkbOffsets, SocketOffsets,
+    };
 
     // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
     unsafe impl aya::Pod for FlowKey {}
@@ -290,6 +431,12 @@ mod pod {
     unsafe impl aya::Pod for SocketOffsets {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SkbOffsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for EchoKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for EchoTarget {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for EchoSession {}
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod echo;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod process;
@@ -33,7 +35,7 @@ mod programs {
     };
     use migtrace_ebpf::abi::{EGRESS, INGRESS};
 
-    use super::{process, qmp, retransmit, wire};
+    use super::{echo, process, qmp, retransmit, wire};
 
     /// Let the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
     const TC_ACT_UNSPEC: i32 = -1;
@@ -47,6 +49,18 @@ mod programs {
     #[classifier]
     fn migtrace_egress(ctx: TcContext) -> i32 {
         wire::count(&ctx, EGRESS);
+        TC_ACT_UNSPEC
+    }
+
+    #[classifier]
+    fn migtrace_echo_ingress(ctx: TcContext) -> i32 {
+        echo::follow(&ctx);
+        TC_ACT_UNSPEC
+    }
+
+    #[classifier]
+    fn migtrace_echo_egress(ctx: TcContext) -> i32 {
+        echo::follow(&ctx);
         TC_ACT_UNSPEC
     }
 

@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, Header, Retransmitted};
+use migtrace_ebpf::{
+    abi::{self, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, Header, Retransmitted},
+    session::BUCKETS,
+};
 
 /// Flows, one entry a direction. No LRU: it would evict a flow, and its bytes, without a word.
 #[btf_map]
@@ -34,6 +37,37 @@ pub(crate) static TAGGED_ELSEWHERE: HashMap<u32, u32, 256> = HashMap::new();
 pub(crate) static FOUND: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(crate) static SETTLED: Array<u64, 1> = Array::new();
+
+/// Addresses whose echo replies are followed.
+#[btf_map]
+pub(crate) static ECHO_TARGETS: HashMap<[u32; 4], EchoTarget, 16> = HashMap::new();
+
+/// The number of each session, and the session of each number: a number belongs to who enters it first.
+#[btf_map]
+pub(crate) static ECHO_SLOTS: HashMap<EchoKey, u32, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static ECHO_KEYS: HashMap<u32, EchoKey, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
+
+/// Sessions by number. This and the next two have room for [`ECHO_LIMIT`] of them.
+#[btf_map]
+pub(crate) static ECHO_STATES: Array<EchoSession, { abi::ECHO_SESSIONS as usize }> = Array::new();
+
+/// When each request was sent, by session and sequence number; see `migtrace_ebpf::session::Stamps`.
+#[btf_map]
+pub(crate) static ECHO_STAMPS: Array<u64, { (abi::ECHO_SESSIONS * abi::ECHO_SEQUENCES) as usize }> =
+    Array::new();
+
+/// Round trips, by session and by `migtrace_ebpf::session::bucket`.
+#[btf_map]
+pub(crate) static ECHO_ROUND_TRIPS: Array<u64, { abi::ECHO_SESSIONS as usize * BUCKETS }> = Array::new();
+
+/// How many sessions there is room for.
+#[unsafe(no_mangle)]
+pub(crate) static ECHO_LIMIT: Global<u32> = Global::new(abi::ECHO_SESSIONS);
+
+/// A gap that surely lasted for less, in nanoseconds, is none.
+#[unsafe(no_mangle)]
+pub(crate) static ECHO_MIN_GAP_NS: Global<u64> = Global::new(1_000_000);
 
 /// See [`abi::lost`].
 #[btf_map]

@@ -11,6 +11,8 @@
 //! which is exact because all segments but the last are full. Neither `__sk_buff.wire_len` (wrong at ingress, and
 //! for tunnels on some kernels) nor `gso_segs` (0 from a tap) gives this.
 
+pub mod echo;
+
 /// A frame, from its L2 header on.
 pub trait Frame {
     /// The `N` bytes at `offset`, or `None` when the frame is shorter.

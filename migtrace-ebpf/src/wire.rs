@@ -15,7 +15,7 @@ use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
 const EEXIST: i32 = -17;
 
 /// A socket buffer's linear part, read where it lies.
-struct Linear<'a>(&'a TcContext);
+pub(crate) struct Linear<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Linear<'_> {
     #[inline(always)]
@@ -35,7 +35,7 @@ impl Frame for Linear<'_> {
 }
 
 /// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
-struct Whole<'a>(&'a TcContext);
+pub(crate) struct Whole<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Whole<'_> {
     #[inline(always)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use migtrace::kernel::AttachPreference;
 use migtrace::ports::PortRanges;
+use migtrace::probe;
 
 /// Measures what a live migration of a KVM virtual machine really cost
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ cancelled or interrupted (its record is still written); 4 a limit was exceeded";
 pub(crate) enum Command {
     /// Wait for the next migration on this host and record it
     Record(Record),
+    /// Ask an address for echo replies at a fixed interval, and tell when it did not answer
+    Probe(Probe),
     /// Show a record, or replay an event log into its record
     Report(Report),
     /// Tell what can be measured on this host, and what is missing
@@ -68,6 +71,55 @@ pub(crate) struct Record {
     /// Write every observed fact to this file, a JSON object a line, as it is observed
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+}
+
+const PROBE_HELP: &str = "It needs the capabilities BPF, NET_ADMIN and NET_RAW, and runs on any host, or in any \
+network namespace, that can ping the target.
+
+Exit codes: 0 done (with Ctrl-C too, when no end was set); 1 could not do it: the target does not answer, or not \
+reliably; 2 wrong usage; 3 interrupted before the end that was set (the report is still written)";
+
+#[derive(Debug, Args)]
+#[command(after_help = PROBE_HELP)]
+pub(crate) struct Probe {
+    /// The address or the name to ask
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// Time between two requests, 100us at least: gaps are known to within two of them
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = interval, conflicts_with = "passive")]
+    pub(crate) interval: Duration,
+    /// Send nothing, only follow the echo requests that pass this host anyway
+    #[arg(long)]
+    pub(crate) passive: bool,
+    /// Data bytes behind the ICMP header
+    #[arg(long, value_name = "BYTES", default_value_t = 16, conflicts_with = "passive")]
+    pub(crate) size: u16,
+    /// End after this number of requests
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "passive")]
+    pub(crate) count: Option<u64>,
+    /// End after this time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// End when the first gap is over
+    #[arg(long)]
+    pub(crate) until_gap: bool,
+    /// A silence that surely lasted for less is no gap [default: the interval, and 1ms at least]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) min_gap: Option<Duration>,
+    /// Of a name, take the IPv6 address
+    #[arg(long, short = '6')]
+    pub(crate) ipv6: bool,
+    /// Ask through this interface [default: the one of the route]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Do not look for loss and rate limits for a second before
+    #[arg(long)]
+    pub(crate) no_preflight: bool,
+    /// How to attach to the interface: a TCX link, or filters of the clsact qdisc
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub(crate) attach: Attach,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +205,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(bad("the time is zero")) } else { Ok(duration) }
 }
 
+/// A time of at least [`probe::MIN_INTERVAL`].
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < probe::MIN_INTERVAL {
+        return Err("the shortest interval is 100us".into());
+    }
+    Ok(interval)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -172,6 +233,8 @@ mod tests {
         for bad in ["", "30", "-5s", "0s", "soon"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert_eq!(interval("100us"), Ok(Duration::from_micros(100)));
+        assert!(interval("99us").is_err());
     }
 
     #[test]

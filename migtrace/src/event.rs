@@ -277,6 +277,40 @@ pub struct QmpEvent {
     pub counters: Option<Directions<Counters>>,
 }
 
+/// A silence of the probed address, as the stamps of echo requests and replies tell it.
+///
+/// Between `answered_request_ns` and `resumed_ns` the address answered nothing. The stamps are facts; what they say of
+/// the silence is worked out from them by the timeline.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct EchoGap {
+    /// When the latest request was sent that was answered before.
+    pub answered_request_ns: MonotonicNs,
+    /// When the last reply came before.
+    pub last_reply_ns: MonotonicNs,
+    /// When the first request was sent that was not answered before `resumed_ns`.
+    pub first_waiting_ns: MonotonicNs,
+    /// When the request was sent that precedes the one whose reply ended the gap.
+    pub before_resumed_ns: MonotonicNs,
+    /// When the request was sent whose reply ended the gap.
+    pub resuming_request_ns: MonotonicNs,
+    /// When that reply came.
+    pub resumed_ns: MonotonicNs,
+    /// The longest of the latest round trips before, in nanoseconds.
+    pub round_trip_before_ns: u64,
+    /// The longest of the first round trips after, in nanoseconds; 0 when none was seen.
+    pub round_trip_after_ns: u64,
+    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
+    pub requests: u64,
+    /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
+    pub overtaken: u64,
+    /// Of these, those sent at `resuming_request_ns` or later that waited for longer than `round_trip_before_ns`.
+    pub waited: u64,
+    /// Of these, the other answered ones.
+    pub prompt: u64,
+    /// Replies to these that came more than once.
+    pub duplicate: u64,
+}
+
 /// Facts that were lost; any nonzero makes the affected figures lower bounds.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Lost {

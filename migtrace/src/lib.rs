@@ -49,6 +49,7 @@ pub mod event;
 pub mod host;
 pub mod kernel;
 pub mod ports;
+pub mod probe;
 pub mod record;
 pub mod recorder;
 pub mod report;

@@ -3,6 +3,8 @@
 //! Times are nanoseconds since the migration's start ([`Start`] ties them to wall time); `tx` is from the source
 //! to the destination on whichever host the record was made.
 
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -220,6 +222,80 @@ pub struct Downtime {
     pub qemu_reported_ns: Option<u64>,
     /// Instants that matter, in order.
     pub marks: Vec<Mark>,
+}
+
+/// A measured instant with its bounds. The true one lies within `[low_ns, high_ns]`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Instant {
+    /// The best single value.
+    pub value_ns: i64,
+    /// Not before this.
+    pub low_ns: i64,
+    /// Not after this.
+    pub high_ns: i64,
+}
+
+/// A time in which an address answered no echo requests.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Gap {
+    /// When it fell silent.
+    pub start: Instant,
+    /// For how long it was silent. The method is `lost-requests`, `delayed-replies`, or `open` when it had not answered
+    /// again by the end of the observation.
+    pub length: Estimate,
+    /// Requests of the gap that were never answered.
+    pub lost: u64,
+    /// Requests of the gap that were answered after it.
+    pub late: u64,
+    /// Replies to requests of the gap that came more than once.
+    pub duplicate: u64,
+    /// From the last answered request to the first unanswered one: `start` is known no better.
+    pub interval_at_start_ns: u64,
+    /// From the last unanswered request to the first answered one; null when the gap is open.
+    pub interval_at_end_ns: Option<u64>,
+    /// The longest of the latest round trips before: the start is known no better.
+    pub round_trip_before_ns: u64,
+    /// That of the reply that ended the gap; when it had been waiting, the longest of those around the gap: the end is
+    /// known no better. 0 when the gap is open.
+    pub round_trip_after_ns: u64,
+}
+
+/// What a stream of echo requests to an address told as a whole.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Echo {
+    /// Who was asked.
+    pub target: IpAddr,
+    /// Who asked.
+    pub peer: IpAddr,
+    /// The asker's ICMP identifier.
+    pub identifier: u16,
+    /// Requests.
+    pub sent: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests that were not answered.
+    pub lost: u64,
+    /// Requests that were answered, but only after a gap.
+    pub late: u64,
+    /// Replies that came more than once.
+    pub duplicate: u64,
+    /// The average time between two requests; null with fewer than two.
+    pub interval_ns: Option<u64>,
+    /// The longest time between two requests.
+    pub longest_interval_ns: u64,
+    /// Times from request to reply, but for the late ones; null when nothing was answered.
+    pub round_trip: Option<RoundTrip>,
+}
+
+/// Times from request to reply.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct RoundTrip {
+    /// Half of them took no longer than this, to within 1/16.
+    pub p50_ns: u64,
+    /// 99 % of them took no longer than this, to within 1/16.
+    pub p99_ns: u64,
+    /// The longest, exactly.
+    pub max_ns: u64,
 }
 
 /// A named instant.

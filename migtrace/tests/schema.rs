@@ -10,6 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use migtrace::event::Event;
+use migtrace::probe::Report;
 use migtrace::record::Record;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -43,6 +44,11 @@ fn the_record_schema_is_that_of_the_types() {
 #[test]
 fn the_event_schema_is_that_of_the_types() {
     check::<Event>("events", migtrace::event::SCHEMA);
+}
+
+#[test]
+fn the_probe_schema_is_that_of_the_types() {
+    check::<Report>("probe", migtrace::probe::SCHEMA);
 }
 
 /// Complaints of the schema of `T` about a value.

@@ -84,6 +84,20 @@ fn once(
     command: &[OsString],
 ) -> Result<ExitCode> {
     let remover = remove_on_signals()?;
+    let result = watched_run(builder, options, migration, ready_line, command, &remover);
+    // A signal ends the process with its own exit code: the error that it caused here must not overtake it.
+    let _no_signal = remover.lock();
+    result
+}
+
+fn watched_run(
+    builder: Builder,
+    options: &LabOptions,
+    migration: &MigrationOptions,
+    ready_line: Option<String>,
+    command: &[OsString],
+    remover: &Mutex<Option<Remover>>,
+) -> Result<ExitCode> {
     let mut lab = start(builder, options)?;
     *remover.lock().map_err(|_| anyhow!("the thread that waits for signals has panicked"))? =
         Some(lab.remover());
@@ -212,9 +226,9 @@ fn remove_on_signals() -> Result<Arc<Mutex<Option<Remover>>>> {
     std::thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
         eprintln!("\nlab: {signal}: removing the lab");
-        if let Ok(place) = seen_place.lock()
-            && let Some(remover) = place.as_ref()
-        {
+        // Locked until the process ends.
+        let place = seen_place.lock();
+        if let Ok(Some(remover)) = place.as_deref().map(Option::as_ref) {
             remover.remove();
         }
         // A lab that is not in its place yet is removed by its janitor when this process is gone.

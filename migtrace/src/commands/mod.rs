@@ -3,6 +3,7 @@
 mod cleanup;
 mod destination;
 mod doctor;
+mod probe;
 mod progress;
 mod record;
 mod report;
@@ -23,6 +24,8 @@ pub(crate) enum Exit {
     Unusable,
     /// The migration failed, was cancelled, or the recording was interrupted.
     MigrationDidNotComplete,
+    /// A probe was interrupted before its end.
+    ProbeInterrupted,
     LimitExceeded,
 }
 
@@ -32,7 +35,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::CouldNot => 1,
             Exit::Unusable => 2,
-            Exit::MigrationDidNotComplete => 3,
+            Exit::MigrationDidNotComplete | Exit::ProbeInterrupted => 3,
             Exit::LimitExceeded => 4,
         })
     }
@@ -65,6 +68,7 @@ fn check_privileges(needed: &[Capability]) -> Result<()> {
 pub(crate) fn run(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Record(options) => record::run(&options),
+        Command::Probe(options) => probe::run(&options),
         Command::Report(options) => report::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Cleanup => cleanup::run(),

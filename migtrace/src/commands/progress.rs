@@ -6,6 +6,16 @@ use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use migtrace::timeline::Live;
 
+/// A line on standard error that changes; nothing when standard error is no terminal.
+pub(super) fn line() -> ProgressBar {
+    // indicatif hides itself when standard error is no terminal.
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// A live line on standard error.
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -17,11 +27,7 @@ pub(super) struct Progress {
 impl Progress {
     /// The line; nothing when standard error is no terminal.
     pub(super) fn new() -> Self {
-        // indicatif hides itself when standard error is no terminal.
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            bar.set_style(style);
-        }
+        let bar = line();
         bar.set_message("waiting for a migration");
         Self { bar, last: None, rate: 0.0 }
     }

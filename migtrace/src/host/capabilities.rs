@@ -58,6 +58,8 @@ impl Capability {
     pub const DAC_READ_SEARCH: Self = Self(2);
     /// Attach programs to interfaces, load TC programs.
     pub const NET_ADMIN: Self = Self(12);
+    /// Open raw sockets.
+    pub const NET_RAW: Self = Self(13);
     /// Look into other users' processes: their namespaces, their open files.
     pub const SYS_PTRACE: Self = Self(19);
     /// Nearly everything; stands for [`Self::BPF`] and [`Self::PERFMON`] too.
@@ -70,6 +72,10 @@ impl Capability {
     /// What migtrace needs to record.
     pub const NEEDED: [Self; 5] =
         [Self::BPF, Self::PERFMON, Self::NET_ADMIN, Self::DAC_READ_SEARCH, Self::SYS_PTRACE];
+    /// What migtrace needs to probe.
+    pub const NEEDED_TO_PROBE: [Self; 3] = [Self::BPF, Self::NET_ADMIN, Self::NET_RAW];
+    /// What migtrace needs to follow other programs' echo requests.
+    pub const NEEDED_TO_LISTEN: [Self; 2] = [Self::BPF, Self::NET_ADMIN];
 }
 
 impl fmt::Display for Capability {
@@ -154,6 +160,7 @@ mod tests {
         // Two of the kernel's numbers from either half, so that a lost name in the table shows.
         assert_eq!(Capability(0).to_string(), "CAP_CHOWN");
         assert_eq!(Capability::NET_ADMIN.to_string(), "CAP_NET_ADMIN");
+        assert_eq!(Capability::NET_RAW.to_string(), "CAP_NET_RAW");
         assert_eq!(Capability::SYS_PTRACE.to_string(), "CAP_SYS_PTRACE");
         assert_eq!(Capability::SYS_ADMIN.to_string(), "CAP_SYS_ADMIN");
         assert_eq!(Capability::PERFMON.to_string(), "CAP_PERFMON");

@@ -1,7 +1,7 @@
 //! The flow table as the kernel programs keep it, joined into connections.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use migtrace_ebpf::abi::{EGRESS, FlowEntry, FlowKey, Retransmitted, flags};
 
@@ -36,8 +36,8 @@ impl FlowState {
 /// The key of a flow's outgoing direction.
 pub(super) fn outgoing_key(flow: Flow) -> FlowKey {
     FlowKey {
-        source: words(flow.local),
-        destination: words(flow.remote),
+        source: words(flow.local.ip()),
+        destination: words(flow.remote.ip()),
         source_port: flow.local.port(),
         destination_port: flow.remote.port(),
         direction: EGRESS,
@@ -45,10 +45,11 @@ pub(super) fn outgoing_key(flow: Flow) -> FlowKey {
     }
 }
 
-fn words(address: SocketAddr) -> [u32; 4] {
+/// An address as the programs write it.
+pub(super) fn words(address: IpAddr) -> [u32; 4] {
     let octets = match address {
-        SocketAddr::V4(address) => address.ip().to_ipv6_mapped().octets(),
-        SocketAddr::V6(address) => address.ip().octets(),
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     };
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(octets.as_chunks::<4>().0) {

@@ -125,7 +125,7 @@ pub(super) fn flow_of(key: &FlowKey) -> Flow {
     }
 }
 
-fn address(words: [u32; 4]) -> IpAddr {
+pub(super) fn address(words: [u32; 4]) -> IpAddr {
     let mut octets = [0; 16];
     for (bytes, word) in octets.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_ne_bytes());

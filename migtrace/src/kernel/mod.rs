@@ -3,11 +3,17 @@
 mod btf;
 #[doc(hidden)]
 pub mod cost;
+pub(crate) mod echo;
 mod examine;
 mod flows;
+/// Packets for the tests of the programs.
+#[cfg(test)]
+#[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
+mod frames;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod messages;
+mod priority;
 mod probes;
 mod tc;
 #[cfg(test)]
@@ -24,6 +30,7 @@ use tokio::io::unix::AsyncFd;
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FlowState, purpose};
 pub(crate) use messages::{Body, Message};
+pub(crate) use priority::be_punctual;
 pub use tc::{AttachPreference, Leftover, TcAttachError, cleanup};
 
 use crate::event::{AttachMode, Lost, Probe};
@@ -165,7 +172,7 @@ impl Kernel {
         if skip_tagged {
             self.leave_tagged(index)?;
         }
-        let attached = tc::attach(&mut self.ebpf, name, self.attach)?;
+        let attached = tc::attach(&mut self.ebpf, &tc::COUNT, name, self.attach)?;
         let mode = attached.mode();
         self.interfaces.insert(index, attached);
         Ok(mode)
@@ -305,7 +312,9 @@ fn load_object(
 ) -> Result<Ebpf, KernelError> {
     let ports: [u32; PORT_RANGES] = settings.ports.packed();
     let encapsulations = encapsulations(settings);
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    echo::size(&mut loader, 1);
+    let mut ebpf = loader
         // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
         .btf(None)
         .override_global("PORTS", &ports, true)
@@ -315,10 +324,7 @@ fn load_object(
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)
         .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
-    for program in [tc::INGRESS, tc::EGRESS] {
-        tc::load(&mut ebpf, program)
-            .map_err(|why| KernelError::Refused { what: format!("program {program}"), why })?;
-    }
+    tc::load(&mut ebpf, &tc::COUNT)?;
     Ok(ebpf)
 }
 

@@ -17,6 +17,7 @@ use aya::programs::tc::{
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
+use super::KernelError;
 use super::probes::{last_meaningful_lines, reason};
 use crate::event::AttachMode;
 
@@ -28,8 +29,27 @@ const FIRST_PRIORITY: u16 = 1;
 /// Where the search for a priority that takes our filter ends.
 const LAST_PRIORITY: u16 = 64;
 
-const DIRECTIONS: [(&str, TcAttachType); 2] =
-    [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
+/// A program for each direction.
+pub(super) struct Programs {
+    by_direction: [(&'static str, TcAttachType); 2],
+    /// Whether a run may take the filters that it finds for those of a killed one.
+    alone: bool,
+}
+
+/// Those that count the bytes of flows.
+pub(super) const COUNT: Programs = Programs {
+    by_direction: [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)],
+    alone: true,
+};
+
+/// Those that follow echo requests and replies. Several addresses may be probed at once.
+pub(super) const ECHO: Programs = Programs {
+    by_direction: [
+        ("migtrace_echo_ingress", TcAttachType::Ingress),
+        ("migtrace_echo_egress", TcAttachType::Egress),
+    ],
+    alone: false,
+};
 
 /// Which way of attaching to choose.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -80,14 +100,20 @@ impl Attached {
     }
 }
 
-/// Loads one of the counting programs.
-pub(super) fn load(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
-    program(ebpf, name)?.load().map_err(|error| match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
-        }
-        other => reason(&other),
-    })
+/// Loads both programs.
+pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelError> {
+    for (name, _) in programs.by_direction {
+        let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
+        program(ebpf, name).map_err(refused)?.load().map_err(|error| {
+            refused(match error {
+                ProgramError::LoadError { io_error, verifier_log } => {
+                    format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+                }
+                other => reason(&other),
+            })
+        })?;
+    }
+    Ok(())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, String> {
@@ -98,12 +124,13 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier
 /// Attaches both programs to an interface of this network namespace.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
+    programs: &Programs,
     interface: &str,
     preference: AttachPreference,
 ) -> Result<Attached, TcAttachError> {
     let failed = |why| TcAttachError { interface: interface.to_owned(), why };
     if preference != AttachPreference::Clsact {
-        match attach_all(ebpf, |program, direction| {
+        match attach_all(ebpf, programs, |program, direction| {
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
             program.attach_with_options(interface, direction, options)
         }) {
@@ -116,10 +143,12 @@ pub(super) fn attach(
         }
     }
     // Filters of a killed run still cost every packet its time, and nobody reads what they count.
-    let _ = remove_filters(interface);
+    if programs.alone {
+        let _ = remove_filters(interface, programs);
+    }
     add_clsact(interface).map_err(failed)?;
     let mut behind_others = false;
-    attach_all(ebpf, |program, direction| {
+    attach_all(ebpf, programs, |program, direction| {
         let (id, priority) = attach_filter(program, interface, direction)?;
         behind_others |= priority != FIRST_PRIORITY;
         Ok(id)
@@ -136,10 +165,11 @@ pub(super) fn attach(
 
 fn attach_all(
     ebpf: &mut Ebpf,
+    programs: &Programs,
     mut attach: impl FnMut(&mut SchedClassifier, TcAttachType) -> Result<SchedClassifierLinkId, ProgramError>,
 ) -> Result<Vec<SchedClassifierLink>, ProgramError> {
     let mut links = Vec::new();
-    for (name, direction) in DIRECTIONS {
+    for (name, direction) in programs.by_direction {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let id = attach(program, direction)?;
@@ -192,9 +222,9 @@ fn add_clsact(interface: &str) -> Result<(), String> {
 }
 
 /// Removes the filters named after our programs from an interface, and nothing else.
-fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
+fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
-    for (name, direction) in DIRECTIONS {
+    for (name, direction) in programs.by_direction {
         match tc::qdisc_detach_program(interface, direction, name) {
             Ok(()) => removed.push(Leftover { interface: interface.to_owned(), filter: name }),
             Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -207,7 +237,8 @@ fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
     Ok(removed)
 }
 
-/// Removes what killed runs left at these interfaces: filters named `migtrace_ingress` and `migtrace_egress`.
+/// Removes what killed runs left at these interfaces: filters named `migtrace_ingress`, `migtrace_egress`,
+/// `migtrace_echo_ingress` and `migtrace_echo_egress`.
 ///
 /// # Errors
 ///
@@ -215,7 +246,9 @@ fn remove_filters(interface: &str) -> io::Result<Vec<Leftover>> {
 pub fn cleanup<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
     for interface in interfaces {
-        removed.extend(remove_filters(interface)?);
+        for programs in [COUNT, ECHO] {
+            removed.extend(remove_filters(interface, &programs)?);
+        }
     }
     Ok(removed)
 }

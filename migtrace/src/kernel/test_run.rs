@@ -1,13 +1,10 @@
 //! The counting programs in the kernel, on packets that are built here (`BPF_PROG_TEST_RUN`). Nothing is attached.
 
-#[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
-mod frames;
-
 use std::process::Command;
 
+use super::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, TCP, Truth, UDP};
+use super::frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
-use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, TCP, Truth, UDP};
-use frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 use migtrace_ebpf::abi::EGRESS as OUT;
 use migtrace_ebpf::abi::INGRESS as IN;
 

@@ -1,14 +1,23 @@
 //! Records for readers: people and programs.
 
+pub mod probe;
 mod quantities;
 pub mod text;
 
-use crate::record::Record;
+use serde::Serialize;
 
-/// The record as indented JSON, with a newline at its end.
+/// A record, or the report of a probe, as indented JSON, with a newline at its end.
 ///
 /// # Errors
-/// When a part of the record has no JSON form, which no record read from an event log has.
-pub fn json(record: &Record) -> Result<String, serde_json::Error> {
+/// When a part of it has no JSON form, which no record read from an event log has.
+pub fn json(record: &impl Serialize) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(record).map(|text| text + "\n")
+}
+
+/// A time as one would write it on the command line: `1ms`, `12.5ms`, `2s`.
+pub(crate) fn duration_argument(time: std::time::Duration) -> String {
+    if time.subsec_nanos() == 0 {
+        return format!("{}s", time.as_secs());
+    }
+    format!("{}us", time.as_micros())
 }

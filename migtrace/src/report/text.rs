@@ -300,7 +300,7 @@ fn or_unknown(text: String) -> String {
 }
 
 /// A table whose columns from `numbers` on are right-aligned.
-fn table<const N: usize>(header: [&str; N], numbers: usize) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N], numbers: usize) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -310,7 +310,7 @@ fn table<const N: usize>(header: [&str; N], numbers: usize) -> Table {
     table
 }
 
-fn right<const N: usize>(cells: [String; N], numbers: usize) -> Vec<Cell> {
+pub(super) fn right<const N: usize>(cells: [String; N], numbers: usize) -> Vec<Cell> {
     let align = |(i, cell): (usize, String)| {
         let alignment = if i < numbers { CellAlignment::Left } else { CellAlignment::Right };
         Cell::new(cell).set_alignment(alignment)
@@ -323,18 +323,18 @@ fn section(text: &mut String, title: &str, table: &Table) {
 }
 
 /// The table's lines without the blanks that fill its last column.
-fn trimmed(table: &Table) -> String {
+pub(super) fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// Text from outside (a VM's name, an error of QEMU) without what would steer the terminal.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()
 }
 
 /// Appends `body` in lines of at most [`WIDTH`] columns; those after the first are indented as far as `lead`.
-fn wrap(text: &mut String, lead: &str, body: &str) {
+pub(super) fn wrap(text: &mut String, lead: &str, body: &str) {
     let width = usize::from(WIDTH);
     let indent = lead.chars().count().min(width / 2);
     let mut line = lead.to_owned();

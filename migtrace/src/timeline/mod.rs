@@ -8,6 +8,7 @@ mod assign;
 mod clocks;
 mod estimates;
 mod facts;
+pub(crate) mod gaps;
 mod migration;
 mod phases;
 mod unmeasured;

@@ -1,0 +1,123 @@
+//! Follows the echo requests to watched addresses, and the replies.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::TcContext};
+use migtrace_ebpf::{
+    abi::{ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, Header, kind, lost},
+    packet::echo::{self, Echo, Plain},
+    session::{self, BUCKETS, Reply, Stamps},
+};
+
+use crate::{
+    maps::{self, ECHO_KEYS, ECHO_ROUND_TRIPS, ECHO_SLOTS, ECHO_STAMPS, ECHO_STATES, ECHO_TARGETS},
+    wire::{Linear, Whole},
+};
+
+/// The stamps of one session.
+struct Slot(u32);
+
+impl Slot {
+    #[inline(always)]
+    const fn index(&self, sequence: u16) -> u32 {
+        self.0 * ECHO_SEQUENCES + sequence as u32
+    }
+}
+
+impl Stamps for Slot {
+    #[inline(always)]
+    fn get(&self, sequence: u16) -> u64 {
+        match ECHO_STAMPS.get_ptr(self.index(sequence)) {
+            // SAFETY: the map's value; an aligned word is read as a whole.
+            Some(stamp) => unsafe { stamp.read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn set(&self, sequence: u16, stamp: u64) {
+        if let Some(place) = ECHO_STAMPS.get_ptr_mut(self.index(sequence)) {
+            // SAFETY: the map's value; an aligned word is written as a whole.
+            unsafe { place.write_volatile(stamp) };
+        }
+    }
+}
+
+/// Takes in one packet, whichever way it goes.
+#[inline(always)]
+pub(crate) fn follow(ctx: &TcContext) {
+    let echo = match echo::parse_plain(&Linear(ctx)) {
+        Plain::Echo(echo) => echo,
+        Plain::Other => return,
+        Plain::Unknown => match echo::parse(&Whole(ctx)) {
+            Some(echo) => echo,
+            None => return,
+        },
+    };
+    // SAFETY: the value is copied at once.
+    let Some(target) = (unsafe { ECHO_TARGETS.get(echo.target) }).copied() else { return };
+    if target.identifier == ANY_IDENTIFIER || target.identifier == u32::from(echo.identifier) {
+        take(&echo);
+    }
+}
+
+#[inline(always)]
+fn take(echo: &Echo) {
+    let now_ns = maps::now_ns();
+    let key = EchoKey { target: echo.target, peer: echo.peer, identifier: echo.identifier, padding: 0 };
+    // SAFETY: the value is copied at once.
+    let known = unsafe { ECHO_SLOTS.get(key) }.copied();
+    let slot = match known {
+        Some(slot) => slot,
+        // A reply to what nobody was seen to ask opens nothing.
+        None if echo.is_reply => return,
+        None => match open(&key) {
+            Some(slot) => slot,
+            None => return maps::count_lost(lost::ECHO_SESSIONS),
+        },
+    };
+    let Some(state) = ECHO_STATES.get_ptr_mut(slot) else { return };
+    // SAFETY: the map's value, which outlives this program. Requests and replies come one at a time each (see
+    // `session`), and what both sides touch are words.
+    let state = unsafe { &mut *state };
+    if !echo.is_reply {
+        return session::request(state, &Slot(slot), echo.sequence, now_ns);
+    }
+    let tell = |number, gap: &_| {
+        maps::emit(EchoGapEvent {
+            header: Header { at_ns: now_ns, kind: kind::ECHO_GAP, tgid: 0 },
+            slot,
+            padding: 0,
+            number,
+            gap: *gap,
+        });
+    };
+    let min_gap_ns = maps::ECHO_MIN_GAP_NS.load();
+    let reply = session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, tell);
+    if let Reply::Prompt(round_trip_ns) = reply
+        && let Some(count) =
+            ECHO_ROUND_TRIPS.get_ptr_mut(slot * BUCKETS as u32 + session::bucket(round_trip_ns))
+    {
+        // SAFETY: `count` is the map's value.
+        unsafe { maps::add(count, 1) };
+    }
+}
+
+/// Gives a session the next free number. `None`: all are taken.
+#[inline(never)]
+fn open(key: &EchoKey) -> Option<u32> {
+    for slot in 0..ECHO_SESSIONS {
+        if slot >= maps::ECHO_LIMIT.load() {
+            return None;
+        }
+        if ECHO_KEYS.insert(slot, key, u64::from(BPF_NOEXIST)).is_err() {
+            continue;
+        }
+        if ECHO_SLOTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
+            return Some(slot);
+        }
+        // Another CPU was faster with the same session: its number holds.
+        let _ = ECHO_KEYS.remove(slot);
+        // SAFETY: the value is copied at once.
+        return unsafe { ECHO_SLOTS.get(key) }.copied();
+    }
+    None
+}

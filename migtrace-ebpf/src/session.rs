@@ -1,0 +1,331 @@
+//! What a stream of echo requests and replies tells about the target: round trips, and the gaps in which it was
+//! silent.
+//!
+//! A gap is found when the reply comes that ends it, from the stamps of four requests: `a` the latest one that was
+//! answered before, `f` the one sent next, `n` the one whose reply ends the gap, and `b` the one sent before `n`.
+//!
+//! ```text
+//!   requests   a     f  . . . . . . .  b     n
+//!   replies      a'                            n'
+//!   the guest  |~~~x___________________________x~~~
+//! ```
+//!
+//! The guest answered `a`, so it fell silent after `a` was sent; had it been awake when `f` reached it, `f'` would
+//! have come before `n'`. If `n'` came as fast as replies do, the guest woke up between the arrivals of `b` and `n`. If
+//! `n'` took longer, `n` had been waiting, and the guest woke up one round trip before `n'` at the earliest.
+//! Nothing need be lost for this: when requests queue until the guest wakes up, `f` and `n` are the same.
+//!
+//! "As fast as replies do" is no faster than the longest of the latest round trips, before the gap or right after it:
+//! the guest may be on another host by then. So a gap is told only when a few of those are known too.
+//!
+//! Each session has one writer a side: its requests come from one sender, and a NIC puts all of its replies into one
+//! queue. The fields that both sides touch are read and written as whole words; a lost race makes a bound wider.
+
+use crate::abi::{EchoGap, EchoSession};
+
+/// How many round trips a window holds; the latest one to two windows are "the latest round trips".
+const WINDOW: u64 = 64;
+
+/// How many round trips after a gap are waited for before it is told.
+pub const SETTLE: u64 = 8;
+
+/// In a stamp: the request was answered.
+const ANSWERED: u64 = 1 << 63;
+/// In a stamp: no request had this number; the stamp is that of the request before.
+const SKIPPED: u64 = 1 << 62;
+
+/// When each request was sent, by its sequence number; 0 for never.
+pub trait Stamps {
+    /// What was put there last.
+    fn get(&self, sequence: u16) -> u64;
+    /// Puts a stamp.
+    fn set(&self, sequence: u16, stamp: u64);
+}
+
+/// What a reply is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reply {
+    /// The first to its request, after a round trip of this many nanoseconds.
+    Prompt(u64),
+    /// The first to its request, but only after a gap.
+    Late,
+    /// One more to a request that was answered before.
+    Duplicate,
+    /// To no request that was seen.
+    Unasked,
+}
+
+#[inline(always)]
+fn sent_at(stamps: &impl Stamps, sequence: u32) -> u64 {
+    stamps.get(sequence as u16) & !(ANSWERED | SKIPPED)
+}
+
+/// Takes in a request that is sent now.
+#[inline(always)]
+pub fn request(session: &mut EchoSession, stamps: &impl Stamps, sequence: u16, now_ns: u64) {
+    let sequence = u32::from(sequence);
+    if session.sent != 0 {
+        // The same frame, seen again on its way through the same interface.
+        if sequence == session.last_sequence && stamps.get(sequence as u16) & ANSWERED == 0 {
+            return;
+        }
+        let interval_ns = now_ns.saturating_sub(session.last_request_ns);
+        session.longest_interval_ns = session.longest_interval_ns.max(interval_ns);
+        // Requests that never came this far (their neighbour was not known) leave numbers out, and a few programs
+        // count otherwise: the next one must still find the one before it.
+        let step = sequence.wrapping_sub(session.last_sequence) & 0xffff;
+        if step > 1 && step < 1 << 15 {
+            stamps.set(sequence.wrapping_sub(1) as u16, session.last_request_ns | SKIPPED);
+        }
+    } else {
+        session.first_request_ns = now_ns;
+    }
+    stamps.set(sequence as u16, now_ns);
+    session.last_sequence = sequence;
+    session.last_request_ns = now_ns;
+    session.sent += 1;
+    if session.first_waiting_ns == 0 {
+        session.first_waiting_ns = now_ns;
+    }
+}
+
+/// Takes in a reply that arrives now. Hands a gap to `tell` when all is known of it; a gap that surely lasted for
+/// less than `min_gap_ns` is none.
+#[inline(always)]
+pub fn reply(
+    session: &mut EchoSession,
+    stamps: &impl Stamps,
+    sequence: u16,
+    now_ns: u64,
+    min_gap_ns: u64,
+    mut tell: impl FnMut(u64, &EchoGap),
+) -> Reply {
+    let stamp = stamps.get(sequence);
+    let sent_ns = stamp & !(ANSWERED | SKIPPED);
+    if sent_ns == 0 || sent_ns > now_ns || stamp & SKIPPED != 0 {
+        session.unasked += 1;
+        return Reply::Unasked;
+    }
+    if stamp & ANSWERED != 0 {
+        session.duplicate += 1;
+        if session.gap.holds(sent_ns) {
+            session.gap.duplicate += 1;
+        }
+        return Reply::Duplicate;
+    }
+    stamps.set(sequence, stamp | ANSWERED);
+    session.answered += 1;
+    let round_trip_ns = now_ns - sent_ns;
+    if session.answered != 1
+        && let Some(gap) = gap(session, stamps, sequence, now_ns, min_gap_ns)
+    {
+        if session.gap.is_unsettled() {
+            tell(session.gaps, &session.gap);
+        }
+        session.gap = gap;
+        session.gaps += 1;
+    }
+    if sent_ns > session.answered_request_ns {
+        advance(session, stamps, u32::from(sequence), sent_ns);
+    }
+    session.last_reply_ns = now_ns;
+    session.last_round_trip_ns = round_trip_ns;
+    if session.gap.holds(sent_ns) {
+        if count_in_gap(session, sent_ns) {
+            return Reply::Late;
+        }
+    } else if sent_ns > session.gap.resumed_ns {
+        learn(session, round_trip_ns);
+        if session.gap.is_unsettled() {
+            let gap = &mut session.gap;
+            gap.round_trip_after_ns = gap.round_trip_after_ns.max(round_trip_ns);
+            gap.round_trips_after += 1;
+            if gap.round_trips_after == SETTLE {
+                tell(session.gaps, &session.gap);
+            }
+        }
+    }
+    session.longest_round_trip_ns = session.longest_round_trip_ns.max(round_trip_ns);
+    Reply::Prompt(round_trip_ns)
+}
+
+/// The gap that the reply to `sequence` ends now, if it ends one.
+#[inline(always)]
+fn gap(
+    session: &EchoSession,
+    stamps: &impl Stamps,
+    sequence: u16,
+    now_ns: u64,
+    min_gap_ns: u64,
+) -> Option<EchoGap> {
+    let sequence = u32::from(sequence);
+    let resuming_request_ns = sent_at(stamps, sequence);
+    let answered_request_ns = session.answered_request_ns;
+    let mut bound_ns = session.longest_latest_round_trip_ns();
+    if session.gap.is_unsettled() {
+        // Round trips may have become longer for good with the gap before.
+        bound_ns = bound_ns.max(session.last_round_trip_ns);
+    }
+    let waited = now_ns - resuming_request_ns > bound_ns;
+    let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
+    // The request after `a` has lost its stamp when a long gap has used all sequence numbers; then it is what was
+    // kept of it. Of the two, the earlier is it: the kept one may come from a lost race with the other side. And
+    // where messages overtake each other, the request that was waiting may even be older than `a`.
+    let mut first_waiting_ns = resuming_request_ns;
+    let next_ns = sent_at(stamps, (session.answered_sequence + 1) & 0xffff);
+    if between(next_ns) {
+        first_waiting_ns = next_ns;
+    }
+    if between(session.first_waiting_ns) {
+        first_waiting_ns = first_waiting_ns.min(session.first_waiting_ns);
+    }
+    let mut before_resumed_ns = sent_at(stamps, sequence.wrapping_sub(1) & 0xffff);
+    if !between(before_resumed_ns) {
+        before_resumed_ns = answered_request_ns;
+    }
+    let silent_until_ns = if waited { now_ns - bound_ns } else { before_resumed_ns };
+    let silent_from_ns = (first_waiting_ns + bound_ns).max(session.last_reply_ns);
+    if silent_until_ns < silent_from_ns + min_gap_ns {
+        return None;
+    }
+    let mut requests = session.sent - session.answered_count;
+    // Sent on another CPU since this reply was stamped.
+    if sent_at(stamps, session.last_sequence) > now_ns {
+        requests -= 1;
+    }
+    // Known zeros would become a call of memset, whose loop the verifier does not allow without CAP_PERFMON.
+    let none = core::hint::black_box(0);
+    Some(EchoGap {
+        answered_request_ns,
+        last_reply_ns: session.last_reply_ns,
+        first_waiting_ns,
+        before_resumed_ns,
+        resuming_request_ns,
+        resumed_ns: now_ns,
+        round_trip_before_ns: bound_ns,
+        requests,
+        round_trip_after_ns: none,
+        round_trips_after: none,
+        overtaken: none,
+        waited: none,
+        prompt: none,
+        duplicate: none,
+    })
+}
+
+/// The request `sequence` is now the latest of the answered ones.
+#[inline(always)]
+fn advance(session: &mut EchoSession, stamps: &impl Stamps, sequence: u32, sent_ns: u64) {
+    let later = session.last_sequence.wrapping_sub(sequence) & 0xffff;
+    let next_ns = sent_at(stamps, (sequence + 1) & 0xffff);
+    session.answered_request_ns = sent_ns;
+    session.answered_sequence = sequence;
+    session.answered_count = session.sent.saturating_sub(u64::from(later));
+    session.first_waiting_ns = if next_ns > sent_ns { next_ns } else { 0 };
+}
+
+/// Counts a request of the gap; returns whether it was answered late.
+#[inline(always)]
+fn count_in_gap(session: &mut EchoSession, sent_ns: u64) -> bool {
+    let gap = &mut session.gap;
+    if sent_ns < gap.resuming_request_ns {
+        gap.overtaken += 1;
+    } else if sent_ns + gap.round_trip_before_ns < gap.resumed_ns {
+        gap.waited += 1;
+    } else {
+        gap.prompt += 1;
+        return false;
+    }
+    session.late += 1;
+    true
+}
+
+#[inline(always)]
+fn learn(session: &mut EchoSession, round_trip_ns: u64) {
+    session.recent_round_trip_ns = session.recent_round_trip_ns.max(round_trip_ns);
+    session.recent_count += 1;
+    if session.recent_count == WINDOW {
+        session.earlier_round_trip_ns = session.recent_round_trip_ns;
+        session.recent_round_trip_ns = 0;
+        session.recent_count = 0;
+    }
+}
+
+impl EchoGap {
+    /// Whether a request that was sent at this time belongs to the gap.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(&self, sent_ns: u64) -> bool {
+        self.answered_request_ns < sent_ns && sent_ns <= self.resumed_ns
+    }
+
+    /// Whether there is a gap that has not been told.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unsettled(&self) -> bool {
+        self.resumed_ns != 0 && self.round_trips_after < SETTLE
+    }
+}
+
+impl EchoSession {
+    /// The longest of the latest round trips, in nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn longest_latest_round_trip_ns(&self) -> u64 {
+        if self.recent_round_trip_ns > self.earlier_round_trip_ns {
+            self.recent_round_trip_ns
+        } else {
+            self.earlier_round_trip_ns
+        }
+    }
+}
+
+/// Each power of two of nanoseconds is cut into this many buckets, as a power of two: a bucket is 1/16 of its value
+/// wide at most.
+const STEPS: u32 = 4;
+/// Round trips from 2^40 ns (18 minutes) on share the last bucket.
+const LARGEST: u32 = 40;
+/// How many buckets a histogram of round trips has.
+pub const BUCKETS: usize = (((LARGEST - STEPS) << STEPS) + (1 << STEPS) + 1) as usize;
+
+/// The bucket of a round trip.
+#[inline(always)]
+#[must_use]
+pub const fn bucket(round_trip_ns: u64) -> u32 {
+    if round_trip_ns >> LARGEST != 0 {
+        return BUCKETS as u32 - 1;
+    }
+    if round_trip_ns >> STEPS == 0 {
+        return round_trip_ns as u32;
+    }
+    let exponent = 63 - round_trip_ns.leading_zeros();
+    let step = (round_trip_ns >> (exponent - STEPS)) as u32 & ((1 << STEPS) - 1);
+    ((exponent - STEPS + 1) << STEPS) + step
+}
+
+/// The shortest round trip of a bucket, in nanoseconds; that of the next is where the bucket ends.
+#[must_use]
+pub const fn bucket_start_ns(bucket: u32) -> u64 {
+    let exponent = bucket >> STEPS;
+    if exponent == 0 {
+        return bucket as u64;
+    }
+    let step = (bucket & ((1 << STEPS) - 1)) as u64;
+    ((1 << STEPS) + step) << (exponent - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_each_other_without_holes() {
+        for bucket_number in 0..BUCKETS as u32 - 1 {
+            let (start, end) = (bucket_start_ns(bucket_number), bucket_start_ns(bucket_number + 1));
+            assert_eq!(bucket(start), bucket_number);
+            assert_eq!(bucket(end - 1), bucket_number);
+            assert!(start < 16 || (end - start) * 16 <= start, "{start} to {end}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS as u32 - 1);
+    }
+}

@@ -1,0 +1,146 @@
+//! Echo messages are found behind whatever headers there are, and nothing else is taken for one.
+
+#[allow(dead_code, reason = "each file of tests uses a part of it")]
+mod frames;
+
+use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6};
+use frames::{ipv4, ipv6, tcp};
+use migtrace_ebpf::packet::echo::{self, Echo, Plain};
+use migtrace_ebpf::packet::{Frame, Metadata};
+use proptest::prelude::*;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+struct Buffer<'a>(&'a [u8]);
+
+impl Frame for Buffer<'_> {
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.get(offset as usize..)?.first_chunk().copied()
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::default()
+    }
+}
+
+/// A message with identifier 0x1234 and sequence number 0x5678.
+fn message(kind: u8) -> Vec<u8> {
+    vec![kind, 0, 0xaa, 0xbb, 0x12, 0x34, 0x56, 0x78, 1, 2, 3]
+}
+
+fn words(octets: [u8; 16]) -> [u32; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(octets.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    words
+}
+
+fn mapped(address: [u8; 4]) -> [u32; 4] {
+    words(std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets())
+}
+
+fn expected(source: [u32; 4], destination: [u32; 4], is_reply: bool) -> Echo {
+    let (target, peer) = if is_reply { (source, destination) } else { (destination, source) };
+    Echo { target, peer, is_reply, identifier: 0x1234, sequence: 0x5678 }
+}
+
+/// What the program makes of a frame: a look at the common shape, and the whole walk where that does not suffice.
+fn find(bytes: &[u8]) -> Option<Echo> {
+    match echo::parse_plain(&Buffer(bytes)) {
+        Plain::Echo(echo) => {
+            assert_eq!(echo::parse(&Buffer(bytes)), Some(echo), "both ways give the same");
+            Some(echo)
+        }
+        Plain::Other => {
+            assert_eq!(echo::parse(&Buffer(bytes)), None, "both ways give the same");
+            None
+        }
+        Plain::Unknown => echo::parse(&Buffer(bytes)),
+    }
+}
+
+fn with_ipv4(option_words: u8, fragment: u16) -> Header {
+    Header::Ipv4 { source: SOURCE, destination: DESTINATION, option_words, fragment }
+}
+
+#[test]
+fn requests_and_replies_are_found_behind_ipv4_with_options_and_tags() {
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    let tag = Header::Tag(0x8100);
+    for ip in [with_ipv4(0, 0), with_ipv4(1, 0), with_ipv4(10, 0), with_ipv4(0, MORE_FRAGMENTS)] {
+        for tags in [&[][..], &[tag], &[Header::Tag(0x88a8), tag]] {
+            for (kind, is_reply) in [(8, false), (0, true)] {
+                let headers = [&[Header::Ethernet], tags, &[ip, Header::RestOf(ICMP)]].concat();
+                let found = find(&Packet::new(headers, message(kind)).bytes());
+                let wanted = expected(mapped(SOURCE), mapped(DESTINATION), is_reply);
+                assert_eq!(found, Some(wanted), "{ip:?} {tags:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_and_replies_are_found_behind_ipv6_and_its_extension_headers() {
+    let extensions: [&[Header]; 5] = [
+        &[],
+        &[Header::HopByHop { more: 0 }],
+        &[Header::HopByHop { more: 1 }, Header::Routing { more: 2 }, Header::DestinationOptions { more: 0 }],
+        &[Header::Authentication { check_words: 3 }],
+        // The first fragment: more follow.
+        &[Header::Fragment { field: 1 }],
+    ];
+    for extensions in extensions {
+        for (kind, is_reply) in [(128, false), (129, true)] {
+            let headers = [&[Header::Ethernet, ipv6()], extensions, &[Header::RestOf(ICMPV6)]].concat();
+            let found = find(&Packet::new(headers, message(kind)).bytes());
+            let wanted = expected(words(SOURCE_6), words(DESTINATION_6), is_reply);
+            assert_eq!(found, Some(wanted), "{extensions:?}");
+        }
+    }
+}
+
+#[test]
+fn other_messages_later_fragments_and_other_protocols_are_none() {
+    let of = |headers: &[Header], kind| {
+        find(&Packet::new([&[Header::Ethernet], headers].concat(), message(kind)).bytes())
+    };
+    // Unreachable, time exceeded, and what the other version calls a request.
+    for kind in [3, 11, 128, 129] {
+        assert_eq!(of(&[ipv4(), Header::RestOf(ICMP)], kind), None);
+    }
+    for kind in [1, 8, 0, 135] {
+        assert_eq!(of(&[ipv6(), Header::RestOf(ICMPV6)], kind), None);
+    }
+    assert_eq!(of(&[with_ipv4(0, 185), Header::RestOf(ICMP)], 8), None);
+    assert_eq!(of(&[ipv6(), Header::Fragment { field: 185 << 3 }, Header::RestOf(ICMPV6)], 128), None);
+    assert_eq!(of(&[ipv4(), Header::RestOf(ICMPV6)], 128), None);
+    assert_eq!(of(&[ipv6(), Header::RestOf(ICMP)], 8), None);
+    assert_eq!(of(&[ipv4(), tcp(8, 0)], 8), None);
+    // A code that no echo message has.
+    let mut odd = message(8);
+    odd[1] = 1;
+    assert_eq!(find(&Packet::new([Header::Ethernet, ipv4(), Header::RestOf(ICMP)], odd).bytes()), None);
+}
+
+#[test]
+fn what_is_cut_off_is_none() {
+    for headers in
+        [[Header::Ethernet, ipv4(), Header::RestOf(ICMP)], [Header::Ethernet, ipv6(), Header::RestOf(ICMPV6)]]
+    {
+        let kind = if matches!(headers[1], Header::Ipv4 { .. }) { 8 } else { 128 };
+        let bytes = Packet::new(headers, &message(kind)[..8]).bytes();
+        assert!(find(&bytes).is_some());
+        for length in 0..bytes.len() {
+            assert_eq!(find(&bytes[..length]), None, "{length} bytes of {headers:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        find(&bytes);
+    }
+}

@@ -1,0 +1,130 @@
+//! `migtrace probe`: asks an address for echo replies, and tells when it did not answer.
+
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use indicatif::ProgressBar;
+use migtrace::host::capabilities::{self, Capabilities, Capability};
+use migtrace::probe::{End, Live, Options, Prober, Report, Step};
+use migtrace::report;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Exit;
+use super::destination::Destination;
+use super::progress;
+use crate::cli::{self, Format};
+
+pub(super) fn run(options: &cli::Probe) -> Result<Exit> {
+    check_privileges(options.passive)?;
+    let target = resolve(&options.target, options.ipv6)?;
+    let destination = Destination::open(options.output.output.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let report = match runtime.block_on(probe(options, target)) {
+        Ok(report) => report,
+        Err(error) => {
+            destination.abandon();
+            return Err(error);
+        }
+    };
+    let text = match options.output.format() {
+        Format::Text => report::probe::render(&report),
+        Format::Json => report::json(&report).context("cannot write the report as JSON")?,
+    };
+    destination.write(&text)?;
+    let had_an_end = options.count.is_some() || options.duration.is_some() || options.until_gap;
+    Ok(if report.end == End::Interrupted && had_an_end { Exit::ProbeInterrupted } else { Exit::Done })
+}
+
+fn check_privileges(passive: bool) -> Result<()> {
+    let held = Capabilities::read().context("cannot read this process' capabilities")?;
+    let needed: &[_] = if passive { &Capability::NEEDED_TO_LISTEN } else { &Capability::NEEDED_TO_PROBE };
+    if let Some(advice) = capabilities::advice(&held.missing(needed)) {
+        bail!("{advice}");
+    }
+    Ok(())
+}
+
+/// The address of a name: the first one, with `ipv6` the first of IPv6.
+fn resolve(target: &str, ipv6: bool) -> Result<IpAddr> {
+    let addresses: Vec<IpAddr> = match target.parse() {
+        Ok(address) => vec![address],
+        Err(_) => (target, 0)
+            .to_socket_addrs()
+            .with_context(|| format!("cannot find the address of {target}"))?
+            .map(|address| address.ip())
+            .collect(),
+    };
+    let wanted = addresses.iter().find(|address| !ipv6 || address.is_ipv6());
+    wanted.copied().with_context(|| {
+        if ipv6 { format!("{target} has no IPv6 address") } else { format!("{target} has no address") }
+    })
+}
+
+async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
+    let line = progress::line();
+    line.set_message(format!("{target}: looking for loss and rate limits"));
+    line.tick();
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let started = tokio::select! {
+        prober = Prober::start(settings(options, target)) => prober?,
+        _ = interrupt.recv() => bail!("interrupted before the observation began"),
+        _ = terminate.recv() => bail!("interrupted before the observation began"),
+    };
+    let mut prober = started;
+    if let Some(preflight) = prober.preflight()
+        && preflight.answered < preflight.sent
+    {
+        let (answered, sent) = (preflight.answered, preflight.sent);
+        line.suspend(|| {
+            eprintln!("{target} answered {answered} of {sent} requests before anything happened");
+        });
+    }
+    line.suspend(|| eprintln!("ready: watching {target} at {}", prober.interface()));
+
+    let timeout = tokio::time::sleep(options.duration.unwrap_or(Duration::MAX));
+    tokio::pin!(timeout);
+    let end = loop {
+        tokio::select! {
+            step = prober.next() => match step? {
+                Step::Gap(_) if options.until_gap => break End::Gap,
+                Step::Sent => break End::Count,
+                Step::Gap(_) | Step::Tick => show(&line, target, &prober.live()?),
+            },
+            _ = interrupt.recv() => break End::Interrupted,
+            _ = terminate.recv() => break End::Interrupted,
+            () = &mut timeout => break End::Duration,
+        }
+    };
+    line.finish_and_clear();
+    Ok(prober.finish(end).await?)
+}
+
+fn settings(options: &cli::Probe, target: IpAddr) -> Options {
+    Options {
+        target,
+        interval: (!options.passive).then_some(options.interval),
+        data_bytes: options.size,
+        count: options.count,
+        interface: options.interface.clone(),
+        min_gap: options.min_gap,
+        preflight: !options.no_preflight && !options.passive,
+        attach: options.attach.into(),
+    }
+}
+
+fn show(line: &ProgressBar, target: IpAddr, live: &Live) {
+    let silent = live.silent_ns.map_or(String::new(), |silent_ns| {
+        format!(", SILENT for {:.1} s", Duration::from_nanos(silent_ns).as_secs_f64())
+    });
+    let gaps = match live.gaps {
+        1 => "1 gap".to_owned(),
+        number => format!("{number} gaps"),
+    };
+    line.set_message(format!("{target}: {} sent, {} answered, {gaps}{silent}", live.sent, live.answered));
+    line.tick();
+}

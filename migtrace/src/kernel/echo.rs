@@ -1,0 +1,215 @@
+//! The programs that follow echo requests and replies: loads and attaches them, reads what they found.
+
+use std::net::IpAddr;
+
+use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use bytes::Buf as _;
+use migtrace_ebpf::abi::{
+    self, ANY_IDENTIFIER, ECHO_SEQUENCES, EchoGapEvent, EchoKey, EchoSession, EchoTarget, kind,
+};
+use migtrace_ebpf::session::BUCKETS;
+use tokio::io::unix::AsyncFd;
+
+use super::messages::address;
+use super::{KernelError, OBJECT, flows, missing, probes, tc};
+use crate::event::{AttachMode, EchoGap};
+use crate::units::MonotonicNs;
+
+#[cfg(test)]
+mod tests;
+
+/// Gaps are rare: what is never read must not cost memory.
+const RING_BYTES: u32 = 64 << 10;
+
+/// Makes room for this many sessions.
+pub(super) fn size(loader: &mut EbpfLoader<'_>, sessions: u32) {
+    loader
+        .map_max_entries("ECHO_STATES", sessions)
+        .map_max_entries("ECHO_STAMPS", sessions * ECHO_SEQUENCES)
+        .map_max_entries("ECHO_ROUND_TRIPS", sessions * BUCKETS as u32);
+}
+
+/// The loaded programs. Dropping it detaches them.
+pub(crate) struct EchoKernel {
+    ebpf: Ebpf,
+    events: AsyncFd<RingBuf<MapData>>,
+    attached: Option<tc::Attached>,
+}
+
+/// One stream of requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session {
+    /// Its number.
+    pub(crate) slot: u32,
+    pub(crate) target: IpAddr,
+    pub(crate) peer: IpAddr,
+    pub(crate) identifier: u16,
+    pub(crate) state: EchoSession,
+}
+
+/// A gap that the programs have found and settled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SettledGap {
+    /// The session's number.
+    pub(crate) slot: u32,
+    /// The number of the gap in its session, from 1.
+    pub(crate) number: u64,
+    pub(crate) gap: EchoGap,
+}
+
+impl EchoKernel {
+    /// Loads the programs, with room for `sessions`. A gap that surely lasted for less than `min_gap_ns` is none.
+    pub(crate) fn load(sessions: u32, min_gap_ns: u64) -> Result<Self, KernelError> {
+        let mut loader = EbpfLoader::new();
+        size(&mut loader, sessions);
+        let mut ebpf = loader
+            .btf(None)
+            .override_global("ECHO_LIMIT", &sessions, true)
+            .override_global("ECHO_MIN_GAP_NS", &min_gap_ns, true)
+            .map_max_entries("EVENTS", RING_BYTES)
+            .map_max_entries("FLOWS", 1)
+            .map_max_entries("OWNERS", 1)
+            .map_max_entries("RETRANSMITTED", 1)
+            .load(OBJECT)
+            .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
+        tc::load(&mut ebpf, &tc::ECHO)?;
+        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
+        let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
+        // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
+        let events = unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?;
+        Ok(Self { ebpf, events, attached: None })
+    }
+
+    /// Attaches to an interface of this network namespace.
+    pub(crate) fn attach(
+        &mut self,
+        interface: &str,
+        preference: tc::AttachPreference,
+    ) -> Result<AttachMode, KernelError> {
+        let attached = tc::attach(&mut self.ebpf, &tc::ECHO, interface, preference)?;
+        let mode = attached.mode();
+        self.attached = Some(attached);
+        Ok(mode)
+    }
+
+    /// Follows the requests to `target` that carry `identifier`, or all of them.
+    pub(crate) fn follow(&mut self, target: IpAddr, identifier: Option<u16>) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Map { name: "ECHO_TARGETS", source };
+        let map = self.ebpf.map_mut("ECHO_TARGETS").ok_or_else(|| missing("ECHO_TARGETS"))?;
+        let mut targets: HashMap<_, [u32; 4], EchoTarget> = HashMap::try_from(map).map_err(failed)?;
+        let identifier = identifier.map_or(ANY_IDENTIFIER, u32::from);
+        targets.insert(flows::words(target), EchoTarget { identifier }, 0).map_err(failed)
+    }
+
+    /// The sessions so far, by number.
+    pub(crate) fn sessions(&self) -> Result<Vec<Session>, KernelError> {
+        let failed = |source| KernelError::Map { name: "ECHO_KEYS", source };
+        let map = self.ebpf.map("ECHO_KEYS").ok_or_else(|| missing("ECHO_KEYS"))?;
+        let keys: HashMap<_, u32, EchoKey> = HashMap::try_from(map).map_err(failed)?;
+        let mut sessions = Vec::new();
+        for entry in &keys {
+            let (slot, key) = entry.map_err(failed)?;
+            sessions.push(Session {
+                slot,
+                target: address(key.target),
+                peer: address(key.peer),
+                identifier: key.identifier,
+                state: self.value("ECHO_STATES", slot)?,
+            });
+        }
+        sessions.sort_by_key(|session| session.slot);
+        Ok(sessions)
+    }
+
+    /// How many round trips fell into each bucket; see [`migtrace_ebpf::session::bucket`].
+    pub(crate) fn round_trips(&self, slot: u32) -> Result<Vec<u64>, KernelError> {
+        let first = slot * BUCKETS as u32;
+        (first..first + BUCKETS as u32).map(|index| self.value("ECHO_ROUND_TRIPS", index)).collect()
+    }
+
+    /// Packets of sessions beyond those that there was room for, and gaps that found the ring buffer full.
+    pub(crate) fn lost(&self) -> Result<(u64, u64), KernelError> {
+        Ok((self.value("LOST", abi::lost::ECHO_SESSIONS)?, self.value("LOST", abi::lost::RING_BUFFER)?))
+    }
+
+    /// The next gaps; waits until there is one. Cancel-safe.
+    pub(crate) async fn gaps(&mut self) -> Result<Vec<SettledGap>, KernelError> {
+        let mut guard = self.events.readable_mut().await?;
+        let gaps = drain(guard.get_inner_mut());
+        guard.clear_ready();
+        Ok(gaps)
+    }
+
+    /// The gaps that are there now.
+    pub(crate) fn pending_gaps(&mut self) -> Vec<SettledGap> {
+        drain(self.events.get_mut())
+    }
+
+    fn value<V: aya::Pod>(&self, name: &'static str, index: u32) -> Result<V, KernelError> {
+        let failed = |source: MapError| KernelError::Map { name, source };
+        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
+        Array::<_, V>::try_from(map).and_then(|array| array.get(&index, 0)).map_err(failed)
+    }
+}
+
+fn drain(ring: &mut RingBuf<MapData>) -> Vec<SettledGap> {
+    let mut gaps = Vec::new();
+    while let Some(item) = ring.next() {
+        gaps.extend(decode(&item));
+    }
+    gaps
+}
+
+/// Decodes one record of the ring buffer; `None` for what is no gap.
+fn decode(mut bytes: &[u8]) -> Option<SettledGap> {
+    if bytes.remaining() < size_of::<EchoGapEvent>() {
+        return None;
+    }
+    let _at_ns = bytes.get_u64_ne();
+    if bytes.get_u32_ne() != kind::ECHO_GAP {
+        return None;
+    }
+    let _tgid = bytes.get_u32_ne();
+    let slot = bytes.get_u32_ne();
+    let _padding = bytes.get_u32_ne();
+    let number = bytes.get_u64_ne();
+    let mut next = || bytes.get_u64_ne();
+    let gap = abi::EchoGap {
+        answered_request_ns: next(),
+        last_reply_ns: next(),
+        first_waiting_ns: next(),
+        before_resumed_ns: next(),
+        resuming_request_ns: next(),
+        resumed_ns: next(),
+        round_trip_before_ns: next(),
+        round_trip_after_ns: next(),
+        round_trips_after: next(),
+        requests: next(),
+        overtaken: next(),
+        waited: next(),
+        prompt: next(),
+        duplicate: next(),
+    };
+    Some(SettledGap { slot, number, gap: gap.into() })
+}
+
+impl From<abi::EchoGap> for EchoGap {
+    fn from(gap: abi::EchoGap) -> Self {
+        Self {
+            answered_request_ns: MonotonicNs(gap.answered_request_ns),
+            last_reply_ns: MonotonicNs(gap.last_reply_ns),
+            first_waiting_ns: MonotonicNs(gap.first_waiting_ns),
+            before_resumed_ns: MonotonicNs(gap.before_resumed_ns),
+            resuming_request_ns: MonotonicNs(gap.resuming_request_ns),
+            resumed_ns: MonotonicNs(gap.resumed_ns),
+            round_trip_before_ns: gap.round_trip_before_ns,
+            round_trip_after_ns: gap.round_trip_after_ns,
+            requests: gap.requests,
+            overtaken: gap.overtaken,
+            waited: gap.waited,
+            prompt: gap.prompt,
+            duplicate: gap.duplicate,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The programs in the kernel, on packets that are built here (`BPF_PROG_TEST_RUN`). Nothing is attached.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::kernel::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, tcp};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+
+use super::*;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+const MIN_GAP_NS: u64 = 1_000_000;
+
+/// Runs `test` with freshly loaded programs; says so and does nothing without root.
+fn with_programs(sessions: u32, test: impl FnOnce(&mut EchoKernel)) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: loading eBPF programs needs root");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    test(&mut EchoKernel::load(sessions, MIN_GAP_NS).unwrap());
+}
+
+/// Passes a packet to both programs' code, which must always let the next one decide.
+fn pass(kernel: &EchoKernel, direction: &str, packet: &Packet) {
+    let program = kernel.ebpf.program(&format!("migtrace_echo_{direction}")).unwrap();
+    let program: &SchedClassifier = program.try_into().unwrap();
+    let bytes = packet.bytes();
+    let options = TestRunOptions { data_in: Some(&bytes), ..TestRunOptions::default() };
+    let result = program.test_run(options).unwrap();
+    assert_eq!(result.return_value.cast_signed(), -1, "not TC_ACT_UNSPEC");
+}
+
+fn message(kind: u8, identifier: u16, sequence: u16) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(identifier.to_be_bytes());
+    message.extend(sequence.to_be_bytes());
+    message.resize(64, 0);
+    message
+}
+
+/// From the asker to the target, or back.
+fn ip(is_ipv6: bool, is_reply: bool, option_words: u8) -> Header {
+    match (is_ipv6, is_reply) {
+        (false, false) => {
+            Header::Ipv4 { source: SOURCE, destination: DESTINATION, option_words, fragment: 0 }
+        }
+        (false, true) => Header::Ipv4 { source: DESTINATION, destination: SOURCE, option_words, fragment: 0 },
+        (true, false) => Header::Ipv6 { source: SOURCE_6, destination: DESTINATION_6 },
+        (true, true) => Header::Ipv6 { source: DESTINATION_6, destination: SOURCE_6 },
+    }
+}
+
+/// A request or a reply with these headers between its addresses and the message.
+fn echo(
+    tags: &[Header],
+    ip: Header,
+    extensions: &[Header],
+    is_reply: bool,
+    message_of: (u16, u16),
+) -> Packet {
+    let (icmp, kind) = match (&ip, is_reply) {
+        (Header::Ipv4 { .. }, false) => (ICMP, 8),
+        (Header::Ipv4 { .. }, true) => (ICMP, 0),
+        (_, false) => (ICMPV6, 128),
+        (_, true) => (ICMPV6, 129),
+    };
+    let headers = [&[Header::Ethernet], tags, &[ip], extensions, &[Header::RestOf(icmp)]].concat();
+    Packet::new(headers, message(kind, message_of.0, message_of.1))
+}
+
+fn plain(is_reply: bool, identifier: u16, sequence: u16) -> Packet {
+    echo(&[], ip(false, is_reply, 0), &[], is_reply, (identifier, sequence))
+}
+
+fn target() -> IpAddr {
+    IpAddr::from(DESTINATION)
+}
+
+fn only_session(kernel: &EchoKernel) -> Session {
+    let sessions = kernel.sessions().unwrap();
+    assert_eq!(sessions.len(), 1, "{sessions:?}");
+    sessions[0]
+}
+
+#[test]
+fn every_shape_of_request_and_reply_is_followed_in_the_kernel() {
+    let tag = Header::Tag(0x8100);
+    let long =
+        [Header::HopByHop { more: 1 }, Header::Routing { more: 2 }, Header::DestinationOptions { more: 0 }];
+    let shapes: [(&[Header], bool, u8, &[Header]); 8] = [
+        (&[], false, 0, &[]),
+        (&[], false, 10, &[]),
+        (&[tag], false, 0, &[]),
+        (&[Header::Tag(0x88a8), tag], false, 3, &[]),
+        (&[], true, 0, &[]),
+        (&[tag], true, 0, &[]),
+        (&[], true, 0, &long),
+        (&[], true, 0, &[Header::Fragment { field: 1 }]),
+    ];
+    for (tags, is_ipv6, option_words, extensions) in shapes {
+        with_programs(1, |kernel| {
+            let (target, peer): (IpAddr, IpAddr) = if is_ipv6 {
+                (DESTINATION_6.into(), SOURCE_6.into())
+            } else {
+                (DESTINATION.into(), SOURCE.into())
+            };
+            kernel.follow(target, None).unwrap();
+            for (direction, is_reply) in [("egress", false), ("ingress", true)] {
+                let ip = ip(is_ipv6, is_reply, option_words);
+                pass(kernel, direction, &echo(tags, ip, extensions, is_reply, (7, 1)));
+            }
+            let session = only_session(kernel);
+            assert_eq!((session.target, session.peer, session.identifier), (target, peer, 7));
+            assert_eq!((session.state.sent, session.state.answered), (1, 1), "{tags:?} {extensions:?}");
+            assert_eq!(kernel.round_trips(0).unwrap().iter().sum::<u64>(), 1);
+        });
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_is_followed() {
+    with_programs(2, |kernel| {
+        kernel.follow(target(), Some(7)).unwrap();
+        pass(kernel, "egress", &plain(false, 8, 1));
+        pass(kernel, "egress", &Packet::new([Header::Ethernet, ip(false, false, 0), tcp(1, 2)], [0; 8]));
+        // The other way round: it is the target that asks.
+        pass(kernel, "ingress", &echo(&[], ip(false, true, 0), &[], false, (7, 1)));
+        // A reply to nothing.
+        pass(kernel, "ingress", &plain(true, 7, 1));
+        assert_eq!(kernel.sessions().unwrap().len(), 0);
+        pass(kernel, "egress", &plain(false, 7, 1));
+        assert_eq!(only_session(kernel).state.sent, 1);
+        kernel.follow(target(), None).unwrap();
+        pass(kernel, "egress", &plain(false, 8, 1));
+        assert_eq!(kernel.sessions().unwrap().len(), 2);
+        pass(kernel, "egress", &plain(false, 9, 1));
+        assert_eq!(kernel.sessions().unwrap().len(), 2, "there is room for two");
+        assert_eq!(kernel.lost().unwrap(), (1, 0));
+    });
+}
+
+#[test]
+fn duplicates_strays_and_numbers_that_wrap_around_are_counted_in_the_kernel() {
+    with_programs(1, |kernel| {
+        kernel.follow(target(), None).unwrap();
+        for sequence in [65_534, 65_535, 0, 1] {
+            pass(kernel, "egress", &plain(false, 7, sequence));
+            pass(kernel, "ingress", &plain(true, 7, sequence));
+        }
+        pass(kernel, "ingress", &plain(true, 7, 0));
+        pass(kernel, "ingress", &plain(true, 7, 900));
+        pass(kernel, "egress", &plain(false, 7, 2));
+        let state = only_session(kernel).state;
+        assert_eq!((state.sent, state.answered, state.duplicate, state.unasked), (5, 4, 1, 1));
+        assert_eq!(state.first_waiting_ns, state.last_request_ns);
+        assert_eq!(state.answered_count, 4);
+    });
+}
+
+#[test]
+fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
+    with_programs(1, |kernel| {
+        kernel.follow(target(), None).unwrap();
+        let mut sequence = 0;
+        let mut answered = |kernel: &EchoKernel, number: u16| {
+            for _ in 0..number {
+                pass(kernel, "egress", &plain(false, 7, sequence));
+                pass(kernel, "ingress", &plain(true, 7, sequence));
+                sequence += 1;
+            }
+            sequence
+        };
+        let lost = answered(kernel, 20);
+        for offset in 0..10 {
+            pass(kernel, "egress", &plain(false, 7, lost + offset));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        sequence = lost + 10;
+        let mut answered = |number: u16| {
+            for _ in 0..number {
+                pass(kernel, "egress", &plain(false, 7, sequence));
+                pass(kernel, "ingress", &plain(true, 7, sequence));
+                sequence += 1;
+            }
+        };
+        answered(8);
+        let state = only_session(kernel).state;
+        assert_eq!(
+            (state.gaps, state.gap.is_unsettled()),
+            (1, true),
+            "the first reply ends it, seven follow"
+        );
+        answered(1);
+        answered(20);
+        let state = only_session(kernel).state;
+        let gaps = kernel.pending_gaps();
+        let [settled] = &gaps[..] else { panic!("{gaps:?}") };
+        assert_eq!((settled.slot, settled.number), (0, 1));
+        assert_eq!(settled.gap, state.gap.into(), "what was told is what was counted");
+        assert_eq!((settled.gap.requests, settled.gap.prompt), (11, 1));
+        assert!(settled.gap.resumed_ns.since(settled.gap.answered_request_ns) >= 20_000_000);
+        assert_eq!(state.gap.round_trips_after, 8);
+    });
+}

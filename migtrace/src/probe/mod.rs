@@ -1,0 +1,517 @@
+//! Watches whether an address answers: echo requests at a fixed interval, stamped by the kernel programs, and the gaps
+//! in which they were not answered.
+//!
+//! Neither libvirt nor QEMU has to be on this host; it only has to reach the address.
+
+mod preflight;
+mod report;
+mod sender;
+mod socket;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use migtrace_ebpf::abi::{ECHO_SESSIONS, EchoSession};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+pub use report::{End, Preflight, Report, SCHEMA, Sending, Start, Stream};
+
+use crate::event::{AttachMode, EchoGap, NotMeasured};
+use crate::host::clock;
+use crate::host::identity::Identity;
+use crate::host::links;
+use crate::kernel::echo::{EchoKernel, Session, SettledGap};
+use crate::kernel::{AttachPreference, KernelError};
+use crate::record::Gap;
+use crate::timeline::gaps;
+use crate::units::MonotonicNs;
+use sender::{Schedule, Sender};
+use socket::EchoSocket;
+
+/// The shortest interval between requests.
+pub const MIN_INTERVAL: Duration = Duration::from_micros(100);
+/// A silence that surely lasted for less is no gap, unless requests are further apart than this.
+const MIN_GAP: Duration = Duration::from_millis(1);
+/// How often [`Prober::next`] returns when nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+/// How long replies are waited for after the last request.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often it is looked whether all replies have come.
+const LINGER_LOOK: Duration = Duration::from_millis(10);
+/// The kernel's `ARPHRD_ETHER`.
+const ETHERNET: u16 = 1;
+
+/// Why an address cannot be probed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// This host's state.
+    #[error("cannot {what}: {error}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What happened.
+        error: io::Error,
+    },
+    /// There is no such interface.
+    #[error("no interface `{name}`; this network namespace has: {}", present.join(", "))]
+    NoSuchInterface {
+        /// What was asked for.
+        name: String,
+        /// What is there.
+        present: Vec<String>,
+    },
+    /// The way to the address leads over an interface that cannot be watched.
+    #[error("cannot watch {target} at `{interface}`: {why}")]
+    Unfit {
+        /// The address.
+        target: IpAddr,
+        /// The interface.
+        interface: String,
+        /// The reason, and what to do.
+        why: &'static str,
+    },
+    /// Nothing could be asked.
+    #[error(
+        "no echo request to {target} left `{interface}` in {} s: its neighbour (the address itself or the gateway) does \
+         not answer ARP or neighbour discovery, or a firewall on this host drops them",
+        patience.as_secs()
+    )]
+    NotSent {
+        /// The address.
+        target: IpAddr,
+        /// The interface.
+        interface: String,
+        /// For how long it was tried.
+        patience: Duration,
+    },
+    /// Nothing answers.
+    #[error(
+        "{target} does not answer: {sent} echo requests in {} s, no reply at `{interface}`; is the guest up, does a \
+         firewall or security group drop ICMP echo, do replies come back through another interface (--interface)?",
+        patience.as_secs()
+    )]
+    NoAnswer {
+        /// The address.
+        target: IpAddr,
+        /// The interface.
+        interface: String,
+        /// How many requests were sent.
+        sent: u64,
+        /// For how long.
+        patience: Duration,
+    },
+    /// Requests are lost before anything has happened.
+    #[error(
+        "{target} answered {answered} of {sent} echo requests in a second: loss or a rate limit (nftables, a security \
+         group, a switch's control plane) would be taken for downtime; try --interval {}, or take it as it is with \
+         --no-preflight",
+        crate::report::duration_argument(*suggested)
+    )]
+    Lossy {
+        /// The address.
+        target: IpAddr,
+        /// Requests that were sent.
+        sent: u64,
+        /// Requests that were answered.
+        answered: u64,
+        /// An interval at which it may answer all.
+        suggested: Duration,
+    },
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> ProbeError {
+    move |error| ProbeError::Host { what, error }
+}
+
+/// What to probe, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The address.
+    pub target: IpAddr,
+    /// Time between two requests, at least [`MIN_INTERVAL`]; none: only listen to somebody else's requests.
+    pub interval: Option<Duration>,
+    /// Data bytes behind the ICMP header.
+    pub data_bytes: u16,
+    /// How many requests; none for no end.
+    pub count: Option<u64>,
+    /// Watch here, and send through here; none: the interface of the route.
+    pub interface: Option<String>,
+    /// A silence that surely lasted for less is no gap; none: the interval, and 1 ms at least.
+    pub min_gap: Option<Duration>,
+    /// Look for loss and rate limits first.
+    pub preflight: bool,
+    /// How to attach the programs.
+    pub attach: AttachPreference,
+}
+
+impl Options {
+    /// Probes `target` every millisecond until it is stopped.
+    #[must_use]
+    pub fn new(target: IpAddr) -> Self {
+        Self {
+            target,
+            interval: Some(Duration::from_millis(1)),
+            data_bytes: 16,
+            count: None,
+            interface: None,
+            min_gap: None,
+            preflight: true,
+            attach: AttachPreference::Auto,
+        }
+    }
+
+    fn min_gap(&self) -> Duration {
+        self.min_gap.unwrap_or_else(|| self.interval.unwrap_or_default().max(MIN_GAP))
+    }
+}
+
+/// Something that a [`Prober`] tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// A gap has ended; its start is in nanoseconds since the observation's.
+    Gap(Gap),
+    /// All requests were sent.
+    Sent,
+    /// Nothing happened for a while: time to show [`Prober::live`].
+    Tick,
+}
+
+/// An observation as it is now, for a display.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Live {
+    /// Requests.
+    pub sent: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Gaps that have ended.
+    pub gaps: usize,
+    /// For how long the address has been silent, when it is.
+    pub silent_ns: Option<u64>,
+}
+
+/// Probes an address. Dropping it detaches everything and stops sending.
+pub struct Prober {
+    kernel: EchoKernel,
+    options: Options,
+    identity: Identity,
+    interface: String,
+    attach: AttachMode,
+    preflight: Option<Preflight>,
+    sender: Option<Sender>,
+    /// Sessions with a smaller number are the pre-flight's.
+    first_slot: u32,
+    /// The gaps that the kernel has told, by session and number.
+    told: BTreeMap<(u32, u64), EchoGap>,
+    /// Gaps that [`Prober::next`] has not told yet.
+    news: Vec<Gap>,
+    start: Start,
+    tick: Interval,
+    sending_over: bool,
+}
+
+impl Prober {
+    /// Attaches, looks for loss, and begins to send. Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// The address cannot be watched from here, does not answer, or not reliably.
+    pub async fn start(options: Options) -> Result<Self, ProbeError> {
+        let interface = interface_to(options.target, options.interface.as_deref())?;
+        let sessions = if options.interval.is_some() { preflight::SESSIONS + 1 } else { ECHO_SESSIONS };
+        let min_gap_ns = nanoseconds(options.min_gap());
+        let mut kernel = EchoKernel::load(sessions, min_gap_ns)?;
+        let attach = kernel.attach(&interface, options.attach)?;
+        let identity = Identity::read().map_err(host("read this host's name"))?;
+        let identifier = identifier()?;
+        let preflight = match options.interval {
+            Some(interval) if options.preflight => {
+                let way = preflight::Way { interface: &interface, options: &options, identifier };
+                Some(preflight::check(&mut kernel, &way, interval).await?)
+            }
+            _ => None,
+        };
+        let first_slot = kernel.sessions()?.last().map_or(0, |session| session.slot + 1);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut prober = Self {
+            kernel,
+            identity,
+            interface,
+            attach,
+            preflight,
+            sender: None,
+            first_slot,
+            told: BTreeMap::new(),
+            news: Vec::new(),
+            start: start_now()?,
+            tick,
+            sending_over: false,
+            options,
+        };
+        match prober.options.interval {
+            Some(interval) => prober.send(identifier, interval)?,
+            None => prober.kernel.follow(prober.options.target, None)?,
+        }
+        Ok(prober)
+    }
+
+    fn send(&mut self, identifier: u16, interval: Duration) -> Result<(), ProbeError> {
+        let socket = open_socket(&self.options, identifier)?;
+        self.kernel.follow(self.options.target, Some(socket.identifier()))?;
+        let schedule = Schedule { interval, count: self.options.count };
+        self.sender = Some(Sender::start(socket, schedule).map_err(host("start the sending thread"))?);
+        Ok(())
+    }
+
+    /// The interface at which requests and replies are stamped.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// What was found before the observation.
+    #[must_use]
+    pub const fn preflight(&self) -> Option<Preflight> {
+        self.preflight
+    }
+
+    /// The next thing to tell; waits until there is one, at most a tenth of a second. Cancel-safe.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read any more.
+    pub async fn next(&mut self) -> Result<Step, ProbeError> {
+        loop {
+            if let Some(gap) = self.news.pop() {
+                return Ok(Step::Gap(gap));
+            }
+            tokio::select! {
+                gaps = self.kernel.gaps() => self.take(gaps?),
+                _ = self.tick.tick() => {
+                    if !self.sending_over && self.sender.as_ref().is_some_and(Sender::is_done) {
+                        self.sending_over = true;
+                        return Ok(Step::Sent);
+                    }
+                    return Ok(Step::Tick);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, gaps: Vec<SettledGap>) {
+        for settled in gaps {
+            if settled.slot < self.first_slot {
+                continue;
+            }
+            self.told.insert((settled.slot, settled.number), settled.gap);
+            self.news.extend(self.gap(&settled.gap));
+        }
+    }
+
+    /// The gap, if it surely was one.
+    fn gap(&self, seen: &EchoGap) -> Option<Gap> {
+        let gap = gaps::closed(seen, MonotonicNs(self.start.monotonic_ns));
+        (gap.length.low_ns >= nanoseconds(self.options.min_gap())).then_some(gap)
+    }
+
+    fn sessions(&self) -> Result<Vec<Session>, ProbeError> {
+        let sessions = self.kernel.sessions()?;
+        Ok(sessions.into_iter().filter(|session| session.slot >= self.first_slot).collect())
+    }
+
+    /// The observation as it is now.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read any more.
+    pub fn live(&self) -> Result<Live, ProbeError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        let mut live = Live::default();
+        for session in self.sessions()? {
+            let state = &session.state;
+            live.sent += state.sent;
+            live.answered += state.answered;
+            live.gaps += state.gaps as usize;
+            let silent_ns = silent_ns(state, now, nanoseconds(self.options.min_gap()));
+            live.silent_ns = live.silent_ns.max(silent_ns);
+        }
+        Ok(live)
+    }
+
+    /// Stops sending, waits up to a second for the last replies, and reports.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read any more.
+    pub async fn finish(mut self, end: End) -> Result<Report, ProbeError> {
+        let sent = self.sender.take().map(Sender::stop).transpose().map_err(host("send echo requests"))?;
+        let duration_ns =
+            clock::now().map_err(host("read the clock"))?.0.saturating_sub(self.start.monotonic_ns);
+        let deadline = Instant::now() + LINGER;
+        while self.options.interval.is_some() && Instant::now() < deadline && self.is_waiting()? {
+            tokio::time::sleep(LINGER_LOOK).await;
+        }
+        let pending = self.kernel.pending_gaps();
+        self.take(pending);
+        let mut streams = Vec::new();
+        for session in self.sessions()? {
+            streams.push(Stream {
+                echo: report::echo(&session, &self.kernel.round_trips(session.slot)?),
+                gaps: self.gaps_of(&session),
+            });
+        }
+        let refused = sent.as_ref().map_or(0, |sent| sent.refused);
+        let mut not_measured = self.not_measured(&streams)?;
+        if let Some(error) = sent.and_then(|sent| sent.last_refusal) {
+            not_measured.push(NotMeasured {
+                what: format!("{refused} of the requests"),
+                why: format!("the kernel refused to send them, the last one because: {error}"),
+            });
+        }
+        Ok(Report {
+            schema: SCHEMA.into(),
+            migtrace: env!("CARGO_PKG_VERSION").into(),
+            host: self.identity.host,
+            kernel: self.identity.kernel,
+            target: self.options.target,
+            interface: self.interface,
+            attach: self.attach,
+            sending: self.options.interval.map(|interval| Sending {
+                interval_ns: nanoseconds(interval),
+                data_bytes: self.options.data_bytes,
+                refused,
+            }),
+            min_gap_ns: nanoseconds(self.options.min_gap()),
+            start: self.start,
+            duration_ns,
+            end,
+            preflight: self.preflight,
+            streams,
+            not_measured,
+        })
+    }
+
+    fn is_waiting(&self) -> Result<bool, ProbeError> {
+        Ok(self.sessions()?.iter().any(|session| session.state.answered < session.state.sent))
+    }
+
+    /// All gaps of a session: those that were told, the one that was about to be, and the one that has not ended.
+    fn gaps_of(&self, session: &Session) -> Vec<Gap> {
+        let state = &session.state;
+        let told = self.told.range((session.slot, 0)..=(session.slot, u64::MAX));
+        let mut gaps: Vec<Gap> = told.filter_map(|(_, seen)| self.gap(seen)).collect();
+        if state.gap.is_unsettled() {
+            gaps.extend(self.gap(&state.gap.into()));
+        }
+        if let Some(seen) = open_gap(state) {
+            let gap = gaps::open(&seen, MonotonicNs(self.start.monotonic_ns));
+            gaps.extend((gap.length.low_ns >= nanoseconds(self.options.min_gap())).then_some(gap));
+        }
+        gaps
+    }
+
+    fn not_measured(&self, streams: &[Stream]) -> Result<Vec<NotMeasured>, ProbeError> {
+        let mut list = Vec::new();
+        let mut add = |what: &str, why: String| list.push(NotMeasured { what: what.into(), why });
+        let (untracked, untold) = self.kernel.lost()?;
+        if untracked > 0 {
+            add(
+                "some streams of requests",
+                format!("{untracked} packets belong to more streams than can be followed ({ECHO_SESSIONS})"),
+            );
+        }
+        if untold > 0 {
+            add("some gaps", format!("{untold} found no room in the ring buffer"));
+        }
+        if streams.iter().all(|stream| stream.echo.sent == 0) {
+            let whose = if self.options.interval.is_some() { "" } else { " of anybody" };
+            add("gaps", format!("no echo request{whose} to {} was seen", self.options.target));
+        }
+        for stream in streams.iter().filter(|stream| stream.echo.sent > 0 && stream.echo.answered == 0) {
+            let (target, peer) = (stream.echo.target, stream.echo.peer);
+            add("gaps", format!("{target} answered none of the requests of {peer}: it was never reached"));
+        }
+        Ok(list)
+    }
+}
+
+/// For how long an address has been silent: since the first request that waits for longer than replies take.
+fn silent_ns(state: &EchoSession, now: MonotonicNs, min_gap_ns: u64) -> Option<u64> {
+    let patience_ns = state.longest_latest_round_trip_ns() + min_gap_ns;
+    let silent_ns = now.0.saturating_sub(state.first_waiting_ns);
+    (state.first_waiting_ns != 0 && silent_ns > patience_ns).then_some(silent_ns)
+}
+
+/// The silence at the end of a session; none when its last request was answered, or none ever.
+fn open_gap(state: &EchoSession) -> Option<EchoGap> {
+    let is_open = state.answered > 0 && state.first_waiting_ns > state.answered_request_ns;
+    is_open.then(|| EchoGap {
+        answered_request_ns: MonotonicNs(state.answered_request_ns),
+        last_reply_ns: MonotonicNs(state.last_reply_ns),
+        first_waiting_ns: MonotonicNs(state.first_waiting_ns),
+        before_resumed_ns: MonotonicNs(state.last_request_ns),
+        resuming_request_ns: MonotonicNs(state.last_request_ns),
+        resumed_ns: MonotonicNs(state.last_request_ns),
+        round_trip_before_ns: state.longest_latest_round_trip_ns(),
+        round_trip_after_ns: 0,
+        requests: state.sent.saturating_sub(state.answered_count),
+        overtaken: 0,
+        waited: 0,
+        prompt: 0,
+        duplicate: 0,
+    })
+}
+
+/// The name of the interface at which to watch.
+fn interface_to(target: IpAddr, requested: Option<&str>) -> Result<String, ProbeError> {
+    let all = links::list().map_err(host("list the network interfaces"))?;
+    let link = match requested {
+        Some(name) => {
+            all.iter().find(|link| link.name == name).ok_or_else(|| ProbeError::NoSuchInterface {
+                name: name.into(),
+                present: all.iter().map(|link| link.name.clone()).collect(),
+            })?
+        }
+        None => {
+            let index = links::route_interface(target).map_err(host("find the way to the address"))?;
+            all.iter().find(|link| link.index == index).ok_or_else(|| {
+                let vanished = io::Error::new(io::ErrorKind::NotFound, "its interface has vanished");
+                host("find the way to the address")(vanished)
+            })?
+        }
+    };
+    let unfit = |why| Err(ProbeError::Unfit { target, interface: link.name.clone(), why });
+    if link.loopback {
+        return unfit(
+            "it is an address of this host itself; probe from another host, or from another namespace",
+        );
+    }
+    if link.hardware_type != ETHERNET {
+        return unfit(
+            "its packets have no Ethernet header; name the Ethernet device below it with --interface",
+        );
+    }
+    Ok(link.name.clone())
+}
+
+fn open_socket(options: &Options, identifier: u16) -> Result<EchoSocket, ProbeError> {
+    EchoSocket::open(options.target, identifier, options.data_bytes, options.interface.as_deref())
+        .map_err(host("open a socket for ICMP echo requests (this needs CAP_NET_RAW)"))
+}
+
+/// An identifier that hardly anybody else uses now.
+fn identifier() -> Result<u16, ProbeError> {
+    let now_ns = clock::now().map_err(host("read the clock"))?.0;
+    Ok((u64::from(std::process::id()) ^ (now_ns >> 10)) as u16)
+}
+
+fn start_now() -> Result<Start, ProbeError> {
+    let sample = clock::sample().map_err(host("read the clocks"))?;
+    let now = clock::now().map_err(host("read the clock"))?;
+    Ok(Start { realtime_ns: sample.realtime_ns(now), error_ns: sample.error_ns, monotonic_ns: now.0 })
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,123 @@
+//! From the stamps of echo requests and replies to gaps with their bounds.
+//!
+//! `migtrace_ebpf::session` tells which requests a gap is found from, and why they bound it. Here the bounds are worked
+//! out. They hold if no message of the path is slower than the longest round trip that was seen around the gap, and if
+//! what is lost around a gap was lost to it.
+
+use crate::event::EchoGap;
+use crate::record::{Estimate, Gap, Instant};
+use crate::units::MonotonicNs;
+
+#[cfg(test)]
+mod tests;
+
+const LOST_REQUESTS: &str = "lost-requests";
+const DELAYED_REPLIES: &str = "delayed-replies";
+const OPEN: &str = "open";
+
+/// An instant's bounds.
+#[derive(Clone, Copy)]
+struct Bounds {
+    low: MonotonicNs,
+    high: MonotonicNs,
+}
+
+impl Bounds {
+    /// `high` is never before `low`: bounds that contradict each other say only that both are near.
+    fn new(low: MonotonicNs, high: MonotonicNs) -> Self {
+        Self { low, high: high.max(low) }
+    }
+
+    const fn middle(self) -> u64 {
+        self.low.0.midpoint(self.high.0)
+    }
+
+    const fn since(self, origin: MonotonicNs) -> Instant {
+        Instant {
+            value_ns: MonotonicNs(self.middle()).since(origin),
+            low_ns: self.low.since(origin),
+            high_ns: self.high.since(origin),
+        }
+    }
+}
+
+const fn later(at: MonotonicNs, by_ns: u64) -> MonotonicNs {
+    MonotonicNs(at.0.saturating_add(by_ns))
+}
+
+/// A gap that a reply has ended. Its start is told in nanoseconds since `origin`.
+pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
+    let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
+    let start = silent_from(seen);
+    let waited_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);
+    // After a move to another host a few round trips are known, and the next may be the longest so far; so one that
+    // is not much longer proves no wait.
+    let was_waiting = waited_ns > round_trip_ns.saturating_mul(2);
+    let a_round_trip_before = MonotonicNs(seen.resumed_ns.0.saturating_sub(round_trip_ns));
+    let interval_at_end_ns = seen.resuming_request_ns.0.saturating_sub(seen.before_resumed_ns.0);
+    let earliest_end = if was_waiting {
+        a_round_trip_before
+    } else if seen.overtaken > 0 {
+        // The replies overtook each other, so the request before may have been answered too. What was sent a round
+        // trip before was not.
+        let sent_before = MonotonicNs(a_round_trip_before.0.saturating_sub(interval_at_end_ns));
+        seen.before_resumed_ns.min(sent_before)
+    } else {
+        seen.before_resumed_ns
+    };
+    let end = Bounds::new(earliest_end.max(start.low).min(seen.resumed_ns), seen.resumed_ns);
+    let low_ns = end.low.0.saturating_sub(start.high.0);
+    let high_ns = end.high.0.saturating_sub(start.low.0);
+    // With slower round trips after the gap than before, what looked as if it had waited may not have.
+    let (late, prompt) = if was_waiting {
+        (seen.overtaken.saturating_add(seen.waited), seen.prompt)
+    } else {
+        (seen.overtaken, seen.prompt.saturating_add(seen.waited))
+    };
+    Gap {
+        start: start.since(origin),
+        length: Estimate {
+            value_ns: end.middle().saturating_sub(start.middle()).clamp(low_ns, high_ns),
+            low_ns,
+            high_ns: Some(high_ns),
+            method: if was_waiting { DELAYED_REPLIES } else { LOST_REQUESTS }.to_owned(),
+        },
+        lost: seen.requests.saturating_sub(late).saturating_sub(prompt),
+        late,
+        duplicate: seen.duplicate,
+        interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),
+        interval_at_end_ns: Some(interval_at_end_ns),
+        round_trip_before_ns: seen.round_trip_before_ns,
+        round_trip_after_ns: if was_waiting { round_trip_ns } else { waited_ns },
+    }
+}
+
+/// A gap that no reply has ended: of `seen`, `before_resumed_ns` is the last request, and nothing is known of what is
+/// later.
+pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
+    let start = silent_from(seen);
+    let low_ns = seen.before_resumed_ns.0.saturating_sub(start.high.0);
+    Gap {
+        start: start.since(origin),
+        length: Estimate {
+            value_ns: seen.before_resumed_ns.0.saturating_sub(start.middle()).max(low_ns),
+            low_ns,
+            high_ns: None,
+            method: OPEN.to_owned(),
+        },
+        lost: seen.requests,
+        late: 0,
+        duplicate: 0,
+        interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),
+        interval_at_end_ns: None,
+        round_trip_before_ns: seen.round_trip_before_ns,
+        round_trip_after_ns: 0,
+    }
+}
+
+/// When the address fell silent: it answered after `answered_request_ns`; it did not answer `first_waiting_ns`, which
+/// reached it within a round trip; and the last reply before was sent by an address that was awake.
+fn silent_from(seen: &EchoGap) -> Bounds {
+    let high = later(seen.first_waiting_ns, seen.round_trip_before_ns).max(seen.last_reply_ns);
+    Bounds::new(seen.answered_request_ns, high)
+}
