@@ -6,7 +6,7 @@
 
 use lab::consistency::{assert_replays, phase_names};
 use lab::tracing::{self, Recorded, Recording};
-use lab::{Host, Lab, Migration, Outcome, Side};
+use lab::{Host, Lab, Migrated, Migration, Outcome, Side};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -246,6 +246,13 @@ fn doctor_finds_every_probe_at_its_best_hook() {
     assert_eq!(output.status.code(), Some(code));
 }
 
+/// QEMU announces one more pass, the last, when the guest has stopped: that is no phase of its own.
+fn passes_while_running(migrated: &Migrated) -> usize {
+    let at_source = migrated.events.iter().filter(|observed| observed.side == Side::Source);
+    let running = at_source.take_while(|observed| observed.event.name != "STOP");
+    running.filter(|observed| observed.event.name == "MIGRATION_PASS").count()
+}
+
 #[test]
 fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
     if !in_vm() {
@@ -296,8 +303,8 @@ fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
 
     let record = recorded[0].record().unwrap();
     let mut phases = phase_names(&record);
-    let passes = phases.iter().filter(|name| name.starts_with("active ")).count() as u64;
-    assert_eq!(passes, migrated.passes(), "{phases:?}");
+    let passes = phases.iter().filter(|name| name.starts_with("active ")).count();
+    assert_eq!(passes, passes_while_running(&migrated), "{phases:?}");
     phases.retain(|name| !name.starts_with("active "));
     assert_eq!(phases, ["setup", "stop", "pre-switchover", "device", "completed"]);
     let qemu_claims = number(&migrated.source["ram"]["transferred"]);
