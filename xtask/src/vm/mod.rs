@@ -93,10 +93,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bail!("failed on Linux {}", failures.join(", "))
 }
 
-/// Builds the command, optimised because it is to run on an emulated CPU, and the tests.
+/// Builds the command, as the tests in the lab have it built, and the tests.
 fn build() -> Result<Binaries> {
     let mut command = paths::cargo();
-    command.args(["build", "--release", "--package", "migtrace", "--bin", "migtrace"]);
+    command.args(["build", "--package", "migtrace"]);
     let migtrace = build_one(command, "migtrace", false)?;
     let mut command = paths::cargo();
     command.args(["test", "--no-run", "--package", "migtrace-tests", "--test", "vm"]);
