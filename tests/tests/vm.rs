@@ -230,6 +230,9 @@ fn doctor_finds_every_probe_at_its_best_hook() {
         ("qmp", "kprobe:__sys_sendmsg"),
         ("socket", "kretprobe:__sys_accept4"),
         ("retransmit", "raw_tracepoint:tcp_retransmit_skb"),
+        ("vcpu-exit", "raw_tracepoint:kvm_userspace_exit"),
+        ("vcpu-run", "kprobe:kvm_vcpu_ioctl"),
+        ("dirty-log", "kprobe:kvm_vm_ioctl"),
         ("exec", "raw_tracepoint:sched_process_exec"),
         ("exit", "raw_tracepoint:sched_process_exit"),
     ] {
