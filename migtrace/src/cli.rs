@@ -60,6 +60,12 @@ pub(crate) struct Record {
     /// Ask this QMP socket for QEMU's own figures at the end (a second one: QEMU serves one client a socket)
     #[arg(long, value_name = "SOCKET")]
     pub(crate) qmp: Option<PathBuf>,
+    /// Ask this address, the guest's, for echo replies, and record when it did not answer (see `migtrace probe`)
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) probe: Option<String>,
+    /// Time between two echo requests, 100us at least
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = interval, requires = "probe")]
+    pub(crate) probe_interval: Duration,
     /// Stop after this time, with or without a migration
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,

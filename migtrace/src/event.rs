@@ -3,6 +3,8 @@
 //! The event log is the source of truth. A record is derived from it and from nothing else, so the same log
 //! gives the same record, byte for byte.
 
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -71,9 +73,9 @@ pub enum Fact {
     /// IP fragments between the two ends of a flow, which carry no port and so belong to no flow.
     Fragments {
         /// This host's address.
-        local: std::net::IpAddr,
+        local: IpAddr,
         /// The other end's address.
-        remote: std::net::IpAddr,
+        remote: IpAddr,
         /// What crossed so far; `payload_bytes` is what follows the IP header.
         counters: Directions<Counters>,
     },
@@ -154,6 +156,12 @@ pub enum Fact {
         /// Its name.
         interface: String,
     },
+    /// From now on an address is asked for echo replies.
+    EchoStart(EchoStart),
+    /// The address answers again.
+    EchoGap(EchoGap),
+    /// The address is asked no more: what all requests told.
+    EchoEnd(EchoEnd),
     /// Facts lost so far, cumulative.
     Lost(Lost),
     /// Something that is not measured in this log, found while recording.
@@ -372,6 +380,73 @@ pub enum Announcement {
     GratuitousArp,
     /// An unsolicited neighbour advertisement.
     NeighbourAdvertisement,
+}
+
+/// What is asked for echo replies, and how.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct EchoStart {
+    /// The address.
+    pub target: IpAddr,
+    /// The interface at which requests and replies are stamped.
+    pub interface: String,
+    /// How the programs are attached there.
+    pub attach: AttachMode,
+    /// The time between two requests that was asked for.
+    pub interval_ns: u64,
+    /// A silence that surely lasted for less is no gap.
+    pub min_gap_ns: u64,
+}
+
+/// What all requests to an address told.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct EchoEnd {
+    /// As a whole; absent when no request was seen to leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub echo: Option<Echo>,
+    /// The gap that had not ended: what is told of its end is the last request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<EchoGap>,
+}
+
+/// What a stream of echo requests to an address told as a whole.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Echo {
+    /// Who was asked.
+    pub target: IpAddr,
+    /// Who asked.
+    pub peer: IpAddr,
+    /// The asker's ICMP identifier.
+    pub identifier: u16,
+    /// Requests.
+    pub sent: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests that were not answered.
+    pub lost: u64,
+    /// Requests that were answered, but only after a gap.
+    pub late: u64,
+    /// Replies that came more than once.
+    pub duplicate: u64,
+    /// The average time between two requests; null with fewer than two.
+    pub interval_ns: Option<u64>,
+    /// The longest time between two requests.
+    pub longest_interval_ns: u64,
+    /// Times from request to reply, but for the late ones; null when nothing was answered.
+    pub round_trip: Option<RoundTrip>,
+    /// The longest of these since the last gap; null when nothing was answered since.
+    #[serde(default)]
+    pub worst_since_last_gap_ns: Option<u64>,
+}
+
+/// Times from request to reply.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct RoundTrip {
+    /// Half of them took no longer than this, to within 1/16.
+    pub p50_ns: u64,
+    /// 99 % of them took no longer than this, to within 1/16.
+    pub p99_ns: u64,
+    /// The longest, exactly.
+    pub max_ns: u64,
 }
 
 /// A silence of the probed address, as the stamps of echo requests and replies tell it.

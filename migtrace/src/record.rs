@@ -3,11 +3,11 @@
 //! Times are nanoseconds since the migration's start ([`Start`] ties them to wall time); `tx` is from the source
 //! to the destination on whichever host the record was made.
 
-use std::net::IpAddr;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use crate::event::{Echo, RoundTrip};
 
 use crate::event::{Lost, NotMeasured, Purpose};
 use crate::units::{ClockSample, Counters, Directions, Flow};
@@ -38,6 +38,13 @@ pub struct Record {
     pub traffic: Traffic,
     /// How long the guest was gone.
     pub downtime: Downtime,
+    /// The times in which the guest answered no echo requests, from a second before the migration's start to 10 s after
+    /// its end, in the order of their starts; empty when it was not probed.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
+    /// The echo requests to the guest as a whole, as long as the recording lasted; null when it was not probed.
+    #[serde(default)]
+    pub echo: Option<Echo>,
     /// What QEMU is, and what it claims.
     pub qemu: QemuClaims,
     /// What was not measured, and why.
@@ -291,46 +298,6 @@ pub struct Gap {
     pub round_trip_after_ns: u64,
     /// The longest round trip between the gap before, or the first request, and this gap; 0 when none was seen.
     pub worst_round_trip_ns: u64,
-}
-
-/// What a stream of echo requests to an address told as a whole.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct Echo {
-    /// Who was asked.
-    pub target: IpAddr,
-    /// Who asked.
-    pub peer: IpAddr,
-    /// The asker's ICMP identifier.
-    pub identifier: u16,
-    /// Requests.
-    pub sent: u64,
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Requests that were not answered.
-    pub lost: u64,
-    /// Requests that were answered, but only after a gap.
-    pub late: u64,
-    /// Replies that came more than once.
-    pub duplicate: u64,
-    /// The average time between two requests; null with fewer than two.
-    pub interval_ns: Option<u64>,
-    /// The longest time between two requests.
-    pub longest_interval_ns: u64,
-    /// Times from request to reply, but for the late ones; null when nothing was answered.
-    pub round_trip: Option<RoundTrip>,
-    /// The longest of these since the last gap; null when nothing was answered since.
-    pub worst_since_last_gap_ns: Option<u64>,
-}
-
-/// Times from request to reply.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub struct RoundTrip {
-    /// Half of them took no longer than this, to within 1/16.
-    pub p50_ns: u64,
-    /// 99 % of them took no longer than this, to within 1/16.
-    pub p99_ns: u64,
-    /// The longest, exactly.
-    pub max_ns: u64,
 }
 
 /// A named instant.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::event::{EndReason, Event, Fact};
 use crate::host::clock;
+use crate::probe::{ProbeError, Prober, Step};
 use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::{Live, Timeline};
@@ -15,6 +16,11 @@ use crate::tracer::{Tracer, TracerError};
 const SETTLE: Duration = Duration::from_secs(1);
 /// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// For how long a probed guest is watched after its migration has ended: the network may lose it only then.
+const WATCH_AFTER: Duration = Duration::from_secs(1);
+/// How long is waited, after a migration has ended, for a probed guest that is silent.
+const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Records the next migration of the selected VMs.
 ///
@@ -34,6 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// ```
 pub struct Recorder {
     tracer: Tracer,
+    probe: Option<Prober>,
     timeline: Timeline,
     looked: Instant,
     /// Something has happened since the last look.
@@ -48,11 +55,22 @@ impl Recorder {
     pub fn new(tracer: Tracer, selection: Selection) -> Self {
         Self {
             tracer,
+            probe: None,
             timeline: Timeline::new(selection),
             looked: Instant::now(),
             unexamined: false,
             ended: None,
         }
+    }
+
+    /// Records what `prober` finds too. A migration is then over when the guest answers, or has not for 30 s.
+    ///
+    /// # Errors
+    /// As [`Tracer::note`].
+    pub fn probe(&mut self, prober: Prober) -> Result<(), TracerError> {
+        self.tracer.note(Fact::EchoStart(prober.started()))?;
+        self.probe = Some(prober);
+        Ok(())
     }
 
     /// The tracer.
@@ -64,22 +82,27 @@ impl Recorder {
     /// The next event; `None` once a migration has ended and its last packets were counted. Cancel-safe.
     ///
     /// # Errors
-    /// As [`Tracer::next`].
+    /// As [`Tracer::next`], and what stops a probe.
     pub async fn next(&mut self) -> Result<Option<Event>, TracerError> {
         let event = loop {
-            if self.has_settled() {
+            if self.has_settled()? {
                 return Ok(None);
             }
-            let deadline = match self.ended {
-                Some(ended) => Some(ended + SETTLE),
-                // The last fact of a migration may be the last for hours: nobody else would look.
-                None => self.unexamined.then_some(self.looked + LOOK_EVERY),
-            };
-            let Some(deadline) = deadline else { break self.tracer.next().await? };
-            match tokio::time::timeout_at(deadline, self.tracer.next()).await {
-                Ok(event) => break event?,
-                Err(_) if self.ended.is_some() => return Ok(None),
-                Err(_) => self.look(),
+            // The last fact of a migration may be the last for hours: nobody else would look.
+            let look = self.ended.map_or(self.looked + LOOK_EVERY, |ended| ended + SETTLE);
+            let wait = self.ended.is_some_and(|ended| ended.elapsed() < SETTLE) || self.unexamined;
+            tokio::select! {
+                event = self.tracer.next() => break event?,
+                step = next_step(self.probe.as_mut()) => {
+                    if let Step::Gap(gap) = step? {
+                        self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
+                    }
+                }
+                () = tokio::time::sleep_until(look), if wait => {
+                    if self.ended.is_none() {
+                        self.look();
+                    }
+                }
             }
         };
         self.timeline.push(&event);
@@ -98,11 +121,33 @@ impl Recorder {
         self.ended = self.timeline.ended().map(|_| self.looked);
     }
 
-    fn has_settled(&self) -> bool {
-        self.ended.is_some_and(|ended| {
-            let is_over = |ended: crate::timeline::Ended| ended.flows_closed && ended.all_told;
-            ended.elapsed() >= SETTLE || self.timeline.ended().is_some_and(is_over)
-        })
+    fn has_settled(&self) -> Result<bool, TracerError> {
+        let Some(ended) = self.ended else { return Ok(false) };
+        let is_over = |ended: crate::timeline::Ended| ended.flows_closed && ended.all_told;
+        let settled = ended.elapsed() >= SETTLE || self.timeline.ended().is_some_and(is_over);
+        Ok(settled && !self.waits_for_guest(ended)?)
+    }
+
+    /// Whether the probed guest may still be, or soon fall, silent.
+    fn waits_for_guest(&self, ended: Instant) -> Result<bool, ProbeError> {
+        let Some(prober) = &self.probe else { return Ok(false) };
+        Ok(ended.elapsed() < WATCH_AFTER || (ended.elapsed() < SILENCE_PATIENCE && prober.is_in_gap()?))
+    }
+
+    /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, [`Self::finish`]
+    /// says nothing of what they told as a whole.
+    ///
+    /// # Errors
+    /// As [`Tracer::note`], and what stops a probe.
+    pub async fn end_probe(&mut self) -> Result<(), TracerError> {
+        let Some(prober) = self.probe.take() else { return Ok(()) };
+        for fact in prober.end().await? {
+            match fact {
+                Fact::EchoGap(gap) => self.tracer.note_at(gap.resumed_ns, fact),
+                fact => self.tracer.note(fact)?,
+            }
+        }
+        Ok(())
     }
 
     /// Adds a fact that something else found out at this instant.
@@ -135,5 +180,13 @@ impl Recorder {
             self.timeline.push(event);
         }
         Ok((events, self.timeline.finish()))
+    }
+}
+
+/// Never ends without a probe.
+async fn next_step(prober: Option<&mut Prober>) -> Result<Step, ProbeError> {
+    match prober {
+        Some(prober) => prober.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -84,12 +84,13 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
                 one => is(value, one),
             },
             "format" => match (rule.as_str().unwrap(), value) {
-                ("uint64" | "int64" | "uint32", Value::Number(n)) => n.is_u64() || n.is_i64(),
+                ("uint64" | "int64" | "uint32" | "uint16", Value::Number(n)) => n.is_u64() || n.is_i64(),
                 ("ip", Value::String(s)) => s.parse::<std::net::IpAddr>().is_ok(),
-                ("uint64" | "int64" | "uint32" | "ip", _) => true,
+                ("uint64" | "int64" | "uint32" | "uint16" | "ip", _) => true,
                 (other, _) => panic!("{at}: the format {other} is not known to this test"),
             },
             "minimum" => value.as_f64().is_none_or(|v| v >= rule.as_f64().unwrap()),
+            "maximum" => value.as_f64().is_none_or(|v| v <= rule.as_f64().unwrap()),
             "const" => value == rule,
             "enum" => rule.as_array().unwrap().contains(value),
             "required" => {

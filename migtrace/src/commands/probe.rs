@@ -49,7 +49,7 @@ fn check_privileges(passive: bool) -> Result<()> {
 }
 
 /// The address of a name: the first one, with `ipv6` the first of IPv6.
-fn resolve(target: &str, ipv6: bool) -> Result<IpAddr> {
+pub(super) fn resolve(target: &str, ipv6: bool) -> Result<IpAddr> {
     let addresses: Vec<IpAddr> = match target.parse() {
         Ok(address) => vec![address],
         Err(_) => (target, 0)

@@ -11,6 +11,7 @@ use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured, ProbeStatu
 use migtrace::host::capabilities::Capability;
 use migtrace::host::qmp::{self, Qmp};
 use migtrace::kernel::Settings;
+use migtrace::probe::Prober;
 use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
 use migtrace::selection::Selection;
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Exit;
 use super::check_privileges;
 use super::destination::{self, Destination};
+use super::probe;
 use super::progress::Progress;
 use super::report::render;
 use crate::cli::{self, Tunnel};
@@ -29,6 +31,9 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(options: &cli::Record) -> Result<Exit> {
     check_privileges(&Capability::NEEDED)?;
+    if options.probe.is_some() {
+        check_privileges(&Capability::NEEDED_TO_PROBE)?;
+    }
     if options.events.is_some() && options.events == options.output.output {
         bail!("--output and --events name the same file: give each its own");
     }
@@ -86,6 +91,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     let present: Vec<_> = tracer.qemus().cloned().collect();
     selection.of(&present)?;
     let mut recorder = Recorder::new(tracer, selection);
+    let prober = start_probe(options).await?;
     let mut client = match &options.qmp {
         Some(path) => Some(connect(path, &mut recorder).await?),
         None => None,
@@ -101,6 +107,11 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
         return Err(failure);
     }
     describe(&recorder, &progress);
+    if let Some(prober) = prober {
+        let (target, interface) = (prober.target(), prober.interface());
+        progress.say(&format!("asking {target} for echo replies at {interface}"));
+        recorder.probe(prober)?;
+    }
     progress.say("ready");
 
     let mut show = tokio::time::interval(SHOW_EVERY);
@@ -124,11 +135,24 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     if let Some(client) = &mut client {
         ask(client, &mut recorder).await?;
     }
+    recorder.end_probe().await?;
     let (events, records) = recorder.finish(reason)?;
     for event in &events {
         log.write(event);
     }
     Ok(Recorded { records: awaited(records), reason, log_failure: log.failure })
+}
+
+/// Begins to ask the guest for echo replies, if that is wanted.
+async fn start_probe(options: &cli::Record) -> Result<Option<Prober>> {
+    let Some(target) = &options.probe else { return Ok(None) };
+    let target = probe::resolve(target, false)?;
+    let options = migtrace::probe::Options {
+        interval: Some(options.probe_interval),
+        attach: options.attach.into(),
+        ..migtrace::probe::Options::new(target)
+    };
+    Ok(Some(Prober::start(options).await?))
 }
 
 fn settings(options: &cli::Record) -> Settings {

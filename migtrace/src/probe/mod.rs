@@ -18,7 +18,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 pub use report::{End, Preflight, Report, SCHEMA, Sending, Start, Stream};
 
-use crate::event::{AttachMode, EchoGap, NotMeasured};
+use crate::event::{AttachMode, EchoEnd, EchoGap, EchoStart, Fact, NotMeasured};
 use crate::host::clock;
 use crate::host::identity::Identity;
 use crate::host::links;
@@ -27,7 +27,7 @@ use crate::kernel::{AttachPreference, KernelError};
 use crate::record::Gap;
 use crate::timeline::gaps;
 use crate::units::MonotonicNs;
-use sender::{Schedule, Sender};
+use sender::{Schedule, Sender, Sent};
 use socket::EchoSocket;
 
 /// The shortest interval between requests.
@@ -173,8 +173,8 @@ impl Options {
 /// Something that a [`Prober`] tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// A gap has ended; its start is in nanoseconds since the observation's.
-    Gap(Gap),
+    /// A gap has ended.
+    Gap(EchoGap),
     /// All requests were sent.
     Sent,
     /// Nothing happened for a while: time to show [`Prober::live`].
@@ -208,7 +208,7 @@ pub struct Prober {
     /// The gaps that the kernel has told, by session and number.
     told: BTreeMap<(u32, u64), EchoGap>,
     /// Gaps that [`Prober::next`] has not told yet.
-    news: Vec<Gap>,
+    news: Vec<EchoGap>,
     start: Start,
     tick: Interval,
     sending_over: bool,
@@ -267,6 +267,12 @@ impl Prober {
         Ok(())
     }
 
+    /// The address.
+    #[must_use]
+    pub const fn target(&self) -> IpAddr {
+        self.options.target
+    }
+
     /// The interface at which requests and replies are stamped.
     #[must_use]
     pub fn interface(&self) -> &str {
@@ -307,7 +313,7 @@ impl Prober {
                 continue;
             }
             self.told.insert((settled.slot, settled.number), settled.gap);
-            self.news.extend(self.gap(&settled.gap));
+            self.news.extend(self.gap(&settled.gap).map(|_| settled.gap));
         }
     }
 
@@ -345,15 +351,9 @@ impl Prober {
     /// # Errors
     /// The kernel side cannot be read any more.
     pub async fn finish(mut self, end: End) -> Result<Report, ProbeError> {
-        let sent = self.sender.take().map(Sender::stop).transpose().map_err(host("send echo requests"))?;
         let duration_ns =
             clock::now().map_err(host("read the clock"))?.0.saturating_sub(self.start.monotonic_ns);
-        let deadline = Instant::now() + LINGER;
-        while self.options.interval.is_some() && Instant::now() < deadline && self.is_waiting()? {
-            tokio::time::sleep(LINGER_LOOK).await;
-        }
-        let pending = self.kernel.pending_gaps();
-        self.take(pending);
+        let sent = self.stop().await?;
         let mut streams = Vec::new();
         for session in self.sessions()? {
             streams.push(Stream {
@@ -363,12 +363,7 @@ impl Prober {
         }
         let refused = sent.as_ref().map_or(0, |sent| sent.refused);
         let mut not_measured = self.not_measured(&streams)?;
-        if let Some(error) = sent.and_then(|sent| sent.last_refusal) {
-            not_measured.push(NotMeasured {
-                what: format!("{refused} of the requests"),
-                why: format!("the kernel refused to send them, the last one because: {error}"),
-            });
-        }
+        not_measured.extend(refusal(sent.as_ref()));
         Ok(Report {
             schema: SCHEMA.into(),
             migtrace: env!("CARGO_PKG_VERSION").into(),
@@ -392,6 +387,62 @@ impl Prober {
         })
     }
 
+    /// Stops sending, and waits up to a second for the last replies. What became of the sending, if it was going on.
+    async fn stop(&mut self) -> Result<Option<Sent>, ProbeError> {
+        let sent = self.sender.take().map(Sender::stop).transpose().map_err(host("send echo requests"))?;
+        let deadline = Instant::now() + LINGER;
+        while self.options.interval.is_some() && Instant::now() < deadline && self.is_waiting()? {
+            tokio::time::sleep(LINGER_LOOK).await;
+        }
+        let pending = self.kernel.pending_gaps();
+        self.take(pending);
+        Ok(sent)
+    }
+
+    /// What is asked, and how: the first fact of an observation.
+    pub(crate) fn started(&self) -> EchoStart {
+        EchoStart {
+            target: self.options.target,
+            interface: self.interface.clone(),
+            attach: self.attach,
+            interval_ns: nanoseconds(self.options.interval.unwrap_or_default()),
+            min_gap_ns: nanoseconds(self.options.min_gap()),
+        }
+    }
+
+    /// Whether the address is silent now, or was just before and not all is known of that.
+    pub(crate) fn is_in_gap(&self) -> Result<bool, ProbeError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        let min_gap_ns = nanoseconds(self.options.min_gap());
+        let in_gap =
+            |state: &EchoSession| silent_ns(state, now, min_gap_ns).is_some() || state.gap.is_unsettled();
+        Ok(self.sessions()?.iter().any(|session| in_gap(&session.state)))
+    }
+
+    /// Stops sending, waits up to a second for the last replies: the last facts of the observation.
+    pub(crate) async fn end(mut self) -> Result<Vec<Fact>, ProbeError> {
+        let sent = self.stop().await?;
+        let mut facts: Vec<_> = std::mem::take(&mut self.news).into_iter().map(Fact::EchoGap).collect();
+        let session = self.sessions()?.pop();
+        let mut end = EchoEnd { echo: None, open: None };
+        let mut streams = Vec::new();
+        if let Some(session) = &session {
+            let state = &session.state;
+            if state.gap.is_unsettled() {
+                let unsettled = EchoGap::from(state.gap);
+                facts.extend(self.gap(&unsettled).map(|_| Fact::EchoGap(unsettled)));
+            }
+            end.open = self.open_gap(state).map(|(seen, _)| seen);
+            let echo = report::echo(session, &self.kernel.round_trips(session.slot)?);
+            end.echo = Some(echo.clone());
+            streams.push(Stream { echo, gaps: Vec::new() });
+        }
+        let not_measured = self.not_measured(&streams)?.into_iter().chain(refusal(sent.as_ref()));
+        facts.extend(not_measured.map(Fact::NotMeasured));
+        facts.push(Fact::EchoEnd(end));
+        Ok(facts)
+    }
+
     fn is_waiting(&self) -> Result<bool, ProbeError> {
         Ok(self.sessions()?.iter().any(|session| session.state.answered < session.state.sent))
     }
@@ -404,11 +455,15 @@ impl Prober {
         if state.gap.is_unsettled() {
             gaps.extend(self.gap(&state.gap.into()));
         }
-        if let Some(seen) = open_gap(state) {
-            let gap = gaps::open(&seen, MonotonicNs(self.start.monotonic_ns));
-            gaps.extend((gap.length.low_ns >= nanoseconds(self.options.min_gap())).then_some(gap));
-        }
+        gaps.extend(self.open_gap(state).map(|(_, gap)| gap));
         gaps
+    }
+
+    /// The gap that has not ended, if it surely is one.
+    fn open_gap(&self, state: &EchoSession) -> Option<(EchoGap, Gap)> {
+        let seen = open_gap(state)?;
+        let gap = gaps::open(&seen, MonotonicNs(self.start.monotonic_ns));
+        (gap.length.low_ns >= nanoseconds(self.options.min_gap())).then_some((seen, gap))
     }
 
     fn not_measured(&self, streams: &[Stream]) -> Result<Vec<NotMeasured>, ProbeError> {
@@ -434,6 +489,16 @@ impl Prober {
         }
         Ok(list)
     }
+}
+
+/// What the kernel refused to send.
+fn refusal(sent: Option<&Sent>) -> Option<NotMeasured> {
+    let sent = sent?;
+    let error = sent.last_refusal.as_ref()?;
+    Some(NotMeasured {
+        what: format!("{} of the requests", sent.refused),
+        why: format!("the kernel refused to send them, the last one because: {error}"),
+    })
 }
 
 /// For how long an address has been silent: since the first request that waits for longer than replies take.

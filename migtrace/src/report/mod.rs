@@ -1,6 +1,7 @@
 //! Records for readers: people and programs.
 
 mod downtime;
+mod echo;
 pub mod probe;
 mod quantities;
 pub mod text;

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
-
-use super::quantities::{duration, estimate, grouped, offset, percent};
-use super::text::{clean, right, table, trimmed, wrap};
+use super::echo::{self, wall_time};
+use super::quantities::{duration, estimate, grouped};
+use super::text::{clean, wrap};
 use crate::event::AttachMode;
 use crate::probe::{End, Report, Stream};
-use crate::record::{Echo, Gap};
+use crate::record::Gap;
 
 /// The report of one probe.
 #[must_use]
@@ -86,53 +85,8 @@ fn facts(report: &Report, text: &mut String) {
 }
 
 fn render_stream(report: &Report, stream: &Stream, text: &mut String) {
-    let echo = &stream.echo;
-    let _ = writeln!(text, "\nEcho requests from {} (identifier {})", echo.peer, echo.identifier);
-    let mut line = |name: &str, value: String| wrap(text, &format!("  {name:<11} "), &value);
-    line("Requests", counts(echo));
-    if let Some(interval_ns) = echo.interval_ns {
-        let longest = duration(echo.longest_interval_ns);
-        line("Interval", format!("{} on average, {longest} at most", duration(interval_ns)));
-    }
-    if let Some(round_trip) = echo.round_trip {
-        let (p50, p99, max) =
-            (duration(round_trip.p50_ns), duration(round_trip.p99_ns), duration(round_trip.max_ns));
-        line("Round trip", format!("p50 {p50}, p99 {p99}, longest {max}"));
-    }
-    render_gaps(report, stream, text);
-}
-
-fn counts(echo: &Echo) -> String {
-    let share = percent(echo.lost, echo.sent).map_or(String::new(), |share| format!(" ({share})"));
-    let (sent, answered) = (grouped(echo.sent), grouped(echo.answered));
-    let (lost, late, duplicate) = (grouped(echo.lost), grouped(echo.late), grouped(echo.duplicate));
-    format!("{sent} sent, {answered} answered ({late} late, {duplicate} duplicate), {lost} lost{share}")
-}
-
-fn render_gaps(report: &Report, stream: &Stream, text: &mut String) {
-    if stream.gaps.is_empty() {
-        return;
-    }
-    let mut table = table(["Silent from (UTC)", "After", "For", "Lost", "Late", "Duplicate", "Seen by"], 1);
-    for gap in &stream.gaps {
-        table.add_row(right(
-            [
-                wall_time(report.start.realtime_ns.saturating_add(gap.start.value_ns)),
-                offset(gap.start.value_ns),
-                estimate(&gap.length),
-                grouped(gap.lost),
-                grouped(gap.late),
-                grouped(gap.duplicate),
-                gap.length.method.replace('-', " "),
-            ],
-            1,
-        ));
-    }
-    let title = "Gaps (no echo request was answered)";
-    let _ = writeln!(text, "\n{title}\n{}", trimmed(&table));
-}
-
-fn wall_time(realtime_ns: i64) -> String {
-    Timestamp::from_nanosecond(realtime_ns.into())
-        .map_or_else(|_| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string())
+    let _ =
+        writeln!(text, "\nEcho requests from {} (identifier {})", stream.echo.peer, stream.echo.identifier);
+    echo::figures(&stream.echo, text);
+    echo::gaps(&stream.gaps, Some(report.start.realtime_ns), text);
 }

@@ -6,8 +6,8 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::downtime;
 use super::quantities::{self, bytes, duration, estimate, grouped, offset, percent, rate};
+use super::{downtime, echo};
 use crate::event::{Lost, Purpose};
 use crate::record::{Estimate, FlowRecord, Mode, Outcome, Phase, Record, Role};
 use crate::units::{Counters, Directions};
@@ -30,6 +30,7 @@ pub fn render(record: &Record) -> String {
     text.push('\n');
     facts(record, &mut text);
     downtime::draw(record, &mut text);
+    echo::section(record, &mut text);
     phases(record, &mut text);
     flows(record, &mut text);
     totals(record, &mut text);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::estimates::{self, offset};
 use super::facts::{Facts, FlowFacts, Process};
 use super::migration::{End, Migration};
-use super::{downtime, phases, unmeasured};
+use super::{downtime, gaps, phases, unmeasured};
 use crate::event::Purpose;
 use crate::record::{self, FlowRecord, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -27,6 +27,8 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
         traffic: s.traffic.map(|t| orient.of(t)),
     });
     let total_time = estimates::total_time(migration, &facts.clocks);
+    let gaps = gaps::of(facts, migration);
+    let echo = facts.echo_end.as_ref().and_then(|end| end.echo.clone());
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
         migration: record::Migration {
@@ -56,7 +58,9 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
         setup_time: estimates::setup_time(migration, &facts.clocks),
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
-        downtime: downtime::downtime(facts, all, migration, &[], None, total_time.as_ref()),
+        downtime: downtime::downtime(facts, all, migration, &gaps, echo.as_ref(), total_time.as_ref()),
+        gaps,
+        echo,
         qemu: claims(migration),
         not_measured: Vec::new(),
         lost: facts.lost,

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use crate::event::{
-    Announcement, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod,
-    ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
+    Announcement, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured,
+    Observation, OwnerMethod, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
@@ -28,6 +28,9 @@ pub(super) struct Facts {
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
     pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Count>>,
+    pub(super) echo_start: Option<EchoStart>,
+    pub(super) echo_gaps: Vec<EchoGap>,
+    pub(super) echo_end: Option<EchoEnd>,
     pub(super) not_measured: Vec<NotMeasured>,
     pub(super) lost: Lost,
     pub(super) end: Option<EndReason>,
@@ -239,6 +242,9 @@ impl Facts {
                 let process = self.process(*pid);
                 self.processes[process].announcements.push((at, *kind));
             }
+            Fact::EchoStart(start) => self.echo_start = Some(start.clone()),
+            Fact::EchoGap(gap) => self.echo_gaps.push(*gap),
+            Fact::EchoEnd(end) => self.echo_end = Some(end.clone()),
             // A flow names the interface that it is counted at.
             Fact::InterfaceAdded(_) => {}
             Fact::InterfaceGone { interface } => self.not_measured(NotMeasured {

@@ -4,6 +4,8 @@
 //! out. They hold if no message of the path is slower than the longest round trip that was seen around the gap, and if
 //! what is lost around a gap was lost to it.
 
+use super::facts::Facts;
+use super::migration::Migration;
 use crate::event::EchoGap;
 use crate::record::{Estimate, Gap, Instant};
 use crate::units::MonotonicNs;
@@ -14,6 +16,24 @@ mod tests;
 const LOST_REQUESTS: &str = "lost-requests";
 const DELAYED_REPLIES: &str = "delayed-replies";
 const OPEN: &str = "open";
+
+/// A gap that ends this long before a migration, or begins this long after it, is not the migration's. The guest may be
+/// slow before it moves, and the network may need seconds to find it again.
+const BEFORE_NS: u64 = 1_000_000_000;
+const AFTER_NS: u64 = 10_000_000_000;
+
+/// The gaps around a migration, in the order of their starts.
+pub(super) fn of(facts: &Facts, migration: &Migration<'_>) -> Vec<Gap> {
+    let first = migration.start.0.saturating_sub(BEFORE_NS);
+    let last = migration.end.at().0.saturating_add(AFTER_NS);
+    let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
+    let ended = facts.echo_gaps.iter().filter(|gap| touches(gap, gap.resumed_ns.0));
+    let open = facts.echo_end.as_ref().and_then(|end| end.open.as_ref());
+    let open = open.filter(|gap| touches(gap, u64::MAX)).map(|gap| self::open(gap, migration.start));
+    let mut gaps: Vec<_> = ended.map(|gap| closed(gap, migration.start)).chain(open).collect();
+    gaps.sort_by_key(|gap| gap.start.value_ns);
+    gaps
+}
 
 /// An instant's bounds.
 #[derive(Clone, Copy)]

@@ -24,6 +24,7 @@ pub(super) fn list(
     flows(migration, record, &mut list);
     phase_bytes(record, unknown_bytes, &mut list);
     downtime(migration, record, &mut list);
+    reachability(facts, record, &mut list);
     list.0
 }
 
@@ -211,5 +212,18 @@ fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
                 "this guest's accelerator is {accelerator}: it has no vCPUs in KVM, and QEMU's STOP and RESUME stand in"
             ),
         );
+    }
+}
+
+/// Why it is not known whether the guest answered.
+fn reachability(facts: &Facts, record: &Record, list: &mut List) {
+    let what = "reachability (how long the guest did not answer)";
+    if facts.echo_start.is_none() {
+        let why = "nobody asked it; --probe ADDRESS does";
+        list.push(what, why.to_owned());
+    } else if facts.echo_end.as_ref().is_some_and(|end| end.echo.is_none()) {
+        list.push(what, "no echo request to the guest was seen to leave".to_owned());
+    } else if record.gaps.iter().any(|gap| gap.length.high_ns.is_none()) {
+        list.push("the end of a gap", "the guest did not answer again before the recording ended".to_owned());
     }
 }

@@ -22,6 +22,7 @@ use crate::host::identity::Identity;
 use crate::host::links::{self, CountingError, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::{qemu, sockets};
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
+use crate::probe::ProbeError;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use migtrace_ebpf::abi::GuestPort;
 use watched::Watched;
@@ -50,6 +51,9 @@ pub enum TracerError {
     /// The choice of interfaces.
     #[error(transparent)]
     Interfaces(#[from] CountingError),
+    /// The echo requests that go with a recording.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// This host's state.
     #[error("cannot {what}: {source}")]
     Host {
@@ -256,6 +260,11 @@ impl Tracer {
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogEnd { reason });
         Ok(self.queue.into())
+    }
+
+    /// Adds a fact that the kernel stamped for something else.
+    pub(crate) fn note_at(&mut self, at_ns: MonotonicNs, fact: Fact) {
+        self.tell(at_ns, fact);
     }
 
     /// Adds a fact that something else found out at this instant (the active client, for one).

@@ -1,0 +1,72 @@
+//! What echo requests told, in a probe's report or in a record's.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::quantities::{duration, estimate, grouped, offset, percent};
+use super::text::{clean, right, table, trimmed, wrap};
+use crate::record::{Echo, Gap, Record};
+
+/// The section of a record; nothing when its guest was not probed.
+pub(super) fn section(record: &Record, text: &mut String) {
+    if let Some(echo) = &record.echo {
+        let _ = writeln!(text, "\nEcho requests to {} from {}", echo.target, echo.peer);
+        figures(echo, text);
+    }
+    gaps(&record.gaps, record.start.realtime_ns, text);
+}
+
+/// The figures of all requests, a line each.
+pub(super) fn figures(echo: &Echo, text: &mut String) {
+    let mut line = |name: &str, value: String| wrap(text, &format!("  {name:<11} "), &value);
+    line("Requests", counts(echo));
+    if let Some(interval_ns) = echo.interval_ns {
+        let longest = duration(echo.longest_interval_ns);
+        line("Interval", format!("{} on average, {longest} at most", duration(interval_ns)));
+    }
+    if let Some(round_trip) = echo.round_trip {
+        let (p50, p99, max) =
+            (duration(round_trip.p50_ns), duration(round_trip.p99_ns), duration(round_trip.max_ns));
+        line("Round trip", format!("p50 {p50}, p99 {p99}, longest {max}"));
+    }
+}
+
+fn counts(echo: &Echo) -> String {
+    let share = percent(echo.lost, echo.sent).map_or(String::new(), |share| format!(" ({share})"));
+    let (sent, answered) = (grouped(echo.sent), grouped(echo.answered));
+    let (lost, late, duplicate) = (grouped(echo.lost), grouped(echo.late), grouped(echo.duplicate));
+    format!("{sent} sent, {answered} answered ({late} late, {duplicate} duplicate), {lost} lost{share}")
+}
+
+/// The gaps, a line each; `origin_realtime_ns` is the wall time that their starts count from.
+pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut String) {
+    if gaps.is_empty() {
+        return;
+    }
+    let mut table = table(["Silent from (UTC)", "After", "For", "Lost", "Late", "Duplicate", "Seen by"], 1);
+    for gap in gaps {
+        let from =
+            origin_realtime_ns.map(|origin_ns| wall_time(origin_ns.saturating_add(gap.start.value_ns)));
+        table.add_row(right(
+            [
+                from.unwrap_or_else(|| "unknown".to_owned()),
+                offset(gap.start.value_ns),
+                estimate(&gap.length),
+                grouped(gap.lost),
+                grouped(gap.late),
+                grouped(gap.duplicate),
+                clean(&gap.length.method.replace('-', " ")),
+            ],
+            1,
+        ));
+    }
+    let title = "Gaps (no echo request was answered)";
+    let _ = writeln!(text, "\n{title}\n{}", trimmed(&table));
+}
+
+/// To the microsecond.
+pub(super) fn wall_time(realtime_ns: i64) -> String {
+    Timestamp::from_nanosecond(realtime_ns.into())
+        .map_or_else(|_| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string())
+}
