@@ -379,6 +379,8 @@ pub struct EchoGap {
     pub prompt: u64,
     /// Replies to these that came more than once.
     pub duplicate: u64,
+    /// The longest round trip since the gap before, or since the first request.
+    pub worst_round_trip_ns: u64,
 }
 
 /// What is known of one stream of echo requests. All times are `CLOCK_MONOTONIC`.
@@ -413,6 +415,8 @@ pub struct EchoSession {
     pub answered_count: u64,
     /// The longest round trip but for the late ones, in nanoseconds.
     pub longest_round_trip_ns: u64,
+    /// Likewise, since the last gap.
+    pub worst_round_trip_ns: u64,
     /// The longest round trip of the window that is being filled.
     pub recent_round_trip_ns: u64,
     /// The longest round trip of the window before.
@@ -537,9 +541,9 @@ const _: () = {
     assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
     assert!(size_of::<GuestPortEvent>() == 16 + 8);
     assert!(size_of::<EchoKey>() == 36);
-    assert!(size_of::<EchoGap>() == 14 * 8);
-    assert!(size_of::<EchoSession>() == 18 * 8 + 14 * 8 + 8);
-    assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + 14 * 8);
+    assert!(size_of::<EchoGap>() == 15 * 8);
+    assert!(size_of::<EchoSession>() == 19 * 8 + 15 * 8 + 8);
+    assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + 15 * 8);
     assert!(size_of::<SocketOffsets>() == 13 * 4);
     assert!(size_of::<SkbOffsets>() == 3 * 4);
 };

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, RingBuf},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
@@ -11,6 +11,7 @@ use migtrace_ebpf::{
     abi::{
         self, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Header, Retransmitted, Vcpu,
     },
+    packet::Ip,
     session::BUCKETS,
 };
 
@@ -21,6 +22,11 @@ pub(crate) static FLOWS: HashMap<FlowKey, FlowEntry, 4096> = HashMap::new();
 /// Owners that user space knows before the kernel does; the value is a thread group.
 #[btf_map]
 pub(crate) static OWNERS: HashMap<FlowKey, u32, 4096> = HashMap::new();
+
+/// Where the verifier loses track of how an IP header was found: room for an `Ip`, whose type the kernel's type
+/// information cannot tell. TC programs of a CPU do not interrupt each other.
+#[btf_map]
+pub(crate) static IP: PerCpuArray<[u32; size_of::<Ip>().div_ceil(4)], 1> = PerCpuArray::new();
 
 /// Retransmissions by the sender's flow (direction is [`abi::EGRESS`]).
 #[btf_map]

@@ -123,6 +123,7 @@ pub fn reply(
             tell(session.gaps, &session.gap);
         }
         session.gap = gap;
+        session.worst_round_trip_ns = 0;
         session.gaps += 1;
         session.shortest_round_trip_ns = round_trip_ns;
     }
@@ -147,6 +148,7 @@ pub fn reply(
         }
     }
     session.longest_round_trip_ns = session.longest_round_trip_ns.max(round_trip_ns);
+    session.worst_round_trip_ns = session.worst_round_trip_ns.max(round_trip_ns);
     Reply::Prompt(round_trip_ns)
 }
 
@@ -212,6 +214,7 @@ fn gap(
         waited: none,
         prompt: none,
         duplicate: none,
+        worst_round_trip_ns: session.worst_round_trip_ns,
     })
 }
 

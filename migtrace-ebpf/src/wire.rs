@@ -6,10 +6,10 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::{
     abi::{FlowEntry, FlowEvent, FlowKey, Header, flags, kind, lost},
-    packet::{self, Frame, Metadata, Packet, Tcp, Tuple, Wanted},
+    packet::{self, Frame, Ip, Metadata, Packet, Tcp, Tuple, Wanted},
 };
 
-use crate::maps::{self, FLOWS, FOUND, OWNERS, TAGGED_ELSEWHERE};
+use crate::maps::{self, FLOWS, FOUND, IP, OWNERS, TAGGED_ELSEWHERE};
 
 /// What the kernel says of a key that is there.
 const EEXIST: i32 = -17;
@@ -46,6 +46,16 @@ impl Frame for Whole<'_> {
     #[inline(always)]
     fn metadata(&self) -> Metadata {
         metadata(self.0)
+    }
+
+    #[inline(always)]
+    fn forget_the_way(&self, ip: Ip) -> Option<Ip> {
+        const { assert!(align_of::<Ip>() <= align_of::<u32>()) };
+        let place = IP.get_ptr_mut(0)?.cast::<Ip>();
+        // SAFETY: `place` has room for an `Ip`, and nothing that could use it runs between this and the next.
+        unsafe { place.write_volatile(ip) };
+        // SAFETY: as above, and an `Ip` has just been written there.
+        Some(unsafe { place.read_volatile() })
     }
 }
 

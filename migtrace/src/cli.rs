@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 could not do it; 2 wrong usage; 3 the migration failed, was \
-cancelled or interrupted (its record is still written); 4 a limit was exceeded";
+cancelled or interrupted (its record is still written); 4 a limit was exceeded or not measured";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -433,6 +433,8 @@ pub struct Echo {
     pub longest_interval_ns: u64,
     /// Times from request to reply, but for the late ones; null when nothing was answered.
     pub round_trip: Option<RoundTrip>,
+    /// The longest of these since the last gap; null when nothing was answered since.
+    pub worst_since_last_gap_ns: Option<u64>,
 }
 
 /// Times from request to reply.
@@ -478,6 +480,9 @@ pub struct EchoGap {
     pub prompt: u64,
     /// Replies to these that came more than once.
     pub duplicate: u64,
+    /// The longest round trip since the gap before, or since the first request, but for the late ones.
+    #[serde(default)]
+    pub worst_round_trip_ns: u64,
 }
 
 /// Facts that were lost; any nonzero makes the affected figures lower bounds.

@@ -234,12 +234,32 @@ pub struct Downtime {
     pub tail: Option<Estimate>,
     /// What QEMU reports.
     pub qemu_reported_ns: Option<u64>,
+    /// How well the guest answered while it ran; null without a gap to part the time before from the time after.
+    pub brownout: Option<Brownout>,
     /// QEMU's `downtime-limit`: what the migration was allowed; null when it was not asked for.
     pub budget_ns: Option<u64>,
     /// Figures that cannot both be true.
     pub contradictions: Vec<String>,
     /// Instants that matter, in order.
     pub marks: Vec<Mark>,
+}
+
+/// How well the guest answered echo requests outside of its downtime.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Brownout {
+    /// Until it stopped.
+    pub before: Disturbance,
+    /// Since it answered again.
+    pub after: Disturbance,
+}
+
+/// The worst that happened while the guest answered.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Disturbance {
+    /// The longest round trip; null when none was seen.
+    pub worst_round_trip_ns: Option<u64>,
+    /// The longest gap; null when there was none.
+    pub longest_gap: Option<Estimate>,
 }
 
 /// A measured instant with its bounds. The true one lies within `[low_ns, high_ns]`.
@@ -276,6 +296,8 @@ pub struct Gap {
     /// That of the reply that ended the gap; when it had been waiting, the longest of those around the gap: the end is
     /// known no better. 0 when the gap is open.
     pub round_trip_after_ns: u64,
+    /// The longest round trip between the gap before, or the first request, and this gap; 0 when none was seen.
+    pub worst_round_trip_ns: u64,
 }
 
 /// A named instant.

@@ -11,6 +11,10 @@ use std::process::Command;
 /// Where the lab keeps what it downloads and builds, unless this variable names another directory.
 pub const CACHE_VARIABLE: &str = "MIGTRACE_LAB_CACHE";
 
+/// What a release stands between in the name of a package with a kernel.
+const PACKAGE_PREFIX: &str = "linux-image-";
+const PACKAGE_SUFFIX: &str = "-cloud-amd64";
+
 /// A kernel with its modules, ready to boot in a virtual machine.
 #[derive(Debug, Clone)]
 pub struct Kernel {
@@ -22,11 +26,11 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// Debian's cloud kernel of a series: "6.1" or "6.12". Downloaded on the first call, which takes some seconds.
+/// Debian's newest cloud kernel of a series, as "6.1" or "6.12". Downloaded on the first call, which takes some seconds.
 ///
 /// # Errors
 ///
-/// When apt knows no such kernel, or cannot download it.
+/// When apt knows no such kernel (the message has those that it knows), or cannot download it.
 pub fn kernel(series: &str) -> Result<Kernel> {
     let cache = cache_directory()?;
     if let Some(kernel) = cached_kernel(&cache, series)? {
@@ -97,23 +101,43 @@ fn cached_kernel(cache: &Path, series: &str) -> Result<Option<Kernel>> {
     Ok(None)
 }
 
-/// The package with the newest cloud kernel of a series, by way of the packages that always depend on it.
+/// The package with the newest cloud kernel of a series, of those that apt knows.
 fn package(series: &str) -> Result<String> {
-    let newest = "linux-image-cloud-amd64";
-    let of_series = format!("linux-image-{series}-cloud-amd64");
-    let answer = command::run("apt-cache", ["depends", newest, &of_series])?;
-    let wanted = format!("linux-image-{series}.");
-    answer
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|package| package.starts_with(&wanted))
-        .map(Into::into)
-        .ok_or_else(|| {
-            anyhow!(
-                "apt knows no Debian cloud kernel {series}: neither {newest} nor {of_series} depends on one \
-                 (try `apt-get update`; the lab needs Debian's own package lists)"
-            )
-        })
+    let pattern = format!("^{PACKAGE_PREFIX}[0-9].*{PACKAGE_SUFFIX}$");
+    let answer = command::run("apt-cache", ["search", "--names-only", &pattern])?;
+    let releases: Vec<&str> = answer.lines().filter_map(release_of_package).collect();
+    let newest = newest_of_series(&releases, series).ok_or_else(|| {
+        let mut known: Vec<_> = releases.iter().filter_map(|release| series_of(release)).collect();
+        known.sort_by_key(|series| numbers(series));
+        known.dedup();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        anyhow!(
+            "apt knows no Debian cloud kernel of the series {series}; those that it knows: {known} \
+             (try `apt-get update`; others are in the package lists of other Debian releases)"
+        )
+    })?;
+    Ok(format!("{PACKAGE_PREFIX}{newest}{PACKAGE_SUFFIX}"))
+}
+
+/// `6.1.0-56` for a line `linux-image-6.1.0-56-cloud-amd64 - Linux 6.1...`.
+fn release_of_package(line: &str) -> Option<&str> {
+    line.split(' ').next()?.strip_prefix(PACKAGE_PREFIX)?.strip_suffix(PACKAGE_SUFFIX)
+}
+
+/// `6.1` for `6.1.0-56`; nothing for `6.12`, which is a package without a kernel that always depends on the newest.
+fn series_of(release: &str) -> Option<&str> {
+    let (second_dot, _) = release.match_indices('.').nth(1)?;
+    release.get(..second_dot)
+}
+
+fn newest_of_series<'a>(releases: &[&'a str], series: &str) -> Option<&'a str> {
+    let of_series = releases.iter().filter(|release| series_of(release) == Some(series));
+    of_series.max_by_key(|release| numbers(release)).copied()
+}
+
+/// The numbers of a version, by which versions are ordered.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
 fn remove(directory: &Path) -> Result<()> {
@@ -231,6 +255,21 @@ fn dependencies(module: &[u8]) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_of_a_series_is_taken_and_no_other_series() {
+        let lines = [
+            "linux-image-6.1.0-9-cloud-amd64 - Linux 6.1 for x86-64 cloud (signed)",
+            "linux-image-6.1.0-56-cloud-amd64 - Linux 6.1 for x86-64 cloud (signed)",
+            "linux-image-6.12-cloud-amd64 - Linux for x86-64 cloud (meta-package)",
+            "linux-image-6.12.100+deb12-cloud-amd64 - Linux 6.12 for x86-64 cloud (signed)",
+            "linux-image-6.12.99+deb12-cloud-amd64 - Linux 6.12 for x86-64 cloud (signed)",
+        ];
+        let releases: Vec<&str> = lines.into_iter().filter_map(release_of_package).collect();
+        assert_eq!(newest_of_series(&releases, "6.1"), Some("6.1.0-56"));
+        assert_eq!(newest_of_series(&releases, "6.12"), Some("6.12.100+deb12"));
+        assert_eq!(newest_of_series(&releases, "6.16"), None);
+    }
 
     #[test]
     fn dependencies_come_from_the_module_itself() {

@@ -18,6 +18,7 @@
 //! It needs root, and from Debian: `qemu-system-x86`, `iproute2`, and `ethtool` and `nftables` where offloads are
 //! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
 
+mod anatomy;
 pub mod assets;
 mod bare;
 mod clock;
@@ -44,6 +45,7 @@ mod topology;
 pub mod tracing;
 mod wiretap;
 
+pub use anatomy::{Anatomy, Length};
 pub use bare::Bare;
 pub use clock::monotonic_ns;
 pub use connection::Connection;

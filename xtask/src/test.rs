@@ -96,6 +96,9 @@ fn steps(options: &Options) -> Result<Vec<Step>> {
         name: "examples in the documentation",
         commands: vec![test(&["--workspace", "--doc"], filter, &[])],
     });
+    if !options.fast {
+        steps.push(Step { name: "tests on other kernels", commands: vec![other_kernels(filter)?] });
+    }
     Ok(steps)
 }
 
@@ -129,6 +132,16 @@ fn documentation(selection: &[&str]) -> Command {
     let mut cargo = cargo(&["doc", "--no-deps"]);
     cargo.args(selection).env("RUSTDOCFLAGS", "-D warnings");
     cargo
+}
+
+/// `cargo xtask vm`: this very program.
+fn other_kernels(filter: Option<&str>) -> Result<Command> {
+    let mut command = Command::new(env::current_exe().context("cannot tell where this program is")?);
+    command.current_dir(paths::root()).arg("vm");
+    if let Some(filter) = filter {
+        command.args(["--filter", filter]);
+    }
+    Ok(command)
 }
 
 fn unit_tests(options: &Options) -> Vec<Command> {

@@ -1,16 +1,17 @@
 //! What the counting programs cost: runs them on a packet many times over (`BPF_PROG_TEST_RUN`), attached to nothing.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{HashMap, MapData, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
-use migtrace_ebpf::abi::{SkbOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, SkbOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{KernelError, Settings, drain, load_object, missing, probes, tc};
+use super::{KernelError, Settings, drain, flows, load_object, missing, probes, tc};
 
 /// Which program to run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,7 +20,14 @@ pub enum Program {
     Empty,
     /// The one that counts what leaves.
     Egress,
+    /// The one that notices what comes from a guest through its tap.
+    Guest,
+    /// The one that follows echo requests and replies.
+    Echo,
 }
+
+/// Test runs see the loopback interface of whoever runs them.
+const LOOPBACK: u32 = 1;
 
 /// The programs, loaded and attached to nothing.
 pub struct Trial {
@@ -29,12 +37,15 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Loads the programs.
+    /// Loads the programs, the last two of which watch all packets of test runs and the echo requests to `target`.
     ///
     /// # Errors
     /// The kernel refuses one.
-    pub fn load(settings: &Settings) -> Result<Self, KernelError> {
+    pub fn load(settings: &Settings, target: IpAddr) -> Result<Self, KernelError> {
         let mut ebpf = load_object(settings, &SocketOffsets::default(), &SkbOffsets::default())?;
+        tc::load(&mut ebpf, &tc::ECHO)?;
+        insert(&mut ebpf, "GUEST_PORTS", LOOPBACK, GuestPort::default())?;
+        insert(&mut ebpf, "ECHO_TARGETS", flows::words(target), EchoTarget { identifier: ANY_IDENTIFIER })?;
         let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
         let events = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
         let empty = load_empty().map_err(|error| KernelError::Refused {
@@ -52,7 +63,9 @@ impl Trial {
     pub fn run(&self, program: Program, frame: &[u8], repeat: u32) -> io::Result<Duration> {
         let fd = match program {
             Program::Empty => self.empty.as_raw_fd(),
-            Program::Egress => self.counting(tc::EGRESS).map_err(io::Error::other)?,
+            Program::Egress => self.program(tc::EGRESS).map_err(io::Error::other)?,
+            Program::Guest => self.program("migtrace_guest").map_err(io::Error::other)?,
+            Program::Echo => self.program("migtrace_echo_ingress").map_err(io::Error::other)?,
         };
         let before = thread_time()?;
         test_run(fd, frame, repeat)?;
@@ -64,13 +77,24 @@ impl Trial {
         drain(&mut self.events).len()
     }
 
-    fn counting(&self, name: &str) -> Result<RawFd, String> {
+    fn program(&self, name: &str) -> Result<RawFd, String> {
         let program = self.ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
         let program: &SchedClassifier =
             program.try_into().map_err(|error: ProgramError| probes::reason(&error))?;
         let fd = program.fd().map_err(|error| probes::reason(&error))?;
         Ok(fd.as_fd().as_raw_fd())
     }
+}
+
+fn insert<K: aya::Pod, V: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    key: K,
+    value: V,
+) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Map { name, source };
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    HashMap::<_, K, V>::try_from(map).and_then(|mut map| map.insert(key, value, 0)).map_err(failed)
 }
 
 /// The CPU time of this thread: unlike the kernel's own figure, which is in whole nanoseconds a run.
@@ -158,11 +182,11 @@ mod tests {
             eprintln!("skipped: loading eBPF programs needs root");
             return;
         }
-        let mut trial = Trial::load(&Settings::default()).unwrap();
+        let mut trial = Trial::load(&Settings::default(), [192, 0, 2, 1].into()).unwrap();
         let mut frame = [0; 60];
         frame[12..14].copy_from_slice(&0x0800_u16.to_be_bytes());
         frame[14] = 0x45;
-        for program in [Program::Empty, Program::Egress] {
+        for program in [Program::Empty, Program::Egress, Program::Guest, Program::Echo] {
             let once = trial.run(program, &frame, 1).unwrap();
             let often = trial.run(program, &frame, 100_000).unwrap();
             assert!(often > once, "{program:?}: {once:?}, {often:?}");

@@ -190,6 +190,7 @@ fn decode(mut bytes: &[u8]) -> Option<SettledGap> {
         waited: next(),
         prompt: next(),
         duplicate: next(),
+        worst_round_trip_ns: next(),
     };
     Some(SettledGap { slot, number, gap: gap.into() })
 }
@@ -210,6 +211,7 @@ impl From<abi::EchoGap> for EchoGap {
             waited: gap.waited,
             prompt: gap.prompt,
             duplicate: gap.duplicate,
+            worst_round_trip_ns: gap.worst_round_trip_ns,
         }
     }
 }

@@ -525,6 +525,7 @@ fn open_gap(state: &EchoSession) -> Option<EchoGap> {
         waited: 0,
         prompt: 0,
         duplicate: 0,
+        worst_round_trip_ns: state.worst_round_trip_ns,
     })
 }
 

@@ -118,6 +118,7 @@ pub(super) fn echo(session: &Session, round_trips: &[u64]) -> Echo {
         interval_ns: state.last_request_ns.saturating_sub(state.first_request_ns).checked_div(gaps_between),
         longest_interval_ns: state.longest_interval_ns,
         round_trip: round_trip(round_trips, state.longest_round_trip_ns),
+        worst_since_last_gap_ns: (state.worst_round_trip_ns > 0).then_some(state.worst_round_trip_ns),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::quantities::{duration, estimate, offset};
 use super::text::{UNKNOWN, bare_table, clean, never_stopped, right, trimmed, wrap};
-use crate::record::{Downtime, Estimate, Record, Role};
+use crate::record::{Disturbance, Downtime, Estimate, Record, Role};
 
 /// How many columns a drawing takes.
 const COLUMNS: usize = 40;
@@ -22,9 +22,21 @@ pub(super) fn draw(record: &Record, text: &mut String) {
     if let Some(axis) = axis {
         marks(downtime, axis, text);
     }
+    if let Some(brownout) = &downtime.brownout {
+        let said =
+            format!("before: {}; after: {}", disturbance(&brownout.before), disturbance(&brownout.after));
+        wrap(text, "  While it ran, ", &said);
+    }
     for contradiction in &downtime.contradictions {
         wrap(text, "  CONTRADICTION: ", &clean(contradiction));
     }
+}
+
+fn disturbance(seen: &Disturbance) -> String {
+    let round_trip = seen.worst_round_trip_ns.map(|ns| format!("round trips up to {}", duration(ns)));
+    let gap = seen.longest_gap.as_ref().map(|length| format!("a gap of {}", estimate(length)));
+    let said: Vec<_> = round_trip.into_iter().chain(gap).collect();
+    if said.is_empty() { "no reply seen".to_owned() } else { said.join(", ") }
 }
 
 fn figures(downtime: &Downtime, axis: Option<Axis>, text: &mut String) {

@@ -28,6 +28,7 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
     });
     let total_time = estimates::total_time(migration, &facts.clocks);
     let gaps = gaps::of(facts, migration);
+    let echo = facts.echo_end.as_ref().and_then(|end| end.echo.clone());
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
         migration: record::Migration {
@@ -57,9 +58,9 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
         setup_time: estimates::setup_time(migration, &facts.clocks),
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
-        downtime: downtime::downtime(facts, all, migration, &gaps, total_time.as_ref()),
+        downtime: downtime::downtime(facts, all, migration, &gaps, echo.as_ref(), total_time.as_ref()),
         gaps,
-        echo: facts.echo_end.as_ref().and_then(|end| end.echo.clone()),
+        echo,
         qemu: claims(migration),
         not_measured: Vec::new(),
         lost: facts.lost,

@@ -6,7 +6,7 @@ use super::clocks::Clocks;
 use super::estimates::offset;
 use super::facts::{Facts, Mark, MarkKind, Process, Run};
 use super::migration::Migration;
-use crate::record::{self, Downtime, Estimate, Gap, Mode, Role};
+use crate::record::{self, Brownout, Disturbance, Downtime, Echo, Estimate, Gap, Mode, Role};
 use crate::units::MonotonicNs;
 
 /// QEMU tells its times in milliseconds, rounded.
@@ -60,12 +60,13 @@ struct Sides<'a> {
     destination: Option<&'a Migration<'a>>,
 }
 
-/// How long the guest was gone. `gaps` are those of the echo requests to it.
+/// How long the guest was gone. `gaps` are those of the echo requests to it, in their order.
 pub(super) fn downtime(
     facts: &Facts,
     all: &[Migration<'_>],
     migration: &Migration<'_>,
     gaps: &[Gap],
+    echo: Option<&Echo>,
     total_time: Option<&Estimate>,
 ) -> Downtime {
     let other = other_end(all, migration);
@@ -86,6 +87,7 @@ pub(super) fn downtime(
         network,
         reachability,
         tail,
+        brownout: gap.zip(echo).map(|(gap, echo)| brownout(gaps, gap, echo)),
         qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
         budget_ns: migration.process.and_then(|p| budget_ns(p, migration)),
         contradictions: Vec::new(),
@@ -93,6 +95,24 @@ pub(super) fn downtime(
     };
     downtime.contradictions = contradictions(&downtime, total_time);
     downtime
+}
+
+/// How well the guest answered before `gap`, which is one of `gaps`, and after it.
+fn brownout(gaps: &[Gap], gap: &Gap, echo: &Echo) -> Brownout {
+    let (before, after): (Vec<&Gap>, Vec<&Gap>) = gaps
+        .iter()
+        .filter(|other| *other != gap)
+        .partition(|other| other.start.value_ns < gap.start.value_ns);
+    let longest =
+        |gaps: &[&Gap]| gaps.iter().map(|gap| &gap.length).max_by_key(|length| length.value_ns).cloned();
+    let worst = |ns: &mut dyn Iterator<Item = u64>| ns.max().filter(|ns| *ns > 0);
+    // Of each gap the worst round trip is that since the one before.
+    let untils = before.iter().copied().chain([gap]).map(|gap| gap.worst_round_trip_ns);
+    let sinces = after.iter().map(|gap| gap.worst_round_trip_ns).chain(echo.worst_since_last_gap_ns);
+    Brownout {
+        before: Disturbance { worst_round_trip_ns: worst(&mut { untils }), longest_gap: longest(&before) },
+        after: Disturbance { worst_round_trip_ns: worst(&mut { sinces }), longest_gap: longest(&after) },
+    }
 }
 
 /// QEMU's `downtime-limit`.

@@ -109,6 +109,7 @@ pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
         interval_at_end_ns: Some(interval_at_end_ns),
         round_trip_before_ns: seen.round_trip_before_ns,
         round_trip_after_ns: if was_waiting { round_trip_ns } else { waited_ns },
+        worst_round_trip_ns: seen.worst_round_trip_ns,
     }
 }
 
@@ -132,6 +133,7 @@ pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
         interval_at_end_ns: None,
         round_trip_before_ns: seen.round_trip_before_ns,
         round_trip_after_ns: 0,
+        worst_round_trip_ns: seen.worst_round_trip_ns,
     }
 }
 

@@ -9,6 +9,9 @@ use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
 #[derive(Debug)]
 struct Known {
+    /// Its first packet was told of. Something else may be known first: the counters are read at any instant, the
+    /// messages of the kernel when their turn comes.
+    told: bool,
     seen: Instant,
     owner: Option<u32>,
     owner_tries: u32,
@@ -17,7 +20,7 @@ struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        Self { seen: Instant::now(), owner: None, owner_tries: 0, purpose: None }
+        Self { told: false, seen: Instant::now(), owner: None, owner_tries: 0, purpose: None }
     }
 }
 
@@ -41,9 +44,7 @@ pub(super) struct Watched {
 impl Watched {
     /// Notes a flow's packet; true for the first one.
     pub(super) fn see(&mut self, flow: Flow) -> bool {
-        let new = !self.flows.contains_key(&flow);
-        self.flows.entry(flow).or_default();
-        new
+        !std::mem::replace(&mut self.flows.entry(flow).or_default().told, true)
     }
 
     /// Notes an owner; true when it is news.
@@ -135,4 +136,20 @@ pub(super) fn counters(state: FlowState) -> Fact {
         elsewhere_skbs: state.elsewhere_skbs,
         closed: state.closed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_told_of_once_even_if_its_owner_was_known_before() {
+        let flow =
+            Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
+        let mut watched = Watched::default();
+        assert!(watched.own(flow, 7));
+        assert!(watched.see(flow));
+        assert!(!watched.see(flow));
+        assert!(!watched.own(flow, 7));
+    }
 }

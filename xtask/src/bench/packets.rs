@@ -15,6 +15,11 @@ const RUNS: u32 = 100_000;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const TAG: [u8; 4] = [0x81, 0x00, 0x00, 0x07];
+const ICMP: u8 = 1;
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+const ASKER: [u8; 4] = [10, 0, 0, 1];
+const TARGET: [u8; 4] = [10, 0, 0, 2];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const WATCHED_PORT: u16 = 49152;
@@ -28,6 +33,7 @@ pub(crate) struct Budget {
 }
 
 const NOT_WATCHED: Budget = Budget { most_ns: 10.0, aim_ns: 3.0 };
+const ECHO: Budget = Budget { most_ns: 200.0, aim_ns: 120.0 };
 const WATCHED: Budget = Budget { most_ns: 110.0, aim_ns: 75.0 };
 
 /// A kind of packet, and what it costs.
@@ -55,11 +61,15 @@ pub(crate) struct Packets {
 
 /// Runs every kind of packet in turn, the empty program before each.
 pub(crate) fn measure() -> Result<Packets> {
-    let mut trial = Trial::load(&Settings::default()).context("cannot load the programs")?;
+    let mut trial = Trial::load(&Settings::default(), TARGET.into()).context("cannot load the programs")?;
     let kinds = kinds();
-    for (name, frame, _) in &kinds {
+    // A reply to what nobody asked is nothing.
+    trial
+        .run(Program::Echo, &echo(ECHO_REQUEST, ASKER, TARGET), 1)
+        .context("the kernel takes no echo request")?;
+    for Kind { name, program, frame, .. } in &kinds {
         // The first packet of a flow makes its entry, and the first run warms the caches.
-        for program in [Program::Empty, Program::Egress] {
+        for program in [Program::Empty, *program] {
             trial
                 .run(program, frame, RUNS)
                 .with_context(|| format!("the kernel takes no packet of {name}"))?;
@@ -67,20 +77,20 @@ pub(crate) fn measure() -> Result<Packets> {
     }
     let mut measured = vec![Vec::new(); kinds.len()];
     for _ in 0..REPEATS {
-        for ((_, frame, _), pairs) in kinds.iter().zip(&mut measured) {
+        for (Kind { program, frame, .. }, pairs) in kinds.iter().zip(&mut measured) {
             let time = |program| -> Result<f64> {
                 let spent = trial.run(program, frame, RUNS)?;
                 Ok(spent.as_secs_f64() * 1e9 / f64::from(RUNS))
             };
-            pairs.push((time(Program::Empty)?, time(Program::Egress)?));
+            pairs.push((time(Program::Empty)?, time(*program)?));
         }
     }
     let empty_ns = Spread::of(measured.iter().flatten().map(|(empty, _)| *empty));
     if !empty_ns.median.is_normal() {
         bail!("this kernel does not account the CPU time of a thread finely enough to measure packets");
     }
-    let rows = kinds.iter().zip(&measured).map(|((packet, _, budget), pairs)| Row {
-        packet,
+    let rows = kinds.iter().zip(&measured).map(|(Kind { name, budget, .. }, pairs)| Row {
+        packet: name,
         over_empty_ns: Spread::of(pairs.iter().map(|(empty, counting)| counting - empty)),
         ratio: Spread::of(pairs.iter().map(|(empty, counting)| counting / empty)),
         budget: *budget,
@@ -90,17 +100,50 @@ pub(crate) fn measure() -> Result<Packets> {
     Ok(Packets { empty_ns, rows, passed, messages: trial.messages() as u64 })
 }
 
-fn kinds() -> Vec<(&'static str, Vec<u8>, Budget)> {
+struct Kind {
+    name: &'static str,
+    program: Program,
+    frame: Vec<u8>,
+    budget: Budget,
+}
+
+fn kinds() -> Vec<Kind> {
+    let counted = |name, frame, budget| Kind { name, program: Program::Egress, frame, budget };
     vec![
-        ("ARP", frame(&[], [0x08, 0x06], &[0; 46]), NOT_WATCHED),
-        ("UDP", ipv4(&[], UDP, OTHER_PORT), NOT_WATCHED),
-        ("TCP, not watched", ipv4(&[], TCP, OTHER_PORT), NOT_WATCHED),
-        ("TCP, not watched, IPv6", ipv6(&[], OTHER_PORT), NOT_WATCHED),
-        ("TCP, not watched, VLAN tag among the bytes", ipv4(&TAG, TCP, OTHER_PORT), NOT_WATCHED),
-        ("TCP, watched", ipv4(&[], TCP, WATCHED_PORT), WATCHED),
-        ("TCP, watched, IPv6", ipv6(&[], WATCHED_PORT), WATCHED),
-        ("TCP, watched, VLAN tag among the bytes", ipv4(&TAG, TCP, WATCHED_PORT), WATCHED),
+        counted("ARP", frame(&[], [0x08, 0x06], &[0; 46]), NOT_WATCHED),
+        counted("UDP", ipv4(&[], UDP, OTHER_PORT), NOT_WATCHED),
+        counted("TCP, not watched", ipv4(&[], TCP, OTHER_PORT), NOT_WATCHED),
+        counted("TCP, not watched, IPv6", ipv6(&[], OTHER_PORT), NOT_WATCHED),
+        counted("TCP, not watched, VLAN tag among the bytes", ipv4(&TAG, TCP, OTHER_PORT), NOT_WATCHED),
+        counted("TCP, watched", ipv4(&[], TCP, WATCHED_PORT), WATCHED),
+        counted("TCP, watched, IPv6", ipv6(&[], WATCHED_PORT), WATCHED),
+        counted("TCP, watched, VLAN tag among the bytes", ipv4(&TAG, TCP, WATCHED_PORT), WATCHED),
+        Kind {
+            name: "a guest's, at its tap",
+            program: Program::Guest,
+            frame: ipv4(&[], TCP, OTHER_PORT),
+            budget: WATCHED,
+        },
+        Kind {
+            name: "echo reply of a probed address, where it is probed",
+            program: Program::Echo,
+            frame: echo(ECHO_REPLY, TARGET, ASKER),
+            budget: ECHO,
+        },
+        Kind {
+            name: "TCP, where an address is probed",
+            program: Program::Echo,
+            frame: ipv4(&[], TCP, OTHER_PORT),
+            budget: NOT_WATCHED,
+        },
     ]
+}
+
+/// An echo message with the ICMP identifier 1 and the sequence number 1.
+fn echo(kind: u8, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+    let header = [&[0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, ICMP, 0, 0][..], &source, &destination].concat();
+    let message = [&[kind, 0, 0, 0, 0, 1, 0, 1][..], &[0; 16]].concat();
+    frame(&[], ETHERTYPE_IPV4, &[header, message].concat())
 }
 
 fn frame(tag: &[u8], ethertype: [u8; 2], packet: &[u8]) -> Vec<u8> {

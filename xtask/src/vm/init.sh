@@ -18,7 +18,7 @@ mount -t bpf bpf /sys/fs/bpf
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
 hostname vm
-# The default of 20 s is less than a busy machine may keep an emulated CPU waiting.
+# A lockup is one after twice this time; the default of 20 s is less than a busy machine may keep an emulated CPU waiting.
 echo 30 >/proc/sys/kernel/watchdog_thresh
 # A receiver that an emulated CPU keeps waiting must not lose packets: the tests count them.
 echo 100000 >/proc/sys/net/core/netdev_max_backlog

@@ -25,7 +25,7 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Series of a Debian cloud kernel; may be given again [default: 6.1 and 6.12]
+    /// Series of a Debian cloud kernel that apt knows; may be given again [default: 6.1 and 6.12]
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
     /// Run only the tests whose name contains this
@@ -38,7 +38,7 @@ pub(crate) struct Options {
     #[arg(long, short)]
     verbose: bool,
     /// Give up on a kernel after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 }
 
@@ -48,7 +48,6 @@ pub(crate) struct Options {
 /// When the machine lacks something, a kernel does not boot, or a test fails there: says on which kernels.
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&[Group::Build, Group::Lab])?;
-    let binaries = build()?;
     let directory = paths::target().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let series: Vec<_> =
@@ -59,10 +58,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             series[0]
         );
     }
+    // Before anything that takes long: a kernel that does not exist is a slip of the pen.
+    let kernels = series.iter().map(|series| assets::kernel(series)).collect::<Result<Vec<_>>>()?;
+    let binaries = build()?;
     let mut failures = Vec::new();
-    for series in &series {
+    for (series, kernel) in series.iter().zip(kernels) {
         let started = Instant::now();
-        let kernel = assets::kernel(series)?;
         let initramfs = directory.join(format!("{series}.cpio"));
         image::write(&kernel, &binaries, &initramfs)
             .with_context(|| format!("cannot make the initramfs for Linux {}", kernel.release))?;
@@ -93,10 +94,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bail!("failed on Linux {}", failures.join(", "))
 }
 
-/// Builds the command, optimised because it is to run on an emulated CPU, and the tests.
+/// Builds the command, as the tests in the lab have it built, and the tests.
 fn build() -> Result<Binaries> {
     let mut command = paths::cargo();
-    command.args(["build", "--release", "--package", "migtrace", "--bin", "migtrace"]);
+    command.args(["build", "--package", "migtrace"]);
     let migtrace = build_one(command, "migtrace", false)?;
     let mut command = paths::cargo();
     command.args(["test", "--no-run", "--package", "migtrace-tests", "--test", "vm"]);

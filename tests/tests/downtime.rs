@@ -1,0 +1,30 @@
+//! How long a guest was gone in a real migration, from every place where it can be seen.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+mod vantage;
+
+use lab::{Migration, shared};
+
+#[test]
+fn the_network_misses_the_guest_for_no_less_than_its_tap_and_its_tap_for_no_less_than_its_vcpus() {
+    let mut lab = shared().unwrap();
+    for migration in [Migration::default(), Migration::like_libvirt()] {
+        let seen = vantage::migrate(&mut lab, &migration);
+        let source = vantage::marks(&seen.source);
+        for expected in ["last-guest-frame", "stop", "completed", "last-packet", "first-reply"] {
+            assert!(source.contains(&expected), "no {expected} in {source:?}");
+        }
+        let destination = vantage::marks(&seen.destination);
+        for expected in ["last-packet", "first-announcement", "resume", "completed", "first-guest-frame"] {
+            assert!(destination.contains(&expected), "no {expected} in {destination:?}");
+        }
+        // The source alone knows when the guest stopped, and that it runs again by the first reply.
+        let downtime = &seen.source["downtime"];
+        assert_eq!(downtime["stop"]["method"], "qmp-event-to-first-reply", "{downtime:#}");
+        assert!(downtime["tail"].is_object(), "{downtime:#}");
+        let high_ns = downtime["stop"]["high_ns"].as_i64().unwrap();
+        assert!(high_ns >= seen.anatomy.stop.low_ns, "{downtime:#} {:#?}", seen.anatomy);
+        assert_eq!(downtime["budget_ns"], 300_000_000_u64, "{downtime:#}");
+    }
+}

@@ -1,0 +1,64 @@
+//! A whole migration seen from four places: the vCPUs (or QEMU's events), both taps, and the network.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+use lab::tracing::Recording;
+use lab::{Anatomy, Lab, Migration, Outcome, Side};
+use serde_json::Value;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the recordings on both hosts tell.
+pub(crate) struct Seen {
+    pub(crate) source: Value,
+    pub(crate) destination: Value,
+    pub(crate) anatomy: Anatomy,
+}
+
+/// Migrates the guest, recorded on both hosts and probed from the source's, and prints every account of its absence.
+pub(crate) fn migrate(lab: &mut Lab, migration: &Migration) -> Seen {
+    let guest = lab.guest().ipv4.to_string();
+    let spare = lab.qemu().unwrap().spare_qmp_socket();
+    let options = ["--probe", &guest, "--qmp", spare.to_str().unwrap()];
+    let source = Recording::start(lab.guest_host(), &options).unwrap();
+    let destination = Recording::start(lab.other_host(), &[]).unwrap();
+    let migrated = lab.migrate(migration).unwrap();
+    assert_eq!(migrated.outcome, Outcome::Completed);
+    let [source, destination] = [source, destination].map(|recording| {
+        let recorded = recording.finish(PATIENCE).unwrap();
+        assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+        lab::consistency::assert_replays(&recorded);
+        recorded.record().unwrap()
+    });
+    let anatomy = Anatomy::of(&source, &destination).unwrap_or_else(|| {
+        panic!("a mark is missing:\n{:#}\n{:#}", source["downtime"], destination["downtime"])
+    });
+    let ms = |ns: Option<u64>| {
+        ns.map_or("unknown".to_owned(), |ns| format!("{}.{:03} ms", ns / 1_000_000, ns / 1_000 % 1_000))
+    };
+    // What a manager does: its own stamps of the two events.
+    let managed = migrated.event(Side::Destination, "RESUME").zip(migrated.event(Side::Source, "STOP"));
+    let managed = managed.map(|(resume, stop)| resume.received_ns - stop.received_ns);
+    eprintln!("QEMU's own figure   {}", ms(source["downtime"]["qemu_reported_ns"].as_u64()));
+    eprintln!("the manager's stamps {}", ms(managed));
+    eprintln!("T_stop              {} ({} to {})", anatomy.stop, anatomy.stop_marks.0, anatomy.stop_marks.1);
+    eprintln!("T_net               {}", anatomy.network);
+    eprintln!("T_reach             {}", anatomy.reachability);
+    assert!(anatomy.is_ordered(), "{anatomy:#?}");
+    for record in [&source, &destination] {
+        assert_eq!(
+            record["downtime"]["contradictions"].as_array().unwrap().len(),
+            0,
+            "{:#}",
+            record["downtime"]
+        );
+    }
+    Seen { source, destination, anatomy }
+}
+
+/// The names of a record's marks, in their order.
+pub(crate) fn marks(record: &Value) -> Vec<&str> {
+    let marks = record["downtime"]["marks"].as_array().unwrap();
+    marks.iter().map(|mark| mark["name"].as_str().unwrap()).collect()
+}
