@@ -148,6 +148,16 @@ pub mod kind {
     pub const PROCESS_EXIT: u32 = 6;
     /// [`EchoGapEvent`](super::EchoGapEvent).
     pub const ECHO_GAP: u32 = 7;
+    /// [`GuestRun`](super::GuestRun): a vCPU enters KVM after none of its VM was in it.
+    pub const GUEST_RUN: u32 = 8;
+    /// [`GuestRunVoid`](super::GuestRunVoid): that run was none.
+    pub const GUEST_RUN_VOID: u32 = 9;
+    /// [`DirtyLogRead`](super::DirtyLogRead): a traced process begins to read the log of dirtied pages.
+    pub const DIRTY_LOG: u32 = 10;
+    /// [`GuestPortEvent`](super::GuestPortEvent): the frame that user space waits for.
+    pub const GUEST_FRAME: u32 = 11;
+    /// [`GuestPortEvent`](super::GuestPortEvent): an announcement.
+    pub const ANNOUNCEMENT: u32 = 12;
 }
 
 /// Something about a flow.
@@ -182,12 +192,126 @@ pub struct QmpLine {
     pub header: Header,
     /// The sum over this process' flows; valid when `summed` is 1.
     pub sums: Sums,
+    /// Its vCPUs; valid when `summed` is 1.
+    pub vcpus: Vcpus,
     /// 1 when `sums` was read.
     pub summed: u32,
     /// How long the line is; more than [`QMP_LINE_MAX`] when it was cut.
     pub length: u32,
     /// The line.
     pub line: [u8; QMP_LINE_MAX],
+}
+
+/// What is known of the thread of one vCPU. All times are `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Vcpu {
+    /// When it last entered KVM; 0: not seen.
+    pub entered_ns: u64,
+    /// When it last left KVM after it had run the guest; 0: not seen.
+    pub left_ns: u64,
+    /// Its process.
+    pub tgid: u32,
+    /// 1 while it is in KVM.
+    pub inside: u32,
+    /// 1 when it left because the guest halted it: it waits for an interrupt, in user space.
+    pub halted: u32,
+    /// 1 when user space was told of the run that it is in.
+    pub told: u32,
+}
+
+/// The vCPUs of one VM at an instant.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Vcpus {
+    /// Those that were seen to enter or leave KVM.
+    pub known: u32,
+    /// Of these, those in KVM.
+    pub inside: u32,
+    /// Of those in KVM, the ones whose first run after a stop has just begun.
+    pub starting: u32,
+    /// Of those that are known, the ones that wait for an interrupt in user space.
+    pub halted: u32,
+    /// When the first of the others left KVM; 0 without any.
+    pub first_left_ns: u64,
+    /// When the last of the others left KVM; 0 without any.
+    pub last_left_ns: u64,
+}
+
+/// A vCPU enters KVM after none of its VM has been in it for a while. Told of each vCPU, because the first one may leave
+/// without having run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct GuestRun {
+    /// When, and whose.
+    pub header: Header,
+    /// The VM's vCPUs just before.
+    pub vcpus: Vcpus,
+}
+
+/// The run of a [`GuestRun`] has ended without the guest having run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct GuestRunVoid {
+    /// When it ended, and whose it was.
+    pub header: Header,
+    /// When it began.
+    pub entered_ns: u64,
+    /// 1 when it is certain; 0 when it was so short, and ended so, that it looks like one.
+    pub certain: u64,
+}
+
+/// A process begins to read KVM's log of dirtied pages: a round of copying ends and the next begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct DirtyLogRead {
+    /// When, and whose.
+    pub header: Header,
+    /// The sum over this process' flows.
+    pub sums: Sums,
+}
+
+/// What is known of the guest's end of a tap.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct GuestPort {
+    /// Frames of the guest, without those that QEMU announces it with.
+    pub frames: u64,
+    /// When the last of them came.
+    pub last_frame_ns: u64,
+    /// Announcements of the guest's place, by QEMU and by the guest.
+    pub announcements: u64,
+    /// 1 while user space waits for the next frame.
+    pub awaited: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// After this many announcements at one tap user space is told of no more; they are still counted.
+pub const ANNOUNCEMENTS_TOLD: u64 = 256;
+
+/// How the network is told where the guest is: values of [`GuestPortEvent::announcement`].
+pub mod announcement {
+    /// None.
+    pub const NONE: u32 = 0;
+    /// A RARP request for the guest's own address, by QEMU.
+    pub const RARP: u32 = 1;
+    /// A gratuitous ARP.
+    pub const GRATUITOUS_ARP: u32 = 2;
+    /// An unsolicited neighbour advertisement.
+    pub const NEIGHBOUR_ADVERTISEMENT: u32 = 3;
+}
+
+/// Something came from a guest through its tap.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct GuestPortEvent {
+    /// When.
+    pub header: Header,
+    /// The tap.
+    pub ifindex: u32,
+    /// One of [`announcement`].
+    pub announcement: u32,
 }
 
 /// The value of [`EchoTarget::identifier`] that stands for all of them.
@@ -404,7 +528,14 @@ const _: () = {
     assert!(size_of::<Sums>() == 64);
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
-    assert!(size_of::<QmpLine>() == 16 + 64 + 8 + QMP_LINE_MAX);
+    assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 8 + QMP_LINE_MAX);
+    assert!(size_of::<Vcpu>() == 2 * 8 + 4 * 4);
+    assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);
+    assert!(size_of::<GuestRun>() == 16 + 32);
+    assert!(size_of::<GuestRunVoid>() == 16 + 16);
+    assert!(size_of::<DirtyLogRead>() == 16 + 64);
+    assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
+    assert!(size_of::<GuestPortEvent>() == 16 + 8);
     assert!(size_of::<EchoKey>() == 36);
     assert!(size_of::<EchoGap>() == 14 * 8);
     assert!(size_of::<EchoSession>() == 18 * 8 + 14 * 8 + 8);
@@ -418,13 +549,16 @@ mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
     use super::{
-        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, Retransmitted, SkbOffsets, SocketOffsets,
+        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Retransmitted, SkbOffsets,
+        SocketOffsets,
     };
 
     // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for GuestPort {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Retransmitted {}
     // SAFETY: as above.

@@ -1,10 +1,11 @@
 //! The border between the kernel programs of migtrace and its user space.
 //!
 //! [`abi`] holds the keys, counters and events that cross it, [`packet`] the header walk and the segment
-//! arithmetic, [`session`] what a stream of echo requests tells. The latter two are plain Rust: the same code runs
-//! in the kernel and in a test.
+//! arithmetic, [`session`] what a stream of echo requests tells, [`vcpu_state`] what entering and leaving KVM tells.
+//! The latter three are plain Rust: the same code runs in the kernel and in a test.
 #![no_std]
 
 pub mod abi;
 pub mod packet;
 pub mod session;
+pub mod vcpu_state;

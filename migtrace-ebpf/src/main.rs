@@ -9,7 +9,11 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod dirty_log;
+#[cfg(target_arch = "bpf")]
 mod echo;
+#[cfg(target_arch = "bpf")]
+mod guest;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
@@ -20,6 +24,8 @@ mod qmp;
 mod retransmit;
 #[cfg(target_arch = "bpf")]
 mod socket;
+#[cfg(target_arch = "bpf")]
+mod vcpu;
 #[cfg(target_arch = "bpf")]
 mod wire;
 
@@ -35,7 +41,7 @@ mod programs {
     };
     use migtrace_ebpf::abi::{EGRESS, INGRESS};
 
-    use super::{echo, process, qmp, retransmit, wire};
+    use super::{dirty_log, echo, guest, process, qmp, retransmit, vcpu, wire};
 
     /// Let the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
     const TC_ACT_UNSPEC: i32 = -1;
@@ -61,6 +67,13 @@ mod programs {
     #[classifier]
     fn migtrace_echo_egress(ctx: TcContext) -> i32 {
         echo::follow(&ctx);
+        TC_ACT_UNSPEC
+    }
+
+    /// What comes in at a tap comes from the guest.
+    #[classifier]
+    fn migtrace_guest(ctx: TcContext) -> i32 {
+        guest::notice(&ctx);
         TC_ACT_UNSPEC
     }
 
@@ -117,6 +130,37 @@ mod programs {
     #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
     fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
         retransmit::count(&ctx);
+        0
+    }
+
+    // (__u32 reason, int errno)
+    #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
+    fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
+        vcpu::leave(&ctx);
+        0
+    }
+
+    #[kprobe]
+    fn vcpu_ioctl_kprobe(ctx: ProbeContext) -> u32 {
+        vcpu::ioctl(&ctx);
+        0
+    }
+
+    #[tracepoint]
+    fn vcpu_ioctl_tracepoint(ctx: TracePointContext) -> u32 {
+        vcpu::system_call(&ctx);
+        0
+    }
+
+    #[kprobe]
+    fn vm_ioctl_kprobe(ctx: ProbeContext) -> u32 {
+        dirty_log::ioctl(&ctx);
+        0
+    }
+
+    #[tracepoint]
+    fn vm_ioctl_tracepoint(ctx: TracePointContext) -> u32 {
+        dirty_log::system_call(&ctx);
         0
     }
 

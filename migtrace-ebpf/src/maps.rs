@@ -8,7 +8,9 @@ use aya_ebpf::{
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use migtrace_ebpf::{
-    abi::{self, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, Header, Retransmitted},
+    abi::{
+        self, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Header, Retransmitted, Vcpu,
+    },
     packet::Ip,
     session::BUCKETS,
 };
@@ -33,6 +35,18 @@ pub(crate) static RETRANSMITTED: HashMap<FlowKey, Retransmitted, 2048> = HashMap
 /// Thread groups that are traced: QEMU processes.
 #[btf_map]
 pub(crate) static TRACED: HashMap<u32, u32, 1024> = HashMap::new();
+
+/// vCPUs by thread.
+#[btf_map]
+pub(crate) static VCPUS: HashMap<u32, Vcpu, 4096> = HashMap::new();
+
+/// When a process last asked for a part of the log of dirtied pages.
+#[btf_map]
+pub(crate) static DIRTY_LOGS: HashMap<u32, u64, 1024> = HashMap::new();
+
+/// Taps of traced QEMUs, by interface index.
+#[btf_map]
+pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, 1024> = HashMap::new();
 
 /// Interfaces at which tagged frames are left to the VLAN device above.
 #[btf_map]

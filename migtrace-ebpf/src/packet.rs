@@ -11,6 +11,7 @@
 //! which is exact because all segments but the last are full. Neither `__sk_buff.wire_len` (wrong at ingress, and
 //! for tunnels on some kernels) nor `gso_segs` (0 from a tap) gives this.
 
+pub mod announcement;
 pub mod echo;
 
 /// A frame, from its L2 header on.

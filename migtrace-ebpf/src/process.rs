@@ -1,9 +1,27 @@
 //! QEMU processes that come and go.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use aya_ebpf::{
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    programs::TracePointContext,
+};
 use migtrace_ebpf::abi::{Header, kind};
 
-use crate::maps::{self, TRACED};
+use crate::maps::{self, TRACED, VCPUS};
+
+/// The thread group of the current task, if it is traced.
+#[inline(always)]
+pub(crate) fn traced() -> Option<u32> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: only whether there is an entry counts.
+    unsafe { TRACED.get(tgid) }.map(|_| tgid)
+}
+
+/// The request of an `ioctl`, from `syscalls:sys_enter_ioctl`.
+#[inline(always)]
+pub(crate) fn ioctl_request(ctx: &TracePointContext) -> Option<u64> {
+    // SAFETY: the offset is the tracepoint's field `cmd`.
+    unsafe { ctx.read_at::<u64>(24) }.ok()
+}
 
 /// A process has become another program: tell of those that look like QEMU (`qemu-system-*`, `qemu-kvm`, `kvm`).
 #[inline(always)]
@@ -15,13 +33,16 @@ pub(crate) fn exec() {
     }
 }
 
-/// A thread ends: tell of the first thread of a traced process, whose end is the process'.
+/// A thread ends. A vCPU that is unplugged has no part in what follows; the end of the first thread of a traced
+/// process is the process'.
 #[inline(always)]
 pub(crate) fn exit() {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let (tgid, thread) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
-    // SAFETY: only whether there is an entry counts.
-    if tgid == thread && unsafe { TRACED.get(tgid) }.is_some() {
+    let thread = bpf_get_current_pid_tgid() as u32;
+    // Of most threads there is no entry.
+    let _ = VCPUS.remove(thread);
+    if let Some(tgid) = traced()
+        && tgid == thread
+    {
         maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXIT, tgid });
     }
 }

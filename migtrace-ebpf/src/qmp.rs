@@ -3,37 +3,27 @@
 //! Replies and commands are never copied: only lines that begin as events do.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_for_each_map_elem, bpf_get_current_pid_tgid, bpf_probe_read_user, bpf_probe_read_user_buf,
-    },
+    helpers::{bpf_for_each_map_elem, bpf_probe_read_user, bpf_probe_read_user_buf},
     programs::TracePointContext,
 };
 use core::ffi::c_void;
 use migtrace_ebpf::abi::{
-    FlowEntry, FlowKey, Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, Sum, Sums, kind, lost,
+    FlowEntry, FlowKey, Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, Sum, Sums, Vcpus, kind, lost,
 };
 
 use crate::{
-    maps::{self, EVENTS, FLOWS, OWNERS, TRACED},
-    socket,
+    maps::{self, EVENTS, FLOWS, OWNERS},
+    process, socket, vcpu,
 };
 
 /// `struct user_msghdr` and `struct iovec` are user-space ABI: the same on every 64-bit kernel.
 const MSG_IOV: u64 = 16;
 const IOV_LEN: u64 = 8;
 
-/// The thread group of the current task, if it is traced.
-#[inline(always)]
-fn traced() -> Option<u32> {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: only whether there is an entry counts.
-    unsafe { TRACED.get(tgid) }.map(|_| tgid)
-}
-
 /// A process calls `sendmsg(fd, message)`.
 #[inline(always)]
 pub(crate) fn sendmsg<const SUM: bool>(fd: u32, message: u64) {
-    let Some(tgid) = traced() else { return };
+    let Some(tgid) = process::traced() else { return };
     let Some((line, length)) = first_piece(message) else { return };
     if is_event(line, length) {
         deliver::<SUM>(tgid, line, length);
@@ -45,7 +35,7 @@ pub(crate) fn sendmsg<const SUM: bool>(fd: u32, message: u64) {
 /// `accept` returned `fd`, or an error.
 #[inline(always)]
 pub(crate) fn accepted(fd: i64) {
-    if let (Ok(fd), Some(_)) = (u32::try_from(fd), traced()) {
+    if let (Ok(fd), Some(_)) = (u32::try_from(fd), process::traced()) {
         socket::tie(fd);
     }
 }
@@ -88,7 +78,8 @@ fn user<T>(address: u64) -> Option<T> {
 #[inline(always)]
 fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
     let at_ns = maps::now_ns();
-    let sums = if SUM { sum_flows(tgid) } else { Sums::default() };
+    let (sums, vcpus) =
+        if SUM { (sum_flows(tgid), vcpu::survey(tgid, at_ns)) } else { (Sums::default(), Vcpus::default()) };
     let Some(mut event) = EVENTS.reserve_untyped::<QmpLine>(0) else {
         return maps::count_lost(lost::RING_BUFFER);
     };
@@ -102,6 +93,7 @@ fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
     let read = unsafe {
         (*out).header = Header { at_ns, kind: kind::QMP_LINE, tgid };
         (*out).sums = sums;
+        (*out).vcpus = vcpus;
         (*out).summed = u32::from(SUM);
         (*out).length = length as u32;
         bpf_probe_read_user_buf(line as *const u8, &mut (&mut (*out).line)[..copied])
@@ -123,7 +115,7 @@ struct Summing {
 
 /// Adds up the counters of all flows of `tgid`, at this instant.
 #[inline(always)]
-fn sum_flows(tgid: u32) -> Sums {
+pub(crate) fn sum_flows(tgid: u32) -> Sums {
     let mut summing = Summing { tgid: u64::from(tgid), sums: Sums::default() };
     // SAFETY: the callback has the type that the helper asks for, and the context outlives the call.
     unsafe {

@@ -79,8 +79,69 @@ pub enum Fact {
     },
     /// A QMP event that a traced QEMU wrote to its monitor.
     Qmp(QmpEvent),
+    /// A vCPU enters KVM after none of its VM was in it for a millisecond or more, or ever: the guest runs (again).
+    /// Told of every vCPU, because the first one may leave without having run.
+    GuestRun {
+        /// The QEMU process.
+        pid: u32,
+        /// Its vCPUs just before: when they had stopped.
+        vcpus: Vcpus,
+    },
+    /// A [`Fact::GuestRun`] was none: KVM was left before the guest had run.
+    GuestRunVoid {
+        /// The QEMU process.
+        pid: u32,
+        /// When that run began.
+        entered_ns: MonotonicNs,
+        /// True when it is certain; false when the guest may have run, for 0.1 ms at most.
+        certain: bool,
+    },
+    /// QEMU begins to read KVM's log of dirtied pages: a round of copying ends and the next begins.
+    DirtyLog {
+        /// The QEMU process.
+        pid: u32,
+        /// The sum over this QEMU's flows at this very instant.
+        counters: Directions<Counters>,
+    },
+    /// The first frame that came from a guest through its tap since it was watched, or since the guest had stopped.
+    GuestFrame {
+        /// The QEMU process.
+        pid: u32,
+        /// The tap.
+        interface: String,
+    },
+    /// What has come from a guest through its tap so far; told when it stops and when the recording ends.
+    GuestFrames {
+        /// The QEMU process.
+        pid: u32,
+        /// The tap.
+        interface: String,
+        /// Frames of the guest.
+        frames: u64,
+        /// When the last of them came; absent when there was none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_ns: Option<MonotonicNs>,
+        /// Announcements, those of QEMU included.
+        announcements: u64,
+    },
+    /// The network is told where a guest is, through its tap.
+    Announcement {
+        /// The QEMU process.
+        pid: u32,
+        /// The tap.
+        interface: String,
+        /// How.
+        kind: Announcement,
+    },
     /// A reply to `query-migrate` that the optional active client asked for.
     QueryMigrate {
+        /// The QEMU process.
+        pid: u32,
+        /// The reply's `return` object, as QEMU gave it.
+        reply: Value,
+    },
+    /// A reply to `query-migrate-parameters` that the optional active client asked for.
+    QueryMigrateParameters {
         /// The QEMU process.
         pid: u32,
         /// The reply's `return` object, as QEMU gave it.
@@ -275,6 +336,42 @@ pub struct QmpEvent {
     /// kernel cannot do that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Directions<Counters>>,
+    /// This QEMU's vCPUs at this very instant; absent when none was seen in KVM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<Vcpus>,
+}
+
+/// The vCPUs of one VM at an instant.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Vcpus {
+    /// Those that were seen to enter or leave KVM.
+    pub known: u32,
+    /// Of these, those in KVM: they run, or are halted there.
+    pub inside: u32,
+    /// Of those in KVM, the ones whose first run after a stop has just begun.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub starting: u32,
+    /// Of those that are known, the ones that are halted outside of KVM (a VM without an interrupt controller in the kernel).
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub halted: u32,
+    /// When the first of the others left KVM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_left_ns: Option<MonotonicNs>,
+    /// When the last of the others left KVM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_left_ns: Option<MonotonicNs>,
+}
+
+/// How the network is told where a guest is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Announcement {
+    /// A RARP request, sent by QEMU.
+    Rarp,
+    /// A gratuitous ARP.
+    GratuitousArp,
+    /// An unsolicited neighbour advertisement.
+    NeighbourAdvertisement,
 }
 
 /// A silence of the probed address, as the stamps of echo requests and replies tell it.
@@ -341,6 +438,11 @@ pub enum EndReason {
     Interrupted,
     /// The time limit ran out.
     TimedOut,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero_u32(n: &u32) -> bool {
+    *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

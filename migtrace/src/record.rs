@@ -213,13 +213,24 @@ pub struct Sample {
     pub wire_bytes: Directions<u64>,
 }
 
-/// How long the guest was gone, and by whose account.
+/// How long the guest was gone, seen from every place where that can be seen.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Downtime {
-    /// The guest did not run, as its own host's events tell.
+    /// The guest did not run: from the last vCPU that left KVM to the first that entered it again. The method says what
+    /// stood in for an end that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`, `vcpus-to-first-reply`, ...
     pub stop: Option<Estimate>,
+    /// The guest's taps were silent: from its last frame at the source to its first at the destination.
+    pub network: Option<Estimate>,
+    /// The guest did not answer echo requests, seen from where they were sent.
+    pub reachability: Option<Estimate>,
+    /// What the network needed to find the guest again: `reachability` less `stop`.
+    pub tail: Option<Estimate>,
     /// What QEMU reports.
     pub qemu_reported_ns: Option<u64>,
+    /// QEMU's `downtime-limit`: what the migration was allowed; null when it was not asked for.
+    pub budget_ns: Option<u64>,
+    /// Figures that cannot both be true.
+    pub contradictions: Vec<String>,
     /// Instants that matter, in order.
     pub marks: Vec<Mark>,
 }
@@ -305,7 +316,9 @@ pub struct Mark {
     pub name: String,
     /// When.
     pub at_ns: i64,
-    /// On which host.
+    /// On which side of the migration.
+    pub role: Role,
+    /// On which host it was seen.
     pub host: String,
 }
 

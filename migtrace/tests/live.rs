@@ -135,6 +135,7 @@ fn migration(pid: u32, at_ns: u64, port: u16, payload_bytes: u64, seen_before: u
             data: json!({ "status": status }),
             qemu_realtime_us: at_ns.cast_signed(),
             counters: Some(snapshot(bytes)),
+            vcpus: None,
         })
     };
     vec![

@@ -5,8 +5,8 @@
 mod common;
 
 use migtrace::event::{
-    EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, Observation, OwnerMethod, Purpose, Qemu,
-    QmpEvent, SCHEMA,
+    Announcement, EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, Observation, OwnerMethod,
+    Purpose, Qemu, QmpEvent, SCHEMA, Vcpus,
 };
 use migtrace::report;
 use migtrace::selection::Selection;
@@ -67,7 +67,7 @@ fn qmp(
     counters: Option<Directions<Counters>>,
 ) -> Fact {
     let qemu_realtime_us = (at_ns.cast_signed() + OFFSET_NS) / 1_000;
-    Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters })
+    Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters, vcpus: None })
 }
 
 /// What QEMU may say at any time, in any order: the tool must hold whatever a version does.
@@ -160,6 +160,19 @@ fn instant() -> impl Strategy<Value = u64> {
     prop_oneof![9 => any::<u32>().prop_map(u64::from), 1 => 0..=i64::MAX.cast_unsigned()]
 }
 
+fn any_vcpus() -> impl Strategy<Value = Vcpus> {
+    (0u32..3, 0u32..2, prop::option::of(instant()), prop::option::of(instant())).prop_map(
+        |(known, inside, first, last)| Vcpus {
+            known,
+            inside,
+            starting: 0,
+            halted: 0,
+            first_left_ns: first.map(MonotonicNs),
+            last_left_ns: last.map(MonotonicNs),
+        },
+    )
+}
+
 /// Any fact about a few processes and flows, with nothing fitting together.
 fn any_fact() -> impl Strategy<Value = Fact> {
     let pid = 1u32..4;
@@ -173,11 +186,28 @@ fn any_fact() -> impl Strategy<Value = Fact> {
     };
     let purposes = [Purpose::Ram, Purpose::Nbd, Purpose::Tls, Purpose::Multifd, Purpose::Unknown];
     prop_oneof![
-        6 => (pid.clone(), saying(), any::<i64>(), prop::option::of(any_counters())).prop_map(
-            |(pid, (name, data), qemu_realtime_us, counters)| {
-                Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters })
-            }
-        ),
+        6 => (pid.clone(), saying(), any::<i64>(), prop::option::of(any_counters()), prop::option::of(any_vcpus()))
+            .prop_map(|(pid, (name, data), qemu_realtime_us, counters, vcpus)| {
+                Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters, vcpus })
+            }),
+        1 => (pid.clone(), any_vcpus()).prop_map(|(pid, vcpus)| Fact::GuestRun { pid, vcpus }),
+        1 => (pid.clone(), instant(), any::<bool>()).prop_map(|(pid, entered, certain)| {
+            Fact::GuestRunVoid { pid, entered_ns: MonotonicNs(entered), certain }
+        }),
+        1 => (pid.clone(), any_counters()).prop_map(|(pid, counters)| Fact::DirtyLog { pid, counters }),
+        1 => pid.clone().prop_map(|pid| Fact::GuestFrame { pid, interface: "tap0".to_owned() }),
+        1 => (pid.clone(), prop::option::of(instant())).prop_map(|(pid, last)| Fact::GuestFrames {
+            pid,
+            interface: "tap0".to_owned(),
+            frames: 1,
+            last_ns: last.map(MonotonicNs),
+            announcements: 0,
+        }),
+        1 => pid.clone().prop_map(|pid| Fact::Announcement {
+            pid,
+            interface: "tap0".to_owned(),
+            kind: Announcement::Rarp,
+        }),
         1 => (pid.clone(), any::<bool>()).prop_map(|(pid, incoming)| Fact::QemuSeen(qemu(pid, incoming))),
         1 => pid.clone().prop_map(|pid| Fact::QemuGone { pid }),
         1 => (port.clone(), any::<bool>()).prop_map(|(p, from_start)| {
@@ -269,7 +299,9 @@ proptest! {
         contiguous(&events);
         for record in common::fold(&events) {
             let total = record.traffic.total.unwrap_or_default();
-            for estimate in [&record.total_time, &record.setup_time, &record.downtime.stop].into_iter().flatten() {
+            let downtime = &record.downtime;
+            let lengths = [&downtime.stop, &downtime.network, &downtime.reachability, &downtime.tail];
+            for estimate in [&record.total_time, &record.setup_time].into_iter().chain(lengths).flatten() {
                 prop_assert!(estimate.low_ns <= estimate.value_ns);
                 prop_assert!(estimate.high_ns.is_none_or(|high| high >= estimate.value_ns));
             }

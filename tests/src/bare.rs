@@ -23,6 +23,29 @@ const FILLED_MIB: usize = 16;
 const FILLED_FROM: usize = 16 << 20;
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A boot sector that keeps its vCPU busy: `jmp .`
+const BUSY: [u8; 512] = {
+    let mut sector = [0; 512];
+    [sector[0], sector[1]] = [0xeb, 0xfe];
+    [sector[510], sector[511]] = [0x55, 0xaa];
+    sector
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    Tcg,
+    Kvm,
+}
+
+impl Accelerator {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
 /// A running QEMU whose guest is nothing but memory. Dropping it kills it.
 #[derive(Debug)]
 pub struct Bare {
@@ -38,7 +61,56 @@ impl Bare {
     ///
     /// When QEMU is not installed or does not start.
     pub fn start(host: &Host, name: &str) -> Result<Self> {
-        Self::start_with(host, name, &[])
+        Self::start_with(host, name, Accelerator::Tcg, &[])
+    }
+
+    /// Starts one with so many vCPUs in KVM: the first runs without pause, the others wait in KVM to be woken up. There
+    /// is room to plug in one more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`]; and when there is no KVM.
+    pub fn in_kvm(host: &Host, name: &str, vcpus: u32) -> Result<Self> {
+        let topology = format!("cpus={vcpus},sockets={}", vcpus + 1);
+        Self::start_with(
+            host,
+            name,
+            Accelerator::Kvm,
+            &["-smp", &format!("{topology},maxcpus={}", vcpus + 1)],
+        )
+    }
+
+    /// Plugs in the vCPU that [`Bare::in_kvm`] has left room for.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses.
+    pub fn plug_vcpu(&mut self) -> Result<()> {
+        let slots = self.qmp.execute("query-hotpluggable-cpus", json!({}))?;
+        let free = |slot: &&serde_json::Value| slot.get("qom-path").is_none();
+        let slot =
+            slots.as_array().and_then(|slots| slots.iter().find(free)).context("no room for a vCPU")?;
+        let mut device = slot["props"].clone();
+        device["driver"] = slot["type"].clone();
+        device["id"] = "plugged".into();
+        self.qmp.execute("device_add", device)?;
+        Ok(())
+    }
+
+    /// The CPU time that it has used so far.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // A thread may end at any moment.
+            let statistics = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            let nanoseconds = statistics.split(' ').next().and_then(|number| number.parse().ok());
+            total += Duration::from_nanos(nanoseconds.unwrap_or(0));
+        }
+        Ok(total)
     }
 
     /// Starts one that waits for a migration of another on this port, and tells of it with events.
@@ -47,7 +119,7 @@ impl Bare {
     ///
     /// As [`Bare::start`].
     pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, &["-incoming", "defer"])?;
+        let mut bare = Self::start_with(host, name, Accelerator::Tcg, &["-incoming", "defer"])?;
         bare.turn_events_on()?;
         bare.listen(port)?;
         Ok(bare)
@@ -59,7 +131,7 @@ impl Bare {
     ///
     /// As [`Bare::start`].
     pub fn incoming_silently(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, &["-incoming", "defer"])?;
+        let mut bare = Self::start_with(host, name, Accelerator::Tcg, &["-incoming", "defer"])?;
         bare.listen(port)?;
         Ok(bare)
     }
@@ -75,21 +147,32 @@ impl Bare {
         Ok(())
     }
 
-    fn start_with(host: &Host, name: &str, more: &[&str]) -> Result<Self> {
+    fn start_with(host: &Host, name: &str, accelerator: Accelerator, more: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a folder for a QEMU")?;
         let path = |file: &str| directory.path().join(file).display().to_string();
         fs::write(path("memory"), noise(FILLED_MIB << 20)).context("cannot write a guest's memory")?;
         let mut command = Command::new(command::find("qemu-system-x86_64")?);
         command
-            .args(["-name", name, "-machine", "pc", "-accel", "tcg", "-nodefaults", "-no-user-config"])
+            .args([
+                "-name",
+                name,
+                "-machine",
+                "pc",
+                "-accel",
+                accelerator.name(),
+                "-nodefaults",
+                "-no-user-config",
+            ])
             .args(["-display", "none", "-m", &MEMORY_MIB.to_string()])
             .args(["-device", &format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"))])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp.sock"))])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp-spare.sock"))])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .args(more);
+        if accelerator == Accelerator::Kvm {
+            fs::write(path("disk"), BUSY).context("cannot write a boot sector")?;
+            command.args(["-drive", &format!("file={},format=raw,if=ide,read-only=off", path("disk"))]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = host.spawn(&mut command)?;
         let started = Instant::now();
         let socket = PathBuf::from(path("qmp.sock"));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytes::Buf;
 use migtrace_ebpf::abi::{self, EGRESS, FlowKey, INGRESS, QMP_LINE_MAX, flags, kind};
 
+use crate::event::{Announcement, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
 /// One message of a kernel program.
@@ -29,11 +30,23 @@ pub(crate) enum Body {
     QmpLine {
         pid: u32,
         sums: Option<Directions<Counters>>,
+        /// None when none of its vCPUs was seen.
+        vcpus: Option<Vcpus>,
         /// The line as far as it was copied.
         line: Vec<u8>,
         /// Whether it was longer.
         cut: bool,
     },
+    /// A vCPU enters KVM after none of its VM was in it.
+    GuestRun { pid: u32, vcpus: Vcpus },
+    /// That run was none, or (not `certain`) may have been none.
+    GuestRunVoid { pid: u32, entered_ns: MonotonicNs, certain: bool },
+    /// A process reads the log of dirtied pages.
+    DirtyLog { pid: u32, sums: Directions<Counters> },
+    /// The awaited frame of a guest.
+    GuestFrame { ifindex: u32 },
+    /// An announcement of where a guest is.
+    Announcement { ifindex: u32, kind: Announcement },
     /// A process that may be a QEMU has started.
     ProcessExec { pid: u32 },
     /// A traced process has ended.
@@ -54,6 +67,25 @@ impl Message {
             kind::PROCESS_EXIT => Body::ProcessExit { pid },
             kind::FLOW_SEEN | kind::FLOW_OWNED | kind::FLOW_PAYLOAD => flow(kind, pid, bytes)?,
             kind::QMP_LINE => qmp_line(pid, bytes)?,
+            kind::GUEST_RUN if bytes.remaining() >= size_of::<abi::Vcpus>() => {
+                Body::GuestRun { pid, vcpus: vcpus(&mut bytes) }
+            }
+            kind::GUEST_RUN_VOID if bytes.remaining() >= 16 => Body::GuestRunVoid {
+                pid,
+                entered_ns: MonotonicNs(bytes.get_u64_ne()),
+                certain: bytes.get_u64_ne() != 0,
+            },
+            kind::DIRTY_LOG if bytes.remaining() >= size_of::<abi::Sums>() => {
+                Body::DirtyLog { pid, sums: sums(&mut bytes) }
+            }
+            kind::GUEST_FRAME | kind::ANNOUNCEMENT if bytes.remaining() >= 8 => {
+                let ifindex = bytes.get_u32_ne();
+                match (kind, announcement(bytes.get_u32_ne())) {
+                    (kind::GUEST_FRAME, _) => Body::GuestFrame { ifindex },
+                    (_, Some(kind)) => Body::Announcement { ifindex, kind },
+                    (_, None) => return None,
+                }
+            }
             _ => return None,
         };
         Some(Self { at_ns, body })
@@ -80,6 +112,20 @@ fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
     if bytes.remaining() < size_of::<abi::QmpLine>() - size_of::<abi::Header>() {
         return None;
     }
+    let sums = sums(&mut bytes);
+    let vcpus = vcpus(&mut bytes);
+    let summed = bytes.get_u32_ne() != 0;
+    let length = bytes.get_u32_ne() as usize;
+    Some(Body::QmpLine {
+        pid,
+        sums: summed.then_some(sums),
+        vcpus: (vcpus.known > 0).then_some(vcpus),
+        line: bytes[..length.min(QMP_LINE_MAX)].to_vec(),
+        cut: length > QMP_LINE_MAX,
+    })
+}
+
+fn sums(bytes: &mut &[u8]) -> Directions<Counters> {
     let mut sum = || Counters {
         wire_bytes: bytes.get_u64_ne(),
         payload_bytes: bytes.get_u64_ne(),
@@ -89,14 +135,23 @@ fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
     const { assert!(INGRESS == 0 && EGRESS == 1) };
     let rx = sum();
     let tx = sum();
-    let summed = bytes.get_u32_ne() != 0;
-    let length = bytes.get_u32_ne() as usize;
-    Some(Body::QmpLine {
-        pid,
-        sums: summed.then_some(Directions { tx, rx }),
-        line: bytes[..length.min(QMP_LINE_MAX)].to_vec(),
-        cut: length > QMP_LINE_MAX,
-    })
+    Directions { tx, rx }
+}
+
+fn vcpus(bytes: &mut &[u8]) -> Vcpus {
+    let (known, inside) = (bytes.get_u32_ne(), bytes.get_u32_ne());
+    let (starting, halted) = (bytes.get_u32_ne(), bytes.get_u32_ne());
+    let mut left = || Some(bytes.get_u64_ne()).filter(|&left_ns| left_ns != 0).map(MonotonicNs);
+    Vcpus { known, inside, starting, halted, first_left_ns: left(), last_left_ns: left() }
+}
+
+const fn announcement(kind: u32) -> Option<Announcement> {
+    match kind {
+        abi::announcement::RARP => Some(Announcement::Rarp),
+        abi::announcement::GRATUITOUS_ARP => Some(Announcement::GratuitousArp),
+        abi::announcement::NEIGHBOUR_ADVERTISEMENT => Some(Announcement::NeighbourAdvertisement),
+        _ => None,
+    }
 }
 
 fn flow_key(bytes: &mut &[u8]) -> FlowKey {

@@ -24,7 +24,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted, SkbOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{
+    self, FlowEntry, FlowKey, GuestPort, PORT_RANGES, Retransmitted, SkbOffsets, SocketOffsets,
+};
 use tokio::io::unix::AsyncFd;
 
 pub use examine::{WIRE, examine};
@@ -99,6 +101,7 @@ pub(crate) struct Kernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
     interfaces: StdHashMap<u32, tc::Attached>,
+    taps: StdHashMap<u32, tc::Attached>,
     attach: AttachPreference,
     probes: Vec<Probe>,
     /// Whether the programs themselves find out who owns a flow.
@@ -142,6 +145,7 @@ impl Kernel {
             // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
             events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
             interfaces: StdHashMap::new(),
+            taps: StdHashMap::new(),
             attach: settings.attach,
             ties_sockets: finds_sockets && is_attached("qmp"),
             counts_retransmissions: is_attached("retransmit"),
@@ -197,6 +201,47 @@ impl Kernel {
     /// Whether filters of others run before ours at this interface, and may keep packets from it.
     pub(crate) fn is_behind_others(&self, index: u32) -> bool {
         self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
+    }
+
+    /// Notices from now on what comes from a guest through its tap, and tells of the first frame.
+    pub(crate) fn attach_tap(&mut self, name: &str, index: u32) -> Result<(), KernelError> {
+        self.await_frame(index, GuestPort::default())?;
+        let attached = tc::attach(&mut self.ebpf, &tc::GUEST, name, self.attach)?;
+        self.taps.insert(index, attached);
+        Ok(())
+    }
+
+    /// Tells of the next frame that comes from a guest.
+    pub(crate) fn await_next_frame(&mut self, index: u32) -> Result<(), KernelError> {
+        let port = self.guest_port(index)?.unwrap_or_default();
+        self.await_frame(index, port)
+    }
+
+    fn await_frame(&mut self, index: u32, port: GuestPort) -> Result<(), KernelError> {
+        self.map_mut::<u32, GuestPort>("GUEST_PORTS")?
+            .insert(index, GuestPort { awaited: 1, ..port }, 0)
+            .map_err(|source| KernelError::Map { name: "GUEST_PORTS", source })
+    }
+
+    /// What came from a guest through its tap so far; `None` for a tap that is not attached to.
+    pub(crate) fn guest_port(&self, index: u32) -> Result<Option<GuestPort>, KernelError> {
+        let failed = |source| KernelError::Map { name: "GUEST_PORTS", source };
+        let map = self.ebpf.map("GUEST_PORTS").ok_or_else(|| missing("GUEST_PORTS"))?;
+        let ports: HashMap<_, u32, GuestPort> = HashMap::try_from(map).map_err(failed)?;
+        match ports.get(&index, 0) {
+            Ok(port) => Ok(Some(port)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// Forgets a tap.
+    pub(crate) fn detach_tap(&mut self, index: u32) -> Result<(), KernelError> {
+        self.taps.remove(&index);
+        match self.map_mut::<u32, GuestPort>("GUEST_PORTS")?.remove(&index) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(KernelError::Map { name: "GUEST_PORTS", source }),
+        }
     }
 
     /// Reads the QMP events of a process and its sockets from now on.
@@ -325,6 +370,7 @@ fn load_object(
         .load(OBJECT)
         .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
     tc::load(&mut ebpf, &tc::COUNT)?;
+    tc::load(&mut ebpf, &tc::GUEST)?;
     Ok(ebpf)
 }
 

@@ -1,5 +1,7 @@
 //! The probe table: what each probe observes, the hooks to try in order, and what is lost without it.
 
+use std::path::Path;
+
 use aya::Ebpf;
 use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
 
@@ -79,6 +81,45 @@ const RETRANSMIT: Row = Row {
     lost: "retransmissions: they are in the bytes, but not told apart",
 };
 
+const VCPU_EXIT: Row = Row {
+    name: "vcpu-exit",
+    observes: "when each vCPU leaves KVM",
+    choices: &[best(Hook::RawTracepoint { program: "kvm_userspace_exit" })],
+    lost: "when the vCPUs stop: QEMU's STOP tells of it, up to some milliseconds later",
+};
+
+const VCPU_RUN: Row = Row {
+    name: "vcpu-run",
+    observes: "when a vCPU enters KVM after a stop",
+    choices: &[
+        best(Hook::Kprobe { program: "vcpu_ioctl_kprobe", function: "kvm_vcpu_ioctl" }),
+        Choice { hook: VCPU_IOCTL_TRACEPOINT, lost: None, note: SLOWER },
+    ],
+    lost: "when the first vCPU runs again: QEMU's RESUME tells of it, some milliseconds before",
+};
+
+const VCPU_IOCTL_TRACEPOINT: Hook =
+    Hook::Tracepoint { program: "vcpu_ioctl_tracepoint", category: "syscalls", name: "sys_enter_ioctl" };
+
+const DIRTY_LOG: Row = Row {
+    name: "dirty-log",
+    observes: "where a round of copying ends, when QEMU does not tell",
+    choices: &[
+        best(Hook::Kprobe { program: "vm_ioctl_kprobe", function: "kvm_vm_ioctl" }),
+        Choice { hook: VM_IOCTL_TRACEPOINT, lost: None, note: SLOWER },
+    ],
+    lost: "the rounds of copying of a QEMU whose capability `events` is off",
+};
+
+const VM_IOCTL_TRACEPOINT: Hook =
+    Hook::Tracepoint { program: "vm_ioctl_tracepoint", category: "syscalls", name: "sys_enter_ioctl" };
+
+/// It is there while a module of KVM is loaded, and exists from the boot on where KVM is not a module.
+const KVM_DEVICE: &str = "/sys/class/misc/kvm";
+
+/// Probes of KVM can only be attached while KVM is there.
+const NO_KVM: &str = "this kernel has no KVM now (`modprobe kvm_intel` or `kvm_amd` before tracing)";
+
 const EXEC: Row = Row {
     name: "exec",
     observes: "QEMUs that start while tracing",
@@ -116,11 +157,15 @@ pub(super) fn attach_all<S, R>(
     socket_offsets: &Resolved<S>,
     skb_offsets: &Resolved<R>,
 ) -> Vec<Probe> {
+    let no_kvm = (!Path::new(KVM_DEVICE).exists()).then_some(NO_KVM);
     let needs_both = socket_offsets.why_not.as_deref().or(skb_offsets.why_not.as_deref());
     vec![
         attach(ebpf, &QMP, None),
         attach(ebpf, &SOCKET, socket_offsets.why_not.as_deref()),
         attach(ebpf, &RETRANSMIT, needs_both),
+        attach(ebpf, &VCPU_EXIT, no_kvm),
+        attach(ebpf, &VCPU_RUN, no_kvm),
+        attach(ebpf, &DIRTY_LOG, no_kvm),
         attach(ebpf, &EXEC, None),
         attach(ebpf, &EXIT, None),
     ]

@@ -29,27 +29,31 @@ const FIRST_PRIORITY: u16 = 1;
 /// Where the search for a priority that takes our filter ends.
 const LAST_PRIORITY: u16 = 64;
 
-/// A program for each direction.
+/// Programs that go together.
 pub(super) struct Programs {
-    by_direction: [(&'static str, TcAttachType); 2],
+    by_direction: &'static [(&'static str, TcAttachType)],
     /// Whether a run may take the filters that it finds for those of a killed one.
     alone: bool,
 }
 
 /// Those that count the bytes of flows.
 pub(super) const COUNT: Programs = Programs {
-    by_direction: [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)],
+    by_direction: &[(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)],
     alone: true,
 };
 
 /// Those that follow echo requests and replies. Several addresses may be probed at once.
 pub(super) const ECHO: Programs = Programs {
-    by_direction: [
+    by_direction: &[
         ("migtrace_echo_ingress", TcAttachType::Ingress),
         ("migtrace_echo_egress", TcAttachType::Egress),
     ],
     alone: false,
 };
+
+/// That which notices what comes from a guest through its tap.
+pub(super) const GUEST: Programs =
+    Programs { by_direction: &[("migtrace_guest", TcAttachType::Ingress)], alone: true };
 
 /// Which way of attaching to choose.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -100,9 +104,9 @@ impl Attached {
     }
 }
 
-/// Loads both programs.
+/// Loads the programs.
 pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelError> {
-    for (name, _) in programs.by_direction {
+    for &(name, _) in programs.by_direction {
         let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
         program(ebpf, name).map_err(refused)?.load().map_err(|error| {
             refused(match error {
@@ -121,7 +125,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier
     program.try_into().map_err(|error: ProgramError| reason(&error))
 }
 
-/// Attaches both programs to an interface of this network namespace.
+/// Attaches the programs to an interface of this network namespace.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     programs: &Programs,
@@ -169,7 +173,7 @@ fn attach_all(
     mut attach: impl FnMut(&mut SchedClassifier, TcAttachType) -> Result<SchedClassifierLinkId, ProgramError>,
 ) -> Result<Vec<SchedClassifierLink>, ProgramError> {
     let mut links = Vec::new();
-    for (name, direction) in programs.by_direction {
+    for &(name, direction) in programs.by_direction {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
         let id = attach(program, direction)?;
@@ -224,7 +228,7 @@ fn add_clsact(interface: &str) -> Result<(), String> {
 /// Removes the filters named after our programs from an interface, and nothing else.
 fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
-    for (name, direction) in programs.by_direction {
+    for &(name, direction) in programs.by_direction {
         match tc::qdisc_detach_program(interface, direction, name) {
             Ok(()) => removed.push(Leftover { interface: interface.to_owned(), filter: name }),
             Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -238,7 +242,7 @@ fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftov
 }
 
 /// Removes what killed runs left at these interfaces: filters named `migtrace_ingress`, `migtrace_egress`,
-/// `migtrace_echo_ingress` and `migtrace_echo_egress`.
+/// `migtrace_echo_ingress`, `migtrace_echo_egress` and `migtrace_guest`.
 ///
 /// # Errors
 ///
@@ -246,7 +250,7 @@ fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftov
 pub fn cleanup<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
     for interface in interfaces {
-        for programs in [COUNT, ECHO] {
+        for programs in [COUNT, ECHO, GUEST] {
             removed.extend(remove_filters(interface, &programs)?);
         }
     }

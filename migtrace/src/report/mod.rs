@@ -1,5 +1,6 @@
 //! Records for readers: people and programs.
 
+mod downtime;
 pub mod probe;
 mod quantities;
 pub mod text;

@@ -6,6 +6,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::downtime;
 use super::quantities::{self, bytes, duration, estimate, grouped, offset, percent, rate};
 use crate::event::{Lost, Purpose};
 use crate::record::{Estimate, FlowRecord, Mode, Outcome, Phase, Record, Role};
@@ -15,7 +16,7 @@ use crate::units::{Counters, Directions};
 pub const WIDTH: u16 = 100;
 
 /// Stands for what is not known; the list of what was not measured says why.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 /// Stands for what does not apply.
 const NONE: &str = "-";
 
@@ -28,6 +29,7 @@ pub fn render(record: &Record) -> String {
     wrap(&mut text, "", &headline(record));
     text.push('\n');
     facts(record, &mut text);
+    downtime::draw(record, &mut text);
     phases(record, &mut text);
     flows(record, &mut text);
     totals(record, &mut text);
@@ -62,7 +64,7 @@ fn headline(record: &Record) -> String {
 }
 
 /// How long the guest did not run.
-fn stop(record: &Record) -> String {
+pub(super) fn stop(record: &Record) -> String {
     match (&record.downtime.stop, record.downtime.qemu_reported_ns) {
         (Some(stop), _) => format!("stop {}", estimate(stop)),
         (None, _) if never_stopped(record) => "the guest was not stopped".to_owned(),
@@ -72,7 +74,7 @@ fn stop(record: &Record) -> String {
 }
 
 /// Whether the guest ran all the time: no capability hides STOP, so its absence from a whole record tells.
-fn never_stopped(record: &Record) -> bool {
+pub(super) fn never_stopped(record: &Record) -> bool {
     record.migration.outcome == Outcome::Cancelled
         && record.start.seen
         && record.lost == Lost::default()
@@ -121,11 +123,6 @@ fn facts(record: &Record, text: &mut String) {
     };
     line("Total", bounded(record.total_time.as_ref()));
     line("Setup", bounded(record.setup_time.as_ref()));
-    let stop = &record.downtime.stop;
-    line("Stop", if never_stopped(record) { "none".to_owned() } else { bounded(stop.as_ref()) });
-    for mark in &record.downtime.marks {
-        line("", format!("{} on {} at {}", clean(&mark.name), clean(&mark.host), offset(mark.at_ns)));
-    }
     line("Id", clean(&record.migration.id));
     if let Some(error) = &record.migration.error {
         line("Error", clean(error));
@@ -301,12 +298,15 @@ fn or_unknown(text: String) -> String {
 
 /// A table whose columns from `numbers` on are right-aligned.
 pub(super) fn table<const N: usize>(header: [&str; N], numbers: usize) -> Table {
-    let mut table = Table::new();
+    let mut table = bare_table();
+    table.set_header(right(header.map(str::to_owned), numbers));
     table
-        .load_style(presets::NOTHING)
-        .set_width(WIDTH)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(right(header.map(str::to_owned), numbers));
+}
+
+/// A table without a header.
+pub(super) fn bare_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_width(WIDTH).set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 

@@ -6,17 +6,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::estimates::{self, offset};
-use super::facts::{Facts, FlowFacts, MarkKind, Process};
+use super::facts::{Facts, FlowFacts, Process};
 use super::migration::{End, Migration};
-use super::{phases, unmeasured};
+use super::{downtime, phases, unmeasured};
 use crate::event::Purpose;
-use crate::record::{
-    self, Downtime, FlowRecord, Mark, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm,
-};
+use crate::record::{self, FlowRecord, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
-
-/// QEMU tells its times in milliseconds.
-const NS_PER_MS: u64 = 1_000_000;
 
 /// The record of `migration`, one of `all`.
 pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration<'_>) -> Record {
@@ -31,6 +26,7 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
         end_ns: offset(s.end, migration.start),
         traffic: s.traffic.map(|t| orient.of(t)),
     });
+    let total_time = estimates::total_time(migration, &facts.clocks);
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
         migration: record::Migration {
@@ -56,11 +52,11 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
             error_ns: clock.map(|c| c.error_ns),
             seen: migration.start_seen,
         },
-        total_time: estimates::total_time(migration, &facts.clocks),
+        total_time: total_time.clone(),
         setup_time: estimates::setup_time(migration, &facts.clocks),
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
-        downtime: downtime(facts, all, migration),
+        downtime: downtime::downtime(facts, all, migration, &[], total_time.as_ref()),
         qemu: claims(migration),
         not_measured: Vec::new(),
         lost: facts.lost,
@@ -213,61 +209,4 @@ fn samples(migration: &Migration<'_>, orient: Orientation) -> Vec<Sample> {
             Sample { at_ns: offset(at, migration.start), wire_bytes }
         })
         .collect()
-}
-
-fn downtime(facts: &Facts, all: &[Migration<'_>], migration: &Migration<'_>) -> Downtime {
-    let other = other_end(all, migration);
-    let (source, destination) = match (migration.role, other) {
-        (Role::Source, other) => (Some(migration), other),
-        (Role::Destination, other) => (other, Some(migration)),
-    };
-    let stops = source.map_or(&[][..], |m| &m.marks);
-    let resumes = destination.map_or(&[][..], |m| &m.marks);
-    let pair = estimates::last_stop(stops, resumes).or_else(|| estimates::last_stop(stops, stops));
-    let host = facts.observation.as_ref().map_or("", |o| o.host.as_str());
-    let mut marks: Vec<_> = [Some(migration), other]
-        .into_iter()
-        .flatten()
-        .flat_map(|m| &m.marks)
-        .filter_map(|mark| {
-            let name = match mark.kind {
-                MarkKind::Stop => "stop",
-                MarkKind::Resume => "resume",
-                MarkKind::Status(_) | MarkKind::Pass(_) => return None,
-            };
-            Some(Mark {
-                name: name.to_owned(),
-                at_ns: offset(mark.at, migration.start),
-                host: host.to_owned(),
-            })
-        })
-        .collect();
-    marks.sort_by_key(|m| m.at_ns);
-    let reported_ms = migration.reply().and_then(|r| r.get("downtime")).and_then(Value::as_u64);
-    Downtime {
-        stop: pair.map(|(stop, resume)| estimates::stop(stop, resume, &facts.clocks)),
-        qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
-        marks,
-    }
-}
-
-/// The other half of the same migration, when both QEMUs are on this host.
-fn other_end<'a, 'f>(all: &'a [Migration<'f>], migration: &Migration<'_>) -> Option<&'a Migration<'f>> {
-    let same_vm = |other: &Migration<'_>| {
-        let qemu = |m: &Migration<'_>| {
-            m.process.and_then(|p| p.qemu.as_ref()).map(|q| (q.uuid.clone(), q.name.clone()))
-        };
-        match (qemu(migration), qemu(other)) {
-            (Some((Some(a), _)), Some((Some(b), _))) => a == b,
-            (Some((None, Some(a))), Some((None, Some(b)))) => a == b,
-            _ => false,
-        }
-    };
-    all.iter().find(|other| {
-        other.role != migration.role
-            && other.process.map(|p| p.pid) != migration.process.map(|p| p.pid)
-            && same_vm(other)
-            && other.start <= migration.end.at()
-            && migration.start <= other.end.at()
-    })
 }

@@ -105,6 +105,7 @@ fn segments(process: &Process) -> (Vec<Segment<'_>>, Vec<&Mark>) {
                     segments.push(Segment { marks: vec![mark], ..Segment::default() });
                 }
             },
+            MarkKind::DirtyLog => {}
             MarkKind::Status(_) | MarkKind::Pass(_) => {
                 let outcome = mark.status().and_then(terminal);
                 let end = outcome.map(|outcome| End::Declared(mark.at, outcome));
@@ -276,6 +277,9 @@ fn silent<'a>(
     if !marks.iter().any(|m| m.kind == MarkKind::Resume) {
         marks.extend(stops().find(|m| m.at > last).filter(|m| m.kind == MarkKind::Resume));
     }
+    let rounds = process.map_or(&[][..], |p| &p.dirty_logs);
+    marks.extend(rounds.iter().filter(|m| (start..=last).contains(&m.at)));
+    marks.sort_by_key(|m| m.at);
     let role = role(&marks, flows, process, false);
     let streams = || flows.iter().filter(|f| f.purpose != Purpose::Nbd);
     let handed_over = match role {

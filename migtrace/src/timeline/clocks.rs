@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn stop(at: u64, qemu_realtime_us: i64) -> Mark {
-        Mark { at: MonotonicNs(at), kind: MarkKind::Stop, qemu_realtime_us, counters: None }
+        Mark { at: MonotonicNs(at), kind: MarkKind::Stop, qemu_realtime_us, counters: None, vcpus: None }
     }
 
     #[test]

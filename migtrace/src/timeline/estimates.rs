@@ -1,7 +1,6 @@
 //! Lengths of time between two events, with their bounds.
 
 use super::clocks::{Bounds, Clocks};
-use super::facts::{Mark, MarkKind};
 use super::migration::{End, Migration, Opening};
 use crate::record::Estimate;
 use crate::units::MonotonicNs;
@@ -52,20 +51,6 @@ pub(super) fn total_time(migration: &Migration<'_>, clocks: &Clocks) -> Option<E
 pub(super) fn setup_time(migration: &Migration<'_>, clocks: &Clocks) -> Option<Estimate> {
     let mark = |status| migration.marks.iter().find(|m| m.is_status(status));
     Some(between(clocks.bounds(mark("setup")?), clocks.bounds(mark("active")?), QMP_EVENTS))
-}
-
-/// From STOP to RESUME, as QEMU's events tell. QEMU says STOP after the vCPUs have stopped and RESUME before they
-/// run (system/cpus.c), so the guest was gone for longer than that: there is no upper bound.
-pub(super) fn stop(stop: &Mark, resume: &Mark, clocks: &Clocks) -> Estimate {
-    let estimate = between(clocks.bounds(stop), clocks.bounds(resume), QMP_EVENTS);
-    Estimate { high_ns: None, ..estimate }
-}
-
-/// The STOP that the end of the migration found, and the first RESUME after it among `resumes`.
-pub(super) fn last_stop<'a>(stops: &[&'a Mark], resumes: &[&'a Mark]) -> Option<(&'a Mark, &'a Mark)> {
-    let stop = stops.iter().rfind(|m| m.kind == MarkKind::Stop)?;
-    let resume = resumes.iter().find(|m| m.kind == MarkKind::Resume && m.at >= stop.at)?;
-    Some((stop, resume))
 }
 
 /// Nanoseconds from the migration's start.

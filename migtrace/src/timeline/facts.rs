@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use crate::event::{
-    EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod, ProbeStatus, Purpose,
-    Qemu, QmpEvent,
+    Announcement, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured, Observation, OwnerMethod,
+    ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
@@ -47,9 +47,35 @@ pub(super) struct Process {
     pub(super) gone: Option<MonotonicNs>,
     /// In the order of their stamps.
     pub(super) marks: Vec<Mark>,
+    /// As the marks; of use only when those tell of no migration.
+    pub(super) dirty_logs: Vec<Mark>,
     /// In the order of their stamps.
     pub(super) jobs: Vec<JobStep>,
     pub(super) replies: Vec<(MonotonicNs, Value)>,
+    pub(super) parameters: Vec<(MonotonicNs, Value)>,
+    /// In the order of their stamps.
+    pub(super) runs: Vec<Run>,
+    pub(super) void_runs: Vec<VoidRun>,
+    /// When the first frame came that was waited for, in the order of their stamps.
+    pub(super) first_frames: Vec<MonotonicNs>,
+    /// The latest frame of the guest each time that they were counted: when, and the frame's stamp.
+    pub(super) last_frames: Vec<(MonotonicNs, MonotonicNs)>,
+    pub(super) announcements: Vec<(MonotonicNs, Announcement)>,
+}
+
+/// A vCPU enters KVM and ends a stop, as far as KVM can tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) at: MonotonicNs,
+    /// The vCPUs before.
+    pub(super) vcpus: Vcpus,
+}
+
+/// A run that was none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VoidRun {
+    pub(super) entered: MonotonicNs,
+    pub(super) certain: bool,
 }
 
 /// A QMP event that a phase can begin or end at.
@@ -59,6 +85,7 @@ pub(super) struct Mark {
     pub(super) kind: MarkKind,
     pub(super) qemu_realtime_us: i64,
     pub(super) counters: Option<Directions<Counters>>,
+    pub(super) vcpus: Option<Vcpus>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,6 +94,8 @@ pub(super) enum MarkKind {
     Pass(u64),
     Stop,
     Resume,
+    /// No event of QEMU: a round of copying begins, as its calls of KVM tell.
+    DirtyLog,
 }
 
 /// A step in the life of a block job.
@@ -174,6 +203,42 @@ impl Facts {
                 let process = self.process(*pid);
                 self.processes[process].replies.push((at, reply.clone()));
             }
+            Fact::QueryMigrateParameters { pid, reply } => {
+                let process = self.process(*pid);
+                self.processes[process].parameters.push((at, reply.clone()));
+            }
+            Fact::GuestRun { pid, vcpus } => {
+                let process = self.process(*pid);
+                insert(&mut self.processes[process].runs, Run { at, vcpus: *vcpus }, |run| run.at);
+            }
+            Fact::GuestRunVoid { pid, entered_ns, certain } => {
+                let process = self.process(*pid);
+                let void = VoidRun { entered: *entered_ns, certain: *certain };
+                self.processes[process].void_runs.push(void);
+            }
+            Fact::DirtyLog { pid, counters } => {
+                let process = self.process(*pid);
+                let mark = Mark {
+                    at,
+                    kind: MarkKind::DirtyLog,
+                    qemu_realtime_us: 0,
+                    counters: Some(*counters),
+                    vcpus: None,
+                };
+                insert(&mut self.processes[process].dirty_logs, mark, |mark| mark.at);
+            }
+            Fact::GuestFrame { pid, .. } => {
+                let process = self.process(*pid);
+                insert(&mut self.processes[process].first_frames, at, |at| *at);
+            }
+            Fact::GuestFrames { pid, last_ns, .. } => {
+                let process = self.process(*pid);
+                self.processes[process].last_frames.extend(last_ns.map(|last| (at, last)));
+            }
+            Fact::Announcement { pid, kind, .. } => {
+                let process = self.process(*pid);
+                self.processes[process].announcements.push((at, *kind));
+            }
             // A flow names the interface that it is counted at.
             Fact::InterfaceAdded(_) => {}
             Fact::InterfaceGone { interface } => self.not_measured(NotMeasured {
@@ -206,8 +271,15 @@ impl Facts {
                 qemu: None,
                 gone: None,
                 marks: Vec::new(),
+                dirty_logs: Vec::new(),
                 jobs: Vec::new(),
                 replies: Vec::new(),
+                parameters: Vec::new(),
+                runs: Vec::new(),
+                void_runs: Vec::new(),
+                first_frames: Vec::new(),
+                last_frames: Vec::new(),
+                announcements: Vec::new(),
             });
             self.processes.len() - 1
         })
@@ -275,14 +347,25 @@ impl Facts {
             return;
         }
         if let Some(kind) = kind {
-            let mark = Mark { at, kind, qemu_realtime_us: qmp.qemu_realtime_us, counters: qmp.counters };
-            // Two threads of QEMU can be stamped in one order and reach the ring buffer in the other.
-            let place = process.marks.partition_point(|m| m.at <= at);
-            process.marks.insert(place, mark);
+            let mark = Mark {
+                at,
+                kind,
+                qemu_realtime_us: qmp.qemu_realtime_us,
+                counters: qmp.counters,
+                vcpus: qmp.vcpus,
+            };
+            insert(&mut process.marks, mark, |mark| mark.at);
         }
         if let (Some(step), Some(id)) = (step, text("id").or_else(|| text("device"))) {
-            let place = process.jobs.partition_point(|j| j.at <= at);
-            process.jobs.insert(place, JobStep { at, id, step, qemu_realtime_us: qmp.qemu_realtime_us });
+            let step = JobStep { at, id, step, qemu_realtime_us: qmp.qemu_realtime_us };
+            insert(&mut process.jobs, step, |step| step.at);
         }
     }
+}
+
+/// Inserts in the order of the stamps: two threads of QEMU can be stamped in one order and reach the ring buffer in the
+/// other.
+fn insert<T>(list: &mut Vec<T>, new: T, at: impl Fn(&T) -> MonotonicNs) {
+    let place = list.partition_point(|other| at(other) <= at(&new));
+    list.insert(place, new);
 }

@@ -94,7 +94,7 @@ impl Mark {
     fn is_of_source(&self) -> bool {
         match &self.kind {
             // A destination enters `paused` without ever having run, which emits no STOP.
-            MarkKind::Pass(_) | MarkKind::Stop => true,
+            MarkKind::Pass(_) | MarkKind::Stop | MarkKind::DirtyLog => true,
             MarkKind::Resume => false,
             MarkKind::Status(status) => matches!(
                 status.as_str(),

@@ -6,6 +6,7 @@
 mod assemble;
 mod assign;
 mod clocks;
+mod downtime;
 mod estimates;
 mod facts;
 pub(crate) mod gaps;

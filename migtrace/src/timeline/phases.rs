@@ -138,6 +138,10 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
                     Some(_) => {}
                 }
             }
+            MarkKind::DirtyLog if name == "transfer" => {
+                latest_pass = Some(latest_pass.map_or(1, |pass| pass + 1));
+                borders.push(Border::new(mark.at, "transfer", latest_pass, mark.counters));
+            }
             // In post-copy the source never runs again and in COLO the guest stops at every checkpoint:
             // there QEMU's states tell more than the stop.
             MarkKind::Stop if matches!(name.as_str(), "active" | "transfer" | "unseen") => {
@@ -150,7 +154,7 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
                 let pass = latest_pass.filter(|_| name == "active");
                 borders.push(Border::new(mark.at, &name, pass, mark.counters));
             }
-            MarkKind::Stop | MarkKind::Resume => {}
+            MarkKind::Stop | MarkKind::Resume | MarkKind::DirtyLog => {}
         }
     }
     if let End::Died(at) = migration.end

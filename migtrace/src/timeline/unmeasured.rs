@@ -23,7 +23,7 @@ pub(super) fn list(
     events(facts, migration, &mut list);
     flows(migration, record, &mut list);
     phase_bytes(record, unknown_bytes, &mut list);
-    stop(migration, record, &mut list);
+    downtime(migration, record, &mut list);
     list.0
 }
 
@@ -166,19 +166,50 @@ fn phase_bytes(record: &Record, unknown: Option<Unknown>, list: &mut List) {
     list.push("the bytes of some phases", why.to_owned());
 }
 
-fn stop(migration: &Migration<'_>, record: &Record, list: &mut List) {
-    if record.downtime.stop.is_some() {
-        return;
-    }
+/// What is not known of the guest's absence. A migration that did not get so far has none.
+fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
     let moved = matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown)
         || record.migration.mode == Mode::Postcopy
         || record.downtime.marks.iter().any(|m| m.name == "stop");
     if !moved {
         return;
     }
-    let why = match migration.role {
+    let other = match migration.role {
         Role::Source => "the guest runs again on the destination: the destination's record is needed",
         Role::Destination => "the guest stops on the source: the source's record is needed",
     };
-    list.push("stop (how long the guest did not run)", why.to_owned());
+    let downtime = &record.downtime;
+    if downtime.stop.is_none() {
+        list.push("stop (how long the guest did not run)", other.to_owned());
+    }
+    vcpus(migration, record, list);
+    if downtime.network.is_none() {
+        let qemu = migration.process.and_then(|p| p.qemu.as_ref());
+        let why = if qemu.is_some_and(|qemu| qemu.taps.is_empty()) {
+            "this QEMU holds no tap of this network namespace: frames of a guest with vhost-user, SR-IOV, macvtap or \
+             user-mode networking cannot be seen"
+        } else if downtime.stop.is_some() {
+            "no frame of the guest was seen at its taps before it stopped or after it ran again"
+        } else {
+            other
+        };
+        list.push("network (how long the guest's tap was silent)", why.to_owned());
+    }
+}
+
+/// Why the stop, where it is known, is known from QEMU's words only.
+fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
+    if record.downtime.marks.iter().any(|m| matches!(m.name.as_str(), "all-vcpus-stopped" | "first-vcpu-run"))
+    {
+        return;
+    }
+    let accelerator = migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.accelerator.as_deref());
+    if let Some(accelerator) = accelerator.filter(|name| *name != "kvm") {
+        list.push(
+            "when the vCPUs stop and run",
+            format!(
+                "this guest's accelerator is {accelerator}: it has no vCPUs in KVM, and QEMU's STOP and RESUME stand in"
+            ),
+        );
+    }
 }

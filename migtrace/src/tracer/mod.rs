@@ -15,14 +15,15 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::event::{
     self, EndReason, Event, Fact, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, Qemu,
-    QmpEvent,
+    QmpEvent, Vcpus,
 };
 use crate::host::clock::{self, StepWatcher};
 use crate::host::identity::Identity;
 use crate::host::links::{self, CountingError, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::{qemu, sockets};
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
-use crate::units::{Flow, MonotonicNs};
+use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use migtrace_ebpf::abi::GuestPort;
 use watched::Watched;
 
 /// How often the flow table is read, and the counters of young flows become events.
@@ -106,6 +107,8 @@ pub struct Tracer {
     sample: Interval,
     scan: Interval,
     qemus: BTreeMap<u32, Qemu>,
+    /// Taps of these QEMUs, by interface index.
+    taps: BTreeMap<u32, Tap>,
     interfaces: BTreeMap<u32, String>,
     /// An interface has appeared that may not be ready to be counted at before this.
     interfaces_settle: Option<Instant>,
@@ -113,6 +116,14 @@ pub struct Tracer {
     lost: Lost,
     told: BTreeSet<NotMeasured>,
     queue: VecDeque<Event>,
+}
+
+/// The host's end of a guest's link.
+#[derive(Clone, Debug)]
+struct Tap {
+    /// The QEMU that holds it.
+    pid: u32,
+    interface: String,
 }
 
 impl Tracer {
@@ -151,6 +162,7 @@ impl Tracer {
             sample,
             scan,
             qemus: BTreeMap::new(),
+            taps: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             interfaces_settle: None,
             flows: Watched::default(),
@@ -236,6 +248,7 @@ impl Tracer {
         for message in self.kernel.pending_messages() {
             self.take(message)?;
         }
+        self.tell_guest_frames(|_| true)?;
         self.flows.forget_samples();
         self.sample()?;
         self.tell_lost()?;
@@ -311,17 +324,8 @@ impl Tracer {
                     self.tell(at_ns, Fact::FlowPurpose { flow, purpose });
                 }
             }
-            Body::QmpLine { pid, sums, line, cut } => match qmp_line::parse(&line) {
-                Some(line) => self.tell(
-                    at_ns,
-                    Fact::Qmp(QmpEvent {
-                        pid,
-                        name: line.name,
-                        data: line.data,
-                        qemu_realtime_us: line.realtime_us,
-                        counters: sums,
-                    }),
-                ),
+            Body::QmpLine { pid, sums, vcpus, line, cut } => match qmp_line::parse(&line) {
+                Some(line) => self.take_qmp(at_ns, pid, line, sums, vcpus)?,
                 None if cut && qmp_line::may_matter(&line) => self.tell_not_measured(
                     at_ns,
                     "a QMP event",
@@ -329,6 +333,21 @@ impl Tracer {
                 ),
                 None => {}
             },
+            Body::GuestRun { pid, vcpus } => self.tell(at_ns, Fact::GuestRun { pid, vcpus }),
+            Body::GuestRunVoid { pid, entered_ns, certain } => {
+                self.tell(at_ns, Fact::GuestRunVoid { pid, entered_ns, certain });
+            }
+            Body::DirtyLog { pid, sums } => self.tell(at_ns, Fact::DirtyLog { pid, counters: sums }),
+            Body::GuestFrame { ifindex } => {
+                if let Some(Tap { pid, interface }) = self.taps.get(&ifindex).cloned() {
+                    self.tell(at_ns, Fact::GuestFrame { pid, interface });
+                }
+            }
+            Body::Announcement { ifindex, kind } => {
+                if let Some(Tap { pid, interface }) = self.taps.get(&ifindex).cloned() {
+                    self.tell(at_ns, Fact::Announcement { pid, interface, kind });
+                }
+            }
             Body::ProcessExec { pid } => {
                 if qemu::looks_like_one(pid) {
                     // First of all: to describe a new binary takes long enough for it to say something.
@@ -340,6 +359,91 @@ impl Tracer {
                 }
             }
             Body::ProcessExit { pid } => self.part(at_ns, pid)?,
+        }
+        Ok(())
+    }
+
+    fn take_qmp(
+        &mut self,
+        at_ns: MonotonicNs,
+        pid: u32,
+        line: qmp_line::Line,
+        counters: Option<Directions<Counters>>,
+        vcpus: Option<Vcpus>,
+    ) -> Result<(), TracerError> {
+        let stopped = line.name == "STOP";
+        self.tell(
+            at_ns,
+            Fact::Qmp(QmpEvent {
+                pid,
+                name: line.name,
+                data: line.data,
+                qemu_realtime_us: line.realtime_us,
+                counters,
+                vcpus,
+            }),
+        );
+        if stopped {
+            // Nothing more comes from the guest until it runs again.
+            self.tell_guest_frames(|tap| tap.pid == pid)?;
+            let taps: Vec<u32> =
+                self.taps.iter().filter(|(_, tap)| tap.pid == pid).map(|(index, _)| *index).collect();
+            for index in taps {
+                self.kernel.await_next_frame(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what has come from guests through these taps.
+    fn tell_guest_frames(&mut self, which: impl Fn(&Tap) -> bool) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        for (index, tap) in self.taps.clone() {
+            if let (true, Some(port)) = (which(&tap), self.kernel.guest_port(index)?) {
+                let Tap { pid, interface } = tap;
+                let last_ns = (port.frames > 0).then_some(MonotonicNs(port.last_frame_ns));
+                let GuestPort { frames, announcements, .. } = port;
+                self.tell(now, Fact::GuestFrames { pid, interface, frames, last_ns, announcements });
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches the taps of a QEMU that are not watched yet.
+    fn watch_taps(&mut self, now: MonotonicNs, qemu: &Qemu) {
+        if qemu.taps.iter().all(|name| self.taps.values().any(|tap| tap.interface == *name)) {
+            return;
+        }
+        let links = match links::list() {
+            Ok(links) => links,
+            Err(error) => {
+                return self.tell_not_measured(now, "the guest on its tap", format!("{error}"));
+            }
+        };
+        for link in links.iter().filter(|link| qemu.taps.contains(&link.name)) {
+            if self.taps.contains_key(&link.index) {
+                continue;
+            }
+            match self.kernel.attach_tap(&link.name, link.index) {
+                Ok(()) => {
+                    let tap = Tap { pid: qemu.pid, interface: link.name.clone() };
+                    self.taps.insert(link.index, tap);
+                }
+                Err(error) => self.tell_not_measured(
+                    now,
+                    &format!("the guest's frames on its tap {}", link.name),
+                    error.to_string(),
+                ),
+            }
+        }
+    }
+
+    fn unwatch_taps(&mut self, which: impl Fn(u32, &Tap) -> bool) -> Result<(), TracerError> {
+        let gone: Vec<u32> =
+            self.taps.iter().filter(|(index, tap)| which(**index, tap)).map(|(index, _)| *index).collect();
+        for index in gone {
+            self.kernel.detach_tap(index)?;
+            self.taps.remove(&index);
         }
         Ok(())
     }
@@ -362,6 +466,7 @@ impl Tracer {
         if !self.qemus.contains_key(&qemu.pid) {
             self.kernel.trace(qemu.pid)?;
         }
+        self.watch_taps(at_ns, &qemu);
         self.qemus.insert(qemu.pid, qemu.clone());
         self.tell(at_ns, Fact::QemuSeen(qemu));
         Ok(())
@@ -370,6 +475,8 @@ impl Tracer {
     fn part(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
         if self.qemus.remove(&pid).is_some() {
             self.kernel.untrace(pid)?;
+            self.tell_guest_frames(|tap| tap.pid == pid)?;
+            self.unwatch_taps(|_, tap| tap.pid == pid)?;
             self.tell(at_ns, Fact::QemuGone { pid });
         }
         Ok(())
@@ -471,6 +578,7 @@ impl Tracer {
         let now = clock::now().map_err(host("read the clock"))?;
         match news {
             LinkEvent::Removed { index, .. } => {
+                self.unwatch_taps(|watched, _| watched == index)?;
                 if self.kernel.is_attached(index) {
                     self.kernel.detach(index);
                     let interface = self.interface_name(index);

@@ -1,0 +1,205 @@
+//! What entering and leaving KVM tells of a vCPU, and of its VM: when it stopped, and when it runs again.
+//!
+//! A halted vCPU sits inside KVM for as long as it likes, so only leaving it tells of a stop. A signal makes a vCPU
+//! leave without any stop, and QEMU sends a vCPU into KVM with `immediate_exit` set, to finish an I/O access: that
+//! run ends with EINTR before the guest has executed anything.
+
+use crate::abi::{Vcpu, Vcpus};
+
+/// The guest was halted and waits in user space (no interrupt controller in the kernel).
+const KVM_EXIT_HLT: u32 = 5;
+/// A signal ended the run.
+const KVM_EXIT_INTR: u32 = 10;
+const EINTR: i32 = 4;
+
+/// A VM whose vCPUs are all outside of KVM for less is not stopped: they work on I/O.
+pub const PAUSE_NS: u64 = 1_000_000;
+
+/// A run that a signal ended sooner may as well have been one with `immediate_exit`: KVM leaves the exit reason of
+/// the run before, which was a signal's when the VM had been stopped.
+const DOUBTFUL_NS: u64 = 100_000;
+
+/// A vCPU in KVM whose first run after a stop has not lasted for longer says nothing of whether the stop is over: it may
+/// leave without having run.
+const STARTING_NS: u64 = 100_000_000;
+
+/// How a run of which user space was told turned out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Left {
+    /// The guest may have run, or user space was not told.
+    Run,
+    /// The guest did not run.
+    Void,
+    /// The guest ran for a moment at most.
+    Doubtful,
+}
+
+impl Vcpu {
+    /// One that was not seen before, outside of KVM.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(tgid: u32) -> Self {
+        Self { tgid, ..Self::default() }
+    }
+
+    /// Whether it is outside of KVM for so long that the whole VM may have been stopped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn paused(&self, now_ns: u64) -> bool {
+        now_ns >= self.left_ns + PAUSE_NS
+    }
+
+    /// It enters KVM; `told`: and user space is told.
+    #[inline(always)]
+    pub fn enter(&mut self, now_ns: u64, told: bool) {
+        self.entered_ns = now_ns;
+        self.inside = 1;
+        self.told = told as u32;
+    }
+
+    /// It leaves KVM with an exit reason and an error, or 0.
+    #[inline(always)]
+    pub fn leave(&mut self, now_ns: u64, reason: u32, error: i32) -> Left {
+        let told = self.told != 0;
+        self.inside = 0;
+        self.told = 0;
+        let interrupted = error == -EINTR || error == EINTR;
+        if interrupted && reason != KVM_EXIT_INTR {
+            return if told { Left::Void } else { Left::Run };
+        }
+        if interrupted && told && now_ns - self.entered_ns < DOUBTFUL_NS {
+            return Left::Doubtful;
+        }
+        self.left_ns = now_ns;
+        self.halted = (reason == KVM_EXIT_HLT) as u32;
+        Left::Run
+    }
+}
+
+impl Vcpus {
+    /// Adds a vCPU of the VM, as it is now.
+    #[inline(always)]
+    pub fn add(&mut self, vcpu: &Vcpu, now_ns: u64) {
+        self.known += 1;
+        if vcpu.inside != 0 {
+            self.inside += 1;
+            if vcpu.told != 0 && now_ns < vcpu.entered_ns + STARTING_NS {
+                self.starting += 1;
+            }
+        } else if vcpu.halted != 0 {
+            self.halted += 1;
+        } else if vcpu.left_ns != 0 {
+            if self.first_left_ns == 0 || vcpu.left_ns < self.first_left_ns {
+                self.first_left_ns = vcpu.left_ns;
+            }
+            if vcpu.left_ns > self.last_left_ns {
+                self.last_left_ns = vcpu.left_ns;
+            }
+        }
+    }
+
+    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM can tell: none is in it, or has been but
+    /// for those that do the same, and not all of them just wait for an interrupt.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stopped(&self, now_ns: u64) -> bool {
+        let idle = self.halted != 0 && self.halted == self.known;
+        self.inside == self.starting && !idle && now_ns >= self.last_left_ns + PAUSE_NS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KVM_EXIT_IO: u32 = 2;
+    const MS: u64 = 1_000_000;
+
+    fn survey(vcpus: &[Vcpu], now_ns: u64) -> Vcpus {
+        let mut survey = Vcpus::default();
+        for vcpu in vcpus {
+            survey.add(vcpu, now_ns);
+        }
+        survey
+    }
+
+    /// Was in KVM from 1 ms on and left it at `left_ns`.
+    fn ran(left_ns: u64, reason: u32, error: i32) -> Vcpu {
+        let mut vcpu = Vcpu::new(7);
+        vcpu.enter(MS, false);
+        assert_eq!(vcpu.leave(left_ns, reason, error), Left::Run);
+        vcpu
+    }
+
+    #[test]
+    fn a_stop_begins_with_the_first_vcpu_and_is_complete_with_the_last() {
+        let vcpus = [
+            ran(5 * MS, KVM_EXIT_INTR, -EINTR),
+            ran(4 * MS, KVM_EXIT_IO, 0),
+            ran(6 * MS, KVM_EXIT_INTR, -EINTR),
+        ];
+        let survey = survey(&vcpus, 7 * MS);
+        assert_eq!((survey.first_left_ns, survey.last_left_ns), (4 * MS, 6 * MS));
+        assert!(survey.stopped(7 * MS));
+        assert!(!survey.stopped(7 * MS - 1), "they may work on I/O");
+    }
+
+    #[test]
+    fn a_vcpu_that_is_halted_in_kvm_is_no_stopped_one() {
+        let mut halted = Vcpu::new(7);
+        halted.enter(MS, false);
+        let survey = survey(&[halted, ran(5 * MS, KVM_EXIT_IO, 0)], 900 * MS);
+        assert!(!survey.stopped(900 * MS));
+    }
+
+    #[test]
+    fn vcpus_that_are_all_halted_in_user_space_are_idle() {
+        let idle = [ran(5 * MS, KVM_EXIT_HLT, 0), ran(6 * MS, KVM_EXIT_HLT, 0)];
+        assert!(!survey(&idle, 900 * MS).stopped(900 * MS));
+        let stopped = survey(&[idle[0], ran(700 * MS, KVM_EXIT_INTR, -EINTR)], 900 * MS);
+        assert!(stopped.stopped(900 * MS));
+        assert_eq!(stopped.first_left_ns, 700 * MS, "the other one halted long before");
+    }
+
+    #[test]
+    fn an_immediate_exit_is_no_run() {
+        let mut vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
+        vcpu.enter(6 * MS, true);
+        assert_eq!(vcpu.leave(6 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Void);
+        assert_eq!((vcpu.left_ns, vcpu.inside), (5 * MS, 0), "it has not run since");
+        vcpu.enter(7 * MS, false);
+        assert_eq!(vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Run, "nobody was told");
+        assert_eq!(vcpu.left_ns, 5 * MS);
+    }
+
+    #[test]
+    fn after_a_stop_a_run_that_a_signal_ends_at_once_is_doubtful() {
+        let mut vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        vcpu.enter(60 * MS, true);
+        assert_eq!(vcpu.leave(60 * MS + 3_000, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
+        assert_eq!(vcpu.left_ns, 5 * MS, "so that the next run is told too");
+        vcpu.enter(61 * MS, true);
+        assert_eq!(vcpu.leave(62 * MS, KVM_EXIT_INTR, -EINTR), Left::Run);
+        assert_eq!(vcpu.left_ns, 62 * MS);
+    }
+
+    #[test]
+    fn a_kick_is_no_stop_while_another_vcpu_runs() {
+        let mut other = Vcpu::new(7);
+        other.enter(2 * MS, false);
+        let kicked = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        assert!(kicked.paused(6 * MS) && !kicked.paused(6 * MS - 1));
+        assert!(!survey(&[kicked, other], 6 * MS).stopped(6 * MS));
+    }
+
+    #[test]
+    fn a_first_run_that_may_be_void_does_not_hide_the_others() {
+        let stopped = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        let mut first = stopped;
+        first.enter(60 * MS, true);
+        let during = survey(&[first, stopped], 60 * MS + 5_000);
+        assert_eq!((during.inside, during.starting), (1, 1));
+        assert!(during.stopped(60 * MS + 5_000), "the other one's run is told too");
+        assert!(!survey(&[first, stopped], 161 * MS).stopped(161 * MS), "a halted guest runs as well");
+    }
+}

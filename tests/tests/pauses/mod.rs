@@ -1,0 +1,134 @@
+//! A KVM guest that its driver stops and continues, and what `migtrace` tells of each stop.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+use lab::{Bare, Host, monotonic_ns, tracing};
+use migtrace::event::{Event, Fact, LogReader};
+use migtrace::units::MonotonicNs;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::fs::File;
+use std::io::BufReader;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The firmware has other things to do first.
+const BOOT: Duration = Duration::from_secs(2);
+/// QEMU answers `cont` before its vCPUs are in KVM. Once it has used so much CPU time, they are.
+const WORK: Duration = Duration::from_millis(5);
+
+/// One stop as its driver saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Driven {
+    pub(crate) stop_sent_ns: u64,
+    pub(crate) stop_answered_ns: u64,
+    pub(crate) cont_sent_ns: u64,
+    /// When the guest was seen to use the CPU.
+    pub(crate) busy_ns: u64,
+}
+
+/// One stop as the event log tells of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) vcpus: u32,
+    pub(crate) first_left_ns: u64,
+    pub(crate) last_left_ns: u64,
+    /// The earliest run that may have ended it.
+    pub(crate) earliest_run_ns: u64,
+    pub(crate) run_ns: u64,
+}
+
+impl Seen {
+    /// How well the length of the stop is known.
+    pub(crate) const fn width_ns(&self) -> u64 {
+        (self.run_ns - self.first_left_ns) - (self.earliest_run_ns - self.last_left_ns)
+    }
+}
+
+/// A guest in KVM that keeps its CPU busy.
+pub(crate) fn guest(host: &Host, vcpus: u32) -> Bare {
+    let guest = Bare::in_kvm(host, "paused", vcpus).unwrap();
+    std::thread::sleep(BOOT);
+    guest
+}
+
+/// Stops and continues the guest so many times, for longer each time, and says what `migtrace` told of each stop.
+pub(crate) fn trace(host: &Host, guest: &mut Bare, times: u64) -> Vec<(Driven, Seen)> {
+    let recording = tracing::Recording::start(host, &["--vm", "paused"]).unwrap();
+    let driven: Vec<_> = (0..times).map(|time| drive(guest, Duration::from_millis(2 + 3 * time))).collect();
+    recording.signal(Signal::SIGINT).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    let log = File::open(recorded.events_path()).unwrap();
+    let events: Vec<Event> = LogReader::new(BufReader::new(log)).map(Result::unwrap).collect();
+    let seen = stops(&events);
+    assert_eq!(seen.len(), driven.len(), "{events:#?}");
+    driven.into_iter().zip(seen).collect()
+}
+
+fn drive(guest: &mut Bare, stop: Duration) -> Driven {
+    let stop_sent_ns = monotonic_ns();
+    guest.qmp().execute("stop", json!({})).unwrap();
+    let stop_answered_ns = monotonic_ns();
+    std::thread::sleep(stop);
+    let used = guest.cpu_time().unwrap();
+    let cont_sent_ns = monotonic_ns();
+    guest.qmp().execute("cont", json!({})).unwrap();
+    while guest.cpu_time().unwrap() < used + WORK {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Driven { stop_sent_ns, stop_answered_ns, cont_sent_ns, busy_ns: monotonic_ns() }
+}
+
+/// Checks that no stop falls out of the driver's stamps; returns the median of the bounds' widths.
+pub(crate) fn check(stops: &[(Driven, Seen)]) -> Duration {
+    for (driven, seen) in stops {
+        let order = [
+            driven.stop_sent_ns,
+            seen.first_left_ns,
+            seen.last_left_ns,
+            driven.stop_answered_ns,
+            driven.cont_sent_ns,
+            seen.earliest_run_ns,
+            seen.run_ns,
+            driven.busy_ns,
+        ];
+        assert!(order.is_sorted(), "{driven:?} {seen:?}");
+    }
+    let mut widths: Vec<u64> = stops.iter().map(|(_, seen)| seen.width_ns()).collect();
+    widths.sort_unstable();
+    Duration::from_nanos(widths[widths.len() / 2])
+}
+
+/// Every STOP with the run that ended it.
+fn stops(events: &[Event]) -> Vec<Seen> {
+    let stops = events.iter().filter_map(|event| match &event.fact {
+        Fact::Qmp(qmp) if qmp.name == "STOP" => Some((event.at_ns, qmp.vcpus.unwrap())),
+        _ => None,
+    });
+    stops
+        .map(|(stop, vcpus)| {
+            assert_eq!(vcpus.inside, 0, "QEMU says STOP when all have stopped");
+            let (earliest, run) = run_after(events, stop);
+            Seen {
+                vcpus: vcpus.known,
+                first_left_ns: vcpus.first_left_ns.unwrap().0,
+                last_left_ns: vcpus.last_left_ns.unwrap().0,
+                earliest_run_ns: earliest.0,
+                run_ns: run.0,
+            }
+        })
+        .collect()
+}
+
+fn run_after(events: &[Event], stop: MonotonicNs) -> (MonotonicNs, MonotonicNs) {
+    let void = |at: MonotonicNs| {
+        events.iter().find_map(|event| match event.fact {
+            Fact::GuestRunVoid { entered_ns, certain, .. } if entered_ns == at => Some(certain),
+            _ => None,
+        })
+    };
+    let is_run = |event: &&Event| matches!(event.fact, Fact::GuestRun { .. }) && event.at_ns > stop;
+    let runs: Vec<_> = events.iter().filter(is_run).map(|event| event.at_ns).collect();
+    let run = runs.iter().find(|at| void(**at).is_none()).unwrap();
+    (*runs.iter().find(|at| void(**at) != Some(true)).unwrap(), *run)
+}
