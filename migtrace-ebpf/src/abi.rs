@@ -208,8 +208,10 @@ pub struct QmpLine {
 pub struct Vcpu {
     /// When it last entered KVM; 0: not seen.
     pub entered_ns: u64,
-    /// When it last left KVM after it had run the guest; 0: not seen.
+    /// When it last left KVM after it had surely run the guest; 0: not seen.
     pub left_ns: u64,
+    /// When it last left KVM; 0: not seen.
+    pub exited_ns: u64,
     /// Its process.
     pub tgid: u32,
     /// 1 while it is in KVM.
@@ -218,6 +220,10 @@ pub struct Vcpu {
     pub halted: u32,
     /// 1 when user space was told of the run that it is in.
     pub told: u32,
+    /// 1 from its first run after a stop until it has surely run the guest: `left_ns` is from before the stop.
+    pub resuming: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// The vCPUs of one VM at an instant.
@@ -259,6 +265,18 @@ pub struct GuestRunVoid {
     pub entered_ns: u64,
     /// 1 when it is certain; 0 when it was so short, and ended so, that it looks like one.
     pub certain: u64,
+}
+
+/// A round of reading KVM's log of dirtied pages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct DirtyLogRound {
+    /// When it began.
+    pub began_ns: u64,
+    /// The slot of memory that it began with.
+    pub first_slot: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// A process begins to read KVM's log of dirtied pages: a round of copying ends and the next begins.
@@ -533,10 +551,11 @@ const _: () = {
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
     assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 8 + QMP_LINE_MAX);
-    assert!(size_of::<Vcpu>() == 2 * 8 + 4 * 4);
+    assert!(size_of::<Vcpu>() == 3 * 8 + 6 * 4);
     assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);
     assert!(size_of::<GuestRun>() == 16 + 32);
     assert!(size_of::<GuestRunVoid>() == 16 + 16);
+    assert!(size_of::<DirtyLogRound>() == 8 + 2 * 4);
     assert!(size_of::<DirtyLogRead>() == 16 + 64);
     assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
     assert!(size_of::<GuestPortEvent>() == 16 + 8);

@@ -2,10 +2,10 @@
 //! begins, also when QEMU itself tells nothing.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     programs::{ProbeContext, TracePointContext},
 };
-use migtrace_ebpf::abi::{DirtyLogRead, Header, kind, lost};
+use migtrace_ebpf::abi::{DirtyLogRead, DirtyLogRound, Header, kind, lost};
 
 use crate::{
     maps::{self, DIRTY_LOGS},
@@ -15,42 +15,53 @@ use crate::{
 /// `_IOW(KVMIO, 0x42, struct kvm_dirty_log)`
 const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;
 
-/// QEMU asks once for every slot of memory, one after the other: what comes later than this is the next round.
-const ROUND_NS: u64 = 5_000_000;
+/// A round whose first slot is never asked for again (its memory was unplugged) is over after this time.
+const ROUND_NS: u64 = 1_000_000_000;
 
 /// `kvm_vm_ioctl(struct file *, unsigned int request, unsigned long argument)` is called.
 #[inline(always)]
 pub(crate) fn ioctl(ctx: &ProbeContext) {
-    if ctx.arg::<u32>(1).map(u64::from) == Some(KVM_GET_DIRTY_LOG) {
-        read();
+    if ctx.arg::<u32>(1).map(u64::from) == Some(KVM_GET_DIRTY_LOG)
+        && let Some(argument) = ctx.arg(2)
+    {
+        read(argument);
     }
 }
 
 /// `ioctl(fd, request, argument)` is called.
 #[inline(always)]
 pub(crate) fn system_call(ctx: &TracePointContext) {
-    if process::ioctl_request(ctx) == Some(KVM_GET_DIRTY_LOG) {
-        read();
+    if process::ioctl_request(ctx) == Some(KVM_GET_DIRTY_LOG)
+        && let Some(argument) = process::ioctl_argument(ctx)
+    {
+        read(argument);
     }
 }
 
+/// QEMU asks once a round for every slot of memory, one after the other: a round begins with the slot that the one
+/// before began with.
 #[inline(always)]
-fn read() {
+fn read(argument: u64) {
     let Some(tgid) = process::traced() else { return };
     // The main thread asks too, for the pages of the display.
     if bpf_get_current_pid_tgid() as u32 == tgid {
         return;
     }
+    // SAFETY: the helper checks the address. `struct kvm_dirty_log` begins with the slot.
+    let Ok(slot) = (unsafe { bpf_probe_read_user(argument as *const u32) }) else {
+        return maps::count_lost(lost::PROBES);
+    };
     let now_ns = maps::now_ns();
     // SAFETY: the value is copied at once.
-    let last_ns = unsafe { DIRTY_LOGS.get(tgid) }.copied().unwrap_or(0);
-    if DIRTY_LOGS.insert(tgid, now_ns, 0).is_err() {
+    let known = unsafe { DIRTY_LOGS.get(tgid) }.copied();
+    if known.is_some_and(|round| round.first_slot != slot && now_ns < round.began_ns + ROUND_NS) {
+        return;
+    }
+    if DIRTY_LOGS.insert(tgid, DirtyLogRound { began_ns: now_ns, first_slot: slot, padding: 0 }, 0).is_err() {
         return maps::count_lost(lost::PROBES);
     }
-    if now_ns >= last_ns + ROUND_NS {
-        maps::emit(DirtyLogRead {
-            header: Header { at_ns: now_ns, kind: kind::DIRTY_LOG, tgid },
-            sums: qmp::sum_flows(tgid),
-        });
-    }
+    maps::emit(DirtyLogRead {
+        header: Header { at_ns: now_ns, kind: kind::DIRTY_LOG, tgid },
+        sums: qmp::sum_flows(tgid),
+    });
 }

@@ -9,7 +9,8 @@ use aya_ebpf::{
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use migtrace_ebpf::{
     abi::{
-        self, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Header, Retransmitted, Vcpu,
+        self, DirtyLogRound, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Header,
+        Retransmitted, Vcpu,
     },
     packet::Ip,
     session::BUCKETS,
@@ -40,9 +41,9 @@ pub(crate) static TRACED: HashMap<u32, u32, 1024> = HashMap::new();
 #[btf_map]
 pub(crate) static VCPUS: HashMap<u32, Vcpu, 4096> = HashMap::new();
 
-/// When a process last asked for a part of the log of dirtied pages.
+/// The rounds of reading the log of dirtied pages, by process.
 #[btf_map]
-pub(crate) static DIRTY_LOGS: HashMap<u32, u64, 1024> = HashMap::new();
+pub(crate) static DIRTY_LOGS: HashMap<u32, DirtyLogRound, 1024> = HashMap::new();
 
 /// Taps of traced QEMUs, by interface index.
 #[btf_map]

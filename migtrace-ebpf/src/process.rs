@@ -23,6 +23,13 @@ pub(crate) fn ioctl_request(ctx: &TracePointContext) -> Option<u64> {
     unsafe { ctx.read_at::<u64>(24) }.ok()
 }
 
+/// Its argument.
+#[inline(always)]
+pub(crate) fn ioctl_argument(ctx: &TracePointContext) -> Option<u64> {
+    // SAFETY: the offset is the tracepoint's field `arg`.
+    unsafe { ctx.read_at::<u64>(32) }.ok()
+}
+
 /// A process has become another program: tell of those that look like QEMU (`qemu-system-*`, `qemu-kvm`, `kvm`).
 #[inline(always)]
 pub(crate) fn exec() {

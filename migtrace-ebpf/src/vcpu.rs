@@ -8,7 +8,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use migtrace_ebpf::{
     abi::{GuestRun, GuestRunVoid, Header, Vcpu, Vcpus, kind, lost},
-    vcpu_state::Left,
+    vcpu_state::{Left, Survey},
 };
 
 use crate::{
@@ -90,48 +90,49 @@ fn insert(thread: u32, vcpu: &Vcpu) {
 /// Tells user space if this run ends a stop of the VM; says whether it does.
 #[inline(always)]
 fn tell(tgid: u32, now_ns: u64) -> bool {
-    let vcpus = survey(tgid, now_ns);
-    let stopped = vcpus.stopped(now_ns);
+    let survey = look(tgid, now_ns);
+    let stopped = survey.stopped(now_ns);
     if stopped {
-        maps::emit(GuestRun { header: Header { at_ns: now_ns, kind: kind::GUEST_RUN, tgid }, vcpus });
+        let header = Header { at_ns: now_ns, kind: kind::GUEST_RUN, tgid };
+        maps::emit(GuestRun { header, vcpus: survey.vcpus });
     }
     stopped
-}
-
-/// What [`add_vcpu`] works on.
-#[repr(C)]
-struct Survey {
-    tgid: u64,
-    now_ns: u64,
-    vcpus: Vcpus,
 }
 
 /// The vCPUs of `tgid` now.
 #[inline(always)]
 pub(crate) fn survey(tgid: u32, now_ns: u64) -> Vcpus {
-    let mut survey = Survey { tgid: u64::from(tgid), now_ns, vcpus: Vcpus::default() };
+    look(tgid, now_ns).vcpus
+}
+
+/// What [`add_vcpu`] works on.
+#[repr(C)]
+struct Look {
+    tgid: u64,
+    now_ns: u64,
+    survey: Survey,
+}
+
+#[inline(always)]
+fn look(tgid: u32, now_ns: u64) -> Survey {
+    let mut look = Look { tgid: u64::from(tgid), now_ns, survey: Survey::default() };
     // SAFETY: the callback has the type that the helper asks for, and the context outlives the call.
     unsafe {
         bpf_for_each_map_elem(
             (&raw const VCPUS).cast_mut().cast(),
             add_vcpu as *mut c_void,
-            (&raw mut survey).cast(),
+            (&raw mut look).cast(),
             0,
         );
     }
-    survey.vcpus
+    look.survey
 }
 
-extern "C" fn add_vcpu(
-    _map: *mut c_void,
-    _thread: *const u32,
-    vcpu: *const Vcpu,
-    survey: *mut Survey,
-) -> i64 {
+extern "C" fn add_vcpu(_map: *mut c_void, _thread: *const u32, vcpu: *const Vcpu, look: *mut Look) -> i64 {
     // SAFETY: the kernel passes the map's value, and our own context.
-    let (vcpu, survey) = unsafe { (&*vcpu, &mut *survey) };
-    if u64::from(vcpu.tgid) == survey.tgid {
-        survey.vcpus.add(vcpu, survey.now_ns);
+    let (vcpu, look) = unsafe { (&*vcpu, &mut *look) };
+    if u64::from(vcpu.tgid) == look.tgid {
+        look.survey.add(vcpu, look.now_ns);
     }
     0
 }

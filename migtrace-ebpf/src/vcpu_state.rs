@@ -42,7 +42,7 @@ impl Vcpu {
         Self { tgid, ..Self::default() }
     }
 
-    /// Whether it is outside of KVM for so long that the whole VM may have been stopped.
+    /// Whether it has not run for so long that the whole VM may have been stopped.
     #[inline(always)]
     #[must_use]
     pub const fn paused(&self, now_ns: u64) -> bool {
@@ -55,6 +55,7 @@ impl Vcpu {
         self.entered_ns = now_ns;
         self.inside = 1;
         self.told = told as u32;
+        self.resuming |= told as u32;
     }
 
     /// It leaves KVM with an exit reason and an error, or 0.
@@ -63,6 +64,7 @@ impl Vcpu {
         let told = self.told != 0;
         self.inside = 0;
         self.told = 0;
+        self.exited_ns = now_ns;
         let interrupted = error == -EINTR || error == EINTR;
         if interrupted && reason != KVM_EXIT_INTR {
             return if told { Left::Void } else { Left::Run };
@@ -71,31 +73,47 @@ impl Vcpu {
             return Left::Doubtful;
         }
         self.left_ns = now_ns;
+        self.resuming = 0;
         self.halted = (reason == KVM_EXIT_HLT) as u32;
         Left::Run
     }
 }
 
-impl Vcpus {
+/// The vCPUs of a VM, taken in one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Survey {
+    /// What user space is told.
+    pub vcpus: Vcpus,
+    /// When the last of those left KVM that are not about to end a stop.
+    pub active_ns: u64,
+}
+
+impl Survey {
     /// Adds a vCPU of the VM, as it is now.
     #[inline(always)]
     pub fn add(&mut self, vcpu: &Vcpu, now_ns: u64) {
-        self.known += 1;
+        let vcpus = &mut self.vcpus;
+        vcpus.known += 1;
         if vcpu.inside != 0 {
-            self.inside += 1;
+            vcpus.inside += 1;
             if vcpu.told != 0 && now_ns < vcpu.entered_ns + STARTING_NS {
-                self.starting += 1;
+                vcpus.starting += 1;
             }
-        } else if vcpu.halted != 0 {
-            self.halted += 1;
-        } else if vcpu.left_ns != 0 {
-            if self.first_left_ns == 0 || vcpu.left_ns < self.first_left_ns {
-                self.first_left_ns = vcpu.left_ns;
-            }
-            if vcpu.left_ns > self.last_left_ns {
-                self.last_left_ns = vcpu.left_ns;
-            }
+            return;
         }
+        if vcpu.halted != 0 {
+            vcpus.halted += 1;
+            return;
+        }
+        // What ran for a moment, if at all, between two stops, stopped for the second when it left.
+        let stopped_ns = if vcpu.resuming != 0 { vcpu.exited_ns } else { vcpu.left_ns };
+        if stopped_ns != 0 && (vcpus.first_left_ns == 0 || stopped_ns < vcpus.first_left_ns) {
+            vcpus.first_left_ns = stopped_ns;
+        }
+        vcpus.last_left_ns = vcpus.last_left_ns.max(vcpu.exited_ns);
+        let active_ns = if vcpu.resuming != 0 { vcpu.left_ns } else { vcpu.exited_ns };
+        self.active_ns = self.active_ns.max(active_ns);
     }
 
     /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM can tell: none is in it, or has been but
@@ -103,8 +121,9 @@ impl Vcpus {
     #[inline(always)]
     #[must_use]
     pub const fn stopped(&self, now_ns: u64) -> bool {
-        let idle = self.halted != 0 && self.halted == self.known;
-        self.inside == self.starting && !idle && now_ns >= self.last_left_ns + PAUSE_NS
+        let vcpus = &self.vcpus;
+        let idle = vcpus.halted != 0 && vcpus.halted == vcpus.known;
+        vcpus.inside == vcpus.starting && !idle && now_ns >= self.active_ns + PAUSE_NS
     }
 }
 
@@ -115,8 +134,8 @@ mod tests {
     const KVM_EXIT_IO: u32 = 2;
     const MS: u64 = 1_000_000;
 
-    fn survey(vcpus: &[Vcpu], now_ns: u64) -> Vcpus {
-        let mut survey = Vcpus::default();
+    fn survey(vcpus: &[Vcpu], now_ns: u64) -> Survey {
+        let mut survey = Survey::default();
         for vcpu in vcpus {
             survey.add(vcpu, now_ns);
         }
@@ -139,7 +158,7 @@ mod tests {
             ran(6 * MS, KVM_EXIT_INTR, -EINTR),
         ];
         let survey = survey(&vcpus, 7 * MS);
-        assert_eq!((survey.first_left_ns, survey.last_left_ns), (4 * MS, 6 * MS));
+        assert_eq!((survey.vcpus.first_left_ns, survey.vcpus.last_left_ns), (4 * MS, 6 * MS));
         assert!(survey.stopped(7 * MS));
         assert!(!survey.stopped(7 * MS - 1), "they may work on I/O");
     }
@@ -158,7 +177,7 @@ mod tests {
         assert!(!survey(&idle, 900 * MS).stopped(900 * MS));
         let stopped = survey(&[idle[0], ran(700 * MS, KVM_EXIT_INTR, -EINTR)], 900 * MS);
         assert!(stopped.stopped(900 * MS));
-        assert_eq!(stopped.first_left_ns, 700 * MS, "the other one halted long before");
+        assert_eq!(stopped.vcpus.first_left_ns, 700 * MS, "the other one halted long before");
     }
 
     #[test]
@@ -198,8 +217,27 @@ mod tests {
         let mut first = stopped;
         first.enter(60 * MS, true);
         let during = survey(&[first, stopped], 60 * MS + 5_000);
-        assert_eq!((during.inside, during.starting), (1, 1));
+        assert_eq!((during.vcpus.inside, during.vcpus.starting), (1, 1));
         assert!(during.stopped(60 * MS + 5_000), "the other one's run is told too");
         assert!(!survey(&[first, stopped], 161 * MS).stopped(161 * MS), "a halted guest runs as well");
+    }
+
+    #[test]
+    fn a_vcpu_that_hardly_ran_between_two_stops_stopped_for_the_second_when_it_left() {
+        let mut vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        vcpu.enter(60 * MS, true);
+        assert_eq!(vcpu.leave(60 * MS + 50_000, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
+        let stop = survey(&[vcpu], 61 * MS).vcpus;
+        assert_eq!((stop.first_left_ns, stop.last_left_ns), (60 * MS + 50_000, 60 * MS + 50_000));
+        assert!(survey(&[vcpu], 60 * MS + 60_000).stopped(60 * MS + 60_000), "and its next run is told");
+    }
+
+    #[test]
+    fn an_immediate_exit_widens_the_stop_to_the_run_before() {
+        let mut vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
+        vcpu.enter(7 * MS, false);
+        vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR);
+        let stop = survey(&[vcpu], 8 * MS).vcpus;
+        assert_eq!((stop.first_left_ns, stop.last_left_ns), (5 * MS, 7 * MS + 2_000));
     }
 }

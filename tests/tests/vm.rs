@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
+mod pauses;
+mod vantage;
+
 use lab::consistency::{assert_replays, phase_names};
 use lab::tracing::{self, Recorded, Recording};
 use lab::{Host, Lab, Migrated, Migration, Outcome, Side};
@@ -249,6 +252,21 @@ fn doctor_finds_every_probe_at_its_best_hook() {
     assert_eq!(output.status.code(), Some(code));
 }
 
+#[test]
+fn each_stop_of_a_kvm_guest_lies_between_the_stamps_of_its_driver() {
+    if !in_vm() {
+        return;
+    }
+    const MEDIAN_ERROR: Duration = Duration::from_millis(1);
+    let lab = without_guests();
+    let mut guest = pauses::guest(lab.source(), 2);
+    let stops = pauses::trace(lab.source(), &mut guest, 30);
+    let width = pauses::check(&stops);
+    eprintln!("the median bound of a stop is {width:?} wide");
+    assert!(width / 2 < MEDIAN_ERROR, "{width:?}");
+    assert!(stops.iter().all(|(_, seen)| seen.vcpus == 2), "{stops:?}");
+}
+
 /// QEMU announces one more pass, the last, when the guest has stopped: that is no phase of its own.
 fn passes_while_running(migrated: &Migrated) -> usize {
     let at_source = migrated.events.iter().filter(|observed| observed.side == Side::Source);
@@ -313,6 +331,48 @@ fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
     let qemu_claims = number(&migrated.source["ram"]["transferred"]);
     let payload = number(&record["traffic"]["total"]["tx"]["payload_bytes"]);
     assert!(payload >= qemu_claims, "{payload} < {qemu_claims}");
+}
+
+#[test]
+fn the_downtime_of_a_kvm_guest_is_seen_from_four_places() {
+    if !in_vm() {
+        return;
+    }
+    let mut lab = Lab::builder().accelerator("kvm").memory_mib(128).dirty(4, 1).start().unwrap();
+    lab.wait_guest_ready().unwrap();
+    let migration = Migration { downtime_limit_ms: 1000, ..Migration::like_libvirt() };
+    // A guest in an emulated KVM has no time to answer more often.
+    let seen = vantage::migrate(&mut lab, &migration, "20ms");
+    let marks = seen.anatomy.stop_marks;
+    assert_eq!(marks, ("all-vcpus-stopped".to_owned(), "first-vcpu-run".to_owned()));
+    assert!(seen.source_marks.iter().any(|name| name == "first-vcpu-stopped"), "{:?}", seen.source_marks);
+    assert!(
+        seen.destination_marks.iter().any(|name| name == "first-announcement"),
+        "{:?}",
+        seen.destination_marks
+    );
+    let stop = &seen.source["downtime"]["stop"];
+    assert_eq!(stop["method"], "vcpus-to-first-reply", "{stop:#}");
+}
+
+#[test]
+fn the_rounds_of_a_migration_without_events_are_known_from_the_log_of_dirtied_pages() {
+    if !in_vm() {
+        return;
+    }
+    let mut lab = Lab::builder().accelerator("kvm").memory_mib(128).dirty(4, 1).start().unwrap();
+    lab.wait_guest_ready().unwrap();
+    let migration = Migration { events: false, downtime_limit_ms: 1000, ..Migration::default() };
+    let recording = Recording::start(lab.source(), &[]).unwrap();
+    let migrated = lab.migrate(&migration).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    let record = assert_replays(&recorded);
+    let phases = record["phases"].as_array().unwrap();
+    let passes: Vec<u64> = phases.iter().filter_map(|phase| phase["pass"].as_u64()).collect();
+    // The last round begins when the guest has stopped.
+    let rounds = number(&migrated.source["ram"]["dirty-sync-count"]) - 1;
+    assert_eq!(passes, (1..=rounds).collect::<Vec<_>>(), "{phases:#?}");
+    assert_eq!(phases.last().unwrap()["name"], "stop", "{phases:#?}");
 }
 
 #[test]

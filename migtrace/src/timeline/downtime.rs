@@ -184,19 +184,19 @@ fn resume_after<'a>(migration: &Migration<'a>, at: MonotonicNs) -> Option<&'a Ma
     migration.marks.iter().copied().find(|m| m.kind == MarkKind::Resume && m.at >= at)
 }
 
-/// The runs that ended a stop from `at` on, as far as KVM can tell: the first that is certain, and the earliest one of
-/// the doubtful ones before it.
-fn run_after(process: &Process, at: MonotonicNs) -> Option<(MonotonicNs, &Run)> {
+/// The run that ended a stop from `at` on, as far as KVM can tell: the earliest one that is doubtful, if there is one,
+/// and the first that is certain.
+fn run_after(process: &Process, at: MonotonicNs) -> Option<(MonotonicNs, MonotonicNs)> {
     let void = |run: &Run| process.void_runs.iter().find(|v| v.entered == run.at);
     let runs = || process.runs.iter().filter(|r| r.at >= at && void(r).is_none_or(|v| !v.certain));
     let certain = runs().find(|r| void(r).is_none())?;
-    Some((runs().next().map_or(certain.at, |run| run.at), certain))
+    Some((runs().next().map_or(certain.at, |run| run.at), certain.at))
 }
 
 /// When the first and the last vCPU left KVM for a stop: as they were at QEMU's event or, where that could not be read,
 /// when they ran again.
 fn left(process: Option<&Process>, stop: &Mark) -> Option<(MonotonicNs, MonotonicNs)> {
-    let later = || run_after(process?, stop.at).map(|(_, run)| run.vcpus);
+    let later = || process?.runs.iter().find(|run| run.at >= stop.at).map(|run| run.vcpus);
     let vcpus = stop.vcpus.or_else(later).filter(|vcpus| vcpus.inside == 0)?;
     vcpus.first_left_ns.zip(vcpus.last_left_ns).filter(|(_, last)| *last <= stop.at)
 }
@@ -240,7 +240,7 @@ impl Sides<'_> {
     fn runs_again_on(&self, side: &Migration<'_>, from: MonotonicNs) -> Option<End> {
         let run = side.process.and_then(|process| run_after(process, from));
         if let Some((doubtful, run)) = run {
-            let (doubtful, at) = (self.at(doubtful), self.at(run.at));
+            let (doubtful, at) = (self.at(doubtful), self.at(run));
             return Some(End {
                 moment: Moment { low: Some(doubtful), value: at, high: Some(at) },
                 by: VCPUS,
@@ -254,13 +254,16 @@ impl Sides<'_> {
         Some(End { moment, by: QMP_EVENT })
     }
 
-    /// The gap in which the guest stopped, or ran again.
+    /// The gap in which the guest stopped, or ran again. A shorter one may end, or begin, just at that instant.
     fn gap<'g>(&self, gaps: &'g [Gap]) -> Option<&'g Gap> {
-        let inside = [self.stopped(), self.runs_again()];
-        let holds =
-            |gap: &Gap, at: i64| gap.start.low_ns <= at && ended(gap).is_none_or(|end| at <= end.high_ns);
-        let holding = |end: &End| gaps.iter().find(|gap| holds(gap, end.moment.value));
-        inside.iter().flatten().find_map(holding)
+        let ends = [self.stopped(), self.runs_again()];
+        let holds = |gap: &&Gap| {
+            ends.iter().flatten().any(|end| {
+                let at = end.moment.value;
+                gap.start.low_ns <= at && ended(gap).is_none_or(|end| at <= end.high_ns)
+            })
+        };
+        gaps.iter().filter(holds).max_by_key(|gap| gap.length.value_ns)
     }
 
     /// How long the guest did not run. Where one end of the stop was not seen on this host, the gap stands in.
@@ -388,7 +391,7 @@ impl Sides<'_> {
         }
         if let (Some(stop), Some(process)) = (stop, source.process) {
             if let Some((_, run)) = run_after(process, stop.at) {
-                add("first-vcpu-run", self.at(run.at));
+                add("first-vcpu-run", self.at(run));
             }
             if let Some(first) = process.first_frames.iter().find(|at| **at >= stop.at) {
                 add("first-guest-frame", self.at(*first));
@@ -412,7 +415,7 @@ impl Sides<'_> {
         }
         let Some(process) = destination.process else { return };
         if let Some((_, run)) = run_after(process, from) {
-            add("first-vcpu-run", self.at(run.at));
+            add("first-vcpu-run", self.at(run));
         }
         if let Some((at, _)) = process.announcements.iter().find(|(at, _)| *at >= from) {
             add("first-announcement", self.at(*at));

@@ -12,15 +12,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the recordings on both hosts tell.
 pub(crate) struct Seen {
     pub(crate) source: Value,
-    pub(crate) destination: Value,
+    pub(crate) source_marks: Vec<String>,
+    pub(crate) destination_marks: Vec<String>,
     pub(crate) anatomy: Anatomy,
 }
 
 /// Migrates the guest, recorded on both hosts and probed from the source's, and prints every account of its absence.
-pub(crate) fn migrate(lab: &mut Lab, migration: &Migration) -> Seen {
+pub(crate) fn migrate(lab: &mut Lab, migration: &Migration, probe_interval: &str) -> Seen {
     let guest = lab.guest().ipv4.to_string();
     let spare = lab.qemu().unwrap().spare_qmp_socket();
-    let options = ["--probe", &guest, "--qmp", spare.to_str().unwrap()];
+    let options = ["--probe", &guest, "--probe-interval", probe_interval, "--qmp", spare.to_str().unwrap()];
     let source = Recording::start(lab.guest_host(), &options).unwrap();
     let destination = Recording::start(lab.other_host(), &[]).unwrap();
     let migrated = lab.migrate(migration).unwrap();
@@ -45,7 +46,7 @@ pub(crate) fn migrate(lab: &mut Lab, migration: &Migration) -> Seen {
     eprintln!("T_stop              {} ({} to {})", anatomy.stop, anatomy.stop_marks.0, anatomy.stop_marks.1);
     eprintln!("T_net               {}", anatomy.network);
     eprintln!("T_reach             {}", anatomy.reachability);
-    assert!(anatomy.is_ordered(), "{anatomy:#?}");
+    assert!(anatomy.is_ordered(), "{anatomy:#?}\n{:#}\n{:#}", source["downtime"], source["gaps"]);
     for record in [&source, &destination] {
         assert_eq!(
             record["downtime"]["contradictions"].as_array().unwrap().len(),
@@ -54,11 +55,11 @@ pub(crate) fn migrate(lab: &mut Lab, migration: &Migration) -> Seen {
             record["downtime"]
         );
     }
-    Seen { source, destination, anatomy }
+    Seen { source_marks: names(&source), destination_marks: names(&destination), source, anatomy }
 }
 
 /// The names of a record's marks, in their order.
-pub(crate) fn marks(record: &Value) -> Vec<&str> {
+fn names(record: &Value) -> Vec<String> {
     let marks = record["downtime"]["marks"].as_array().unwrap();
-    marks.iter().map(|mark| mark["name"].as_str().unwrap()).collect()
+    marks.iter().map(|mark| mark["name"].as_str().unwrap().to_owned()).collect()
 }
