@@ -434,6 +434,7 @@ pub struct Echo {
     /// Times from request to reply, but for the late ones; null when nothing was answered.
     pub round_trip: Option<RoundTrip>,
     /// The longest of these since the last gap; null when nothing was answered since.
+    #[serde(default)]
     pub worst_since_last_gap_ns: Option<u64>,
 }
 

@@ -164,6 +164,12 @@ impl Recorder {
         self.timeline.live(clock::now().ok()?)
     }
 
+    /// Whether the awaited migration has ended. Its last packets, and what comes after it, may still be waited for.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// The process of the migration that has ended.
     #[must_use]
     pub fn ended_pid(&self) -> Option<u32> {

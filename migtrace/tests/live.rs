@@ -4,7 +4,7 @@
 
 mod common;
 
-use migtrace::event::{Event, Fact, FlowCounters, OwnerMethod, Purpose, Qemu, QmpEvent};
+use migtrace::event::{Announcement, Event, Fact, FlowCounters, OwnerMethod, Purpose, Qemu, QmpEvent};
 use migtrace::record::{Outcome, Role};
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
@@ -70,18 +70,23 @@ fn the_end_is_known_at_once_and_the_last_packet_a_little_later() {
 }
 
 #[test]
-fn a_destination_is_over_when_its_guest_runs_and_not_when_its_flows_are_closed() {
+fn a_destination_is_over_when_its_guest_has_shown_itself_and_not_when_its_flows_are_closed() {
     let mut timeline = Timeline::new(Selection::default());
     let mut seen = Vec::new();
-    for event in common::events("destination-disk-sync").0 {
-        timeline.push(&event);
-        let resumed = matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == "RESUME");
-        if let Some(ended) = timeline.ended() {
-            seen.push((ended.flows_closed, ended.all_told, resumed));
-        }
+    let (mut events, _) = common::events("destination-disk-sync");
+    let resume =
+        events.iter().position(|event| matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == "RESUME"));
+    let at_ns = events[resume.unwrap()].at_ns;
+    let (pid, interface) = (777, "vnet0".to_owned());
+    let frame = Fact::GuestFrame { pid, interface: interface.clone() };
+    let announcement = Fact::Announcement { pid, interface, kind: Announcement::Rarp };
+    events.splice(resume.unwrap() + 1.., [frame, announcement].map(|fact| Event { at_ns, fact }));
+    for event in &events {
+        timeline.push(event);
+        seen.extend(timeline.ended().map(|ended| ended.all_told));
     }
-    let told = seen.iter().position(|(_, all_told, _)| *all_told).unwrap();
-    assert!(told > 0 && seen[told].2, "{seen:?}");
+    // QEMU's last word, that the guest runs, its first frame, and the network told where it is.
+    assert_eq!(seen[seen.len() - 4..], [false, false, false, true], "{seen:?}");
 }
 
 #[test]

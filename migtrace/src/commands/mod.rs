@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 mod cleanup;
+mod client;
 mod destination;
 mod doctor;
 mod probe;

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use migtrace::event::{EndReason, Event, Fact, LogWriter, NotMeasured, ProbeStatus};
+use migtrace::event::{EndReason, Event, LogWriter, ProbeStatus};
 use migtrace::host::capabilities::Capability;
-use migtrace::host::qmp::{self, Qmp};
 use migtrace::kernel::Settings;
 use migtrace::probe::Prober;
 use migtrace::record::{Outcome, Record};
@@ -20,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::check_privileges;
+use super::client::{Client, discard_events};
 use super::destination::{self, Destination};
 use super::probe;
 use super::progress::Progress;
@@ -93,7 +93,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     let mut recorder = Recorder::new(tracer, selection);
     let prober = start_probe(options).await?;
     let mut client = match &options.qmp {
-        Some(path) => Some(connect(path, &mut recorder).await?),
+        Some(path) => Some(Client::connect(path, &mut recorder).await?),
         None => None,
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -121,7 +121,13 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     let reason = loop {
         tokio::select! {
             event = recorder.next() => match event? {
-                Some(event) => log.write(&event),
+                Some(event) => {
+                    log.write(&event);
+                    // Its manager is about to end it.
+                    if let Some(client) = client.as_mut().filter(|_| recorder.has_ended()) {
+                        client.ask_once(&mut recorder).await?;
+                    }
+                }
                 None => break EndReason::MigrationEnded,
             },
             _ = interrupt.recv() => break EndReason::Interrupted,
@@ -133,7 +139,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     };
     progress.end();
     if let Some(client) = &mut client {
-        ask(client, &mut recorder).await?;
+        client.ask_once(&mut recorder).await?;
     }
     recorder.end_probe().await?;
     let (events, records) = recorder.finish(reason)?;
@@ -188,47 +194,6 @@ fn awaited(mut records: Vec<Record>) -> Vec<Record> {
         Some(index) => vec![records.swap_remove(index)],
         None => Vec::new(),
     }
-}
-
-async fn connect(path: &Path, recorder: &mut Recorder) -> Result<(Qmp, Option<u32>)> {
-    let mut client = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
-    let pid = client.peer_pid();
-    let capabilities = client.query_migrate_capabilities().await?;
-    if capabilities.get("events") == Some(&false) {
-        recorder.note(Fact::NotMeasured(NotMeasured {
-            what: "phases".into(),
-            why: "QEMU's migration capability `events` is off; set it with migrate-set-capabilities".into(),
-        }))?;
-    }
-    Ok((client, pid))
-}
-
-/// Never ends.
-async fn discard_events(client: Option<&mut (Qmp, Option<u32>)>) {
-    match client {
-        Some((client, _)) => client.discard_events().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Asks QEMU for its own figures. That it cannot answer any more is a fact, not a failure.
-async fn ask((client, pid): &mut (Qmp, Option<u32>), recorder: &mut Recorder) -> Result<()> {
-    let fact = match client.query_migrate().await {
-        Ok(reply) => match pid.or_else(|| recorder.ended_pid()) {
-            Some(pid) => Fact::QueryMigrate { pid, reply },
-            None => return Ok(()),
-        },
-        Err(error) => {
-            Fact::NotMeasured(NotMeasured { what: "QEMU's own figures".into(), why: error.to_string() })
-        }
-    };
-    recorder.note(fact)?;
-    if let (Some(pid), Ok(reply)) =
-        (pid.or_else(|| recorder.ended_pid()), client.query_migrate_parameters().await)
-    {
-        recorder.note(Fact::QueryMigrateParameters { pid, reply })?;
-    }
-    Ok(())
 }
 
 /// How the command ends, and why if that is not with success.

@@ -15,12 +15,10 @@ pub(super) fn draw(record: &Record, text: &mut String) {
     if never_stopped(record) {
         return text.push_str("\nDowntime: none, the guest was not stopped\n");
     }
-    let axis = Axis::over(downtime);
-    let zero = axis.map_or("", |_| " (from the first mark drawn)");
-    let _ = writeln!(text, "\nDowntime{zero}");
-    figures(downtime, axis, text);
-    if let Some(axis) = axis {
-        marks(downtime, axis, text);
+    text.push_str("\nDowntime\n");
+    figures(downtime, text);
+    if let Some(axis) = Axis::over(downtime) {
+        drawing(downtime, axis, text);
     }
     if let Some(brownout) = &downtime.brownout {
         let said =
@@ -39,56 +37,57 @@ fn disturbance(seen: &Disturbance) -> String {
     if said.is_empty() { "no reply seen".to_owned() } else { said.join(", ") }
 }
 
-fn figures(downtime: &Downtime, axis: Option<Axis>, text: &mut String) {
-    let mut figures = bare_table();
-    let mut add = |name: &str, says: String, method: &str, bar: String| {
-        figures.add_row(right([name.to_owned(), says, clean(method), bar], 4));
-    };
-    let measured = [
-        ("stop", &downtime.stop, &["all-vcpus-stopped", "stop"][..]),
+/// What was measured, what QEMU says, and when each begins.
+fn measured(downtime: &Downtime) -> [(&'static str, &Option<Estimate>, &'static [&'static str]); 4] {
+    [
+        ("stop", &downtime.stop, &["all-vcpus-stopped", "stop"]),
         ("network", &downtime.network, &["last-guest-frame"]),
         ("reachability", &downtime.reachability, &["last-answered-request"]),
         ("tail", &downtime.tail, &[]),
-    ];
-    for (name, figure, begins) in measured {
-        let Some(figure) = figure else {
+    ]
+}
+
+fn figures(downtime: &Downtime, text: &mut String) {
+    let mut figures = bare_table();
+    let mut add = |name: &str, says: String, how: String| {
+        figures.add_row(right([name.to_owned(), says, how], 3));
+    };
+    for (name, figure, _) in measured(downtime) {
+        match figure {
+            Some(figure) => add(name, estimate(figure), clean(&figure.method)),
             // It follows from two of the others.
-            if name != "tail" {
-                add(name, UNKNOWN.to_owned(), "", String::new());
-            }
-            continue;
-        };
-        let bar = begins.iter().find_map(|mark| at(downtime, mark)).zip(axis);
-        let bar = bar.map(|(from, axis)| axis.bar(from, from.saturating_add(length(figure))));
-        add(name, estimate(figure), &figure.method, bar.unwrap_or_default());
+            None if name == "tail" => {}
+            None => add(name, UNKNOWN.to_owned(), String::new()),
+        }
     }
     if let Some(reported_ns) = downtime.qemu_reported_ns {
         let allowed = downtime.budget_ns.map(|ns| format!("{} were allowed", duration(ns)));
-        add("QEMU reports", duration(reported_ns), &allowed.unwrap_or_default(), String::new());
+        add("QEMU reports", duration(reported_ns), allowed.unwrap_or_default());
     }
     let _ = writeln!(text, "{}", trimmed(&figures));
 }
 
-fn marks(downtime: &Downtime, axis: Axis, text: &mut String) {
-    let mut points = bare_table();
+/// The figures as bars and the marks as points, over the same stretch of time.
+fn drawing(downtime: &Downtime, axis: Axis, text: &mut String) {
+    let mut drawing = bare_table();
+    for (name, figure, begins) in measured(downtime) {
+        let from = begins.iter().find_map(|mark| at(downtime, mark));
+        if let (Some(figure), Some(from)) = (figure, from) {
+            let bar = axis.bar(from, from.saturating_add(length(figure)));
+            drawing.add_row(right([String::new(), name.to_owned(), String::new(), bar], 4));
+        }
+    }
     for mark in &downtime.marks {
         let side = match mark.role {
             Role::Source => "source",
             Role::Destination => "destination",
         };
-        let mut row = right(
-            [
-                offset(mark.at_ns.saturating_sub(axis.from)),
-                clean(&mark.name),
-                side.into(),
-                axis.point(mark.at_ns),
-            ],
-            4,
-        );
+        let when = offset(mark.at_ns.saturating_sub(axis.from));
+        let mut row = right([when, clean(&mark.name), side.to_owned(), axis.point(mark.at_ns)], 4);
         row[0] = row[0].clone().set_alignment(comfy_table::CellAlignment::Right);
-        points.add_row(row);
+        drawing.add_row(row);
     }
-    let _ = writeln!(text, "{}", trimmed(&points));
+    let _ = writeln!(text, "\n{}", trimmed(&drawing));
 }
 
 fn at(downtime: &Downtime, name: &str) -> Option<i64> {

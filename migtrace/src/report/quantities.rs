@@ -65,12 +65,18 @@ pub(super) fn offset(ns: i64) -> String {
     format!("{sign}{}", duration(ns.unsigned_abs()))
 }
 
-/// `12.3450 s ± 0.2 ms`, or what bounds it from below when nothing bounds it from above.
+/// `12.3450 s ± 0.2 ms`, `80.1 ms (2.0 ms to 80.9 ms)` when it may be wrong one way only, or what bounds it from below when nothing bounds it from above.
 pub(super) fn estimate(estimate: &Estimate) -> String {
     match estimate.high_ns {
         Some(high_ns) => {
             let below = estimate.value_ns.saturating_sub(estimate.low_ns);
-            let error_ns = below.max(high_ns.saturating_sub(estimate.value_ns));
+            let above = high_ns.saturating_sub(estimate.value_ns);
+            let error_ns = below.max(above);
+            // One sign for both would hide which way it may be wrong.
+            if error_ns > estimate.value_ns / 10 && error_ns / 3 > below.min(above) {
+                let [value, low, high] = [estimate.value_ns, estimate.low_ns, high_ns].map(duration);
+                return format!("{value} ({low} to {high})");
+            }
             let (unit_ns, _) = unit(estimate.value_ns);
             let step_ns = if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 };
             let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };

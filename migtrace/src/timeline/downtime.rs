@@ -6,7 +6,8 @@ use super::clocks::Clocks;
 use super::estimates::offset;
 use super::facts::{Facts, Mark, MarkKind, Process, Run};
 use super::migration::Migration;
-use crate::record::{self, Brownout, Disturbance, Downtime, Echo, Estimate, Gap, Mode, Role};
+use crate::event::Echo;
+use crate::record::{self, Brownout, Disturbance, Downtime, Estimate, Gap, Mode, Role};
 use crate::units::MonotonicNs;
 
 /// QEMU tells its times in milliseconds, rounded.

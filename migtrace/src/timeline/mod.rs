@@ -15,7 +15,7 @@ mod phases;
 mod unmeasured;
 
 use assign::migrations;
-use facts::{Facts, MarkKind};
+use facts::{Facts, MarkKind, Process};
 use migration::{End, Migration};
 
 use crate::event::Event;
@@ -60,7 +60,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// True once all of its flows are closed: nothing more will be counted.
     pub flows_closed: bool,
-    /// True once QEMU has told all that it will: how it ended and, where the guest has arrived, that it runs.
+    /// True once all was told: how it ended and, where the guest has arrived, that it runs, where it is, and that its
+    /// tap carries its frames.
     pub all_told: bool,
 }
 
@@ -110,11 +111,12 @@ impl Timeline {
         let outcome = migration.outcome(self.facts.end);
         let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
         let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
+        let told = runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
         Some(Ended {
             pid: migration.process.map(|p| p.pid),
             at: migration.end.at(),
             outcome,
-            all_told: !matches!(migration.end, End::Closed(_)) && (runs || !arrived),
+            all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived),
             flows_closed: migration.flows.iter().all(|f| f.closed()),
         })
     }
@@ -126,6 +128,13 @@ impl Timeline {
         let selected = all.iter().filter(|m| selects(&self.selection, m));
         selected.map(|migration| assemble::record(&self.facts, &all, migration)).collect()
     }
+}
+
+/// Whether the network was told of a guest that has arrived, and has had a frame from it; true where no tap tells.
+fn has_shown_itself(process: &Process, start: MonotonicNs) -> bool {
+    let no_tap = process.qemu.as_ref().is_none_or(|qemu| qemu.taps.is_empty());
+    let announced = process.announcements.iter().any(|(at, _)| *at >= start);
+    no_tap || (announced && process.first_frames.iter().any(|at| *at >= start))
 }
 
 /// Whether a migration is one of those that are wanted. Of a QEMU that was never described only the process is

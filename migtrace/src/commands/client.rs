@@ -1,0 +1,79 @@
+//! Asks QEMU for its own figures, over a monitor that is free for it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use migtrace::event::{Fact, NotMeasured};
+use migtrace::host::qmp::{self, Qmp, QmpError};
+use migtrace::recorder::Recorder;
+use serde_json::Value;
+
+/// How often, and after what time, QEMU is asked again for times that it has not worked out yet.
+const TIMES_PATIENCE: u32 = 20;
+const TIMES_POLL: Duration = Duration::from_millis(5);
+
+/// The active client of QEMU's monitor.
+pub(super) struct Client {
+    monitor: Qmp,
+    pid: Option<u32>,
+    asked: bool,
+}
+
+impl Client {
+    pub(super) async fn connect(path: &Path, recorder: &mut Recorder) -> Result<Self> {
+        let mut monitor = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
+        let pid = monitor.peer_pid();
+        let capabilities = monitor.query_migrate_capabilities().await?;
+        if capabilities.get("events") == Some(&false) {
+            recorder.note(Fact::NotMeasured(NotMeasured {
+                what: "phases".into(),
+                why: "QEMU's migration capability `events` is off; set it with migrate-set-capabilities"
+                    .into(),
+            }))?;
+        }
+        Ok(Self { monitor, pid, asked: false })
+    }
+
+    /// Asks QEMU for its own figures, if that was not done yet. That it cannot answer any more is a fact, not a failure.
+    pub(super) async fn ask_once(&mut self, recorder: &mut Recorder) -> Result<()> {
+        if std::mem::replace(&mut self.asked, true) {
+            return Ok(());
+        }
+        match self.figures().await {
+            Ok((reply, parameters)) => {
+                if let Some(pid) = self.pid.or_else(|| recorder.ended_pid()) {
+                    recorder.note(Fact::QueryMigrate { pid, reply })?;
+                    recorder.note(Fact::QueryMigrateParameters { pid, reply: parameters })?;
+                }
+            }
+            Err(error) => recorder.note(Fact::NotMeasured(NotMeasured {
+                what: "QEMU's own figures".into(),
+                why: error.to_string(),
+            }))?,
+        }
+        Ok(())
+    }
+
+    /// QEMU up to 7.2 says `completed` a moment before it has worked out the times.
+    async fn figures(&mut self) -> Result<(Value, Value), QmpError> {
+        let mut reply = self.monitor.query_migrate().await?;
+        for _ in 0..TIMES_PATIENCE {
+            if reply["status"] != "completed" || reply["total-time"] != 0 {
+                break;
+            }
+            tokio::time::sleep(TIMES_POLL).await;
+            reply = self.monitor.query_migrate().await?;
+        }
+        Ok((reply, self.monitor.query_migrate_parameters().await?))
+    }
+}
+
+/// Never ends.
+pub(super) async fn discard_events(client: Option<&mut Client>) {
+    match client {
+        Some(client) => client.monitor.discard_events().await,
+        None => std::future::pending().await,
+    }
+}
