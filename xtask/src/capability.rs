@@ -20,10 +20,11 @@ const DEBIAN_LLVM: u32 = 22;
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// The programs that the lab, the tests and the benchmarks call, and the Debian packages that hold them.
-const LAB_PROGRAMS: [(&str, &str); 13] = [
+const LAB_PROGRAMS: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("dpkg", "dpkg"),
     ("ethtool", "ethtool"),
+    ("fping", "fping"),
     ("iftop", "iftop"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),

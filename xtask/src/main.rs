@@ -32,7 +32,7 @@ enum Command {
     Test(test::Options),
     /// Run a real live migration in the lab, trace it, and print the report
     Demo(demo::Options),
-    /// Measure what migtrace costs and how exactly it counts, beside tcpdump and iftop
+    /// Measure what migtrace costs and how exact it is, beside the tools that people use instead
     Bench(bench::Options),
     /// Boot Debian kernels in a virtual machine, and run there the tests that need kprobes, KVM and other devices
     Vm(vm::Options),

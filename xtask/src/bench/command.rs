@@ -5,13 +5,27 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::capability::{self, Group};
 use crate::{paths, setup};
 
+/// How often the guest falls silent, in either way.
+const SILENCES: u32 = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What migtrace costs, and how exactly it counts bytes, beside tcpdump and iftop
+    Costs,
+    /// How exactly it tells for how long a guest did not answer, beside ping and fping
+    Downtime,
+}
+
 #[derive(Args)]
 pub(crate) struct Options {
+    /// What to measure
+    #[arg(value_enum, default_value_t = What::Costs)]
+    what: What,
     /// How often each tool is compared with none
     #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -20,7 +34,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-/// Sets up, builds and measures; prints the tables to standard output. Takes about two minutes after the build.
+/// Sets up, builds and measures; prints the tables to standard output. Takes up to two minutes after the build.
 ///
 /// # Errors
 /// When the machine lacks something, or a measurement fails.
@@ -38,6 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let release = paths::target().join("release");
     let mut bench = Command::new(release.join("examples/bench"));
     bench.arg("--migtrace").arg(release.join("migtrace")).args(["--rounds", &options.rounds.to_string()]);
+    if options.what == What::Downtime {
+        bench.args(["--silences", &SILENCES.to_string()]);
+    }
     // Where Debian has iftop; a root that was not logged in may lack it.
     let path = env::var("PATH").unwrap_or_default();
     bench.env("PATH", format!("{path}:/usr/sbin:/sbin"));

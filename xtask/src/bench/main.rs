@@ -2,7 +2,9 @@
 //!
 //! Everything is compared within one run: times of this machine mean nothing on another, ratios do.
 
+mod askers;
 mod bytes;
+mod downtime;
 mod packets;
 mod report;
 mod statistics;
@@ -10,6 +12,7 @@ mod throughput;
 mod tools;
 mod traffic;
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use lab::Lab;
+use serde::Serialize;
 
 use report::{Machine, Report};
 use tools::Tool;
@@ -30,6 +34,9 @@ struct Options {
     /// How often each tool is compared with none
     #[arg(long)]
     rounds: u32,
+    /// Measure instead how exactly silences of a guest are told, in this number of them
+    #[arg(long)]
+    silences: Option<u32>,
     /// Write the figures to this file too
     #[arg(long)]
     json: Option<PathBuf>,
@@ -57,6 +64,22 @@ fn run(options: &Options) -> Result<()> {
         }
         None => None,
     };
+    match options.silences {
+        Some(number) => publish(&downtime::measure(&options.migtrace, number)?, json),
+        None => publish(&costs(options)?, json),
+    }
+}
+
+fn publish(report: &(impl Display + Serialize), json: Option<(&PathBuf, File)>) -> Result<()> {
+    print!("{report}");
+    if let Some((path, file)) = json {
+        serde_json::to_writer_pretty(file, report)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn costs(options: &Options) -> Result<Report> {
     let machine = Machine::read()?;
     eprintln!("1/3 the programs, packet by packet");
     let packets = packets::measure()?;
@@ -67,13 +90,7 @@ fn run(options: &Options) -> Result<()> {
     let throughput = throughput::measure(&lab, &receiver, &tools, options.rounds)?;
     eprintln!("3/3 bytes counted, beside those that the receiver saw");
     let bytes = bytes::measure(&lab, &receiver, &tools)?;
-    let report = Report { machine, packets, throughput, bytes };
-    print!("{report}");
-    if let Some((path, file)) = json {
-        serde_json::to_writer_pretty(file, &report)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    Ok(Report { machine, packets, throughput, bytes })
 }
 
 /// The first line of a file that the kernel writes.

@@ -38,6 +38,13 @@ impl Machine {
     }
 }
 
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, cpus, load } = self;
+        write!(f, "Linux {kernel}, {cpus} CPUs, load average at the start {load}.")
+    }
+}
+
 /// Everything that was measured.
 #[derive(Serialize)]
 pub(crate) struct Report {
@@ -49,8 +56,7 @@ pub(crate) struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { kernel, cpus, load } = &self.machine;
-        writeln!(f, "Linux {kernel}, {cpus} CPUs, load average at the start {load}.")?;
+        writeln!(f, "{}", self.machine)?;
         writeln!(f, "Each figure is a median; half of the measurements lie in the range after it.")?;
         self.packets(f)?;
         self.throughput(f)?;
@@ -125,7 +131,7 @@ impl Report {
 }
 
 /// Looks the same on a terminal and in Markdown.
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     for column in table.column_iter_mut().skip(1) {
