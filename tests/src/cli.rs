@@ -61,7 +61,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TEXT", requires = "command")]
         ready_line: Option<String>,
         /// A command to start on the source host before the migration; its end is waited for. Its environment
-        /// has LAB_GUEST, the guest's name, and LAB_QMP, a monitor socket of the source that is free
+        /// has LAB_GUEST, the guest's name, LAB_GUEST_ADDRESS, and LAB_QMP, a monitor socket of the source that is free
         #[arg(last = true)]
         command: Vec<OsString>,
     },

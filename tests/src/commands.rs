@@ -124,11 +124,13 @@ fn start(builder: Builder, options: &LabOptions) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Starts the command on the source host, and waits until it is ready if it says so. Its environment names the guest
-/// and a monitor of the source QEMU that nobody else uses.
+/// Starts the command on the source host, and waits until it is ready if it says so. Its environment names the guest,
+/// its address, and a monitor of the source QEMU that nobody else uses.
 fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Result<Process> {
     let mut command = program(command)?;
-    command.env("LAB_GUEST", &lab.guest().name).env("LAB_QMP", lab.qemu()?.spare_qmp_socket());
+    let address = lab.guest().ipv4.to_string();
+    command.env("LAB_GUEST", &lab.guest().name).env("LAB_GUEST_ADDRESS", address);
+    command.env("LAB_QMP", lab.qemu()?.spare_qmp_socket());
     let Some(ready_line) = ready_line else { return lab.source().spawn(&mut command) };
     let mut process = lab.source().spawn(command.stderr(Stdio::piped()))?;
     let stderr = process.child().stderr.take().context("the command has no standard error")?;

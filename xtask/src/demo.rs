@@ -61,8 +61,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     lab.args(["--memory", &options.memory.to_string(), "--dirty", &options.dirty.to_string()]);
     lab.args(["--dirty-rate", &options.dirty_rate.to_string(), "--rate", &options.rate]);
     lab.args(["--like-libvirt", "--ready-line", "ready", "--"]);
-    // The lab names the monitor that migtrace may ask for QEMU's own figures.
-    lab.args(["sh", "-c", r#"exec "$@" --qmp "$LAB_QMP""#, "sh"]);
+    // The lab names the guest's address, and the monitor that migtrace may ask for QEMU's own figures.
+    lab.args(["sh", "-c", r#"exec "$@" --probe "$LAB_GUEST_ADDRESS" --qmp "$LAB_QMP""#, "sh"]);
     lab.arg(release.join("migtrace")).arg("record").arg("--output").arg(&record).arg("--events").arg(&events);
     let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
 

@@ -13,7 +13,9 @@ use lab::assets::Kernel;
 
 /// Two guests of 256 MiB, their QEMUs, and the initramfs twice while it is unpacked.
 const MEMORY: &str = "2560M";
-const CPUS: &str = "2";
+/// More than one would be emulated side by side, and then Linux may trip over the `int3` by which it patches its own
+/// code: what the other CPU runs of it is not always translated anew in time.
+const CPUS: &str = "1";
 
 /// What init says at the end.
 const SUCCESS: &str = "init: success";
@@ -38,12 +40,19 @@ pub(super) struct Machine<'a> {
     pub(super) verbose: bool,
 }
 
+/// What the tests inside came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Passed,
+    Failed,
+}
+
 impl Machine<'_> {
     /// Runs the tests inside; shows each when it has ended, and the console's end when one fails.
     ///
     /// # Errors
-    /// When a test fails, or the kernel does not get that far.
-    pub(super) fn test(&self, filter: Option<&str>) -> Result<()> {
+    /// When the machine does not get to the end of the tests.
+    pub(super) fn test(&self, filter: Option<&str>) -> Result<Verdict> {
         let mut command = self.command(&[&["test"], filter.as_slice()].concat());
         command.args(["-serial", "stdio", "-monitor", "none"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut qemu = Qemu(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
@@ -52,7 +61,7 @@ impl Machine<'_> {
         let mut console = Console::create(self.console, self.verbose)?;
         let verdict = watch(&lines, self.timeout, &mut console);
         drop(qemu);
-        if verdict.is_err() && !self.verbose {
+        if !matches!(verdict, Ok(Verdict::Passed)) && !self.verbose {
             for line in console.explanation() {
                 println!("  | {line}");
             }
@@ -78,7 +87,7 @@ impl Machine<'_> {
         // The kernel kills QEMU when this process ends in any way.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm"]);
+        command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,+svm"]);
         command.args(["-smp", CPUS, "-m", MEMORY, "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-kernel"]).arg(&self.kernel.image);
         command.arg("-initrd").arg(self.initramfs);
@@ -116,9 +125,9 @@ fn read_lines(mut console: impl io::BufRead + Send + 'static) -> Receiver<String
 }
 
 /// Follows a console to init's verdict.
-fn watch(lines: &Receiver<String>, timeout: Duration, console: &mut Console) -> Result<()> {
+fn watch(lines: &Receiver<String>, timeout: Duration, console: &mut Console) -> Result<Verdict> {
     let mut deadline = Instant::now() + timeout;
-    let mut verdict: Option<Result<()>> = None;
+    let mut verdict: Option<Result<Verdict>> = None;
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
@@ -158,10 +167,10 @@ impl Outcome {
         }
     }
 
-    fn result(self) -> Result<()> {
+    fn result(self) -> Result<Verdict> {
         match self {
-            Self::Success => Ok(()),
-            Self::Failure => bail!("a test failed"),
+            Self::Success => Ok(Verdict::Passed),
+            Self::Failure => Ok(Verdict::Failed),
             Self::Fatal(line) => bail!("the kernel gave up: {line}"),
         }
     }
@@ -213,7 +222,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn watched(console_text: &'static str, timeout: Duration) -> (Result<()>, Vec<String>) {
+    fn watched(console_text: &'static str, timeout: Duration) -> (Result<Verdict>, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         let mut console = Console::create(&directory.path().join("log"), false).unwrap();
         let lines = read_lines(console_text.as_bytes());
@@ -223,9 +232,10 @@ mod tests {
 
     #[test]
     fn init_has_the_last_word() {
-        assert!(watched("init: testing\r\ntest one ... ok\r\ninit: success\r\n", LONG).0.is_ok());
+        let (verdict, _) = watched("init: testing\r\ntest one ... ok\r\ninit: success\r\n", LONG);
+        assert_eq!(verdict.unwrap(), Verdict::Passed);
         let (verdict, _) = watched("init: testing\r\ninit: failure\r\n", LONG);
-        assert_eq!(verdict.unwrap_err().to_string(), "a test failed");
+        assert_eq!(verdict.unwrap(), Verdict::Failed);
     }
 
     #[test]
