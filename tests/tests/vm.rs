@@ -342,7 +342,7 @@ fn the_downtime_of_a_kvm_guest_is_seen_from_four_places() {
     lab.wait_guest_ready().unwrap();
     let migration = Migration { downtime_limit_ms: 1000, ..Migration::like_libvirt() };
     // A guest in an emulated KVM has no time to answer more often.
-    let seen = vantage::migrate(&mut lab, &migration, "20ms");
+    let seen = vantage::migrate(&mut lab, &migration, "100ms");
     let marks = seen.anatomy.stop_marks;
     assert_eq!(marks, ("all-vcpus-stopped".to_owned(), "first-vcpu-run".to_owned()));
     assert!(seen.source_marks.iter().any(|name| name == "first-vcpu-stopped"), "{:?}", seen.source_marks);

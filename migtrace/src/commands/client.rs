@@ -22,17 +22,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(path: &Path, recorder: &mut Recorder) -> Result<Self> {
-        let mut monitor = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
+    pub(super) async fn connect(path: &Path) -> Result<Self> {
+        let monitor = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
         let pid = monitor.peer_pid();
-        let capabilities = monitor.query_migrate_capabilities().await?;
-        if capabilities.get("events") == Some(&false) {
-            recorder.note(Fact::NotMeasured(NotMeasured {
-                what: "phases".into(),
-                why: "QEMU's migration capability `events` is off; set it with migrate-set-capabilities"
-                    .into(),
-            }))?;
-        }
         Ok(Self { monitor, pid, asked: false })
     }
 
@@ -42,7 +34,13 @@ impl Client {
             return Ok(());
         }
         match self.figures().await {
-            Ok((reply, parameters)) => {
+            Ok((reply, parameters, events)) => {
+                if events == Some(false) {
+                    recorder.note(Fact::NotMeasured(NotMeasured {
+                        what: "phases".into(),
+                        why: "QEMU's migration capability `events` is off; set it with migrate-set-capabilities".into(),
+                    }))?;
+                }
                 if let Some(pid) = self.pid.or_else(|| recorder.ended_pid()) {
                     recorder.note(Fact::QueryMigrate { pid, reply })?;
                     recorder.note(Fact::QueryMigrateParameters { pid, reply: parameters })?;
@@ -56,8 +54,9 @@ impl Client {
         Ok(())
     }
 
-    /// QEMU up to 7.2 says `completed` a moment before it has worked out the times.
-    async fn figures(&mut self) -> Result<(Value, Value), QmpError> {
+    /// What QEMU says of the migration, its parameters, and whether it tells events. Up to 7.2 it says `completed` a
+    /// moment before it has worked out the times.
+    async fn figures(&mut self) -> Result<(Value, Value, Option<bool>), QmpError> {
         let mut reply = self.monitor.query_migrate().await?;
         for _ in 0..TIMES_PATIENCE {
             if reply["status"] != "completed" || reply["total-time"] != 0 {
@@ -66,7 +65,9 @@ impl Client {
             tokio::time::sleep(TIMES_POLL).await;
             reply = self.monitor.query_migrate().await?;
         }
-        Ok((reply, self.monitor.query_migrate_parameters().await?))
+        let parameters = self.monitor.query_migrate_parameters().await?;
+        let capabilities = self.monitor.query_migrate_capabilities().await?;
+        Ok((reply, parameters, capabilities.get("events").copied()))
     }
 }
 

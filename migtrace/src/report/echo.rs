@@ -8,6 +8,9 @@ use super::quantities::{duration, estimate, grouped, offset, percent};
 use super::text::{clean, right, table, trimmed, wrap};
 use crate::record::{Echo, Gap, Record};
 
+/// A guest that is slow while its memory is copied has many short ones.
+const GAPS_SHOWN: usize = 10;
+
 /// The section of a record; nothing when its guest was not probed.
 pub(super) fn section(record: &Record, text: &mut String) {
     if let Some(echo) = &record.echo {
@@ -45,7 +48,8 @@ pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut Str
         return;
     }
     let mut table = table(["Silent from (UTC)", "After", "For", "Lost", "Late", "Duplicate", "Seen by"], 1);
-    for gap in gaps {
+    let shown = longest(gaps);
+    for gap in &shown {
         let from =
             origin_realtime_ns.map(|origin_ns| wall_time(origin_ns.saturating_add(gap.start.value_ns)));
         table.add_row(right(
@@ -63,6 +67,18 @@ pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut Str
     }
     let title = "Gaps (no echo request was answered)";
     let _ = writeln!(text, "\n{title}\n{}", trimmed(&table));
+    if shown.len() < gaps.len() {
+        let _ = writeln!(text, " and {} shorter ones, all of them in the JSON", gaps.len() - shown.len());
+    }
+}
+
+/// The longest gaps, as many as a person reads, in the order of their times.
+fn longest(gaps: &[Gap]) -> Vec<&Gap> {
+    let mut shown: Vec<&Gap> = gaps.iter().collect();
+    shown.sort_by_key(|gap| std::cmp::Reverse(gap.length.value_ns));
+    shown.truncate(GAPS_SHOWN);
+    shown.sort_by_key(|gap| gap.start.value_ns);
+    shown
 }
 
 /// To the microsecond.

@@ -185,11 +185,12 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
     }
     vcpus(migration, record, list);
     if downtime.network.is_none() {
+        let both_ends = downtime.stop.as_ref().is_some_and(|stop| !stop.method.contains("reply"));
         let qemu = migration.process.and_then(|p| p.qemu.as_ref());
         let why = if qemu.is_some_and(|qemu| qemu.taps.is_empty()) {
             "this QEMU holds no tap of this network namespace: frames of a guest with vhost-user, SR-IOV, macvtap or \
              user-mode networking cannot be seen"
-        } else if downtime.stop.is_some() {
+        } else if both_ends {
             "no frame of the guest was seen at its taps before it stopped or after it ran again"
         } else {
             other
