@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub use crate::event::{Echo, RoundTrip};
 
-use crate::event::{Lost, NotMeasured, Purpose};
+use crate::event::{Announcement, Lost, NotMeasured, Purpose};
 use crate::units::{ClockSample, Counters, Directions, Flow};
 
 /// The schema name that every record carries.
@@ -240,8 +240,23 @@ pub struct Downtime {
     pub budget_ns: Option<u64>,
     /// Figures that cannot both be true.
     pub contradictions: Vec<String>,
+    /// How the network was told of the guest's new place, in the order of the first of each kind.
+    pub announcements: Vec<Announced>,
     /// Instants that matter, in order.
     pub marks: Vec<Mark>,
+}
+
+/// Announcements of one kind at one tap.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Announced {
+    /// How.
+    pub kind: Announcement,
+    /// The tap.
+    pub interface: String,
+    /// When the first came.
+    pub first_ns: i64,
+    /// How many came until the end of the recording.
+    pub count: u64,
 }
 
 /// How well the guest answered echo requests outside of its downtime.

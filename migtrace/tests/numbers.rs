@@ -226,6 +226,29 @@ fn vcpus_tell_the_stop_to_the_first_and_the_last_of_them() {
 }
 
 #[test]
+fn figures_that_cannot_both_be_true_are_told() {
+    let (mut events, _) = common::events("vcpus");
+    for event in &mut events {
+        match &mut event.fact {
+            // Longer than the whole migration.
+            Fact::QueryMigrate { reply, .. } => reply["downtime"] = 5_000.into(),
+            // The vCPUs had stopped long before.
+            Fact::GuestFrames { last_ns, .. } => {
+                *last_ns = Some(MonotonicNs(event.at_ns.0 + 20 * MS.cast_unsigned()));
+            }
+            _ => {}
+        }
+    }
+    let records = common::fold(&events);
+    let source = records.iter().find(|r| r.observers[0].role == Role::Source).unwrap();
+    let told = &source.downtime.contradictions;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("its tap was silent for 16.900 ms only"), "{told:?}");
+    assert!(told[1].contains("QEMU reports a downtime of 5000.000 ms"), "{told:?}");
+    assert!(migtrace::report::text::render(source).contains("CONTRADICTION"), "the report shows them");
+}
+
+#[test]
 fn a_destination_counts_from_the_source_to_itself() {
     let record = one("destination-10.0");
     assert_eq!(record.observers[0].role, Role::Destination);

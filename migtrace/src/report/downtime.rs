@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::quantities::{duration, estimate, offset};
+use super::quantities::{duration, estimate, grouped, offset};
 use super::text::{UNKNOWN, bare_table, clean, never_stopped, right, trimmed, wrap};
+use crate::event::Announcement;
 use crate::record::{Disturbance, Downtime, Estimate, Record, Role};
 
 /// How many columns a drawing takes.
@@ -19,6 +20,15 @@ pub(super) fn draw(record: &Record, text: &mut String) {
     figures(downtime, text);
     if let Some(axis) = Axis::over(downtime) {
         drawing(downtime, axis, text);
+    }
+    for announced in &downtime.announcements {
+        let kind = match announced.kind {
+            Announcement::Rarp => "RARP",
+            Announcement::GratuitousArp => "gratuitous ARP",
+            Announcement::NeighbourAdvertisement => "unsolicited neighbour advertisement",
+        };
+        let (count, tap) = (grouped(announced.count), clean(&announced.interface));
+        wrap(text, "  Announced by ", &format!("{count} {kind} at {tap}"));
     }
     if let Some(brownout) = &downtime.brownout {
         let said =

@@ -92,6 +92,7 @@ pub(super) fn downtime(
         qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
         budget_ns: migration.process.and_then(|p| budget_ns(p, migration)),
         contradictions: Vec::new(),
+        announcements: sides.announcements(),
         marks: sides.marks(host, gap),
     };
     downtime.contradictions = contradictions(&downtime, total_time);
@@ -339,6 +340,27 @@ impl Sides<'_> {
         counts.iter().find(|(counted, _)| *counted >= stop).map(|(_, last)| *last)
     }
 
+    /// Where the guest has arrived, how the network was told.
+    fn announcements(&self) -> Vec<record::Announced> {
+        let mut told: Vec<record::Announced> = Vec::new();
+        let Some(destination) = self.destination else { return told };
+        let all = destination.process.map_or(&[][..], |process| &process.announcements);
+        for announced in all.iter().filter(|announced| announced.at >= destination.start) {
+            let same =
+                |t: &&mut record::Announced| t.kind == announced.kind && t.interface == announced.interface;
+            match told.iter_mut().find(same) {
+                Some(earlier) => earlier.count += 1,
+                None => told.push(record::Announced {
+                    kind: announced.kind,
+                    interface: announced.interface.clone(),
+                    first_ns: self.at(announced.at),
+                    count: 1,
+                }),
+            }
+        }
+        told
+    }
+
     /// The instants that matter, in order.
     fn marks(&self, host: &str, gap: Option<&Gap>) -> Vec<record::Mark> {
         let mut marks: Vec<record::Mark> = Vec::new();
@@ -417,8 +439,8 @@ impl Sides<'_> {
         if let Some((_, run)) = run_after(process, from) {
             add("first-vcpu-run", self.at(run));
         }
-        if let Some((at, _)) = process.announcements.iter().find(|(at, _)| *at >= from) {
-            add("first-announcement", self.at(*at));
+        if let Some(first) = process.announcements.iter().find(|announced| announced.at >= from) {
+            add("first-announcement", self.at(first.at));
         }
         if let Some(first) = process.first_frames.iter().find(|at| **at >= from) {
             add("first-guest-frame", self.at(*first));

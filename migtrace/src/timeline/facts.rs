@@ -63,7 +63,15 @@ pub(super) struct Process {
     pub(super) first_frames: Vec<MonotonicNs>,
     /// The latest frame of the guest each time that they were counted: when, and the frame's stamp.
     pub(super) last_frames: Vec<(MonotonicNs, MonotonicNs)>,
-    pub(super) announcements: Vec<(MonotonicNs, Announcement)>,
+    pub(super) announcements: Vec<Announced>,
+}
+
+/// The network is told where the guest is.
+#[derive(Clone, Debug)]
+pub(super) struct Announced {
+    pub(super) at: MonotonicNs,
+    pub(super) interface: String,
+    pub(super) kind: Announcement,
 }
 
 /// A vCPU enters KVM and ends a stop, as far as KVM can tell.
@@ -238,9 +246,10 @@ impl Facts {
                 let process = self.process(*pid);
                 self.processes[process].last_frames.extend(last_ns.map(|last| (at, last)));
             }
-            Fact::Announcement { pid, kind, .. } => {
+            Fact::Announcement { pid, interface, kind } => {
                 let process = self.process(*pid);
-                self.processes[process].announcements.push((at, *kind));
+                let announced = Announced { at, interface: interface.clone(), kind: *kind };
+                insert(&mut self.processes[process].announcements, announced, |announced| announced.at);
             }
             Fact::EchoStart(start) => self.echo_start = Some(start.clone()),
             Fact::EchoGap(gap) => self.echo_gaps.push(*gap),

@@ -133,7 +133,7 @@ impl Timeline {
 /// Whether the network was told of a guest that has arrived, and has had a frame from it; true where no tap tells.
 fn has_shown_itself(process: &Process, start: MonotonicNs) -> bool {
     let no_tap = process.qemu.as_ref().is_none_or(|qemu| qemu.taps.is_empty());
-    let announced = process.announcements.iter().any(|(at, _)| *at >= start);
+    let announced = process.announcements.iter().any(|announced| announced.at >= start);
     no_tap || (announced && process.first_frames.iter().any(|at| *at >= start))
 }
 
