@@ -325,7 +325,10 @@ impl Tracer {
                     }
                 }
             }
-            Body::FlowOwned { flow, pid } => self.own(at_ns, flow, pid, OwnerMethod::Socket),
+            Body::FlowOwned { flow, pid } => {
+                self.own(at_ns, flow, pid, OwnerMethod::Socket);
+                self.look_for_taps(at_ns, pid)?;
+            }
             Body::FlowPayload { flow, first_bytes } => {
                 if let Some(purpose) = crate::kernel::purpose(first_bytes)
                     && self.flows.set_purpose(flow, purpose)
@@ -381,6 +384,7 @@ impl Tracer {
         vcpus: Option<Vcpus>,
     ) -> Result<(), TracerError> {
         let stopped = line.name == "STOP";
+        self.look_for_taps(at_ns, pid)?;
         self.tell(
             at_ns,
             Fact::Qmp(QmpEvent {
@@ -416,6 +420,14 @@ impl Tracer {
             }
         }
         Ok(())
+    }
+
+    /// Looks again for the taps of a QEMU that had none when it was met, which was before it could open them.
+    fn look_for_taps(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        match self.qemus.get(&pid).filter(|known| known.taps.is_empty()).and_then(|_| qemu::read(pid)) {
+            Some(qemu) => self.meet(now, qemu),
+            None => Ok(()),
+        }
     }
 
     /// Watches the taps of a QEMU that are not watched yet.
