@@ -22,9 +22,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(path: &Path) -> Result<Self> {
-        let monitor = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
+    /// Connects, and asks for the parameters: at the end QEMU may be gone before it has answered.
+    pub(super) async fn connect(path: &Path, recorder: &mut Recorder) -> Result<Self> {
+        let mut monitor = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
         let pid = monitor.peer_pid();
+        if let Some(pid) = pid {
+            let reply = monitor.query_migrate_parameters().await?;
+            recorder.note(Fact::QueryMigrateParameters { pid, reply })?;
+        }
         Ok(Self { monitor, pid, asked: false })
     }
 

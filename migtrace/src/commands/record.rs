@@ -93,7 +93,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     let mut recorder = Recorder::new(tracer, selection);
     let prober = start_probe(options).await?;
     let mut client = match &options.qmp {
-        Some(path) => Some(Client::connect(path).await?),
+        Some(path) => Some(Client::connect(path, &mut recorder).await?),
         None => None,
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;

@@ -90,7 +90,7 @@ pub(super) fn downtime(
         tail,
         brownout: gap.zip(echo).map(|(gap, echo)| brownout(gaps, gap, echo)),
         qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
-        budget_ns: migration.process.and_then(|p| budget_ns(p, migration)),
+        budget_ns: migration.process.and_then(budget_ns),
         contradictions: Vec::new(),
         announcements: sides.announcements(),
         marks: sides.marks(host, gap),
@@ -117,13 +117,9 @@ fn brownout(gaps: &[Gap], gap: &Gap, echo: &Echo) -> Brownout {
     }
 }
 
-/// QEMU's `downtime-limit`.
-fn budget_ns(process: &Process, migration: &Migration<'_>) -> Option<u64> {
-    let (_, parameters) = process
-        .parameters
-        .iter()
-        .rfind(|(at, _)| *at <= migration.end.at())
-        .or(process.parameters.first())?;
+/// QEMU's `downtime-limit`, as it was told last: managers raise it while a migration does not converge.
+fn budget_ns(process: &Process) -> Option<u64> {
+    let parameters = process.parameters.last()?;
     parameters.get("downtime-limit").and_then(Value::as_u64)?.checked_mul(NS_PER_MS)
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Process {
     /// In the order of their stamps.
     pub(super) jobs: Vec<JobStep>,
     pub(super) replies: Vec<(MonotonicNs, Value)>,
-    pub(super) parameters: Vec<(MonotonicNs, Value)>,
+    pub(super) parameters: Vec<Value>,
     /// In the order of their stamps.
     pub(super) runs: Vec<Run>,
     pub(super) void_runs: Vec<VoidRun>,
@@ -216,7 +216,7 @@ impl Facts {
             }
             Fact::QueryMigrateParameters { pid, reply } => {
                 let process = self.process(*pid);
-                self.processes[process].parameters.push((at, reply.clone()));
+                self.processes[process].parameters.push(reply.clone());
             }
             Fact::GuestRun { pid, vcpus } => {
                 let process = self.process(*pid);
