@@ -103,3 +103,21 @@ fn refuse_the_impossible(missing: &[(&Capability, &Missing)]) -> Result<()> {
     }
     bail!("this machine lacks what cannot be installed from here (that takes root, and apt-get):{list}")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::paths;
+
+    /// `migtrace` builds only with the eBPF toolchain, and it is this program that brings it.
+    #[test]
+    fn this_program_builds_without_what_it_sets_up() {
+        let mut tree = paths::cargo();
+        tree.args(["tree", "--locked", "--package", "xtask", "--edges", "normal,build", "--prefix", "none"]);
+        let output = tree.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let packages = String::from_utf8(output.stdout).unwrap();
+        let needs = |name: &str| packages.lines().any(|line| line.split(' ').next() == Some(name));
+        assert!(needs("xtask") && needs("migtrace-tests"), "{packages}");
+        assert!(!needs("migtrace") && !needs("migtrace-ebpf"), "{packages}");
+    }
+}
