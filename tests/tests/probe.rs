@@ -200,8 +200,10 @@ fn the_report_for_people_names_the_gap_and_its_bounds() {
     assert_eq!(code, Some(0), "{text}");
     let headline = text.lines().next().unwrap();
     assert!(headline.starts_with(&format!("{target}: ")) && headline.contains(" gap"), "{headline}");
-    for words in ["ms ± ", "Pre-flight", "Round trip", "lost requests"] {
+    for words in ["ms ± ", "Pre-flight", "Round trip"] {
         assert!(text.contains(words), "{words}: {text}");
     }
+    // The last request may have come so close to the silence's end that it was answered, and its reply tells the end.
+    assert!(["lost requests", "delayed replies"].iter().any(|seen_by| text.contains(seen_by)), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }

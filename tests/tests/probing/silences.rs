@@ -6,7 +6,7 @@ use migtrace::probe::{End, Report};
 use migtrace::record::Gap;
 use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const INTERVAL_NS: u64 = 1_000_000;
 /// What the bounds may be wider than two intervals and the round trip.
@@ -16,8 +16,11 @@ const SILENCES: u32 = 60;
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// How often silences that the machine has spoilt are tried again.
-const ROUNDS: u32 = 8;
+/// For how long silences that the machine has spoilt are tried again.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// How many silences a round has at least. When few are left, each is played several times: a machine that stands still
+/// often spoils most of them.
+const AT_ONCE: usize = 16;
 
 /// For how long before a silence its bounds are learnt: 128 round trips, and some that were left out.
 const LEARNT_NS: u64 = 150 * INTERVAL_NS;
@@ -86,62 +89,71 @@ pub(crate) fn proves_every_silence(silence: Silence) {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
-    let mut left = plan(silence);
+    let mut left: Vec<_> = plan(silence).into_iter().map(Left::new).collect();
     let mut seen = Seen::default();
-    for round in 0..ROUNDS {
-        let arguments: &[_] = if round == 0 { &[] } else { &["--no-preflight"] };
+    let deadline = Instant::now() + PATIENCE;
+    while !left.is_empty() && Instant::now() < deadline {
+        let is_first = left.len() == SILENCES as usize;
+        let arguments: &[_] = if is_first { &[] } else { &["--no-preflight"] };
+        let repeated = left.len() * AT_ONCE.div_ceil(left.len());
+        let plan: Vec<_> = left.iter().map(|left| left.planned).cycle().take(repeated).collect();
         let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), arguments);
         let witness = Witness::start().unwrap();
-        responder.play(left.clone()).unwrap();
+        responder.play(plan).unwrap();
         let played = responder.played().unwrap();
         let (code, report) = probing.stop();
         let standstills = witness.finish().unwrap();
         assert_eq!((code, report.end), (Some(0), End::Interrupted));
-        assert_eq!(played.truths.len(), left.len());
+        assert_eq!(played.truths.len(), repeated);
 
-        let mut again = Vec::new();
-        for (planned, truth) in left.iter().zip(&played.truths) {
-            let around = Surroundings { report: &report, played: &played, standstills: &standstills };
-            match judge(truth, planned.silence, &around) {
-                Verdict::Proven(gap) => seen.add(truth, gap),
-                Verdict::Wide(gap) if round == ROUNDS - 1 => {
-                    seen.wide += 1;
-                    seen.add(truth, gap);
-                }
-                Verdict::Wide(gap) => {
-                    let (before_ns, after_ns) = (gap.round_trip_before_ns, gap.round_trip_after_ns);
-                    println!(
-                        "{silence:?} for {:?}, again: round trips of {before_ns} and {after_ns} ns",
-                        planned.length
-                    );
-                    again.push(*planned);
+        let around = Surroundings { report: &report, played: &played, standstills: &standstills };
+        let mut is_undisturbed = true;
+        for (number, truth) in (0..left.len()).cycle().zip(&played.truths) {
+            let left = &mut left[number];
+            match judge(truth, silence, &around) {
+                Verdict::Proven(told) => left.proven = left.proven.or(Some(told)),
+                Verdict::Wide(told, why) => {
+                    is_undisturbed = false;
+                    left.wide = left.wide.or(Some(told));
+                    println!("{silence:?} for {:?}, wide: {why}", left.planned.length);
                 }
                 Verdict::Spoilt(why) => {
-                    println!("{silence:?} for {:?}, again: {why}", planned.length);
-                    again.push(*planned);
+                    is_undisturbed = false;
+                    println!("{silence:?} for {:?}, spoilt: {why}", left.planned.length);
                 }
             }
         }
         let echo = &report.streams[0].echo;
         println!("{silence:?}: CPUs stood still for {:?}; {echo:?}", standstills.total());
         assert_eq!(echo.duplicate, 0);
-        if again.is_empty() {
+        if is_undisturbed {
             let lost_in_gaps: u64 = report.streams[0].gaps.iter().map(|gap| gap.lost).sum();
             assert_eq!(echo.lost, lost_in_gaps, "{report:#?}");
         }
-        left = again;
-        if left.is_empty() {
-            break;
-        }
+        seen.0.extend(left.iter().filter_map(|left| left.proven));
+        left.retain(|left| left.proven.is_none());
     }
-    println!("{silence:?}: {seen}");
-    assert!(
-        left.is_empty(),
-        "the machine stood still again and again: {} silences are not proven",
-        left.len()
-    );
-    assert_eq!(seen.widths_ns.len(), SILENCES as usize);
-    assert!(seen.wide <= u64::from(SILENCES) / 2, "{seen}");
+    let wide: Vec<_> = left.iter().filter_map(|left| left.wide).collect();
+    let unproven = left.len() - wide.len();
+    seen.0.extend(&wide);
+    println!("{silence:?}: {seen}; {} of them wide", wide.len());
+    assert_eq!(unproven, 0, "the machine stood still again and again: so many silences are not proven");
+    assert_eq!(seen.0.len(), SILENCES as usize);
+    assert!(wide.len() <= SILENCES as usize / 2, "{seen}");
+}
+
+/// A silence that is not proven yet.
+struct Left {
+    planned: Planned,
+    proven: Option<Told>,
+    /// What was told when the bounds held it, but were wide.
+    wide: Option<Told>,
+}
+
+impl Left {
+    const fn new(planned: Planned) -> Self {
+        Self { planned, proven: None, wide: None }
+    }
 }
 
 /// What was measured around a silence.
@@ -152,16 +164,16 @@ struct Surroundings<'a> {
     standstills: &'a Standstills,
 }
 
-enum Verdict<'a> {
-    Proven(&'a Gap),
+enum Verdict {
+    Proven(Told),
     /// The bounds hold the truth, but long round trips both before and after make them wide.
-    Wide(&'a Gap),
+    Wide(Told, String),
     /// The machine stood still at the wrong time: nothing is proven.
     Spoilt(String),
 }
 
 /// Compares a silence with its gap. Panics when the two contradict each other.
-fn judge<'a>(exact: &Truth, kind: Silence, around: &Surroundings<'a>) -> Verdict<'a> {
+fn judge(exact: &Truth, kind: Silence, around: &Surroundings<'_>) -> Verdict {
     let Surroundings { report, standstills, played } = *around;
     let silence = exact.from_ns.end()..exact.until_ns.start();
     if !played.arrivals_ns.iter().any(|at_ns| silence.contains(&at_ns)) {
@@ -180,7 +192,7 @@ fn judge<'a>(exact: &Truth, kind: Silence, around: &Surroundings<'a>) -> Verdict
             Silence::Delays => gap.lost == 0 && gap.late > 0,
         };
         if as_played {
-            return judge_width(gap);
+            return judge_width(exact, gap);
         }
         // Replies that the path holds back for so long are counted as lost when the gap is told.
         assert!(unrest_ns > INDISTINCT_NS, "{kind:?}: {gap:#?}");
@@ -225,58 +237,61 @@ fn error_ns(truth: &Truth, gap: &Gap, report: &Report) -> u64 {
     below.max(above).max(before).max(after)
 }
 
-fn judge_width(gap: &Gap) -> Verdict<'_> {
-    let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
+fn judge_width(truth: &Truth, gap: &Gap) -> Verdict {
+    let told = Told::new(truth, gap);
     // The sender may have been late: the bounds follow from when the requests really left.
     let intervals_ns = gap.interval_at_start_ns + gap.interval_at_end_ns.unwrap();
     let (before_ns, after_ns) = (gap.round_trip_before_ns, gap.round_trip_after_ns);
     let limit_ns = intervals_ns + before_ns + after_ns;
-    assert!(width_ns <= limit_ns, "{width_ns} ns wide, more than {limit_ns}: {gap:#?}");
-    if width_ns <= intervals_ns + before_ns.max(after_ns) + SLACK_NS {
-        Verdict::Proven(gap)
+    assert!(told.width_ns <= limit_ns, "{} ns wide, more than {limit_ns}: {gap:#?}", told.width_ns);
+    if told.width_ns <= intervals_ns + before_ns.max(after_ns) + SLACK_NS {
+        Verdict::Proven(told)
     } else {
-        Verdict::Wide(gap)
+        Verdict::Wide(told, format!("round trips of {before_ns} and {after_ns} ns"))
+    }
+}
+
+/// How a gap tells of its silence.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    width_ns: u64,
+    error_ns: u64,
+    /// Whether its bounds are no wider than they would be if no request had left late.
+    is_punctual: bool,
+}
+
+impl Told {
+    fn new(truth: &Truth, gap: &Gap) -> Self {
+        let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
+        let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
+        let length_ns = truth.until_ns.start() - truth.from_ns.end();
+        Self {
+            width_ns,
+            error_ns: gap.length.value_ns.abs_diff(length_ns),
+            is_punctual: width_ns <= 2 * INTERVAL_NS + round_trip_ns + SLACK_NS,
+        }
     }
 }
 
 /// What became of the silences.
 #[derive(Debug, Default)]
-struct Seen {
-    widths_ns: Vec<u64>,
-    errors_ns: Vec<u64>,
-    /// How many have bounds that are no wider than they would be if no request had left late.
-    punctual: u64,
-    /// How many have wide bounds, in the end.
-    wide: u64,
-}
-
-impl Seen {
-    fn add(&mut self, truth: &Truth, gap: &Gap) {
-        let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
-        let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
-        self.punctual += u64::from(width_ns <= 2 * INTERVAL_NS + round_trip_ns + SLACK_NS);
-        self.widths_ns.push(width_ns);
-        let length_ns = truth.until_ns.start() - truth.from_ns.end();
-        self.errors_ns.push(gap.length.value_ns.abs_diff(length_ns));
-    }
-}
+struct Seen(Vec<Told>);
 
 impl Display for Seen {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let of = |values: &[u64]| {
-            let mut values = values.to_vec();
+        let of = |figure: fn(&Told) -> u64| {
+            let mut values: Vec<_> = self.0.iter().map(figure).collect();
             values.sort_unstable();
             let median = values.get(values.len() / 2).copied().unwrap_or(0);
             (median / 1_000, values.last().copied().unwrap_or(0) / 1_000)
         };
-        let ((width, widest), (error, worst)) = (of(&self.widths_ns), of(&self.errors_ns));
+        let ((width, widest), (error, worst)) = (of(|told| told.width_ns), of(|told| told.error_ns));
         write!(
             f,
-            "{} silences, {} wide, requests around {} left in time; bounds {width} µs wide (median), {widest} µs at most; error \
+            "{} silences, requests around {} left in time; bounds {width} µs wide (median), {widest} µs at most; error \
              {error} µs (median), {worst} µs at most",
-            self.widths_ns.len(),
-            self.wide,
-            self.punctual
+            self.0.len(),
+            self.0.iter().filter(|told| told.is_punctual).count(),
         )
     }
 }
