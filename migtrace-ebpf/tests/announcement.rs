@@ -1,24 +1,13 @@
 //! Announcements are found with and without VLAN tags, and nothing else is taken for one.
 
 mod announcements;
+mod buffer;
 
 use announcements::FRAMES;
+use buffer::Buffer;
 use migtrace_ebpf::abi::announcement::NONE;
 use migtrace_ebpf::packet::announcement::{Plain, parse, parse_plain};
-use migtrace_ebpf::packet::{Frame, Metadata};
 use proptest::prelude::*;
-
-struct Buffer<'a>(&'a [u8]);
-
-impl Frame for Buffer<'_> {
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.0.get(offset as usize..)?.first_chunk().copied()
-    }
-
-    fn metadata(&self) -> Metadata {
-        Metadata::default()
-    }
-}
 
 #[test]
 fn each_frame_is_what_it_is_with_and_without_tags() {

@@ -1,28 +1,17 @@
 //! Echo messages are found behind whatever headers there are, and nothing else is taken for one.
 
+mod buffer;
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod frames;
 
+use buffer::Buffer;
 use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6};
 use frames::{ipv4, ipv6, tcp};
 use migtrace_ebpf::packet::echo::{self, Echo, Plain};
-use migtrace_ebpf::packet::{Frame, Metadata};
 use proptest::prelude::*;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-
-struct Buffer<'a>(&'a [u8]);
-
-impl Frame for Buffer<'_> {
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.0.get(offset as usize..)?.first_chunk().copied()
-    }
-
-    fn metadata(&self) -> Metadata {
-        Metadata::default()
-    }
-}
 
 /// A message with identifier 0x1234 and sequence number 0x5678.
 fn message(kind: u8) -> Vec<u8> {

@@ -5,6 +5,7 @@
 
 use crate::command;
 use crate::host::Host;
+use crate::lab::Lab;
 use crate::process::Process;
 use crate::qmp::{Qmp, QmpEvent};
 use anyhow::{Context as _, Result, bail};
@@ -116,6 +117,16 @@ impl Bare {
         let value = said.as_str().and_then(|said| said.trim().rsplit(' ').next()?.strip_prefix("0x"));
         let value = value.with_context(|| format!("QEMU does not show the guest's memory: {said}"))?;
         u32::from_str_radix(value, 16).with_context(|| format!("QEMU shows {said}"))
+    }
+
+    /// The two ends of a migration to be: the one that sends, on the source, and the one that waits at this port of the
+    /// destination.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn pair(lab: &Lab, name: &str, port: u16) -> Result<(Self, Self)> {
+        Ok((Self::start(lab.source(), name)?, Self::incoming(lab.destination(), name, port)?))
     }
 
     /// Starts one that waits for a migration of another on this port, and tells of it with events.

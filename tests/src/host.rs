@@ -130,6 +130,31 @@ impl Host {
         self.enter(|| ping(address, patience))?.with_context(|| format!("seen from {}", self.role))
     }
 
+    /// A counter of this host's own TCP: `("snmp", "Tcp", "RetransSegs")`, `("netstat", "TcpExt", "TCPRetransFail")`...
+    ///
+    /// # Errors
+    ///
+    /// When /proc/net has no such file, or the file no such counter.
+    pub fn tcp_statistic(&self, file: &str, group: &str, name: &str) -> Result<u64> {
+        let path = format!("/proc/thread-self/net/{file}");
+        let text = self.enter(|| std::fs::read_to_string(&path))?.with_context(|| path.clone())?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{group}: ")));
+        let (names, values) =
+            lines.next().zip(lines.next()).with_context(|| format!("{path} has no {group}"))?;
+        let named = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
+        let (_, value) = named.with_context(|| format!("{path} has no {name}"))?;
+        value.parse().with_context(|| format!("{name} in {path}: {value}"))
+    }
+
+    /// Segments that this host's TCP has sent again, as the kernel itself counts them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::tcp_statistic`].
+    pub fn retransmitted_segments(&self) -> Result<u64> {
+        self.tcp_statistic("snmp", "Tcp", "RetransSegs")
+    }
+
     /// Turns offloads ("tso", "gso", "gro", "tx"...) of an interface on or off.
     ///
     /// # Errors

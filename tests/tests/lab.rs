@@ -245,19 +245,10 @@ fn the_switch_loses_as_many_packets_as_it_counts() {
     // 20 of 1000 of about 2900 frames of the stream and their acknowledgements.
     let dropped = lab.dropped_packets().unwrap();
     assert!((20..400).contains(&dropped), "{dropped}");
-    let retransmitted = lab.source().enter(retransmitted_segments).unwrap();
+    let retransmitted = lab.source().retransmitted_segments().unwrap();
     assert!(retransmitted > 0 && retransmitted < 4 * dropped, "{retransmitted} of {dropped}");
     lab.drop_packets(0).unwrap();
     lab.dropped_packets().unwrap_err();
-}
-
-/// The kernel's RetransSegs of the calling thread's network namespace.
-fn retransmitted_segments() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-    let names = lines.next().unwrap().split_whitespace();
-    let values = lines.next().unwrap().split_whitespace();
-    names.zip(values).find(|(name, _)| *name == "RetransSegs").unwrap().1.parse().unwrap()
 }
 
 #[test]

@@ -17,11 +17,6 @@ fn network() -> Lab {
     Lab::builder().without_guests().start().unwrap()
 }
 
-/// The two ends of a migration to be: the one that sends, and the one that waits at [`PORT`].
-fn pair(lab: &Lab, name: &str) -> (Bare, Bare) {
-    (Bare::start(lab.source(), name).unwrap(), Bare::incoming(lab.destination(), name, PORT).unwrap())
-}
-
 /// The programs at an interface: of the TCX chains, and the filters of clsact.
 fn attached(host: &Host, interface: &str) -> Vec<String> {
     let chains = host.enter(|| {
@@ -78,7 +73,7 @@ fn nothing_stays_attached_however_migtrace_ends() {
 #[test]
 fn nothing_stays_attached_after_a_migration() {
     let lab = network();
-    let (mut source, destination) = pair(&lab, "passing");
+    let (mut source, destination) = Bare::pair(&lab, "passing", PORT).unwrap();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -94,7 +89,7 @@ fn nothing_stays_attached_after_a_migration() {
 #[test]
 fn a_bridge_that_vanishes_takes_the_migration_with_it_and_not_the_record() {
     let lab = network();
-    let (mut source, destination) = pair(&lab, "cut-off");
+    let (mut source, destination) = Bare::pair(&lab, "cut-off", PORT).unwrap();
     let recording = Recording::start(lab.source(), &[]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -131,7 +126,7 @@ fn an_interface_that_comes_back_is_counted_at_again() {
     tool("link set dev br0 up");
     tool(&format!("address add {}/24 dev br0", host.ipv4()));
     recording.wait_for_event("interface_added", PATIENCE).unwrap();
-    let (mut source, _destination) = pair(&lab, "again");
+    let (mut source, _destination) = Bare::pair(&lab, "again", PORT).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, 0).unwrap();
     let recorded = recording.finish(PATIENCE).unwrap();
     assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
@@ -146,7 +141,7 @@ fn a_tap_that_vanishes_changes_nothing() {
     let host = lab.source();
     host.tool("ip", &["tuntap", "add", "dev", Host::TAP, "mode", "tap"]).unwrap();
     host.tool("ip", &["link", "set", "dev", Host::TAP, "master", Host::BRIDGE, "up"]).unwrap();
-    let (mut source, _destination) = pair(&lab, "tapless");
+    let (mut source, _destination) = Bare::pair(&lab, "tapless", PORT).unwrap();
     let recording = Recording::start(host, &[]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();

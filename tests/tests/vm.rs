@@ -457,24 +457,15 @@ fn what_is_sent_again_after_a_loss_is_told_apart_to_the_byte() {
     let lab = Lab::builder().without_guests().sender_offloads(false).start().unwrap();
     let port = lab.destination().role();
     lab.switch().tool("tc", &["qdisc", "add", "dev", port, "root", "netem", "loss", "2%"]).unwrap();
-    let before = lab.source().enter(retransmitted_segments).unwrap();
+    let before = lab.source().retransmitted_segments().unwrap();
     let recording = Recording::start(lab.source(), &[]).unwrap();
     send(lab.source(), lab.destination(), lab.destination().ipv4().into(), PORT, BYTES);
     let facts = interrupt(recording);
-    let kernel_claims = lab.source().enter(retransmitted_segments).unwrap() - before;
+    let kernel_claims = lab.source().retransmitted_segments().unwrap() - before;
     let flow = facts.flow(PORT);
     assert!(kernel_claims > 0);
     assert_eq!(number(&flow["retransmitted_segments"]), kernel_claims);
     assert_eq!(payload_without_retransmissions(flow), BYTES as u64);
-}
-
-/// The kernel's RetransSegs of the calling thread's network namespace.
-fn retransmitted_segments() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-    let names = lines.next().unwrap().split_whitespace();
-    let values = lines.next().unwrap().split_whitespace();
-    names.zip(values).find(|(name, _)| *name == "RetransSegs").unwrap().1.parse().unwrap()
 }
 
 #[test]

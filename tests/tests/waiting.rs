@@ -19,11 +19,6 @@ fn network() -> Lab {
     Lab::builder().without_guests().start().unwrap()
 }
 
-/// The two ends of a migration to be: the one that sends, and the one that waits at [`PORT`].
-fn pair(lab: &Lab, name: &str) -> (Bare, Bare) {
-    (Bare::start(lab.source(), name).unwrap(), Bare::incoming(lab.destination(), name, PORT).unwrap())
-}
-
 /// Checks that a recording ended with this code, and that its log replays into its record.
 fn check(recorded: &Recorded, code: i32) -> Value {
     assert_eq!(recorded.code, Some(code), "{}", recorded.stderr);
@@ -65,7 +60,7 @@ fn a_wait_that_takes_too_long_has_seen_nothing_and_says_so() {
 fn an_interrupted_recording_tells_what_it_has_seen() {
     let lab = network();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let (mut source, destination) = pair(&lab, "halfway");
+        let (mut source, destination) = Bare::pair(&lab, "halfway", PORT).unwrap();
         let recording = Recording::start(lab.source(), &[]).unwrap();
         source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
         source.wait_for_status("active", PATIENCE).unwrap();
@@ -84,7 +79,7 @@ fn an_interrupted_recording_tells_what_it_has_seen() {
 #[test]
 fn a_migration_that_outlasts_the_timeout_is_told_as_far_as_it_went() {
     let lab = network();
-    let (mut source, _destination) = pair(&lab, "slow");
+    let (mut source, _destination) = Bare::pair(&lab, "slow", PORT).unwrap();
     let recording = Recording::start(lab.source(), &["--timeout", "1s"]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     let record = check(&recording.finish(PATIENCE).unwrap(), 3);
@@ -98,7 +93,7 @@ fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
     let limits =
         [("--max-total", "1ms"), ("--max-total", "1m"), ("--max-stop", "1m"), ("--max-reachability", "1m")];
     for ((option, limit), code) in limits.into_iter().zip([4, 0, 4, 4]) {
-        let (mut source, _destination) = pair(&lab, "limited");
+        let (mut source, _destination) = Bare::pair(&lab, "limited", PORT).unwrap();
         let recording = Recording::start(lab.source(), &[option, limit]).unwrap();
         source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
         let recorded = recording.finish(PATIENCE).unwrap();
@@ -110,7 +105,7 @@ fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
 #[test]
 fn a_migration_that_has_begun_before_is_picked_up_and_what_was_missed_is_said() {
     let lab = network();
-    let (mut source, _destination) = pair(&lab, "underway");
+    let (mut source, _destination) = Bare::pair(&lab, "underway", PORT).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
     std::thread::sleep(Duration::from_millis(300));
@@ -141,7 +136,7 @@ fn a_migration_that_has_begun_before_is_picked_up_and_what_was_missed_is_said() 
 fn a_qemu_that_starts_after_the_recording_is_traced_on_either_side() {
     let lab = network();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
-    let (mut source, _destination) = pair(&lab, "late");
+    let (mut source, _destination) = Bare::pair(&lab, "late", PORT).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
     let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 0));
     for (record, role) in [(&source, "source"), (&destination, "destination")] {
@@ -192,7 +187,7 @@ fn of_two_migrations_at_once_the_selected_one_is_told() {
 #[test]
 fn the_first_migration_that_ends_is_the_one_that_was_waited_for_and_the_log_keeps_all() {
     let lab = network();
-    let (mut source, destination) = pair(&lab, "again");
+    let (mut source, destination) = Bare::pair(&lab, "again", PORT).unwrap();
     let recording = Recording::start(lab.source(), &["--timeout", "30s"]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -214,7 +209,7 @@ fn the_first_migration_that_ends_is_the_one_that_was_waited_for_and_the_log_keep
 #[test]
 fn a_destination_that_is_killed_makes_the_migration_fail() {
     let lab = network();
-    let (mut source, destination) = pair(&lab, "orphan");
+    let (mut source, destination) = Bare::pair(&lab, "orphan", PORT).unwrap();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -248,7 +243,7 @@ fn a_destination_that_is_killed_before_its_guest_ran_has_failed_without_events_t
 #[test]
 fn a_source_that_is_killed_has_failed() {
     let lab = network();
-    let (mut source, _destination) = pair(&lab, "victim");
+    let (mut source, _destination) = Bare::pair(&lab, "victim", PORT).unwrap();
     let recording = Recording::start(lab.source(), &["--vm", "victim"]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -264,7 +259,7 @@ fn a_source_that_is_killed_has_failed() {
 #[test]
 fn what_qemu_claims_stands_beside_what_was_measured() {
     let lab = network();
-    let (mut source, _destination) = pair(&lab, "asked");
+    let (mut source, _destination) = Bare::pair(&lab, "asked", PORT).unwrap();
     let spare = source.spare_qmp_socket();
     let recording = Recording::start(lab.source(), &["--qmp", spare.to_str().unwrap()]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();

@@ -114,8 +114,8 @@ fn assert_exact(facts: &Facts, capture: &Capture, ends: (SocketAddr, SocketAddr)
 /// just their payload is left over.
 fn assert_goodput(lab: &Lab, facts: &Facts, (local, remote): (SocketAddr, SocketAddr), written: u64) -> u64 {
     let flow = facts.flow(local, remote).unwrap();
-    let failed = tcp_statistic(lab.source(), "netstat", "TcpExt", "TCPRetransFail");
-    let again = tcp_statistic(lab.source(), "snmp", "Tcp", "RetransSegs") - failed;
+    let failed = lab.source().tcp_statistic("netstat", "TcpExt", "TCPRetransFail").unwrap();
+    let again = lab.source().retransmitted_segments().unwrap() - failed;
     let told_apart = flow.retransmitted_segments.unwrap();
     assert!(told_apart <= again, "{again} were sent again: {flow:?}");
     let untold = again - told_apart;
@@ -124,16 +124,6 @@ fn assert_goodput(lab: &Lab, facts: &Facts, (local, remote): (SocketAddr, Socket
     let (least, most) = (written + untold, written + untold * 1448);
     assert!((least..=most).contains(&goodput), "{written} were written, {untold} not told apart: {flow:?}");
     again
-}
-
-/// A counter of the host's own TCP, in a file of /proc/net.
-fn tcp_statistic(host: &Host, file: &str, prefix: &str, name: &str) -> u64 {
-    let text =
-        host.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap()).unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{prefix}: ")));
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let of_name = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
-    of_name.unwrap().1.parse().unwrap()
 }
 
 /// What the device says that it has received: packets, bytes.

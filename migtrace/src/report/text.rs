@@ -65,7 +65,7 @@ fn headline(record: &Record) -> String {
 }
 
 /// How long the guest did not run.
-pub(super) fn stop(record: &Record) -> String {
+fn stop(record: &Record) -> String {
     match (&record.downtime.stop, record.downtime.qemu_reported_ns) {
         (Some(stop), _) => format!("stop {}", estimate(stop)),
         (None, _) if never_stopped(record) => "the guest was not stopped".to_owned(),
