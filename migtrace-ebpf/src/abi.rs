@@ -96,6 +96,12 @@ pub struct Retransmitted {
     pub segments: u64,
     /// TCP payload bytes.
     pub payload_bytes: u64,
+    /// The kernel's address of the socket that the next two are of.
+    pub socket: u64,
+    /// What the socket itself had counted when it was last looked at: `tcp_sock.total_retrans`.
+    pub socket_segments: u64,
+    /// As above: `tcp_sock.bytes_retrans`.
+    pub socket_bytes: u64,
 }
 
 /// The sum over the flows of one owner, one direction.
@@ -518,11 +524,15 @@ pub struct SocketOffsets {
 /// Where the fields of a retransmitted socket buffer lie, in bytes. All zero: not known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
-pub struct SkbOffsets {
+pub struct RetransmitOffsets {
     /// `sk_buff.len`
     pub len: u32,
     /// `sk_buff.cb` + `tcp_skb_cb.tcp_gso_segs`
     pub tcp_gso_segs: u32,
+    /// `tcp_sock.total_retrans`
+    pub total_retrans: u32,
+    /// `tcp_sock.bytes_retrans`
+    pub bytes_retrans: u32,
     /// 1 when the tracepoint `tcp_retransmit_skb` passes the error as a third argument (Linux 6.17 and later),
     /// and so fires for failed attempts too.
     pub tracepoint_has_error: u32,
@@ -564,7 +574,7 @@ const _: () = {
     assert!(size_of::<EchoSession>() == 19 * 8 + 15 * 8 + 8);
     assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + 15 * 8);
     assert!(size_of::<SocketOffsets>() == 13 * 4);
-    assert!(size_of::<SkbOffsets>() == 3 * 4);
+    assert!(size_of::<RetransmitOffsets>() == 5 * 4);
 };
 
 #[cfg(feature = "user")]
@@ -572,7 +582,7 @@ mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
     use super::{
-        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Retransmitted, SkbOffsets,
+        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, RetransmitOffsets, Retransmitted,
         SocketOffsets,
     };
 
@@ -587,7 +597,7 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for SocketOffsets {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for SkbOffsets {}
+    unsafe impl aya::Pod for RetransmitOffsets {}
     // SAFETY: as above.
     unsafe impl aya::Pod for EchoKey {}
     // SAFETY: as above.

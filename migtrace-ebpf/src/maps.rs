@@ -133,10 +133,15 @@ pub(crate) static SOCKET_OFFSETS: Global<abi::SocketOffsets> = Global::new(abi::
     num: 0,
 });
 
-/// See [`abi::SkbOffsets`].
+/// See [`abi::RetransmitOffsets`].
 #[unsafe(no_mangle)]
-pub(crate) static SKB_OFFSETS: Global<abi::SkbOffsets> =
-    Global::new(abi::SkbOffsets { len: 0, tcp_gso_segs: 0, tracepoint_has_error: 0 });
+pub(crate) static RETRANSMIT_OFFSETS: Global<abi::RetransmitOffsets> = Global::new(abi::RetransmitOffsets {
+    len: 0,
+    tcp_gso_segs: 0,
+    total_retrans: 0,
+    bytes_retrans: 0,
+    tracepoint_has_error: 0,
+});
 
 /// Whether a port is watched.
 #[inline(always)]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Buf;
-use migtrace_ebpf::abi::{SkbOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{RetransmitOffsets, SocketOffsets};
 
 /// Where the kernel publishes its own BTF.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -73,8 +73,17 @@ pub(crate) struct Btf {
 }
 
 /// The structs whose fields are read.
-const STRUCTS: [&str; 8] =
-    ["task_struct", "files_struct", "fdtable", "file", "socket", "sock_common", "sk_buff", "tcp_skb_cb"];
+const STRUCTS: [&str; 9] = [
+    "task_struct",
+    "files_struct",
+    "fdtable",
+    "file",
+    "socket",
+    "sock_common",
+    "tcp_sock",
+    "sk_buff",
+    "tcp_skb_cb",
+];
 
 #[derive(Clone, Copy)]
 struct Type {
@@ -235,10 +244,12 @@ impl Btf {
     }
 
     /// What counting retransmissions needs.
-    pub(crate) fn skb_offsets(&self) -> Result<SkbOffsets, BtfError> {
-        Ok(SkbOffsets {
+    pub(crate) fn retransmit_offsets(&self) -> Result<RetransmitOffsets, BtfError> {
+        Ok(RetransmitOffsets {
             len: self.offset("sk_buff", "len")?,
             tcp_gso_segs: self.offset("sk_buff", "cb")? + self.offset("tcp_skb_cb", "tcp_gso_segs")?,
+            total_retrans: self.offset("tcp_sock", "total_retrans")?,
+            bytes_retrans: self.offset("tcp_sock", "bytes_retrans")?,
             tracepoint_has_error: u32::from(self.tracepoint_arguments("tcp_retransmit_skb")? > 2),
         })
     }
@@ -272,7 +283,8 @@ mod tests {
         // skc_daddr and skc_rcv_saddr open struct sock_common on every kernel (include/net/sock.h).
         assert_eq!((socket.daddr, socket.rcv_saddr), (0, 4));
         assert_eq!((socket.dport, socket.num), (12, 14));
-        assert!(btf.skb_offsets().unwrap().len > 0);
+        let retransmit = btf.retransmit_offsets().unwrap();
+        assert!(retransmit.len > 0 && retransmit.total_retrans > 0 && retransmit.bytes_retrans > 0);
     }
 
     #[test]

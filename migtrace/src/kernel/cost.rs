@@ -8,7 +8,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
-use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, SkbOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{KernelError, Settings, drain, flows, load_object, missing, probes, tc};
@@ -42,7 +42,7 @@ impl Trial {
     /// # Errors
     /// The kernel refuses one.
     pub fn load(settings: &Settings, target: IpAddr) -> Result<Self, KernelError> {
-        let mut ebpf = load_object(settings, &SocketOffsets::default(), &SkbOffsets::default())?;
+        let mut ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default())?;
         tc::load(&mut ebpf, &tc::ECHO)?;
         insert(&mut ebpf, "GUEST_PORTS", LOOPBACK, GuestPort::default())?;
         insert(&mut ebpf, "ECHO_TARGETS", flows::words(target), EchoTarget { identifier: ANY_IDENTIFIER })?;

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(open[0].retransmitted, None);
 
         let rx = FlowEntry { flags: flags::SYN | flags::FIN, ..rx };
-        let resent = Retransmitted { segments: 2, payload_bytes: 2896 };
+        let resent = Retransmitted { segments: 2, payload_bytes: 2896, ..Retransmitted::default() };
         let closed = join(vec![(key, tx), (key.reversed(), rx)], Some(&[(key, resent)]));
         assert!(closed[0].closed);
         assert_eq!(closed[0].retransmitted, Some(resent));

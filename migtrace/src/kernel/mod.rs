@@ -25,7 +25,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Retransmitted, SkbOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{
+    self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, Retransmitted, SocketOffsets,
+};
 use tokio::io::unix::AsyncFd;
 
 pub use examine::{WIRE, examine};
@@ -115,18 +117,18 @@ impl Kernel {
     pub(crate) fn load(settings: &Settings) -> Result<Self, KernelError> {
         let offsets = Btf::of_running_kernel();
         let socket_offsets = probes::resolve(&offsets, Btf::socket_offsets);
-        let skb_offsets = probes::resolve(&offsets, Btf::skb_offsets);
+        let retransmit_offsets = probes::resolve(&offsets, Btf::retransmit_offsets);
         drop(offsets);
 
-        let mut ebpf = load_object(settings, &socket_offsets.value, &skb_offsets.value)?;
-        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &skb_offsets);
+        let mut ebpf = load_object(settings, &socket_offsets.value, &retransmit_offsets.value)?;
+        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets);
         Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())
     }
 
     /// As [`Self::load`], but attaches nothing.
     #[cfg(test)]
     fn load_detached(settings: &Settings) -> Result<Self, KernelError> {
-        let ebpf = load_object(settings, &SocketOffsets::default(), &SkbOffsets::default())?;
+        let ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default())?;
         Self::new(ebpf, settings, Vec::new(), false)
     }
 
@@ -311,7 +313,7 @@ impl Kernel {
 fn load_object(
     settings: &Settings,
     socket_offsets: &SocketOffsets,
-    skb_offsets: &SkbOffsets,
+    retransmit_offsets: &RetransmitOffsets,
 ) -> Result<Ebpf, KernelError> {
     let ports: [u32; PORT_RANGES] = settings.ports.packed();
     let encapsulations = encapsulations(settings);
@@ -323,7 +325,7 @@ fn load_object(
         .override_global("PORTS", &ports, true)
         .override_global("ENCAPSULATIONS", &encapsulations, true)
         .override_global("SOCKET_OFFSETS", socket_offsets, true)
-        .override_global("SKB_OFFSETS", skb_offsets, true)
+        .override_global("RETRANSMIT_OFFSETS", retransmit_offsets, true)
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)
         .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;

@@ -155,10 +155,10 @@ pub(super) fn resolve<T: Default>(
 pub(super) fn attach_all<S, R>(
     ebpf: &mut Ebpf,
     socket_offsets: &Resolved<S>,
-    skb_offsets: &Resolved<R>,
+    retransmit_offsets: &Resolved<R>,
 ) -> Vec<Probe> {
     let no_kvm = (!Path::new(KVM_DEVICE).exists()).then_some(NO_KVM);
-    let needs_both = socket_offsets.why_not.as_deref().or(skb_offsets.why_not.as_deref());
+    let needs_both = socket_offsets.why_not.as_deref().or(retransmit_offsets.why_not.as_deref());
     vec![
         attach(ebpf, &QMP, None),
         attach(ebpf, &SOCKET, socket_offsets.why_not.as_deref()),
