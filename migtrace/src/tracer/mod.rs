@@ -3,7 +3,9 @@
 //! A [`Tracer`] joins what the kernel programs report with what `/proc` and netlink know. It decides nothing about
 //! migrations: that is the [timeline](crate::timeline)'s.
 
+mod owners;
 mod qmp_line;
+mod taps;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,11 +22,11 @@ use crate::event::{
 use crate::host::clock::{self, StepWatcher};
 use crate::host::identity::Identity;
 use crate::host::links::{self, CountingError, CountingPoint, LinkEvent, LinkWatcher};
-use crate::host::{qemu, sockets};
+use crate::host::qemu;
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
 use crate::probe::ProbeError;
-use crate::units::{Counters, Directions, Flow, MonotonicNs};
-use migtrace_ebpf::abi::GuestPort;
+use crate::units::{Counters, Directions, MonotonicNs};
+use taps::Tap;
 use watched::Watched;
 
 /// How often the flow table is read, and the counters of young flows become events.
@@ -35,12 +37,8 @@ const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_secs(60);
 /// How often `/proc` is read for QEMUs that no probe told of, and for taps that were opened late.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
-/// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
-const OWNER_PATIENCE: Duration = Duration::from_millis(50);
 /// How long after an interface has appeared it may still get its address and become one to count at.
 const SETTLING: Duration = Duration::from_secs(60);
-/// How often an ownerless flow is looked up before it is taken for somebody else's.
-const OWNER_TRIES: u32 = 20;
 
 /// Why tracing cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -120,14 +118,6 @@ pub struct Tracer {
     lost: Lost,
     told: BTreeSet<NotMeasured>,
     queue: VecDeque<Event>,
-}
-
-/// The host's end of a guest's link.
-#[derive(Clone, Debug)]
-struct Tap {
-    /// The QEMU that holds it.
-    pid: u32,
-    interface: String,
 }
 
 impl Tracer {
@@ -351,14 +341,14 @@ impl Tracer {
             }
             Body::DirtyLog { pid, sums } => self.tell(at_ns, Fact::DirtyLog { pid, counters: sums }),
             Body::GuestFrame { ifindex } => {
-                if let Some(Tap { pid, interface }) = self.taps.get(&ifindex).cloned() {
-                    self.tell(at_ns, Fact::GuestFrame { pid, interface });
-                }
+                self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface }| Fact::GuestFrame { pid, interface })
             }
             Body::Announcement { ifindex, kind } => {
-                if let Some(Tap { pid, interface }) = self.taps.get(&ifindex).cloned() {
-                    self.tell(at_ns, Fact::Announcement { pid, interface, kind });
-                }
+                self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface }| Fact::Announcement {
+                    pid,
+                    interface,
+                    kind,
+                })
             }
             Body::ProcessExec { pid } => {
                 if qemu::looks_like_one(pid) {
@@ -396,87 +386,11 @@ impl Tracer {
                 vcpus,
             }),
         );
-        if stopped {
-            // Nothing more comes from the guest until it runs again.
-            self.tell_guest_frames(|tap| tap.pid == pid)?;
-            let taps: Vec<u32> =
-                self.taps.iter().filter(|(_, tap)| tap.pid == pid).map(|(index, _)| *index).collect();
-            for index in taps {
-                self.kernel.await_next_frame(index)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells what has come from guests through these taps.
-    fn tell_guest_frames(&mut self, which: impl Fn(&Tap) -> bool) -> Result<(), TracerError> {
-        let now = clock::now().map_err(host("read the clock"))?;
-        for (index, tap) in self.taps.clone() {
-            if let (true, Some(port)) = (which(&tap), self.kernel.guest_port(index)?) {
-                let Tap { pid, interface } = tap;
-                let last_ns = (port.frames > 0).then_some(MonotonicNs(port.last_frame_ns));
-                let GuestPort { frames, announcements, .. } = port;
-                self.tell(now, Fact::GuestFrames { pid, interface, frames, last_ns, announcements });
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks again for the taps of a QEMU that had none when it was met, which was before it could open them.
-    fn look_for_taps(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
-        match self.qemus.get(&pid).filter(|known| known.taps.is_empty()).and_then(|_| qemu::read(pid)) {
-            Some(qemu) => self.meet(now, qemu),
-            None => Ok(()),
-        }
-    }
-
-    /// Watches the taps of a QEMU that are not watched yet.
-    fn watch_taps(&mut self, now: MonotonicNs, qemu: &Qemu) {
-        if qemu.taps.iter().all(|name| self.taps.values().any(|tap| tap.interface == *name)) {
-            return;
-        }
-        let links = match links::list() {
-            Ok(links) => links,
-            Err(error) => {
-                return self.tell_not_measured(now, "the guest on its tap", format!("{error}"));
-            }
-        };
-        for link in links.iter().filter(|link| qemu.taps.contains(&link.name)) {
-            if self.taps.contains_key(&link.index) {
-                continue;
-            }
-            match self.kernel.attach_tap(&link.name, link.index) {
-                Ok(()) => {
-                    let tap = Tap { pid: qemu.pid, interface: link.name.clone() };
-                    self.taps.insert(link.index, tap);
-                }
-                Err(error) => self.tell_not_measured(
-                    now,
-                    &format!("the guest's frames on its tap {}", link.name),
-                    error.to_string(),
-                ),
-            }
-        }
-    }
-
-    fn unwatch_taps(&mut self, which: impl Fn(u32, &Tap) -> bool) -> Result<(), TracerError> {
-        let gone: Vec<u32> =
-            self.taps.iter().filter(|(index, tap)| which(**index, tap)).map(|(index, _)| *index).collect();
-        for index in gone {
-            self.kernel.detach_tap(index)?;
-            self.taps.remove(&index);
-        }
-        Ok(())
+        if stopped { self.rearm_taps(pid) } else { Ok(()) }
     }
 
     fn interface_name(&self, index: u32) -> String {
         self.interfaces.get(&index).cloned().unwrap_or_else(|| format!("#{index}"))
-    }
-
-    fn own(&mut self, at_ns: MonotonicNs, flow: Flow, pid: u32, method: OwnerMethod) {
-        if self.flows.own(flow, pid) {
-            self.tell(at_ns, Fact::FlowOwner { flow, pid, method });
-        }
     }
 
     /// A QEMU that is there: trace it, tell of it, and again when more is known of it.
@@ -517,51 +431,6 @@ impl Tracer {
         }
         if self.interfaces_settle.is_some_and(|settled| Instant::now() < settled) {
             self.count_at_new(now);
-        }
-        Ok(())
-    }
-
-    /// Connections that are older than the tracing: a migration already in progress.
-    fn adopt_connections(&mut self, now: MonotonicNs) -> Result<(), TracerError> {
-        let pids: Vec<u32> = self.qemus.keys().copied().collect();
-        let ports = self.ports.clone();
-        match sockets::connections(&pids, |port| ports.contains(port)) {
-            Ok(connections) => {
-                for (flow, pid) in connections {
-                    self.kernel.own(flow, pid)?;
-                    self.flows.expect(flow);
-                }
-            }
-            Err(error) => self.tell_not_measured(
-                now,
-                "owners of connections that are older than the tracing",
-                format!("sock_diag: {error}"),
-            ),
-        }
-        Ok(())
-    }
-
-    /// Asks `sock_diag` and `/proc` for the owners that the kernel programs did not find.
-    fn find_owners(&mut self) -> Result<(), TracerError> {
-        let patience = if self.kernel.ties_sockets() { OWNER_PATIENCE } else { Duration::ZERO };
-        let wanted = self.flows.ownerless(patience, OWNER_TRIES);
-        if !wanted.is_empty() {
-            let pids: Vec<u32> = self.qemus.keys().copied().collect();
-            let now = clock::now().map_err(host("read the clock"))?;
-            match sockets::owners_of(&wanted, &pids) {
-                Ok(owners) => {
-                    for (flow, owner) in owners {
-                        self.kernel.own(flow, owner.pid)?;
-                        self.own(now, flow, owner.pid, OwnerMethod::SockDiag);
-                    }
-                }
-                Err(error) => {
-                    self.tell_not_measured(now, "owners of flows", format!("sock_diag: {error}"));
-                }
-            }
-        }
-        if self.flows.all_settled(OWNER_TRIES) {
-            self.kernel.settle()?;
         }
         Ok(())
     }

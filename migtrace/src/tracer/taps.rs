@@ -1,0 +1,95 @@
+//! The taps of the traced QEMUs: what comes from their guests, and when.
+
+use super::{Tracer, TracerError, host};
+use crate::event::{Fact, Qemu};
+use crate::host::links;
+use crate::host::{clock, qemu};
+use crate::units::MonotonicNs;
+use migtrace_ebpf::abi::GuestPort;
+
+/// The host's end of a guest's link.
+#[derive(Clone, Debug)]
+pub(super) struct Tap {
+    /// The QEMU that holds it.
+    pub(super) pid: u32,
+    pub(super) interface: String,
+}
+
+impl Tracer {
+    /// Tells a fact about the QEMU at a tap.
+    pub(super) fn tell_of_tap(&mut self, at_ns: MonotonicNs, ifindex: u32, fact: impl FnOnce(Tap) -> Fact) {
+        if let Some(tap) = self.taps.get(&ifindex).cloned() {
+            self.tell(at_ns, fact(tap));
+        }
+    }
+
+    /// The guest has stopped: nothing more comes from it until it runs again, and that frame is awaited.
+    pub(super) fn rearm_taps(&mut self, pid: u32) -> Result<(), TracerError> {
+        self.tell_guest_frames(|tap| tap.pid == pid)?;
+        for (index, _) in self.taps.iter().filter(|(_, tap)| tap.pid == pid) {
+            self.kernel.await_next_frame(*index)?;
+        }
+        Ok(())
+    }
+
+    /// Tells what has come from guests through these taps.
+    pub(super) fn tell_guest_frames(&mut self, which: impl Fn(&Tap) -> bool) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        for (index, tap) in self.taps.clone() {
+            if let (true, Some(port)) = (which(&tap), self.kernel.guest_port(index)?) {
+                let Tap { pid, interface } = tap;
+                let last_ns = (port.frames > 0).then_some(MonotonicNs(port.last_frame_ns));
+                let GuestPort { frames, announcements, .. } = port;
+                self.tell(now, Fact::GuestFrames { pid, interface, frames, last_ns, announcements });
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again for the taps of a QEMU that had none when it was met, which was before it could open them.
+    pub(super) fn look_for_taps(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        match self.qemus.get(&pid).filter(|known| known.taps.is_empty()).and_then(|_| qemu::read(pid)) {
+            Some(qemu) => self.meet(now, qemu),
+            None => Ok(()),
+        }
+    }
+
+    /// Watches the taps of a QEMU that are not watched yet.
+    pub(super) fn watch_taps(&mut self, now: MonotonicNs, qemu: &Qemu) {
+        if qemu.taps.iter().all(|name| self.taps.values().any(|tap| tap.interface == *name)) {
+            return;
+        }
+        let links = match links::list() {
+            Ok(links) => links,
+            Err(error) => {
+                return self.tell_not_measured(now, "the guest on its tap", format!("{error}"));
+            }
+        };
+        for link in links.iter().filter(|link| qemu.taps.contains(&link.name)) {
+            if self.taps.contains_key(&link.index) {
+                continue;
+            }
+            match self.kernel.attach_tap(&link.name, link.index) {
+                Ok(()) => {
+                    let tap = Tap { pid: qemu.pid, interface: link.name.clone() };
+                    self.taps.insert(link.index, tap);
+                }
+                Err(error) => self.tell_not_measured(
+                    now,
+                    &format!("the guest's frames on its tap {}", link.name),
+                    error.to_string(),
+                ),
+            }
+        }
+    }
+
+    pub(super) fn unwatch_taps(&mut self, which: impl Fn(u32, &Tap) -> bool) -> Result<(), TracerError> {
+        let gone: Vec<u32> =
+            self.taps.iter().filter(|(index, tap)| which(**index, tap)).map(|(index, _)| *index).collect();
+        for index in gone {
+            self.kernel.detach_tap(index)?;
+            self.taps.remove(&index);
+        }
+        Ok(())
+    }
+}
