@@ -8,8 +8,8 @@
 mod common;
 
 use common::replay;
-use migtrace::event::{Event, Fact, LogErrorKind};
-use migtrace::record::{Estimate, Mode, Outcome, Phase, Record, Role};
+use migtrace::event::{Event, Fact, LogErrorKind, QmpEvent};
+use migtrace::record::{Downtime, Estimate, Mode, Outcome, Phase, Record, Role};
 use migtrace::units::MonotonicNs;
 
 const MS: i64 = 1_000_000;
@@ -246,6 +246,27 @@ fn figures_that_cannot_both_be_true_are_told() {
     assert!(told[0].contains("its tap was silent for 16.900 ms only"), "{told:?}");
     assert!(told[1].contains("QEMU reports a downtime of 5000.000 ms"), "{told:?}");
     assert!(migtrace::report::text::render(source).contains("CONTRADICTION"), "the report shows them");
+}
+
+#[test]
+fn a_frame_that_qemu_sends_after_the_vcpus_have_stopped_contradicts_nothing() {
+    const HELD_NS: u64 = 30 * MS.cast_unsigned();
+    let (mut events, _) = common::events("vcpus");
+    for event in &mut events {
+        if let Fact::Qmp(QmpEvent { vcpus: Some(vcpus), .. }) = &mut event.fact {
+            for left_ns in [&mut vcpus.first_left_ns, &mut vcpus.last_left_ns].into_iter().flatten() {
+                left_ns.0 -= HELD_NS;
+            }
+        }
+    }
+    let records = common::fold(&events);
+    let source = records.iter().find(|r| r.observers[0].role == Role::Source).unwrap();
+    let Downtime { stop, network, contradictions, .. } = &source.downtime;
+    assert!(
+        network.as_ref().unwrap().high_ns.unwrap() < stop.as_ref().unwrap().low_ns,
+        "{stop:?} {network:?}"
+    );
+    assert_eq!(*contradictions, [""; 0]);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Anatomy {
     pub reachability: Length,
     /// Which marks the stop lies between.
     pub stop_marks: (String, String),
+    /// For how long QEMU sent what the stopped guest had left behind: its taps may have been silent for so much less.
+    pub held_back_ns: i64,
 }
 
 impl Anatomy {
@@ -35,6 +37,7 @@ impl Anatomy {
         let run = ["first-vcpu-run", "resume"].into_iter().find_map(|name| mark(destination, name));
         let ((stopped_name, stopped), (run_name, run)) = (stopped?, run?);
         let began = mark(source, "first-vcpu-stopped").map(|(_, at)| at);
+        let (_, told) = mark(source, "stop")?;
         let (_, last_frame) = mark(source, "last-guest-frame")?;
         let (_, first_frame) = mark(destination, "first-guest-frame")?;
         let exactly = |ns: i64| Length { low_ns: ns, value_ns: ns, high_ns: Some(ns) };
@@ -45,6 +48,7 @@ impl Anatomy {
             network: exactly(first_frame - last_frame),
             reachability: length(&source["downtime"]["reachability"])?,
             stop_marks: (stopped_name, run_name),
+            held_back_ns: told - stopped,
         })
     }
 
@@ -52,9 +56,9 @@ impl Anatomy {
     /// its tap, as far as the bounds allow to tell.
     #[must_use]
     pub fn is_ordered(&self) -> bool {
-        let allows =
-            |longer: &Length, shorter: &Length| longer.high_ns.is_none_or(|high| high >= shorter.low_ns);
-        allows(&self.network, &self.stop) && allows(&self.reachability, &self.network)
+        let allows = |longer: &Length, shorter: i64| longer.high_ns.is_none_or(|high| high >= shorter);
+        allows(&self.network, self.stop.low_ns - self.held_back_ns)
+            && allows(&self.reachability, self.network.low_ns)
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn downtime(
         announcements: sides.announcements(),
         marks: sides.marks(host, gap),
     };
-    downtime.contradictions = contradictions(&downtime, total_time);
+    downtime.contradictions = contradictions(&downtime, total_time, sides.held_back_ns().unwrap_or(0));
     downtime
 }
 
@@ -134,8 +134,8 @@ fn tail(reachability: &Estimate, stop: &Estimate) -> Estimate {
     }
 }
 
-/// Figures that cannot both be true.
-fn contradictions(downtime: &Downtime, total_time: Option<&Estimate>) -> Vec<String> {
+/// Figures that cannot both be true. `held_back_ns`: for how long frames may have come from a guest that had stopped.
+fn contradictions(downtime: &Downtime, total_time: Option<&Estimate>, held_back_ns: u64) -> Vec<String> {
     let ms = |ns: u64| format!("{}.{:03} ms", ns / NS_PER_MS, ns % NS_PER_MS / 1_000);
     let mut found = Vec::new();
     if let (Some(stop), Some(reachability)) = (&downtime.stop, &downtime.reachability)
@@ -149,7 +149,8 @@ fn contradictions(downtime: &Downtime, total_time: Option<&Estimate>) -> Vec<Str
         ));
     }
     if let (Some(stop), Some(network)) = (&downtime.stop, &downtime.network)
-        && let Some(high_ns) = network.high_ns.filter(|high| *high < stop.low_ns)
+        && let Some(high_ns) = network.high_ns
+        && high_ns.saturating_add(held_back_ns) < stop.low_ns
     {
         found.push(format!(
             "the guest did not run for {} at least, and yet its tap was silent for {} only: something else sends \
@@ -216,6 +217,15 @@ impl Sides<'_> {
         // QEMU says so after the vCPUs have stopped.
         let latest = self.at(stop.at);
         Some(End { moment: Moment { low: None, value: latest, high: Some(latest) }, by: QMP_EVENT })
+    }
+
+    /// For how long QEMU may have sent frames of a guest whose vCPUs had stopped: it sends what they left behind until it
+    /// says STOP.
+    fn held_back_ns(&self) -> Option<u64> {
+        let source = self.source?;
+        let stop = last_stop(source)?;
+        let (_, last) = left(source.process, stop)?;
+        Some(stop.at.0 - last.0)
     }
 
     /// When the guest ran again.

@@ -341,14 +341,14 @@ impl Tracer {
             }
             Body::DirtyLog { pid, sums } => self.tell(at_ns, Fact::DirtyLog { pid, counters: sums }),
             Body::GuestFrame { ifindex } => {
-                self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface }| Fact::GuestFrame { pid, interface })
-            }
-            Body::Announcement { ifindex, kind } => {
-                self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface }| Fact::Announcement {
+                self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface }| Fact::GuestFrame {
                     pid,
                     interface,
-                    kind,
-                })
+                });
+            }
+            Body::Announcement { ifindex, kind } => {
+                let announced = |Tap { pid, interface }| Fact::Announcement { pid, interface, kind };
+                self.tell_of_tap(at_ns, ifindex, announced);
             }
             Body::ProcessExec { pid } => {
                 if qemu::looks_like_one(pid) {
