@@ -239,9 +239,7 @@ impl Tracer {
     /// # Errors
     /// The kernel side cannot be read; the events that were waiting are lost with it.
     pub fn finish(mut self, reason: EndReason) -> Result<Vec<Event>, TracerError> {
-        for message in self.kernel.pending_messages() {
-            self.take(message)?;
-        }
+        self.take_pending()?;
         self.tell_guest_frames(|_| true)?;
         self.flows.forget_samples();
         self.sample()?;
@@ -301,6 +299,11 @@ impl Tracer {
             );
             self.tell_not_measured(now, &format!("packets that other filters at {name} drop or accept"), why);
         }
+    }
+
+    /// Takes in what the kernel programs have told until now.
+    fn take_pending(&mut self) -> Result<(), TracerError> {
+        self.kernel.pending_messages().into_iter().try_for_each(|message| self.take(message))
     }
 
     fn take(&mut self, message: Message) -> Result<(), TracerError> {
@@ -438,7 +441,10 @@ impl Tracer {
     /// Tells the counters of every flow that has moved since the last time.
     fn sample(&mut self) -> Result<(), TracerError> {
         let now = clock::now().map_err(host("read the clock"))?;
-        for state in self.kernel.flows()? {
+        let states = self.kernel.flows()?;
+        // An owner that the programs have told of is known from when they found it, and not from now.
+        self.take_pending()?;
+        for state in states {
             if let Some(owner) = state.owner {
                 // A flow that was open before the tracing: its owner was given to the programs at the start.
                 let expected = self.flows.is_expected(state.flow);
