@@ -74,6 +74,12 @@ pub struct FlowEntry {
     pub first_payload: u32,
     /// A set of [`flags`].
     pub flags: u32,
+    /// `CLOCK_MONOTONIC` of the last packet with payload beyond all that had crossed before; 0 while there was none.
+    pub last_byte_ns: u64,
+    /// Sequence number behind that payload.
+    pub next_sequence: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// Bits of [`FlowEntry::flags`].
@@ -556,7 +562,7 @@ pub const fn in_range(range: u32, port: u16) -> bool {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<FlowEntry>() == 72);
+    assert!(size_of::<FlowEntry>() == 88);
     assert!(size_of::<Sums>() == 64);
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowEvent>() == 16 + 40 + 16);

@@ -72,6 +72,8 @@ pub struct Tuple {
 pub struct Tcp {
     /// Its ends.
     pub tuple: Tuple,
+    /// Sequence number of the first payload byte (or of the SYN).
+    pub sequence: u32,
     /// Byte 13 of the TCP header: FIN 1, SYN 2, RST 4.
     pub tcp_flags: u8,
     /// 1 when the frame carries a VLAN tag, in its bytes or beside them.
@@ -383,6 +385,7 @@ where
 {
     let mut packet = Tcp {
         tuple: Tuple::default(),
+        sequence: 0,
         tcp_flags: 0,
         tagged: 0,
         payload_offset: ip.next,
@@ -396,6 +399,7 @@ where
         if !(wanted.ports)(packet.tuple.source_port, packet.tuple.destination_port) {
             return Some(Packet::Other);
         }
+        packet.sequence = u32::from_be_bytes(frame.read(ip.next + 4)?);
         let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
         let header_length = u32::from(data_offset >> 4) * 4;
         if header_length < TCP_HEADER {

@@ -112,6 +112,10 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     if !unsafe { add(flow, ifindex, tcp, now_ns) } {
         return;
     }
+    if tcp.payload_bytes != 0 {
+        // SAFETY: as above.
+        unsafe { advance(flow, tcp, now_ns) };
+    }
     let seen = flags_of(tcp);
     // SAFETY: as above. Two CPUs that race here set bits that the other's packet sets again or that
     // end the flow; the counters do not depend on them.
@@ -173,6 +177,24 @@ unsafe fn add(flow: *mut FlowEntry, ifindex: u32, packet: &Tcp, now_ns: u64) -> 
     // SAFETY: the caller's promise; a lost race with another CPU is off by nanoseconds.
     unsafe { (*flow).last_ns = now_ns };
     true
+}
+
+/// Notes when payload crosses that has not crossed before. What is sent again has.
+///
+/// # Safety
+///
+/// `flow` points into [`FLOWS`].
+#[inline(always)]
+unsafe fn advance(flow: *mut FlowEntry, tcp: &Tcp, now_ns: u64) {
+    let next = tcp.sequence.wrapping_add(tcp.payload_bytes);
+    // SAFETY: the caller's promise.
+    let (last_byte_ns, reached) = unsafe { ((*flow).last_byte_ns, (*flow).next_sequence) };
+    if last_byte_ns == 0 || next.wrapping_sub(reached).cast_signed() > 0 {
+        // SAFETY: the caller's promise. One connection's packets are handed down one after the other.
+        unsafe { (*flow).next_sequence = next };
+        // SAFETY: as above.
+        unsafe { (*flow).last_byte_ns = now_ns };
+    }
 }
 
 /// Makes a flow's entry and tells user space. `None`: the table is full.

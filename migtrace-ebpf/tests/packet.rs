@@ -410,6 +410,7 @@ proptest! {
         };
         prop_assert_eq!((tcp.tuple.source_port, tcp.tuple.destination_port), (source_port, destination_port));
         prop_assert_eq!(tcp.tcp_flags, flags);
+        prop_assert_eq!(tcp.sequence, frames::SEQUENCE);
         let has_tag = packet.headers.iter().any(|header| matches!(header, Header::Tag(_)));
         prop_assert_eq!(tcp.tagged != 0, has_tag || packet.accelerated_tag);
     }

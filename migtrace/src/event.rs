@@ -316,6 +316,10 @@ pub struct FlowCounters {
     pub first_ns: MonotonicNs,
     /// Stamp of the last packet so far.
     pub last_ns: MonotonicNs,
+    /// Stamp of the last packet so far with payload beyond all that had crossed before, so of none that was sent again;
+    /// null while there was none.
+    #[serde(default, skip_serializing_if = "is_neither")]
+    pub last_byte_ns: Directions<Option<MonotonicNs>>,
     /// Segments that this host sent again.
     pub retransmitted_segments: Option<u64>,
     /// TCP payload bytes that this host sent again.
@@ -524,6 +528,10 @@ const fn is_zero_u32(n: &u32) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_neither<T>(of: &Directions<Option<T>>) -> bool {
+    of.tx.is_none() && of.rx.is_none()
+}
+
 const fn is_zero(n: &u64) -> bool {
     *n == 0
 }

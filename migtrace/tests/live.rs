@@ -157,6 +157,7 @@ fn migration(pid: u32, at_ns: u64, port: u16, payload_bytes: u64, seen_before: u
                 counters: snapshot(payload_bytes),
                 first_ns: MonotonicNs(at_ns + 1),
                 last_ns: MonotonicNs(at_ns + 90),
+                last_byte_ns: Directions::default(),
                 retransmitted_segments: Some(0),
                 retransmitted_payload_bytes: Some(0),
                 elsewhere_skbs: 0,

@@ -8,7 +8,7 @@
 mod common;
 
 use common::replay;
-use migtrace::event::{Event, Fact, LogErrorKind, QmpEvent};
+use migtrace::event::{Event, Fact, LogErrorKind, Purpose, QmpEvent};
 use migtrace::record::{Downtime, Estimate, Mode, Outcome, Phase, Record, Role};
 use migtrace::units::MonotonicNs;
 
@@ -246,6 +246,26 @@ fn figures_that_cannot_both_be_true_are_told() {
     assert!(told[0].contains("its tap was silent for 16.900 ms only"), "{told:?}");
     assert!(told[1].contains("QEMU reports a downtime of 5000.000 ms"), "{told:?}");
     assert!(migtrace::report::text::render(source).contains("CONTRADICTION"), "the report shows them");
+}
+
+#[test]
+fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_went() {
+    let stop_of = |record: &Record| record.downtime.stop.clone().unwrap();
+    let record = one("probed");
+    let low_ns = stop_of(&record).low_ns;
+    assert_eq!(low_ns, 49 * MS.cast_unsigned(), "from STOP to the last byte");
+    assert!(marks(&record).contains(&("last-byte", 3_249)), "{:?}", marks(&record));
+
+    // TLS says farewell when the guest may run already: then QEMU's last pass is what is left.
+    let (mut events, _) = common::events("probed");
+    for event in &mut events {
+        if let Fact::FlowPurpose { purpose, .. } = &mut event.fact {
+            *purpose = Purpose::Tls;
+        }
+    }
+    let record = common::fold(&events).remove(0);
+    assert_eq!(stop_of(&record).low_ns, 2 * MS.cast_unsigned());
+    assert!(!marks(&record).iter().any(|(name, _)| *name == "last-byte"));
 }
 
 #[test]

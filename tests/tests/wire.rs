@@ -9,7 +9,7 @@
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod recording;
 
-use lab::{Capture, Connection, Host, Lab, Tally, Wiretap};
+use lab::{Capture, Connection, Host, Lab, Tally, Wiretap, monotonic_ns};
 use migtrace::event::Lost;
 use migtrace::units::{Counters, Directions};
 use nix::sys::socket::{
@@ -236,6 +236,30 @@ fn compare(builder: lab::Builder, ports: &[(bool, u16)], work: impl Fn(&Connecti
     for ends in all_ends {
         assert_exact(&facts, &capture, ends);
     }
+}
+
+/// What an application knows of the last byte of a stream: when all but that one had arrived, and when it had.
+#[test]
+fn the_last_byte_crosses_when_the_applications_say_and_not_when_the_connection_ends() {
+    let _lock = one_at_a_time();
+    let lab = network(Lab::builder());
+    let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]));
+    let connection = connect(&lab, false, PORT);
+    let (local, remote) = ends(&connection);
+    connection.send(MIB, 64 << 10).unwrap();
+    let others_had_arrived_ns = monotonic_ns();
+    connection.send(1, 1).unwrap();
+    let had_arrived_ns = monotonic_ns();
+    // The other direction, acknowledgements and the end of the connection come later.
+    connection.send_back(MIB, 64 << 10).unwrap();
+    connection.close().unwrap();
+    let [source, destination] = recordings.map(Recording::stop);
+    let seen = [
+        source.flow(local, remote).unwrap().last_byte_ns.tx.unwrap(),
+        destination.flow(remote, local).unwrap().last_byte_ns.rx.unwrap(),
+    ];
+    let order = [others_had_arrived_ns, seen[0].0, seen[1].0, had_arrived_ns];
+    assert!(order.is_sorted(), "{order:?}");
 }
 
 #[test]

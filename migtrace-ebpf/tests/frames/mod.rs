@@ -88,6 +88,9 @@ pub(crate) const fn outer_ipv6() -> Header {
 }
 
 /// A header with time stamps among its options, as Linux sends it.
+/// Sequence number of every TCP packet.
+pub(crate) const SEQUENCE: u32 = 0x0102_0304;
+
 pub(crate) const fn tcp(source_port: u16, destination_port: u16) -> Header {
     Header::Tcp { source_port, destination_port, flags: 0x10, option_words: 3 }
 }
@@ -269,7 +272,8 @@ impl Header {
             Self::Tcp { source_port, destination_port, flags, option_words } => {
                 let length = 20 + 4 * usize::from(option_words);
                 let mut bytes = [source_port.to_be_bytes(), destination_port.to_be_bytes()].concat();
-                bytes.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+                bytes.extend(SEQUENCE.to_be_bytes());
+                bytes.extend([5, 6, 7, 8]);
                 // The low bits of the first byte are no part of the length.
                 bytes.extend([(5 + option_words) << 4 | 0x01, flags, 0xff, 0xff, 0, 0, 0, 0]);
                 bytes.resize(length, 1);

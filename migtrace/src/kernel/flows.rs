@@ -16,6 +16,8 @@ pub(crate) struct FlowState {
     pub(crate) counters: Directions<Counters>,
     pub(crate) first_ns: MonotonicNs,
     pub(crate) last_ns: MonotonicNs,
+    /// The last packet with payload that had not crossed before.
+    pub(crate) last_byte_ns: Directions<Option<MonotonicNs>>,
     /// Interface of its first packet.
     pub(crate) ifindex: u32,
     pub(crate) owner: Option<u32>,
@@ -88,11 +90,14 @@ pub(super) fn join(
             segments: entry.segments,
             skbs: entry.skbs,
         };
+        let last_byte_ns = (entry.last_byte_ns != 0).then_some(MonotonicNs(entry.last_byte_ns));
         let seen = if key.direction == EGRESS {
             state.counters.tx = counters;
+            state.last_byte_ns.tx = last_byte_ns;
             entry.flags << 16
         } else {
             state.counters.rx = counters;
+            state.last_byte_ns.rx = last_byte_ns;
             entry.flags
         };
         *all_flags |= seen;
@@ -131,6 +136,7 @@ fn empty(flow: Flow, entry: &FlowEntry) -> FlowState {
         counters: Directions::default(),
         first_ns: MonotonicNs(entry.first_ns),
         last_ns: MonotonicNs(entry.last_ns),
+        last_byte_ns: Directions::default(),
         ifindex: entry.ifindex,
         owner: None,
         from_start: false,

@@ -391,6 +391,42 @@ fn a_flow_is_closed_by_both_fins_or_by_one_reset() {
 }
 
 #[test]
+fn the_last_byte_is_the_last_that_had_not_crossed_before() {
+    // Ethernet, IPv4 without options, two ports.
+    const SEQUENCE: usize = 14 + 20 + 4;
+    with_default_kernel(|bench| {
+        let pass = |flags: u8, payload: usize, sequence: u32| {
+            let mut packet = with_flags(flags);
+            packet.payload = vec![0x5a; payload];
+            let mut bytes = packet.bytes();
+            bytes[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
+            bench.run(OUT, &bytes, INTERFACE, 0);
+            let state = bench.only_flow();
+            assert_eq!(state.last_byte_ns.rx, None);
+            (state.last_byte_ns.tx, state.last_ns)
+        };
+        // Sequence numbers wrap.
+        let isn = u32::MAX - 700;
+        assert_eq!(pass(SYN, 0, isn).0, None);
+        for (payload, sequence, is_new) in [
+            (500, isn.wrapping_add(1), true),
+            (500, isn.wrapping_add(501), true),
+            // All of it again, a part again, and nothing but an acknowledgement.
+            (500, isn.wrapping_add(501), false),
+            (200, isn.wrapping_add(1), false),
+            (0, isn.wrapping_add(1_001), false),
+            // An old end and a new one.
+            (600, isn.wrapping_add(501), true),
+        ] {
+            let (last_byte, last) = pass(ACK, payload, sequence);
+            assert_eq!(last_byte == Some(last), is_new, "{payload} bytes at {sequence}");
+        }
+        let (last_byte, last) = pass(FIN | ACK, 0, isn.wrapping_add(1_101));
+        assert!(last_byte.unwrap() < last);
+    });
+}
+
+#[test]
 fn user_space_is_told_of_a_flow_and_of_its_first_payload_once_in_each_direction() {
     with_default_kernel(|bench| {
         let mut first = plain(40000, FIRST);

@@ -307,20 +307,23 @@ impl Sides<'_> {
         Some(Estimate { high_ns, ..estimate })
     }
 
-    /// When the source last said that it still had something to send without which the guest cannot run elsewhere.
+    /// When the source still had something to send without which the guest cannot run elsewhere: it said so, or its last
+    /// byte went then.
     fn handed_over(&self) -> Option<i64> {
         let source = self.source.filter(|source| source.mode() == Mode::Precopy)?;
         let stop = last_stop(source)?.at;
         let sends =
             |m: &&&Mark| m.at >= stop && (m.is_status("device") || matches!(m.kind, MarkKind::Pass(_)));
-        Some(self.at(source.marks.iter().filter(sends).map(|m| m.at).max().unwrap_or(stop)))
+        let said = source.marks.iter().filter(sends).map(|m| m.at).max().unwrap_or(stop);
+        Some(self.at(said.max(source.last_byte().unwrap_or(said))))
     }
 
     /// When the destination had received all of it.
     fn received_all(&self) -> Option<i64> {
         let destination = self.destination.filter(|destination| destination.mode() == Mode::Precopy)?;
         let run = self.runs_again()?.moment.value;
-        destination.last_packet().map(|last| self.at(last).min(run))
+        let last = destination.last_byte().or_else(|| destination.last_packet());
+        last.map(|last| self.at(last).min(run))
     }
 
     /// From the last frame of the guest at the source to the first at the destination.
@@ -412,10 +415,14 @@ impl Sides<'_> {
                 MarkKind::Status(_) | MarkKind::Pass(_) | MarkKind::DirtyLog => {}
             }
         }
-        if let (Some(stop), Some(last)) = (stop, source.last_packet())
-            && last >= stop.at
-        {
-            add("last-packet", self.at(last));
+        if let Some(stop) = stop {
+            let mut add_last = |name, last: Option<MonotonicNs>| {
+                if let Some(last) = last.filter(|last| *last >= stop.at) {
+                    add(name, self.at(last));
+                }
+            };
+            add_last("last-byte", source.last_byte());
+            add_last("last-packet", source.last_packet());
         }
         if let (Some(stop), Some(process)) = (stop, source.process) {
             if let Some((_, run)) = run_after(process, stop.at) {
@@ -437,6 +444,9 @@ impl Sides<'_> {
                 }
                 _ => {}
             }
+        }
+        if let Some(last) = destination.last_byte() {
+            add("last-byte", self.at(last));
         }
         if let Some(last) = destination.last_packet() {
             add("last-packet", self.at(last));

@@ -1,7 +1,7 @@
 //! One migration of one QEMU: its facts, and what they say as a whole.
 
 use super::facts::{FlowFacts, Mark, MarkKind, Process};
-use crate::event::EndReason;
+use crate::event::{EndReason, Purpose};
 use crate::record::{Mode, Outcome, Role};
 use crate::units::MonotonicNs;
 
@@ -127,6 +127,21 @@ impl Migration<'_> {
 
     pub(super) fn last_packet(&self) -> Option<MonotonicNs> {
         self.flows.iter().map(|f| f.last()).max()
+    }
+
+    /// When the last byte of the memory stream crossed for the first time; it ends with the devices' state and what
+    /// describes it, and without them the guest cannot run at the destination. Unknown where QEMU itself does not end
+    /// the stream there: TLS adds a farewell, COLO goes on.
+    pub(super) fn last_byte(&self) -> Option<MonotonicNs> {
+        if self.mode() != Mode::Precopy || self.marks.iter().any(|m| m.is_status("colo")) {
+            return None;
+        }
+        let streams = self.flows.iter().filter(|f| f.purpose == Purpose::Ram);
+        let last = streams.filter_map(|f| f.last.as_ref()).map(|counted| match self.role {
+            Role::Source => counted.last_byte_ns.tx,
+            Role::Destination => counted.last_byte_ns.rx,
+        });
+        last.max().flatten()
     }
 
     /// The last reply of `query-migrate` about this migration.

@@ -131,6 +131,7 @@ pub(super) fn counters(state: FlowState) -> Fact {
         counters: state.counters,
         first_ns: state.first_ns,
         last_ns: state.last_ns,
+        last_byte_ns: state.last_byte_ns,
         retransmitted_segments: state.retransmitted.map(|sum| sum.segments),
         retransmitted_payload_bytes: state.retransmitted.map(|sum| sum.payload_bytes),
         elsewhere_skbs: state.elsewhere_skbs,
