@@ -82,16 +82,9 @@ pub struct Tcp {
     pub payload_offset: u32,
     /// Payload bytes of all segments.
     pub payload_bytes: u32,
-    /// What it costs.
-    pub cost: Cost,
-}
-
-/// What a socket buffer costs on the wire.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cost {
-    /// Frames.
+    /// Frames on the wire.
     pub segments: u32,
-    /// L2 bytes of all frames.
+    /// L2 bytes of all frames on the wire.
     pub wire_bytes: u64,
 }
 
@@ -390,7 +383,8 @@ where
         tagged: 0,
         payload_offset: ip.next,
         payload_bytes: 0,
-        cost: Cost { segments: 1, wire_bytes: 0 },
+        segments: 1,
+        wire_bytes: 0,
     };
     if !ip.later_fragment {
         let ports: [u8; 4] = frame.read(ip.next)?;
@@ -412,7 +406,8 @@ where
     let metadata = frame.metadata();
     packet.tagged = u8::from(ip.in_band_tags != 0 || metadata.vlan_present != 0);
     packet.payload_bytes = payload(metadata, ip, packet.payload_offset);
-    packet.cost = cost(metadata, packet.payload_offset, packet.payload_bytes, ip.jumbo);
+    (packet.segments, packet.wire_bytes) =
+        cost(metadata, packet.payload_offset, packet.payload_bytes, ip.jumbo);
     Some(if ip.later_fragment { Packet::Fragment(packet) } else { Packet::Tcp(packet) })
 }
 
@@ -436,9 +431,10 @@ fn payload(metadata: Metadata, ip: &Ip, payload_offset: u32) -> u32 {
     end.saturating_sub(payload_offset)
 }
 
-/// What `payload` bytes behind `headers` bytes cost on the wire. `jumbo` of the headers stay out of segments.
+/// The frames, and the bytes, that `payload` bytes behind `headers` bytes cost on the wire. `jumbo` of the headers stay
+/// out of segments.
 #[inline(always)]
-fn cost(metadata: Metadata, headers: u32, payload: u32, jumbo: u32) -> Cost {
+fn cost(metadata: Metadata, headers: u32, payload: u32, jumbo: u32) -> (u32, u64) {
     let mut length = metadata.length;
     let mut segments = 1;
     if metadata.gso_size != 0 {
@@ -447,5 +443,5 @@ fn cost(metadata: Metadata, headers: u32, payload: u32, jumbo: u32) -> Cost {
     }
     let tags = if metadata.vlan_present == 0 { 0 } else { u64::from(VLAN_TAG) * u64::from(segments) };
     let repeated = u64::from(segments - 1) * u64::from(headers - jumbo);
-    Cost { segments, wire_bytes: u64::from(length) + repeated + tags }
+    (segments, u64::from(length) + repeated + tags)
 }

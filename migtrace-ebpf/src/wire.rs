@@ -167,11 +167,11 @@ unsafe fn add(flow: *mut FlowEntry, ifindex: u32, packet: &Tcp, now_ns: u64) -> 
         return false;
     }
     // SAFETY: the caller's promise.
-    unsafe { maps::add(&raw mut (*flow).wire_bytes, packet.cost.wire_bytes) };
+    unsafe { maps::add(&raw mut (*flow).wire_bytes, packet.wire_bytes) };
     // SAFETY: the caller's promise.
     unsafe { maps::add(&raw mut (*flow).payload_bytes, u64::from(packet.payload_bytes)) };
     // SAFETY: the caller's promise.
-    unsafe { maps::add(&raw mut (*flow).segments, u64::from(packet.cost.segments)) };
+    unsafe { maps::add(&raw mut (*flow).segments, u64::from(packet.segments)) };
     // SAFETY: the caller's promise.
     unsafe { maps::add(&raw mut (*flow).skbs, 1) };
     // SAFETY: the caller's promise; a lost race with another CPU is off by nanoseconds.
@@ -198,6 +198,9 @@ unsafe fn advance(flow: *mut FlowEntry, tcp: &Tcp, now_ns: u64) {
 }
 
 /// Makes a flow's entry and tells user space. `None`: the table is full.
+///
+/// What it calls has a frame of its own, which is gone when the next one comes: on Linux 6.1 the frames of a chain of
+/// calls, each rounded up to 32 bytes, share 512.
 fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut FlowEntry> {
     let flags = flags_of(tcp) & flags::SYN;
     let owner = owner(key);
@@ -206,26 +209,16 @@ fn open(key: &FlowKey, ifindex: u32, tcp: &Tcp, now_ns: u64) -> Option<*mut Flow
             // SAFETY: `found` is the map's value.
             unsafe { maps::add(found, 1) };
         }
-        maps::emit(FlowEvent {
-            header: Header { at_ns: now_ns, kind: kind::FLOW_SEEN, tgid: owner },
-            key: *key,
-            ifindex,
-            flags,
-            first_payload: 0,
-            padding: 0,
-        });
+        tell_seen(key, ifindex, owner, flags, now_ns);
     }
     FLOWS.get_ptr_mut(key)
 }
 
 /// Inserts the entry and its bucket of fragments; says whether the entry is a new one.
-///
-/// Apart from [`open`], so that the entry has left the stack when the event comes: on Linux 6.1 the frames of a chain
-/// of calls, each rounded up to 32 bytes, share 512.
-#[inline(always)]
+#[inline(never)]
 #[expect(
     clippy::needless_borrows_for_generic_args,
-    reason = "by value the entry would be on the stack twice"
+    reason = "by value the entry and the key would be on the stack twice"
 )]
 fn insert(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) -> bool {
     let entry =
@@ -233,7 +226,7 @@ fn insert(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) -> b
     if FLOWS.insert(key, &entry, u64::from(BPF_NOEXIST)).is_err() {
         return false;
     }
-    match FLOWS.insert(key.fragments(), &entry, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(&key.fragments(), &entry, u64::from(BPF_NOEXIST)) {
         // Another flow of the same addresses has made the bucket: that is as good.
         Ok(()) | Err(EEXIST) => {}
         Err(_) => maps::count_lost(lost::FLOWS),
@@ -241,8 +234,20 @@ fn insert(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) -> b
     true
 }
 
+#[inline(never)]
+fn tell_seen(key: &FlowKey, ifindex: u32, owner: u32, flags: u32, now_ns: u64) {
+    maps::emit(FlowEvent {
+        header: Header { at_ns: now_ns, kind: kind::FLOW_SEEN, tgid: owner },
+        key: *key,
+        ifindex,
+        flags,
+        first_payload: 0,
+        padding: 0,
+    });
+}
+
 /// The owner that the other direction, or user space, knows already; 0 if none does.
-#[inline(always)]
+#[inline(never)]
 fn owner(key: &FlowKey) -> u32 {
     if let Some(reverse) = FLOWS.get_ptr(key.reversed()) {
         // SAFETY: `reverse` points into the map.

@@ -75,9 +75,9 @@ fn fragment_in(packet: &Packet) -> Tcp {
 
 fn counted(tcp: &Tcp) -> Truth {
     Truth {
-        wire_bytes: tcp.cost.wire_bytes,
+        wire_bytes: tcp.wire_bytes,
         payload_bytes: u64::from(tcp.payload_bytes),
-        segments: u64::from(tcp.cost.segments),
+        segments: u64::from(tcp.segments),
     }
 }
 
@@ -113,7 +113,7 @@ fn the_last_segment_may_be_full_or_a_single_byte() {
 #[test]
 fn a_packet_without_payload_is_one_frame_even_with_a_segment_size() {
     let packet = Packet::new([Header::Ethernet, ipv4(), tcp(40000, 49152)], []).cut_at(1448);
-    assert_eq!(counts_as_it_is_cut(&packet).cost.segments, 1);
+    assert_eq!(counts_as_it_is_cut(&packet).segments, 1);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn an_accelerated_tag_is_on_every_segment_but_not_in_the_length() {
     let mut packet = Packet::new([Header::Ethernet, ipv4(), tcp(40000, 49152)], vec![0; 14480]).cut_at(1448);
     packet.accelerated_tag = true;
     let tcp = counts_as_it_is_cut(&packet);
-    assert_eq!(tcp.cost.wire_bytes, 10 * (66 + 4) + 14480);
+    assert_eq!(tcp.wire_bytes, 10 * (66 + 4) + 14480);
     assert_eq!(tcp.tagged, 1);
 }
 
@@ -162,7 +162,7 @@ fn the_jumbo_header_of_big_tcp_never_reaches_the_wire() {
     let headers = [Header::Ethernet, ipv6(), Header::Jumbo, tcp(1, 2)];
     let packet = Packet::new(headers, vec![0; 200_000]).cut_at(1428);
     let tcp = counts_as_it_is_cut(&packet);
-    assert_eq!(tcp.cost.wire_bytes, 141 * (14 + 40 + 32) + 200_000);
+    assert_eq!(tcp.wire_bytes, 141 * (14 + 40 + 32) + 200_000);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn padding_is_on_the_wire_but_no_payload() {
         Header::Tcp { source_port: 1, destination_port: 2, flags: 0x10, option_words: 0 },
     ];
     let tcp = counts_as_it_is_cut(&Packet::new(headers, []).padded(6));
-    assert_eq!((tcp.cost.wire_bytes, tcp.payload_bytes), (60, 0));
+    assert_eq!((tcp.wire_bytes, tcp.payload_bytes), (60, 0));
 }
 
 #[test]
@@ -459,7 +459,7 @@ proptest! {
         let short = Buffer::new(&bytes, metadata).parse_plain(tunnels);
         prop_assert!(short.is_none_or(|short| short == long), "{short:?} but {long:?}");
         if let packet::Packet::Tcp(tcp) | packet::Packet::Fragment(tcp) = long {
-            prop_assert!(tcp.cost.segments >= 1);
+            prop_assert!(tcp.segments >= 1);
             prop_assert!(tcp.payload_bytes <= metadata.length);
         }
     }

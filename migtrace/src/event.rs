@@ -522,16 +522,16 @@ pub enum EndReason {
     TimedOut,
 }
 
+const fn is_neither<T>(of: &Directions<Option<T>>) -> bool {
+    of.tx.is_none() && of.rx.is_none()
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero_u32(n: &u32) -> bool {
     *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_neither<T>(of: &Directions<Option<T>>) -> bool {
-    of.tx.is_none() && of.rx.is_none()
-}
-
 const fn is_zero(n: &u64) -> bool {
     *n == 0
 }
