@@ -287,7 +287,9 @@ impl Sides<'_> {
             (Some(from), None, Some(gap)) => {
                 let end = ended(gap)?;
                 // It can run at the destination only when all has arrived, and ran before it answered.
-                let to = Moment { low: self.handed_over(), value: end.high_ns, high: Some(end.high_ns) };
+                let sent_all = self.source.and_then(Migration::last_byte).map(|at| self.at(at));
+                let value = sent_all.map_or(end.high_ns, |at| at.midpoint(end.high_ns));
+                let to = Moment { low: self.handed_over(), value, high: Some(end.high_ns) };
                 length(from.moment, to, format!("{}-to-first-reply", from.by))
             }
             (None, Some(to), Some(gap)) => {
