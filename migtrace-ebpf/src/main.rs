@@ -1,5 +1,11 @@
 //! The kernel programs of migtrace: one line for each hook, the work is in the modules.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics), allow(internal_features))]
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(core_intrinsics, stmt_expr_attributes),
+    allow(internal_features)
+)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

@@ -69,9 +69,17 @@ fn metadata(ctx: &TcContext) -> Metadata {
 /// Counts one packet of one of [`migtrace_ebpf::abi::INGRESS`] and `EGRESS`.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u8) {
-    let wanted = Wanted { encapsulations: maps::ENCAPSULATIONS.load(), ports: maps::is_watched };
+    let encapsulations = maps::ENCAPSULATIONS.load();
+    // Most packets end at their ports: there a call would cost more than all else that they need. The walk has enough to
+    // be verified without them.
+    let plain = Wanted {
+        encapsulations,
+        ports: #[inline(always)]
+        |source, destination| maps::is_watched(source, destination),
+    };
+    let any = Wanted { encapsulations, ports: maps::is_watched };
     let packet =
-        packet::parse_plain(&Linear(ctx), &wanted).unwrap_or_else(|| packet::parse(&Whole(ctx), &wanted));
+        packet::parse_plain(&Linear(ctx), &plain).unwrap_or_else(|| packet::parse(&Whole(ctx), &any));
     match packet {
         Packet::Tcp(tcp) => count_tcp(ctx, direction, &tcp),
         Packet::Fragment(fragment) => count_fragment(ctx, direction, &fragment),
