@@ -65,15 +65,17 @@ pub(super) fn offset(ns: i64) -> String {
     format!("{sign}{}", duration(ns.unsigned_abs()))
 }
 
-/// `12.3450 s ± 0.2 ms`, `80.1 ms (2.0 ms to 80.9 ms)` when it may be wrong one way only, or what bounds it from below when nothing bounds it from above.
+/// `12.3450 s ± 0.2 ms`, `80.1 ms (2.0 ms to 80.9 ms)` when it may be wrong one way more than the other, or what bounds it
+/// from below when nothing bounds it from above.
 pub(super) fn estimate(estimate: &Estimate) -> String {
     match estimate.high_ns {
         Some(high_ns) => {
             let below = estimate.value_ns.saturating_sub(estimate.low_ns);
             let above = high_ns.saturating_sub(estimate.value_ns);
             let error_ns = below.max(above);
-            // One sign for both would hide which way it may be wrong.
-            if error_ns > estimate.value_ns / 10 && error_ns / 3 > below.min(above) {
+            // One sign for both would hide which way it may be wrong, or tell of a time below nothing.
+            let is_lopsided = error_ns > estimate.value_ns / 10 && error_ns / 3 > below.min(above);
+            if is_lopsided || error_ns > estimate.value_ns {
                 let [value, low, high] = [estimate.value_ns, estimate.low_ns, high_ns].map(duration);
                 return format!("{value} ({low} to {high})");
             }
@@ -142,6 +144,8 @@ mod tests {
         };
         assert_eq!(e(12_345_678_901, 12_345_478_901, Some(12_345_700_000)), "12.3457 s ± 200.0 µs");
         assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");
+        assert_eq!(e(80_100_000, 2_000_000, Some(80_900_000)), "80.1 ms (2.0 ms to 80.9 ms)");
+        assert_eq!(e(7_900_000, 0, Some(17_200_000)), "7.9 ms (0 ns to 17.2 ms)");
         assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (surely 36.0 ms)");
         assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");
     }
