@@ -224,7 +224,8 @@ pub struct Sample {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Downtime {
     /// The guest did not run: from the last vCPU that left KVM to the first that entered it again. The method says what
-    /// stood in for an end that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`, `vcpus-to-first-reply`, ...
+    /// stood in for an end that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`, `vcpus-to-first-reply`, ... and
+    /// `vcpus-to-last-byte` when all that is known is how long it was at least.
     pub stop: Option<Estimate>,
     /// The guest's taps were silent: from its last frame at the source to its first at the destination.
     pub network: Option<Estimate>,

@@ -256,6 +256,18 @@ fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_went() {
     assert_eq!(low_ns, 49 * MS.cast_unsigned(), "from STOP to the last byte");
     assert!(marks(&record).contains(&("last-byte", 3_249)), "{:?}", marks(&record));
 
+    // With nobody asking it is known how long it was at least.
+    let (mut events, _) = common::events("probed");
+    events.retain(|event| !matches!(event.fact, Fact::EchoStart(_) | Fact::EchoGap(_) | Fact::EchoEnd(_)));
+    let record = common::fold(&events).remove(0);
+    let stop = stop_of(&record);
+    assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (low_ns, low_ns, None));
+    assert_eq!(stop.method, "qmp-event-to-last-byte");
+    assert!(why(&record, "when the guest ran again").contains("the destination's record is needed"));
+    assert!(why(&record, "network").contains("the destination's record is needed"));
+    let text = migtrace::report::text::render(&record);
+    assert!(text.lines().next().unwrap().ends_with("stop 49.0 ms or longer"), "{text}");
+
     // TLS says farewell when the guest may run already: then QEMU's last pass is what is left.
     let (mut events, _) = common::events("probed");
     for event in &mut events {

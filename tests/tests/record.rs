@@ -119,6 +119,15 @@ fn a_recording_agrees_with_the_driver_and_with_the_other_host() {
         assert_eq!(record["traffic"]["flows"][0]["interface"], lab::Host::BRIDGE);
     }
 
+    // The source knows how long the guest was stopped at least: it cannot run elsewhere before its last byte has gone.
+    let [stopped, resumed] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
+        .map(|(side, name)| both.migrated.event(side, name).unwrap());
+    let offset_ns = source["observers"][0]["clock"]["offset_ns"].as_i64().unwrap();
+    let stopped_ns = stopped.qemu_realtime_us.cast_signed() * 1_000 - offset_ns;
+    let stop = &source["downtime"]["stop"];
+    let (least_ns, most_ns) = (number(&stop["low_ns"]), resumed.received_ns - stopped_ns.cast_unsigned());
+    assert!(least_ns > 0 && least_ns <= most_ns && stop["high_ns"].is_null(), "{stop:#} {most_ns}");
+
     // Both hosts count what the source sends; without loss, the same to the byte.
     assert_eq!(source["migration"]["id"], destination["migration"]["id"]);
     if source["traffic"]["retransmitted_segments"] == 0 {

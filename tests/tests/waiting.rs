@@ -89,7 +89,7 @@ fn a_migration_that_outlasts_the_timeout_is_told_as_far_as_it_went() {
 #[test]
 fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
     let lab = network();
-    // Neither the stop nor the reachability gap is known on the source alone, and what is unknown meets no limit.
+    // Of the stop the source alone knows how long it was at least, of the reachability nothing: that meets no limit.
     let limits =
         [("--max-total", "1ms"), ("--max-total", "1m"), ("--max-stop", "1m"), ("--max-reachability", "1m")];
     for ((option, limit), code) in limits.into_iter().zip([4, 0, 4, 4]) {

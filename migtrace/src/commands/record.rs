@@ -225,7 +225,7 @@ impl Verdict {
     }
 }
 
-/// The first limit that a migration exceeded. What is not known is not below any limit.
+/// The first limit that a migration exceeded, or may have. What is not known is not below any limit.
 fn exceeded(options: &cli::Record, record: &Record) -> Option<String> {
     let downtime = &record.downtime;
     let limits = [
@@ -238,8 +238,15 @@ fn exceeded(options: &cli::Record, record: &Record) -> Option<String> {
         let Some(measured) = measured else {
             return Some(format!("{what} was not measured (the report says why), so {option} is not met"));
         };
-        let measured = Duration::from_nanos(measured.value_ns);
-        (measured > limit).then(|| format!("{what} took {measured:.3?}, more than the {limit:?} of {option}"))
+        let took = Duration::from_nanos(measured.value_ns);
+        if took > limit {
+            return Some(format!("{what} took {took:.3?}, more than the {limit:?} of {option}"));
+        }
+        measured.high_ns.is_none().then(|| {
+            format!(
+                "{what} took {took:.3?} or longer (the report says why), so {option} is not known to be met"
+            )
+        })
     })
 }
 

@@ -17,6 +17,8 @@ const NS_PER_MS: u64 = 1_000_000;
 const VCPUS: &str = "vcpus";
 /// QEMU said STOP or RESUME.
 const QMP_EVENT: &str = "qmp-event";
+/// The last byte of the memory stream went: the guest cannot run elsewhere sooner, but it may much later.
+pub(super) const LAST_BYTE: &str = "last-byte";
 
 /// An instant with its bounds, in nanoseconds from the migration's start.
 #[derive(Clone, Copy, Debug)]
@@ -273,9 +275,12 @@ impl Sides<'_> {
         gaps.iter().filter(holds).max_by_key(|gap| gap.length.value_ns)
     }
 
-    /// How long the guest did not run. Where one end of the stop was not seen on this host, the gap stands in.
+    /// How long the guest did not run. Where one end of the stop was not seen on this host, the gap stands in; without
+    /// one, the last byte tells how long it was at least.
     fn stop(&self, gap: Option<&Gap>) -> Option<Estimate> {
-        let estimate = match (self.stopped(), self.runs_again(), gap) {
+        let sent_all = self.source.and_then(Migration::last_byte).map(|at| self.at(at));
+        let estimate = match (self.stopped(), self.runs_again(), gap.and_then(|gap| Some((gap, ended(gap)?))))
+        {
             (Some(from), Some(to), _) => {
                 let method = match (from.by, to.by) {
                     (VCPUS, VCPUS) => VCPUS.to_owned(),
@@ -284,15 +289,18 @@ impl Sides<'_> {
                 };
                 length(from.moment, to.moment, method)
             }
-            (Some(from), None, Some(gap)) => {
-                let end = ended(gap)?;
+            (Some(from), None, Some((_, end))) => {
                 // It can run at the destination only when all has arrived, and ran before it answered.
-                let sent_all = self.source.and_then(Migration::last_byte).map(|at| self.at(at));
                 let value = sent_all.map_or(end.high_ns, |at| at.midpoint(end.high_ns));
                 let to = Moment { low: self.handed_over(), value, high: Some(end.high_ns) };
                 length(from.moment, to, format!("{}-to-first-reply", from.by))
             }
-            (None, Some(to), Some(gap)) => {
+            (Some(from), None, None) => {
+                let last = sent_all.filter(|last| *last >= from.moment.value)?;
+                let to = Moment { low: Some(last), value: last, high: None };
+                length(from.moment, to, format!("{}-to-{LAST_BYTE}", from.by))
+            }
+            (None, Some(to), Some((gap, _))) => {
                 // It ran until it last answered, and had stopped when the last byte was sent.
                 let from = Moment {
                     low: Some(gap.start.low_ns),
@@ -423,7 +431,7 @@ impl Sides<'_> {
                     add(name, self.at(last));
                 }
             };
-            add_last("last-byte", source.last_byte());
+            add_last(LAST_BYTE, source.last_byte());
             add_last("last-packet", source.last_packet());
         }
         if let (Some(stop), Some(process)) = (stop, source.process) {
@@ -448,7 +456,7 @@ impl Sides<'_> {
             }
         }
         if let Some(last) = destination.last_byte() {
-            add("last-byte", self.at(last));
+            add(LAST_BYTE, self.at(last));
         }
         if let Some(last) = destination.last_packet() {
             add("last-packet", self.at(last));

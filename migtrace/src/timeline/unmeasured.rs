@@ -1,5 +1,6 @@
 //! What a record does not tell, and why.
 
+use super::downtime::LAST_BYTE;
 use super::facts::Facts;
 use super::migration::{Migration, Opening};
 use super::phases::Unknown;
@@ -180,12 +181,16 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
         Role::Destination => "the guest stops on the source: the source's record is needed",
     };
     let downtime = &record.downtime;
+    let from_below_only = downtime.stop.as_ref().is_some_and(|stop| stop.method.ends_with(LAST_BYTE));
     if downtime.stop.is_none() {
         list.push("stop (how long the guest did not run)", other.to_owned());
+    } else if from_below_only {
+        list.push("when the guest ran again after its last byte", other.to_owned());
     }
     vcpus(migration, record, list);
     if downtime.network.is_none() {
-        let both_ends = downtime.stop.as_ref().is_some_and(|stop| !stop.method.contains("reply"));
+        let both_ends =
+            !from_below_only && downtime.stop.as_ref().is_some_and(|stop| !stop.method.contains("reply"));
         let qemu = migration.process.and_then(|p| p.qemu.as_ref());
         let why = if qemu.is_some_and(|qemu| qemu.taps.is_empty()) {
             "this QEMU holds no tap of this network namespace: frames of a guest with vhost-user, SR-IOV, macvtap or \
