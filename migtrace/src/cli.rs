@@ -69,13 +69,13 @@ pub(crate) struct Record {
     /// Stop after this time, with or without a migration
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Exit with 4 when the migration took longer
+    /// Exit with 4 when the migration took longer, or may have
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_total: Option<Duration>,
-    /// Exit with 4 when the guest did not run for longer
+    /// Exit with 4 when the guest did not run for longer, or may not have
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_stop: Option<Duration>,
-    /// Exit with 4 when the guest did not answer echo requests for longer
+    /// Exit with 4 when the guest did not answer echo requests for longer, or may not have
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_reachability: Option<Duration>,
     #[command(flatten)]
