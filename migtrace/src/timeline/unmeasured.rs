@@ -185,7 +185,7 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
     if downtime.stop.is_none() {
         list.push("stop (how long the guest did not run)", other.to_owned());
     } else if from_below_only {
-        list.push("when the guest ran again after its last byte", other.to_owned());
+        list.push("when the guest ran again after the last byte", other.to_owned());
     }
     vcpus(migration, record, list);
     if downtime.network.is_none() {
