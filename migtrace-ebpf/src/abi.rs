@@ -527,7 +527,8 @@ pub struct SocketOffsets {
     pub num: u32,
 }
 
-/// Where the fields of a retransmitted socket buffer lie, in bytes. All zero: not known.
+/// Where the fields lie that tell of a retransmission, of its socket buffer and of its socket, in bytes. All zero: not
+/// known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct RetransmitOffsets {

@@ -300,6 +300,7 @@ fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
         assert_eq!(record["migration"]["outcome"], "completed", "{record:#}");
         assert_eq!(record["vm"]["name"], lab.guest().name.as_str());
         assert_eq!(record["qemu"]["accelerator"], "kvm");
+
         let facts = Facts::of(recorded);
         let owners: Vec<&Value> = facts.of_kind("flow_owner").collect();
         assert_eq!(owners.len(), 1, "{owners:#?}");
