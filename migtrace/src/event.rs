@@ -158,6 +158,13 @@ pub enum Fact {
     },
     /// From now on an address is asked for echo replies.
     EchoStart(EchoStart),
+    /// The probed address is this QEMU's guest's.
+    EchoOwner {
+        /// The QEMU process.
+        pid: u32,
+        /// How that is known.
+        method: EchoOwnerMethod,
+    },
     /// The address answers again.
     EchoGap(EchoGap),
     /// The address is asked no more: what all requests told.
@@ -299,6 +306,8 @@ pub enum Purpose {
     Multifd,
     /// An NBD disk copy.
     Nbd,
+    /// The second channel of a post-copy migration: the pages that the guest waits for (`postcopy-preempt`).
+    PostcopyPreempt,
     /// TLS: what is inside cannot be told.
     Tls,
     /// Anything else.
@@ -399,6 +408,16 @@ pub struct EchoStart {
     pub interval_ns: u64,
     /// A silence that surely lasted for less is no gap.
     pub min_gap_ns: u64,
+}
+
+/// How it is known whose guest has the probed address.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EchoOwnerMethod {
+    /// The network gives the address a MAC, and this guest has a network interface with it.
+    Mac,
+    /// The person who asked for the probe named this VM.
+    Selected,
 }
 
 /// What all requests to an address told.

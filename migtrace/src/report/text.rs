@@ -186,6 +186,7 @@ fn carries(flow: &FlowRecord) -> String {
         Purpose::Ram => "memory",
         Purpose::Multifd => "multifd",
         Purpose::Nbd => "disk",
+        Purpose::PostcopyPreempt => "urgent pages",
         Purpose::Tls => "TLS",
         Purpose::Unknown => UNKNOWN,
     };

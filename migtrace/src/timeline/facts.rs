@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) flows: Vec<FlowFacts>,
     pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Count>>,
     pub(super) echo_start: Option<EchoStart>,
+    /// The processes whose guest has the probed address: both ends of its migration may be on this host.
+    pub(super) echo_owners: Vec<u32>,
     pub(super) echo_gaps: Vec<EchoGap>,
     pub(super) echo_end: Option<EchoEnd>,
     pub(super) not_measured: Vec<NotMeasured>,
@@ -252,6 +254,7 @@ impl Facts {
                 insert(&mut self.processes[process].announcements, announced, |announced| announced.at);
             }
             Fact::EchoStart(start) => self.echo_start = Some(start.clone()),
+            Fact::EchoOwner { pid, .. } => self.echo_owners.push(*pid),
             Fact::EchoGap(gap) => self.echo_gaps.push(*gap),
             Fact::EchoEnd(end) => self.echo_end = Some(end.clone()),
             // A flow names the interface that it is counted at.
