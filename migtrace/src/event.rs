@@ -29,6 +29,9 @@ pub struct Event {
 }
 
 /// What was observed.
+///
+/// A later version may know more kinds; a reader gives [`Fact::NotUnderstood`] for one that this version does not know.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Fact {
@@ -170,9 +173,21 @@ pub enum Fact {
     /// The address is asked no more: what all requests told.
     EchoEnd(EchoEnd),
     /// Facts lost so far, cumulative.
-    Lost(Lost),
+    Lost {
+        /// How many.
+        #[serde(flatten)]
+        so_far: Lost,
+        /// When that was looked at before: the latest of them were lost since then. Absent when it is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ns: Option<MonotonicNs>,
+    },
     /// Something that is not measured in this log, found while recording.
     NotMeasured(NotMeasured),
+    /// An event of a kind that this version does not know, in place of it; only a reader makes this.
+    NotUnderstood {
+        /// The kind's name.
+        kind: String,
+    },
     /// The last line of a log that was ended in order.
     LogEnd {
         /// Why the recording ended.
@@ -211,6 +226,7 @@ pub struct Interface {
 }
 
 /// How a TC program is attached.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttachMode {
@@ -287,6 +303,7 @@ pub struct Qemu {
 }
 
 /// How the owner of a flow is known.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerMethod {
@@ -297,6 +314,7 @@ pub enum OwnerMethod {
 }
 
 /// What a flow carries.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
@@ -384,6 +402,7 @@ pub struct Vcpus {
 }
 
 /// How the network is told where a guest is.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Announcement {
@@ -411,6 +430,7 @@ pub struct EchoStart {
 }
 
 /// How it is known whose guest has the probed address.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EchoOwnerMethod {
@@ -509,6 +529,13 @@ pub struct EchoGap {
     pub worst_round_trip_ns: u64,
 }
 
+impl EchoGap {
+    /// How many of its requests were answered.
+    pub(crate) const fn answered(&self) -> u64 {
+        self.overtaken.saturating_add(self.waited).saturating_add(self.prompt)
+    }
+}
+
 /// Facts that were lost; any nonzero makes the affected figures lower bounds.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Lost {
@@ -521,7 +548,7 @@ pub struct Lost {
 }
 
 /// Something that is not measured, and why.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct NotMeasured {
     /// What.
     pub what: String,

@@ -7,18 +7,38 @@ use serde::{Deserialize, Serialize};
 
 /// An instant of `CLOCK_MONOTONIC` in nanoseconds: the clock of every kernel stamp (`bpf_ktime_get_ns`).
 ///
-/// It has no meaning outside its host and its boot; a [`ClockSample`] ties it to wall time.
-#[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
-)]
+/// It has no meaning outside its host and its boot; a [`ClockSample`] ties it to wall time. What is read from a log is
+/// at most [`MonotonicNs::MAX`].
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct MonotonicNs(pub u64);
 
 impl MonotonicNs {
-    /// Nanoseconds from `earlier` to `self`, negative when `self` came first.
+    /// The last instant that the kernel's clock can show, 292 years after the boot (`KTIME_MAX`).
+    pub const MAX: Self = Self(i64::MAX.cast_unsigned());
+
+    /// Nanoseconds from `earlier` to `self`, negative when `self` came first; at the ends of the range the nearest
+    /// value that there is.
     #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
-        self.0.wrapping_sub(earlier.0).cast_signed()
+        let (ns, negative) =
+            if self.0 >= earlier.0 { (self.0 - earlier.0, false) } else { (earlier.0 - self.0, true) };
+        let ns = if ns > Self::MAX.0 { i64::MAX } else { ns.cast_signed() };
+        if negative { -ns } else { ns }
+    }
+}
+
+impl<'de> Deserialize<'de> for MonotonicNs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let at = Self(u64::deserialize(deserializer)?);
+        if at > Self::MAX {
+            return Err(serde::de::Error::custom(format_args!(
+                "{} ns is no time of a monotonic clock, which ends at {}",
+                at.0,
+                Self::MAX.0
+            )));
+        }
+        Ok(at)
     }
 }
 
@@ -35,7 +55,7 @@ impl ClockSample {
     /// Wall time of a monotonic instant, in nanoseconds since the Unix epoch, to within `error_ns`.
     #[must_use]
     pub const fn realtime_ns(&self, at: MonotonicNs) -> i64 {
-        at.0.cast_signed().saturating_add(self.offset_ns)
+        MonotonicNs::since(at, MonotonicNs(0)).saturating_add(self.offset_ns)
     }
 }
 

@@ -72,7 +72,7 @@ fn no_name_from_outside_breaks_the_report() {
     let hostile = "\u{1b}[31mred\u{7}\r".to_owned() + &"x".repeat(300);
     record.vm.name = Some(hostile.clone());
     record.migration.error = Some(hostile.clone());
-    record.phases[1].name = hostile.clone();
+    record.phases[1].name = hostile.as_str().into();
     record.observers[0].host = hostile.clone();
     record.traffic.flows[0].interface = hostile;
     record.traffic.flows[0].flow = Flow {

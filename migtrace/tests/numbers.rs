@@ -9,7 +9,7 @@ mod common;
 
 use common::replay;
 use migtrace::event::{Event, Fact, LogErrorKind, Purpose, QmpEvent};
-use migtrace::record::{Downtime, Estimate, Mode, Outcome, Phase, Record, Role};
+use migtrace::record::{Downtime, Estimate, MarkName, Method, Mode, Outcome, Phase, PhaseName, Record, Role};
 use migtrace::units::MonotonicNs;
 
 const MS: i64 = 1_000_000;
@@ -73,7 +73,7 @@ fn total_time_lies_between_the_stamps_of_qemu_and_of_the_kernel() {
         value_ns: 3_250_000_000,
         low_ns: 3_250_000_000 - 100_060,
         high_ns: Some(3_250_000_000 + 100_060),
-        method: "qmp-events".to_owned(),
+        method: Method::QmpEvents,
     };
     assert_eq!(one("precopy-7.2").total_time, Some(expected));
 }
@@ -114,7 +114,7 @@ fn postcopy_orders_differ_by_version() {
     let names = |log| {
         let record = one(log);
         assert_eq!(record.migration.mode, Mode::Postcopy);
-        record.phases.iter().map(|p| p.name.clone()).collect::<Vec<_>>().join(" ")
+        record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(names("postcopy-7.2"), "setup active postcopy-active completed");
     assert_eq!(names("postcopy-10.0"), "setup active stop device postcopy-active completed");
@@ -163,7 +163,7 @@ fn without_events_there_is_a_coarse_timeline_and_the_way_out() {
     assert_eq!((record.migration.outcome, record.migration.mode), (Outcome::Unknown, Mode::Unknown));
     let total = record.total_time.as_ref().unwrap();
     assert_eq!((total.value_ns, total.high_ns), (1_549_000_000, None));
-    assert_eq!(total.method, "first-and-last-packet");
+    assert_eq!(total.method, Method::FirstAndLastPacket);
     assert!(why(&record, "phases").contains("migrate-set-capabilities"));
 }
 
@@ -193,7 +193,7 @@ fn vcpus_tell_the_stop_to_the_first_and_the_last_of_them() {
         // whether one ran at 36.45 ms.
         let stop = downtime.stop.as_ref().unwrap();
         assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (36_800_000, 36_750_000, Some(37_900_000)));
-        assert_eq!(stop.method, "vcpus");
+        assert_eq!(stop.method, Method::Vcpus);
         let network = downtime.network.as_ref().unwrap();
         assert_eq!(
             (network.value_ns, network.low_ns, network.high_ns),
@@ -244,7 +244,7 @@ fn figures_that_cannot_both_be_true_are_told() {
     let told = &source.downtime.contradictions;
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains("its tap was silent for 16.900 ms only"), "{told:?}");
-    assert!(told[1].contains("QEMU reports a downtime of 5000.000 ms"), "{told:?}");
+    assert!(told[1].contains("QEMU reports a downtime of 5.000 s"), "{told:?}");
     assert!(migtrace::report::text::render(source).contains("CONTRADICTION"), "the report shows them");
 }
 
@@ -262,7 +262,7 @@ fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_went() {
     let record = common::fold(&events).remove(0);
     let stop = stop_of(&record);
     assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (low_ns, low_ns, None));
-    assert_eq!(stop.method, "qmp-event-to-last-byte");
+    assert_eq!(stop.method, Method::QmpEventToLastByte);
     assert!(why(&record, "when the guest ran again").contains("the destination's record is needed"));
     assert!(why(&record, "network").contains("the destination's record is needed"));
     let text = migtrace::report::text::render(&record);
@@ -277,7 +277,7 @@ fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_went() {
     }
     let record = common::fold(&events).remove(0);
     assert_eq!(stop_of(&record).low_ns, 2 * MS.cast_unsigned());
-    assert!(!marks(&record).iter().any(|(name, _)| *name == "last-byte"));
+    assert!(!marks(&record).iter().any(|(name, _)| *name == MarkName::LastByte.as_str()));
 }
 
 #[test]
@@ -305,10 +305,13 @@ fn a_frame_that_qemu_sends_after_the_vcpus_have_stopped_contradicts_nothing() {
 fn a_destination_counts_from_the_source_to_itself() {
     let record = one("destination-10.0");
     assert_eq!(record.observers[0].role, Role::Destination);
-    assert_eq!(outline(&record), [("setup", None, 502), ("active", None, 1_604), ("completed", None, 4)]);
+    assert_eq!(
+        outline(&record),
+        [("listening", None, 501), ("setup", None, 1), ("active", None, 1_604), ("completed", None, 4)]
+    );
     let total = record.traffic.total.unwrap();
     assert_eq!((total.tx.payload_bytes, total.rx.payload_bytes), (160 * MIB + 100, 200));
-    assert_eq!(marks(&record), [("resume", 2_104), ("completed", 2_106), ("last-packet", 2_110)]);
+    assert_eq!(marks(&record), [("resume", 1_603), ("completed", 1_605), ("last-packet", 1_609)]);
 }
 
 #[test]
@@ -349,7 +352,7 @@ fn two_vms_are_kept_apart() {
 #[test]
 fn with_both_ends_on_one_host_the_stop_is_known_from_below() {
     let records = replay("both-ends");
-    let [destination, source] = &records[..] else { panic!("{} records", records.len()) };
+    let [source, destination] = &records[..] else { panic!("{} records", records.len()) };
     assert_eq!(destination.observers[0].role, Role::Destination);
     assert_eq!(source.observers[0].role, Role::Source);
     // STOP was written at 2000 ms, RESUME at 2036 ms and built 0.03 ms before, to within 60 ns.
@@ -388,7 +391,7 @@ fn multifd_channels_are_summed() {
     let record = one("multifd");
     assert_eq!(record.traffic.flows.len(), 3);
     assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 853 * MIB);
-    let device = record.phases.iter().find(|p| p.name == "device").unwrap();
+    let device = record.phases.iter().find(|p| p.name == PhaseName::Device).unwrap();
     assert_eq!(payload_tx(device), 42 * MIB);
 }
 
@@ -435,7 +438,7 @@ fn a_pause_by_hand_ends_with_its_resume_and_is_not_the_last_stop() {
         outline(&record)[1..],
         [
             ("active", Some(1), 488),
-            ("stop", None, 200),
+            ("paused", None, 200),
             ("active", Some(2), 200),
             ("active", Some(3), 100),
             ("stop", None, 30),
@@ -443,6 +446,8 @@ fn a_pause_by_hand_ends_with_its_resume_and_is_not_the_last_stop() {
         ]
     );
     assert_eq!(record.downtime.stop, None, "the guest runs again elsewhere");
+    let [remark] = &record.downtime.remarks[..] else { panic!("{:?}", record.downtime.remarks) };
+    assert!(remark.contains("500.000 ms after the start the guest was paused for 200.000 ms"), "{remark}");
 }
 
 #[test]
@@ -450,16 +455,16 @@ fn a_libvirt_destination_listens_then_gets_the_disks_then_the_memory() {
     let record = one("destination-disk-sync");
     assert_eq!(
         outline(&record),
-        [("setup", None, 501), ("disk-sync", None, 8_101), ("active", None, 960), ("completed", None, 2)]
+        [("listening", None, 501), ("disk-sync", None, 8_101), ("active", None, 960), ("completed", None, 2)]
     );
     assert_eq!(payload_tx(&record.phases[1]), 1_024 * MIB);
     let marks: Vec<_> = marks(&record).into_iter().filter(|(name, _)| *name != "last-packet").collect();
-    assert_eq!(marks, [("completed", 9_562), ("resume", 9_590)], "the manager continues the guest later");
+    assert_eq!(marks, [("completed", 9_061), ("resume", 9_089)], "the manager continues the guest later");
 }
 
 #[test]
 fn the_checkpoints_of_colo_are_no_phases() {
-    let names: Vec<_> = one("colo").phases.iter().map(|p| p.name.clone()).collect();
+    let names: Vec<_> = one("colo").phases.iter().map(|p| p.name.to_string()).collect();
     assert_eq!(names, ["setup", "active", "colo", "completed"]);
 }
 

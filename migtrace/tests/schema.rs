@@ -73,7 +73,7 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
     };
     for (keyword, rule) in schema {
         let holds = match keyword.as_str() {
-            "$schema" | "$id" | "$defs" | "title" | "description" | "default" => true,
+            "$schema" | "$id" | "$defs" | "title" | "description" | "examples" | "default" => true,
             "$ref" => {
                 let target = rule.as_str().and_then(|r| r.strip_prefix('#')).unwrap();
                 validate(root, root.pointer(target).unwrap(), value, at, found);

@@ -52,7 +52,7 @@ impl Client {
                 }
             }
             Err(error) => recorder.note(Fact::NotMeasured(NotMeasured {
-                what: "QEMU's own figures".into(),
+                what: migtrace::report::text::OWN_FIGURES.into(),
                 why: error.to_string(),
             }))?,
         }

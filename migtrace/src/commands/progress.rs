@@ -50,7 +50,8 @@ impl Progress {
     }
 
     fn measure_rate(&mut self, live: &Live) {
-        let now = (live.wire_bytes.tx, live.elapsed_ns);
+        let Some(wire_bytes) = live.wire_bytes else { return };
+        let now = (wire_bytes.tx, live.elapsed_ns);
         if let Some((bytes, at_ns)) = self.last
             && now.1 > at_ns
         {
@@ -63,9 +64,11 @@ impl Progress {
         let vm = live.vm.as_deref().unwrap_or("a VM");
         let pass = live.pass.map(|pass| format!(" pass {pass}")).unwrap_or_default();
         let elapsed = Duration::from_nanos(live.elapsed_ns).as_secs_f64();
-        let sent = format_size(live.wire_bytes.tx, BINARY);
         let rate = format_size(self.rate as u64, BINARY);
-        format!("{vm}: {}{pass}, {sent} sent, {rate}/s, {elapsed:.1} s", live.phase)
+        let sent = live.wire_bytes.map_or("no connection seen".to_owned(), |wire_bytes| {
+            format!("{} sent, {rate}/s", format_size(wire_bytes.tx, BINARY))
+        });
+        format!("{vm}: {}{pass}, {sent}, {elapsed:.1} s", live.phase)
     }
 
     /// Removes the line.

@@ -3,6 +3,39 @@
 use std::io::{self, BufRead, Read, Write};
 
 use super::{Event, Fact, SCHEMA};
+use crate::units::MonotonicNs;
+
+/// The kinds of [`Fact`], by the names that they have in a log.
+const KINDS: [&str; 28] = [
+    "log_start",
+    "clock",
+    "qemu_seen",
+    "qemu_gone",
+    "flow_seen",
+    "flow_owner",
+    "flow_purpose",
+    "flow_counters",
+    "fragments",
+    "qmp",
+    "guest_run",
+    "guest_run_void",
+    "dirty_log",
+    "guest_frame",
+    "guest_frames",
+    "announcement",
+    "query_migrate",
+    "query_migrate_parameters",
+    "interface_added",
+    "interface_gone",
+    "echo_start",
+    "echo_owner",
+    "echo_gap",
+    "echo_end",
+    "lost",
+    "not_measured",
+    "not_understood",
+    "log_end",
+];
 
 /// No fact is near this long; a longer line is damage, and reading it whole could exhaust the memory.
 const LONGEST_LINE_BYTES: u64 = 1 << 20;
@@ -59,7 +92,8 @@ impl<W: Write> LogWriter<W> {
 
 /// Reads an event log: an iterator of events that ends after the first error.
 ///
-/// The events before the error are whole and usable; the error names the line.
+/// The events before the error are whole and usable; the error names the line. An event of a kind that this version does
+/// not know is no error: [`Fact::NotUnderstood`] stands for it.
 #[derive(Debug)]
 pub struct LogReader<R> {
     inner: R,
@@ -130,9 +164,31 @@ impl<R: BufRead> LogReader<R> {
             )),
             Ok(event) => Ok(Some(event)),
             Err(_) if !whole => Err(LogErrorKind::Truncated),
-            Err(error) => Err(LogErrorKind::Corrupt(error.to_string())),
+            Err(error) => match not_understood(&line) {
+                Some(event) => Ok(Some(event)),
+                None => Err(LogErrorKind::Corrupt(without_place(&error))),
+            },
         }
     }
+}
+
+/// What is wrong with a line; where in it would be read as where in the log.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+}
+
+/// What stands for a whole line of a kind that this version does not know; `None` when its kind is known, or it is no
+/// event at all.
+fn not_understood(line: &[u8]) -> Option<Event> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        at_ns: MonotonicNs,
+        event: String,
+    }
+    let Head { at_ns, event: kind } = serde_json::from_slice(line).ok()?;
+    (!KINDS.contains(&kind.as_str())).then_some(Event { at_ns, fact: Fact::NotUnderstood { kind } })
 }
 
 /// Reads the first line. The schema's name is looked at before everything else, because the lines of another
@@ -182,7 +238,7 @@ mod tests {
         };
         vec![
             Event { at_ns: MonotonicNs(1), fact: Fact::LogStart(start) },
-            Event { at_ns: MonotonicNs(2), fact: Fact::Lost(Lost::default()) },
+            Event { at_ns: MonotonicNs(2), fact: Fact::Lost { so_far: Lost::default(), since_ns: None } },
             Event { at_ns: MonotonicNs(3), fact: Fact::LogEnd { reason: EndReason::Interrupted } },
         ]
     }
@@ -246,12 +302,15 @@ mod tests {
 
     #[test]
     fn a_corrupt_line_is_named_and_told_from_a_truncated_one() {
-        let text = written().replacen("\"event\":\"lost\"", "\"event\":\"last\"", 1);
+        let text = written().replacen("\"ring_buffer\":0", "\"ring_buffer\":-1", 1);
         let (events, error) = read(text.as_bytes());
         let error = error.unwrap();
         assert_eq!((events.len(), error.line), (1, 2));
         assert!(matches!(error.what, LogErrorKind::Corrupt(_)));
-        assert!(error.to_string().starts_with("line 2: not an event: unknown variant `last`"), "{error}");
+        assert!(
+            error.to_string().starts_with("line 2: not an event: invalid value: integer `-1`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -293,6 +352,45 @@ mod tests {
             assert_eq!(error.line, 1);
         }
         assert!(matches!(read(b"").1.unwrap().what, LogErrorKind::Empty));
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_skipped_and_named() {
+        let later = r#"{"at_ns": 5, "event": "cpu_throttle", "pid": 1, "percent": 20}"#.to_owned() + "\n";
+        let mut lines: Vec<&str> = vec![];
+        let log = written();
+        lines.extend(log.split_inclusive('\n'));
+        lines.insert(1, &later);
+        let (events, error) = read(lines.concat().as_bytes());
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(events.len(), 4);
+        assert_eq!(
+            events[1],
+            Event { at_ns: MonotonicNs(5), fact: Fact::NotUnderstood { kind: "cpu_throttle".to_owned() } }
+        );
+        // One of a known kind that lacks something is damage all the same.
+        let damaged = log.lines().next().unwrap().to_owned() + "\n{\"at_ns\": 5, \"event\": \"qemu_gone\"}\n";
+        assert_eq!(read(damaged.as_bytes()).1.unwrap().line, 2);
+    }
+
+    #[test]
+    fn the_list_of_kinds_is_that_of_the_facts() {
+        let schema = serde_json::to_value(schemars::schema_for!(Fact)).unwrap();
+        let kinds: Vec<_> = schema["oneOf"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|kind| kind["properties"]["event"]["const"].as_str().unwrap())
+            .collect();
+        assert_eq!(kinds, KINDS);
+    }
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_refused_in_its_line() {
+        let log = written().replace("\"at_ns\":2,", "\"at_ns\":18446744073709551000,");
+        let error = read(log.as_bytes()).1.unwrap();
+        assert_eq!(error.line, 2);
+        assert!(error.to_string().contains("no time of a monotonic clock"), "{error}");
     }
 
     #[test]

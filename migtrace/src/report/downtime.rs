@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::quantities::{duration, estimate, grouped, offset};
-use super::text::{UNKNOWN, bare_table, clean, never_stopped, right, trimmed, wrap};
+use super::text::{UNKNOWN, bare_table, clean, right, trimmed, wrap};
 use crate::event::Announcement;
-use crate::record::{Disturbance, Downtime, Estimate, Record, Role};
+use crate::record::{Disturbance, Downtime, Estimate, MarkName, Record, Role};
 
 /// How many columns a drawing takes.
 const COLUMNS: usize = 40;
@@ -13,8 +13,9 @@ const COLUMNS: usize = 40;
 /// Appends the section.
 pub(super) fn draw(record: &Record, text: &mut String) {
     let downtime = &record.downtime;
-    if never_stopped(record) {
-        return text.push_str("\nDowntime: none, the guest was not stopped\n");
+    if downtime.stopped == Some(false) {
+        text.push_str("\nDowntime: none, the guest was not stopped\n");
+        return remarks(downtime, text);
     }
     text.push_str("\nDowntime\n");
     figures(downtime, text);
@@ -35,8 +36,32 @@ pub(super) fn draw(record: &Record, text: &mut String) {
             format!("before: {}; after: {}", disturbance(&brownout.before), disturbance(&brownout.after));
         wrap(text, "  While it ran, ", &said);
     }
+    taps(downtime, text);
+    remarks(downtime, text);
+}
+
+/// What has to be known beside the figures.
+fn remarks(downtime: &Downtime, text: &mut String) {
+    for remark in &downtime.remarks {
+        wrap(text, "  NOTE: ", &clean(remark));
+    }
     for contradiction in &downtime.contradictions {
         wrap(text, "  CONTRADICTION: ", &clean(contradiction));
+    }
+}
+
+/// Of several taps on one side each one's last or first frame.
+fn taps(downtime: &Downtime, text: &mut String) {
+    for (role, lead) in [(Role::Source, "  Last frames at "), (Role::Destination, "  First frames at ")] {
+        let taps: Vec<_> = downtime.taps.iter().filter(|tap| tap.role == role).collect();
+        if taps.len() > 1 {
+            let frame = |at_ns: Option<i64>| at_ns.map(offset);
+            let told = taps.iter().filter_map(|tap| {
+                let at = frame(tap.last_frame_ns).or_else(|| frame(tap.first_frame_ns))?;
+                Some(format!("{} {at}", clean(&tap.interface)))
+            });
+            wrap(text, lead, &told.collect::<Vec<_>>().join(", "));
+        }
     }
 }
 
@@ -48,11 +73,11 @@ fn disturbance(seen: &Disturbance) -> String {
 }
 
 /// What was measured, what QEMU says, and when each begins.
-fn measured(downtime: &Downtime) -> [(&'static str, &Option<Estimate>, &'static [&'static str]); 4] {
+fn measured(downtime: &Downtime) -> [(&'static str, &Option<Estimate>, &'static [MarkName]); 4] {
     [
-        ("stop", &downtime.stop, &["all-vcpus-stopped", "stop"]),
-        ("network", &downtime.network, &["last-guest-frame"]),
-        ("reachability", &downtime.reachability, &["last-answered-request"]),
+        ("stop", &downtime.stop, &[MarkName::AllVcpusStopped, MarkName::Stop]),
+        ("network", &downtime.network, &[MarkName::LastGuestFrame]),
+        ("reachability", &downtime.reachability, &[MarkName::LastAnsweredRequest]),
         ("tail", &downtime.tail, &[]),
     ]
 }
@@ -64,7 +89,7 @@ fn figures(downtime: &Downtime, text: &mut String) {
     };
     for (name, figure, _) in measured(downtime) {
         match figure {
-            Some(figure) => add(name, estimate(figure), clean(&figure.method)),
+            Some(figure) => add(name, estimate(figure), clean(figure.method.as_str())),
             // It follows from two of the others.
             None if name == "tail" => {}
             None => add(name, UNKNOWN.to_owned(), String::new()),
@@ -93,15 +118,15 @@ fn drawing(downtime: &Downtime, axis: Axis, text: &mut String) {
             Role::Destination => "destination",
         };
         let when = offset(mark.at_ns.saturating_sub(axis.from));
-        let mut row = right([when, clean(&mark.name), side.to_owned(), axis.point(mark.at_ns)], 4);
+        let mut row = right([when, clean(mark.name.as_str()), side.to_owned(), axis.point(mark.at_ns)], 4);
         row[0] = row[0].clone().set_alignment(comfy_table::CellAlignment::Right);
         drawing.add_row(row);
     }
     let _ = writeln!(text, "\n{}", trimmed(&drawing));
 }
 
-fn at(downtime: &Downtime, name: &str) -> Option<i64> {
-    downtime.marks.iter().rfind(|mark| mark.name == name).map(|mark| mark.at_ns)
+fn at(downtime: &Downtime, name: &MarkName) -> Option<i64> {
+    downtime.marks.iter().rfind(|mark| mark.name == *name).map(|mark| mark.at_ns)
 }
 
 fn length(figure: &Estimate) -> i64 {
@@ -119,7 +144,7 @@ impl Axis {
     /// From the first mark to the last; none with fewer than two. A guest that has nothing to say was silent long before
     /// it stopped, and is long after: then its frames have no part in it.
     fn over(downtime: &Downtime) -> Option<Self> {
-        let is_frame = |name: &str| matches!(name, "last-guest-frame" | "first-guest-frame");
+        let is_frame = |name: &MarkName| matches!(name, MarkName::LastGuestFrame | MarkName::FirstGuestFrame);
         let core = || downtime.marks.iter().filter(|mark| !is_frame(&mark.name)).map(|mark| mark.at_ns);
         let (mut from, mut to) = (core().min()?, core().max()?);
         let span = to.saturating_sub(from);

@@ -60,7 +60,7 @@ pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut Str
                 grouped(gap.lost),
                 grouped(gap.late),
                 grouped(gap.duplicate),
-                clean(&gap.length.method.replace('-', " ")),
+                clean(&gap.length.method.as_str().replace('-', " ")),
             ],
             1,
         ));

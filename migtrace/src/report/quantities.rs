@@ -126,6 +126,7 @@ pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Method;
 
     #[test]
     fn times_are_read_in_their_own_unit() {
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn an_estimate_shows_no_more_and_no_fewer_digits_than_its_bound() {
         let e = |value_ns, low_ns, high_ns| {
-            estimate(&Estimate { value_ns, low_ns, high_ns, method: String::new() })
+            estimate(&Estimate { value_ns, low_ns, high_ns, method: Method::Vcpus })
         };
         assert_eq!(e(12_345_678_901, 12_345_478_901, Some(12_345_700_000)), "12.3457 s ± 200.0 µs");
         assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");

@@ -20,6 +20,9 @@ pub(super) const UNKNOWN: &str = "unknown";
 /// Stands for what does not apply.
 const NONE: &str = "-";
 
+/// What `query-migrate` tells; by this name it stands in `not_measured` when QEMU did not answer.
+pub const OWN_FIGURES: &str = "QEMU's own figures";
+
 const NS_PER_MS: u64 = 1_000_000;
 
 /// The report of one migration.
@@ -68,19 +71,10 @@ fn headline(record: &Record) -> String {
 fn stop(record: &Record) -> String {
     match (&record.downtime.stop, record.downtime.qemu_reported_ns) {
         (Some(stop), _) => format!("stop {}", estimate(stop)),
-        (None, _) if never_stopped(record) => "the guest was not stopped".to_owned(),
+        (None, _) if record.downtime.stopped == Some(false) => "the guest was not stopped".to_owned(),
         (None, Some(ns)) => format!("stop {UNKNOWN} (QEMU says {})", duration(ns)),
         (None, None) => format!("stop {UNKNOWN}"),
     }
-}
-
-/// Whether the guest ran all the time: no capability hides STOP, so its absence from a whole record tells.
-pub(super) fn never_stopped(record: &Record) -> bool {
-    record.migration.outcome == Outcome::Cancelled
-        && record.start.seen
-        && record.lost == Lost::default()
-        && record.observers.iter().any(|o| o.role == Role::Source)
-        && !record.downtime.marks.iter().any(|m| m.name == "stop")
 }
 
 /// What was observed, where and when.
@@ -120,11 +114,13 @@ fn facts(record: &Record, text: &mut String) {
     };
     line("Mode", mode.to_owned());
     let bounded = |estimate: Option<&Estimate>| {
-        estimate.map_or(UNKNOWN.to_owned(), |e| format!("{} ({})", quantities::estimate(e), clean(&e.method)))
+        estimate.map_or(UNKNOWN.to_owned(), |e| {
+            format!("{} ({})", quantities::estimate(e), clean(e.method.as_str()))
+        })
     };
     line("Total", bounded(record.total_time.as_ref()));
     line("Setup", bounded(record.setup_time.as_ref()));
-    line("Id", clean(&record.migration.id));
+    line("Id", record.migration.id.as_deref().map_or(UNKNOWN.to_owned(), clean));
     if let Some(error) = &record.migration.error {
         line("Error", clean(error));
     }
@@ -139,7 +135,7 @@ fn phases(record: &Record, text: &mut String) {
         };
         table.add_row(right(
             [
-                clean(&phase.name),
+                clean(phase.name.as_str()),
                 phase.pass.map_or(NONE.to_owned(), |p| p.to_string()),
                 offset(phase.start_ns),
                 duration(length_ns),
@@ -235,8 +231,13 @@ fn totals(record: &Record, text: &mut String) {
 fn claims(record: &Record, text: &mut String) {
     text.push('\n');
     let Some(stats) = &record.qemu.stats else {
-        wrap(text, "QEMU's own figures: ", "not asked for (--qmp SOCKET asks for them)");
-        return;
+        let in_vain = record.not_measured.iter().any(|entry| entry.what == OWN_FIGURES);
+        let why = if in_vain {
+            "asked for, and not given (the reason is below)"
+        } else {
+            "not asked for (--qmp SOCKET asks for them)"
+        };
+        return wrap(text, &format!("{OWN_FIGURES}: "), why);
     };
     let number = |pointer: &str| stats.pointer(pointer).filter(|v| v.is_number());
     let whole = |pointer: &str| number(pointer).and_then(Value::as_u64);
@@ -250,7 +251,7 @@ fn claims(record: &Record, text: &mut String) {
         rate(total.tx.wire_bytes, u64::try_from(last.end_ns).ok()?)
             .map(|r| format!("{r} on the wire, average"))
     });
-    let mut table = table(["QEMU's own figures", "QEMU", "Measured"], 1);
+    let mut table = table([OWN_FIGURES, "QEMU", "Measured"], 1);
     let mut add = |name: &str, says: Option<String>, measured: Option<String>| {
         let measured = measured.unwrap_or_else(|| UNKNOWN.to_owned());
         table.add_row(right([name.to_owned(), says.unwrap_or_else(|| NONE.to_owned()), measured], 1));

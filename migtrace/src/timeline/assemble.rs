@@ -1,20 +1,30 @@
 //! Makes the record of one migration from the facts about it.
 
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::downtime::Context;
 use super::estimates::{self, offset};
 use super::facts::{Facts, FlowFacts, Process};
 use super::migration::{End, Migration};
-use super::{downtime, gaps, phases, unmeasured};
+use super::probed::{Probed, Probing};
+use super::{curve, downtime, gaps, phases, unmeasured};
 use crate::event::Purpose;
 use crate::record::{self, FlowRecord, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm};
-use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::units::{Counters, Directions, MonotonicNs};
 
-/// The record of `migration`, one of `all`.
-pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration<'_>) -> Record {
+/// The most samples that a record carries.
+const MOST_SAMPLES: usize = 2_000;
+
+/// The record of a migration; `other` is its other half, when that is on this host too.
+pub(super) fn record<'a>(
+    facts: &'a Facts,
+    probed: &Probed<'a>,
+    migration: &Migration<'a>,
+    other: Option<&Migration<'a>>,
+) -> Record {
     let (stretches, unknown_bytes) = phases::phases(migration);
     let orient = Orientation(migration.role);
     let clock = facts.clocks.at(migration.start);
@@ -27,8 +37,11 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
         traffic: s.traffic.map(|t| orient.of(t)),
     });
     let total_time = estimates::total_time(migration, &facts.clocks);
-    let gaps = gaps::of(facts, migration);
-    let echo = facts.echo_end.as_ref().and_then(|end| end.echo.clone());
+    let probing = probed.probing(migration);
+    let probe = if let Probing::Asked(probe) = probing { Some(probe) } else { None };
+    let gaps = probe.map_or_else(Vec::new, |_| gaps::of(facts, migration));
+    let context = Context { other, gaps: &gaps, probe, total_time: total_time.as_ref() };
+    let downtime = downtime::downtime(facts, migration, &context);
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
         migration: record::Migration {
@@ -54,19 +67,24 @@ pub(super) fn record(facts: &Facts, all: &[Migration<'_>], migration: &Migration
             error_ns: clock.map(|c| c.error_ns),
             seen: migration.start_seen,
         },
-        total_time: total_time.clone(),
+        total_time,
         setup_time: estimates::setup_time(migration, &facts.clocks),
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
-        downtime: downtime::downtime(facts, all, migration, &gaps, echo.as_ref(), total_time.as_ref()),
+        downtime,
         gaps,
-        echo,
+        echo: probe.and_then(|probe| probe.echo).cloned(),
         qemu: claims(migration),
         not_measured: Vec::new(),
-        lost: facts.lost,
+        lost: facts.lost_between(migration.start, under_way_until(migration)),
     };
-    record.not_measured = unmeasured::list(facts, migration, &record, unknown_bytes);
+    record.not_measured = unmeasured::list(facts, migration, &record, probing, unknown_bytes);
     record
+}
+
+/// Its last packets may come after the end that QEMU declared.
+fn under_way_until(migration: &Migration<'_>) -> MonotonicNs {
+    migration.end.at().max(migration.last_packet().unwrap_or_default())
 }
 
 /// Turns this host's sent and received into source to destination and back.
@@ -101,33 +119,29 @@ fn claims(migration: &Migration<'_>) -> QemuClaims {
     }
 }
 
-/// Both hosts see the same VM and the same connection, and so derive the same id.
-fn id(facts: &Facts, migration: &Migration<'_>) -> String {
+/// Both hosts see the same VM and the same connection, and so derive the same id, whichever part each of them has. It never
+/// changes while a migration is recorded: it is told when the connection is known that it is made from, and made from
+/// another, or from the time, only when that cannot come any more.
+pub(super) fn id(facts: &Facts, migration: &Migration<'_>) -> Option<String> {
+    let stream = migration.flows.iter().find(|f| matches!(f.purpose, Purpose::Ram | Purpose::Tls));
+    let may_still_come = matches!(migration.end, End::Open(_)) && facts.end.is_none();
+    if stream.is_none() && may_still_come {
+        return None;
+    }
     let uuid = migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.uuid.as_deref());
     let vm = uuid.and_then(|u| Uuid::parse_str(u).ok()).unwrap_or_else(Uuid::nil);
-    let name = main_flow(&migration.flows).map_or_else(
-        || {
+    let name = match stream.or_else(|| migration.flows.first()) {
+        Some(flow) => {
+            let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+            let (local, remote) = (canonical(flow.flow.local), canonical(flow.flow.remote));
+            format!("{}-{}", local.min(remote), local.max(remote))
+        }
+        None => {
             let start = migration.start;
             facts.clocks.at(start).map_or_else(|| start.0.to_string(), |c| c.realtime_ns(start).to_string())
-        },
-        |flow| {
-            let canonical =
-                |end: std::net::SocketAddr| std::net::SocketAddr::new(end.ip().to_canonical(), end.port());
-            let Flow { local, remote } = flow.flow;
-            let (source, destination) = match migration.role {
-                Role::Source => (local, remote),
-                Role::Destination => (remote, local),
-            };
-            format!("{}-{}", canonical(source), canonical(destination))
-        },
-    );
-    Uuid::new_v5(&vm, name.as_bytes()).to_string()
-}
-
-/// The first flow that carries the migration stream, as far as that can be told.
-fn main_flow<'a>(flows: &[&'a FlowFacts]) -> Option<&'a FlowFacts> {
-    let kinds = [Purpose::Ram, Purpose::Tls, Purpose::Unknown, Purpose::Multifd, Purpose::Nbd];
-    kinds.iter().find_map(|kind| flows.iter().find(|f| f.purpose == *kind)).copied()
+        }
+    };
+    Some(Uuid::new_v5(&vm, name.as_bytes()).to_string())
 }
 
 fn error(migration: &Migration<'_>, outcome: Outcome) -> Option<String> {
@@ -192,25 +206,35 @@ fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Coun
     sum.filter(|s| s.tx.skbs > 0 || s.rx.skbs > 0)
 }
 
-/// The cumulative sum over the flows at each instant at which one of them was counted.
+/// The cumulative sum over the flows at the instants at which one of them was counted; of many the ones that keep the
+/// curve's shape.
 fn samples(migration: &Migration<'_>, orient: Orientation) -> Vec<Sample> {
-    let mut counts: BTreeMap<MonotonicNs, Vec<(usize, Directions<u64>)>> = BTreeMap::new();
-    for (index, flow) in migration.flows.iter().enumerate() {
-        for (at, wire_bytes) in &flow.samples {
-            counts.entry(*at).or_default().push((index, *wire_bytes));
+    let counts = migration.flows.iter().enumerate();
+    let mut counts: Vec<(MonotonicNs, usize, Directions<u64>)> = counts
+        .flat_map(|(index, flow)| flow.samples.iter().map(move |(at, wire_bytes)| (*at, index, *wire_bytes)))
+        .collect();
+    counts.sort_by_key(|(at, ..)| *at);
+    let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];
+    let mut sum = Directions::<u64>::default();
+    let mut all: Vec<Sample> = Vec::new();
+    for (at, index, wire_bytes) in counts {
+        let before = latest[index];
+        // A counter only grows.
+        let wire_bytes = Directions { tx: wire_bytes.tx.max(before.tx), rx: wire_bytes.rx.max(before.rx) };
+        latest[index] = wire_bytes;
+        let moved = |sum: u64, before: u64, now: u64| sum.saturating_sub(before).saturating_add(now);
+        sum.tx = moved(sum.tx, before.tx, wire_bytes.tx);
+        sum.rx = moved(sum.rx, before.rx, wire_bytes.rx);
+        let sample = Sample { at_ns: offset(at, migration.start), wire_bytes: orient.of(sum) };
+        match all.last_mut().filter(|last| last.at_ns == sample.at_ns) {
+            Some(last) => *last = sample,
+            None => all.push(sample),
         }
     }
-    let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];
-    counts
-        .into_iter()
-        .map(|(at, counted)| {
-            for (index, wire_bytes) in counted {
-                latest[index] = wire_bytes;
-            }
-            let sum =
-                |side: fn(&Directions<u64>) -> u64| latest.iter().map(side).fold(0, u64::saturating_add);
-            let wire_bytes = orient.of(Directions { tx: sum(|c| c.tx), rx: sum(|c| c.rx) });
-            Sample { at_ns: offset(at, migration.start), wire_bytes }
-        })
-        .collect()
+    #[expect(clippy::cast_precision_loss, reason = "the shape of a curve")]
+    let points: Vec<_> = all
+        .iter()
+        .map(|s| (s.at_ns as f64, s.wire_bytes.tx.saturating_add(s.wire_bytes.rx) as f64))
+        .collect();
+    curve::thinned(&points, MOST_SAMPLES).into_iter().map(|index| all[index]).collect()
 }

@@ -1,18 +1,22 @@
 //! Which events and flows belong to which migration.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 
-use super::facts::{Facts, FlowFacts, JobState, Mark, MarkKind, Process};
+use super::facts::{Facts, FlowFacts, JobState, JobStep, Mark, MarkKind, Process};
 use super::migration::{End, Migration, Opening, role, terminal};
 use crate::event::Purpose;
-use crate::record::{Outcome, Role};
-use crate::units::MonotonicNs;
+use crate::record::{Outcome, PhaseName, Role};
+use crate::units::{Counters, Directions, MonotonicNs};
 
 /// A process's end is known at the latest this long after its connections have closed: /proc is read once a second.
 const AT_ITS_END_NS: u64 = 2_000_000_000;
 
-/// How long after the last packet QEMU may say that a migration has ended: it still loads the devices' state.
+/// How long after the last packet QEMU may say that a migration has ended, or has begun: at the destination it still
+/// loads the devices' state, and at the source it is told to migrate when the disks are copied.
 const LAST_WORD_NS: u64 = 5_000_000_000;
+
+/// How long after the end of a migration its guest may be let go on. Later it is somebody else's doing.
+pub(super) const LATE_RESUME_NS: u64 = 60_000_000_000;
 
 /// A stretch of a process's marks between a beginning and an end of a migration.
 #[derive(Debug, Default)]
@@ -20,20 +24,49 @@ struct Segment<'a> {
     marks: Vec<&'a Mark>,
     end: Option<End>,
     flows: Vec<&'a FlowFacts>,
+    /// Nothing but `setup` was said, and that the guest runs.
+    only_setup: bool,
+    /// Only a source says what was said.
+    of_source: bool,
+    /// Whether the guest was stopped last, or ran; none: neither was said.
+    halted: Option<bool>,
+    /// The guest was stopped once more after the end: whoever did that lets it go on.
+    stopped_since: bool,
 }
 
-impl Segment<'_> {
+impl<'a> Segment<'a> {
+    fn beginning(mark: &'a Mark) -> Self {
+        let mut segment = Self { only_setup: true, ..Self::default() };
+        segment.push(mark);
+        segment
+    }
+
+    fn push(&mut self, mark: &'a Mark) {
+        self.only_setup &= mark.is_status(&PhaseName::Setup) || mark.kind == MarkKind::Resume;
+        self.of_source |= mark.is_of_source() || mark.kind == MarkKind::Stop;
+        match mark.kind {
+            MarkKind::Stop => self.halted = Some(true),
+            MarkKind::Resume => self.halted = Some(false),
+            _ => {}
+        }
+        self.marks.push(mark);
+    }
+
+    /// Whether the guest goes on with `mark` after the end of this migration and because of it: at the destination of a
+    /// libvirt migration, or here when it failed.
+    fn takes_late(&self, mark: &Mark) -> bool {
+        let in_time = self.end.is_some_and(|end| mark.at.0 <= end.at().0.saturating_add(LATE_RESUME_NS));
+        let waits = self.halted.unwrap_or(!self.of_source);
+        mark.kind == MarkKind::Resume && in_time && waits && !self.stopped_since
+    }
+
     fn first(&self) -> MonotonicNs {
         self.marks.first().map_or_else(MonotonicNs::default, |m| m.at)
     }
 
     /// Whether its beginning was seen.
     fn begins(&self) -> bool {
-        self.marks.first().is_some_and(|m| m.is_status("setup"))
-    }
-
-    fn only_setup(&self) -> bool {
-        self.marks.iter().all(|m| m.is_status("setup") || m.kind == MarkKind::Resume)
+        self.marks.first().is_some_and(|m| m.is_status(&PhaseName::Setup))
     }
 }
 
@@ -42,18 +75,13 @@ pub(super) fn migrations(facts: &Facts) -> Vec<Migration<'_>> {
     let only = only_candidate(facts);
     let mut found = Vec::new();
     for (index, process) in facts.processes.iter().enumerate() {
-        let mut flows: Vec<_> =
-            facts.flows.iter().filter(|f| f.owner.is_some_and(|o| o.process == index)).collect();
-        let flows_owned = !(flows.is_empty() && only == Some(index));
-        if !flows_owned {
-            flows = facts.flows.iter().filter(|f| f.owner.is_none()).collect();
-        }
-        flows.sort_by_key(|f| (f.first(), f.flow));
+        let flows_owned = !(process.flows.is_empty() && only == Some(index));
+        let flows = if flows_owned { &process.flows } else { &facts.unowned };
+        let flows = in_order(flows.iter().map(|&flow| &facts.flows[flow]));
         found.extend(of_process(facts, process, &flows, flows_owned));
     }
     if facts.processes.is_empty() {
-        let mut flows: Vec<_> = facts.flows.iter().collect();
-        flows.sort_by_key(|f| (f.first(), f.flow));
+        let flows = in_order(facts.flows.iter());
         if flows.iter().any(|f| f.purpose == Purpose::Ram) {
             found.extend(silent(facts, None, &flows, &[], false));
         }
@@ -62,16 +90,22 @@ pub(super) fn migrations(facts: &Facts) -> Vec<Migration<'_>> {
     found
 }
 
+/// Flows in the order of their first packets.
+fn in_order<'a>(flows: impl Iterator<Item = &'a FlowFacts>) -> Vec<&'a FlowFacts> {
+    let mut flows: Vec<_> = flows.collect();
+    flows.sort_by_key(|f| (f.first(), f.flow));
+    flows
+}
+
 /// The one process whose flows they must be when the owner of no flow is known.
 fn only_candidate(facts: &Facts) -> Option<usize> {
-    if facts.flows.iter().any(|f| f.owner.is_some()) {
+    if facts.unowned.len() < facts.flows.len() {
         return None;
     }
-    let migrating: Vec<_> =
-        (0..facts.processes.len()).filter(|&p| !segments(&facts.processes[p]).0.is_empty()).collect();
-    match (migrating.as_slice(), facts.processes.len()) {
-        ([one], _) => Some(*one),
-        ([], 1) => Some(0),
+    let mut migrating = (0..facts.processes.len()).filter(|&p| !segments(&facts.processes[p]).0.is_empty());
+    match (migrating.next(), migrating.next(), facts.processes.len()) {
+        (Some(one), None, _) => Some(one),
+        (None, None, 1) => Some(0),
         _ => None,
     }
 }
@@ -80,43 +114,36 @@ fn only_candidate(facts: &Facts) -> Option<usize> {
 fn segments(process: &Process) -> (Vec<Segment<'_>>, Vec<&Mark>) {
     let mut segments: Vec<Segment<'_>> = Vec::new();
     let mut loose = Vec::new();
-    for mark in &process.marks {
-        let current = segments.last_mut();
+    for mark in process.marks.iter() {
+        let mut current = segments.last_mut();
         let running = current.as_ref().is_some_and(|s| s.end.is_none());
         match &mark.kind {
             MarkKind::Stop | MarkKind::Resume => match current {
-                Some(segment) if running => segment.marks.push(mark),
-                // The guest goes on: at the destination of a libvirt migration, or here when it failed.
-                Some(segment)
-                    if mark.kind == MarkKind::Resume
-                        && !segment.marks.iter().any(|m| m.kind == MarkKind::Resume) =>
-                {
-                    segment.marks.push(mark);
-                }
-                _ => loose.push(mark),
-            },
-            MarkKind::Status(status) if status == "none" => {}
-            MarkKind::Status(status) if status == "setup" => match current {
-                Some(segment) if running && segment.only_setup() => segment.marks.push(mark),
+                Some(segment) if running || segment.takes_late(mark) => segment.push(mark),
                 current => {
-                    if let Some(segment) = current.filter(|_| running) {
-                        segment.end = Some(End::Superseded(mark.at));
+                    if let Some(segment) = current {
+                        segment.stopped_since |= mark.kind == MarkKind::Stop;
                     }
-                    segments.push(Segment { marks: vec![mark], ..Segment::default() });
+                    loose.push(mark);
                 }
             },
+            MarkKind::Status(PhaseName::Other(status)) if status == "none" => {}
+            MarkKind::Status(PhaseName::Setup) => {
+                if let Some(segment) = current.take().filter(|_| running) {
+                    segment.end = Some(End::Superseded(mark.at));
+                }
+                segments.push(Segment::beginning(mark));
+            }
             MarkKind::DirtyLog => {}
             MarkKind::Status(_) | MarkKind::Pass(_) => {
                 let outcome = mark.status().and_then(terminal);
-                let end = outcome.map(|outcome| End::Declared(mark.at, outcome));
                 match current {
-                    Some(segment) if running => {
-                        segment.marks.push(mark);
-                        segment.end = end;
-                    }
                     // A second end is an echo of the first, not a migration.
-                    Some(segment) if end.is_some() => segment.marks.push(mark),
-                    _ => segments.push(Segment { marks: vec![mark], end, flows: Vec::new() }),
+                    Some(segment) if running || outcome.is_some() => segment.push(mark),
+                    _ => segments.push(Segment::beginning(mark)),
+                }
+                if let (Some(outcome), Some(segment)) = (outcome, segments.last_mut()) {
+                    segment.end.get_or_insert(End::Declared(mark.at, outcome));
                 }
             }
         }
@@ -140,18 +167,27 @@ fn of_process<'a>(
 
     let mut found: Vec<Migration<'a>> = Vec::new();
     let mut arrived = false;
+    let mut given_up = None;
     for segment in segments {
         let role = role(&segment.marks, &segment.flows, Some(process), arrived);
-        if role == Role::Destination && segment.only_setup() {
+        if segment.only_setup && role == Role::Destination {
             // QEMU 7.2 says `setup` when it begins to listen, even to a manager that wants no events.
             if segment.flows.iter().any(|f| f.payload_by.is_some()) {
                 found.extend(silent(facts, Some(process), &segment.flows, &segment.marks, flows_owned));
             }
             continue;
         }
+        // QEMU said that it begins, did nothing, and then began anew.
+        if segment.only_setup && segment.flows.is_empty() && matches!(segment.end, Some(End::Superseded(_))) {
+            given_up = given_up.or(Some(segment.first()));
+            continue;
+        }
         arrived |=
             role == Role::Destination && matches!(segment.end, Some(End::Declared(_, Outcome::Completed)));
-        found.push(told(facts, process, segment, role, flows_owned));
+        found.push(Migration {
+            given_up: given_up.take(),
+            ..told(facts, process, segment, role, flows_owned)
+        });
     }
     for group in groups(left) {
         if group.iter().any(|f| f.payload_by.is_some()) {
@@ -159,30 +195,56 @@ fn of_process<'a>(
         }
     }
     found.sort_by_key(|m| m.start);
-
-    let mut earlier = Vec::new();
-    for migration in &mut found {
-        migration.earlier_flows.clone_from(&earlier);
-        earlier.extend(&migration.flows);
-    }
+    relate(&mut found, flows);
     found
 }
 
+/// Tells the migrations of a process of those before and after them, and of its flows that are none of theirs. All are in
+/// the order of their starts.
+fn relate(migrations: &mut [Migration<'_>], flows: &[&FlowFacts]) {
+    let mut flows = flows.iter().peekable();
+    let mut begun = Directions::<Counters>::default();
+    let mut previous_end = None;
+    for migration in &mut *migrations {
+        while let Some(flow) = flows.next_if(|flow| flow.first() < migration.start) {
+            begun += carried(flow);
+        }
+        let mut own = Directions::<Counters>::default();
+        for flow in migration.flows.iter().filter(|flow| flow.first() < migration.start) {
+            own += carried(flow);
+        }
+        migration.earlier_counters = begun.since(&own);
+        migration.previous_end = previous_end;
+        previous_end = previous_end.max(Some(migration.end.at()));
+    }
+    let mut next = None;
+    for migration in migrations.iter_mut().rev() {
+        migration.next_start = next;
+        next = Some(migration.start);
+    }
+}
+
+fn carried(flow: &FlowFacts) -> Directions<Counters> {
+    flow.last.as_ref().map(|counted| counted.counters).unwrap_or_default()
+}
+
 /// Gives each segment the flows that began in it or, when they began between two, before it: the connection is
-/// made, and disks are copied, before QEMU says `setup`. Returns the flows that began after the last.
+/// made, and disks are copied, before QEMU says `setup`. Returns the flows that belong to none.
 fn share_out<'a>(segments: &mut [Segment<'a>], flows: &[&'a FlowFacts]) -> Vec<&'a FlowFacts> {
     let mut left = Vec::new();
     for flow in flows {
         let first = flow.first();
         let next = segments.partition_point(|s| s.first() <= first);
         let inside = next.checked_sub(1).filter(|&i| segments[i].end.is_none_or(|end| first <= end.at()));
-        // What ended before a migration began and is no disk copy has nothing to do with it. But all that was seen of
-        // one may be its end, and a destination tells that after the streams are closed.
+        // What ended before a migration began has nothing to do with it. But all that was seen of one may be its end, and a
+        // destination tells that after the streams are closed; and a copy of disks goes on until the guest has moved, or
+        // ends just before.
         let ahead = || {
             let segment = segments.get(next)?;
-            let until = segment.first().0;
-            let just_ended = !segment.begins() && flow.last().0.saturating_add(LAST_WORD_NS) >= until;
-            (flow.purpose == Purpose::Nbd || flow.last().0 >= until || just_ended).then_some(next)
+            let until = segment.first();
+            let just_ended =
+                is_open_until(flow, until) && (!segment.begins() || flow.purpose == Purpose::Nbd);
+            (flow.last() >= until || just_ended).then_some(next)
         };
         match inside.or_else(ahead) {
             Some(i) => segments[i].flows.push(flow),
@@ -192,21 +254,31 @@ fn share_out<'a>(segments: &mut [Segment<'a>], flows: &[&'a FlowFacts]) -> Vec<&
     left
 }
 
-/// Parts flows of which no event tells into migrations: one is over when its streams are closed.
+/// Whether a flow was open at an instant, or had just been closed.
+fn is_open_until(flow: &FlowFacts, at: MonotonicNs) -> bool {
+    !flow.closed() || flow.last().0.saturating_add(LAST_WORD_NS) >= at.0
+}
+
+/// Parts flows of which no event tells into migrations: one is over when its streams are closed. Copies of disks that
+/// are over, and that no memory followed, are none.
 fn groups(flows: Vec<&FlowFacts>) -> Vec<Vec<&FlowFacts>> {
-    let mut groups: Vec<Vec<&FlowFacts>> = Vec::new();
+    let mut groups: Vec<(Vec<&FlowFacts>, MonotonicNs)> = Vec::new();
     for flow in flows {
+        let open_until = if flow.closed() { flow.last() } else { MonotonicNs(u64::MAX) };
+        let is_copy = flow.purpose == Purpose::Nbd;
+        let open_until =
+            if is_copy { MonotonicNs(open_until.0.saturating_add(LAST_WORD_NS)) } else { open_until };
         match groups.last_mut() {
-            Some(group)
-                if group.iter().all(|f| f.purpose == Purpose::Nbd)
-                    || group.iter().any(|f| !f.closed() || f.last() >= flow.first()) =>
-            {
+            Some((group, until)) if *until >= flow.first() => {
                 group.push(flow);
+                *until = (*until).max(open_until);
             }
-            _ => groups.push(vec![flow]),
+            _ => groups.push((vec![flow], open_until)),
         }
     }
-    groups
+    let is_finished_copy =
+        |group: &[&FlowFacts]| group.iter().all(|f| f.purpose == Purpose::Nbd && f.closed());
+    groups.into_iter().map(|(group, _)| group).filter(|group| !is_finished_copy(group)).collect()
 }
 
 /// A migration of which QEMU's events tell.
@@ -218,29 +290,33 @@ fn told<'a>(
     flows_owned: bool,
 ) -> Migration<'a> {
     let first = segment.first();
-    let setup = segment.marks[0].is_status("setup");
+    let setup = segment.begins();
     let disks = disk_sync_start(process, &segment.flows, first);
     let packet = segment.flows.iter().map(|f| f.first()).min();
     let (opening, (start, start_stamp)) = match (disks, packet) {
         (Some(disks), _) if setup => (Opening::DiskSync, disks),
         (_, Some(packet)) if !setup && packet < first => (Opening::Unseen, (packet, None)),
+        // A destination says `setup` when it begins to listen: the migration begins when the source connects.
+        (_, Some(packet))
+            if setup
+                && role == Role::Destination
+                && segment.marks.get(1).is_none_or(|next| packet <= next.at) =>
+        {
+            (Opening::Listening, (packet, None))
+        }
         _ => (Opening::Mark, (first, Some(segment.marks[0].qemu_realtime_us))),
     };
     let no_flows = segment.flows.is_empty();
     let disks_seen =
         segment.flows.iter().all(|f| f.from_start || f.purpose != Purpose::Nbd || f.first() >= first);
     Migration {
-        process: Some(process),
-        role,
         end: segment.end.unwrap_or(End::Open(facts.latest)),
-        marks: segment.marks,
-        flows: segment.flows,
-        earlier_flows: Vec::new(),
         flows_owned: flows_owned || no_flows,
         opening,
         start,
         start_stamp,
         start_seen: setup && disks_seen,
+        ..Migration::new(Some(process), role, segment.marks, segment.flows)
     }
 }
 
@@ -252,14 +328,18 @@ fn disk_sync_start(
     setup: MonotonicNs,
 ) -> Option<(MonotonicNs, Option<i64>)> {
     let flow = flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| (f.first(), None)).min();
-    let steps = || process.jobs.iter().filter(|j| j.at < setup);
-    let ids: BTreeSet<_> = steps().map(|j| &j.id).collect();
-    let job = ids.into_iter().filter_map(|id| {
-        let last = steps().rfind(|j| j.id == *id)?;
-        let created = steps().rfind(|j| j.id == *id && j.step == JobState::Created)?;
-        (last.step == JobState::Ready).then_some((created.at, Some(created.qemu_realtime_us)))
-    });
-    flow.into_iter().chain(job).min().filter(|(start, _)| *start < setup)
+    // Of each job the latest step, and its latest creation.
+    let mut jobs: HashMap<&str, (JobState, Option<&JobStep>)> = HashMap::new();
+    for job in process.jobs.iter().take_while(|j| j.at < setup) {
+        let (last, created) = jobs.entry(&job.id).or_insert((job.step, None));
+        *last = job.step;
+        if job.step == JobState::Created {
+            *created = Some(job);
+        }
+    }
+    let ready = jobs.into_values().filter(|(last, _)| *last == JobState::Ready);
+    let created = ready.filter_map(|(_, created)| Some((created?.at, Some(created?.qemu_realtime_us))));
+    flow.into_iter().chain(created).min().filter(|(start, _)| *start < setup)
 }
 
 /// A migration of which only the flows, STOP and RESUME tell.
@@ -272,13 +352,17 @@ fn silent<'a>(
 ) -> Option<Migration<'a>> {
     let start = flows.iter().map(|f| f.first()).min()?;
     let last = flows.iter().map(|f| f.last()).max()?;
-    let stops = || marks.iter().copied().filter(|m| matches!(m.kind, MarkKind::Stop | MarkKind::Resume));
-    let mut marks: Vec<_> = stops().filter(|m| (start..=last).contains(&m.at)).collect();
+    let from = marks.partition_point(|m| m.at < start);
+    let to = marks.partition_point(|m| m.at <= last).max(from);
+    let is_stop = |m: &&Mark| matches!(m.kind, MarkKind::Stop | MarkKind::Resume);
+    let next = marks[to..].iter().copied().find(is_stop).filter(|m| m.kind == MarkKind::Resume);
+    let mut marks: Vec<_> = marks[from..to].iter().copied().filter(is_stop).collect();
     if !marks.iter().any(|m| m.kind == MarkKind::Resume) {
-        marks.extend(stops().find(|m| m.at > last).filter(|m| m.kind == MarkKind::Resume));
+        marks.extend(next.filter(|m| m.at.0 <= last.0.saturating_add(LATE_RESUME_NS)));
     }
-    let rounds = process.map_or(&[][..], |p| &p.dirty_logs);
-    marks.extend(rounds.iter().filter(|m| (start..=last).contains(&m.at)));
+    if let Some(process) = process {
+        marks.extend(process.dirty_logs.between(start, last).map(|(_, mark)| mark));
+    }
     marks.sort_by_key(|m| m.at);
     let role = role(&marks, flows, process, false);
     let streams = || flows.iter().filter(|f| f.purpose != Purpose::Nbd);
@@ -301,16 +385,11 @@ fn silent<'a>(
         _ => End::Open(facts.latest.max(last)),
     };
     Some(Migration {
-        process,
-        role,
-        marks,
-        flows: flows.to_vec(),
-        earlier_flows: Vec::new(),
         flows_owned,
         opening: Opening::Transfer,
         start,
-        start_stamp: None,
         start_seen: flows.iter().all(|f| f.from_start),
         end,
+        ..Migration::new(process, role, marks, flows.to_vec())
     })
 }

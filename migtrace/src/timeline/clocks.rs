@@ -1,6 +1,7 @@
 //! Monotonic time tied to wall time, and what that says of the instants that QEMU stamps.
 
 use super::facts::Mark;
+use super::stamped::Stamped;
 use crate::units::{ClockSample, MonotonicNs};
 
 /// QEMU stamps in whole microseconds, rounded down.
@@ -12,7 +13,7 @@ const LONGEST_WRITE_NS: u64 = 10_000_000_000;
 /// The clock samples of a log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clocks {
-    samples: Vec<(MonotonicNs, ClockSample)>,
+    samples: Stamped<ClockSample>,
 }
 
 /// The bounds of an instant, monotonic.
@@ -33,15 +34,14 @@ impl Bounds {
 
 impl Clocks {
     pub(super) fn push(&mut self, at: MonotonicNs, sample: ClockSample) {
-        let place = self.samples.partition_point(|(a, _)| *a <= at);
-        self.samples.insert(place, (at, sample));
+        self.samples.insert(at, sample);
     }
 
     /// The clock at an instant. NTP slews both clocks alike, so their offset changes only when the wall clock is
     /// set; that is sampled just after it happened, so the latest sample before an instant holds for it.
     pub(super) fn at(&self, at: MonotonicNs) -> Option<ClockSample> {
-        let next = self.samples.partition_point(|(a, _)| *a <= at);
-        self.samples.get(next.saturating_sub(1)).map(|(_, sample)| *sample)
+        let before = self.samples.between(MonotonicNs(0), at).next_back();
+        before.or_else(|| self.samples.since(at).next()).map(|(_, sample)| *sample)
     }
 
     /// When what an event tells became true. QEMU stamps an event while it builds it, just after the fact, and

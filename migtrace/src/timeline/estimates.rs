@@ -2,20 +2,18 @@
 
 use super::clocks::{Bounds, Clocks};
 use super::migration::{End, Migration, Opening};
-use crate::record::Estimate;
+use crate::event::Purpose;
+use crate::record::{Estimate, Method, PhaseName};
 use crate::units::MonotonicNs;
 
-const QMP_EVENTS: &str = "qmp-events";
-const PACKETS: &str = "first-and-last-packet";
-
 /// The length between two instants. The bounds hold whatever the true instants are within theirs.
-fn between(from: Bounds, to: Bounds, method: &str) -> Estimate {
+fn between(from: Bounds, to: Bounds, method: Method) -> Estimate {
     let value_ns = to.latest.saturating_sub(from.latest);
     Estimate {
         value_ns,
         low_ns: to.earliest.unwrap_or(from.latest).saturating_sub(from.latest).min(value_ns),
         high_ns: from.earliest.map(|earliest| to.latest.saturating_sub(earliest)),
-        method: method.to_owned(),
+        method,
     }
 }
 
@@ -25,32 +23,54 @@ pub(super) fn total_time(migration: &Migration<'_>, clocks: &Clocks) -> Option<E
         Some(qemu_realtime_us) => clocks.written(migration.start, qemu_realtime_us),
         None => Bounds::exact(migration.start),
     };
-    let (end, method) = match migration.end {
+    let from_packet = matches!(migration.opening, Opening::Unseen | Opening::Listening);
+    let (mut end, method) = match migration.end {
         End::Declared(at, _) => {
             let mark = migration.marks.iter().rev().find(|m| m.at == at)?;
-            let packets = matches!(migration.opening, Opening::Unseen);
-            (clocks.bounds(mark), if packets { "first-packet-to-qmp-event" } else { QMP_EVENTS })
+            let method = if from_packet { Method::FirstPacketToQmpEvent } else { Method::QmpEvents };
+            (clocks.bounds(mark), method)
         }
         // The death is noticed later than it happens, but not before the last thing that QEMU did.
         End::Died(at) => {
             let did = migration.marks.last().map(|m| m.at).max(migration.last_packet());
-            (Bounds { earliest: did.map(|d| d.0.min(at.0)), latest: at.0 }, "last-sign-of-life")
+            (Bounds { earliest: did.map(|d| d.0.min(at.0)), latest: at.0 }, Method::LastSignOfLife)
         }
-        End::Closed(at) => (Bounds::exact(at), PACKETS),
+        End::Closed(at) => (Bounds::exact(at), Method::FirstAndLastPacket),
         End::Superseded(_) | End::Open(_) => return None,
     };
+    if migration.opening == Opening::Listening {
+        end.earliest = end.earliest.min(Some(source_ends_after(migration).0.min(end.latest)));
+    }
     let mut estimate = between(start, end, method);
     // QEMU begins before it connects, so packets alone bound the time from below only.
-    if !migration.start_seen || migration.opening == Opening::Transfer {
+    if !migration.start_seen || from_packet || migration.opening == Opening::Transfer {
         estimate.high_ns = None;
     }
     Some(estimate)
 }
 
-/// From QEMU's `setup` to its first `active`.
+/// Seen from the destination, an instant at which the source had not said yet that the migration has ended. It waits for
+/// the last byte of the return path, if there is one; without, it is done when the last bytes are in its socket, and how
+/// much waits there is not known here.
+fn source_ends_after(destination: &Migration<'_>) -> MonotonicNs {
+    let streams = destination.flows.iter().filter(|f| f.purpose == Purpose::Ram);
+    let returned =
+        streams.filter_map(|f| f.last.as_ref()).filter_map(|counted| counted.last_byte_ns.tx).max();
+    let active = destination.marks.iter().find(|m| m.is_status(&PhaseName::Active)).map(|m| m.at);
+    returned.max(active).unwrap_or(destination.start)
+}
+
+/// From QEMU's `setup`, or at a destination from the first packet of the memory stream, to its first `active`.
 pub(super) fn setup_time(migration: &Migration<'_>, clocks: &Clocks) -> Option<Estimate> {
     let mark = |status| migration.marks.iter().find(|m| m.is_status(status));
-    Some(between(clocks.bounds(mark("setup")?), clocks.bounds(mark("active")?), QMP_EVENTS))
+    let active = clocks.bounds(mark(&PhaseName::Active)?);
+    if migration.opening != Opening::Listening {
+        return Some(between(clocks.bounds(mark(&PhaseName::Setup)?), active, Method::QmpEvents));
+    }
+    let stream = migration.flows.iter().find(|f| f.purpose != Purpose::Nbd)?.first();
+    // The source begins before it connects.
+    let connected = between(Bounds::exact(stream), active, Method::FirstPacketToQmpEvent);
+    Some(Estimate { high_ns: None, ..connected })
 }
 
 /// Nanoseconds from the migration's start.

@@ -1,21 +1,26 @@
 //! What the events have told so far, in the order of what they are about.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use serde_json::Value;
 
 use super::clocks::Clocks;
+use super::stamped::Stamped;
 use crate::event::{
     Announcement, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured,
     Observation, OwnerMethod, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
+use crate::record::PhaseName;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
 /// The probe that reads QEMU's events, by its name in the probe table.
 const QMP_PROBE: &str = "qmp";
 /// How far apart, counted in events, the same event may be read at two monitors.
 const ECHO_DISTANCE: usize = 8;
+
+/// Losses are counted about once a second; how long before that they may have happened, where the log does not say it.
+const LOSS_WINDOW_NS: u64 = 2_000_000_000;
 
 /// What had crossed at an instant.
 pub(super) type Count = (MonotonicNs, Directions<Counters>);
@@ -28,13 +33,21 @@ pub(super) struct Facts {
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
     pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Count>>,
-    pub(super) echo_start: Option<EchoStart>,
+    /// Since when which address was asked.
+    pub(super) echo_start: Option<(MonotonicNs, EchoStart)>,
     /// The processes whose guest has the probed address: both ends of its migration may be on this host.
     pub(super) echo_owners: Vec<u32>,
     pub(super) echo_gaps: Vec<EchoGap>,
-    pub(super) echo_end: Option<EchoEnd>,
+    /// When the asking ended, and what it told as a whole.
+    pub(super) echo_end: Option<(MonotonicNs, EchoEnd)>,
     pub(super) not_measured: Vec<NotMeasured>,
-    pub(super) lost: Lost,
+    not_measured_so_far: HashSet<NotMeasured>,
+    /// Interfaces that vanished.
+    pub(super) gone_interfaces: Stamped<String>,
+    /// Kinds of events that were not understood, and how many of each.
+    pub(super) not_understood: BTreeMap<String, u64>,
+    losses: Vec<Loss>,
+    lost: Lost,
     pub(super) end: Option<EndReason>,
     /// The latest instant that any event told.
     pub(super) latest: MonotonicNs,
@@ -42,30 +55,48 @@ pub(super) struct Facts {
     process_of_pid: HashMap<u32, usize>,
     /// The connection that now has an address pair: ports are used again.
     flow_of_ends: HashMap<Flow, usize>,
+    /// The flows whose owner is not known, as indices into `flows`.
+    pub(super) unowned: BTreeSet<usize>,
+}
+
+/// Facts that were lost between two instants.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    since: MonotonicNs,
+    until: MonotonicNs,
+    lost: Lost,
 }
 
 /// A QEMU process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) qemu: Option<Qemu>,
     pub(super) gone: Option<MonotonicNs>,
-    /// In the order of their stamps.
-    pub(super) marks: Vec<Mark>,
+    pub(super) marks: Stamped<Mark>,
     /// As the marks; of use only when those tell of no migration.
-    pub(super) dirty_logs: Vec<Mark>,
-    /// In the order of their stamps.
-    pub(super) jobs: Vec<JobStep>,
-    pub(super) replies: Vec<(MonotonicNs, Value)>,
-    pub(super) parameters: Vec<Value>,
-    /// In the order of their stamps.
-    pub(super) runs: Vec<Run>,
-    pub(super) void_runs: Vec<VoidRun>,
-    /// When the first frame came that was waited for, in the order of their stamps.
-    pub(super) first_frames: Vec<MonotonicNs>,
-    /// The latest frame of the guest each time that they were counted: when, and the frame's stamp.
-    pub(super) last_frames: Vec<(MonotonicNs, MonotonicNs)>,
-    pub(super) announcements: Vec<Announced>,
+    pub(super) dirty_logs: Stamped<Mark>,
+    pub(super) jobs: Stamped<JobStep>,
+    pub(super) replies: Stamped<Value>,
+    pub(super) parameters: Stamped<Value>,
+    pub(super) runs: Stamped<Run>,
+    /// The runs that were none, by when they began; true for those of which that is certain.
+    pub(super) void_runs: HashMap<MonotonicNs, bool>,
+    /// The taps at which a first frame came that was waited for.
+    pub(super) first_frames: Stamped<String>,
+    /// The frames of the guest at a tap, each time that they were counted.
+    pub(super) counted_frames: Stamped<CountedFrames>,
+    pub(super) announcements: Stamped<Announced>,
+    /// The flows of this process, as indices into [`Facts::flows`].
+    pub(super) flows: BTreeSet<usize>,
+}
+
+/// The frames of a guest at a tap until an instant.
+#[derive(Clone, Debug)]
+pub(super) struct CountedFrames {
+    pub(super) interface: String,
+    /// When the last of them came; none: there was none.
+    pub(super) last: Option<MonotonicNs>,
 }
 
 /// The network is told where the guest is.
@@ -84,13 +115,6 @@ pub(super) struct Run {
     pub(super) vcpus: Vcpus,
 }
 
-/// A run that was none.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct VoidRun {
-    pub(super) entered: MonotonicNs,
-    pub(super) certain: bool,
-}
-
 /// A QMP event that a phase can begin or end at.
 #[derive(Clone, Debug)]
 pub(super) struct Mark {
@@ -103,7 +127,7 @@ pub(super) struct Mark {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum MarkKind {
-    Status(String),
+    Status(PhaseName),
     Pass(u64),
     Stop,
     Resume,
@@ -131,6 +155,8 @@ pub(super) enum JobState {
 /// A TCP connection.
 #[derive(Clone, Debug)]
 pub(super) struct FlowFacts {
+    /// Its place in [`Facts::flows`].
+    pub(super) index: usize,
     pub(super) flow: Flow,
     pub(super) interface: String,
     pub(super) seen_at: MonotonicNs,
@@ -166,6 +192,12 @@ impl FlowFacts {
         self.last.as_ref().is_some_and(|c| c.closed)
     }
 
+    /// Which way most of it goes.
+    fn direction(&self) -> std::cmp::Ordering {
+        let Directions { tx, rx } = self.payload_bytes();
+        tx.cmp(&rx)
+    }
+
     pub(super) fn payload_bytes(&self) -> Directions<u64> {
         self.last.as_ref().map_or_else(Directions::default, |c| c.counters.map(|d| d.payload_bytes))
     }
@@ -178,127 +210,112 @@ impl Facts {
         !probes.any(|p| p.name == QMP_PROBE && p.status == ProbeStatus::Missing)
     }
 
-    pub(super) fn push(&mut self, event: &Event) {
+    /// Takes in an event. Returns whether it may change which migrations there are and what they are doing, and not
+    /// only how much they have carried.
+    pub(super) fn push(&mut self, event: &Event) -> bool {
         let at = event.at_ns;
         self.latest = self.latest.max(at);
         match &event.fact {
             Fact::LogStart(observation) => self.observation = Some(observation.clone()),
             Fact::Clock(sample) => self.clocks.push(at, *sample),
             Fact::QemuSeen(qemu) => self.qemu_seen(qemu),
-            Fact::QemuGone { pid } => {
-                let process = self.process(*pid);
-                self.processes[process].gone = Some(at);
-            }
+            Fact::QemuGone { pid } => self.process(*pid).gone = Some(at),
             Fact::FlowSeen { flow, interface, from_start } => {
                 let flow = self.flow_seen(*flow, at);
                 flow.interface.clone_from(interface);
                 flow.from_start = *from_start;
             }
-            Fact::FlowOwner { flow, pid, method } => {
-                let process = self.process(*pid);
-                self.flow(*flow, at).owner = Some(Owner { process, at, method: *method });
-            }
+            Fact::FlowOwner { flow, pid, method } => self.flow_owner(*flow, *pid, at, *method),
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
-            Fact::FlowCounters(counters) => {
-                let flow = self.flow(counters.flow, at);
-                flow.samples.push((at, counters.counters.map(|c| c.wire_bytes)));
-                let payload = counters.counters.map(|c| c.payload_bytes);
-                if payload.tx > 0 || payload.rx > 0 {
-                    flow.payload_by.get_or_insert(at);
-                }
-                flow.last = Some(counters.clone());
-            }
+            Fact::FlowCounters(counters) => return self.flow_counters(at, counters),
             Fact::Fragments { local, remote, counters } => {
                 self.fragments.entry((*local, *remote)).or_default().push((at, *counters));
+                return false;
             }
             Fact::Qmp(qmp) => self.qmp(at, qmp),
-            Fact::QueryMigrate { pid, reply } => {
-                let process = self.process(*pid);
-                self.processes[process].replies.push((at, reply.clone()));
-            }
+            Fact::QueryMigrate { pid, reply } => self.process(*pid).replies.insert(at, reply.clone()),
             Fact::QueryMigrateParameters { pid, reply } => {
-                let process = self.process(*pid);
-                self.processes[process].parameters.push(reply.clone());
+                self.process(*pid).parameters.insert(at, reply.clone());
             }
             Fact::GuestRun { pid, vcpus } => {
-                let process = self.process(*pid);
-                insert(&mut self.processes[process].runs, Run { at, vcpus: *vcpus }, |run| run.at);
+                self.process(*pid).runs.insert(at, Run { at, vcpus: *vcpus });
             }
             Fact::GuestRunVoid { pid, entered_ns, certain } => {
-                let process = self.process(*pid);
-                let void = VoidRun { entered: *entered_ns, certain: *certain };
-                self.processes[process].void_runs.push(void);
+                self.process(*pid).void_runs.insert(*entered_ns, *certain);
             }
             Fact::DirtyLog { pid, counters } => {
-                let process = self.process(*pid);
-                let mark = Mark {
-                    at,
-                    kind: MarkKind::DirtyLog,
-                    qemu_realtime_us: 0,
-                    counters: Some(*counters),
-                    vcpus: None,
-                };
-                insert(&mut self.processes[process].dirty_logs, mark, |mark| mark.at);
+                let kind = MarkKind::DirtyLog;
+                let mark = Mark { at, kind, qemu_realtime_us: 0, counters: Some(*counters), vcpus: None };
+                self.process(*pid).dirty_logs.insert(at, mark);
             }
-            Fact::GuestFrame { pid, .. } => {
-                let process = self.process(*pid);
-                insert(&mut self.processes[process].first_frames, at, |at| *at);
+            Fact::GuestFrame { pid, interface } => {
+                self.process(*pid).first_frames.insert(at, interface.clone());
             }
-            Fact::GuestFrames { pid, last_ns, .. } => {
-                let process = self.process(*pid);
-                self.processes[process].last_frames.extend(last_ns.map(|last| (at, last)));
+            Fact::GuestFrames { pid, interface, last_ns, .. } => {
+                let counted = CountedFrames { interface: interface.clone(), last: *last_ns };
+                self.process(*pid).counted_frames.insert(at, counted);
             }
             Fact::Announcement { pid, interface, kind } => {
-                let process = self.process(*pid);
                 let announced = Announced { at, interface: interface.clone(), kind: *kind };
-                insert(&mut self.processes[process].announcements, announced, |announced| announced.at);
+                self.process(*pid).announcements.insert(at, announced);
             }
-            Fact::EchoStart(start) => self.echo_start = Some(start.clone()),
+            Fact::EchoStart(start) => self.echo_start = Some((at, start.clone())),
             Fact::EchoOwner { pid, .. } => self.echo_owners.push(*pid),
             Fact::EchoGap(gap) => self.echo_gaps.push(*gap),
-            Fact::EchoEnd(end) => self.echo_end = Some(end.clone()),
+            Fact::EchoEnd(end) => self.echo_end = Some((at, end.clone())),
             // A flow names the interface that it is counted at.
             Fact::InterfaceAdded(_) => {}
-            Fact::InterfaceGone { interface } => self.not_measured(NotMeasured {
-                what: format!("packets on {interface}"),
-                why: "the interface vanished during the recording: what crossed before is counted".to_owned(),
-            }),
-            Fact::Lost(lost) => {
-                self.lost = Lost {
-                    ring_buffer: self.lost.ring_buffer.max(lost.ring_buffer),
-                    flows: self.lost.flows.max(lost.flows),
-                    probes: self.lost.probes.max(lost.probes),
+            Fact::InterfaceGone { interface } => self.gone_interfaces.insert(at, interface.clone()),
+            Fact::Lost { so_far, since_ns } => self.lose(at, *since_ns, *so_far),
+            Fact::NotMeasured(entry) => {
+                if self.not_measured_so_far.insert(entry.clone()) {
+                    self.not_measured.push(entry.clone());
                 }
             }
-            Fact::NotMeasured(entry) => self.not_measured(entry.clone()),
+            Fact::NotUnderstood { kind } => *self.not_understood.entry(kind.clone()).or_default() += 1,
             Fact::LogEnd { reason } => self.end = Some(*reason),
         }
+        true
     }
 
-    fn not_measured(&mut self, entry: NotMeasured) {
-        if !self.not_measured.contains(&entry) {
-            self.not_measured.push(entry);
+    /// The facts that were lost while something was under way.
+    pub(super) fn lost_between(&self, start: MonotonicNs, end: MonotonicNs) -> Lost {
+        let while_under_way = self.losses.iter().filter(|loss| loss.since <= end && start <= loss.until);
+        while_under_way.fold(Lost::default(), |sum, Loss { lost, .. }| Lost {
+            ring_buffer: sum.ring_buffer.saturating_add(lost.ring_buffer),
+            flows: sum.flows.saturating_add(lost.flows),
+            probes: sum.probes.saturating_add(lost.probes),
+        })
+    }
+
+    fn lose(&mut self, at: MonotonicNs, since: Option<MonotonicNs>, so_far: Lost) {
+        let before = self.lost;
+        let lost = Lost {
+            ring_buffer: so_far.ring_buffer.saturating_sub(before.ring_buffer),
+            flows: so_far.flows.saturating_sub(before.flows),
+            probes: so_far.probes.saturating_sub(before.probes),
+        };
+        if lost == Lost::default() {
+            return;
         }
+        let since = since.unwrap_or(MonotonicNs(at.0.saturating_sub(LOSS_WINDOW_NS)));
+        self.losses.push(Loss { since, until: at, lost });
+        self.lost = Lost {
+            ring_buffer: before.ring_buffer.max(so_far.ring_buffer),
+            flows: before.flows.max(so_far.flows),
+            probes: before.probes.max(so_far.probes),
+        };
     }
 
     /// The process that has this pid, known or not.
-    fn process(&mut self, pid: u32) -> usize {
+    fn process(&mut self, pid: u32) -> &mut Process {
+        let index = self.process_index(pid);
+        &mut self.processes[index]
+    }
+
+    fn process_index(&mut self, pid: u32) -> usize {
         *self.process_of_pid.entry(pid).or_insert_with(|| {
-            self.processes.push(Process {
-                pid,
-                qemu: None,
-                gone: None,
-                marks: Vec::new(),
-                dirty_logs: Vec::new(),
-                jobs: Vec::new(),
-                replies: Vec::new(),
-                parameters: Vec::new(),
-                runs: Vec::new(),
-                void_runs: Vec::new(),
-                first_frames: Vec::new(),
-                last_frames: Vec::new(),
-                announcements: Vec::new(),
-            });
+            self.processes.push(Process { pid, ..Process::default() });
             self.processes.len() - 1
         })
     }
@@ -307,14 +324,21 @@ impl Facts {
         if self.process_of_pid.get(&qemu.pid).is_some_and(|&p| self.processes[p].gone.is_some()) {
             self.process_of_pid.remove(&qemu.pid);
         }
-        let process = self.process(qemu.pid);
-        self.processes[process].qemu = Some(qemu.clone());
+        self.process(qemu.pid).qemu = Some(qemu.clone());
     }
 
     /// The connection between these ends, known or not: its facts come from several probes in no fixed order.
     fn flow(&mut self, flow: Flow, at: MonotonicNs) -> &mut FlowFacts {
-        let index = *self.flow_of_ends.entry(flow).or_insert_with(|| {
+        let index = self.flow_index(flow, at);
+        &mut self.flows[index]
+    }
+
+    fn flow_index(&mut self, flow: Flow, at: MonotonicNs) -> usize {
+        *self.flow_of_ends.entry(flow).or_insert_with(|| {
+            let index = self.flows.len();
+            self.unowned.insert(index);
             self.flows.push(FlowFacts {
+                index,
                 flow,
                 interface: String::new(),
                 seen_at: at,
@@ -325,9 +349,8 @@ impl Facts {
                 payload_by: None,
                 last: None,
             });
-            self.flows.len() - 1
-        });
-        &mut self.flows[index]
+            index
+        })
     }
 
     /// As [`Facts::flow`], but the end of an older connection that used the same ports ends it.
@@ -340,10 +363,35 @@ impl Facts {
         flow
     }
 
+    fn flow_owner(&mut self, flow: Flow, pid: u32, at: MonotonicNs, method: OwnerMethod) {
+        let process = self.process_index(pid);
+        let index = self.flow_index(flow, at);
+        match self.flows[index].owner.replace(Owner { process, at, method }) {
+            Some(before) => self.processes[before.process].flows.remove(&index),
+            None => self.unowned.remove(&index),
+        };
+        self.processes[process].flows.insert(index);
+    }
+
+    /// Returns whether more has changed than how much the flow has carried.
+    fn flow_counters(&mut self, at: MonotonicNs, counters: &FlowCounters) -> bool {
+        let flow = self.flow(counters.flow, at);
+        let state =
+            |flow: &FlowFacts| (flow.closed(), flow.payload_by.is_some(), flow.direction(), flow.first());
+        let before = state(flow);
+        flow.samples.push((at, counters.counters.map(|c| c.wire_bytes)));
+        let payload = counters.counters.map(|c| c.payload_bytes);
+        if payload.tx > 0 || payload.rx > 0 {
+            flow.payload_by.get_or_insert(at);
+        }
+        flow.last = Some(counters.clone());
+        state(flow) != before
+    }
+
     fn qmp(&mut self, at: MonotonicNs, qmp: &QmpEvent) {
         let text = |key: &str| qmp.data.get(key).and_then(Value::as_str).map(str::to_owned);
         let kind = match qmp.name.as_str() {
-            "MIGRATION" => text("status").map(MarkKind::Status),
+            "MIGRATION" => text("status").map(|status| MarkKind::Status(status.as_str().into())),
             "MIGRATION_PASS" => qmp.data.get("pass").and_then(Value::as_u64).map(MarkKind::Pass),
             "STOP" => Some(MarkKind::Stop),
             "RESUME" => Some(MarkKind::Resume),
@@ -358,7 +406,6 @@ impl Facts {
             _ => None,
         };
         let process = self.process(qmp.pid);
-        let process = &mut self.processes[process];
         // QEMU writes an event once to each monitor that has a client: it is told again, but happened once.
         let is_echo = |m: &Mark| Some(&m.kind) == kind.as_ref() && m.qemu_realtime_us == qmp.qemu_realtime_us;
         if process.marks.iter().rev().take(ECHO_DISTANCE).any(is_echo) {
@@ -372,18 +419,11 @@ impl Facts {
                 counters: qmp.counters,
                 vcpus: qmp.vcpus,
             };
-            insert(&mut process.marks, mark, |mark| mark.at);
+            process.marks.insert(at, mark);
         }
         if let (Some(step), Some(id)) = (step, text("id").or_else(|| text("device"))) {
             let step = JobStep { at, id, step, qemu_realtime_us: qmp.qemu_realtime_us };
-            insert(&mut process.jobs, step, |step| step.at);
+            process.jobs.insert(at, step);
         }
     }
-}
-
-/// Inserts in the order of the stamps: two threads of QEMU can be stamped in one order and reach the ring buffer in the
-/// other.
-fn insert<T>(list: &mut Vec<T>, new: T, at: impl Fn(&T) -> MonotonicNs) {
-    let place = list.partition_point(|other| at(other) <= at(&new));
-    list.insert(place, new);
 }

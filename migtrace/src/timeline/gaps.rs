@@ -7,15 +7,11 @@
 use super::facts::Facts;
 use super::migration::Migration;
 use crate::event::EchoGap;
-use crate::record::{Estimate, Gap, Instant};
+use crate::record::{Estimate, Gap, Instant, Method};
 use crate::units::MonotonicNs;
 
 #[cfg(test)]
 mod tests;
-
-const LOST_REQUESTS: &str = "lost-requests";
-const DELAYED_REPLIES: &str = "delayed-replies";
-const OPEN: &str = "open";
 
 /// A gap that ends this long before a migration, or begins this long after it, is not the migration's. The guest may be
 /// slow before it moves, and the network may need seconds to find it again.
@@ -28,7 +24,7 @@ pub(super) fn of(facts: &Facts, migration: &Migration<'_>) -> Vec<Gap> {
     let last = migration.end.at().0.saturating_add(AFTER_NS);
     let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
     let ended = facts.echo_gaps.iter().filter(|gap| touches(gap, gap.resumed_ns.0));
-    let open = facts.echo_end.as_ref().and_then(|end| end.open.as_ref());
+    let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let open = open.filter(|gap| touches(gap, u64::MAX)).map(|gap| self::open(gap, migration.start));
     let mut gaps: Vec<_> = ended.map(|gap| closed(gap, migration.start)).chain(open).collect();
     gaps.sort_by_key(|gap| gap.start.value_ns);
@@ -37,7 +33,7 @@ pub(super) fn of(facts: &Facts, migration: &Migration<'_>) -> Vec<Gap> {
 
 /// An instant's bounds.
 #[derive(Clone, Copy)]
-struct Bounds {
+pub(super) struct Bounds {
     low: MonotonicNs,
     high: MonotonicNs,
 }
@@ -46,6 +42,11 @@ impl Bounds {
     /// `high` is never before `low`: bounds that contradict each other say only that both are near.
     fn new(low: MonotonicNs, high: MonotonicNs) -> Self {
         Self { low, high: high.max(low) }
+    }
+
+    /// Whether it may be this instant.
+    pub(super) fn holds(self, at: MonotonicNs) -> bool {
+        self.low <= at && at <= self.high
     }
 
     const fn middle(self) -> u64 {
@@ -100,7 +101,7 @@ pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
             value_ns: end.middle().saturating_sub(start.middle()).clamp(low_ns, high_ns),
             low_ns,
             high_ns: Some(high_ns),
-            method: if was_waiting { DELAYED_REPLIES } else { LOST_REQUESTS }.to_owned(),
+            method: if was_waiting { Method::DelayedReplies } else { Method::LostRequests },
         },
         lost: seen.requests.saturating_sub(late).saturating_sub(prompt),
         late,
@@ -124,7 +125,7 @@ pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
             value_ns: seen.before_resumed_ns.0.saturating_sub(start.middle()).max(low_ns),
             low_ns,
             high_ns: None,
-            method: OPEN.to_owned(),
+            method: Method::Open,
         },
         lost: seen.requests,
         late: 0,
@@ -139,7 +140,7 @@ pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
 
 /// When the address fell silent: it answered after `answered_request_ns`; it did not answer `first_waiting_ns`, which
 /// reached it within a round trip; and the last reply before was sent by an address that was awake.
-fn silent_from(seen: &EchoGap) -> Bounds {
+pub(super) fn silent_from(seen: &EchoGap) -> Bounds {
     let high = later(seen.first_waiting_ns, seen.round_trip_before_ns).max(seen.last_reply_ns);
     Bounds::new(seen.answered_request_ns, high)
 }

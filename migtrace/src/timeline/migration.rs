@@ -1,9 +1,10 @@
 //! One migration of one QEMU: its facts, and what they say as a whole.
 
 use super::facts::{FlowFacts, Mark, MarkKind, Process};
+use super::stamped::Stamped;
 use crate::event::{EndReason, Purpose};
-use crate::record::{Mode, Outcome, Role};
-use crate::units::MonotonicNs;
+use crate::record::{Mode, Outcome, PhaseName, Role};
+use crate::units::{Counters, Directions, MonotonicNs};
 
 /// The facts of one migration of one QEMU.
 #[derive(Clone, Debug)]
@@ -15,8 +16,14 @@ pub(super) struct Migration<'a> {
     pub(super) marks: Vec<&'a Mark>,
     /// In the order of their first packets.
     pub(super) flows: Vec<&'a FlowFacts>,
-    /// The flows of the same process that belong to its earlier migrations.
-    pub(super) earlier_flows: Vec<&'a FlowFacts>,
+    /// What the flows of the same process carried that began before this migration and are none of its own.
+    pub(super) earlier_counters: Directions<Counters>,
+    /// When the latest of its earlier migrations ended.
+    pub(super) previous_end: Option<MonotonicNs>,
+    /// When the next migration of the same process began.
+    pub(super) next_start: Option<MonotonicNs>,
+    /// When QEMU had said that it begins, without anything after it, before it began anew.
+    pub(super) given_up: Option<MonotonicNs>,
     /// False when the flows are this VM's only because there is no other whose they could be.
     pub(super) flows_owned: bool,
     pub(super) opening: Opening,
@@ -33,6 +40,8 @@ pub(super) struct Migration<'a> {
 pub(super) enum Opening {
     /// There is none: the first mark is the start.
     Mark,
+    /// The destination waits for the source, whose first packet is the start.
+    Listening,
     /// The disks are copied before the memory.
     DiskSync,
     /// Packets crossed before the first event was seen.
@@ -69,52 +78,120 @@ impl End {
 }
 
 /// The outcome that a status means, when it is a last one.
-pub(super) fn terminal(status: &str) -> Option<Outcome> {
+pub(super) const fn terminal(status: &PhaseName) -> Option<Outcome> {
     match status {
-        "completed" => Some(Outcome::Completed),
-        "failed" => Some(Outcome::Failed),
-        "cancelled" => Some(Outcome::Cancelled),
+        PhaseName::Completed => Some(Outcome::Completed),
+        PhaseName::Failed => Some(Outcome::Failed),
+        PhaseName::Cancelled => Some(Outcome::Cancelled),
         _ => None,
     }
 }
 
 impl Mark {
-    pub(super) fn status(&self) -> Option<&str> {
+    pub(super) const fn status(&self) -> Option<&PhaseName> {
         match &self.kind {
             MarkKind::Status(status) => Some(status),
             _ => None,
         }
     }
 
-    pub(super) fn is_status(&self, status: &str) -> bool {
+    pub(super) fn is_status(&self, status: &PhaseName) -> bool {
         self.status() == Some(status)
     }
 
-    /// Whether only the source of a migration says this (qapi/migration.json, MigrationStatus).
-    fn is_of_source(&self) -> bool {
+    /// Whether only the source of a migration says this (qapi/migration.json, MigrationStatus), whatever its guest does.
+    pub(super) const fn is_of_source(&self) -> bool {
         match &self.kind {
-            // A destination enters `paused` without ever having run, which emits no STOP.
-            MarkKind::Pass(_) | MarkKind::Stop | MarkKind::DirtyLog => true,
-            MarkKind::Resume => false,
+            MarkKind::Pass(_) | MarkKind::DirtyLog => true,
+            MarkKind::Stop | MarkKind::Resume => false,
             MarkKind::Status(status) => matches!(
-                status.as_str(),
-                "cancelling"
-                    | "cancelled"
-                    | "pre-switchover"
-                    | "device"
-                    | "wait-unplug"
-                    | "postcopy-recover-setup"
+                status,
+                PhaseName::Cancelling
+                    | PhaseName::Cancelled
+                    | PhaseName::PreSwitchover
+                    | PhaseName::Device
+                    | PhaseName::WaitUnplug
+                    | PhaseName::PostcopyRecoverSetup
             ),
         }
     }
 }
 
-impl Migration<'_> {
+/// A time in which the guest of a source was paused and then let go on, by a person or because of an error: the migration
+/// itself lets a guest go on only when it has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Pause {
+    pub(super) stop: MonotonicNs,
+    pub(super) resume: MonotonicNs,
+}
+
+impl<'a> Migration<'a> {
+    /// One whose beginning and end are still to be told.
+    pub(super) fn new(
+        process: Option<&'a Process>,
+        role: Role,
+        marks: Vec<&'a Mark>,
+        flows: Vec<&'a FlowFacts>,
+    ) -> Self {
+        Self {
+            process,
+            role,
+            marks,
+            flows,
+            earlier_counters: Directions::default(),
+            previous_end: None,
+            next_start: None,
+            given_up: None,
+            flows_owned: false,
+            opening: Opening::Mark,
+            start: MonotonicNs::default(),
+            start_stamp: None,
+            start_seen: false,
+            end: End::Open(MonotonicNs::default()),
+        }
+    }
+
+    /// The pauses that are not the migration's, in their order.
+    pub(super) fn pauses(&self) -> Vec<Pause> {
+        let mut pauses = Vec::new();
+        let (mut may_pause, mut stopped) = (true, None);
+        for mark in self.marks.iter().filter(|_| self.role == Role::Source) {
+            match &mark.kind {
+                MarkKind::Status(status) => {
+                    may_pause =
+                        matches!(status, PhaseName::Setup | PhaseName::WaitUnplug | PhaseName::Active);
+                    stopped = None;
+                    if terminal(status).is_some() {
+                        break;
+                    }
+                }
+                MarkKind::Stop => stopped = may_pause.then_some(mark.at),
+                MarkKind::Resume => {
+                    pauses.extend(stopped.take().map(|stop| Pause { stop, resume: mark.at }));
+                }
+                MarkKind::Pass(_) | MarkKind::DirtyLog => {}
+            }
+        }
+        // Without states nothing tells a failed migration from a pause but that it went on to another stop.
+        if self.opening == Opening::Transfer && stopped.is_none() {
+            pauses.pop();
+        }
+        pauses
+    }
+
+    /// The stop of the guest that the end of the migration found.
+    pub(super) fn last_stop(&self) -> Option<&'a Mark> {
+        let pauses = self.pauses();
+        let is_pause = |mark: &&Mark| pauses.binary_search_by_key(&mark.at, |pause| pause.stop).is_ok();
+        self.marks.iter().copied().rfind(|mark| mark.kind == MarkKind::Stop && !is_pause(mark))
+    }
+
     pub(super) fn mode(&self) -> Mode {
-        let status = |test: fn(&str) -> bool| self.marks.iter().any(|m| m.status().is_some_and(test));
-        if status(|s| s.starts_with("postcopy")) {
+        use PhaseName as P;
+        let status = |test: fn(&P) -> bool| self.marks.iter().any(|m| m.status().is_some_and(test));
+        if status(|s| s.as_str().starts_with("postcopy")) {
             Mode::Postcopy
-        } else if self.opening != Opening::Transfer && status(|s| s == "active" || s == "completed") {
+        } else if self.opening != Opening::Transfer && status(|s| matches!(s, P::Active | P::Completed)) {
             Mode::Precopy
         } else {
             Mode::Unknown
@@ -133,7 +210,7 @@ impl Migration<'_> {
     /// describes it, and without them the guest cannot run at the destination. Unknown where QEMU itself does not end
     /// the stream there: TLS adds a farewell, COLO goes on.
     pub(super) fn last_byte(&self) -> Option<MonotonicNs> {
-        if self.mode() != Mode::Precopy || self.marks.iter().any(|m| m.is_status("colo")) {
+        if self.mode() != Mode::Precopy || self.marks.iter().any(|m| m.is_status(&PhaseName::Colo)) {
             return None;
         }
         let streams = self.flows.iter().filter(|f| f.purpose == Purpose::Ram);
@@ -144,19 +221,33 @@ impl Migration<'_> {
         last.max().flatten()
     }
 
-    /// The last reply of `query-migrate` about this migration.
-    pub(super) fn reply(&self) -> Option<&serde_json::Value> {
-        let replies = &self.process?.replies;
-        // The client asks once more after the end, so the last reply before the next migration is this one's.
-        let until = match self.end {
-            End::Superseded(at) => at,
-            _ => MonotonicNs(u64::MAX),
-        };
-        replies.iter().rev().find(|(at, _)| (self.start..=until).contains(at)).map(|(_, reply)| reply)
+    /// The last reply of `query-migrate` about this migration: QEMU answers for the one that it began last.
+    pub(super) fn reply(&self) -> Option<&'a serde_json::Value> {
+        self.until_next(&self.process?.replies, self.start)
+    }
+
+    /// The last of QEMU's parameters that may have held for this migration.
+    pub(super) fn parameters(&self) -> Option<&'a serde_json::Value> {
+        let since = self.previous_end.map_or(MonotonicNs(0), |end| MonotonicNs(end.0.saturating_add(1)));
+        self.until_next(&self.process?.parameters, since)
+    }
+
+    fn until_next(
+        &self,
+        answers: &'a Stamped<serde_json::Value>,
+        since: MonotonicNs,
+    ) -> Option<&'a serde_json::Value> {
+        let until = self.next_start.map_or(u64::MAX, |next| next.0.saturating_sub(1));
+        answers.between(since, MonotonicNs(until)).next_back().map(|(_, answer)| answer)
+    }
+
+    /// The outcome that QEMU's reply tells, when it has one.
+    pub(super) fn replied_outcome(&self) -> Option<Outcome> {
+        terminal(&self.reply()?.get("status")?.as_str()?.into())
     }
 
     pub(super) fn outcome(&self, log_end: Option<EndReason>) -> Outcome {
-        let told = || self.reply().and_then(|r| r.get("status")).and_then(|s| s.as_str()).and_then(terminal);
+        let told = || self.replied_outcome();
         match self.end {
             End::Declared(_, outcome) => outcome,
             // Without events a source that has stopped its guest and then ends has most likely succeeded.
@@ -179,8 +270,10 @@ impl Migration<'_> {
     }
 }
 
-/// This host's part. Decides by what was seen; the command line (`-incoming`) only when nothing tells, because a guest that has
-/// arrived can leave again.
+/// This host's part. Decides by what was seen: by what only a source says, then by where the memory goes, then by whether
+/// the guest stopped before it ran (a destination enters `paused` without ever having run, which emits no STOP; its
+/// guest can be stopped once it has arrived). The command line (`-incoming`) decides only when nothing tells, because a
+/// guest that has arrived can leave again.
 pub(super) fn role(marks: &[&Mark], flows: &[&FlowFacts], process: Option<&Process>, arrived: bool) -> Role {
     let end = marks.iter().position(|m| m.status().and_then(terminal).is_some()).unwrap_or(marks.len());
     if marks.iter().take(end + 1).any(|m| m.is_of_source()) {
@@ -194,6 +287,10 @@ pub(super) fn role(marks: &[&Mark], flows: &[&FlowFacts], process: Option<&Proce
         return Role::Destination;
     }
     if tx / 2 > rx {
+        return Role::Source;
+    }
+    let mut changes = marks.iter().filter(|m| matches!(m.kind, MarkKind::Stop | MarkKind::Resume));
+    if changes.next().is_some_and(|first| first.kind == MarkKind::Stop) {
         return Role::Source;
     }
     let qemu = process.and_then(|p| p.qemu.as_ref());

@@ -6,20 +6,30 @@
 mod assemble;
 mod assign;
 mod clocks;
+mod curve;
 mod downtime;
 mod estimates;
 mod facts;
 pub(crate) mod gaps;
+mod look;
 mod migration;
+mod pairs;
 mod phases;
+mod probed;
+mod stamped;
 mod unmeasured;
 
+use std::sync::OnceLock;
+
 use assign::migrations;
-use facts::{Facts, MarkKind, Process};
-use migration::{End, Migration};
+use facts::Facts;
+use look::Look;
+use migration::Migration;
+use pairs::pairs;
+use probed::Probed;
 
 use crate::event::Event;
-use crate::record::{Outcome, Record, Role};
+use crate::record::{Outcome, PhaseName, Record, Role};
 use crate::selection::Selection;
 use crate::units::{Directions, MonotonicNs};
 
@@ -28,11 +38,16 @@ use crate::units::{Directions, MonotonicNs};
 pub struct Timeline {
     selection: Selection,
     facts: Facts,
+    /// What the facts say of now, as long as they say the same: most events only count on.
+    look: OnceLock<Look>,
 }
 
 /// A migration as it is now, for a display.
+#[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Live {
+    /// The migration's id, as in its record; none as long as it is not known.
+    pub id: Option<String>,
     /// The VM's name.
     pub vm: Option<String>,
     /// QEMU's process id; none when its QEMU is not in this network namespace.
@@ -40,16 +55,17 @@ pub struct Live {
     /// This host's part.
     pub role: Role,
     /// What QEMU is doing.
-    pub phase: String,
+    pub phase: PhaseName,
     /// The round of dirty-page copying.
     pub pass: Option<u64>,
     /// Time since the migration's start.
     pub elapsed_ns: u64,
-    /// Wire bytes so far, as last counted; `tx` is from the source to the destination.
-    pub wire_bytes: Directions<u64>,
+    /// Wire bytes so far, as last counted; `tx` is from the source to the destination. None as long as no flow was counted.
+    pub wire_bytes: Option<Directions<u64>>,
 }
 
 /// The end of the awaited migration.
+#[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ended {
     /// QEMU's process id; none when its QEMU is not in this network namespace.
@@ -69,72 +85,49 @@ impl Timeline {
     /// A timeline of the selected migrations.
     #[must_use]
     pub fn new(selection: Selection) -> Self {
-        Self { selection, facts: Facts::default() }
+        Self { selection, ..Self::default() }
     }
 
     /// Takes in the next event of the log.
     pub fn push(&mut self, event: &Event) {
-        self.facts.push(event);
+        if self.facts.push(event) {
+            self.look.take();
+        }
     }
 
     /// The migration that runs now, or else the latest one; `now` is this host's monotonic clock.
     #[must_use]
     pub fn live(&self, now: MonotonicNs) -> Option<Live> {
-        let all = migrations(&self.facts);
-        let selected = || all.iter().filter(|m| selects(&self.selection, m));
-        let running = selected().rfind(|m| matches!(m.end, End::Open(_)));
-        let migration = running.or_else(|| selected().next_back())?;
-        let (phases, _) = phases::phases(migration);
-        let phase = phases.last()?;
-        let wire_bytes = phases::total(migration).unwrap_or_default().map(|c| c.wire_bytes);
-        let until = if matches!(migration.end, End::Open(_)) { now } else { migration.end.at() };
-        Some(Live {
-            vm: migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.name.clone()),
-            pid: migration.process.map(|p| p.pid),
-            role: migration.role,
-            phase: phase.name.clone(),
-            pass: phase.pass,
-            elapsed_ns: until.0.saturating_sub(migration.start.0),
-            wire_bytes: match migration.role {
-                Role::Source => wire_bytes,
-                Role::Destination => wire_bytes.swapped(),
-            },
-        })
+        self.look().live(&self.facts, now)
     }
 
     /// The first of the selected migrations that has ended; none while none has.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
-        let all = migrations(&self.facts);
-        let ended = |m: &&Migration<'_>| matches!(m.end, End::Declared(..) | End::Died(_) | End::Closed(_));
-        let migration = all.iter().filter(|m| selects(&self.selection, m)).find(ended)?;
-        let outcome = migration.outcome(self.facts.end);
-        let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
-        let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
-        let told = runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
-        Some(Ended {
-            pid: migration.process.map(|p| p.pid),
-            at: migration.end.at(),
-            outcome,
-            all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived),
-            flows_closed: migration.flows.iter().all(|f| f.closed()),
-        })
+        self.look().ended.clone()
     }
 
     /// The records of the selected migrations, in the order of their starts.
     #[must_use]
     pub fn finish(&self) -> Vec<Record> {
         let all = migrations(&self.facts);
-        let selected = all.iter().filter(|m| selects(&self.selection, m));
-        selected.map(|migration| assemble::record(&self.facts, &all, migration)).collect()
+        let others = pairs(&all);
+        let probed = Probed::of(&self.facts, &all);
+        let with_other = all.iter().zip(others).filter(|(migration, _)| selects(&self.selection, migration));
+        with_other
+            .map(|(migration, other)| {
+                assemble::record(&self.facts, &probed, migration, other.map(|other| &all[other]))
+            })
+            .collect()
     }
-}
 
-/// Whether the network was told of a guest that has arrived, and has had a frame from it; true where no tap tells.
-fn has_shown_itself(process: &Process, start: MonotonicNs) -> bool {
-    let no_tap = process.qemu.as_ref().is_none_or(|qemu| qemu.taps.is_empty());
-    let announced = process.announcements.iter().any(|announced| announced.at >= start);
-    no_tap || (announced && process.first_frames.iter().any(|at| *at >= start))
+    fn look(&self) -> &Look {
+        self.look.get_or_init(|| {
+            let all = migrations(&self.facts);
+            let selected: Vec<_> = all.iter().filter(|m| selects(&self.selection, m)).collect();
+            Look::at(&self.facts, &selected)
+        })
+    }
 }
 
 /// Whether a migration is one of those that are wanted. Of a QEMU that was never described only the process is

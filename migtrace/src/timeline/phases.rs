@@ -3,7 +3,7 @@
 use super::facts::{FlowFacts, MarkKind};
 use super::migration::{End, Migration, Opening, terminal};
 use crate::event::{OwnerMethod, Purpose};
-use crate::record::Role;
+use crate::record::{PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
 
 type Snapshot = Directions<Counters>;
@@ -11,7 +11,7 @@ type Snapshot = Directions<Counters>;
 /// A phase, in this host's time and from this host's side.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Stretch {
-    pub(super) name: String,
+    pub(super) name: PhaseName,
     pub(super) pass: Option<u64>,
     pub(super) start: MonotonicNs,
     pub(super) end: MonotonicNs,
@@ -36,14 +36,14 @@ pub(super) enum Unknown {
 /// The point where one phase ends and the next begins.
 struct Border {
     at: MonotonicNs,
-    name: String,
+    name: PhaseName,
     pass: Option<u64>,
     counters: Option<Snapshot>,
 }
 
 impl Border {
-    fn new(at: MonotonicNs, name: &str, pass: Option<u64>, counters: Option<Snapshot>) -> Self {
-        Self { at, name: name.to_owned(), pass, counters }
+    const fn new(at: MonotonicNs, name: PhaseName, pass: Option<u64>, counters: Option<Snapshot>) -> Self {
+        Self { at, name, pass, counters }
     }
 }
 
@@ -51,22 +51,12 @@ impl Border {
 ///
 /// In a log that is cut off, and while the migration runs, the last snapshot is younger than the last counters.
 pub(super) fn total(migration: &Migration<'_>) -> Option<Snapshot> {
-    let sum = migration.flows.iter().filter_map(|f| f.last.as_ref()).fold(None, |sum, counters| {
-        let mut sum = sum.unwrap_or_default();
-        sum += counters.counters;
-        Some(sum)
-    })?;
-    let last = migration.marks.iter().rev().find(|m| m.counters.is_some());
-    let younger = last.filter(|m| !counted_after(migration, m.at)).and_then(|m| {
-        let count = snapshot(migration, m.at, m.counters).ok()?;
-        at_least(&count, &sum).then_some(count)
-    });
-    Some(younger.unwrap_or(sum))
+    Some(Counted::of(migration)?.total())
 }
 
 /// The phases, and why the bytes of some are unknown.
 pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown>) {
-    let mut borders = borders(migration);
+    let borders = borders(migration);
     let end = borders.last().map_or(migration.start, |b| b.at).max(migration.end.at());
     let end = match migration.end {
         End::Superseded(_) => end,
@@ -74,7 +64,7 @@ pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown
     };
     let (counts, unknown) = counts_at(migration, &borders);
     let mut stretches = Vec::with_capacity(borders.len());
-    for (i, border) in borders.drain(..).enumerate() {
+    for (i, border) in borders.into_iter().enumerate() {
         stretches.push(Stretch {
             name: border.name,
             pass: border.pass,
@@ -91,36 +81,19 @@ pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown
 
 /// Where the phases begin.
 fn borders(migration: &Migration<'_>) -> Vec<Border> {
-    let mut borders: Vec<Border> = Vec::new();
-    let disks = || migration.flows.iter().filter(|f| f.purpose == Purpose::Nbd);
-    let opening = match migration.opening {
-        Opening::Mark => None,
-        Opening::DiskSync => Some("disk-sync"),
-        Opening::Transfer if disks().count() == migration.flows.len() => Some("disk-sync"),
-        Opening::Transfer => Some("transfer"),
-        Opening::Unseen => Some("unseen"),
-    };
-    borders.extend(opening.map(|name| Border::new(migration.start, name, None, None)));
-    // A libvirt destination says `setup` when it begins to listen, before the source copies the disks.
-    let arriving = migration.role == Role::Destination && migration.opening == Opening::Mark;
-    let mut arrival = disks().map(|f| f.first()).min().filter(|&at| arriving && at > migration.start);
-
+    let mut borders = openings(migration);
+    let pauses = migration.pauses();
     let mut latest_pass = None;
     let mut before_stop = None;
     for mark in &migration.marks {
-        let name = |borders: &[Border]| borders.last().map_or(String::new(), |b| b.name.clone());
-        if name(&borders) == "setup"
-            && !mark.is_status("setup")
-            && let Some(at) = arrival.take_if(|at| *at <= mark.at)
-        {
-            borders.push(Border::new(at, "disk-sync", None, None));
-        }
-        let name = name(&borders);
+        let name = borders.last().map(|b| b.name.clone());
         match &mark.kind {
-            MarkKind::Status(status) if *status == name => {}
+            // The wait for the source and its end stand already.
+            MarkKind::Status(PhaseName::Setup) if migration.opening == Opening::Listening => {}
+            MarkKind::Status(status) if Some(status) == name.as_ref() => {}
             MarkKind::Status(status) => {
-                let pass = latest_pass.filter(|_| status == "active");
-                borders.push(Border::new(mark.at, status, pass, mark.counters));
+                let pass = latest_pass.filter(|_| *status == PhaseName::Active);
+                borders.push(Border::new(mark.at, status.clone(), pass, mark.counters));
                 if terminal(status).is_some() {
                     break;
                 }
@@ -128,31 +101,40 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
             MarkKind::Pass(pass) => {
                 latest_pass = Some(*pass);
                 match borders.last_mut() {
-                    None => borders.push(Border::new(mark.at, "active", latest_pass, mark.counters)),
+                    None => borders.push(Border::new(mark.at, PhaseName::Active, latest_pass, mark.counters)),
                     // The first pass begins with `active`, whichever of the two is told first.
-                    Some(b) if b.name == "active" && b.pass.is_none() && *pass == 1 => b.pass = latest_pass,
-                    Some(b) if (b.name == "active" && b.pass != latest_pass) || b.name == "unseen" => {
-                        borders.push(Border::new(mark.at, "active", latest_pass, mark.counters));
+                    Some(b) if b.name == PhaseName::Active && b.pass.is_none() && *pass == 1 => {
+                        b.pass = latest_pass;
+                    }
+                    Some(b)
+                        if (b.name == PhaseName::Active && b.pass != latest_pass)
+                            || b.name == PhaseName::Unseen =>
+                    {
+                        borders.push(Border::new(mark.at, PhaseName::Active, latest_pass, mark.counters));
                     }
                     // The first is part of `setup`, and the last of `stop` or `device`.
                     Some(_) => {}
                 }
             }
-            MarkKind::DirtyLog if name == "transfer" => {
-                latest_pass = Some(latest_pass.map_or(1, |pass| pass + 1));
-                borders.push(Border::new(mark.at, "transfer", latest_pass, mark.counters));
+            MarkKind::DirtyLog if name == Some(PhaseName::Transfer) => {
+                latest_pass = Some(latest_pass.map_or(1, |pass: u64| pass.saturating_add(1)));
+                borders.push(Border::new(mark.at, PhaseName::Transfer, latest_pass, mark.counters));
             }
-            // In post-copy the source never runs again and in COLO the guest stops at every checkpoint:
-            // there QEMU's states tell more than the stop.
-            MarkKind::Stop if matches!(name.as_str(), "active" | "transfer" | "unseen") => {
-                before_stop = Some(name);
-                borders.push(Border::new(mark.at, "stop", None, mark.counters));
+            // At a destination the guest stops only when it has arrived. In post-copy the source never runs again and in
+            // COLO the guest stops at every checkpoint: there QEMU's states tell more than the stop.
+            MarkKind::Stop if migration.role == Role::Source => {
+                if let Some(before @ (PhaseName::Active | PhaseName::Transfer | PhaseName::Unseen)) = name {
+                    before_stop = Some(before);
+                    let is_pause = pauses.binary_search_by_key(&mark.at, |pause| pause.stop).is_ok();
+                    let name = if is_pause { PhaseName::Paused } else { PhaseName::Stop };
+                    borders.push(Border::new(mark.at, name, None, mark.counters));
+                }
             }
-            // A person paused the guest for a while.
-            MarkKind::Resume if name == "stop" => {
-                let name = before_stop.take().unwrap_or_default();
-                let pass = latest_pass.filter(|_| name == "active");
-                borders.push(Border::new(mark.at, &name, pass, mark.counters));
+            MarkKind::Resume if matches!(name, Some(PhaseName::Stop | PhaseName::Paused)) => {
+                if let Some(name) = before_stop.take() {
+                    let pass = latest_pass.filter(|_| name == PhaseName::Active);
+                    borders.push(Border::new(mark.at, name, pass, mark.counters));
+                }
             }
             MarkKind::Stop | MarkKind::Resume | MarkKind::DirtyLog => {}
         }
@@ -161,31 +143,147 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
         && migration.opening != Opening::Transfer
     {
         let at = borders.last().map_or(at, |b| b.at.max(at));
-        borders.push(Border::new(at, "failed", None, None));
+        borders.push(Border::new(at, PhaseName::Failed, None, None));
     }
     borders
 }
 
-/// The counters at every border and at the end, less what the process's earlier migrations sent. `None` where
+/// Where the phases begin that no event tells of.
+fn openings(migration: &Migration<'_>) -> Vec<Border> {
+    let is_copy = |f: &FlowFacts| f.purpose == Purpose::Nbd;
+    let border = |at, name| vec![Border::new(at, name, None, None)];
+    let start = migration.start;
+    match migration.opening {
+        Opening::Mark => Vec::new(),
+        Opening::DiskSync => border(start, PhaseName::DiskSync),
+        Opening::Transfer if migration.flows.iter().all(|f| is_copy(f)) => border(start, PhaseName::DiskSync),
+        Opening::Transfer => border(start, PhaseName::Transfer),
+        Opening::Unseen => border(start, PhaseName::Unseen),
+        Opening::Listening => {
+            let since = migration.marks.first().map_or(start, |mark| mark.at);
+            let mut borders = border(since.min(start), PhaseName::Listening);
+            let name = if migration.flows.first().is_some_and(|f| is_copy(f)) {
+                PhaseName::DiskSync
+            } else {
+                PhaseName::Setup
+            };
+            borders.extend(border(start, name));
+            borders
+        }
+    }
+}
+
+/// What is known of the counters of a migration's flows at any instant: looked at once, asked at every border.
+struct Counted<'m> {
+    migration: &'m Migration<'m>,
+    /// What the flows carried when they were counted last.
+    sum: Snapshot,
+    /// What the process's earlier flows carried: contained in its snapshots for as long as the kernel keeps them, so no more
+    /// than the first snapshot shows.
+    baseline: Snapshot,
+    /// Every flow was counted until then, or closed.
+    counted_until: MonotonicNs,
+    /// The last packet.
+    last_packet: MonotonicNs,
+    /// In which times a flow carried bytes that its owner's snapshots lack; by their starts, each with the latest end of
+    /// those so far.
+    unowned: Vec<(MonotonicNs, MonotonicNs)>,
+}
+
+impl<'m> Counted<'m> {
+    /// None when no flow was counted.
+    fn of(migration: &'m Migration<'m>) -> Option<Self> {
+        let flows = &migration.flows;
+        let sum = flows.iter().filter_map(|f| f.last.as_ref()).fold(None, |sum, counters| {
+            let mut sum = sum.unwrap_or_default();
+            sum += counters.counters;
+            Some(sum)
+        })?;
+        let earlier = migration.earlier_counters;
+        let first = migration.marks.iter().find_map(|m| m.counters).unwrap_or(earlier);
+        let counted_until = |f: &FlowFacts| match f.samples.last() {
+            _ if f.closed() => MonotonicNs(u64::MAX),
+            last => last.map_or(MonotonicNs(0), |(at, _)| *at),
+        };
+        let mut unowned: Vec<_> = flows.iter().filter_map(|f| unowned(f)).collect();
+        unowned.sort_unstable();
+        let mut latest = MonotonicNs(0);
+        for (_, until) in &mut unowned {
+            latest = latest.max(*until);
+            *until = latest;
+        }
+        Some(Self {
+            migration,
+            sum,
+            baseline: Directions { tx: least(&earlier.tx, &first.tx), rx: least(&earlier.rx, &first.rx) },
+            counted_until: flows.iter().map(|f| counted_until(f)).min().unwrap_or_default(),
+            last_packet: migration.last_packet().unwrap_or_default(),
+            unowned,
+        })
+    }
+
+    fn total(&self) -> Snapshot {
+        let last = self.migration.marks.iter().rev().find(|m| m.counters.is_some());
+        let younger = last.filter(|m| !self.is_counted_after(m.at)).and_then(|m| {
+            let count = self.snapshot(m.at, m.counters).ok()?;
+            at_least(&count, &self.sum).then_some(count)
+        });
+        younger.unwrap_or(self.sum)
+    }
+
+    /// What this migration's flows had carried when the counters were read with an event.
+    fn snapshot(&self, at: MonotonicNs, counters: Option<Snapshot>) -> Result<Snapshot, Unknown> {
+        if !self.migration.flows_owned {
+            return Err(Unknown::NotOwned);
+        }
+        let begun = self.unowned.partition_point(|(since, _)| *since < at);
+        if begun.checked_sub(1).is_some_and(|i| at < self.unowned[i].1) {
+            return Err(Unknown::OwnedLate);
+        }
+        Ok(counters.ok_or(Unknown::NoSnapshot)?.since(&self.baseline))
+    }
+
+    /// Whether every flow was counted at or after `at`, or was closed when it was counted last.
+    fn is_counted_after(&self, at: MonotonicNs) -> bool {
+        self.counted_until >= at
+    }
+
+    /// Whether it is known that nothing crossed after `at`.
+    fn is_silent_after(&self, at: MonotonicNs) -> bool {
+        self.is_counted_after(at) && self.last_packet <= at
+    }
+}
+
+/// From a flow's first packet to when its owner was found, if it carried bytes in between.
+fn unowned(flow: &FlowFacts) -> Option<(MonotonicNs, MonotonicNs)> {
+    let owner = flow.owner?;
+    let carried =
+        owner.method == OwnerMethod::SockDiag || flow.payload_by.is_some_and(|counted| counted <= owner.at);
+    carried.then_some((flow.first(), owner.at))
+}
+
+/// The counters at every border and at the end, less what the process's earlier flows carried. `None` where
 /// they are not known; the first reason for that.
 ///
 /// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU
 /// first sends on it, so the handshake counts into the phase in which that happens.
 fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snapshot>>, Option<Unknown>) {
-    let (Some(total), Some(first_packet)) = (total(migration), migration.first_packet()) else {
+    let Some((counted, first_packet)) = Counted::of(migration).zip(migration.first_packet()) else {
         return (vec![None; borders.len() + 1], None);
     };
+    let total = counted.total();
     let mut unknown = None;
     let mut reached = Snapshot::default();
     let mut counts: Vec<Option<Snapshot>> = Vec::with_capacity(borders.len() + 1);
     for (i, border) in borders.iter().enumerate() {
         let count = if i == 0 || border.at <= first_packet {
             Ok(Snapshot::default())
-        } else if silent_after(migration, border.at) {
+        } else if counted.is_silent_after(border.at) {
             Ok(total)
         } else {
             let monotonic = |c: &Snapshot| at_least(c, &reached) && at_least(&total, c);
-            snapshot(migration, border.at, border.counters)
+            counted
+                .snapshot(border.at, border.counters)
                 .and_then(|count| monotonic(&count).then_some(count).ok_or(Unknown::Contradiction))
         };
         match count {
@@ -194,58 +292,12 @@ fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snaps
         }
         counts.push(count.ok());
     }
-    let last_counted = borders.last().is_none_or(|b| counted_after(migration, b.at));
+    let last_counted = borders.last().is_none_or(|b| counted.is_counted_after(b.at));
     if !last_counted {
         unknown = unknown.or(Some(Unknown::CutOff));
     }
     counts.push(last_counted.then_some(total));
     (counts, unknown)
-}
-
-/// What the process's earlier migrations sent: contained in its snapshots for as long as the kernel keeps their
-/// flows, so no more than the first snapshot shows.
-fn baseline(migration: &Migration<'_>) -> Snapshot {
-    let mut earlier = Snapshot::default();
-    for counters in migration.earlier_flows.iter().filter_map(|f| f.last.as_ref()) {
-        earlier += counters.counters;
-    }
-    let first = migration.marks.iter().find_map(|m| m.counters).unwrap_or(earlier);
-    Directions { tx: least(&earlier.tx, &first.tx), rx: least(&earlier.rx, &first.rx) }
-}
-
-/// What this migration's flows had carried when the counters were read with an event.
-fn snapshot(
-    migration: &Migration<'_>,
-    at: MonotonicNs,
-    counters: Option<Snapshot>,
-) -> Result<Snapshot, Unknown> {
-    if !migration.flows_owned {
-        return Err(Unknown::NotOwned);
-    }
-    let late = migration.flows.iter().any(|flow| {
-        flow.owner.is_some_and(|owner| {
-            flow.first() < at
-                && at < owner.at
-                && (owner.method == OwnerMethod::SockDiag
-                    || flow.payload_by.is_some_and(|counted| counted <= owner.at))
-        })
-    });
-    if late {
-        return Err(Unknown::OwnedLate);
-    }
-    let counters = counters.ok_or(Unknown::NoSnapshot)?;
-    Ok(counters.since(&baseline(migration)))
-}
-
-/// Whether every flow was counted at or after `at`, or was closed when it was counted last.
-fn counted_after(migration: &Migration<'_>, at: MonotonicNs) -> bool {
-    let counted = |f: &&FlowFacts| f.closed() || f.samples.last().is_some_and(|(taken, _)| *taken >= at);
-    migration.flows.iter().all(counted)
-}
-
-/// Whether it is known that nothing crossed after `at`.
-fn silent_after(migration: &Migration<'_>, at: MonotonicNs) -> bool {
-    counted_after(migration, at) && migration.flows.iter().all(|f| f.last() <= at)
 }
 
 const fn least(a: &Counters, b: &Counters) -> Counters {

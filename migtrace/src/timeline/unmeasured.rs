@@ -1,42 +1,92 @@
 //! What a record does not tell, and why.
 
-use super::downtime::LAST_BYTE;
+use std::collections::HashSet;
+
 use super::facts::Facts;
 use super::migration::{Migration, Opening};
 use super::phases::Unknown;
-use crate::event::{NotMeasured, ProbeStatus};
-use crate::record::{Mode, Outcome, Record, Role};
+use super::probed::Probing;
+use crate::event::{Lost, NotMeasured, ProbeStatus};
+use crate::record::{MarkName, Method, Mode, Outcome, Record, Role};
+
+/// As many names are listed.
+const MOST_NAMES: usize = 10;
 
 /// Everything that is missing from a record, each with its reason; the probes of this host first.
 pub(super) fn list(
     facts: &Facts,
     migration: &Migration<'_>,
     record: &Record,
+    probing: Probing<'_>,
     unknown_bytes: Option<Unknown>,
 ) -> Vec<NotMeasured> {
-    let mut list = List(Vec::new());
+    let mut list = List::default();
     probes(facts, &mut list);
     for entry in &facts.not_measured {
         list.push(&entry.what, entry.why.clone());
     }
-    recording(facts, &mut list);
+    gone_interfaces(facts, migration, &mut list);
+    not_understood(facts, &mut list);
+    recording(facts, record.lost, &mut list);
     start(migration, &mut list);
     events(facts, migration, &mut list);
     flows(migration, record, &mut list);
     phase_bytes(record, unknown_bytes, &mut list);
     downtime(migration, record, &mut list);
-    reachability(facts, record, &mut list);
-    list.0
+    reachability(record, probing, &mut list);
+    list.entries
 }
 
-struct List(Vec<NotMeasured>);
+/// Each entry once, in the order in which they came.
+#[derive(Default)]
+struct List {
+    entries: Vec<NotMeasured>,
+    known: HashSet<NotMeasured>,
+}
 
 impl List {
     fn push(&mut self, what: &str, why: String) {
         let entry = NotMeasured { what: what.to_owned(), why };
-        if !self.0.contains(&entry) {
-            self.0.push(entry);
+        if self.known.insert(entry.clone()) {
+            self.entries.push(entry);
         }
+    }
+}
+
+/// The interfaces that vanished while the migration was under way.
+fn gone_interfaces(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
+    let gone: Vec<&str> = facts
+        .gone_interfaces
+        .between(migration.start, migration.end.at())
+        .map(|(_, interface)| interface.as_str())
+        .collect();
+    let named = gone[..gone.len().min(MOST_NAMES)].join(", ");
+    let (what, which) = match gone.len() {
+        0 => return,
+        1 => (named, "the interface"),
+        2..=MOST_NAMES => (named, "the interfaces"),
+        all => (format!("{named} and {} others", all - MOST_NAMES), "the interfaces"),
+    };
+    list.push(
+        &format!("packets on {what}"),
+        format!("{which} vanished during the recording: what crossed before is counted"),
+    );
+}
+
+fn not_understood(facts: &Facts, list: &mut List) {
+    for (kind, count) in facts.not_understood.iter().take(MOST_NAMES) {
+        let events = if *count == 1 { "1 event".to_owned() } else { format!("{count} events") };
+        list.push(
+            &format!("what {events} of the kind `{kind}` told"),
+            "this version of migtrace does not know that kind: read the log with the one that wrote it"
+                .to_owned(),
+        );
+    }
+    if let Some(more) = facts.not_understood.len().checked_sub(MOST_NAMES).filter(|more| *more > 0) {
+        list.push(
+            &format!("what events of {more} other kinds told"),
+            "this version of migtrace does not know them: read the log with the one that wrote it".to_owned(),
+        );
     }
 }
 
@@ -53,7 +103,7 @@ fn probes(facts: &Facts, list: &mut List) {
     }
 }
 
-fn recording(facts: &Facts, list: &mut List) {
+fn recording(facts: &Facts, lost: Lost, list: &mut List) {
     if facts.end.is_none() {
         list.push(
             "the end of the recording",
@@ -62,7 +112,6 @@ fn recording(facts: &Facts, list: &mut List) {
                 .to_owned(),
         );
     }
-    let lost = facts.lost;
     if (lost.ring_buffer, lost.flows, lost.probes) != (0, 0, 0) {
         list.push(
             "everything",
@@ -172,8 +221,8 @@ fn phase_bytes(record: &Record, unknown: Option<Unknown>, list: &mut List) {
 fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
     let moved = matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown)
         || record.migration.mode == Mode::Postcopy
-        || record.downtime.marks.iter().any(|m| m.name == "stop");
-    if !moved {
+        || record.downtime.marks.iter().any(|m| m.name == MarkName::Stop);
+    if !moved || record.downtime.stopped == Some(false) {
         return;
     }
     let other = match migration.role {
@@ -181,7 +230,7 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
         Role::Destination => "the guest stops on the source: the source's record is needed",
     };
     let downtime = &record.downtime;
-    let from_below_only = downtime.stop.as_ref().is_some_and(|stop| stop.method.ends_with(LAST_BYTE));
+    let from_below_only = downtime.stop.as_ref().is_some_and(|stop| stop.method.is_from_below());
     if downtime.stop.is_none() {
         list.push("stop (how long the guest did not run)", other.to_owned());
     } else if from_below_only {
@@ -190,7 +239,7 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
     vcpus(migration, record, list);
     if downtime.network.is_none() {
         let both_ends =
-            !from_below_only && downtime.stop.as_ref().is_some_and(|stop| !stop.method.contains("reply"));
+            !from_below_only && downtime.stop.as_ref().is_some_and(|stop| !stop.method.takes_a_reply());
         let qemu = migration.process.and_then(|p| p.qemu.as_ref());
         let why = if qemu.is_some_and(|qemu| qemu.taps.is_empty()) {
             "this QEMU holds no tap of this network namespace: frames of a guest with vhost-user, SR-IOV, macvtap or \
@@ -206,8 +255,16 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
 
 /// Why the stop, where it is known, is known from QEMU's words only.
 fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
-    if record.downtime.marks.iter().any(|m| matches!(m.name.as_str(), "all-vcpus-stopped" | "first-vcpu-run"))
-    {
+    let is_of_vcpu = |name: &MarkName| matches!(name, MarkName::FirstVcpuStopped | MarkName::FirstVcpuRun);
+    if record.downtime.marks.iter().any(|m| is_of_vcpu(&m.name)) {
+        let seen = record.downtime.marks.iter().filter(|m| m.name == MarkName::AllVcpusStopped).count();
+        let stopped = record.downtime.marks.iter().any(|m| m.name == MarkName::FirstVcpuStopped);
+        if stopped && seen == 0 {
+            list.push(
+                "when the last vCPU stopped",
+                "some of the VM's vCPUs were not seen to leave KVM; QEMU's STOP stands in".to_owned(),
+            );
+        }
         return;
     }
     let accelerator = migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.accelerator.as_deref());
@@ -222,14 +279,32 @@ fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
 }
 
 /// Why it is not known whether the guest answered.
-fn reachability(facts: &Facts, record: &Record, list: &mut List) {
+fn reachability(record: &Record, probing: Probing<'_>, list: &mut List) {
     let what = "reachability (how long the guest did not answer)";
-    if facts.echo_start.is_none() {
-        let why = "nobody asked it; --probe ADDRESS does";
+    let probe = match probing {
+        Probing::Asked(probe) => probe,
+        Probing::Nobody => return list.push(what, "nobody asked it; --probe ADDRESS does".to_owned()),
+        Probing::Another(target) => {
+            let why = format!("nobody asked it: the echo requests went to {target}, which another VM has");
+            return list.push(what, why);
+        }
+        Probing::Doubtful(target) => {
+            let why = format!(
+                "several VMs migrate, and it is not known which of them has the address {target} that was asked; \
+                 --vm or --pid tells it"
+            );
+            return list.push(what, why);
+        }
+    };
+    if probe.echo.is_none() {
+        let why = if probe.ended { "no echo request to the guest was seen to leave" } else { CUT_OFF };
         list.push(what, why.to_owned());
-    } else if facts.echo_end.as_ref().is_some_and(|end| end.echo.is_none()) {
-        list.push(what, "no echo request to the guest was seen to leave".to_owned());
-    } else if record.gaps.iter().any(|gap| gap.length.high_ns.is_none()) {
+    } else if record.gaps.iter().any(|gap| gap.length.method == Method::Open) {
         list.push("the end of a gap", "the guest did not answer again before the recording ended".to_owned());
+    } else if record.downtime.reachability.is_none() && record.downtime.stopped != Some(false) {
+        let why = "the echo requests do not cover the time in which the guest stopped and ran again";
+        list.push(what, why.to_owned());
     }
 }
+
+const CUT_OFF: &str = "the recording was cut off before it was told what the echo requests saw as a whole";

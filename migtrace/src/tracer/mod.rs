@@ -116,6 +116,8 @@ pub struct Tracer {
     interfaces_settle: Option<Instant>,
     flows: Watched,
     lost: Lost,
+    /// When that was looked at last.
+    looked_for_losses: Option<MonotonicNs>,
     told: BTreeSet<NotMeasured>,
     queue: VecDeque<Event>,
 }
@@ -161,6 +163,7 @@ impl Tracer {
             interfaces_settle: None,
             flows: Watched::default(),
             lost: Lost::default(),
+            looked_for_losses: None,
             told: BTreeSet::new(),
             queue: VecDeque::new(),
         };
@@ -461,11 +464,12 @@ impl Tracer {
     }
 
     fn tell_lost(&mut self) -> Result<(), TracerError> {
-        let lost = self.kernel.lost()?;
-        if lost != self.lost {
-            self.lost = lost;
-            let now = clock::now().map_err(host("read the clock"))?;
-            self.tell(now, Fact::Lost(lost));
+        let so_far = self.kernel.lost()?;
+        let now = clock::now().map_err(host("read the clock"))?;
+        let since_ns = self.looked_for_losses.replace(now);
+        if so_far != self.lost {
+            self.lost = so_far;
+            self.tell(now, Fact::Lost { so_far, since_ns });
         }
         Ok(())
     }

@@ -84,7 +84,8 @@ impl Facts {
 
     /// What was lost in the end.
     pub(crate) fn lost(&self) -> Lost {
-        self.last(|fact| if let Fact::Lost(lost) = fact { Some(*lost) } else { None }).unwrap_or_default()
+        self.last(|fact| if let Fact::Lost { so_far, .. } = fact { Some(*so_far) } else { None })
+            .unwrap_or_default()
     }
 
     /// What is said not to be measured.

@@ -382,7 +382,7 @@ fn lost_late_and_prompt_requests_are_told_apart() {
         assert!(gap.lost.abs_diff(lost) <= 1, "{silence:?}: {gap:?}");
         assert!(gap.late.abs_diff(late) <= 1, "{silence:?}: {gap:?}");
         assert_eq!(simulated.state.late, gap.late);
-        let method = if late > 0 { DELAYED_REPLIES } else { LOST_REQUESTS };
+        let method = if late > 0 { Method::DelayedReplies } else { Method::LostRequests };
         assert_eq!(gap.length.method, method);
         assert!(holds(&simulated.truths[0], gap));
     }

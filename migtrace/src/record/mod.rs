@@ -3,11 +3,14 @@
 //! Times are nanoseconds since the migration's start ([`Start`] ties them to wall time); `tx` is from the source
 //! to the destination on whichever host the record was made.
 
+mod words;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::event::{Echo, RoundTrip};
+pub use words::{MarkName, Method, PhaseName};
 
 use crate::event::{Announcement, Lost, NotMeasured, Purpose};
 use crate::units::{ClockSample, Counters, Directions, Flow};
@@ -16,6 +19,7 @@ use crate::units::{ClockSample, Counters, Directions, Flow};
 pub const SCHEMA: &str = "migtrace.record/1";
 
 /// One migration.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Record {
     /// [`SCHEMA`].
@@ -32,7 +36,8 @@ pub struct Record {
     pub total_time: Option<Estimate>,
     /// From the start to the first `active`.
     pub setup_time: Option<Estimate>,
-    /// What QEMU was doing, in order, without gaps.
+    /// What QEMU was doing, in order, without gaps. A destination that listened before its source connected has a phase
+    /// before the start.
     pub phases: Vec<Phase>,
     /// What crossed the wire.
     pub traffic: Traffic,
@@ -62,16 +67,18 @@ pub struct Estimate {
     pub low_ns: u64,
     /// Upper bound; absent when nothing seen bounds it from above.
     pub high_ns: Option<u64>,
-    /// How it was measured: `qmp-events`, `first-and-last-packet`, ...
-    pub method: String,
+    /// How it was measured.
+    pub method: Method,
 }
 
 /// Which migration, and how it ended.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Migration {
-    /// A UUID (version 5) made from the VM's UUID and the two ends of its first flow, so that both hosts derive
-    /// the same.
-    pub id: String,
+    /// A UUID (version 5) made from the VM's UUID and the two ends of the migration's first flow, so that both hosts derive
+    /// the same. Null as long as a flow may still come; of a migration that ended without one it is made from the time
+    /// of its start.
+    pub id: Option<String>,
     /// Pre-copy or post-copy.
     pub mode: Mode,
     /// How it ended.
@@ -81,6 +88,7 @@ pub struct Migration {
 }
 
 /// How memory moves.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -109,6 +117,7 @@ pub enum Outcome {
 }
 
 /// The virtual machine. What is not known is null.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Vm {
     /// UUID.
@@ -122,6 +131,7 @@ pub struct Vm {
 }
 
 /// A host that observed the migration.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Observer {
     /// Its name.
@@ -137,6 +147,7 @@ pub struct Observer {
 }
 
 /// A host's part in a migration.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -147,6 +158,7 @@ pub enum Role {
 }
 
 /// When the migration began.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Start {
     /// Wall time, nanoseconds since the Unix epoch; null when no clock sample was seen.
@@ -158,10 +170,11 @@ pub struct Start {
 }
 
 /// A stretch of time in which QEMU did one thing.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Phase {
-    /// `disk-sync`, `setup`, `active`, `stop`, `device`, `completed`, ...: QEMU's own word where it has one.
-    pub name: String,
+    /// What it did.
+    pub name: PhaseName,
     /// The round of dirty-page copying, in phases that have rounds.
     pub pass: Option<u64>,
     /// Start.
@@ -173,6 +186,7 @@ pub struct Phase {
 }
 
 /// What crossed the wire.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Traffic {
     /// The sum over all flows; null when no flow was seen.
@@ -185,11 +199,12 @@ pub struct Traffic {
     pub flows: Vec<FlowRecord>,
     /// IP fragments between the two hosts, which belong to no flow and are not in `total`.
     pub fragments: Option<Directions<Counters>>,
-    /// Samples of the cumulative sum over all flows.
+    /// Samples of the cumulative sum over all flows: at most 2000, more of them where the rate changes.
     pub samples: Vec<Sample>,
 }
 
 /// One TCP connection of the migration.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct FlowRecord {
     /// Its two ends, from this host's side.
@@ -212,6 +227,7 @@ pub struct FlowRecord {
 }
 
 /// The cumulative traffic at an instant.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Sample {
     /// When.
@@ -221,8 +237,13 @@ pub struct Sample {
 }
 
 /// How long the guest was gone, seen from every place where that can be seen.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Downtime {
+    /// Whether the migration stopped the guest, as far as this host saw: false when it surely ran all the time (but for
+    /// pauses that were not the migration's; see `remarks`), null when that is not known.
+    #[serde(default)]
+    pub stopped: Option<bool>,
     /// The guest did not run: from the last vCPU that left KVM to the first that entered it again. The method says what
     /// stood in for an end that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`, `vcpus-to-first-reply`, ... and
     /// `vcpus-to-last-byte` when all that is known is how long it was at least.
@@ -241,13 +262,34 @@ pub struct Downtime {
     pub budget_ns: Option<u64>,
     /// Figures that cannot both be true.
     pub contradictions: Vec<String>,
+    /// What else befell the guest, and is no part of the stop: pauses by a person or an error, a return to the source.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+    /// Each tap's silence, in the order of their names; empty when no frame was seen at a tap.
+    #[serde(default)]
+    pub taps: Vec<Tap>,
     /// How the network was told of the guest's new place, in the order of the first of each kind.
     pub announcements: Vec<Announced>,
     /// Instants that matter, in order.
     pub marks: Vec<Mark>,
 }
 
+/// When a tap of the guest fell silent and spoke again.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Tap {
+    /// The tap.
+    pub interface: String,
+    /// On which side of the migration.
+    pub role: Role,
+    /// The guest's last frame before it stopped here; null when none was seen.
+    pub last_frame_ns: Option<i64>,
+    /// The guest's first frame since it stopped; null when none was seen.
+    pub first_frame_ns: Option<i64>,
+}
+
 /// Announcements of one kind at one tap.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Announced {
     /// How.
@@ -261,6 +303,7 @@ pub struct Announced {
 }
 
 /// How well the guest answered echo requests outside of its downtime.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Brownout {
     /// Until it stopped.
@@ -270,6 +313,7 @@ pub struct Brownout {
 }
 
 /// The worst that happened while the guest answered.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Disturbance {
     /// The longest round trip; null when none was seen.
@@ -290,6 +334,7 @@ pub struct Instant {
 }
 
 /// A time in which an address answered no echo requests.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Gap {
     /// When it fell silent.
@@ -317,10 +362,11 @@ pub struct Gap {
 }
 
 /// A named instant.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Mark {
     /// What happened.
-    pub name: String,
+    pub name: MarkName,
     /// When.
     pub at_ns: i64,
     /// On which side of the migration.
@@ -330,6 +376,7 @@ pub struct Mark {
 }
 
 /// What QEMU is, and what it says of the migration.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct QemuClaims {
     /// Version.

@@ -1,0 +1,194 @@
+//! How long the guest was gone, from every place where that can be seen: its vCPUs, its tap, the network.
+
+mod claims;
+mod figures;
+mod marks;
+mod remarks;
+
+use serde_json::Value;
+
+use super::clocks::Clocks;
+use super::estimates::offset;
+use super::facts::{Facts, Mark, MarkKind, Process, Run};
+use super::migration::{End as MigrationEnd, Migration};
+use super::probed::Probe;
+use crate::event::Echo;
+use crate::record::{self, Brownout, Disturbance, Downtime, Estimate, Gap, Method, Outcome, Role};
+use crate::units::MonotonicNs;
+
+/// QEMU tells its times in milliseconds, rounded.
+const NS_PER_MS: u64 = 1_000_000;
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// What else is known of a migration when its downtime is worked out.
+pub(super) struct Context<'a> {
+    /// The other half of the same migration, when both QEMUs are on this host.
+    pub(super) other: Option<&'a Migration<'a>>,
+    /// The gaps of the echo requests to the guest, in their order.
+    pub(super) gaps: &'a [Gap],
+    /// The echo requests to the guest.
+    pub(super) probe: Option<Probe<'a>>,
+    pub(super) total_time: Option<&'a Estimate>,
+}
+
+/// What both halves of a migration tell of the guest's stop, as far as this host saw them.
+struct Sides<'a> {
+    start: MonotonicNs,
+    clocks: &'a Clocks,
+    source: Option<&'a Migration<'a>>,
+    destination: Option<&'a Migration<'a>>,
+}
+
+/// How long the guest was gone.
+pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Context<'_>) -> Downtime {
+    let Context { other, gaps, probe, total_time } = context;
+    let (source, destination) = match migration.role {
+        Role::Source => (Some(migration), *other),
+        Role::Destination => (*other, Some(migration)),
+    };
+    let sides = Sides { start: migration.start, clocks: &facts.clocks, source, destination };
+    let gap = sides.gap(gaps);
+    let reachability =
+        gap.map(|gap| gap.length.clone()).or_else(|| sides.reachability_without_gap(facts, probe.as_ref()?));
+    let stop = sides.stop(gap);
+    let tail =
+        reachability.as_ref().zip(stop.as_ref()).and_then(|(reachability, stop)| tail(reachability, stop));
+    let reported_ms = migration.reply().and_then(|r| r.get("downtime")).and_then(Value::as_u64);
+    let host = facts.observation.as_ref().map_or("", |o| o.host.as_str());
+    let echo = probe.as_ref().and_then(|probe| probe.echo);
+    let mut downtime = Downtime {
+        stopped: sides.stopped_at_all(facts),
+        stop,
+        network: sides.network(),
+        reachability,
+        tail,
+        brownout: gap.zip(echo).map(|(gap, echo)| brownout(gaps, gap, echo)),
+        qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
+        budget_ns: budget_ns(migration),
+        contradictions: Vec::new(),
+        remarks: sides.remarks(migration),
+        taps: sides.taps(),
+        announcements: sides.announcements(),
+        marks: sides.marks(host, gap),
+    };
+    let mut found = claims::contradictions(&downtime, *total_time, sides.held_back_ns().unwrap_or(0));
+    found.extend(sides.answers_too_early(gap));
+    found.extend(claims::against(facts, migration));
+    downtime.contradictions = found;
+    downtime
+}
+
+/// How well the guest answered before `gap`, which is one of `gaps`, and after it.
+fn brownout(gaps: &[Gap], gap: &Gap, echo: &Echo) -> Brownout {
+    let (before, after): (Vec<&Gap>, Vec<&Gap>) = gaps
+        .iter()
+        .filter(|other| *other != gap)
+        .partition(|other| other.start.value_ns < gap.start.value_ns);
+    let longest =
+        |gaps: &[&Gap]| gaps.iter().map(|gap| &gap.length).max_by_key(|length| length.value_ns).cloned();
+    let worst = |ns: &mut dyn Iterator<Item = u64>| ns.max().filter(|ns| *ns > 0);
+    // Of each gap the worst round trip is that since the one before.
+    let untils = before.iter().copied().chain([gap]).map(|gap| gap.worst_round_trip_ns);
+    let sinces = after.iter().map(|gap| gap.worst_round_trip_ns).chain(echo.worst_since_last_gap_ns);
+    Brownout {
+        before: Disturbance { worst_round_trip_ns: worst(&mut { untils }), longest_gap: longest(&before) },
+        after: Disturbance { worst_round_trip_ns: worst(&mut { sinces }), longest_gap: longest(&after) },
+    }
+}
+
+/// QEMU's `downtime-limit`, as it was told last: managers raise it while a migration does not converge.
+fn budget_ns(migration: &Migration<'_>) -> Option<u64> {
+    migration.parameters()?.get("downtime-limit").and_then(Value::as_u64)?.checked_mul(NS_PER_MS)
+}
+
+/// What the network needed to find the guest again; none of two lengths that contradict each other.
+fn tail(reachability: &Estimate, stop: &Estimate) -> Option<Estimate> {
+    if reachability.high_ns.is_some_and(|high| high < stop.low_ns) {
+        return None;
+    }
+    let value_ns = reachability.value_ns.saturating_sub(stop.value_ns);
+    Some(Estimate {
+        value_ns,
+        low_ns: stop.high_ns.map_or(0, |high| reachability.low_ns.saturating_sub(high)).min(value_ns),
+        high_ns: reachability.high_ns.map(|high| high.saturating_sub(stop.low_ns).max(value_ns)),
+        method: Method::ReachabilityLessStop,
+    })
+}
+
+/// A length of time in a sentence, to a thousandth: `1.250 s`, `36.812 ms`.
+fn spoken(ns: u64) -> String {
+    let (unit_ns, unit) = if ns >= NS_PER_S { (NS_PER_S, "s") } else { (NS_PER_MS, "ms") };
+    format!("{}.{:03} {unit}", ns / unit_ns, ns % unit_ns / (unit_ns / 1_000))
+}
+
+/// The first RESUME from `at` on.
+fn resume_after<'a>(migration: &Migration<'a>, at: MonotonicNs) -> Option<&'a Mark> {
+    migration.marks.iter().copied().find(|m| m.kind == MarkKind::Resume && m.at >= at)
+}
+
+/// The run that ended a stop from `at` on, as far as KVM can tell: the earliest one that is doubtful, if there is one,
+/// and the first that is certain.
+fn run_after(process: &Process, at: MonotonicNs) -> Option<(MonotonicNs, MonotonicNs)> {
+    // True for one that certainly was none, false for one that may have been.
+    let void = |run: &Run| process.void_runs.get(&run.at).copied();
+    let mut runs = process.runs.since(at).map(|(_, run)| run).filter(|run| void(run) != Some(true));
+    let first = runs.next()?;
+    let certain = if void(first).is_none() { first } else { runs.find(|run| void(run).is_none())? };
+    Some((first.at, certain.at))
+}
+
+/// The first frame of a guest from `at` on, at any of its taps.
+fn first_frame(process: &Process, at: MonotonicNs) -> Option<MonotonicNs> {
+    process.first_frames.since(at).next().map(|(first, _)| first)
+}
+
+/// When the vCPUs left KVM for a stop.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    first: MonotonicNs,
+    /// The last of those that are known.
+    last: MonotonicNs,
+    /// Whether the VM has no others.
+    all_known: bool,
+}
+
+/// When the vCPUs left KVM for a stop: as they were at QEMU's event or, where that could not be read, when they ran again.
+fn left(process: Option<&Process>, stop: &Mark) -> Option<Left> {
+    let later = || process?.runs.since(stop.at).next().map(|(_, run)| run.vcpus);
+    let vcpus = stop.vcpus.or_else(later).filter(|vcpus| vcpus.inside == 0)?;
+    let (first, last) = vcpus.first_left_ns.zip(vcpus.last_left_ns).filter(|(_, last)| *last <= stop.at)?;
+    let in_all = process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.vcpus);
+    Some(Left { first: first.min(last), last, all_known: in_all.is_none_or(|all| vcpus.known >= all) })
+}
+
+impl<'a> Sides<'a> {
+    fn at(&self, at: MonotonicNs) -> i64 {
+        offset(at, self.start)
+    }
+
+    fn last_stop(&self) -> Option<&'a Mark> {
+        self.source?.last_stop()
+    }
+
+    /// Where the guest can run again, the likelier side first, each with until when that is an end of the stop: a migration
+    /// that has completed leaves no guest at the source, and what runs there later is another matter.
+    fn places_to_run(&self) -> impl Iterator<Item = (&'a Migration<'a>, MonotonicNs)> {
+        let until = |source: &Migration<'_>| match source.end {
+            MigrationEnd::Declared(end, Outcome::Completed) => end,
+            _ => MonotonicNs(u64::MAX),
+        };
+        let destination = self.destination.map(|destination| (destination, MonotonicNs(u64::MAX)));
+        destination.into_iter().chain(self.source.map(|source| (source, until(source))))
+    }
+}
+
+/// When a gap ended; none for one that has not.
+fn ended(gap: &Gap) -> Option<record::Instant> {
+    let signed = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
+    let high_ns = gap.start.low_ns.saturating_add(signed(gap.length.high_ns?));
+    Some(record::Instant {
+        value_ns: gap.start.value_ns.saturating_add(signed(gap.length.value_ns)),
+        low_ns: gap.start.high_ns.saturating_add(signed(gap.length.low_ns)),
+        high_ns,
+    })
+}

@@ -1,0 +1,111 @@
+//! What the facts say of now, kept until one of them changes more than a count.
+
+use super::assemble;
+use super::facts::{Facts, MarkKind, Process};
+use super::migration::{End, Migration};
+use super::{Ended, Live, phases};
+use crate::record::{Outcome, PhaseName, Role};
+use crate::units::{Directions, MonotonicNs};
+
+/// The migration to show, and the end that is awaited.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    shown: Option<Shown>,
+    pub(super) ended: Option<Ended>,
+}
+
+/// A migration but for what changes with every packet.
+#[derive(Clone, Debug)]
+struct Shown {
+    id: Option<String>,
+    vm: Option<String>,
+    pid: Option<u32>,
+    role: Role,
+    phase: PhaseName,
+    pass: Option<u64>,
+    start: MonotonicNs,
+    /// None as long as it runs.
+    end: Option<MonotonicNs>,
+    /// Its flows, as indices into [`Facts::flows`].
+    flows: Vec<usize>,
+    /// What was read with its events may be younger than the flows' counters.
+    read_with_event: Option<Directions<u64>>,
+}
+
+impl Look {
+    pub(super) fn at(facts: &Facts, selected: &[&Migration<'_>]) -> Self {
+        let running = selected.iter().rfind(|m| matches!(m.end, End::Open(_)));
+        let shown = running.or_else(|| selected.last()).and_then(|migration| Shown::of(facts, migration));
+        let ended = |m: &&&Migration<'_>| matches!(m.end, End::Declared(..) | End::Died(_) | End::Closed(_));
+        let ended = selected.iter().find(ended).map(|migration| self::ended(facts, migration));
+        Self { shown, ended }
+    }
+
+    pub(super) fn live(&self, facts: &Facts, now: MonotonicNs) -> Option<Live> {
+        let shown = self.shown.as_ref()?;
+        Some(Live {
+            id: shown.id.clone(),
+            vm: shown.vm.clone(),
+            pid: shown.pid,
+            role: shown.role,
+            phase: shown.phase.clone(),
+            pass: shown.pass,
+            elapsed_ns: shown.end.unwrap_or(now).0.saturating_sub(shown.start.0),
+            wire_bytes: shown.wire_bytes(facts),
+        })
+    }
+}
+
+impl Shown {
+    fn of(facts: &Facts, migration: &Migration<'_>) -> Option<Self> {
+        let (phases, _) = phases::phases(migration);
+        let phase = phases.last()?;
+        Some(Self {
+            id: assemble::id(facts, migration),
+            vm: migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.name.clone()),
+            pid: migration.process.map(|p| p.pid),
+            role: migration.role,
+            phase: phase.name.clone(),
+            pass: phase.pass,
+            start: migration.start,
+            end: (!matches!(migration.end, End::Open(_))).then_some(migration.end.at()),
+            flows: migration.flows.iter().map(|flow| flow.index).collect(),
+            read_with_event: phases::total(migration).map(|total| total.map(|c| c.wire_bytes)),
+        })
+    }
+
+    fn wire_bytes(&self, facts: &Facts) -> Option<Directions<u64>> {
+        let counted = self.flows.iter().filter_map(|&flow| facts.flows[flow].last.as_ref());
+        let sum = counted.map(|c| c.counters.map(|c| c.wire_bytes)).reduce(|sum, flow| Directions {
+            tx: sum.tx.saturating_add(flow.tx),
+            rx: sum.rx.saturating_add(flow.rx),
+        })?;
+        let read = self.read_with_event.unwrap_or_default();
+        let latest = Directions { tx: sum.tx.max(read.tx), rx: sum.rx.max(read.rx) };
+        Some(match self.role {
+            Role::Source => latest,
+            Role::Destination => latest.swapped(),
+        })
+    }
+}
+
+fn ended(facts: &Facts, migration: &Migration<'_>) -> Ended {
+    let outcome = migration.outcome(facts.end);
+    let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
+    let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
+    let told = runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
+    Ended {
+        pid: migration.process.map(|p| p.pid),
+        at: migration.end.at(),
+        outcome,
+        all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived),
+        flows_closed: migration.flows.iter().all(|f| f.closed()),
+    }
+}
+
+/// Whether the network was told of a guest that has arrived, and has had a frame from it; true where no tap tells.
+fn has_shown_itself(process: &Process, start: MonotonicNs) -> bool {
+    let no_tap = process.qemu.as_ref().is_none_or(|qemu| qemu.taps.is_empty());
+    let announced = process.announcements.since(start).next().is_some();
+    no_tap || (announced && process.first_frames.since(start).next().is_some())
+}
