@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::estimates::{self, offset};
 use super::facts::{Facts, FlowFacts, Process};
 use super::migration::{End, Migration};
-use super::{downtime, gaps, phases, unmeasured};
+use super::{downtime, gaps, phases, purposes, unmeasured};
 use crate::event::Purpose;
 use crate::record::{self, FlowRecord, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -145,11 +145,12 @@ fn traffic(facts: &Facts, migration: &Migration<'_>, orient: Orientation) -> Tra
     let flows: Vec<FlowRecord> = migration
         .flows
         .iter()
-        .filter_map(|flow| {
+        .zip(purposes::purposes(migration))
+        .filter_map(|(flow, purpose)| {
             let counters = flow.last.as_ref()?;
             Some(FlowRecord {
                 flow: flow.flow,
-                purpose: flow.purpose,
+                purpose,
                 interface: flow.interface.clone(),
                 first_ns: offset(counters.first_ns, migration.start),
                 last_ns: offset(counters.last_ns, migration.start),

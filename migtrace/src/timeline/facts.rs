@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::clocks::Clocks;
+use super::untied::Untied;
 use crate::event::{
-    Announcement, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured,
-    Observation, OwnerMethod, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
+    Announcement, Crossed, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost,
+    NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
@@ -141,6 +142,8 @@ pub(super) struct FlowFacts {
     pub(super) samples: Vec<(MonotonicNs, Directions<u64>)>,
     /// When it was first counted with payload.
     pub(super) payload_by: Option<MonotonicNs>,
+    /// What had crossed before its owner was known.
+    pub(super) untied: Untied,
     pub(super) last: Option<FlowCounters>,
 }
 
@@ -150,7 +153,6 @@ pub(super) struct Owner {
     /// Index into [`Facts::processes`].
     pub(super) process: usize,
     pub(super) at: MonotonicNs,
-    pub(super) method: OwnerMethod,
 }
 
 impl FlowFacts {
@@ -194,9 +196,13 @@ impl Facts {
                 flow.interface.clone_from(interface);
                 flow.from_start = *from_start;
             }
-            Fact::FlowOwner { flow, pid, method } => {
+            Fact::FlowOwner { flow, pid, crossed, .. } => {
                 let process = self.process(*pid);
-                self.flow(*flow, at).owner = Some(Owner { process, at, method: *method });
+                let flow = self.flow(*flow, at);
+                if let Some(crossed) = crossed.filter(|_| flow.owner.is_none()) {
+                    flow.untied.push(at, crossed);
+                }
+                flow.owner = Some(Owner { process, at });
             }
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
             Fact::FlowCounters(counters) => {
@@ -205,6 +211,10 @@ impl Facts {
                 let payload = counters.counters.map(|c| c.payload_bytes);
                 if payload.tx > 0 || payload.rx > 0 {
                     flow.payload_by.get_or_insert(at);
+                }
+                if flow.owner.is_none() {
+                    let crossed = Crossed { counters: counters.counters, last_ns: counters.last_ns };
+                    flow.untied.push(at, crossed);
                 }
                 flow.last = Some(counters.clone());
             }
@@ -323,6 +333,7 @@ impl Facts {
                 purpose: Purpose::Unknown,
                 samples: Vec::new(),
                 payload_by: None,
+                untied: Untied::default(),
                 last: None,
             });
             self.flows.len() - 1

@@ -12,7 +12,9 @@ mod facts;
 pub(crate) mod gaps;
 mod migration;
 mod phases;
+mod purposes;
 mod unmeasured;
+mod untied;
 
 use assign::migrations;
 use facts::{Facts, MarkKind, Process};

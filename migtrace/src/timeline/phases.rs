@@ -2,7 +2,7 @@
 
 use super::facts::{FlowFacts, MarkKind};
 use super::migration::{End, Migration, Opening, terminal};
-use crate::event::{OwnerMethod, Purpose};
+use crate::event::Purpose;
 use crate::record::Role;
 use crate::units::{Counters, Directions, MonotonicNs};
 
@@ -25,7 +25,7 @@ pub(super) enum Unknown {
     NoSnapshot,
     /// The flows are not tied to this QEMU, so the counters read with its events are not theirs.
     NotOwned,
-    /// A flow was tied to QEMU only after bytes had crossed that the earlier snapshots lack.
+    /// A flow was tied to QEMU only after bytes had crossed that an earlier snapshot lacks, and nothing tells how many.
     OwnedLate,
     /// The snapshots contradict the flows' counters.
     Contradiction,
@@ -169,8 +169,8 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
 /// The counters at every border and at the end, less what the process's earlier migrations sent. `None` where
 /// they are not known; the first reason for that.
 ///
-/// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU
-/// first sends on it, so the handshake counts into the phase in which that happens.
+/// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU first sends on
+/// it, which can be phases after the handshake; what had crossed until then, the flow's own counters tell.
 fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snapshot>>, Option<Unknown>) {
     let (Some(total), Some(first_packet)) = (total(migration), migration.first_packet()) else {
         return (vec![None; borders.len() + 1], None);
@@ -222,19 +222,14 @@ fn snapshot(
     if !migration.flows_owned {
         return Err(Unknown::NotOwned);
     }
-    let late = migration.flows.iter().any(|flow| {
-        flow.owner.is_some_and(|owner| {
-            flow.first() < at
-                && at < owner.at
-                && (owner.method == OwnerMethod::SockDiag
-                    || flow.payload_by.is_some_and(|counted| counted <= owner.at))
-        })
-    });
-    if late {
-        return Err(Unknown::OwnedLate);
+    let mut untied = Snapshot::default();
+    let is_late = |flow: &FlowFacts| flow.first() < at && flow.owner.is_some_and(|owner| at < owner.at);
+    for flow in migration.flows.iter().filter(|flow| is_late(flow)) {
+        untied += flow.untied.at(at).ok_or(Unknown::OwnedLate)?;
     }
-    let counters = counters.ok_or(Unknown::NoSnapshot)?;
-    Ok(counters.since(&baseline(migration)))
+    let mut count = counters.ok_or(Unknown::NoSnapshot)?.since(&baseline(migration));
+    count += untied;
+    Ok(count)
 }
 
 /// Whether every flow was counted at or after `at`, or was closed when it was counted last.
