@@ -148,7 +148,7 @@ pub struct Header {
 pub mod kind {
     /// [`FlowEvent`](super::FlowEvent): a flow's first packet in one direction.
     pub const FLOW_SEEN: u32 = 1;
-    /// [`FlowEvent`](super::FlowEvent): `tgid` sends or receives on the flow's socket.
+    /// [`FlowOwned`](super::FlowOwned): `tgid` sends on the flow's socket, or has accepted it.
     pub const FLOW_OWNED: u32 = 2;
     /// [`FlowEvent`](super::FlowEvent): the first payload of a flow in one direction.
     pub const FLOW_PAYLOAD: u32 = 3;
@@ -188,6 +188,20 @@ pub struct FlowEvent {
     pub first_payload: u32,
     /// Zero.
     pub padding: u32,
+}
+
+/// A flow is tied to a process: from now on its counters are in the sums over that process' flows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct FlowOwned {
+    /// When, and whose it is.
+    pub header: Header,
+    /// The flow.
+    pub key: FlowKey,
+    /// What had crossed by then.
+    pub crossed: Sums,
+    /// `CLOCK_MONOTONIC` of the last packet of that; 0 without any.
+    pub last_ns: u64,
 }
 
 /// The longest QMP line that is copied, in bytes. The events that matter stay below 200.
@@ -567,6 +581,7 @@ const _: () = {
     assert!(size_of::<Sums>() == 64);
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
+    assert!(size_of::<FlowOwned>() == 16 + 40 + 64 + 8);
     assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 8 + QMP_LINE_MAX);
     assert!(size_of::<Vcpu>() == 3 * 8 + 6 * 4);
     assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);

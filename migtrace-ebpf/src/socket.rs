@@ -4,9 +4,9 @@
 //! accepted. The walk task -> files -> socket needs nothing but the offsets of a few fields.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel};
-use migtrace_ebpf::abi::{EGRESS, FlowEvent, FlowKey, Header, SocketOffsets, kind, lost};
+use migtrace_ebpf::abi::{EGRESS, FlowKey, FlowOwned, Header, SocketOffsets, Sum, kind, lost};
 
-use crate::maps::{self, FLOWS, FOUND, SETTLED, SOCKET_OFFSETS};
+use crate::maps::{self, EVENTS, FLOWS, FOUND, SETTLED, SOCKET_OFFSETS};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -45,15 +45,39 @@ fn own(key: &FlowKey) {
         }
     }
     if fresh {
-        maps::emit(FlowEvent {
-            header: Header { at_ns: maps::now_ns(), kind: kind::FLOW_OWNED, tgid },
-            key: *key,
-            ifindex: 0,
-            flags: 0,
-            first_payload: 0,
-            padding: 0,
-        });
+        tell_owned(key, tgid);
     }
+}
+
+/// Tells user space of an owner, and what the sums over its flows lacked until now.
+#[inline(always)]
+fn tell_owned(key: &FlowKey, tgid: u32) {
+    // A packet that comes meanwhile is counted and has a later stamp: then it shows that the counters are not of this instant.
+    let at_ns = maps::now_ns();
+    let Some(mut event) = EVENTS.reserve_untyped::<FlowOwned>(0) else {
+        return maps::count_lost(lost::RING_BUFFER);
+    };
+    let out = event.as_mut_ptr();
+    // SAFETY: `out` is the reserved record, large enough for every field.
+    unsafe {
+        out.write_bytes(0, 1);
+        (*out).header = Header { at_ns, kind: kind::FLOW_OWNED, tgid };
+        (*out).key = *key;
+    }
+    for key in [*key, key.reversed()] {
+        let Some(flow) = FLOWS.get_ptr(key) else { continue };
+        // SAFETY: `flow` points into the map, `out` is as above.
+        unsafe {
+            (*out).crossed.by_direction[usize::from(key.direction & 1)] = Sum {
+                wire_bytes: (*flow).wire_bytes,
+                payload_bytes: (*flow).payload_bytes,
+                segments: (*flow).segments,
+                skbs: (*flow).skbs,
+            };
+            (*out).last_ns = (*out).last_ns.max((*flow).last_ns);
+        }
+    }
+    event.submit(0);
 }
 
 /// The outgoing direction of the TCP connection behind a descriptor of the current task.

@@ -63,6 +63,10 @@ pub enum Fact {
         pid: u32,
         /// How it is known.
         method: OwnerMethod,
+        /// What had crossed before: the counters of earlier events of this process lack it. Absent when it was not
+        /// counted at that instant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        crossed: Option<Crossed>,
     },
     /// What the first payload of a flow says about its content.
     FlowPurpose {
@@ -311,6 +315,15 @@ pub enum OwnerMethod {
     Socket,
     /// `sock_diag` named the socket's inode and `/proc/PID/fd` the process that holds it.
     SockDiag,
+}
+
+/// What had crossed on a flow.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Crossed {
+    /// Since its first packet.
+    pub counters: Directions<Counters>,
+    /// Stamp of the last packet of that.
+    pub last_ns: MonotonicNs,
 }
 
 /// What a flow carries.

@@ -5,8 +5,8 @@
 mod common;
 
 use migtrace::event::{
-    Announcement, EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, Observation, OwnerMethod,
-    Purpose, Qemu, QmpEvent, SCHEMA, Vcpus,
+    Announcement, Crossed, EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, Observation,
+    OwnerMethod, Purpose, Qemu, QmpEvent, SCHEMA, Vcpus,
 };
 use migtrace::record::PhaseName;
 use migtrace::report;
@@ -118,7 +118,7 @@ prop_compose! {
         for flow in &flows {
             let seen = Fact::FlowSeen { flow: *flow, interface: "eth1".to_owned(), from_start: true };
             events.push(at(first_ns, seen));
-            events.push(at(first_ns, Fact::FlowOwner { flow: *flow, pid: 7, method: OwnerMethod::Socket }));
+            events.push(at(first_ns, Fact::FlowOwner { flow: *flow, pid: 7, method: OwnerMethod::Socket, crossed: None }));
             events.push(at(first_ns, Fact::FlowPurpose { flow: *flow, purpose: Purpose::Ram }));
         }
         let mut now = first_ns;
@@ -215,10 +215,13 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         1 => (port.clone(), any::<bool>()).prop_map(|(p, from_start)| {
             Fact::FlowSeen { flow: flow(p), interface: "eth1".to_owned(), from_start }
         }),
-        1 => (port.clone(), pid.clone(), any::<bool>()).prop_map(|(p, pid, socket)| {
-            let method = if socket { OwnerMethod::Socket } else { OwnerMethod::SockDiag };
-            Fact::FlowOwner { flow: flow(p), pid, method }
-        }),
+        1 => (port.clone(), pid.clone(), any::<bool>(), any_counters(), instant()).prop_map(
+            |(p, pid, socket, counters, last_ns)| {
+                let method = if socket { OwnerMethod::Socket } else { OwnerMethod::SockDiag };
+                let crossed = socket.then_some(Crossed { counters, last_ns: MonotonicNs(last_ns) });
+                Fact::FlowOwner { flow: flow(p), pid, method, crossed }
+            }
+        ),
         1 => (port.clone(), prop::sample::select(purposes.to_vec()))
             .prop_map(|(p, purpose)| Fact::FlowPurpose { flow: flow(p), purpose }),
         2 => (port, any_counters(), (instant(), instant()), any::<bool>()).prop_map(|(p, counters, times, closed)| {

@@ -145,6 +145,9 @@ pub(crate) struct MigrationOptions {
     /// Let the guest go ahead of its memory in the second pass
     #[arg(long)]
     postcopy: bool,
+    /// In postcopy, send the pages that the guest waits for over a channel of their own
+    #[arg(long, requires = "postcopy")]
+    preempt: bool,
     /// Over IPv6
     #[arg(long)]
     ipv6: bool,
@@ -168,6 +171,7 @@ impl MigrationOptions {
             // Postcopy needs the return path: the destination asks for pages on it.
             return_path: base.return_path || self.postcopy,
             postcopy_at_pass: self.postcopy.then_some(2),
+            postcopy_preempt: self.preempt,
             ipv6: self.ipv6,
             downtime_limit_ms: self.downtime_limit,
             keep_source: true,

@@ -36,6 +36,9 @@ pub struct Migration {
     pub pause_before_switchover: bool,
     /// Switch to postcopy once this pass of dirty pages has begun.
     pub postcopy_at_pass: Option<u64>,
+    /// A second channel for the pages that the guest waits for in postcopy (`postcopy-preempt`): they need not queue
+    /// behind the others. Needs [`Migration::return_path`].
+    pub postcopy_preempt: bool,
     /// The destination does not let the guest run before the driver says so.
     pub paused_destination: bool,
     /// The longest stop that QEMU aims for, in milliseconds.
@@ -62,6 +65,7 @@ impl Default for Migration {
             multifd: None,
             pause_before_switchover: false,
             postcopy_at_pass: None,
+            postcopy_preempt: false,
             paused_destination: false,
             downtime_limit_ms: 300,
             max_bandwidth_bytes_per_s: UNLIMITED,
@@ -241,7 +245,8 @@ fn configure(qemu: &mut Qemu, migration: &Migration) -> Result<()> {
         ("return-path", migration.return_path),
         ("multifd", migration.multifd.is_some()),
         ("pause-before-switchover", migration.pause_before_switchover),
-        ("postcopy-ram", migration.postcopy_at_pass.is_some()),
+        ("postcopy-ram", migration.postcopy_at_pass.is_some() || migration.postcopy_preempt),
+        ("postcopy-preempt", migration.postcopy_preempt),
     ]
     .iter()
     .map(|(capability, state)| json!({ "capability": capability, "state": state }))

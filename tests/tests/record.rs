@@ -227,6 +227,37 @@ fn a_guest_that_goes_ahead_of_its_memory_is_post_copy() {
 }
 
 #[test]
+fn the_channel_of_the_pages_that_the_guest_waits_for_is_told_apart() {
+    let mut lab = shared().unwrap();
+    let migration = Migration {
+        return_path: true,
+        postcopy_at_pass: Some(2),
+        postcopy_preempt: true,
+        max_bandwidth_bytes_per_s: 40 << 20,
+        ..Migration::default()
+    };
+    let both = record_both(&mut lab, &migration);
+    let [source, destination] = [&both.source, &both.destination].map(|recorded| recorded.record().unwrap());
+    assert_borders(&source, &both.migrated, Side::Source);
+    assert_borders(&destination, &both.migrated, Side::Destination);
+    for record in [&source, &destination] {
+        assert_eq!(record["migration"]["mode"], "postcopy");
+        assert_eq!(purposes(record), ["postcopy_preempt", "ram"]);
+        // The sum of the phases is the total: `assert_replays` has seen to that where all are known.
+        for phase in record["phases"].as_array().unwrap() {
+            assert!(phase["traffic"].is_object(), "{phase:#} {}", not_measured(record));
+        }
+        assert!(!not_measured(record).contains("the bytes of some phases"), "{}", not_measured(record));
+        let flows = record["traffic"]["flows"].as_array().unwrap();
+        let urgent = flows.iter().find(|flow| flow["purpose"] == "postcopy_preempt").unwrap();
+        let [sent, answered] = ["tx", "rx"].map(|side| number(&urgent["counters"][side]["payload_bytes"]));
+        assert!(sent > 0 && sent < payload(record, &["ram"]), "{urgent:#}");
+        assert_eq!(answered, 0, "the destination asks for pages on the other channel: {urgent:#}");
+    }
+    assert_eq!(source["migration"]["id"], destination["migration"]["id"]);
+}
+
+#[test]
 fn a_disk_that_is_copied_ahead_is_a_phase_and_a_flow_of_its_own() {
     let mut lab = Lab::builder().memory_mib(160).dirty(16, 10).disk_mib(24).start().unwrap();
     lab.wait_guest_ready().unwrap();

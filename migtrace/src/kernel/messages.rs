@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytes::Buf;
 use migtrace_ebpf::abi::{self, EGRESS, FlowKey, INGRESS, QMP_LINE_MAX, flags, kind};
 
-use crate::event::{Announcement, Vcpus};
+use crate::event::{Announcement, Crossed, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
 /// One message of a kernel program.
@@ -23,7 +23,7 @@ pub(crate) enum Body {
     /// The first packet of a flow in one direction.
     FlowSeen { flow: Flow, ifindex: u32, from_start: bool },
     /// A process uses a flow's socket.
-    FlowOwned { flow: Flow, pid: u32 },
+    FlowOwned { flow: Flow, pid: u32, crossed: Crossed },
     /// The first payload of a flow in one direction.
     FlowPayload { flow: Flow, first_bytes: u32 },
     /// A line that begins as a QMP event.
@@ -65,7 +65,8 @@ impl Message {
         let body = match kind {
             kind::PROCESS_EXEC => Body::ProcessExec { pid },
             kind::PROCESS_EXIT => Body::ProcessExit { pid },
-            kind::FLOW_SEEN | kind::FLOW_OWNED | kind::FLOW_PAYLOAD => flow(kind, pid, bytes)?,
+            kind::FLOW_SEEN | kind::FLOW_PAYLOAD => flow(kind, bytes)?,
+            kind::FLOW_OWNED => flow_owned(pid, bytes)?,
             kind::QMP_LINE => qmp_line(pid, bytes)?,
             kind::GUEST_RUN if bytes.remaining() >= size_of::<abi::Vcpus>() => {
                 Body::GuestRun { pid, vcpus: vcpus(&mut bytes) }
@@ -92,7 +93,7 @@ impl Message {
     }
 }
 
-fn flow(kind: u32, pid: u32, mut bytes: &[u8]) -> Option<Body> {
+fn flow(kind: u32, mut bytes: &[u8]) -> Option<Body> {
     if bytes.remaining() < size_of::<abi::FlowEvent>() - size_of::<abi::Header>() {
         return None;
     }
@@ -103,9 +104,17 @@ fn flow(kind: u32, pid: u32, mut bytes: &[u8]) -> Option<Body> {
     let flow = flow_of(&key);
     Some(match kind {
         kind::FLOW_SEEN => Body::FlowSeen { flow, ifindex, from_start: flags & flags::SYN != 0 },
-        kind::FLOW_OWNED => Body::FlowOwned { flow, pid },
         _ => Body::FlowPayload { flow, first_bytes },
     })
+}
+
+fn flow_owned(pid: u32, mut bytes: &[u8]) -> Option<Body> {
+    if bytes.remaining() < size_of::<abi::FlowOwned>() - size_of::<abi::Header>() {
+        return None;
+    }
+    let flow = flow_of(&flow_key(&mut bytes));
+    let crossed = Crossed { counters: sums(&mut bytes), last_ns: MonotonicNs(bytes.get_u64_ne()) };
+    Some(Body::FlowOwned { flow, pid, crossed })
 }
 
 fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
@@ -223,10 +232,34 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_comes_with_what_had_crossed_in_each_direction() {
+        let mut words = vec![7, 0, kind::FLOW_OWNED, 42];
+        words.extend([[0, 0, 0xffff_u32.to_be(), 1], [0, 0, 0xffff_u32.to_be(), 2]].concat());
+        words.extend([40000 | 49152 << 16, u32::from(EGRESS)]);
+        // What came in, what went out, and when the last of it did, in words of 32 bits.
+        words.extend((1..=8).flat_map(|count| [count, 0]));
+        words.extend([6, 0]);
+        let Some(Message { at_ns, body: Body::FlowOwned { flow, pid, crossed } }) =
+            Message::decode(&bytes_of(&words))
+        else {
+            panic!("no owner")
+        };
+        assert_eq!((at_ns, pid, flow.local.port(), flow.remote.port()), (MonotonicNs(7), 42, 40000, 49152));
+        let counters = |wire_bytes| Counters {
+            wire_bytes,
+            payload_bytes: wire_bytes + 1,
+            segments: wire_bytes + 2,
+            skbs: wire_bytes + 3,
+        };
+        assert_eq!(crossed.counters, Directions { tx: counters(5), rx: counters(1) });
+        assert_eq!(crossed.last_ns, MonotonicNs(6));
+    }
+
+    #[test]
     fn what_is_cut_off_or_unknown_is_no_message() {
         assert_eq!(Message::decode(&[0; 3]), None);
         assert_eq!(Message::decode(&bytes_of(&[7, 0, 99, 42])), None);
-        for kind in [kind::FLOW_SEEN, kind::QMP_LINE] {
+        for kind in [kind::FLOW_SEEN, kind::FLOW_OWNED, kind::QMP_LINE] {
             assert_eq!(Message::decode(&bytes_of(&[7, 0, kind, 42, 1, 2, 3])), None);
         }
     }

@@ -10,7 +10,7 @@ use super::estimates::{self, offset};
 use super::facts::{Facts, FlowFacts, Process};
 use super::migration::{End, Migration};
 use super::probed::{Probed, Probing};
-use super::{curve, downtime, gaps, phases, unmeasured};
+use super::{curve, downtime, gaps, phases, purposes, unmeasured};
 use crate::event::Purpose;
 use crate::record::{self, FlowRecord, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm};
 use crate::units::{Counters, Directions, MonotonicNs};
@@ -159,11 +159,12 @@ fn traffic(facts: &Facts, migration: &Migration<'_>, orient: Orientation) -> Tra
     let flows: Vec<FlowRecord> = migration
         .flows
         .iter()
-        .filter_map(|flow| {
+        .zip(purposes::purposes(migration))
+        .filter_map(|(flow, purpose)| {
             let counters = flow.last.as_ref()?;
             Some(FlowRecord {
                 flow: flow.flow,
-                purpose: flow.purpose,
+                purpose,
                 interface: flow.interface.clone(),
                 first_ns: offset(counters.first_ns, migration.start),
                 last_ns: offset(counters.last_ns, migration.start),

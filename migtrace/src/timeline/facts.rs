@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use super::stamped::Stamped;
+use super::untied::Untied;
 use crate::event::{
-    Announcement, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured,
-    Observation, OwnerMethod, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
+    Announcement, Crossed, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost,
+    NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
 use crate::record::PhaseName;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -167,6 +168,8 @@ pub(super) struct FlowFacts {
     pub(super) samples: Vec<(MonotonicNs, Directions<u64>)>,
     /// When it was first counted with payload.
     pub(super) payload_by: Option<MonotonicNs>,
+    /// What had crossed before its owner was known.
+    pub(super) untied: Untied,
     pub(super) last: Option<FlowCounters>,
 }
 
@@ -176,7 +179,6 @@ pub(super) struct Owner {
     /// Index into [`Facts::processes`].
     pub(super) process: usize,
     pub(super) at: MonotonicNs,
-    pub(super) method: OwnerMethod,
 }
 
 impl FlowFacts {
@@ -225,7 +227,7 @@ impl Facts {
                 flow.interface.clone_from(interface);
                 flow.from_start = *from_start;
             }
-            Fact::FlowOwner { flow, pid, method } => self.flow_owner(*flow, *pid, at, *method),
+            Fact::FlowOwner { flow, pid, crossed, .. } => self.flow_owner(*flow, *pid, at, *crossed),
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
             Fact::FlowCounters(counters) => return self.flow_counters(at, counters),
             Fact::Fragments { local, remote, counters } => {
@@ -347,6 +349,7 @@ impl Facts {
                 purpose: Purpose::Unknown,
                 samples: Vec::new(),
                 payload_by: None,
+                untied: Untied::default(),
                 last: None,
             });
             index
@@ -363,10 +366,14 @@ impl Facts {
         flow
     }
 
-    fn flow_owner(&mut self, flow: Flow, pid: u32, at: MonotonicNs, method: OwnerMethod) {
+    fn flow_owner(&mut self, flow: Flow, pid: u32, at: MonotonicNs, crossed: Option<Crossed>) {
         let process = self.process_index(pid);
         let index = self.flow_index(flow, at);
-        match self.flows[index].owner.replace(Owner { process, at, method }) {
+        let flow = &mut self.flows[index];
+        if let Some(crossed) = crossed.filter(|_| flow.owner.is_none()) {
+            flow.untied.push(at, crossed);
+        }
+        match flow.owner.replace(Owner { process, at }) {
             Some(before) => self.processes[before.process].flows.remove(&index),
             None => self.unowned.remove(&index),
         };
@@ -383,6 +390,9 @@ impl Facts {
         let payload = counters.counters.map(|c| c.payload_bytes);
         if payload.tx > 0 || payload.rx > 0 {
             flow.payload_by.get_or_insert(at);
+        }
+        if flow.owner.is_none() {
+            flow.untied.push(at, Crossed { counters: counters.counters, last_ns: counters.last_ns });
         }
         flow.last = Some(counters.clone());
         state(flow) != before

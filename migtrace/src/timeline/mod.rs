@@ -16,8 +16,10 @@ mod migration;
 mod pairs;
 mod phases;
 mod probed;
+mod purposes;
 mod stamped;
 mod unmeasured;
+mod untied;
 
 use std::sync::OnceLock;
 

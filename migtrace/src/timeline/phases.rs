@@ -2,7 +2,7 @@
 
 use super::facts::{FlowFacts, MarkKind};
 use super::migration::{End, Migration, Opening, terminal};
-use crate::event::{OwnerMethod, Purpose};
+use crate::event::Purpose;
 use crate::record::{PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
 
@@ -25,7 +25,7 @@ pub(super) enum Unknown {
     NoSnapshot,
     /// The flows are not tied to this QEMU, so the counters read with its events are not theirs.
     NotOwned,
-    /// A flow was tied to QEMU only after bytes had crossed that the earlier snapshots lack.
+    /// A flow was tied to QEMU only after bytes had crossed that an earlier snapshot lacks, and nothing tells how many.
     OwnedLate,
     /// The snapshots contradict the flows' counters.
     Contradiction,
@@ -185,9 +185,9 @@ struct Counted<'m> {
     counted_until: MonotonicNs,
     /// The last packet.
     last_packet: MonotonicNs,
-    /// In which times a flow carried bytes that its owner's snapshots lack; by their starts, each with the latest end of
-    /// those so far.
-    unowned: Vec<(MonotonicNs, MonotonicNs)>,
+    /// The flows whose owner was found after their first packet, in the order of these; each with the latest instant at
+    /// which that was so for it and those before.
+    tied_late: Vec<(&'m FlowFacts, MonotonicNs)>,
 }
 
 impl<'m> Counted<'m> {
@@ -205,12 +205,16 @@ impl<'m> Counted<'m> {
             _ if f.closed() => MonotonicNs(u64::MAX),
             last => last.map_or(MonotonicNs(0), |(at, _)| *at),
         };
-        let mut unowned: Vec<_> = flows.iter().filter_map(|f| unowned(f)).collect();
-        unowned.sort_unstable();
+        let mut tied_late: Vec<(&FlowFacts, MonotonicNs)> = flows
+            .iter()
+            .filter_map(|flow| Some((*flow, flow.owner?.at)))
+            .filter(|(flow, tied)| flow.first() < *tied)
+            .collect();
+        tied_late.sort_by_key(|(flow, _)| flow.first());
         let mut latest = MonotonicNs(0);
-        for (_, until) in &mut unowned {
-            latest = latest.max(*until);
-            *until = latest;
+        for (_, tied) in &mut tied_late {
+            latest = latest.max(*tied);
+            *tied = latest;
         }
         Some(Self {
             migration,
@@ -218,7 +222,7 @@ impl<'m> Counted<'m> {
             baseline: Directions { tx: least(&earlier.tx, &first.tx), rx: least(&earlier.rx, &first.rx) },
             counted_until: flows.iter().map(|f| counted_until(f)).min().unwrap_or_default(),
             last_packet: migration.last_packet().unwrap_or_default(),
-            unowned,
+            tied_late,
         })
     }
 
@@ -236,11 +240,25 @@ impl<'m> Counted<'m> {
         if !self.migration.flows_owned {
             return Err(Unknown::NotOwned);
         }
-        let begun = self.unowned.partition_point(|(since, _)| *since < at);
-        if begun.checked_sub(1).is_some_and(|i| at < self.unowned[i].1) {
-            return Err(Unknown::OwnedLate);
+        let untied = self.untied(at).ok_or(Unknown::OwnedLate)?;
+        let mut count = counters.ok_or(Unknown::NoSnapshot)?.since(&self.baseline);
+        count += untied;
+        Ok(count)
+    }
+
+    /// What the flows had carried that were not tied to their process at `at`; none when nothing tells.
+    fn untied(&self, at: MonotonicNs) -> Option<Snapshot> {
+        let begun = self.tied_late.partition_point(|(flow, _)| flow.first() < at);
+        let mut untied = Snapshot::default();
+        if begun.checked_sub(1).is_none_or(|i| self.tied_late[i].1 <= at) {
+            return Some(untied);
         }
-        Ok(counters.ok_or(Unknown::NoSnapshot)?.since(&self.baseline))
+        for (flow, _) in &self.tied_late[..begun] {
+            if flow.owner.is_some_and(|owner| at < owner.at) {
+                untied += flow.untied.at(at)?;
+            }
+        }
+        Some(untied)
     }
 
     /// Whether every flow was counted at or after `at`, or was closed when it was counted last.
@@ -254,19 +272,11 @@ impl<'m> Counted<'m> {
     }
 }
 
-/// From a flow's first packet to when its owner was found, if it carried bytes in between.
-fn unowned(flow: &FlowFacts) -> Option<(MonotonicNs, MonotonicNs)> {
-    let owner = flow.owner?;
-    let carried =
-        owner.method == OwnerMethod::SockDiag || flow.payload_by.is_some_and(|counted| counted <= owner.at);
-    carried.then_some((flow.first(), owner.at))
-}
-
 /// The counters at every border and at the end, less what the process's earlier flows carried. `None` where
 /// they are not known; the first reason for that.
 ///
-/// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU
-/// first sends on it, so the handshake counts into the phase in which that happens.
+/// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU first sends on
+/// it, which can be phases after the handshake; what had crossed until then, the flow's own counters tell.
 fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snapshot>>, Option<Unknown>) {
     let Some((counted, first_packet)) = Counted::of(migration).zip(migration.first_packet()) else {
         return (vec![None; borders.len() + 1], None);

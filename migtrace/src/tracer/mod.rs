@@ -321,8 +321,8 @@ impl Tracer {
                     }
                 }
             }
-            Body::FlowOwned { flow, pid } => {
-                self.own(at_ns, flow, pid, OwnerMethod::Socket);
+            Body::FlowOwned { flow, pid, crossed } => {
+                self.own_by_socket(at_ns, flow, pid, crossed);
                 self.look_for_taps(at_ns, pid)?;
             }
             Body::FlowPayload { flow, first_bytes } => {
@@ -456,7 +456,9 @@ impl Tracer {
             }
             let age = Duration::from_nanos(now.0.saturating_sub(state.first_ns.0));
             let every = if age < YOUNG { SAMPLE_EVERY } else { SAMPLE_OLD_EVERY };
-            if self.flows.is_due(&state, now, every) {
+            let due = self.flows.is_due(&state, now, every);
+            // When an owner is found now, QEMU's events until now lack what this flow has carried, moved or not.
+            if due || self.flows.awaits_owner(state.flow, owners::OWNER_TRIES) {
                 self.tell(now, watched::counters(state));
             }
         }

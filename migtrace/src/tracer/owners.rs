@@ -3,19 +3,28 @@
 use std::time::Duration;
 
 use super::{Tracer, TracerError, host};
-use crate::event::{Fact, OwnerMethod};
+use crate::event::{Crossed, Fact, OwnerMethod};
 use crate::host::{clock, sockets};
 use crate::units::{Flow, MonotonicNs};
 
 /// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
 const OWNER_PATIENCE: Duration = Duration::from_millis(50);
 /// How often an ownerless flow is looked up before it is taken for somebody else's.
-const OWNER_TRIES: u32 = 20;
+pub(super) const OWNER_TRIES: u32 = 20;
 
 impl Tracer {
+    /// Notes what a kernel program has told of a flow's owner.
+    pub(super) fn own_by_socket(&mut self, at_ns: MonotonicNs, flow: Flow, pid: u32, crossed: Crossed) {
+        if self.flows.own(flow, pid) {
+            let (method, crossed) = (OwnerMethod::Socket, Some(crossed));
+            self.tell(at_ns, Fact::FlowOwner { flow, pid, method, crossed });
+        }
+    }
+
+    /// Notes an owner that was found here.
     pub(super) fn own(&mut self, at_ns: MonotonicNs, flow: Flow, pid: u32, method: OwnerMethod) {
         if self.flows.own(flow, pid) {
-            self.tell(at_ns, Fact::FlowOwner { flow, pid, method });
+            self.tell(at_ns, Fact::FlowOwner { flow, pid, method, crossed: None });
         }
     }
 
@@ -50,7 +59,9 @@ impl Tracer {
                 Ok(owners) => {
                     for (flow, owner) in owners {
                         self.kernel.own(flow, owner.pid)?;
-                        self.own(now, flow, owner.pid, OwnerMethod::SockDiag);
+                        // From now on, and not from the question, the programs surely count the flow as this QEMU's.
+                        let tied = clock::now().map_err(host("read the clock"))?;
+                        self.own(tied, flow, owner.pid, OwnerMethod::SockDiag);
                     }
                 }
                 Err(error) => {

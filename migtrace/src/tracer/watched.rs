@@ -87,6 +87,11 @@ impl Watched {
             .collect()
     }
 
+    /// Whether a flow's owner is not known, and will be looked up again.
+    pub(super) fn awaits_owner(&self, flow: Flow, tries: u32) -> bool {
+        self.flows.get(&flow).is_some_and(|known| known.owner.is_none() && known.owner_tries < tries)
+    }
+
     /// Whether every flow has its owner, or was looked up in vain often enough.
     pub(super) fn all_settled(&self, tries: u32) -> bool {
         self.flows.values().all(|known| known.owner.is_some() || known.owner_tries >= tries)

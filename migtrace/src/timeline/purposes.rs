@@ -1,0 +1,58 @@
+//! What flows carry whose first bytes do not tell.
+
+use super::facts::FlowFacts;
+use super::migration::Migration;
+use crate::event::Purpose;
+use crate::record::{Mode, PhaseName, Role};
+use crate::units::MonotonicNs;
+
+/// What each flow of a migration carries, in their order.
+pub(super) fn purposes(migration: &Migration<'_>) -> Vec<Purpose> {
+    let preempt = preempt_channel(migration);
+    let is_preempt = |flow: &FlowFacts| preempt.is_some_and(|found| std::ptr::eq(found, flow));
+    let of = |flow: &&FlowFacts| if is_preempt(flow) { Purpose::PostcopyPreempt } else { flow.purpose };
+    migration.flows.iter().map(of).collect()
+}
+
+/// The channel of the pages that the guest waits for. It has no magic: QEMU sends bare pages on it, and the destination
+/// takes it for what it is because it comes after the memory stream, on the same port (migration/migration.c,
+/// `migration_ioc_process_incoming`). QEMU 7.2 connects it when the migration begins, 8.0 and later just before the guest
+/// moves. So it is known only of a guest that has moved ahead of its memory, and where no other flow can be it.
+fn preempt_channel<'a>(migration: &Migration<'a>) -> Option<&'a FlowFacts> {
+    if migration.mode() != Mode::Postcopy {
+        return None;
+    }
+    let memory = migration.flows.iter().find(|flow| flow.purpose == Purpose::Ram)?;
+    let until = first_break(migration).unwrap_or(MonotonicNs(u64::MAX));
+    let mut candidates = migration.flows.iter().filter(|flow| {
+        flow.purpose == Purpose::Unknown
+            && joins_same_ends(migration.role, flow, memory)
+            && (memory.first()..until).contains(&flow.first())
+            && sent_back(migration.role, flow) == 0
+    });
+    candidates.next().copied().filter(|_| candidates.next().is_none())
+}
+
+/// When the connections were lost for the first time. QEMU takes up the memory stream again on a new connection, without
+/// its magic.
+fn first_break(migration: &Migration<'_>) -> Option<MonotonicNs> {
+    migration.marks.iter().find(|mark| mark.is_status(&PhaseName::PostcopyPaused)).map(|mark| mark.at)
+}
+
+/// Whether two flows lead from the same source to the same port of the same destination.
+fn joins_same_ends(role: Role, a: &FlowFacts, b: &FlowFacts) -> bool {
+    let (a, b) = (a.flow, b.flow);
+    match role {
+        Role::Source => a.remote == b.remote && a.local.ip() == b.local.ip(),
+        Role::Destination => a.local == b.local && a.remote.ip() == b.remote.ip(),
+    }
+}
+
+/// Payload from the destination to the source.
+fn sent_back(role: Role, flow: &FlowFacts) -> u64 {
+    let payload = flow.payload_bytes();
+    match role {
+        Role::Source => payload.rx,
+        Role::Destination => payload.tx,
+    }
+}
