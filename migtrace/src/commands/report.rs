@@ -10,19 +10,21 @@ use migtrace::record::{self, Record};
 use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
+use serde_json::Value;
 
 use super::Exit;
 use super::destination::Destination;
 use crate::cli::{Format, Report};
+use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &Report) -> Result<Exit> {
     let content = read(&options.file)?;
     let (records, broken) = records(options, &content)?;
-    let destination = Destination::open(options.output.output.as_deref())?;
+    let destination = Destination::open(options.output.output.as_deref(), Stream::Output)?;
     destination.write(&render(&records, options.output.format())?)?;
     match broken {
         Some(broken) => {
-            eprintln!("migtrace: {}: {broken}; what precedes it is reported", options.file.display());
+            say(&format!("migtrace: {}: {broken}; what precedes it is reported", options.file.display()));
             Ok(Exit::CouldNot)
         }
         None => Ok(Exit::Done),
@@ -41,12 +43,45 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The records of a file, and what is wrong with its last part.
 fn records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
-    // A record is one JSON value with its schema's name; an event log never is, not even with one line.
-    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(content)
-        && value.get("event").is_none()
-    {
-        return Ok((vec![record(options, value)?], None));
+    // A record is a JSON value with its schema's name; a line of an event log never is, not even the only one.
+    match serde_json::Deserializer::from_slice(content).into_iter::<Value>().next() {
+        Some(Ok(value)) if value.get("event").is_none() => written_records(options, content),
+        _ => replayed_records(options, content),
     }
+}
+
+/// Records that follow each other, whether on a line each or indented.
+fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
+    let mut records = Vec::new();
+    let mut broken = None;
+    for value in serde_json::Deserializer::from_slice(content).into_iter() {
+        let number = records.len() + 1;
+        let cannot = || format!("{}: cannot read record {number}", options.file.display());
+        match value.with_context(cannot).and_then(|value| record(options, value)) {
+            Ok(record) => records.push(record),
+            Err(error) if records.is_empty() => return Err(error),
+            Err(error) => {
+                broken = Some(format!("record {number}: {}", error.root_cause()));
+                break;
+            }
+        }
+    }
+    let read = records.len();
+    let selection = Selection { vm: options.vm.clone(), pid: None };
+    records.retain(|record| selection.matches_vm(record.vm.name.as_deref(), record.vm.uuid.as_deref()));
+    if records.is_empty() {
+        let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
+        bail!("{}: {read} records, but none{}{why}", options.file.display(), whose(options));
+    }
+    Ok((records, broken))
+}
+
+fn whose(options: &Report) -> String {
+    options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default()
+}
+
+/// The records that an event log gives.
+fn replayed_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
     let selection = Selection { vm: options.vm.clone(), pid: None };
     let mut timeline = Timeline::new(selection);
     let mut broken = None;
@@ -72,14 +107,14 @@ fn records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<Stri
     let records = timeline.finish();
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
-        let whose = options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default();
+        let whose = whose(options);
         bail!("{}: {events} events, but no migration{whose} among them{why}", options.file.display());
     }
     Ok((records, broken))
 }
 
-fn record(options: &Report, value: serde_json::Value) -> Result<Record> {
-    match value.get("schema").and_then(serde_json::Value::as_str) {
+fn record(options: &Report, value: Value) -> Result<Record> {
+    match value.get("schema").and_then(Value::as_str) {
         Some(record::SCHEMA) => serde_json::from_value(value)
             .with_context(|| format!("{} is no valid record", options.file.display())),
         Some(other) => bail!(
@@ -91,14 +126,19 @@ fn record(options: &Report, value: serde_json::Value) -> Result<Record> {
     }
 }
 
-/// The reports of several records, one after the other; JSON gives one record a document.
+/// The reports of several records, one after the other. As JSON, several are JSON Lines.
 pub(super) fn render(records: &[Record], format: Format) -> Result<String> {
+    let json = if records.len() == 1 { report::json } else { report::json_line };
     let rendered: Result<Vec<String>, _> = records
         .iter()
         .map(|record| match format {
             Format::Text => Ok(report::text::render(record)),
-            Format::Json => report::json(record),
+            Format::Json => json(record),
         })
         .collect();
-    Ok(rendered.context("cannot write the record as JSON")?.join("\n"))
+    let between = match format {
+        Format::Text => "\n",
+        Format::Json => "",
+    };
+    Ok(rendered.context("cannot write the record as JSON")?.join(between))
 }

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read, Write};
 
 use super::{Event, Fact, SCHEMA};
+use crate::terminal;
 
 /// No fact is near this long; a longer line is damage, and reading it whole could exhaust the memory.
 const LONGEST_LINE_BYTES: u64 = 1 << 20;
@@ -36,9 +37,9 @@ impl<W: Write> LogWriter<W> {
                 self.lines
             )));
         }
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        let written = self.inner.write_all(&line).and_then(|()| self.inner.flush());
+        let mut line = terminal::clean_json(&serde_json::to_string(event)?).into_owned();
+        line.push('\n');
+        let written = self.inner.write_all(line.as_bytes()).and_then(|()| self.inner.flush());
         match written {
             Ok(()) => self.lines += 1,
             Err(_) => self.broken = true,
