@@ -1,23 +1,78 @@
 //! What can be said on the command line.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ContextValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use migtrace::kernel::AttachPreference;
 use migtrace::ports::PortRanges;
 use migtrace::probe;
+use migtrace::terminal::clean;
+
+use crate::streams::say;
 
 /// Measures what a live migration of a KVM virtual machine really cost
 #[derive(Debug, Parser)]
-#[command(name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "migtrace", bin_name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+/// Reads the command line, or finds what is to be shown instead: an error, or what `--help` asks for.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(cleaned)
+}
+
+/// An argument may be any file's name (`migtrace report *`), and clap repeats it.
+fn cleaned(mut error: clap::Error) -> clap::Error {
+    let said: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(clean(text).into_owned()))),
+            ContextValue::Strings(texts) => {
+                let texts = texts.iter().map(|text| clean(text).into_owned()).collect();
+                Some((kind, ContextValue::Strings(texts)))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in said {
+        error.insert(kind, value);
+    }
+    error
+}
+
+/// Shows what [`parse`] found.
+pub(crate) fn show(instead: &clap::Error) -> ExitCode {
+    let is_lost = instead.print().is_err_and(|error| error.kind() != ErrorKind::BrokenPipe);
+    if is_lost && !instead.use_stderr() {
+        say("migtrace: cannot write to standard output");
+        return ExitCode::from(1);
+    }
+    ExitCode::from(u8::try_from(instead.exit_code()).unwrap_or(2))
+}
+
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 could not do it; 2 wrong usage; 3 the migration failed, was \
-cancelled or interrupted (its record is still written); 4 a limit was exceeded or not measured";
+cancelled or interrupted (its record is still written); 4 a limit is not proved to be met; 5 and 6 `doctor` found \
+that something, or that everything, cannot be measured here";
+
+const RECORD_HELP: &str = "A limit (--max-...) is met when the longest that the bounds allow is within it. What was \
+not measured, and what nothing bounds from above, meets none.
+
+Ctrl-C, SIGTERM and SIGHUP end the recording in order: what was seen is recorded.
+
+Exit codes: 0 the migration completed, and met its limits; 1 it could not be recorded; 2 wrong usage; 3 it failed, was \
+cancelled, or the recording was interrupted (its record is still written); 4 a limit is not proved to be met";
+
+const REPORT_HELP: &str = "Exit codes: 0 done; 1 could not do it, or the end of the file is damaged (what precedes \
+that is reported); 2 wrong usage";
+
+const DOCTOR_HELP: &str = "Exit codes: 0 everything is measured here; 1 this host could not be examined; 2 wrong \
+usage; 5 something is not measured here, or less well; 6 nothing can be measured here";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -34,9 +89,9 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = RECORD_HELP)]
 pub(crate) struct Record {
-    /// Record this VM's migration only: its name or UUID
+    /// Record this VM's migration only, by its name or UUID; a VM that is not there yet is waited for
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,
     /// Record this QEMU process' migration only
@@ -69,18 +124,19 @@ pub(crate) struct Record {
     /// Stop after this time, with or without a migration
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Exit with 4 when the migration took longer, or may have
+    /// Exit with 4 unless the migration is proved to have taken no longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_total: Option<Duration>,
-    /// Exit with 4 when the guest did not run for longer, or may not have
+    /// Exit with 4 unless the guest is proved not to have stood still for longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_stop: Option<Duration>,
-    /// Exit with 4 when the guest did not answer echo requests for longer, or may not have
+    /// Exit with 4 unless the guest is proved not to have left echo requests unanswered for longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_reachability: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
-    /// Write every observed fact to this file, a JSON object a line, as it is observed
+    /// Write every observed fact to this file, a JSON object a line, as it is observed; an earlier log becomes FILE.old.
+    /// `-` is standard output: then a report without --output goes to standard error
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
 }
@@ -135,11 +191,12 @@ pub(crate) struct Probe {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = REPORT_HELP)]
 pub(crate) struct Report {
-    /// A record (JSON) or an event log (JSON Lines); `-` is standard input
+    /// Records (JSON, one after the other) or an event log (JSON Lines); `-` is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Of an event log, this VM's migrations only: its name or UUID
+    /// This VM's migrations only, by its name or UUID
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,
     #[command(flatten)]
@@ -148,10 +205,11 @@ pub(crate) struct Report {
 
 #[derive(Debug, Args)]
 pub(crate) struct Output {
-    /// How to write the report [default: text; json for an --output that ends in .json]
+    /// How to write the report [default: text; json for an --output that ends in .json]. Several records in one report
+    /// are JSON Lines
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
-    /// Write the report to this file instead of standard output
+    /// Write the report to this file, as a whole when it is done; `-` is standard output, and the default
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
@@ -168,6 +226,7 @@ impl Output {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
 pub(crate) struct Doctor {
     /// How to write the table
     #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -45,6 +45,9 @@
 //! `CAP_SYS_PTRACE` ([`host::capabilities`]). What a kernel cannot do is never lost in silence:
 //! [`kernel::examine`] tells it beforehand, and [`record::Record::not_measured`] afterwards.
 
+// Their macros panic when nobody reads any more.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod event;
 pub mod host;
 pub mod kernel;
@@ -54,6 +57,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod selection;
+pub mod terminal;
 pub mod timeline;
 pub mod tracer;
 pub mod units;

@@ -1,17 +1,23 @@
 //! The `migtrace` command.
 
+// Their macros panic when nobody reads any more; `streams` does not.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod cli;
 mod commands;
+mod streams;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    match commands::run(cli::Cli::parse()) {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(instead) => return cli::show(&instead),
+    };
+    match commands::run(cli) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("migtrace: {}", commands::explain(&error));
+            streams::say(&format!("migtrace: {}", commands::explain(&error)));
             commands::Exit::CouldNot.into()
         }
     }

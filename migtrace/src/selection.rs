@@ -15,11 +15,16 @@ impl Selection {
     /// Whether `qemu` is meant.
     #[must_use]
     pub fn matches(&self, qemu: &Qemu) -> bool {
-        let vm = self.vm.as_deref().is_none_or(|wanted| {
-            qemu.name.as_deref() == Some(wanted)
-                || qemu.uuid.as_deref().is_some_and(|uuid| same_uuid(uuid, wanted))
-        });
-        vm && self.pid.is_none_or(|pid| pid == qemu.pid)
+        self.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref())
+            && self.pid.is_none_or(|pid| pid == qemu.pid)
+    }
+
+    /// Whether a VM with this name and UUID is meant, whatever its process is.
+    #[must_use]
+    pub fn matches_vm(&self, name: Option<&str>, uuid: Option<&str>) -> bool {
+        self.vm
+            .as_deref()
+            .is_none_or(|wanted| name == Some(wanted) || uuid.is_some_and(|uuid| same_uuid(uuid, wanted)))
     }
 
     /// The VMs of `present` that are meant. Without a wish that may be none: the VM is still to be started.
@@ -49,7 +54,7 @@ fn same_uuid(left: &str, right: &str) -> bool {
 
 /// There is no VM like the one that was asked for. The message lists those that are there.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{}", describe(.wanted, .present))]
+#[error("{}; {}", describe(.wanted), self.others())]
 pub struct NoSuchVm {
     /// What was asked for.
     pub wanted: Selection,
@@ -57,27 +62,33 @@ pub struct NoSuchVm {
     pub present: Vec<Qemu>,
 }
 
-fn describe(wanted: &Selection, present: &[Qemu]) -> String {
-    let wanted = match (&wanted.vm, wanted.pid) {
+impl NoSuchVm {
+    /// Tells the VMs that are there.
+    #[must_use]
+    pub fn others(&self) -> String {
+        if self.present.is_empty() {
+            return "no QEMU runs in this network namespace".to_owned();
+        }
+        let present: Vec<String> = self.present.iter().map(introduce).collect();
+        format!("this network namespace has: {}", present.join(", "))
+    }
+}
+
+fn introduce(qemu: &Qemu) -> String {
+    let name = qemu.name.as_deref().unwrap_or("unnamed");
+    match &qemu.uuid {
+        Some(uuid) => format!("{name} ({uuid}, pid {})", qemu.pid),
+        None => format!("{name} (pid {})", qemu.pid),
+    }
+}
+
+fn describe(wanted: &Selection) -> String {
+    match (&wanted.vm, wanted.pid) {
         (Some(vm), Some(pid)) => format!("no VM with name or UUID `{vm}` in process {pid}"),
         (Some(vm), None) => format!("no VM with name or UUID `{vm}`"),
         (None, Some(pid)) => format!("process {pid} is no QEMU of this network namespace"),
         (None, None) => "no VM".to_owned(),
-    };
-    if present.is_empty() {
-        return format!("{wanted}; no QEMU runs in this network namespace");
     }
-    let present: Vec<String> = present
-        .iter()
-        .map(|qemu| {
-            let name = qemu.name.as_deref().unwrap_or("unnamed");
-            match &qemu.uuid {
-                Some(uuid) => format!("{name} ({uuid}, pid {})", qemu.pid),
-                None => format!("{name} (pid {})", qemu.pid),
-            }
-        })
-        .collect();
-    format!("{wanted}; this network namespace has: {}", present.join(", "))
 }
 
 #[cfg(test)]

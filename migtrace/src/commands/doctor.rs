@@ -5,11 +5,13 @@ use comfy_table::{ContentArrangement, Table, presets};
 use migtrace::event::{Probe, ProbeStatus};
 use migtrace::host::capabilities::{self, Capabilities, Capability};
 use migtrace::host::environment::Environment;
-use migtrace::kernel;
+use migtrace::{kernel, report, terminal::clean};
 use serde::Serialize;
 
 use super::Exit;
+use super::destination::Destination;
 use crate::cli::{Doctor, Format};
+use crate::streams::Stream;
 
 /// Everything that `doctor` found.
 #[derive(Serialize)]
@@ -26,12 +28,11 @@ struct Lacking {
 
 pub(super) fn run(options: &Doctor) -> Result<Exit> {
     let findings = examine()?;
-    match options.format {
-        Format::Text => print!("{}", table(&findings)),
-        Format::Json => {
-            println!("{}", serde_json::to_string_pretty(&findings).context("cannot write JSON")?);
-        }
-    }
+    let text = match options.format {
+        Format::Text => table(&findings),
+        Format::Json => report::json(&findings).context("cannot write JSON")?,
+    };
+    Destination::open(None, Stream::Output)?.write(&text)?;
     Ok(verdict(&findings))
 }
 
@@ -48,7 +49,6 @@ fn examine() -> Result<Findings> {
     Ok(Findings { probes: kernel::examine(), lacking })
 }
 
-/// 0: everything is measured. 1: something is not, or less well. 2: nothing can be.
 fn verdict(findings: &Findings) -> Exit {
     let wire_is_missing = findings
         .probes
@@ -59,7 +59,7 @@ fn verdict(findings: &Findings) -> Exit {
     } else if findings.probes.iter().all(|probe| probe.status == ProbeStatus::Ok) {
         Exit::Done
     } else {
-        Exit::CouldNot
+        Exit::Lacking
     }
 }
 
@@ -78,7 +78,8 @@ fn table(findings: &Findings) -> String {
             ProbeStatus::Fallback => "fallback",
             ProbeStatus::Missing => "missing",
         };
-        table.add_row([&probe.name, status, probe.hook.as_deref().unwrap_or("-"), &probe.observes]);
+        let hook = probe.hook.as_deref().unwrap_or("-");
+        table.add_row([&probe.name, status, hook, &probe.observes].map(clean));
     }
     let rows = table.lines().map(|row| format!("{}\n", row.trim_end()));
     let mut text: String = rows.collect();
@@ -86,12 +87,13 @@ fn table(findings: &Findings) -> String {
         let remarks = [("lost", &probe.lost), ("note", &probe.note), ("why", &probe.why)];
         for (label, remark) in remarks {
             if let Some(remark) = remark {
-                text.push_str(&format!("\n{}: {label}: {remark}", probe.name));
+                text.push('\n');
+                text.push_str(&clean(&format!("{}: {label}: {remark}", probe.name)));
             }
         }
     }
     for lacking in &findings.lacking {
-        text.push_str(&format!("\n{}\n    fix: {}", lacking.what, lacking.fix));
+        text.push_str(&format!("\n{}\n    fix: {}", clean(&lacking.what), clean(&lacking.fix)));
     }
     if !text.ends_with('\n') {
         text.push('\n');

@@ -4,10 +4,15 @@ mod cleanup;
 mod client;
 mod destination;
 mod doctor;
+mod event_log;
+mod limits;
+mod partial;
+mod place;
 mod probe;
 mod progress;
 mod record;
 mod report;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -21,13 +26,16 @@ use crate::cli::{Cli, Command};
 pub(crate) enum Exit {
     Done,
     CouldNot,
-    /// Two, as for wrong usage: `doctor` found that nothing can be measured.
-    Unusable,
     /// The migration failed, was cancelled, or the recording was interrupted.
     MigrationDidNotComplete,
     /// A probe was interrupted before its end.
     ProbeInterrupted,
-    LimitExceeded,
+    /// A limit is not proved to be met.
+    LimitNotMet,
+    /// `doctor` found that something is not measured here, or less well.
+    Lacking,
+    /// `doctor` found that nothing can be measured here.
+    Unusable,
 }
 
 impl From<Exit> for ExitCode {
@@ -35,9 +43,11 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::CouldNot => 1,
-            Exit::Unusable => 2,
+            // 2 is clap's, for wrong usage.
             Exit::MigrationDidNotComplete | Exit::ProbeInterrupted => 3,
-            Exit::LimitExceeded => 4,
+            Exit::LimitNotMet => 4,
+            Exit::Lacking => 5,
+            Exit::Unusable => 6,
         })
     }
 }

@@ -8,28 +8,23 @@ use indicatif::ProgressBar;
 use migtrace::host::capabilities::{self, Capabilities, Capability};
 use migtrace::probe::{End, Live, Options, Prober, Report, Step};
 use migtrace::report;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::destination::Destination;
 use super::progress;
+use super::signals::Signals;
 use crate::cli::{self, Format};
+use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &cli::Probe) -> Result<Exit> {
     check_privileges(options.passive)?;
     let target = resolve(&options.target, options.ipv6)?;
-    let destination = Destination::open(options.output.output.as_deref())?;
+    let destination = Destination::open(options.output.output.as_deref(), Stream::Output)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    let report = match runtime.block_on(probe(options, target)) {
-        Ok(report) => report,
-        Err(error) => {
-            destination.abandon();
-            return Err(error);
-        }
-    };
+    let report = runtime.block_on(probe(options, target))?;
     let text = match options.output.format() {
         Format::Text => report::probe::render(&report),
         Format::Json => report::json(&report).context("cannot write the report as JSON")?,
@@ -68,12 +63,10 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
     let line = progress::line();
     line.set_message(format!("{target}: looking for loss and rate limits"));
     line.tick();
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut signals = Signals::catch()?;
     let started = tokio::select! {
         prober = Prober::start(settings(options, target)) => prober?,
-        _ = interrupt.recv() => bail!("interrupted before the observation began"),
-        _ = terminate.recv() => bail!("interrupted before the observation began"),
+        () = signals.any() => bail!("interrupted before the observation began"),
     };
     let mut prober = started;
     if let Some(preflight) = prober.preflight()
@@ -81,10 +74,10 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
     {
         let (answered, sent) = (preflight.answered, preflight.sent);
         line.suspend(|| {
-            eprintln!("{target} answered {answered} of {sent} requests before anything happened");
+            say(&format!("{target} answered {answered} of {sent} requests before anything happened"));
         });
     }
-    line.suspend(|| eprintln!("ready: watching {target} at {}", prober.interface()));
+    line.suspend(|| say(&format!("ready: watching {target} at {}", prober.interface())));
 
     let timeout = tokio::time::sleep(options.duration.unwrap_or(Duration::MAX));
     tokio::pin!(timeout);
@@ -95,8 +88,7 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
                 Step::Sent => break End::Count,
                 Step::Gap(_) | Step::Tick => show(&line, target, &prober.live()?),
             },
-            _ = interrupt.recv() => break End::Interrupted,
-            _ = terminate.recv() => break End::Interrupted,
+            () = signals.any() => break End::Interrupted,
             () = &mut timeout => break End::Duration,
         }
     };

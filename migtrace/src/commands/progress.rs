@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
+use migtrace::terminal::clean;
 use migtrace::timeline::Live;
+
+use crate::streams::say;
 
 /// A line on standard error that changes; nothing when standard error is no terminal.
 pub(super) fn line() -> ProgressBar {
@@ -34,7 +37,7 @@ impl Progress {
 
     /// Prints a line that stays.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 
     /// Shows the migration as it is now; asks for it only if somebody can see it.
@@ -44,7 +47,7 @@ impl Progress {
         }
         if let Some(live) = live() {
             self.measure_rate(&live);
-            self.bar.set_message(self.line(&live));
+            self.bar.set_message(clean(&self.line(&live)).into_owned());
         }
         self.bar.tick();
     }

@@ -1,13 +1,11 @@
 //! `migtrace record`: waits for the next migration and records it.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use migtrace::event::{EndReason, Event, LogWriter, ProbeStatus};
+use migtrace::event::{EndReason, ProbeStatus};
 use migtrace::host::capabilities::Capability;
 use migtrace::kernel::Settings;
 use migtrace::probe::Prober;
@@ -15,16 +13,20 @@ use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
 use migtrace::selection::Selection;
 use migtrace::tracer::Tracer;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::check_privileges;
 use super::client::{Client, discard_events};
-use super::destination::{self, Destination};
+use super::destination::Destination;
+use super::event_log::EventLog;
+use super::limits;
+use super::place::{Links, Place};
 use super::probe;
 use super::progress::Progress;
 use super::report::render;
+use super::signals::Signals;
 use crate::cli::{self, Tunnel};
+use crate::streams::{Stream, say};
 
 /// How often the live line changes.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
@@ -34,34 +36,48 @@ pub(super) fn run(options: &cli::Record) -> Result<Exit> {
     if options.probe.is_some() {
         check_privileges(&Capability::NEEDED_TO_PROBE)?;
     }
-    if options.events.is_some() && options.events == options.output.output {
-        bail!("--output and --events name the same file: give each its own");
-    }
-    let destination = Destination::open(options.output.output.as_deref())?;
-    let log = EventLog::create(options.events.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    let recorded = runtime.block_on(record(options, log));
-    match recorded {
-        Ok(recorded) if recorded.records.is_empty() => {
-            destination.abandon();
-            bail!("no migration was seen{}", recorded.why_none())
+    let signals = {
+        let _entered = runtime.enter();
+        // Before there are files that a signal would leave behind.
+        Signals::catch()?
+    };
+    let events = events_place(options)?;
+    // Between the lines of an event log a report would be damage.
+    let otherwise = if events == Some(Place::Stdout) { Stream::Error } else { Stream::Output };
+    let destination = Destination::open(options.output.output.as_deref(), otherwise)?;
+    let log = EventLog::open(events.as_ref())?;
+    let recorded = runtime.block_on(record(options, log, signals))?;
+    if recorded.records.is_empty() {
+        bail!("no migration was seen{}", recorded.why_none());
+    }
+    destination.write(&render(&recorded.records, options.output.format())?)?;
+    let verdict = Verdict::of(options, &recorded.records);
+    for why in &verdict.why {
+        say(&format!("migtrace: {why}"));
+    }
+    recorded.log_failure.map_or(Ok(verdict.exit), Err)
+}
+
+/// Where the events go. Two files that would write over each other are refused.
+fn events_place(options: &cli::Record) -> Result<Option<Place>> {
+    let Some(path) = &options.events else { return Ok(None) };
+    let cannot = |path: &Path| format!("cannot write to {}", path.display());
+    let events = Place::of(path, Links::Follow).with_context(|| cannot(path))?;
+    if let Some(path) = &options.output.output {
+        let output = Place::of(path, Links::Replace).with_context(|| cannot(path))?;
+        if events == Place::Stdout && output == Place::Stdout {
+            bail!("--output and --events both go to standard output: give one of them a file");
         }
-        Ok(recorded) => {
-            destination.write(&render(&recorded.records, options.output.format())?)?;
-            let verdict = Verdict::of(options, &recorded.records);
-            if let Some(why) = &verdict.why {
-                eprintln!("migtrace: {why}");
-            }
-            recorded.log_failure.map_or(Ok(verdict.exit), Err)
-        }
-        Err(error) => {
-            destination.abandon();
-            Err(error)
+        let others = output.names();
+        if events == output || events.names().iter().any(|name| others.contains(name)) {
+            bail!("--output and --events name the same file: give each its own");
         }
     }
+    Ok(Some(events))
 }
 
 /// What a recording gave.
@@ -82,31 +98,32 @@ impl Recorded {
     }
 }
 
-async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
+async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) -> Result<Recorded> {
     let tracer = Tracer::builder()
         .settings(settings(options))
         .interfaces(options.interfaces.iter().cloned())
         .start()?;
     let selection = Selection { vm: options.vm.clone(), pid: options.pid };
     let present: Vec<_> = tracer.qemus().cloned().collect();
-    selection.of(&present)?;
+    let absent = match selection.of(&present) {
+        // Whoever gets this number one day need not be the one that is meant.
+        Err(absent) if absent.wanted.pid.is_some() => bail!("{absent}; only a VM can be waited for (--vm)"),
+        present => present.err(),
+    };
     let mut recorder = Recorder::new(tracer, selection);
     let prober = start_probe(options).await?;
     let mut client = match &options.qmp {
         Some(path) => Some(Client::connect(path, &mut recorder).await?),
         None => None,
     };
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut progress = Progress::new();
     // The first event is there at once, and shows that the log can be written before anybody waits for more.
-    if let Some(event) = recorder.next().await? {
-        log.write(&event);
-    }
-    if let Some(failure) = log.failure.take() {
-        return Err(failure);
-    }
+    let first = recorder.next().await?;
+    log.begin(first.as_ref())?;
     describe(&recorder, &progress);
+    if let Some((absent, vm)) = absent.zip(options.vm.as_ref()) {
+        progress.say(&format!("waiting for `{vm}`; {}", absent.others()));
+    }
     if let Some(prober) = prober {
         let (target, interface) = (prober.target(), prober.interface());
         progress.say(&format!("asking {target} for echo replies at {interface}"));
@@ -130,8 +147,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
                 }
                 None => break EndReason::MigrationEnded,
             },
-            _ = interrupt.recv() => break EndReason::Interrupted,
-            _ = terminate.recv() => break EndReason::Interrupted,
+            () = signals.any() => break EndReason::Interrupted,
             () = &mut timeout => break EndReason::TimedOut,
             () = discard_events(client.as_mut()) => {}
             _ = show.tick() => progress.show(|| recorder.live()),
@@ -146,7 +162,7 @@ async fn record(options: &cli::Record, mut log: EventLog) -> Result<Recorded> {
     for event in &events {
         log.write(event);
     }
-    Ok(Recorded { records: awaited(records), reason, log_failure: log.failure })
+    Ok(Recorded { records: awaited(records), reason, log_failure: log.end() })
 }
 
 /// Begins to ask the guest for echo replies, if that is wanted.
@@ -199,12 +215,12 @@ fn awaited(mut records: Vec<Record>) -> Vec<Record> {
 /// How the command ends, and why if that is not with success.
 struct Verdict {
     exit: Exit,
-    why: Option<String>,
+    why: Vec<String>,
 }
 
 impl Verdict {
     fn of(options: &cli::Record, records: &[Record]) -> Self {
-        let not_completed = |why: String| Self { exit: Exit::MigrationDidNotComplete, why: Some(why) };
+        let not_completed = |why: String| Self { exit: Exit::MigrationDidNotComplete, why: vec![why] };
         for record in records {
             match record.migration.outcome {
                 Outcome::Completed | Outcome::Unknown => {}
@@ -218,81 +234,7 @@ impl Verdict {
                 }
             }
         }
-        match records.iter().find_map(|record| exceeded(options, record)) {
-            Some(why) => Self { exit: Exit::LimitExceeded, why: Some(why) },
-            None => Self { exit: Exit::Done, why: None },
-        }
-    }
-}
-
-/// The first limit that a migration exceeded, or may have. What is not known is not below any limit.
-fn exceeded(options: &cli::Record, record: &Record) -> Option<String> {
-    let downtime = &record.downtime;
-    let limits = [
-        (options.max_total, "--max-total", "the migration", &record.total_time),
-        (options.max_stop, "--max-stop", "the stop", &downtime.stop),
-        (options.max_reachability, "--max-reachability", "the reachability gap", &downtime.reachability),
-    ];
-    limits.into_iter().find_map(|(limit, option, what, measured)| {
-        let limit = limit?;
-        let Some(measured) = measured else {
-            return Some(format!("{what} was not measured (the report says why), so {option} is not met"));
-        };
-        let took = Duration::from_nanos(measured.value_ns);
-        if took > limit {
-            return Some(format!("{what} took {took:.3?}, more than the {limit:?} of {option}"));
-        }
-        measured.high_ns.is_none().then(|| {
-            format!(
-                "{what} took {took:.3?} or longer (the report says why), so {option} is not known to be met"
-            )
-        })
-    })
-}
-
-/// The event log, if one is wanted. When it cannot be written any more, the recording goes on without it.
-struct EventLog {
-    writer: Option<LogWriter<File>>,
-    name: String,
-    failure: Option<anyhow::Error>,
-}
-
-impl EventLog {
-    fn create(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self { writer: None, name: String::new(), failure: None });
-        };
-        let name = path.display().to_string();
-        let create = || {
-            let mut file = File::create(path)?;
-            if file.metadata()?.is_file() {
-                destination::prove_room(&mut file)?;
-            }
-            Ok::<_, io::Error>(file)
-        };
-        let file = create().with_context(|| format!("cannot write to {name}"))?;
-        Ok(Self { writer: Some(LogWriter::new(file)), name, failure: None })
-    }
-
-    fn write(&mut self, event: &Event) {
-        let Some(writer) = &mut self.writer else { return };
-        if let Err(error) = writer.write(event) {
-            let lines = writer.lines();
-            self.fail(error, lines);
-        }
-    }
-
-    fn fail(&mut self, error: io::Error, lines: u64) {
-        let what = if lines == 0 {
-            format!("cannot write to {}", self.name)
-        } else {
-            eprintln!(
-                "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
-                self.name
-            );
-            format!("the event log {} is not whole", self.name)
-        };
-        self.failure = Some(anyhow::Error::new(error).context(what));
-        self.writer = None;
+        let why: Vec<_> = records.iter().flat_map(|record| limits::not_met(options, record)).collect();
+        Self { exit: if why.is_empty() { Exit::Done } else { Exit::LimitNotMet }, why }
     }
 }

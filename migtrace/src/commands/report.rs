@@ -1,7 +1,7 @@
 //! `migtrace report`: shows a record, or replays an event log.
 
-use std::fs;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,43 +10,92 @@ use migtrace::record::{self, Record};
 use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
+use serde_json::Value;
 
 use super::Exit;
 use super::destination::Destination;
 use crate::cli::{Format, Report};
+use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &Report) -> Result<Exit> {
-    let content = read(&options.file)?;
-    let (records, broken) = records(options, &content)?;
-    let destination = Destination::open(options.output.output.as_deref())?;
+    let (records, broken) = records(options)?;
+    let destination = Destination::open(options.output.output.as_deref(), Stream::Output)?;
     destination.write(&render(&records, options.output.format())?)?;
     match broken {
         Some(broken) => {
-            eprintln!("migtrace: {}: {broken}; what precedes it is reported", options.file.display());
+            say(&format!("migtrace: {}: {broken}; what precedes it is reported", options.file.display()));
             Ok(Exit::CouldNot)
         }
         None => Ok(Exit::Done),
     }
 }
 
-/// The file's content. A damaged one need not be text, and its first part is worth reading all the same.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    if path == Path::new("-") {
-        let mut content = Vec::new();
-        io::stdin().read_to_end(&mut content).context("cannot read standard input")?;
-        return Ok(content);
+/// The records of a file, and what is wrong with its last part. A log can be far larger than what is made of it, so it is
+/// read line by line.
+fn records(options: &Report) -> Result<(Vec<Record>, Option<String>)> {
+    let cannot = || format!("cannot read {}", options.file.display());
+    let file: Box<dyn Read> = if options.file == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(&options.file).with_context(cannot)?)
+    };
+    let mut file = BufReader::new(file);
+    let mut head = Vec::new();
+    (&mut file).take(LONGEST_HEAD_BYTES).read_until(b'\n', &mut head).with_context(cannot)?;
+    let mut file = io::Cursor::new(head).chain(file);
+    if !begins_record(file.get_ref().0.get_ref()) {
+        return replayed_records(options, file);
     }
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).with_context(cannot)?;
+    written_records(options, &content)
 }
 
-/// The records of a file, and what is wrong with its last part.
-fn records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
-    // A record is one JSON value with its schema's name; an event log never is, not even with one line.
-    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(content)
-        && value.get("event").is_none()
-    {
-        return Ok((vec![record(options, value)?], None));
+/// Far more than the first line of a log has.
+const LONGEST_HEAD_BYTES: u64 = 16 << 20;
+
+/// Whether a first line is, or begins, a record. A record is a JSON value with its schema's name, over several lines or on
+/// one; a line of an event log is whole, and never such a value.
+fn begins_record(first_line: &[u8]) -> bool {
+    match serde_json::Deserializer::from_slice(first_line).into_iter::<Value>().next() {
+        Some(Ok(value)) => value.get("event").is_none(),
+        Some(Err(error)) => error.is_eof() && first_line.ends_with(b"\n"),
+        None => false,
     }
+}
+
+/// Records that follow each other, whether on a line each or indented.
+fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
+    let mut records = Vec::new();
+    let mut broken = None;
+    for value in serde_json::Deserializer::from_slice(content).into_iter() {
+        let number = records.len() + 1;
+        let cannot = || format!("{}: cannot read record {number}", options.file.display());
+        match value.with_context(cannot).and_then(|value| record(options, value)) {
+            Ok(record) => records.push(record),
+            Err(error) if records.is_empty() => return Err(error),
+            Err(error) => {
+                broken = Some(format!("record {number}: {}", error.root_cause()));
+                break;
+            }
+        }
+    }
+    let read = records.len();
+    let selection = Selection { vm: options.vm.clone(), pid: None };
+    records.retain(|record| selection.matches_vm(record.vm.name.as_deref(), record.vm.uuid.as_deref()));
+    if records.is_empty() {
+        let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
+        bail!("{}: {read} records, but none{}{why}", options.file.display(), whose(options));
+    }
+    Ok((records, broken))
+}
+
+fn whose(options: &Report) -> String {
+    options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default()
+}
+
+/// The records that an event log gives.
+fn replayed_records(options: &Report, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
     let selection = Selection { vm: options.vm.clone(), pid: None };
     let mut timeline = Timeline::new(selection);
     let mut broken = None;
@@ -72,14 +121,14 @@ fn records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<Stri
     let records = timeline.finish();
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
-        let whose = options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default();
+        let whose = whose(options);
         bail!("{}: {events} events, but no migration{whose} among them{why}", options.file.display());
     }
     Ok((records, broken))
 }
 
-fn record(options: &Report, value: serde_json::Value) -> Result<Record> {
-    match value.get("schema").and_then(serde_json::Value::as_str) {
+fn record(options: &Report, value: Value) -> Result<Record> {
+    match value.get("schema").and_then(Value::as_str) {
         Some(record::SCHEMA) => serde_json::from_value(value)
             .with_context(|| format!("{} is no valid record", options.file.display())),
         Some(other) => bail!(
@@ -91,14 +140,19 @@ fn record(options: &Report, value: serde_json::Value) -> Result<Record> {
     }
 }
 
-/// The reports of several records, one after the other; JSON gives one record a document.
+/// The reports of several records, one after the other. As JSON, several are JSON Lines.
 pub(super) fn render(records: &[Record], format: Format) -> Result<String> {
+    let json = if records.len() == 1 { report::json } else { report::json_line };
     let rendered: Result<Vec<String>, _> = records
         .iter()
         .map(|record| match format {
             Format::Text => Ok(report::text::render(record)),
-            Format::Json => report::json(record),
+            Format::Json => json(record),
         })
         .collect();
-    Ok(rendered.context("cannot write the record as JSON")?.join("\n"))
+    let between = match format {
+        Format::Text => "\n",
+        Format::Json => "",
+    };
+    Ok(rendered.context("cannot write the record as JSON")?.join(between))
 }

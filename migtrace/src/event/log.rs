@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read, Write};
 
 use super::{Event, Fact, SCHEMA};
+use crate::terminal;
 use crate::units::MonotonicNs;
 
 /// The kinds of [`Fact`], by the names that they have in a log.
@@ -69,9 +70,9 @@ impl<W: Write> LogWriter<W> {
                 self.lines
             )));
         }
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        let written = self.inner.write_all(&line).and_then(|()| self.inner.flush());
+        let mut line = terminal::clean_json(&serde_json::to_string(event)?).into_owned();
+        line.push('\n');
+        let written = self.inner.write_all(line.as_bytes()).and_then(|()| self.inner.flush());
         match written {
             Ok(()) => self.lines += 1,
             Err(_) => self.broken = true,

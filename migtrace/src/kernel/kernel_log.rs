@@ -1,11 +1,14 @@
 //! What the kernel programs say while they are debugged: `cargo run -p migtrace --features kernel-log`.
 
+use std::io::Write as _;
+
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::KernelError;
+use crate::terminal;
 
 /// Prints the programs' lines to standard error until it is dropped.
 pub(super) struct KernelLog(JoinHandle<()>);
@@ -39,7 +42,8 @@ impl log::Log for StandardError {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("kernel: {}: {}", record.target(), record.args());
+        let line = format!("kernel: {}: {}", record.target(), record.args());
+        let _ = std::io::stderr().write_all(format!("{}\n", terminal::clean(&line)).as_bytes());
     }
 
     fn flush(&self) {}

@@ -36,10 +36,27 @@ const fn unit(ns: u64) -> (u64, &'static str) {
     }
 }
 
-/// `12.345 s`, `27.4 ms`, `3.1 µs`, `60 ns`.
-pub(super) fn duration(ns: u64) -> String {
-    let (unit_ns, _) = unit(ns);
-    duration_to(ns, if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 })
+/// A length of time as a person reads it: `12.345 s`, `27.4 ms`, `3.1 µs`, `60 ns`.
+#[must_use]
+pub fn duration(ns: u64) -> String {
+    duration_to(ns, usual_step(ns))
+}
+
+/// As [`duration`], with as many digits more as it takes to tell it from `other_ns`: what is longer shall not read the
+/// same.
+#[must_use]
+pub fn duration_beside(ns: u64, other_ns: u64) -> String {
+    let apart_ns = ns.abs_diff(other_ns);
+    let usual_ns = usual_step(ns);
+    duration_to(ns, if apart_ns == 0 { usual_ns } else { usual_ns.min(apart_ns) })
+}
+
+/// The steps that [`duration`] shows.
+const fn usual_step(ns: u64) -> u64 {
+    match unit(ns).0 {
+        NS_PER_S => NS_PER_MS,
+        unit_ns => unit_ns / 10,
+    }
 }
 
 /// As [`duration`], with as many digits as it takes to show steps of `step_ns`.
@@ -47,7 +64,7 @@ fn duration_to(ns: u64, step_ns: u64) -> String {
     let (unit_ns, name) = unit(ns);
     let mut decimals = 0;
     let mut shown_ns = unit_ns;
-    while shown_ns > step_ns.max(1) && decimals < 6 {
+    while shown_ns > step_ns.max(1) {
         shown_ns /= 10;
         decimals += 1;
     }
@@ -79,8 +96,7 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
                 let [value, low, high] = [estimate.value_ns, estimate.low_ns, high_ns].map(duration);
                 return format!("{value} ({low} to {high})");
             }
-            let (unit_ns, _) = unit(estimate.value_ns);
-            let step_ns = if unit_ns == NS_PER_S { NS_PER_MS } else { unit_ns / 10 };
+            let step_ns = usual_step(estimate.value_ns);
             let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };
             format!("{} ± {}", duration_to(estimate.value_ns, step_ns), duration(error_ns))
         }
@@ -136,6 +152,15 @@ mod tests {
         assert_eq!(duration(60), "60 ns");
         assert_eq!(duration(0), "0 ns");
         assert_eq!(offset(-27_400_000), "-27.4 ms");
+    }
+
+    #[test]
+    fn two_times_that_differ_do_not_read_the_same() {
+        assert_eq!(duration_beside(65_700_000, 60_000_000), "65.7 ms");
+        assert_eq!(duration_beside(60_040_000, 60_000_000), "60.04 ms");
+        assert_eq!(duration_beside(60_000_001, 60_000_000), "60.000001 ms");
+        assert_eq!(duration_beside(2_000_000_001, 2_000_000_000), "2.000000001 s");
+        assert_eq!(duration_beside(60_000_000, 60_000_000), "60.0 ms");
     }
 
     #[test]

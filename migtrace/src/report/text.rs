@@ -10,6 +10,7 @@ use super::quantities::{self, bytes, duration, estimate, grouped, offset, percen
 use super::{downtime, echo};
 use crate::event::{Lost, Purpose};
 use crate::record::{Estimate, FlowRecord, Mode, Outcome, Phase, Record, Role};
+use crate::terminal;
 use crate::units::{Counters, Directions};
 
 /// The longest line, in columns.
@@ -332,8 +333,7 @@ pub(super) fn trimmed(table: &Table) -> String {
 
 /// Text from outside (a VM's name, an error of QEMU) without what would steer the terminal.
 pub(super) fn clean(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
+    terminal::clean(text).into_owned()
 }
 
 /// Appends `body` in lines of at most [`WIDTH`] columns; those after the first are indented as far as `lead`.

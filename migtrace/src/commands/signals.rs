@@ -1,0 +1,70 @@
+//! The signals that end a command in order.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Ctrl-C, a service manager's SIGTERM, and the SIGHUP of a terminal that is gone.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// None under `nohup`.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// From here on a signal ends nothing by itself.
+    pub(super) fn catch() -> Result<Self> {
+        let catch = |kind, name| signal(kind).with_context(|| format!("cannot wait for {name}"));
+        // Before the first of them is caught: `nohup` has it ignored, and a caught signal is ignored no more.
+        let outlives_terminal = is_ignored(libc::SIGHUP);
+        Ok(Self {
+            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
+            terminate: catch(SignalKind::terminate(), "SIGTERM")?,
+            hangup: if outlives_terminal { None } else { Some(catch(SignalKind::hangup(), "SIGHUP")?) },
+        })
+    }
+
+    /// Ends when one of them comes. Cancel-safe.
+    pub(super) async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            () = received(self.hangup.as_mut()) => {}
+        }
+    }
+}
+
+/// Never ends without a signal to wait for.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started with the signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, signal))
+}
+
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_mask_of_ignored_signals_is_read() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000442\n";
+        assert!(ignores(status, libc::SIGHUP));
+        assert!(ignores(status, libc::SIGPIPE));
+        assert!(!ignores(status, libc::SIGINT));
+        assert!(!ignores("", libc::SIGHUP));
+    }
+}
