@@ -35,6 +35,17 @@ fn check_refused(said: &Said, code: i32, words: &[&str]) {
     assert_eq!(messages.count(), 1, "{said:?}");
 }
 
+/// Checks that a VM that is not there is waited for, and that this is said with all of these words.
+fn waits(host: &Host, vm: &str, words: &[&str]) {
+    let said = tracing::run(host, &["record", "--vm", vm, "--timeout", "100ms"]).unwrap();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(words.iter().all(|word| said.stderr.contains(word)), "{words:?}: {said:?}");
+    assert!(
+        said.stderr.contains("\nready\n") && said.stderr.contains("within the time of --timeout"),
+        "{said:?}"
+    );
+}
+
 /// A copy of the command that everybody may run: the folder of the build may be closed to others.
 fn public_copy() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -66,20 +77,20 @@ fn who_may_not_trace_is_told_what_is_missing() {
     }
     // Doctor is for those who cannot record.
     let said = run(&nobody, &["doctor"]);
-    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(said.code, Some(6), "{said:?}");
     assert!(said.stdout.contains("CAP_BPF") && said.stdout.contains("no packet can be counted"), "{said:?}");
 }
 
 #[test]
 fn what_is_not_there_is_named_beside_what_is() {
     let lab = network();
-    refused(lab.source(), &["record", "--vm", "db"], 1, &["`db`", "no QEMU runs"]);
+    waits(lab.source(), "db", &["waiting for `db`", "no QEMU runs"]);
     let web = Bare::start(lab.source(), "web").unwrap();
     let pid = web.pid().to_string();
-    refused(lab.source(), &["record", "--vm", "db"], 1, &["`db`", "web", &pid]);
+    waits(lab.source(), "db", &["waiting for `db`", "web", &pid]);
     refused(lab.source(), &["record", "--pid", "1"], 1, &["process 1 is no QEMU", "web", &pid]);
     // It is in another network namespace.
-    refused(lab.destination(), &["record", "--vm", "web"], 1, &["`web`", "no QEMU runs"]);
+    waits(lab.destination(), "web", &["waiting for `web`", "no QEMU runs"]);
     refused(lab.source(), &["record", "--interface", "eth7"], 1, &["`eth7`", "lo", "br0", "uplink"]);
 }
 

@@ -4,8 +4,10 @@
 
 use lab::tracing::{self, Recording, Said};
 use lab::{Bare, Lab};
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -137,7 +139,7 @@ fn a_corrupt_line_ends_the_report_there_and_is_named() {
     let setup = lines.iter().position(|line| line.contains("\"setup\"")).unwrap();
     let broken = setup + 2;
     let line = format!("line {}: ", broken + 1);
-    for damage in [&b"{\"at_ns\": 5, \"event\": \"nonsense\"}\n"[..], b"\xff\xff\x00 not a line\n", b"\n"] {
+    for damage in [&b"{\"at_ns\": 5, \"event\": \"qemu_gone\"}\n"[..], b"\xff\xff\x00 not a line\n", b"\n"] {
         let before = lines[..broken].concat().into_bytes();
         let after = lines[broken + 1..].concat().into_bytes();
         let text = partly_reported([&before, damage, &after].concat(), &[&line, "not an event"]);
@@ -147,6 +149,68 @@ fn a_corrupt_line_ends_the_report_there_and_is_named() {
     let first = lines[0].clone();
     lines[broken] = first;
     partly_reported(lines.concat(), &[&line, "log_start"]);
+}
+
+#[test]
+fn an_event_of_a_kind_that_is_not_known_is_skipped_and_named() {
+    let mut lines = log();
+    lines.insert(2, "{\"at_ns\": 5, \"event\": \"non\\u001b[31msense\"}\n".to_owned());
+    let (_folder, path) = file(lines.concat());
+    let said = report(&path);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    assert!(said.stdout.contains("1 event of the kind `non\\u{1b}[31msense`"), "{said:?}");
+}
+
+#[test]
+fn what_a_file_says_of_itself_never_steers_the_terminal() {
+    let log = r#"{"event": "log_start", "at_ns": 1, "schema": "\u001b[31mRED\u202e"}"#.to_owned() + "\n";
+    refused(log, &["`\\u{1b}[31mRED\\u{202e}`", "reads `migtrace.events/1` only"]);
+    let record = r#"{"schema":"\u001b]0;pwned\u0007\u009b31m"}"#;
+    refused(record, &["`\\u{1b}]0;pwned\\u{7}\\u{9b}31m`", "reads `migtrace.record/1` only"]);
+}
+
+#[test]
+fn several_records_are_lines_that_can_be_read_back() {
+    let one: Value = serde_json::from_str(&recorded().record).unwrap();
+    let mut other = one.clone();
+    other["vm"]["name"] = "other".into();
+    let both = format!("{one:#}\n{other:#}\n");
+    let (_folder, path) = file(both);
+    let lines = |arguments: &[&str]| {
+        let mut report = tracing::command(&["report", "--format", "json"]).unwrap();
+        let output = report.args(arguments).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let written = lines(&[]);
+    let read: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(read, [one.clone(), other]);
+    let (_folder, again) = file(&written);
+    assert_eq!(report(&again).stdout.matches("Downtime\n").count(), 2);
+    // Of one VM it is one, as a document.
+    assert_eq!(lines(&["--vm", one["vm"]["name"].as_str().unwrap()]), recorded().record);
+    // What precedes the damage is reported.
+    partly_reported(written + "{\"schema\": ", &["record 3"]);
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure_and_a_full_disk_is() {
+    let (_folder, path) = file(&recorded().log);
+    let report = |stdout: Stdio| {
+        let mut report = tracing::command(&["report"]).unwrap();
+        let output = report.arg(&path).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(report(writer.into()), (Some(0), String::new()));
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let (code, said) = report(full().into());
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("migtrace: cannot write to standard output: No space left"), "{said}");
+    // Nobody hears the message about a file that is not there, and that is all.
+    let mut absent = tracing::command(&["report", "/no/such/file"]).unwrap();
+    assert_eq!(absent.stderr(full()).status().unwrap().code(), Some(1));
 }
 
 #[test]

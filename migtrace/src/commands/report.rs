@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace::event::{LogError, LogErrorKind, LogReader};
 use migtrace::record::{self, Record};
 use migtrace::report;
@@ -69,13 +69,14 @@ fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Opt
     let mut records = Vec::new();
     let mut broken = None;
     for value in serde_json::Deserializer::from_slice(content).into_iter() {
-        let number = records.len() + 1;
-        let cannot = || format!("{}: cannot read record {number}", options.file.display());
-        match value.with_context(cannot).and_then(|value| record(options, value)) {
+        let file = options.file.display();
+        let not_whole =
+            |error| anyhow!("{file} is neither a whole record nor an event log of migtrace: {error}");
+        match value.map_err(not_whole).and_then(|value| record(options, value)) {
             Ok(record) => records.push(record),
             Err(error) if records.is_empty() => return Err(error),
             Err(error) => {
-                broken = Some(format!("record {number}: {}", error.root_cause()));
+                broken = Some(format!("record {}: {}", records.len() + 1, error.root_cause()));
                 break;
             }
         }
