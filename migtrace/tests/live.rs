@@ -90,6 +90,33 @@ fn a_destination_is_over_when_its_guest_has_shown_itself_and_not_when_its_flows_
 }
 
 #[test]
+fn a_guest_that_has_arrived_and_does_not_run_is_awaited_as_long_as_its_qemu_lives() {
+    let (mut events, _) = common::events("destination-10.0");
+    let resume = events
+        .iter()
+        .position(|event| matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == "RESUME"))
+        .unwrap();
+    let resume = events.remove(resume);
+    let log_end = events.pop().unwrap();
+    let Fact::Qmp(QmpEvent { pid, .. }) = resume.fact else { unreachable!() };
+    let after = |more: &[Event]| {
+        let mut timeline = Timeline::new(Selection::default());
+        events.iter().chain(more).for_each(|event| timeline.push(event));
+        let awaits = timeline.ended().unwrap().awaits_guest;
+        let (mut records, said) = (timeline.finish(), "the guest did not run within");
+        let record = records.remove(0);
+        assert_eq!(record.migration.outcome, Outcome::Completed);
+        (awaits, record.not_measured.iter().any(|entry| entry.why.starts_with(said)))
+    };
+    let late = |event: &Event, fact: Fact| Event { at_ns: MonotonicNs(event.at_ns.0 + 3_000 * MS), fact };
+    let gone = late(&log_end, Fact::QemuGone { pid });
+    assert_eq!(after(&[]), (true, false), "nobody knows yet");
+    assert_eq!(after(std::slice::from_ref(&log_end)), (true, true));
+    assert_eq!(after(&[late(&log_end, resume.fact.clone()), log_end.clone()]), (false, false));
+    assert_eq!(after(&[gone, log_end]), (false, false));
+}
+
+#[test]
 fn bytes_are_from_the_source_to_the_destination_on_either_host() {
     for log in ["destination-10.0", "precopy-10.0"] {
         let mut timeline = Timeline::new(Selection::default());

@@ -63,6 +63,9 @@ pub struct Ended {
     /// True once all was told: how it ended and, where the guest has arrived, that it runs, where it is, and that its
     /// tap carries its frames.
     pub all_told: bool,
+    /// True while a guest that has arrived here does not run yet, though its QEMU lives: whoever manages it lets it run,
+    /// and may do so seconds later.
+    pub awaits_guest: bool,
 }
 
 impl Timeline {
@@ -112,11 +115,14 @@ impl Timeline {
         let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
         let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
         let told = runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
+        let awaits_guest = migration.may_still_run() && self.facts.hears_qemu();
+        let has_died = migration.process.is_some_and(|process| process.gone.is_some());
         Some(Ended {
             pid: migration.process.map(|p| p.pid),
             at: migration.end.at(),
             outcome,
-            all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived),
+            all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived || has_died),
+            awaits_guest,
             flows_closed: migration.flows.iter().all(|f| f.closed()),
         })
     }
