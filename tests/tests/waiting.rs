@@ -141,6 +141,8 @@ fn a_qemu_that_starts_after_the_recording_is_traced_on_either_side() {
     let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 0));
     for (record, role) in [(&source, "source"), (&destination, "destination")] {
         assert_eq!(record["vm"]["name"], "late");
+        // Asked of the binary when the first one was seen, beside the reading of the kernel's events.
+        assert!(record["qemu"]["version"].is_string(), "{record:#}");
         assert_eq!(record["observers"][0]["role"], role);
         assert_eq!(record["start"]["seen"], true);
         assert_eq!(record["migration"]["outcome"], "completed", "{record:#}");

@@ -13,6 +13,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::event::{
@@ -109,6 +110,8 @@ pub struct Tracer {
     sample: Interval,
     scan: Interval,
     qemus: BTreeMap<u32, Qemu>,
+    /// Binaries that are asked for their version. That takes long: meanwhile the ring buffer must be read.
+    versions: JoinSet<()>,
     /// Taps of these QEMUs, by interface index.
     taps: BTreeMap<u32, Tap>,
     interfaces: BTreeMap<u32, String>,
@@ -156,6 +159,7 @@ impl Tracer {
             sample,
             scan,
             qemus: BTreeMap::new(),
+            versions: JoinSet::new(),
             taps: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             interfaces_settle: None,
@@ -220,6 +224,7 @@ impl Tracer {
                     self.scan()?;
                     self.tell_lost()?;
                 }
+                Some(_) = self.versions.join_next() => self.scan()?,
                 link = self.links.next() => self.follow(link.map_err(host("watch the interfaces"))?)?,
                 step = self.steps.stepped() => {
                     step.map_err(host("watch the clock"))?;
@@ -355,7 +360,7 @@ impl Tracer {
             }
             Body::ProcessExec { pid } => {
                 if qemu::looks_like_one(pid) {
-                    // First of all: to describe a new binary takes long enough for it to say something.
+                    // First of all: to describe it takes long enough for it to say something.
                     self.kernel.trace(pid)?;
                     match qemu::read(pid) {
                         Some(qemu) => self.meet(at_ns, qemu)?,
@@ -398,6 +403,11 @@ impl Tracer {
 
     /// A QEMU that is there: trace it, tell of it, and again when more is known of it.
     fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) -> Result<(), TracerError> {
+        if qemu.version.is_none()
+            && let Some(question) = qemu::unasked_version(qemu.pid)
+        {
+            self.versions.spawn_blocking(|| question.ask());
+        }
         if self.qemus.get(&qemu.pid) == Some(&qemu) {
             return Ok(());
         }
