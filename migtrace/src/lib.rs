@@ -45,6 +45,7 @@
 //! `CAP_SYS_PTRACE` ([`host::capabilities`]). What a kernel cannot do is never lost in silence:
 //! [`kernel::examine`] tells it beforehand, and [`record::Record::not_measured`] afterwards.
 
+mod errors;
 pub mod event;
 pub mod host;
 pub mod kernel;

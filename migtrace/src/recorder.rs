@@ -18,10 +18,22 @@ use settling::Settling;
 /// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Why a recording cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecorderError {
+    /// The tracing.
+    #[error(transparent)]
+    Tracer(#[from] TracerError),
+    /// The echo requests that go with it.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
 /// Records the next migration of the selected VMs.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), migtrace::tracer::TracerError> {
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use migtrace::event::EndReason;
 /// use migtrace::{recorder::Recorder, selection::Selection, tracer::Tracer};
 ///
@@ -81,7 +93,7 @@ impl Recorder {
     ///
     /// # Errors
     /// As [`Tracer::next`], and what stops a probe.
-    pub async fn next(&mut self) -> Result<Option<Event>, TracerError> {
+    pub async fn next(&mut self) -> Result<Option<Event>, RecorderError> {
         let event = loop {
             if self.has_settled()? {
                 return Ok(None);
@@ -126,7 +138,7 @@ impl Recorder {
         self.settling = self.timeline.ended().map(|end| Settling::new(self.looked, &end));
     }
 
-    fn has_settled(&mut self) -> Result<bool, TracerError> {
+    fn has_settled(&mut self) -> Result<bool, ProbeError> {
         let Some(settling) = &mut self.settling else { return Ok(false) };
         let now = Instant::now();
         if !settling.has_settled(now, self.timeline.ended().as_ref()) {
@@ -138,13 +150,15 @@ impl Recorder {
     }
 
     /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, [`Self::finish`]
-    /// says nothing of what they told as a whole.
+    /// says nothing of what they told as a whole. Cancel-safe: called again, it goes on.
     ///
     /// # Errors
     /// As [`Tracer::note`], and what stops a probe.
-    pub async fn end_probe(&mut self) -> Result<(), TracerError> {
-        let Some(prober) = self.probe.take() else { return Ok(()) };
-        for fact in prober.end().await? {
+    pub async fn end_probe(&mut self) -> Result<(), RecorderError> {
+        let Some(prober) = &mut self.probe else { return Ok(()) };
+        let facts = prober.end().await?;
+        self.probe = None;
+        for fact in facts {
             match fact {
                 Fact::EchoGap(gap) => self.tracer.note_at(gap.resumed_ns, fact),
                 fact => self.tracer.note(fact)?,
@@ -191,6 +205,14 @@ impl Recorder {
         Ok((events, self.timeline.finish()))
     }
 }
+
+// Whoever embeds a recording may have an executor with several threads.
+const _: () = {
+    const fn can_move_between_threads<T: Send>() {}
+    can_move_between_threads::<Recorder>();
+    can_move_between_threads::<Tracer>();
+    can_move_between_threads::<Prober>();
+};
 
 /// Never ends without an instant.
 async fn until(instant: Option<Instant>) {

@@ -128,7 +128,7 @@ fn bytes_are_from_the_source_to_the_destination_on_either_host() {
 
 #[test]
 fn only_the_selected_vm_ends_the_wait_and_gets_a_record() {
-    let select = |vm: &str| Selection { vm: Some(vm.to_owned()), pid: None };
+    let select = |vm: &str| Selection::new(Some(vm.to_owned()), None);
     let of = |selection: Selection| {
         let mut timeline = Timeline::new(selection);
         common::events("two-vms").0.iter().for_each(|event| timeline.push(event));
@@ -138,7 +138,7 @@ fn only_the_selected_vm_ends_the_wait_and_gets_a_record() {
     assert_eq!(of(Selection::default()), (Some(2_030), vec!["web-1".to_owned(), "db-1".to_owned()]));
     assert_eq!(of(select("db-1")), (Some(2_230), vec!["db-1".to_owned()]));
     assert_eq!(of(select("11111111-2222-4333-8444-555555555555")), (Some(2_230), vec!["db-1".to_owned()]));
-    assert_eq!(of(Selection { vm: None, pid: Some(4242) }), (Some(2_030), vec!["web-1".to_owned()]));
+    assert_eq!(of(Selection::new(None, Some(4242))), (Some(2_030), vec!["web-1".to_owned()]));
     assert_eq!(of(select("nobody")), (None, vec![]));
 }
 

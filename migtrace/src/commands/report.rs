@@ -47,7 +47,7 @@ fn records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<Stri
     {
         return Ok((vec![record(options, value)?], None));
     }
-    let selection = Selection { vm: options.vm.clone(), pid: None };
+    let selection = Selection::new(options.vm.clone(), None);
     let mut timeline = Timeline::new(selection);
     let mut broken = None;
     let mut events = 0;

@@ -3,6 +3,7 @@
 //! A [`Tracer`] joins what the kernel programs report with what `/proc` and netlink know. It decides nothing about
 //! migrations: that is the [timeline](crate::timeline)'s.
 
+mod cleanup;
 mod owners;
 mod qmp_line;
 mod taps;
@@ -16,17 +17,19 @@ use futures_util::Stream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::errors::with_causes;
 use crate::event::{
     self, EndReason, Event, Fact, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, Qemu,
     QmpEvent, Vcpus,
 };
 use crate::host::clock::{self, StepWatcher};
 use crate::host::identity::Identity;
-use crate::host::links::{self, CountingError, CountingPoint, LinkEvent, LinkWatcher};
+pub use crate::host::links::CountingError;
+use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::qemu;
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
-use crate::probe::ProbeError;
 use crate::units::{Counters, Directions, MonotonicNs};
+pub use cleanup::{CleanedUp, clean_up};
 use taps::Tap;
 use watched::Watched;
 
@@ -43,6 +46,7 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 /// Why tracing cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TracerError {
     /// The kernel side.
     #[error(transparent)]
@@ -50,11 +54,8 @@ pub enum TracerError {
     /// The choice of interfaces.
     #[error(transparent)]
     Interfaces(#[from] CountingError),
-    /// The echo requests that go with a recording.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
     /// This host's state.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}")]
     Host {
         /// What was tried.
         what: &'static str,
@@ -89,8 +90,8 @@ impl Builder {
         self
     }
 
-    /// Loads and attaches everything. From its return on, nothing is missed. Needs a tokio runtime with I/O and
-    /// time.
+    /// Loads and attaches everything in the calling thread's network namespace. From its return on, nothing is missed.
+    /// Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
     /// The kernel refuses a program, or an interface cannot be counted at.
@@ -99,7 +100,11 @@ impl Builder {
     }
 }
 
-/// Watches the QEMUs and the migration flows of this network namespace. Dropping it detaches everything.
+/// Watches the QEMUs and the migration flows of a network namespace. Dropping it detaches everything.
+///
+/// The namespace is that of the thread that calls [`Builder::start`], and of every thread that polls it later: a
+/// tracer reads `/proc` and attaches to interfaces as they appear. So poll it where it was started, or on threads that
+/// never change their namespace (`setns`, `unshare`); it may move between those.
 pub struct Tracer {
     kernel: Kernel,
     observation: Observation,
@@ -519,7 +524,7 @@ impl Tracer {
                 Err(error) => self.tell_not_measured(
                     now,
                     &format!("packets at {}", point.name),
-                    format!("it appeared while tracing and could not be attached: {error}"),
+                    format!("it appeared while tracing and could not be attached: {}", with_causes(&error)),
                 ),
             }
         }

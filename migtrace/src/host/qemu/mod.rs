@@ -18,7 +18,7 @@ use crate::event::Qemu;
 /// # Errors
 /// `/proc` cannot be listed, or the namespace of a process that looks like a QEMU cannot be read: then
 /// `CAP_SYS_PTRACE` is missing and leaving the process out would hide a VM.
-pub fn find() -> io::Result<Vec<Qemu>> {
+pub(crate) fn find() -> io::Result<Vec<Qemu>> {
     let namespace = fs::read_link("/proc/thread-self/ns/net").map_err(|error| {
         io::Error::new(
             error.kind(),
@@ -46,7 +46,7 @@ pub fn find() -> io::Result<Vec<Qemu>> {
 /// - `version` is what the binary has answered to an [`unasked_version`] question. It is `None` before, and for a binary
 ///   that an unprivileged user or a container could have placed there: that one must not be run.
 #[must_use]
-pub fn read(pid: u32) -> Option<Qemu> {
+pub(crate) fn read(pid: u32) -> Option<Qemu> {
     let namespace = fs::read_link("/proc/thread-self/ns/net").ok()?;
     Process(pid).read(&namespace).ok()?
 }
@@ -54,14 +54,14 @@ pub fn read(pid: u32) -> Option<Qemu> {
 /// The question for the version of the binary that `pid` runs; `None` when it has been asked, or is asked now, or is
 /// no QEMU that may be run.
 #[must_use]
-pub fn unasked_version(pid: u32) -> Option<Question> {
+pub(crate) fn unasked_version(pid: u32) -> Option<Question> {
     let process = Process(pid);
     if process.runs_qemu() { Question::to(process) } else { None }
 }
 
 /// Whether `pid` looks like a QEMU of the calling thread's network namespace, so that [`read`] is worth its time.
 #[must_use]
-pub fn looks_like_one(pid: u32) -> bool {
+pub(crate) fn looks_like_one(pid: u32) -> bool {
     let Ok(namespace) = fs::read_link("/proc/thread-self/ns/net") else { return false };
     let process = Process(pid);
     let is_here = fs::read_link(process.path("ns/net")).is_ok_and(|theirs| theirs == namespace);
