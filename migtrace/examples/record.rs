@@ -4,9 +4,9 @@
 
 use migtrace::event::{EndReason, Fact};
 use migtrace::record::Record;
-use migtrace::recorder::Recorder;
+use migtrace::recorder::{Recorder, RecorderError};
 use migtrace::selection::Selection;
-use migtrace::tracer::{Tracer, TracerError};
+use migtrace::tracer::Tracer;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Waits for a migration to end.
-async fn next_migration() -> Result<Vec<Record>, TracerError> {
+async fn next_migration() -> Result<Vec<Record>, RecorderError> {
     // From here on nothing is missed; a migration that already runs is picked up, and its record says so.
     let tracer = Tracer::builder().start()?;
     for qemu in tracer.qemus() {

@@ -48,6 +48,7 @@
 // Their macros panic when nobody reads any more.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod errors;
 pub mod event;
 pub mod host;
 pub mod kernel;

@@ -49,6 +49,7 @@ impl fmt::Display for PortRanges {
 
 /// Why a text is no list of port ranges.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PortsError {
     /// Nothing is watched.
     #[error("no port is given; write ports and ranges like 49152-49215,16514")]

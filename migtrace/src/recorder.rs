@@ -1,5 +1,7 @@
 //! Waits for migrations and makes their records: a [`Tracer`] whose events go through a [`Timeline`].
 
+mod settling;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,21 +13,27 @@ use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::{Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
+use settling::Settling;
 
-/// How long is waited, after a migration has ended, for its last packets and for QEMU's last word about it.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// For how long a probed guest is watched after its migration has ended: the network may lose it only then.
-const WATCH_AFTER: Duration = Duration::from_secs(1);
-/// How long is waited, after a migration has ended, for a probed guest that is silent.
-const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
+/// Why a recording cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecorderError {
+    /// The tracing.
+    #[error(transparent)]
+    Tracer(#[from] TracerError),
+    /// The echo requests that go with it.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
 
 /// Records the next migration of the selected VMs.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), migtrace::tracer::TracerError> {
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use migtrace::event::EndReason;
 /// use migtrace::{recorder::Recorder, selection::Selection, tracer::Tracer};
 ///
@@ -45,8 +53,8 @@ pub struct Recorder {
     looked: Instant,
     /// Something has happened since the last look.
     unexamined: bool,
-    /// When the awaited migration was found to have ended.
-    ended: Option<Instant>,
+    /// The awaited migration has ended.
+    settling: Option<Settling>,
 }
 
 impl Recorder {
@@ -59,7 +67,7 @@ impl Recorder {
             timeline: Timeline::new(selection),
             looked: Instant::now(),
             unexamined: false,
-            ended: None,
+            settling: None,
         }
     }
 
@@ -79,18 +87,18 @@ impl Recorder {
         &self.tracer
     }
 
-    /// The next event; `None` once a migration has ended and its last packets were counted. Cancel-safe.
+    /// The next event; `None` once a migration has ended and its last packets were counted. A guest that has arrived on
+    /// this host is waited for until it runs, for a minute at most and as long as its QEMU lives: whoever manages it lets
+    /// it run, and may do so seconds later. Cancel-safe.
     ///
     /// # Errors
     /// As [`Tracer::next`], and what stops a probe.
-    pub async fn next(&mut self) -> Result<Option<Event>, TracerError> {
+    pub async fn next(&mut self) -> Result<Option<Event>, RecorderError> {
         let event = loop {
             if self.has_settled()? {
                 return Ok(None);
             }
-            // The last fact of a migration may be the last for hours: nobody else would look.
-            let look = self.ended.map_or(self.looked + LOOK_EVERY, |ended| ended + SETTLE);
-            let wait = self.ended.is_some_and(|ended| ended.elapsed() < SETTLE) || self.unexamined;
+            let look = self.next_look();
             tokio::select! {
                 event = self.tracer.next() => break event?,
                 step = next_step(self.probe.as_mut()) => {
@@ -98,8 +106,8 @@ impl Recorder {
                         self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
                     }
                 }
-                () = tokio::time::sleep_until(look), if wait => {
-                    if self.ended.is_none() {
+                () = until(look) => {
+                    if self.settling.is_none() {
                         self.look();
                     }
                 }
@@ -108,40 +116,49 @@ impl Recorder {
         self.timeline.push(&event);
         self.unexamined = true;
         let is_turning_point = matches!(event.fact, Fact::Qmp(_) | Fact::QemuGone { .. });
-        if self.ended.is_none() && (is_turning_point || self.looked.elapsed() >= LOOK_EVERY) {
+        if self.settling.is_none() && (is_turning_point || self.looked.elapsed() >= LOOK_EVERY) {
             self.look();
         }
         Ok(Some(event))
+    }
+
+    /// When to look again if nothing happens before. The last fact of a migration may be the last for hours: nobody else
+    /// would look.
+    fn next_look(&self) -> Option<Instant> {
+        match &self.settling {
+            Some(settling) => settling.next_look(Instant::now()),
+            None => self.unexamined.then(|| self.looked + LOOK_EVERY),
+        }
     }
 
     /// Finds out whether the awaited migration has ended.
     fn look(&mut self) {
         self.looked = Instant::now();
         self.unexamined = false;
-        self.ended = self.timeline.ended().map(|_| self.looked);
+        self.settling = self.timeline.ended().map(|end| Settling::new(self.looked, &end));
     }
 
-    fn has_settled(&self) -> Result<bool, TracerError> {
-        let Some(ended) = self.ended else { return Ok(false) };
-        let is_over = |ended: crate::timeline::Ended| ended.flows_closed && ended.all_told;
-        let settled = ended.elapsed() >= SETTLE || self.timeline.ended().is_some_and(is_over);
-        Ok(settled && !self.waits_for_guest(ended)?)
-    }
-
-    /// Whether the probed guest may still be, or soon fall, silent.
-    fn waits_for_guest(&self, ended: Instant) -> Result<bool, ProbeError> {
-        let Some(prober) = &self.probe else { return Ok(false) };
-        Ok(ended.elapsed() < WATCH_AFTER || (ended.elapsed() < SILENCE_PATIENCE && prober.is_in_gap()?))
+    fn has_settled(&mut self) -> Result<bool, ProbeError> {
+        let Some(settling) = &mut self.settling else { return Ok(false) };
+        let now = Instant::now();
+        if !settling.has_settled(now, self.timeline.ended().as_ref()) {
+            return Ok(false);
+        }
+        // The probed guest may still be, or soon fall, silent.
+        let Some(prober) = &self.probe else { return Ok(true) };
+        Ok(!settling.watches(now, prober.is_in_gap()?))
     }
 
     /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, [`Self::finish`]
-    /// says nothing of what they told as a whole.
+    /// says nothing of what they told as a whole. Cancel-safe: called again, it goes on.
     ///
     /// # Errors
     /// As [`Tracer::note`], and what stops a probe.
-    pub async fn end_probe(&mut self) -> Result<(), TracerError> {
-        let Some(prober) = self.probe.take() else { return Ok(()) };
-        for fact in prober.end().await? {
+    pub async fn end_probe(&mut self) -> Result<(), RecorderError> {
+        let Some(prober) = &mut self.probe else { return Ok(()) };
+        let facts = prober.end().await?;
+        self.probe = None;
+        for fact in facts {
             match fact {
                 Fact::EchoGap(gap) => self.tracer.note_at(gap.resumed_ns, fact),
                 fact => self.tracer.note(fact)?,
@@ -167,7 +184,7 @@ impl Recorder {
     /// Whether the awaited migration has ended. Its last packets, and what comes after it, may still be waited for.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        self.settling.is_some()
     }
 
     /// The process of the migration that has ended.
@@ -186,6 +203,22 @@ impl Recorder {
             self.timeline.push(event);
         }
         Ok((events, self.timeline.finish()))
+    }
+}
+
+// Whoever embeds a recording may have an executor with several threads.
+const _: () = {
+    const fn can_move_between_threads<T: Send>() {}
+    can_move_between_threads::<Recorder>();
+    can_move_between_threads::<Tracer>();
+    can_move_between_threads::<Prober>();
+};
+
+/// Never ends without an instant.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 

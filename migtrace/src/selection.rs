@@ -4,6 +4,7 @@ use crate::event::Qemu;
 
 /// The VMs that a person asked for. Without a wish, every VM is meant.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Selection {
     /// A VM's name, or its UUID in any spelling.
     pub vm: Option<String>,
@@ -12,6 +13,12 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// The VM of this name or UUID, in this process: what is given must hold.
+    #[must_use]
+    pub const fn new(vm: Option<String>, pid: Option<u32>) -> Self {
+        Self { vm, pid }
+    }
+
     /// Whether `qemu` is meant.
     #[must_use]
     pub fn matches(&self, qemu: &Qemu) -> bool {
@@ -55,6 +62,7 @@ fn same_uuid(left: &str, right: &str) -> bool {
 /// There is no VM like the one that was asked for. The message lists those that are there.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{}; {}", describe(.wanted), self.others())]
+#[non_exhaustive]
 pub struct NoSuchVm {
     /// What was asked for.
     pub wanted: Selection,

@@ -90,6 +90,33 @@ fn a_destination_is_over_when_its_guest_has_shown_itself_and_not_when_its_flows_
 }
 
 #[test]
+fn a_guest_that_has_arrived_and_does_not_run_is_awaited_as_long_as_its_qemu_lives() {
+    let (mut events, _) = common::events("destination-10.0");
+    let resume = events
+        .iter()
+        .position(|event| matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == "RESUME"))
+        .unwrap();
+    let resume = events.remove(resume);
+    let log_end = events.pop().unwrap();
+    let Fact::Qmp(QmpEvent { pid, .. }) = resume.fact else { unreachable!() };
+    let after = |more: &[Event]| {
+        let mut timeline = Timeline::new(Selection::default());
+        events.iter().chain(more).for_each(|event| timeline.push(event));
+        let awaits = timeline.ended().unwrap().awaits_guest;
+        let (mut records, said) = (timeline.finish(), "the guest did not run within");
+        let record = records.remove(0);
+        assert_eq!(record.migration.outcome, Outcome::Completed);
+        (awaits, record.not_measured.iter().any(|entry| entry.why.starts_with(said)))
+    };
+    let late = |event: &Event, fact: Fact| Event { at_ns: MonotonicNs(event.at_ns.0 + 3_000 * MS), fact };
+    let gone = late(&log_end, Fact::QemuGone { pid });
+    assert_eq!(after(&[]), (true, false), "nobody knows yet");
+    assert_eq!(after(std::slice::from_ref(&log_end)), (true, true));
+    assert_eq!(after(&[late(&log_end, resume.fact.clone()), log_end.clone()]), (false, false));
+    assert_eq!(after(&[gone, log_end]), (false, false));
+}
+
+#[test]
 fn bytes_are_from_the_source_to_the_destination_on_either_host() {
     for log in ["destination-10.0", "precopy-10.0"] {
         let mut timeline = Timeline::new(Selection::default());
@@ -102,7 +129,7 @@ fn bytes_are_from_the_source_to_the_destination_on_either_host() {
 
 #[test]
 fn only_the_selected_vm_ends_the_wait_and_gets_a_record() {
-    let select = |vm: &str| Selection { vm: Some(vm.to_owned()), pid: None };
+    let select = |vm: &str| Selection::new(Some(vm.to_owned()), None);
     let of = |selection: Selection| {
         let mut timeline = Timeline::new(selection);
         common::events("two-vms").0.iter().for_each(|event| timeline.push(event));
@@ -112,7 +139,7 @@ fn only_the_selected_vm_ends_the_wait_and_gets_a_record() {
     assert_eq!(of(Selection::default()), (Some(2_030), vec!["web-1".to_owned(), "db-1".to_owned()]));
     assert_eq!(of(select("db-1")), (Some(2_230), vec!["db-1".to_owned()]));
     assert_eq!(of(select("11111111-2222-4333-8444-555555555555")), (Some(2_230), vec!["db-1".to_owned()]));
-    assert_eq!(of(Selection { vm: None, pid: Some(4242) }), (Some(2_030), vec!["web-1".to_owned()]));
+    assert_eq!(of(Selection::new(None, Some(4242))), (Some(2_030), vec!["web-1".to_owned()]));
     assert_eq!(of(select("nobody")), (None, vec![]));
 }
 

@@ -141,6 +141,28 @@ impl Bare {
         Ok(bare)
     }
 
+    /// As [`Bare::incoming`], but its guest does not run before [`Bare::resume`]: libvirt's way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn incoming_paused(host: &Host, name: &str, port: u16) -> Result<Self> {
+        let mut bare = Self::start_with(host, name, Accelerator::Tcg, &["-incoming", "defer", "-S"])?;
+        bare.turn_events_on()?;
+        bare.listen(port)?;
+        Ok(bare)
+    }
+
+    /// Lets the guest run.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses.
+    pub fn resume(&mut self) -> Result<()> {
+        self.qmp.execute("cont", json!({}))?;
+        Ok(())
+    }
+
     /// As [`Bare::incoming`], but it tells of nothing.
     ///
     /// # Errors

@@ -141,6 +141,8 @@ fn a_qemu_that_starts_after_the_recording_is_traced_on_either_side() {
     let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 0));
     for (record, role) in [(&source, "source"), (&destination, "destination")] {
         assert_eq!(record["vm"]["name"], "late");
+        // Asked of the binary when the first one was seen, beside the reading of the kernel's events.
+        assert!(record["qemu"]["version"].is_string(), "{record:#}");
         assert_eq!(record["observers"][0]["role"], role);
         assert_eq!(record["start"]["seen"], true);
         assert_eq!(record["migration"]["outcome"], "completed", "{record:#}");
@@ -238,6 +240,77 @@ fn a_destination_that_is_killed_before_its_guest_ran_has_failed_without_events_t
     let record = check(&recording.finish(PATIENCE).unwrap(), 3);
     assert_eq!(record["migration"]["outcome"], "failed");
     assert_eq!(phase_names(&record), ["transfer"]);
+}
+
+/// A migration to a guest that is not let run, until its destination has said that it is complete.
+fn arrive_paused(lab: &Lab, name: &str, destination: &mut Bare) -> Bare {
+    let mut source = Bare::start(lab.source(), name).unwrap();
+    source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+    destination.wait_for_status("completed", PATIENCE).unwrap();
+    source
+}
+
+fn marks(record: &Value) -> Vec<&str> {
+    record["downtime"]["marks"].as_array().unwrap().iter().filter_map(|mark| mark["name"].as_str()).collect()
+}
+
+#[test]
+fn a_guest_that_is_let_run_seconds_after_its_arrival_is_waited_for() {
+    const LATE: Duration = Duration::from_secs(3);
+    let lab = network();
+    let mut destination = Bare::incoming_paused(lab.destination(), "late", PORT).unwrap();
+    let recording = Recording::start(lab.destination(), &[]).unwrap();
+    let _source = arrive_paused(&lab, "late", &mut destination);
+    std::thread::sleep(LATE);
+    destination.resume().unwrap();
+    let resumed = Instant::now();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 0);
+    assert!(resumed.elapsed() < Duration::from_secs(4), "it settles as any other: {:?}", resumed.elapsed());
+    assert_eq!(record["migration"]["outcome"], "completed");
+    assert_eq!(record["observers"][0]["role"], "destination");
+    let marks = record["downtime"]["marks"].as_array().unwrap();
+    let at_ns = |name: &str| {
+        let mark = marks.iter().find(|mark| mark["name"] == name);
+        mark.unwrap_or_else(|| panic!("no {name}: {marks:?}"))["at_ns"].as_i64().unwrap()
+    };
+    let late_ns = at_ns("resume") - at_ns("completed");
+    assert!((3_000_000_000..8_000_000_000).contains(&late_ns), "{late_ns}");
+    // This is the side where the guest runs again; when it stopped, the source knows.
+    assert!(not_measured(&record).contains("the guest stops on the source"), "{}", not_measured(&record));
+    assert!(!not_measured(&record).contains("did not run within"), "{}", not_measured(&record));
+}
+
+#[test]
+fn a_destination_that_is_killed_before_its_guest_is_let_run_ends_the_wait_at_once() {
+    let lab = network();
+    let mut destination = Bare::incoming_paused(lab.destination(), "shot", PORT).unwrap();
+    let mut recording = Recording::start(lab.destination(), &[]).unwrap();
+    let _source = arrive_paused(&lab, "shot", &mut destination);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(recording.try_wait().unwrap().is_none(), "it waits for the guest");
+    drop(destination);
+    let killed = Instant::now();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 0);
+    assert!(killed.elapsed() < Duration::from_secs(4), "it takes {:?} to be noticed", killed.elapsed());
+    assert_eq!(record["migration"]["outcome"], "completed");
+    assert!(!marks(&record).contains(&"resume"), "{record:#}");
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_guest_at_once_and_the_record_says_that_it_did_not_run() {
+    let lab = network();
+    let mut destination = Bare::incoming_paused(lab.destination(), "paused", PORT).unwrap();
+    let mut recording = Recording::start(lab.destination(), &[]).unwrap();
+    let _source = arrive_paused(&lab, "paused", &mut destination);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(recording.try_wait().unwrap().is_none(), "it waits for the guest");
+    recording.signal(Signal::SIGTERM).unwrap();
+    let signalled = Instant::now();
+    let record = check(&recording.finish(PATIENCE).unwrap(), 0);
+    assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
+    assert_eq!(record["migration"]["outcome"], "completed");
+    let why = not_measured(&record);
+    assert!(why.contains("the guest did not run within 2 s after its migration had ended"), "{why}");
 }
 
 #[test]

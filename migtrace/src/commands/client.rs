@@ -53,7 +53,7 @@ impl Client {
             }
             Err(error) => recorder.note(Fact::NotMeasured(NotMeasured {
                 what: migtrace::report::text::OWN_FIGURES.into(),
-                why: error.to_string(),
+                why: super::explain(&error.into()),
             }))?,
         }
         Ok(())

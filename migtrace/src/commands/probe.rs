@@ -86,7 +86,7 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
             step = prober.next() => match step? {
                 Step::Gap(_) if options.until_gap => break End::Gap,
                 Step::Sent => break End::Count,
-                Step::Gap(_) | Step::Tick => show(&line, target, &prober.live()?),
+                _ => show(&line, target, &prober.live()?),
             },
             () = signals.any() => break End::Interrupted,
             () = &mut timeout => break End::Duration,
@@ -97,16 +97,15 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
 }
 
 fn settings(options: &cli::Probe, target: IpAddr) -> Options {
-    Options {
-        target,
-        interval: (!options.passive).then_some(options.interval),
-        data_bytes: options.size,
-        count: options.count,
-        interface: options.interface.clone(),
-        min_gap: options.min_gap,
-        preflight: !options.no_preflight && !options.passive,
-        attach: options.attach.into(),
-    }
+    let mut settings = Options::new(target);
+    settings.interval = (!options.passive).then_some(options.interval);
+    settings.data_bytes = options.size;
+    settings.count = options.count;
+    settings.interface.clone_from(&options.interface);
+    settings.min_gap = options.min_gap;
+    settings.preflight = !options.no_preflight && !options.passive;
+    settings.attach = options.attach.into();
+    settings
 }
 
 fn show(line: &ProgressBar, target: IpAddr, live: &Live) {

@@ -103,7 +103,7 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
         .settings(settings(options))
         .interfaces(options.interfaces.iter().cloned())
         .start()?;
-    let selection = Selection { vm: options.vm.clone(), pid: options.pid };
+    let selection = Selection::new(options.vm.clone(), options.pid);
     let present: Vec<_> = tracer.qemus().cloned().collect();
     let absent = match selection.of(&present) {
         // Whoever gets this number one day need not be the one that is meant.
@@ -169,22 +169,19 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
 async fn start_probe(options: &cli::Record) -> Result<Option<Prober>> {
     let Some(target) = &options.probe else { return Ok(None) };
     let target = probe::resolve(target, false)?;
-    let options = migtrace::probe::Options {
-        interval: Some(options.probe_interval),
-        attach: options.attach.into(),
-        ..migtrace::probe::Options::new(target)
-    };
-    Ok(Some(Prober::start(options).await?))
+    let mut wanted = migtrace::probe::Options::new(target);
+    wanted.interval = Some(options.probe_interval);
+    wanted.attach = options.attach.into();
+    Ok(Some(Prober::start(wanted).await?))
 }
 
 fn settings(options: &cli::Record) -> Settings {
-    Settings {
-        ports: options.ports.clone(),
-        vxlan: options.decapsulate.contains(&Tunnel::Vxlan),
-        geneve: options.decapsulate.contains(&Tunnel::Geneve),
-        flow_capacity: options.flow_capacity,
-        attach: options.attach.into(),
-    }
+    Settings::default()
+        .ports(options.ports.clone())
+        .vxlan(options.decapsulate.contains(&Tunnel::Vxlan))
+        .geneve(options.decapsulate.contains(&Tunnel::Geneve))
+        .flow_capacity(options.flow_capacity)
+        .attach(options.attach.into())
 }
 
 /// Says on standard error where is counted and who is traced.

@@ -82,7 +82,7 @@ fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Opt
         }
     }
     let read = records.len();
-    let selection = Selection { vm: options.vm.clone(), pid: None };
+    let selection = Selection::new(options.vm.clone(), None);
     records.retain(|record| selection.matches_vm(record.vm.name.as_deref(), record.vm.uuid.as_deref()));
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
@@ -97,7 +97,7 @@ fn whose(options: &Report) -> String {
 
 /// The records that an event log gives.
 fn replayed_records(options: &Report, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
-    let selection = Selection { vm: options.vm.clone(), pid: None };
+    let selection = Selection::new(options.vm.clone(), None);
     let mut timeline = Timeline::new(selection);
     let mut broken = None;
     let mut events = 0;

@@ -62,7 +62,7 @@ fn read_ns(clock: ClockId) -> io::Result<i64> {
 /// Tells when somebody sets the wall clock (`settimeofday`, `chronyc makestep`, resume from suspend). Slewing is no
 /// step: it bends the clock, and a new sample at the end shows by how much.
 #[derive(Debug)]
-pub struct StepWatcher {
+pub(crate) struct StepWatcher {
     timer: AsyncFd<Timer>,
 }
 
@@ -75,7 +75,7 @@ impl StepWatcher {
         deprecated,
         reason = "for types that may swap their descriptor; this one owns its own till the end"
     )]
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let timer = TimerFd::new(
             timerfd::ClockId::CLOCK_REALTIME,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
@@ -93,7 +93,7 @@ impl StepWatcher {
     ///
     /// # Errors
     /// The system call's.
-    pub async fn stepped(&mut self) -> io::Result<()> {
+    pub(crate) async fn stepped(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.timer.readable().await?;
             match nix::unistd::read(self.timer.get_ref().0.as_fd(), &mut [0; 8]) {

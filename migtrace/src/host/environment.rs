@@ -11,6 +11,7 @@ const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 
 /// The facts about the surroundings that decide which probes can work.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Environment {
     /// What kind of container this is (`docker`, `podman`, `lxc`, ...), when there are signs of one.
     pub container: Option<String>,
@@ -30,6 +31,7 @@ pub struct Environment {
 
 /// The state of tracefs.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Tracefs {
     /// Mounted here, and readable.
     At(PathBuf),
@@ -41,6 +43,7 @@ pub enum Tracefs {
 
 /// The kernel's lockdown mode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Lockdown {
     /// Off, or not built in.
     None,
@@ -52,6 +55,7 @@ pub enum Lockdown {
 
 /// Something that is lacking.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Shortfall {
     /// What is lacking, and what that means.
     pub lacking: String,

@@ -4,11 +4,11 @@ use std::io;
 
 /// The names that a log carries for its host.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The host's name, as `uname -n` gives it.
-    pub host: String,
+    pub(crate) host: String,
     /// The kernel's release, as `uname -r` gives it.
-    pub kernel: String,
+    pub(crate) kernel: String,
 }
 
 impl Identity {
@@ -16,7 +16,7 @@ impl Identity {
     ///
     /// # Errors
     /// The system call's.
-    pub fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> io::Result<Self> {
         let uname = nix::sys::utsname::uname()?;
         Ok(Self {
             host: uname.nodename().to_string_lossy().into_owned(),

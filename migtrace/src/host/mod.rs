@@ -6,11 +6,11 @@
 pub mod capabilities;
 pub mod clock;
 pub mod environment;
-pub mod identity;
-pub mod links;
+pub(crate) mod identity;
+pub(crate) mod links;
 mod netlink;
-pub mod qemu;
+pub(crate) mod qemu;
 pub mod qmp;
-pub mod sockets;
+pub(crate) mod sockets;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

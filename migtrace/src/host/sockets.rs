@@ -19,19 +19,11 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 
 /// Who holds a connection's socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The process; the lowest id when several of the candidates hold the socket.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The socket's inode, as in `/proc/PID/fd`'s `socket:[inode]`.
-    pub inode: u32,
-}
-
-/// The owner of one flow among the processes `pids`; see [`owners_of`].
-///
-/// # Errors
-/// As [`owners_of`].
-pub fn owner_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Owner>> {
-    Ok(owners_of(&[flow], pids)?.pop().map(|(_, owner)| owner))
+    pub(crate) inode: u32,
 }
 
 /// Those of `flows` that one of the processes `pids` holds, in the order of `flows`.
@@ -42,7 +34,7 @@ pub fn owner_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Owner>> {
 ///
 /// # Errors
 /// The netlink socket's.
-pub fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, Owner)>> {
+pub(crate) fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, Owner)>> {
     let mut kernel = Connection::open(NETLINK_SOCK_DIAG)?;
     let mut inodes = Vec::new();
     for flow in flows {
@@ -64,7 +56,7 @@ pub fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, Owner)>>
 ///
 /// # Errors
 /// The netlink socket's; `NotFound` when the kernel cannot list TCP sockets.
-pub fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<Vec<(Flow, u32)>> {
+pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<Vec<(Flow, u32)>> {
     let holders = holders(pids);
     if holders.is_empty() {
         return Ok(Vec::new());
@@ -238,6 +230,11 @@ mod tests {
         let client = TcpStream::connect(connect.replace(":0", &format!(":{port}"))).unwrap();
         let server = listener.accept().unwrap().0;
         (listener, client, server)
+    }
+
+    /// The owner of one flow.
+    fn owner_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Owner>> {
+        Ok(owners_of(&[flow], pids)?.pop().map(|(_, owner)| owner))
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! What the tests of this module share: namespaces of their own, and the commands that fill them.
+//! What tests share: namespaces of their own, and the commands that fill them.
 
 use std::io::Write;
 use std::process::Command;
 
 /// Runs `body` in a new network namespace with `lo` up, on a thread of its own; says so and does nothing when the
 /// caller is not root. The namespace vanishes with the thread.
-pub(super) fn in_new_netns(body: impl FnOnce() + Send) {
+pub(crate) fn in_new_netns(body: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: a network namespace of its own needs root");
         return;
@@ -23,24 +23,24 @@ pub(super) fn in_new_netns(body: impl FnOnce() + Send) {
 }
 
 /// The calling thread's network namespace, as a path that `ip link set ... netns` takes.
-pub(super) fn this_netns() -> String {
+pub(crate) fn this_netns() -> String {
     format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())
 }
 
 /// Runs `ip` with the given words in the calling thread's namespace.
-pub(super) fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     let output = Command::new("ip").args(words.split_whitespace()).output().expect("iproute2's ip command");
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs many `ip` commands, one a line, in one process.
-pub(super) fn ip_batch(lines: &str) {
+pub(crate) fn ip_batch(lines: &str) {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(lines.as_bytes()).expect("writing it");
     ip(&format!("-batch {}", file.path().display()));
 }
 
 /// A runtime on this thread alone, so that sockets belong to this thread's namespace.
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }

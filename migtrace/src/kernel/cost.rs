@@ -11,7 +11,8 @@ use aya::programs::{ProgramError, SchedClassifier};
 use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{KernelError, Settings, drain, flows, load_object, missing, probes, tc};
+use super::{KernelError, Settings, drain, flows, load_object, missing, tc};
+use crate::errors::with_causes;
 
 /// Which program to run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -80,8 +81,8 @@ impl Trial {
     fn program(&self, name: &str) -> Result<RawFd, String> {
         let program = self.ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
         let program: &SchedClassifier =
-            program.try_into().map_err(|error: ProgramError| probes::reason(&error))?;
-        let fd = program.fd().map_err(|error| probes::reason(&error))?;
+            program.try_into().map_err(|error: ProgramError| with_causes(&error))?;
+        let fd = program.fd().map_err(|error| with_causes(&error))?;
         Ok(fd.as_fd().as_raw_fd())
     }
 }

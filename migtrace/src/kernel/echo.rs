@@ -12,7 +12,8 @@ use migtrace_ebpf::session::BUCKETS;
 use tokio::io::unix::AsyncFd;
 
 use super::messages::address;
-use super::{KernelError, OBJECT, flows, missing, probes, tc};
+use super::{KernelError, OBJECT, flows, missing, tc};
+use crate::errors::with_causes;
 use crate::event::{AttachMode, EchoGap};
 use crate::units::MonotonicNs;
 
@@ -72,7 +73,7 @@ impl EchoKernel {
             .map_max_entries("OWNERS", 1)
             .map_max_entries("RETRANSMITTED", 1)
             .load(OBJECT)
-            .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
+            .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
         tc::load(&mut ebpf, &tc::ECHO)?;
         let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;

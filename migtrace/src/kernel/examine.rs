@@ -5,6 +5,7 @@ use std::io;
 use nix::sched::{CloneFlags, unshare};
 
 use super::{Kernel, KernelError, Settings};
+use crate::errors::with_causes;
 use crate::event::{AttachMode, Probe, ProbeStatus};
 
 /// The name of the probe without which nothing is measured.
@@ -22,7 +23,7 @@ pub fn examine() -> Vec<Probe> {
     .join();
     match examined {
         Ok(Ok(probes)) => probes,
-        Ok(Err(error)) => vec![wire(Err(error.to_string()))],
+        Ok(Err(error)) => vec![wire(Err(with_causes(&error)))],
         Err(_) => vec![wire(Err("the examination panicked".into()))],
     }
 }
@@ -30,7 +31,7 @@ pub fn examine() -> Vec<Probe> {
 fn examine_here(may_attach: bool) -> Result<Vec<Probe>, KernelError> {
     let mut kernel = Kernel::load(&Settings::default())?;
     let attached = if may_attach {
-        kernel.attach("lo", 1, false).map(Some).map_err(|error| error.to_string())
+        kernel.attach("lo", 1, false).map(Some).map_err(|error| with_causes(&error))
     } else {
         Ok(None)
     };

@@ -1,6 +1,7 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
+// Not for an embedder: `cargo xtask bench` times the programs with it.
 #[doc(hidden)]
 pub mod cost;
 pub(crate) mod echo;
@@ -34,8 +35,10 @@ pub use examine::{WIRE, examine};
 pub(crate) use flows::{FlowState, purpose};
 pub(crate) use messages::{Body, Message};
 pub(crate) use priority::be_punctual;
-pub use tc::{AttachPreference, Leftover, TcAttachError, cleanup};
+pub(crate) use tc::cleanup;
+pub use tc::{AttachPreference, Leftover, TcAttachError};
 
+use crate::errors::with_causes;
 use crate::event::{AttachMode, Lost, Probe};
 use crate::ports::PortRanges;
 use crate::units::Flow;
@@ -45,6 +48,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mi
 
 /// What the kernel programs are to do.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// TCP ports to watch.
     pub ports: PortRanges,
@@ -70,8 +74,46 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Sets the TCP ports to watch.
+    #[must_use]
+    pub fn ports(mut self, ports: PortRanges) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Sets whether to look into VXLAN packets.
+    #[must_use]
+    pub fn vxlan(mut self, look_inside: bool) -> Self {
+        self.vxlan = look_inside;
+        self
+    }
+
+    /// Sets whether to look into Geneve packets.
+    #[must_use]
+    pub fn geneve(mut self, look_inside: bool) -> Self {
+        self.geneve = look_inside;
+        self
+    }
+
+    /// Sets how many flow directions can be told apart.
+    #[must_use]
+    pub fn flow_capacity(mut self, directions: u32) -> Self {
+        self.flow_capacity = directions;
+        self
+    }
+
+    /// Sets how to attach the TC programs.
+    #[must_use]
+    pub fn attach(mut self, preference: AttachPreference) -> Self {
+        self.attach = preference;
+        self
+    }
+}
+
 /// Why the kernel side cannot work.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KernelError {
     /// The kernel refused a map or a program.
     #[error("the kernel refused the eBPF {what}: {why}")]
@@ -82,7 +124,7 @@ pub enum KernelError {
         why: String,
     },
     /// A map could not be read or written.
-    #[error("cannot access the eBPF map {name}: {source}")]
+    #[error("cannot access the eBPF map {name}")]
     Map {
         /// Its name.
         name: &'static str,
@@ -90,7 +132,7 @@ pub enum KernelError {
         source: MapError,
     },
     /// The ring buffer could not be polled.
-    #[error("cannot wait for the kernel's events: {0}")]
+    #[error("cannot wait for the kernel's events")]
     Poll(#[from] std::io::Error),
     /// A TC program could not be attached.
     #[error(transparent)]
@@ -328,7 +370,7 @@ fn load_object(
         .override_global("RETRANSMIT_OFFSETS", retransmit_offsets, true)
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)
-        .map_err(|error| KernelError::Refused { what: "object".into(), why: probes::reason(&error) })?;
+        .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
     tc::load(&mut ebpf, &tc::COUNT)?;
     tc::load(&mut ebpf, &tc::GUEST)?;
     Ok(ebpf)

@@ -6,6 +6,7 @@ use aya::Ebpf;
 use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
 
 use super::btf::{Btf, BtfError};
+use crate::errors::with_causes;
 use crate::event::{Probe, ProbeStatus};
 
 /// A kernel hook and the program for it.
@@ -241,23 +242,9 @@ impl Hook {
             ProgramError::LoadError { io_error, verifier_log } => {
                 format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
             }
-            other => reason(&other),
+            other => with_causes(&other),
         })
     }
-}
-
-/// An error with its causes, on one line, each said once.
-pub(super) fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The end of a verifier's log without its statistics, ready to follow the error.

@@ -18,7 +18,8 @@ use aya::programs::tc::{
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
 use super::KernelError;
-use super::probes::{last_meaningful_lines, reason};
+use super::probes::last_meaningful_lines;
+use crate::errors::with_causes;
 use crate::event::AttachMode;
 
 pub(super) const INGRESS: &str = "migtrace_ingress";
@@ -57,6 +58,7 @@ pub(super) const GUEST: Programs =
 
 /// Which way of attaching to choose.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum AttachPreference {
     /// TCX, or clsact where there is no TCX.
     #[default]
@@ -70,6 +72,7 @@ pub enum AttachPreference {
 /// Why a TC program could not be attached.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot count at {interface}: {why}")]
+#[non_exhaustive]
 pub struct TcAttachError {
     /// The interface.
     pub interface: String,
@@ -79,6 +82,7 @@ pub struct TcAttachError {
 
 /// A filter that an earlier run left at an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Leftover {
     /// The interface.
     pub interface: String,
@@ -113,7 +117,7 @@ pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelErr
                 ProgramError::LoadError { io_error, verifier_log } => {
                     format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
                 }
-                other => reason(&other),
+                other => with_causes(&other),
             })
         })?;
     }
@@ -122,7 +126,7 @@ pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelErr
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, String> {
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.try_into().map_err(|error: ProgramError| reason(&error))
+    program.try_into().map_err(|error: ProgramError| with_causes(&error))
 }
 
 /// Attaches the programs to an interface of this network namespace.
@@ -143,7 +147,7 @@ pub(super) fn attach(
             }
             // Before 6.6 the kernel does not know this kind of link.
             Err(error) if preference == AttachPreference::Auto && is_unknown_link_kind(&error) => {}
-            Err(error) => return Err(failed(format!("TCX: {}", reason(&error)))),
+            Err(error) => return Err(failed(format!("TCX: {}", with_causes(&error)))),
         }
     }
     // Filters of a killed run still cost every packet its time, and nobody reads what they count.
@@ -162,7 +166,7 @@ pub(super) fn attach(
         failed(format!(
             "clsact: {}; an `ingress` qdisc in clsact's place (see `tc qdisc show dev {interface}`) or missing \
              modules (`modprobe sch_ingress cls_bpf`) cause this",
-            reason(&error)
+            with_causes(&error)
         ))
     })
 }
@@ -220,7 +224,7 @@ fn add_clsact(interface: &str) -> Result<(), String> {
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         Err(error) => Err(format!(
             "cannot add the clsact qdisc: {}; try `modprobe sch_ingress cls_bpf`",
-            reason(&error)
+            with_causes(&error)
         )),
     }
 }
@@ -247,7 +251,7 @@ fn remove_filters(interface: &str, programs: &Programs) -> io::Result<Vec<Leftov
 /// # Errors
 ///
 /// When an interface's filters cannot be listed or removed.
-pub fn cleanup<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Leftover>> {
+pub(crate) fn cleanup<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Leftover>> {
     let mut removed = Vec::new();
     for interface in interfaces {
         for programs in [COUNT, ECHO, GUEST] {

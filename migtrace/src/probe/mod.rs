@@ -45,17 +45,18 @@ const ETHERNET: u16 = 1;
 
 /// Why an address cannot be probed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProbeError {
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// This host's state.
-    #[error("cannot {what}: {error}")]
+    #[error("cannot {what}")]
     Host {
         /// What was tried.
         what: &'static str,
         /// What happened.
-        error: io::Error,
+        source: io::Error,
     },
     /// There is no such interface.
     #[error("no interface `{name}`; this network namespace has: {}", present.join(", "))]
@@ -125,11 +126,12 @@ pub enum ProbeError {
 }
 
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> ProbeError {
-    move |error| ProbeError::Host { what, error }
+    move |source| ProbeError::Host { what, source }
 }
 
 /// What to probe, and how.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The address.
     pub target: IpAddr,
@@ -172,6 +174,7 @@ impl Options {
 
 /// Something that a [`Prober`] tells.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Step {
     /// A gap has ended.
     Gap(EchoGap),
@@ -183,6 +186,7 @@ pub enum Step {
 
 /// An observation as it is now, for a display.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Live {
     /// Requests.
     pub sent: u64,
@@ -194,7 +198,8 @@ pub struct Live {
     pub silent_ns: Option<u64>,
 }
 
-/// Probes an address. Dropping it detaches everything and stops sending.
+/// Probes an address from the network namespace of the thread that starts it. Dropping it detaches everything and stops
+/// sending.
 pub struct Prober {
     kernel: EchoKernel,
     options: Options,
@@ -203,6 +208,8 @@ pub struct Prober {
     attach: AttachMode,
     preflight: Option<Preflight>,
     sender: Option<Sender>,
+    /// What became of the sending, once it has stopped.
+    sent: Option<Sent>,
     /// Sessions with a smaller number are the pre-flight's.
     first_slot: u32,
     /// The gaps that the kernel has told, by session and number.
@@ -244,6 +251,7 @@ impl Prober {
             attach,
             preflight,
             sender: None,
+            sent: None,
             first_slot,
             told: BTreeMap::new(),
             news: Vec::new(),
@@ -353,7 +361,8 @@ impl Prober {
     pub async fn finish(mut self, end: End) -> Result<Report, ProbeError> {
         let duration_ns =
             clock::now().map_err(host("read the clock"))?.0.saturating_sub(self.start.monotonic_ns);
-        let sent = self.stop().await?;
+        self.stop().await?;
+        let sent = self.sent.take();
         let mut streams = Vec::new();
         for session in self.sessions()? {
             streams.push(Stream {
@@ -387,16 +396,18 @@ impl Prober {
         })
     }
 
-    /// Stops sending, and waits up to a second for the last replies. What became of the sending, if it was going on.
-    async fn stop(&mut self) -> Result<Option<Sent>, ProbeError> {
-        let sent = self.sender.take().map(Sender::stop).transpose().map_err(host("send echo requests"))?;
+    /// Stops sending, and waits up to a second for the last replies. Cancel-safe: called again, it waits anew.
+    async fn stop(&mut self) -> Result<(), ProbeError> {
+        if let Some(sender) = self.sender.take() {
+            self.sent = Some(sender.stop().map_err(host("send echo requests"))?);
+        }
         let deadline = Instant::now() + LINGER;
         while self.options.interval.is_some() && Instant::now() < deadline && self.is_waiting()? {
             tokio::time::sleep(LINGER_LOOK).await;
         }
         let pending = self.kernel.pending_gaps();
         self.take(pending);
-        Ok(sent)
+        Ok(())
     }
 
     /// What is asked, and how: the first fact of an observation.
@@ -419,9 +430,9 @@ impl Prober {
         Ok(self.sessions()?.iter().any(|session| in_gap(&session.state)))
     }
 
-    /// Stops sending, waits up to a second for the last replies: the last facts of the observation.
-    pub(crate) async fn end(mut self) -> Result<Vec<Fact>, ProbeError> {
-        let sent = self.stop().await?;
+    /// Stops sending, waits up to a second for the last replies: the last facts of the observation. Cancel-safe.
+    pub(crate) async fn end(&mut self) -> Result<Vec<Fact>, ProbeError> {
+        self.stop().await?;
         let mut facts: Vec<_> = std::mem::take(&mut self.news).into_iter().map(Fact::EchoGap).collect();
         let session = self.sessions()?.pop();
         let mut end = EchoEnd { echo: None, open: None };
@@ -437,7 +448,7 @@ impl Prober {
             end.echo = Some(echo.clone());
             streams.push(Stream { echo, gaps: Vec::new() });
         }
-        let not_measured = self.not_measured(&streams)?.into_iter().chain(refusal(sent.as_ref()));
+        let not_measured = self.not_measured(&streams)?.into_iter().chain(refusal(self.sent.as_ref()));
         facts.extend(not_measured.map(Fact::NotMeasured));
         facts.push(Fact::EchoEnd(end));
         Ok(facts)
@@ -580,4 +591,18 @@ fn start_now() -> Result<Start, ProbeError> {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_cause_and_does_not_repeat_it() {
+        let cause = io::Error::from_raw_os_error(1);
+        let told = cause.to_string();
+        let error = host("open a socket")(cause);
+        assert_eq!(error.to_string(), "cannot open a socket");
+        assert_eq!(std::error::Error::source(&error).map(ToString::to_string), Some(told));
+    }
 }

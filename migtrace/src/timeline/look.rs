@@ -94,11 +94,13 @@ fn ended(facts: &Facts, migration: &Migration<'_>) -> Ended {
     let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
     let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
     let told = runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
+    let has_died = migration.process.is_some_and(|process| process.gone.is_some());
     Ended {
         pid: migration.process.map(|p| p.pid),
         at: migration.end.at(),
         outcome,
-        all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived),
+        all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived || has_died),
+        awaits_guest: migration.may_still_run() && facts.hears_qemu(),
         flows_closed: migration.flows.iter().all(|f| f.closed()),
     }
 }

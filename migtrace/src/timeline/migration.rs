@@ -263,6 +263,18 @@ impl<'a> Migration<'a> {
         }
     }
 
+    /// Whether a guest that has arrived here, or may have, did not run so far and still can: its QEMU lives.
+    pub(super) fn may_still_run(&self) -> bool {
+        let has_arrived = match self.end {
+            End::Declared(_, outcome) => outcome == Outcome::Completed,
+            End::Closed(_) => true,
+            End::Died(_) | End::Superseded(_) | End::Open(_) => false,
+        };
+        let runs = self.marks.iter().any(|m| m.kind == MarkKind::Resume);
+        let lives = self.process.is_some_and(|process| process.gone.is_none());
+        self.role == Role::Destination && has_arrived && lives && !runs
+    }
+
     /// Whether the guest was stopped and not resumed here.
     fn stopped(&self) -> bool {
         let last = |kind: &MarkKind| self.marks.iter().rposition(|m| m.kind == *kind);

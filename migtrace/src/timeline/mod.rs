@@ -81,6 +81,9 @@ pub struct Ended {
     /// True once all was told: how it ended and, where the guest has arrived, that it runs, where it is, and that its
     /// tap carries its frames.
     pub all_told: bool,
+    /// True while a guest that has arrived here does not run yet, though its QEMU lives: whoever manages it lets it run,
+    /// and may do so seconds later.
+    pub awaits_guest: bool,
 }
 
 impl Timeline {

@@ -32,6 +32,7 @@ pub(super) fn list(
     events(facts, migration, &mut list);
     flows(migration, record, &mut list);
     phase_bytes(record, unknown_bytes, &mut list);
+    arrival(facts, migration, &mut list);
     downtime(migration, record, &mut list);
     reachability(record, probing, &mut list);
     list.entries
@@ -215,6 +216,19 @@ fn phase_bytes(record: &Record, unknown: Option<Unknown>, list: &mut List) {
         Unknown::CutOff => "the event log ends before the flows were counted for the last time",
     };
     list.push("the bytes of some phases", why.to_owned());
+}
+
+/// A guest that has arrived here and did not run as long as the recording went on.
+fn arrival(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
+    if facts.end.is_some() && facts.hears_qemu() && migration.may_still_run() {
+        let waited_ms = facts.latest.0.saturating_sub(migration.end.at().0) / 1_000_000;
+        let waited =
+            if waited_ms < 1_000 { format!("{waited_ms} ms") } else { format!("{} s", waited_ms / 1_000) };
+        list.push(
+            "when the guest runs",
+            format!("the guest did not run within {waited} after its migration had ended"),
+        );
+    }
 }
 
 /// What is not known of the guest's absence. A migration that did not get so far has none.

@@ -3,6 +3,7 @@
 //! A [`Tracer`] joins what the kernel programs report with what `/proc` and netlink know. It decides nothing about
 //! migrations: that is the [timeline](crate::timeline)'s.
 
+mod cleanup;
 mod owners;
 mod qmp_line;
 mod taps;
@@ -13,19 +14,22 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::errors::with_causes;
 use crate::event::{
     self, EndReason, Event, Fact, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, Qemu,
     QmpEvent, Vcpus,
 };
 use crate::host::clock::{self, StepWatcher};
 use crate::host::identity::Identity;
-use crate::host::links::{self, CountingError, CountingPoint, LinkEvent, LinkWatcher};
+pub use crate::host::links::CountingError;
+use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::qemu;
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
-use crate::probe::ProbeError;
 use crate::units::{Counters, Directions, MonotonicNs};
+pub use cleanup::{CleanedUp, clean_up};
 use taps::Tap;
 use watched::Watched;
 
@@ -42,6 +46,7 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 /// Why tracing cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TracerError {
     /// The kernel side.
     #[error(transparent)]
@@ -49,11 +54,8 @@ pub enum TracerError {
     /// The choice of interfaces.
     #[error(transparent)]
     Interfaces(#[from] CountingError),
-    /// The echo requests that go with a recording.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
     /// This host's state.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}")]
     Host {
         /// What was tried.
         what: &'static str,
@@ -88,8 +90,8 @@ impl Builder {
         self
     }
 
-    /// Loads and attaches everything. From its return on, nothing is missed. Needs a tokio runtime with I/O and
-    /// time.
+    /// Loads and attaches everything in the calling thread's network namespace. From its return on, nothing is missed.
+    /// Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
     /// The kernel refuses a program, or an interface cannot be counted at.
@@ -98,7 +100,11 @@ impl Builder {
     }
 }
 
-/// Watches the QEMUs and the migration flows of this network namespace. Dropping it detaches everything.
+/// Watches the QEMUs and the migration flows of a network namespace. Dropping it detaches everything.
+///
+/// The namespace is that of the thread that calls [`Builder::start`], and of every thread that polls it later: a
+/// tracer reads `/proc` and attaches to interfaces as they appear. So poll it where it was started, or on threads that
+/// never change their namespace (`setns`, `unshare`); it may move between those.
 pub struct Tracer {
     kernel: Kernel,
     observation: Observation,
@@ -109,6 +115,8 @@ pub struct Tracer {
     sample: Interval,
     scan: Interval,
     qemus: BTreeMap<u32, Qemu>,
+    /// Binaries that are asked for their version. That takes long: meanwhile the ring buffer must be read.
+    versions: JoinSet<()>,
     /// Taps of these QEMUs, by interface index.
     taps: BTreeMap<u32, Tap>,
     interfaces: BTreeMap<u32, String>,
@@ -158,6 +166,7 @@ impl Tracer {
             sample,
             scan,
             qemus: BTreeMap::new(),
+            versions: JoinSet::new(),
             taps: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             interfaces_settle: None,
@@ -223,6 +232,7 @@ impl Tracer {
                     self.scan()?;
                     self.tell_lost()?;
                 }
+                Some(_) = self.versions.join_next() => self.scan()?,
                 link = self.links.next() => self.follow(link.map_err(host("watch the interfaces"))?)?,
                 step = self.steps.stepped() => {
                     step.map_err(host("watch the clock"))?;
@@ -358,7 +368,7 @@ impl Tracer {
             }
             Body::ProcessExec { pid } => {
                 if qemu::looks_like_one(pid) {
-                    // First of all: to describe a new binary takes long enough for it to say something.
+                    // First of all: to describe it takes long enough for it to say something.
                     self.kernel.trace(pid)?;
                     match qemu::read(pid) {
                         Some(qemu) => self.meet(at_ns, qemu)?,
@@ -401,6 +411,11 @@ impl Tracer {
 
     /// A QEMU that is there: trace it, tell of it, and again when more is known of it.
     fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) -> Result<(), TracerError> {
+        if qemu.version.is_none()
+            && let Some(question) = qemu::unasked_version(qemu.pid)
+        {
+            self.versions.spawn_blocking(|| question.ask());
+        }
         if self.qemus.get(&qemu.pid) == Some(&qemu) {
             return Ok(());
         }
@@ -515,7 +530,7 @@ impl Tracer {
                 Err(error) => self.tell_not_measured(
                     now,
                     &format!("packets at {}", point.name),
-                    format!("it appeared while tracing and could not be attached: {error}"),
+                    format!("it appeared while tracing and could not be attached: {}", with_causes(&error)),
                 ),
             }
         }

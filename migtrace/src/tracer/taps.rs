@@ -1,6 +1,7 @@
 //! The taps of the traced QEMUs: what comes from their guests, and when.
 
 use super::{Tracer, TracerError, host};
+use crate::errors::with_causes;
 use crate::event::{Fact, Qemu};
 use crate::host::links;
 use crate::host::{clock, qemu};
@@ -77,7 +78,7 @@ impl Tracer {
                 Err(error) => self.tell_not_measured(
                     now,
                     &format!("the guest's frames on its tap {}", link.name),
-                    error.to_string(),
+                    with_causes(&error),
                 ),
             }
         }

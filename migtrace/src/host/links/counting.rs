@@ -15,17 +15,18 @@ const ETHERNET: u16 = 1;
 
 /// An interface at which packets are counted.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CountingPoint {
+pub(crate) struct CountingPoint {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its index.
-    pub index: u32,
+    pub(crate) index: u32,
     /// Leave packets with a VLAN tag alone: they are counted at a VLAN above.
-    pub skip_tagged: bool,
+    pub(crate) skip_tagged: bool,
 }
 
 /// Why packets cannot be counted as was asked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CountingError {
     /// There is no such interface.
     #[error("no interface `{name}`; this network namespace has: {}", present.join(", "))]
@@ -75,7 +76,7 @@ pub enum CountingError {
 ///
 /// # Errors
 /// See [`CountingError`].
-pub fn counting_points(requested: &[String]) -> Result<Vec<CountingPoint>, CountingError> {
+pub(crate) fn counting_points(requested: &[String]) -> Result<Vec<CountingPoint>, CountingError> {
     choose(&list()?, requested)
 }
 
@@ -83,7 +84,7 @@ pub fn counting_points(requested: &[String]) -> Result<Vec<CountingPoint>, Count
 ///
 /// `links` are all the devices of the namespace, `link` among them.
 #[must_use]
-pub fn why_not_counted(links: &[Link], link: &Link) -> Option<&'static str> {
+fn why_not_counted(links: &[Link], link: &Link) -> Option<&'static str> {
     if let Some(why) = unfit(link) {
         return Some(why);
     }

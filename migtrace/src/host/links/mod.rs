@@ -17,42 +17,43 @@ use super::netlink::Connection;
 mod counting;
 mod watcher;
 
-pub use counting::{CountingError, CountingPoint, counting_points, why_not_counted};
-pub use watcher::{LinkEvent, LinkWatcher};
+pub use counting::CountingError;
+pub(crate) use counting::{CountingPoint, counting_points};
+pub(crate) use watcher::{LinkEvent, LinkWatcher};
 
 /// A network interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Link {
+pub(crate) struct Link {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its index in this namespace.
-    pub index: u32,
+    pub(crate) index: u32,
     /// `bridge`, `bond`, `vlan`, `veth`, `tun`, ...; `None` for a physical device.
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// The kernel's `ARPHRD_*` number: what its packets begin with. 1 is Ethernet.
-    pub hardware_type: u16,
+    pub(crate) hardware_type: u16,
     /// Whether it is the loopback device.
-    pub loopback: bool,
+    pub(crate) loopback: bool,
     /// Whether it is set up (it may still be without a carrier).
-    pub up: bool,
+    pub(crate) up: bool,
     /// Index of the device that it is a port of: a bridge, a bond, an Open vSwitch datapath, a VRF.
-    pub master: Option<u32>,
+    pub(crate) master: Option<u32>,
     /// Index of the device below it (of a VLAN, a macvlan, ...) or, for a veth, of its other end. `None` too when that
     /// device is in another namespace.
-    pub lower: Option<u32>,
+    pub(crate) lower: Option<u32>,
     /// MTU in bytes.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
     /// VLAN id, when it is a VLAN.
-    pub vlan_id: Option<u16>,
+    pub(crate) vlan_id: Option<u16>,
     /// Its IP addresses.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Every interface of the calling thread's network namespace, by index.
 ///
 /// # Errors
 /// The netlink socket's, or an answer that cannot be read.
-pub fn list() -> io::Result<Vec<Link>> {
+pub(crate) fn list() -> io::Result<Vec<Link>> {
     let mut kernel = Connection::open(NETLINK_ROUTE)?;
     let mut links = BTreeMap::new();
     for message in dump_links(&mut kernel)? {
@@ -73,7 +74,7 @@ pub fn list() -> io::Result<Vec<Link>> {
 ///
 /// # Errors
 /// There is no route, or it leads nowhere (blackhole, prohibit); or the netlink socket's.
-pub fn route_interface(remote: IpAddr) -> io::Result<u32> {
+pub(crate) fn route_interface(remote: IpAddr) -> io::Result<u32> {
     let remote = remote.to_canonical();
     let mut question = RouteMessage::default();
     (question.header.address_family, question.header.destination_prefix_length) = match remote {

@@ -18,7 +18,7 @@ const GROUP_LINK: u32 = 1;
 
 /// What happened to an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum LinkEvent {
+pub(crate) enum LinkEvent {
     /// It is new in this namespace.
     Added {
         /// Its index.
@@ -46,7 +46,7 @@ pub enum LinkEvent {
 
 /// A stream of [`LinkEvent`]s of the namespace in which it was made.
 #[derive(Debug)]
-pub struct LinkWatcher {
+pub(crate) struct LinkWatcher {
     news: AsyncFd<Connection>,
     table: Connection,
     known: Known,
@@ -61,7 +61,7 @@ impl LinkWatcher {
         deprecated,
         reason = "for types that may swap their descriptor; this one owns its own till the end"
     )]
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // Listen first: what changes between the two is then told as news rather than lost.
         let news = AsyncFd::new(Connection::listen(NETLINK_ROUTE, GROUP_LINK)?)?;
         let mut watcher = Self { news, table: Connection::open(NETLINK_ROUTE)?, known: Known::default() };
@@ -74,7 +74,7 @@ impl LinkWatcher {
     ///
     /// # Errors
     /// The netlink sockets'.
-    pub async fn next(&mut self) -> io::Result<LinkEvent> {
+    pub(crate) async fn next(&mut self) -> io::Result<LinkEvent> {
         loop {
             if let Some(event) = self.known.events.pop_front() {
                 return Ok(event);

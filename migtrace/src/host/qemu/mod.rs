@@ -9,17 +9,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use command_line::CommandLine;
+pub(crate) use version::Question;
 
 use crate::event::Qemu;
 
 /// Every QEMU process of the calling thread's network namespace, by process id.
 ///
-/// The first sight of a QEMU binary runs it once with `--version` (for at most two seconds, see [`read`]).
-///
 /// # Errors
 /// `/proc` cannot be listed, or the namespace of a process that looks like a QEMU cannot be read: then
 /// `CAP_SYS_PTRACE` is missing and leaving the process out would hide a VM.
-pub fn find() -> io::Result<Vec<Qemu>> {
+pub(crate) fn find() -> io::Result<Vec<Qemu>> {
     let namespace = fs::read_link("/proc/thread-self/ns/net").map_err(|error| {
         io::Error::new(
             error.kind(),
@@ -44,17 +43,25 @@ pub fn find() -> io::Result<Vec<Qemu>> {
 /// - `taps` are those that the process holds open; `accelerator` is what the process really uses. Both need the
 ///   right to read its `/proc/PID/fd` (`CAP_SYS_PTRACE` and, for another user's, `CAP_DAC_READ_SEARCH`): without it
 ///   there are no taps and the accelerator is the command line's first choice.
-/// - `version` comes from the binary's `--version`, asked once per binary. It is `None` for a binary that an
-///   unprivileged user or a container could have placed there: that one must not be run.
+/// - `version` is what the binary has answered to an [`unasked_version`] question. It is `None` before, and for a binary
+///   that an unprivileged user or a container could have placed there: that one must not be run.
 #[must_use]
-pub fn read(pid: u32) -> Option<Qemu> {
+pub(crate) fn read(pid: u32) -> Option<Qemu> {
     let namespace = fs::read_link("/proc/thread-self/ns/net").ok()?;
     Process(pid).read(&namespace).ok()?
 }
 
+/// The question for the version of the binary that `pid` runs; `None` when it has been asked, or is asked now, or is
+/// no QEMU that may be run.
+#[must_use]
+pub(crate) fn unasked_version(pid: u32) -> Option<Question> {
+    let process = Process(pid);
+    if process.runs_qemu() { Question::to(process) } else { None }
+}
+
 /// Whether `pid` looks like a QEMU of the calling thread's network namespace, so that [`read`] is worth its time.
 #[must_use]
-pub fn looks_like_one(pid: u32) -> bool {
+pub(crate) fn looks_like_one(pid: u32) -> bool {
     let Ok(namespace) = fs::read_link("/proc/thread-self/ns/net") else { return false };
     let process = Process(pid);
     let is_here = fs::read_link(process.path("ns/net")).is_ok_and(|theirs| theirs == namespace);
@@ -179,7 +186,7 @@ mod tests {
     use crate::host::testing::{in_new_netns, ip};
 
     /// A child that is ended with its test, also when that fails.
-    struct Running(Child);
+    pub(super) struct Running(pub(super) Child);
 
     impl Drop for Running {
         fn drop(&mut self) {
@@ -327,6 +334,8 @@ mod tests {
             ]) else {
                 return;
             };
+            assert_eq!(find().unwrap()[0].version, None, "nobody has asked it");
+            unasked_version(process.0.id()).expect("the first sight of it").ask();
             let found = find().unwrap();
             assert_eq!(found.len(), 1);
             let version = found[0].version.clone().expect("the version of Debian's QEMU");

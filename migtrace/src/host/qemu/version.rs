@@ -6,13 +6,14 @@
 //! mount namespace that libvirt gives each QEMU is not in the way), and never as root.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Process;
@@ -26,18 +27,73 @@ const NOBODY: u32 = 65534;
 /// A binary: device, inode, and change time (seconds, nanoseconds), as an inode may be used again.
 type Binary = (u64, u64, i64, i64);
 
-static KNOWN: LazyLock<Mutex<HashMap<Binary, Option<String>>>> = LazyLock::new(Mutex::default);
+/// What is known of a binary's version.
+enum Answer {
+    /// Somebody asks it now.
+    Awaited,
+    /// It said this; `None` when it gave no version.
+    Given(Option<String>),
+}
 
-/// The version of the binary that `process` runs, also when the file has been replaced since; asked once a binary.
+static ANSWERS: LazyLock<Mutex<HashMap<Binary, Answer>>> = LazyLock::new(Mutex::default);
+
+fn answers() -> MutexGuard<'static, HashMap<Binary, Answer>> {
+    ANSWERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The version of the binary that `process` runs, if it has been asked ([`Question`]) and has answered.
 pub(super) fn of(process: Process) -> Option<String> {
+    let (_, key) = trusted_binary(process)?;
+    match answers().get(&key) {
+        Some(Answer::Given(version)) => version.clone(),
+        Some(Answer::Awaited) | None => None,
+    }
+}
+
+/// A binary that is still to be asked for its version. To drop it unasked leaves it to be asked later.
+#[derive(Debug)]
+pub(crate) struct Question {
+    binary: File,
+    key: Binary,
+}
+
+impl Question {
+    /// The question to the binary that `process` runs, also when the file has been replaced since. `None` when it has
+    /// been asked, or is asked now, or must not be run.
+    pub(super) fn to(process: Process) -> Option<Self> {
+        let (binary, key) = trusted_binary(process)?;
+        match answers().entry(key) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(unasked) => {
+                unasked.insert(Answer::Awaited);
+                Some(Self { binary, key })
+            }
+        }
+    }
+
+    /// Runs the binary and keeps its answer for every process that runs it. Blocks until it ends, for two seconds at
+    /// most.
+    pub(crate) fn ask(self) {
+        let answer = ask(&self.binary);
+        answers().insert(self.key, Answer::Given(answer));
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let mut answers = answers();
+        if matches!(answers.get(&self.key), Some(Answer::Awaited)) {
+            answers.remove(&self.key);
+        }
+    }
+}
+
+/// The binary that `process` runs, if it may be run.
+fn trusted_binary(process: Process) -> Option<(File, Binary)> {
     let binary = File::open(process.path("exe")).ok()?;
     let metadata = binary.metadata().ok()?;
-    if !(is_roots_alone(&metadata) && has_our_root(process)) {
-        return None;
-    }
     let key = (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.entry(key).or_insert_with(|| ask(&binary)).clone()
+    (is_roots_alone(&metadata) && has_our_root(process)).then_some((binary, key))
 }
 
 fn is_roots_alone(binary: &Metadata) -> bool {
@@ -93,6 +149,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::tests::Running;
     use super::*;
 
     #[test]
@@ -134,11 +191,80 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_that_hangs_is_given_up() {
-        // `yes` fills the pipe and then waits for a reader for ever.
+    fn a_binary_that_hangs_is_given_up_and_nobody_waits_for_it() {
+        let Some((process, _directory)) = hanging_qemu() else { return };
+        let pid = process.0.id();
         let started = Instant::now();
-        assert_eq!(ask_program("/usr/bin/yes"), None);
+        let described = super::super::read(pid).expect("it is called as QEMU is");
+        assert_eq!((described.name.as_deref(), described.version), (Some("hangs"), None));
+        let question = super::super::unasked_version(pid).expect("it was not asked yet");
+        assert!(started.elapsed() < TIME_LIMIT / 2, "{:?}", started.elapsed());
+        question.ask();
+        assert!(started.elapsed() >= TIME_LIMIT, "it does not end by itself");
         assert!(started.elapsed() < TIME_LIMIT + Duration::from_secs(5));
+        assert_eq!(super::super::read(pid).unwrap().version, None);
+    }
+
+    #[test]
+    fn a_binary_is_asked_once_and_again_only_if_nobody_did() {
+        let Some((process, _directory)) = hanging_qemu() else { return };
+        let of = || Process(process.0.id());
+        let question = Question::to(of()).expect("it was not asked yet");
+        assert!(Question::to(of()).is_none(), "it is asked now");
+        drop(question);
+        let question = Question::to(of()).expect("nobody asked it in the end");
+        answers().insert(question.key, Answer::Given(Some("10.0.2".into())));
+        drop(question);
+        assert!(Question::to(of()).is_none(), "it has answered");
+        assert_eq!(super::of(of()).as_deref(), Some("10.0.2"));
+    }
+
+    /// A process that is called as QEMU is, and whose binary, root's own, never ends, whatever it is asked.
+    fn hanging_qemu() -> Option<(Running, tempfile::TempDir)> {
+        if !(nix::unistd::geteuid().is_root() && cfg!(target_arch = "x86_64")) {
+            eprintln!("skipped: a binary of root's needs root, and this one an x86-64");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = directory.path().join("qemu-system-x86_64");
+        fs::write(&path, pausing_program()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let process = Running(Command::new(&path).args(["-name", "hangs"]).spawn().unwrap());
+        // It has a command line only when it has really started.
+        while Process(process.0.id()).arguments().is_none_or(|argv| argv.len() < 3) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some((process, directory))
+    }
+
+    /// An ELF executable for x86-64 that calls `pause` for ever.
+    fn pausing_program() -> Vec<u8> {
+        const BASE: u64 = 0x40_0000;
+        const HEADERS: u64 = 64 + 56;
+        // next: mov eax, 34; syscall; jmp next
+        const CODE: [u8; 9] = [0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(16, 0);
+        for half in [2_u16, 62] {
+            elf.extend(half.to_le_bytes());
+        }
+        elf.extend(1_u32.to_le_bytes());
+        for word in [BASE + HEADERS, 64, 0] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend(0_u32.to_le_bytes());
+        for half in [64_u16, 56, 1, 0, 0, 0] {
+            elf.extend(half.to_le_bytes());
+        }
+        // One segment to load, readable and executable: the whole file.
+        elf.extend([1_u32, 5].map(u32::to_le_bytes).concat());
+        let length = HEADERS + CODE.len() as u64;
+        for word in [0, BASE, BASE, length, length, 0x1000] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend(CODE);
+        elf
     }
 
     #[test]
