@@ -47,6 +47,8 @@
 
 pub mod event;
 pub mod host;
+#[doc(hidden)]
+pub mod invariants;
 pub mod kernel;
 pub mod ports;
 pub mod probe;

@@ -4,7 +4,7 @@
 //! migrations: that is the [timeline](crate::timeline)'s.
 
 mod owners;
-mod qmp_line;
+pub(crate) mod qmp_line;
 mod taps;
 mod watched;
 
