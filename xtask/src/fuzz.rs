@@ -1,6 +1,7 @@
 //! `cargo xtask fuzz`: looks for inputs that break what migtrace reads, from those that are kept in the repository.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,9 +35,6 @@ pub(crate) struct Options {
     /// This target only
     #[arg(long, value_enum, value_name = "NAME")]
     target: Option<Target>,
-    /// Then add to the inputs in the repository what reaches more of the code, and drop what no longer does
-    #[arg(long)]
-    keep: bool,
 }
 
 /// Sets up and runs the targets one after the other; what was found on the way stays in `target/fuzz`.
@@ -48,10 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let targets = options.target.map_or_else(|| Target::value_variants().to_vec(), |target| vec![target]);
     let mut broken = Vec::new();
     for target in targets {
+        let before = newest(target)?;
         if !look(target, options.seconds)? {
-            broken.push(finding(target)?);
-        } else if options.keep {
-            keep(target)?;
+            let input = newest(target)?.filter(|input| before.as_ref() != Some(input));
+            broken.push(finding(target, input.as_deref()));
         }
     }
     if broken.is_empty() {
@@ -101,9 +99,7 @@ fn cargo_fuzz(command: &str) -> Command {
 fn look(target: Target, seconds: u64) -> Result<bool> {
     println!("\n== {}", target.name());
     let (found, artifacts) = (target.found(), target.artifacts());
-    for folder in [&found, &artifacts] {
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
+    fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
     // Apart, so that a compiler's complaint is not taken for a finding.
     let mut build = cargo_fuzz("build");
     build.arg(target.name());
@@ -121,19 +117,29 @@ fn look(target: Target, seconds: u64) -> Result<bool> {
     Ok(run.status().context("cannot run cargo fuzz")?.success())
 }
 
-/// The newest input that breaks a target, and how to run it again.
-fn finding(target: Target) -> Result<String> {
-    let folder = target.artifacts();
-    let Some(input) = newest(&folder).with_context(|| format!("cannot read {}", folder.display()))? else {
-        return Ok(format!("  {}: it ended without an input to blame", target.name()));
-    };
+/// What broke a target, and how to run it again.
+fn finding(target: Target, input: Option<&Path>) -> String {
+    let name = target.name();
+    let Some(input) = input else { return format!("  {name}: it ended without an input to blame") };
     let mut replay = cargo_fuzz("run");
-    replay.arg(target.name()).arg(&input);
+    replay.arg(&name).arg(input);
     let words: Vec<_> = replay.get_args().map(|word| word.to_string_lossy()).collect();
-    Ok(format!("  {}: {}\n    cargo {}", target.name(), input.display(), words.join(" ")))
+    let (input, corpus, replay) = (input.display(), target.corpus(), words.join(" "));
+    let corpus = corpus.display();
+    format!(
+        "  {name}: {input}\n    to replay it: cargo {replay}\n    \
+         when that is mended, keep it for the tests: cp {input} {corpus}/"
+    )
 }
 
-fn newest(folder: &Path) -> std::io::Result<Option<PathBuf>> {
+/// The newest input that breaks a target; none when none has been found.
+fn newest(target: Target) -> Result<Option<PathBuf>> {
+    let folder = target.artifacts();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    newest_in(&folder).with_context(|| format!("cannot read {}", folder.display()))
+}
+
+fn newest_in(folder: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest = None;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -141,27 +147,6 @@ fn newest(folder: &Path) -> std::io::Result<Option<PathBuf>> {
         newest = newest.max(Some((modified, entry.path())));
     }
     Ok(newest.map(|(_, path)| path))
-}
-
-/// Replaces the inputs in the repository by the fewest that reach as much as they and what was found.
-fn keep(target: Target) -> Result<()> {
-    let (found, corpus) = (target.found(), target.corpus());
-    for entry in fs::read_dir(&corpus).with_context(|| format!("cannot read {}", corpus.display()))? {
-        let entry = entry.context("cannot read the inputs in the repository")?;
-        fs::copy(entry.path(), found.join(entry.file_name())).context("cannot copy an input")?;
-    }
-    let mut smallest = cargo_fuzz("cmin");
-    smallest.arg(target.name()).arg(&found);
-    if !smallest.status().context("cannot run cargo fuzz")?.success() {
-        bail!("the inputs of {} cannot be made fewer; the messages above say why", target.name());
-    }
-    fs::remove_dir_all(&corpus).with_context(|| format!("cannot empty {}", corpus.display()))?;
-    fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    for entry in fs::read_dir(&found).with_context(|| format!("cannot read {}", found.display()))? {
-        let entry = entry.context("cannot read what was found")?;
-        fs::copy(entry.path(), corpus.join(entry.file_name())).context("cannot copy an input")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -185,9 +170,13 @@ mod tests {
     #[test]
     fn a_finding_is_named_with_the_command_that_replays_it() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(newest(folder.path()).unwrap(), None);
+        assert_eq!(newest_in(folder.path()).unwrap(), None);
         let input = folder.path().join("crash-1");
         fs::write(&input, "x").unwrap();
-        assert_eq!(newest(folder.path()).unwrap(), Some(input));
+        assert_eq!(newest_in(folder.path()).unwrap(), Some(input.clone()));
+        let says = finding(Target::EventLog, Some(&input));
+        assert!(says.contains(&format!("event_log {}", input.display())), "{says}");
+        assert!(says.contains("cargo fuzz run --fuzz-dir migtrace/fuzz --sanitizer none"), "{says}");
+        assert!(finding(Target::Fold, None).contains("without an input"));
     }
 }
