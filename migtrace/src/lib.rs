@@ -51,6 +51,8 @@
 mod errors;
 pub mod event;
 pub mod host;
+#[doc(hidden)]
+pub mod invariants;
 pub mod kernel;
 pub mod ports;
 pub mod probe;

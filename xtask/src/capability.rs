@@ -17,6 +17,8 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// The LLVM of Debian's `rustc-web` 1.96, needed to name the packages before that compiler is there to be asked.
 const DEBIAN_LLVM: u32 = 22;
+/// The release of cargo-fuzz that is installed where there is none.
+const CARGO_FUZZ_VERSION: &str = "0.13.2";
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// The programs that the lab, the tests and the benchmarks call, and the Debian packages that hold them.
@@ -46,6 +48,8 @@ pub(crate) enum Group {
     Lint,
     /// To run the lab, and the tests that attach programs to the kernel.
     Lab,
+    /// To look for inputs that break migtrace.
+    Fuzz,
 }
 
 /// One line of the table.
@@ -84,7 +88,7 @@ pub(crate) enum Action {
 }
 
 /// Everything the commands need, in the order in which one builds upon the other.
-pub(crate) const TABLE: [Capability; 8] = [
+pub(crate) const TABLE: [Capability; 10] = [
     Capability { name: "eBPF toolchain", group: Group::Build, probe: probe_toolchain },
     Capability { name: "bpf-linker", group: Group::Build, probe: probe_bpf_linker },
     Capability { name: "rustfmt and clippy", group: Group::Lint, probe: probe_lints },
@@ -93,6 +97,8 @@ pub(crate) const TABLE: [Capability; 8] = [
     Capability { name: "static C library", group: Group::Lab, probe: probe_static_libc },
     Capability { name: "package lists", group: Group::Lab, probe: probe_package_lists },
     Capability { name: "tracefs", group: Group::Lab, probe: probe_tracefs },
+    Capability { name: "C++ compiler", group: Group::Fuzz, probe: probe_cpp_compiler },
+    Capability { name: "cargo-fuzz", group: Group::Fuzz, probe: probe_cargo_fuzz },
 ];
 
 impl Action {
@@ -370,6 +376,23 @@ fn probe_tracefs() -> Result<String, Missing> {
     let command = ["mount", "-t", "tracefs", "nodev", MOUNT_POINT].map(Into::into).into();
     let mount = Action::Run { what: "Mounting tracefs", environment: Vec::new(), command, as_root: true };
     Err(Missing { what: format!("not mounted at {MOUNT_POINT}"), actions: vec![mount] })
+}
+
+/// The engine is written in C++, and built with the first target.
+fn probe_cpp_compiler() -> Result<String, Missing> {
+    answer(Command::new("c++").arg("--version"))
+        .ok_or_else(|| Missing { what: "`c++` does not run".into(), actions: vec![packages(["g++"])] })
+}
+
+fn probe_cargo_fuzz() -> Result<String, Missing> {
+    let version = answer(paths::cargo().args(["fuzz", "--version"]));
+    version.ok_or_else(|| {
+        let install = ["cargo", "install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked"];
+        Missing {
+            what: "`cargo fuzz` does not run".into(),
+            actions: vec![run("Building cargo-fuzz", &install)],
+        }
+    })
 }
 
 #[cfg(test)]

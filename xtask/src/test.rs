@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn steps(options: &Options) -> Result<Vec<Step>> {
     let filter = options.filter.as_deref();
     let mut steps = vec![
-        Step { name: "format", commands: vec![cargo(&["fmt", "--all", "--check"])] },
+        Step { name: "format", commands: vec![cargo(&["fmt", "--all", "--check"]), fuzz_format()] },
         Step { name: "lints", commands: vec![lints(&["--workspace", "--all-targets"], paths::cargo())] },
         Step { name: "lints of the eBPF programs", commands: vec![ebpf_lints()?] },
         // Apart from its library, migtrace-ebpf is left out here and below: its program has the name of the command.
@@ -126,6 +126,11 @@ fn ebpf_lints() -> Result<Command> {
     let selection = ["--package", "migtrace-ebpf", "--lib", "--bins"];
     let build_core = ["--target", "bpfel-unknown-none", "-Zbuild-std=core"];
     Ok(lints(&[&selection[..], &build_core[..]].concat(), cargo))
+}
+
+/// The fuzz targets are a workspace of their own.
+fn fuzz_format() -> Command {
+    cargo(&["fmt", "--manifest-path", "migtrace/fuzz/Cargo.toml", "--check"])
 }
 
 fn documentation(selection: &[&str]) -> Command {

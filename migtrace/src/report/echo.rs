@@ -14,7 +14,8 @@ const GAPS_SHOWN: usize = 10;
 /// The section of a record; nothing when its guest was not probed.
 pub(super) fn section(record: &Record, text: &mut String) {
     if let Some(echo) = &record.echo {
-        let _ = writeln!(text, "\nEcho requests to {} from {}", echo.target, echo.peer);
+        text.push('\n');
+        wrap(text, "", &format!("Echo requests to {} from {}", echo.target, echo.peer));
         figures(echo, text);
     }
     gaps(&record.gaps, record.start.realtime_ns, text);

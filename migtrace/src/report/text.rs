@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
+use unicode_width::UnicodeWidthChar as _;
 
 use super::quantities::{self, bytes, duration, estimate, grouped, offset, percent, rate};
 use super::{downtime, echo};
@@ -344,20 +345,20 @@ pub(super) fn wrap(text: &mut String, lead: &str, body: &str) {
     let mut used = lead.chars().count();
     let mut fresh = true;
     for word in body.split(' ').filter(|w| !w.is_empty()) {
-        let mut word: Vec<char> = word.chars().collect();
+        let mut word = word;
         while !word.is_empty() {
             let gap = usize::from(!fresh);
-            if used + gap + word.len() <= width {
+            if used + gap + columns(word) <= width {
                 line.extend(std::iter::repeat_n(' ', gap));
-                line.extend(&word);
-                used += gap + word.len();
+                line.push_str(word);
+                used += gap + columns(word);
                 fresh = false;
                 break;
             }
             // A word longer than a line is broken; any other goes to the next.
             if fresh {
-                let rest = word.split_off((width - used).max(1));
-                line.extend(&word);
+                let (fits, rest) = word.split_at(fitting(word, width.saturating_sub(used)));
+                line.push_str(fits);
                 word = rest;
             }
             text.push_str(line.trim_end());
@@ -369,4 +370,24 @@ pub(super) fn wrap(text: &mut String, lead: &str, body: &str) {
     }
     text.push_str(line.trim_end());
     text.push('\n');
+}
+
+/// How many columns a word takes at most. What combines with the letter before it can make that wider, by one at most.
+fn columns(word: &str) -> usize {
+    word.chars().map(columns_of).sum()
+}
+
+fn columns_of(letter: char) -> usize {
+    letter.width().unwrap_or(1).max(1)
+}
+
+/// How many bytes of a word fit into `room` columns; one letter at least, so that the rest gets shorter.
+fn fitting(word: &str, room: usize) -> usize {
+    let mut used = 0;
+    let mut fits = |letter: &char| {
+        used += columns_of(*letter);
+        used <= room
+    };
+    let bytes = word.chars().take_while(|letter| fits(letter)).map(char::len_utf8).sum();
+    word.chars().next().map_or(0, char::len_utf8).max(bytes)
 }

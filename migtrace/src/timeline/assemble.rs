@@ -124,7 +124,7 @@ fn claims(migration: &Migration<'_>) -> QemuClaims {
 /// another, or from the time, only when that cannot come any more.
 pub(super) fn id(facts: &Facts, migration: &Migration<'_>) -> Option<String> {
     let stream = migration.flows.iter().find(|f| matches!(f.purpose, Purpose::Ram | Purpose::Tls));
-    let may_still_come = matches!(migration.end, End::Open(_)) && facts.end.is_none();
+    let may_still_come = migration.outcome(facts.end) == Outcome::Interrupted && facts.end.is_none();
     if stream.is_none() && may_still_come {
         return None;
     }

@@ -5,7 +5,7 @@
 
 mod cleanup;
 mod owners;
-mod qmp_line;
+pub(crate) mod qmp_line;
 mod taps;
 mod watched;
 

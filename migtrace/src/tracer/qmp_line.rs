@@ -24,10 +24,10 @@ const MIGRATION_EVENTS: [&str; 15] = [
 
 /// An event as it stands in its line.
 #[derive(Debug, PartialEq)]
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) data: Value,
-    pub(super) realtime_us: i64,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) data: Value,
+    pub(crate) realtime_us: i64,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ struct Timestamp {
 }
 
 /// The event of a line; `None` when it is not about migration, or no event at all.
-pub(super) fn parse(line: &[u8]) -> Option<Line> {
+pub(crate) fn parse(line: &[u8]) -> Option<Line> {
     let raw: Raw = serde_json::from_slice(line).ok()?;
     let realtime_us =
         raw.timestamp.seconds.checked_mul(1_000_000)?.checked_add(raw.timestamp.microseconds)?;
@@ -54,7 +54,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Line> {
 }
 
 /// Whether a line that was cut off, and so cannot be parsed, may have been about migration.
-pub(super) fn may_matter(cut_line: &[u8]) -> bool {
+pub(crate) fn may_matter(cut_line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(cut_line);
     MIGRATION_EVENTS.iter().any(|name| text.contains(&format!("\"event\": \"{name}\"")))
 }

@@ -1,0 +1,406 @@
+//! Bytes become events: a few processes and flows on a coarse grid of time, so that facts meet each other.
+
+use arbitrary::{Result, Unstructured};
+use migtrace::event::{
+    Announcement, AttachMode, Echo, EchoEnd, EchoGap, EchoOwnerMethod, EchoStart, EndReason, Event, Fact,
+    FlowCounters, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, ProbeStatus, Purpose, Qemu,
+    QmpEvent, RoundTrip, SCHEMA, Vcpus,
+};
+use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
+use serde_json::{Value, json};
+
+const OFFSET_NS: i64 = 1_800_000_000_000_000_000;
+/// More of them say nothing new, and slow the search down.
+const MOST_EVENTS: usize = 64;
+const FLOWS: usize = 4;
+const STATUSES: [&str; 17] = [
+    "setup",
+    "active",
+    "pre-switchover",
+    "device",
+    "completed",
+    "failed",
+    "cancelling",
+    "cancelled",
+    "postcopy-active",
+    "postcopy-paused",
+    "postcopy-recover-setup",
+    "postcopy-recover",
+    "wait-unplug",
+    "colo",
+    "none",
+    "a status of tomorrow",
+    "",
+];
+
+/// The events that bytes stand for, the first of them `log_start`; the same bytes are always the same events.
+pub fn from_bytes(bytes: &[u8]) -> Vec<Event> {
+    let mut source = Unstructured::new(bytes);
+    let mut events = Vec::new();
+    // What is missing at the end of the bytes ends the events.
+    let _ = fill(&mut source, &mut events);
+    if events.is_empty() {
+        events.push(Event { at_ns: MonotonicNs(0), fact: log_start(false) });
+    }
+    events
+}
+
+fn fill(source: &mut Unstructured<'_>, events: &mut Vec<Event>) -> Result<()> {
+    let origin = *source.choose(&[1_000_000_000, 0, i64::MAX.cast_unsigned() - 50, u64::MAX - 5_000_000])?;
+    let step_ns = *source.choose(&[1_000_000, 1, 1_000, 300_000_000, 3_600_000_000_000])?;
+    let mut world = World { source, origin, step_ns, tick: 0 };
+    let hears = world.source.ratio(7, 8)?;
+    events.push(Event { at_ns: MonotonicNs(origin), fact: log_start(hears) });
+    while !world.source.is_empty() && events.len() < MOST_EVENTS {
+        // Mostly forward; two threads can be stamped in one order and be seen in the other.
+        world.tick = match world.source.int_in_range(0u8..=15)? {
+            0 => world.source.int_in_range(0..=63)?,
+            steps @ 1..=7 => world.tick + u64::from(steps % 4),
+            _ => world.tick + 1,
+        };
+        let at_ns = world.now();
+        let fact = world.fact()?;
+        events.push(Event { at_ns, fact });
+    }
+    Ok(())
+}
+
+fn log_start(hears: bool) -> Fact {
+    let status = if hears { ProbeStatus::Ok } else { ProbeStatus::Missing };
+    let qmp = Probe {
+        name: "qmp".to_owned(),
+        observes: "phases".to_owned(),
+        status,
+        hook: None,
+        lost: None,
+        note: None,
+        why: None,
+    };
+    Fact::LogStart(Observation {
+        schema: SCHEMA.to_owned(),
+        migtrace: "0.1.0".to_owned(),
+        host: "host-a".to_owned(),
+        kernel: "6.12.0".to_owned(),
+        interfaces: Vec::new(),
+        ports: "49152-49215".to_owned(),
+        probes: vec![qmp],
+    })
+}
+
+/// What is observed: its clock, and how the next fact is found.
+struct World<'s, 'b> {
+    source: &'s mut Unstructured<'b>,
+    origin: u64,
+    step_ns: u64,
+    tick: u64,
+}
+
+impl World<'_, '_> {
+    fn at(&self, tick: u64) -> MonotonicNs {
+        MonotonicNs(self.origin.saturating_add(tick.saturating_mul(self.step_ns)))
+    }
+
+    fn now(&self) -> MonotonicNs {
+        self.at(self.tick)
+    }
+
+    /// An instant of the grid, more often a past one.
+    fn instant(&mut self) -> Result<MonotonicNs> {
+        let back = self.source.int_in_range(0..=8)?;
+        let tick = if back == 8 { self.source.int_in_range(0..=63)? } else { self.tick.saturating_sub(back) };
+        Ok(self.at(tick))
+    }
+
+    fn maybe_instant(&mut self) -> Result<Option<MonotonicNs>> {
+        if self.source.ratio(3, 4)? { self.instant().map(Some) } else { Ok(None) }
+    }
+
+    fn pid(&mut self) -> Result<u32> {
+        self.source.int_in_range(1..=3)
+    }
+
+    fn interface(&mut self) -> Result<String> {
+        Ok((*self.source.choose(&["tap0", "tap1"])?).to_owned())
+    }
+
+    fn flow(&mut self) -> Result<(usize, Flow)> {
+        let index = self.source.choose_index(FLOWS)?;
+        let (local, remote) = if index == 3 { (49152, 40003) } else { (40000 + index as u16, 49152) };
+        Ok((index, Flow { local: ([192, 0, 2, 1], local).into(), remote: ([192, 0, 2, 2], remote).into() }))
+    }
+
+    /// What has crossed by now on flow `index`: it grows with time, each at its own pace.
+    fn carried(&self, index: usize) -> Directions<Counters> {
+        let count = |segments: u64, payload: u64| Counters {
+            wire_bytes: segments.saturating_mul(66 + payload),
+            payload_bytes: segments.saturating_mul(payload),
+            segments,
+            skbs: segments,
+        };
+        let busy = count(self.tick.saturating_mul(index as u64 + 1), 1448);
+        let quiet = count(self.tick, 0);
+        if index == 3 { Directions { tx: quiet, rx: busy } } else { Directions { tx: busy, rx: quiet } }
+    }
+
+    /// As the counters of some flows, or as no counter can be.
+    fn counters(&mut self) -> Result<Directions<Counters>> {
+        let which = self.source.int_in_range(0u8..=17)?;
+        if which > 15 {
+            let wild = if which == 17 { u64::MAX } else { self.source.arbitrary()? };
+            let side =
+                Counters { wire_bytes: wild, payload_bytes: wild / 2, segments: wild / 3, skbs: wild / 4 };
+            return Ok(Directions { tx: side, rx: side });
+        }
+        let mut sum = Directions::default();
+        (0..FLOWS).filter(|index| which >> index & 1 == 1).for_each(|index| sum += self.carried(index));
+        Ok(sum)
+    }
+
+    fn vcpus(&mut self) -> Result<Vcpus> {
+        let (first_left_ns, last_left_ns) = (self.maybe_instant()?, self.maybe_instant()?);
+        Ok(Vcpus {
+            known: self.source.int_in_range(0..=2)?,
+            inside: self.source.int_in_range(0..=1)?,
+            starting: 0,
+            halted: self.source.int_in_range(0..=1)?,
+            first_left_ns: first_left_ns.min(last_left_ns),
+            last_left_ns: first_left_ns.max(last_left_ns),
+        })
+    }
+
+    fn fact(&mut self) -> Result<Fact> {
+        Ok(match self.source.int_in_range(0u8..=39)? {
+            0..=11 => self.qmp()?,
+            12..=14 => Fact::QemuSeen(self.qemu()?),
+            15 => Fact::QemuGone { pid: self.pid()? },
+            16 | 17 => {
+                let (flow, interface) = (self.flow()?.1, self.interface()?);
+                Fact::FlowSeen { flow, interface, from_start: self.source.ratio(3, 4)? }
+            }
+            18 | 19 => {
+                let methods = [OwnerMethod::Socket, OwnerMethod::SockDiag];
+                Fact::FlowOwner {
+                    flow: self.flow()?.1,
+                    pid: self.pid()?,
+                    method: *self.source.choose(&methods)?,
+                    crossed: None,
+                }
+            }
+            20 | 21 => {
+                let purposes = [
+                    Purpose::Ram,
+                    Purpose::Nbd,
+                    Purpose::Multifd,
+                    Purpose::Tls,
+                    Purpose::PostcopyPreempt,
+                    Purpose::Unknown,
+                ];
+                Fact::FlowPurpose { flow: self.flow()?.1, purpose: *self.source.choose(&purposes)? }
+            }
+            22..=25 => Fact::FlowCounters(self.flow_counters()?),
+            26 => Fact::GuestRun { pid: self.pid()?, vcpus: self.vcpus()? },
+            27 => Fact::GuestRunVoid {
+                pid: self.pid()?,
+                entered_ns: self.instant()?,
+                certain: self.source.arbitrary()?,
+            },
+            28 => Fact::DirtyLog { pid: self.pid()?, counters: self.counters()? },
+            29 => Fact::GuestFrame { pid: self.pid()?, interface: self.interface()? },
+            30 => Fact::GuestFrames {
+                pid: self.pid()?,
+                interface: self.interface()?,
+                frames: self.source.int_in_range(0..=2)?,
+                last_ns: self.maybe_instant()?,
+                announcements: 0,
+            },
+            31 => {
+                let kinds =
+                    [Announcement::Rarp, Announcement::GratuitousArp, Announcement::NeighbourAdvertisement];
+                Fact::Announcement {
+                    pid: self.pid()?,
+                    interface: self.interface()?,
+                    kind: *self.source.choose(&kinds)?,
+                }
+            }
+            32 => {
+                let status = *self.source.choose(&STATUSES)?;
+                let ms = *self.source.choose(&[0, 77, u64::MAX])?;
+                let reply = json!({ "status": status, "downtime": ms, "total-time": ms, "error-desc": "no" });
+                Fact::QueryMigrate { pid: self.pid()?, reply }
+            }
+            33 => {
+                let limit_ms = *self.source.choose(&[300, 0, u64::MAX])?;
+                Fact::QueryMigrateParameters {
+                    pid: self.pid()?,
+                    reply: json!({ "downtime-limit": limit_ms }),
+                }
+            }
+            34 => self.echo()?,
+            35 | 36 => Fact::EchoGap(self.gap()?),
+            37 => Fact::Clock(self.clock()?),
+            38 => self.end()?,
+            _ => self.rare()?,
+        })
+    }
+
+    fn qmp(&mut self) -> Result<Fact> {
+        let pid = self.pid()?;
+        let (name, data) = match self.source.int_in_range(0u8..=11)? {
+            0..=5 => ("MIGRATION", json!({ "status": *self.source.choose(&STATUSES)? })),
+            6 => ("MIGRATION_PASS", json!({ "pass": self.source.int_in_range(1..=4)? })),
+            7 => ("STOP", Value::Null),
+            8 => ("RESUME", Value::Null),
+            9 => {
+                let status = *self.source.choose(&["created", "ready", "concluded"])?;
+                ("JOB_STATUS_CHANGE", json!({ "id": "mirror", "status": status }))
+            }
+            10 => ("BLOCK_JOB_READY", json!({ "device": "mirror" })),
+            _ => ("BLOCK_JOB_ERROR", json!({ "device": "mirror", "error": "no space" })),
+        };
+        let built = match self.source.int_in_range(0u8..=7)? {
+            0 => self.source.arbitrary()?,
+            late => self.now().0.saturating_sub(u64::from(late) * 40_000).cast_signed(),
+        };
+        let qemu_realtime_us = built.saturating_add(OFFSET_NS) / 1_000;
+        let counters = if self.source.ratio(7, 8)? { Some(self.counters()?) } else { None };
+        let vcpus = if self.source.arbitrary()? { Some(self.vcpus()?) } else { None };
+        Ok(Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters, vcpus }))
+    }
+
+    fn qemu(&mut self) -> Result<Qemu> {
+        let pid = self.pid()?;
+        // Two of one name are the two ends of one migration.
+        let vm = if self.source.arbitrary()? { 1 } else { pid };
+        let uuid = self.source.arbitrary::<bool>()?;
+        Ok(Qemu {
+            pid,
+            name: Some(format!("web-{vm}")),
+            uuid: uuid.then(|| format!("11111111-2222-4333-8444-00000000000{vm}")),
+            vcpus: Some(self.source.int_in_range(1..=2)?),
+            memory_bytes: None,
+            accelerator: Some((*self.source.choose(&["kvm", "tcg"])?).to_owned()),
+            version: None,
+            taps: if self.source.arbitrary()? { vec!["tap0".to_owned()] } else { Vec::new() },
+            incoming: self.source.arbitrary()?,
+        })
+    }
+
+    fn flow_counters(&mut self) -> Result<FlowCounters> {
+        let (index, flow) = self.flow()?;
+        let wild = self.source.ratio(1, 16)?;
+        let counters = if wild { self.counters()? } else { self.carried(index) };
+        let (a, b) = (self.instant()?.min(self.now()), self.instant()?.min(self.now()));
+        Ok(FlowCounters {
+            flow,
+            counters,
+            first_ns: a.min(b),
+            last_ns: a.max(b),
+            last_byte_ns: Directions { tx: self.maybe_instant()?, rx: self.maybe_instant()? },
+            retransmitted_segments: *self.source.choose(&[Some(0), None, Some(3), Some(u64::MAX)])?,
+            retransmitted_payload_bytes: *self.source.choose(&[Some(0), None, Some(u64::MAX)])?,
+            elsewhere_skbs: u64::from(self.source.ratio(1, 16)?),
+            closed: self.source.arbitrary()?,
+        })
+    }
+
+    fn echo(&mut self) -> Result<Fact> {
+        let target = [192, 0, 2, 10].into();
+        Ok(match self.source.int_in_range(0u8..=3)? {
+            0 => Fact::EchoStart(EchoStart {
+                target,
+                interface: "br0".to_owned(),
+                attach: AttachMode::Tcx,
+                interval_ns: 1_000_000,
+                min_gap_ns: 3_000_000,
+            }),
+            1 => Fact::EchoOwner {
+                pid: self.pid()?,
+                method: *self.source.choose(&[EchoOwnerMethod::Mac, EchoOwnerMethod::Selected])?,
+            },
+            2 => Fact::EchoEnd(EchoEnd { echo: None, open: None }),
+            _ => {
+                let answered = self.source.int_in_range(0..=2)?;
+                let lost = self.source.int_in_range(0..=2)?;
+                let trip = RoundTrip { p50_ns: 90_000, p99_ns: 1_300_000, max_ns: 13_000_000 };
+                let open = if self.source.arbitrary()? { Some(self.gap()?) } else { None };
+                Fact::EchoEnd(EchoEnd {
+                    echo: Some(Echo {
+                        target,
+                        peer: [192, 0, 2, 1].into(),
+                        identifier: 7,
+                        sent: answered + lost,
+                        answered,
+                        lost,
+                        late: 0,
+                        duplicate: 0,
+                        interval_ns: (answered + lost > 1).then_some(self.step_ns),
+                        longest_interval_ns: self.step_ns,
+                        round_trip: (answered > 0).then_some(trip),
+                        worst_since_last_gap_ns: None,
+                    }),
+                    open,
+                })
+            }
+        })
+    }
+
+    fn gap(&mut self) -> Result<EchoGap> {
+        let mut stamps = [MonotonicNs(0); 6];
+        for stamp in &mut stamps {
+            *stamp = self.instant()?;
+        }
+        // The kernel's are in this order; a log can hold others.
+        if self.source.ratio(7, 8)? {
+            stamps.sort();
+        }
+        let trips = [0, 90_000, 13_000_000, u64::MAX];
+        let requests = self.source.int_in_range(0..=9)?;
+        Ok(EchoGap {
+            answered_request_ns: stamps[0],
+            last_reply_ns: stamps[1],
+            first_waiting_ns: stamps[2],
+            before_resumed_ns: stamps[3],
+            resuming_request_ns: stamps[4],
+            resumed_ns: stamps[5],
+            round_trip_before_ns: *self.source.choose(&trips)?,
+            round_trip_after_ns: *self.source.choose(&trips)?,
+            requests,
+            overtaken: self.source.int_in_range(0..=requests)?,
+            waited: self.source.int_in_range(0..=requests)?,
+            prompt: self.source.int_in_range(0..=requests)?,
+            duplicate: 0,
+            worst_round_trip_ns: *self.source.choose(&trips)?,
+        })
+    }
+
+    fn clock(&mut self) -> Result<ClockSample> {
+        let offset_ns = *self.source.choose(&[OFFSET_NS, OFFSET_NS + 3_600_000_000_000, 0, i64::MIN])?;
+        Ok(ClockSample { offset_ns, error_ns: *self.source.choose(&[100, 0, u64::MAX])? })
+    }
+
+    fn end(&mut self) -> Result<Fact> {
+        let reasons = [EndReason::MigrationEnded, EndReason::Interrupted, EndReason::TimedOut];
+        Ok(Fact::LogEnd { reason: *self.source.choose(&reasons)? })
+    }
+
+    fn rare(&mut self) -> Result<Fact> {
+        Ok(match self.source.int_in_range(0u8..=4)? {
+            0 => Fact::Lost {
+                so_far: Lost { ring_buffer: self.source.int_in_range(0..=2)?, flows: 0, probes: 0 },
+                since_ns: None,
+            },
+            1 => Fact::NotMeasured(NotMeasured { what: "owners".to_owned(), why: "no BTF".to_owned() }),
+            2 => Fact::InterfaceAdded(Interface {
+                name: "eth1".to_owned(),
+                index: 3,
+                attach: AttachMode::Clsact,
+            }),
+            3 => Fact::InterfaceGone { interface: "eth1".to_owned() },
+            _ => Fact::Fragments {
+                local: [192, 0, 2, 1].into(),
+                remote: [192, 0, 2, 2].into(),
+                counters: self.counters()?,
+            },
+        })
+    }
+}

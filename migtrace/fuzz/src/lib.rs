@@ -1,0 +1,4 @@
+//! What the fuzz targets are made of, beside the checks in `migtrace::invariants`.
+
+pub mod events;
+pub mod lines;

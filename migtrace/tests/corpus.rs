@@ -1,0 +1,85 @@
+//! What the fuzz targets have found worth keeping, and every canned log, through the checks of those targets.
+//!
+//! `cargo xtask fuzz` looks for more.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
+mod common;
+#[allow(unreachable_pub, reason = "the fuzz target is in another crate")]
+#[path = "../fuzz/src/events.rs"]
+mod events;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use migtrace::event::Event;
+use migtrace::invariants::{self, inputs};
+
+/// The inputs of a target: their names and their bytes.
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{} is empty", folder.display());
+    paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// Fails with all that is wrong.
+fn all_hold(checked: impl IntoIterator<Item = (PathBuf, Result<(), String>)>) {
+    let wrong: Vec<String> = checked
+        .into_iter()
+        .filter_map(|(path, checked)| Some(format!("{}:\n{}", path.display(), checked.err()?)))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+fn replay(target: &str, check: fn(&[u8]) -> Result<(), String>) {
+    all_hold(corpus(target).into_iter().map(|(path, bytes)| (path, check(&bytes))));
+}
+
+#[test]
+fn lines_of_qmp() {
+    replay("qmp_line", inputs::qmp_line);
+}
+
+#[test]
+fn event_logs() {
+    replay("event_log", inputs::event_log);
+}
+
+#[test]
+fn files_of_records() {
+    replay("record", inputs::record_file);
+}
+
+#[test]
+fn events_in_any_order() {
+    replay("fold", |bytes| inputs::fold(&events::from_bytes(bytes)));
+}
+
+#[test]
+fn every_canned_log_folds_into_sound_records() {
+    let checked = common::log_names().into_iter().map(|name| {
+        let events = common::events(&name).0;
+        let records = common::fold(&events);
+        let sound = records.iter().try_for_each(invariants::record);
+        (PathBuf::from(&name), inputs::fold(&events).and(sound))
+    });
+    all_hold(checked);
+}
+
+/// Else the target says nothing.
+#[test]
+fn the_events_of_bytes_are_of_every_kind_and_give_records() {
+    let logs: Vec<_> = corpus("fold").iter().map(|(_, bytes)| events::from_bytes(bytes)).collect();
+    let kinds: BTreeSet<String> = logs.iter().flatten().map(kind).collect();
+    assert_eq!(kinds.len(), 27, "{kinds:?}");
+    let records: usize = logs.iter().map(|events| common::fold(events).len()).sum();
+    assert!(records >= logs.len(), "{records} of {} logs", logs.len());
+}
+
+fn kind(event: &Event) -> String {
+    serde_json::to_value(event).unwrap()["event"].as_str().unwrap().to_owned()
+}
