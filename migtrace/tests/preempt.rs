@@ -79,6 +79,43 @@ fn it_is_known_of_a_guest_that_has_moved_ahead_of_its_memory() {
 }
 
 #[test]
+fn its_handshake_belongs_to_the_phase_in_which_it_was_connected() {
+    // Two segments to the destination and one back; QEMU's event lacks them.
+    let handshake = Directions { tx: 2 * 70, rx: 74 };
+    for (name, connected_in, ended_by) in
+        [("postcopy-preempt-7.2", "setup", "active"), ("postcopy-preempt-10.0", "active", "STOP")]
+    {
+        let log = log(name);
+        let told = |event: &&Event| {
+            is_status(event, ended_by) || matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == ended_by)
+        };
+        let Fact::Qmp(end) = &log.iter().find(told).unwrap().fact else { panic!("no event") };
+        let told = end.counters.unwrap().map(|counters| counters.wire_bytes);
+        let record = record(&log);
+        let last = record.phases.iter().rposition(|phase| phase.name == connected_in).unwrap();
+        let reached: [u64; 2] = record.phases[..=last].iter().fold([0, 0], |[tx, rx], phase| {
+            let crossed = phase.traffic.unwrap().map(|counters| counters.wire_bytes);
+            [tx + crossed.tx, rx + crossed.rx]
+        });
+        assert_eq!(reached, [told.tx + handshake.tx, told.rx + handshake.rx], "{name}");
+    }
+}
+
+#[test]
+fn the_destination_sends_nothing_on_it() {
+    let mut log = log("postcopy-preempt-10.0");
+    let flow = channel(&log);
+    for event in &mut log {
+        if let Fact::FlowCounters(counted) = &mut event.fact
+            && counted.flow == flow
+        {
+            counted.counters.rx.payload_bytes += 1;
+        }
+    }
+    assert_eq!(purposes(&record(&log)), [Purpose::Ram, Purpose::Unknown]);
+}
+
+#[test]
 fn it_is_not_guessed_where_the_guest_came_after_its_memory() {
     let unused = record(&log("preempt-unused-7.2"));
     assert_eq!(unused.migration.mode, Mode::Precopy);

@@ -263,6 +263,18 @@ fn the_channel_of_the_pages_that_the_guest_waits_for_is_told_apart() {
         assert!(sent > 0 && sent < payload(record, &["ram"]), "{urgent:#}");
         assert_eq!(answered, 0, "the destination asks for pages on the other channel: {urgent:#}");
     }
+    // A program that ties a flow tells what had crossed: on this side QEMU had not sent yet.
+    for event in [&both.source, &both.destination].into_iter().flat_map(|recorded| recorded.events().unwrap())
+    {
+        if event["event"] == "flow_owner" && event["method"] == "socket" {
+            let crossed = &event["crossed"];
+            assert_eq!(crossed["counters"]["tx"]["payload_bytes"], 0, "{event:#}");
+            for side in ["tx", "rx"] {
+                assert!(number(&crossed["counters"][side]["segments"]) > 0, "{event:#}");
+            }
+            assert!(number(&crossed["last_ns"]) <= number(&event["at_ns"]), "{event:#}");
+        }
+    }
     assert_eq!(source["migration"]["id"], destination["migration"]["id"]);
 }
 
