@@ -264,8 +264,10 @@ fn downtime(record: &Record, json: &Value, found: &mut Violations) {
             .to_owned()
     });
     if let Some(reachability) = &downtime.reachability {
-        let no_gap = json["downtime"]["reachability"]["method"] == "no-gap";
-        found.unless(no_gap || record.gaps.iter().any(|gap| gap.length == *reachability), || {
+        // Without a gap it may have been nothing at all, or what the lost requests allow.
+        let method = &json["downtime"]["reachability"]["method"];
+        let without_gap = reachability.low_ns == 0 && (method == "no-gap" || method == "lost-requests");
+        found.unless(without_gap || record.gaps.iter().any(|gap| gap.length == *reachability), || {
             "downtime: reachability is that of no gap".to_owned()
         });
     }
