@@ -92,7 +92,7 @@ fn its_handshake_belongs_to_the_phase_in_which_it_was_connected() {
         let Fact::Qmp(end) = &log.iter().find(told).unwrap().fact else { panic!("no event") };
         let told = end.counters.unwrap().map(|counters| counters.wire_bytes);
         let record = record(&log);
-        let last = record.phases.iter().rposition(|phase| phase.name == connected_in).unwrap();
+        let last = record.phases.iter().rposition(|phase| phase.name.as_str() == connected_in).unwrap();
         let reached: [u64; 2] = record.phases[..=last].iter().fold([0, 0], |[tx, rx], phase| {
             let crossed = phase.traffic.unwrap().map(|counters| counters.wire_bytes);
             [tx + crossed.tx, rx + crossed.rx]
