@@ -5,6 +5,7 @@
 use lab::consistency::assert_consistent;
 use lab::tracing::{self, Recording, Said};
 use lab::{Bare, Host, Lab};
+use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -33,6 +34,17 @@ fn check_refused(said: &Said, code: i32, words: &[&str]) {
     let messages =
         said.stderr.lines().filter(|line| line.starts_with("migtrace: ") || line.starts_with("error: "));
     assert_eq!(messages.count(), 1, "{said:?}");
+}
+
+/// Checks that a VM that is not there is waited for, and that one line about it has all of these words.
+fn waits(host: &Host, vm: &str, words: &[&str]) {
+    let recording = Recording::start(host, &["--vm", vm]).unwrap();
+    recording.signal(Signal::SIGHUP).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    assert_eq!(recorded.code, Some(1), "{}", recorded.stderr);
+    let start = format!("waiting for `{vm}`; ");
+    let line = recorded.stderr.lines().find(|line| line.starts_with(&start)).unwrap();
+    assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
 }
 
 /// A copy of the command that everybody may run: the folder of the build may be closed to others.
@@ -66,20 +78,25 @@ fn who_may_not_trace_is_told_what_is_missing() {
     }
     // Doctor is for those who cannot record.
     let said = run(&nobody, &["doctor"]);
-    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(said.code, Some(6), "{said:?}");
     assert!(said.stdout.contains("CAP_BPF") && said.stdout.contains("no packet can be counted"), "{said:?}");
 }
 
 #[test]
 fn what_is_not_there_is_named_beside_what_is() {
     let lab = network();
-    refused(lab.source(), &["record", "--vm", "db"], 1, &["`db`", "no QEMU runs"]);
+    waits(lab.source(), "db", &["no QEMU runs"]);
     let web = Bare::start(lab.source(), "web").unwrap();
     let pid = web.pid().to_string();
-    refused(lab.source(), &["record", "--vm", "db"], 1, &["`db`", "web", &pid]);
-    refused(lab.source(), &["record", "--pid", "1"], 1, &["process 1 is no QEMU", "web", &pid]);
+    waits(lab.source(), "db", &["web", &pid]);
+    refused(
+        lab.source(),
+        &["record", "--pid", "1"],
+        1,
+        &["process 1 is no QEMU", "web", &pid, "only a VM can be waited for"],
+    );
     // It is in another network namespace.
-    refused(lab.destination(), &["record", "--vm", "web"], 1, &["`web`", "no QEMU runs"]);
+    waits(lab.destination(), "web", &["no QEMU runs"]);
     refused(lab.source(), &["record", "--interface", "eth7"], 1, &["`eth7`", "lo", "br0", "uplink"]);
 }
 

@@ -31,7 +31,7 @@ fn check(recorded: &Recorded, code: i32) -> Value {
 #[test]
 fn an_interrupted_wait_has_seen_nothing_and_says_so() {
     let lab = network();
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let recording = Recording::start(lab.source(), &[]).unwrap();
         recording.signal(signal).unwrap();
         let recorded = recording.finish(PATIENCE).unwrap();
@@ -59,7 +59,7 @@ fn a_wait_that_takes_too_long_has_seen_nothing_and_says_so() {
 #[test]
 fn an_interrupted_recording_tells_what_it_has_seen() {
     let lab = network();
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let (mut source, destination) = Bare::pair(&lab, "halfway", PORT).unwrap();
         let recording = Recording::start(lab.source(), &[]).unwrap();
         source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
