@@ -37,6 +37,11 @@ fn cleaned(mut error: clap::Error) -> clap::Error {
                 let texts = texts.iter().map(|text| clean(text).into_owned()).collect();
                 Some((kind, ContextValue::Strings(texts)))
             }
+            // Tips, with the argument in them. Their colours look like its escapes, and go.
+            ContextValue::StyledStrs(texts) => {
+                let texts = texts.iter().map(|text| clean(&text.to_string()).into_owned().into()).collect();
+                Some((kind, ContextValue::StyledStrs(texts)))
+            }
             _ => None,
         })
         .collect();

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use migtrace_ebpf::abi::{self, PORT_RANGES};
 
+use crate::terminal;
+
 /// Up to eight inclusive ranges of TCP ports, written `49152-49215,16514`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PortRanges(Vec<(u16, u16)>);
@@ -55,7 +57,7 @@ pub enum PortsError {
     #[error("no port is given; write ports and ranges like 49152-49215,16514")]
     Empty,
     /// A piece is neither a port nor a range.
-    #[error("`{0}` is no TCP port (1-65535) and no range like 49152-49215")]
+    #[error("`{}` is no TCP port (1-65535) and no range like 49152-49215", terminal::clean(.0))]
     NotAPort(String),
     /// A range without ports.
     #[error("the range {0}-{1} is empty: its first port is above its last")]

@@ -286,6 +286,22 @@ fn an_answer_before_the_last_byte_comes_from_somebody_else() {
 }
 
 #[test]
+fn a_guest_that_ran_before_qemu_was_first_heard_has_run() {
+    // As of a recording that began while the memory was copied.
+    let (mut events, _) = common::events("destination-10.0");
+    events.retain(|event| match &event.fact {
+        Fact::Qmp(qmp) => qmp.data["status"] != "setup" && qmp.data["status"] != "active",
+        _ => true,
+    });
+    let mut timeline = Timeline::new(Selection::default());
+    events.iter().for_each(|event| timeline.push(event));
+    let ended = timeline.ended().unwrap();
+    assert!(!ended.awaits_guest);
+    let record = timeline.finish().remove(0);
+    assert!(record.downtime.marks.iter().any(|mark| mark.name == MarkName::Resume));
+}
+
+#[test]
 fn an_id_is_told_once_and_stays_whatever_comes() {
     for name in common::log_names() {
         let (events, _) = common::events(&name);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use migtrace::event::{LogError, LogErrorKind, LogReader};
 use migtrace::record::{self, Record};
 use migtrace::report;
@@ -69,10 +69,9 @@ fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Opt
     let mut records = Vec::new();
     let mut broken = None;
     for value in serde_json::Deserializer::from_slice(content).into_iter() {
-        let file = options.file.display();
         let not_whole =
-            |error| anyhow!("{file} is neither a whole record nor an event log of migtrace: {error}");
-        match value.map_err(not_whole).and_then(|value| record(options, value)) {
+            || format!("{} is neither a whole record nor an event log of migtrace", options.file.display());
+        match value.with_context(not_whole).and_then(|value| record(options, value)) {
             Ok(record) => records.push(record),
             Err(error) if records.is_empty() => return Err(error),
             Err(error) => {

@@ -60,6 +60,19 @@ impl<'a> Segment<'a> {
         mark.kind == MarkKind::Resume && in_time && waits && !self.stopped_since
     }
 
+    /// Takes in that the guest stopped or ran before the first that QEMU was heard to say of the migration, which was under
+    /// way by then.
+    fn take_in(&mut self, loose: &[&'a Mark]) {
+        let Some(from) = self.flows.first().map(|flow| flow.first()).filter(|_| !self.begins()) else {
+            return;
+        };
+        let until = self.first();
+        let first = loose.partition_point(|m| m.at < from);
+        let earlier = &loose[first..loose.partition_point(|m| m.at < until).max(first)];
+        let later = std::mem::take(&mut self.marks);
+        earlier.iter().copied().chain(later).for_each(|mark| self.push(mark));
+    }
+
     fn first(&self) -> MonotonicNs {
         self.marks.first().map_or_else(MonotonicNs::default, |m| m.at)
     }
@@ -168,7 +181,8 @@ fn of_process<'a>(
     let mut found: Vec<Migration<'a>> = Vec::new();
     let mut arrived = false;
     let mut given_up = None;
-    for segment in segments {
+    for mut segment in segments {
+        segment.take_in(&loose);
         let role = role(&segment.marks, &segment.flows, Some(process), arrived);
         if segment.only_setup && role == Role::Destination {
             // QEMU 7.2 says `setup` when it begins to listen, even to a manager that wants no events.
