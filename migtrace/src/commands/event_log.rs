@@ -126,6 +126,7 @@ mod tests {
     use migtrace::event::{EndReason, Fact};
     use migtrace::units::MonotonicNs;
 
+    use super::super::partial::names;
     use super::*;
 
     fn event() -> Event {
@@ -134,13 +135,6 @@ mod tests {
 
     fn open(path: &Path) -> EventLog {
         EventLog::open(Some(&Place::File(path.to_owned()))).unwrap()
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     #[test]

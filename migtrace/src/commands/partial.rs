@@ -111,6 +111,15 @@ fn in_use(path: &Path) -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, why)
 }
 
+/// What is in a folder, in order.
+#[cfg(test)]
+pub(super) fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -118,13 +127,6 @@ mod tests {
     use nix::sys::stat::Mode;
 
     use super::*;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
 
     #[test]
     fn it_goes_to_its_place_whole_or_leaves_nothing() {

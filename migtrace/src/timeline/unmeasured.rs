@@ -269,11 +269,10 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
 
 /// Why the stop, where it is known, is known from QEMU's words only.
 fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
-    let is_of_vcpu = |name: &MarkName| matches!(name, MarkName::FirstVcpuStopped | MarkName::FirstVcpuRun);
-    if record.downtime.marks.iter().any(|m| is_of_vcpu(&m.name)) {
-        let seen = record.downtime.marks.iter().filter(|m| m.name == MarkName::AllVcpusStopped).count();
-        let stopped = record.downtime.marks.iter().any(|m| m.name == MarkName::FirstVcpuStopped);
-        if stopped && seen == 0 {
+    let is_marked = |name: MarkName| record.downtime.marks.iter().any(|m| m.name == name);
+    let stopped = is_marked(MarkName::FirstVcpuStopped);
+    if stopped || is_marked(MarkName::FirstVcpuRun) {
+        if stopped && !is_marked(MarkName::AllVcpusStopped) {
             list.push(
                 "when the last vCPU stopped",
                 "some of the VM's vCPUs were not seen to leave KVM; QEMU's STOP stands in".to_owned(),
