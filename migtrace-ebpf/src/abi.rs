@@ -425,6 +425,16 @@ pub struct EchoGap {
     pub duplicate: u64,
     /// The longest round trip since the gap before, or since the first request.
     pub worst_round_trip_ns: u64,
+    /// 1: a silence that may have been, found only because later requests were answered first. Then `requests` are those
+    /// that were passed over and those that passed them, `waited` the ones of all these that waited for longer than the
+    /// latest round trips, and `prompt` the other answered ones.
+    pub may_be: u64,
+    /// Where `may_be` is 1, else 0: the shortest of the latest round trips, in nanoseconds.
+    pub shortest_round_trip_ns: u64,
+    /// Likewise: the longest time between two requests so far, in nanoseconds.
+    pub longest_interval_ns: u64,
+    /// Likewise: how many of the latest replies came after one to a later request.
+    pub disordered: u64,
 }
 
 /// What is known of one stream of echo requests. All times are `CLOCK_MONOTONIC`.
@@ -467,10 +477,24 @@ pub struct EchoSession {
     pub earlier_round_trip_ns: u64,
     /// How many round trips the window holds.
     pub recent_count: u64,
-    /// How many gaps were closed.
+    /// The shortest round trip of the window that is being filled.
+    pub recent_shortest_ns: u64,
+    /// The shortest round trip of the window before; 0: there is none.
+    pub earlier_shortest_ns: u64,
+    /// Replies of the window that is being filled that came after one to a later request.
+    pub recent_disordered: u64,
+    /// Likewise, of the window before.
+    pub earlier_disordered: u64,
+    /// How many gaps were closed that were ones for sure.
     pub gaps: u64,
     /// The last of them. What follows it is still counted into it.
     pub gap: EchoGap,
+    /// A silence that may have been, while the requests that were passed over may still be answered in time.
+    pub doubt: EchoGap,
+    /// What may have been one after that. Whatever comes meanwhile is made one with it.
+    pub next_doubt: EchoGap,
+    /// How many gaps were told, of either kind.
+    pub told: u64,
     /// Sequence number of the latest request.
     pub last_sequence: u32,
     /// Sequence number of the latest of the answered requests.
@@ -487,7 +511,7 @@ pub struct EchoGapEvent {
     pub slot: u32,
     /// Zero.
     pub padding: u32,
-    /// How many gaps there were, with this one.
+    /// How many gaps of the session were told, with this one.
     pub number: u64,
     /// The gap.
     pub gap: EchoGap,
@@ -592,9 +616,9 @@ const _: () = {
     assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
     assert!(size_of::<GuestPortEvent>() == 16 + 8);
     assert!(size_of::<EchoKey>() == 36);
-    assert!(size_of::<EchoGap>() == 15 * 8);
-    assert!(size_of::<EchoSession>() == 19 * 8 + 15 * 8 + 8);
-    assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + 15 * 8);
+    assert!(size_of::<EchoGap>() == 19 * 8);
+    assert!(size_of::<EchoSession>() == 24 * 8 + 3 * size_of::<EchoGap>() + 8);
+    assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + size_of::<EchoGap>());
     assert!(size_of::<SocketOffsets>() == 13 * 4);
     assert!(size_of::<RetransmitOffsets>() == 5 * 4);
 };

@@ -18,6 +18,13 @@
 //! "As fast as replies do" is no faster than the longest of the latest round trips, before the gap or right after it:
 //! the guest may be on another host by then. So a gap is told only when a few of those are known too.
 //!
+//! Where round trips are as long as a silence, these bounds leave nothing of it. What is left is that `n` has passed over
+//! requests: `f` to `b` were not answered when `n'` came. Some may have been overtaken on their way, and come back as fast
+//! as replies do. If one has not by then, it was lost or late, and there may have been a silence from `a` to `n'`. It
+//! is told as a gap that may have been, from nothing up to that length. All this is kept apart from the gaps that are sure,
+//! and what is learnt of round trips does not depend on it: a doubt hides nothing. Doubts that overlap become one, so there
+//! is one at most for each round trip, however many replies overtake each other.
+//!
 //! Each session has one writer a side: its requests come from one sender, and a NIC puts all of its replies into one
 //! queue. The fields that both sides touch are read and written as whole words; a lost race makes a bound wider.
 
@@ -89,8 +96,8 @@ pub fn request(session: &mut EchoSession, stamps: &impl Stamps, sequence: u16, n
     }
 }
 
-/// Takes in a reply that arrives now. Hands a gap to `tell` when all is known of it; a gap that surely lasted for
-/// less than `min_gap_ns` is none.
+/// Takes in a reply that arrives now. Hands a gap and its number to `tell` when all is known of it; a gap that surely
+/// lasted for less than `min_gap_ns` is none.
 #[inline(always)]
 pub fn reply(
     session: &mut EchoSession,
@@ -108,24 +115,33 @@ pub fn reply(
     }
     if stamp & ANSWERED != 0 {
         session.duplicate += 1;
-        if session.gap.holds(sent_ns) {
-            session.gap.duplicate += 1;
-        }
+        session.gap.duplicate += u64::from(session.gap.holds(sent_ns));
+        session.doubt.duplicate += u64::from(session.doubt.passed(sent_ns));
+        session.next_doubt.duplicate += u64::from(session.next_doubt.passed(sent_ns));
         return Reply::Duplicate;
     }
     stamps.set(sequence, stamp | ANSWERED);
     session.answered += 1;
     let round_trip_ns = now_ns - sent_ns;
-    if session.answered != 1
-        && let Some(gap) = gap(session, stamps, sequence, now_ns, min_gap_ns)
-    {
-        if session.gap.is_unsettled() {
-            tell(session.gaps, &session.gap);
+    let overtaken = sent_ns < session.answered_request_ns;
+    if overtaken {
+        count_in_doubt(session, sent_ns, round_trip_ns);
+    }
+    settle(session, now_ns, min_gap_ns, &mut tell);
+    if session.answered != 1 {
+        let around = around(session, stamps, sequence, sent_ns);
+        if let Some(gap) = gap(session, stamps, &around, now_ns, min_gap_ns) {
+            if session.gap.is_unsettled() {
+                session.told += 1;
+                tell(session.told, &session.gap);
+            }
+            session.gap = gap;
+            session.worst_round_trip_ns = 0;
+            session.gaps += 1;
+            session.shortest_round_trip_ns = round_trip_ns;
+        } else if around.passes_over(session) {
+            doubt(session, sequence, &around, now_ns);
         }
-        session.gap = gap;
-        session.worst_round_trip_ns = 0;
-        session.gaps += 1;
-        session.shortest_round_trip_ns = round_trip_ns;
     }
     if sent_ns > session.answered_request_ns {
         advance(session, stamps, u32::from(sequence), sent_ns);
@@ -137,13 +153,14 @@ pub fn reply(
             return Reply::Late;
         }
     } else if sent_ns > session.gap.resumed_ns {
-        learn(session, round_trip_ns);
+        learn(session, round_trip_ns, overtaken);
         if session.gap.is_unsettled() {
             let gap = &mut session.gap;
             gap.round_trip_after_ns = gap.round_trip_after_ns.max(round_trip_ns);
             gap.round_trips_after += 1;
             if gap.round_trips_after == SETTLE {
-                tell(session.gaps, &session.gap);
+                session.told += 1;
+                tell(session.told, &session.gap);
             }
         }
     }
@@ -152,25 +169,29 @@ pub fn reply(
     Reply::Prompt(round_trip_ns)
 }
 
-/// The gap that the reply to `sequence` ends now, if it ends one.
-#[inline(always)]
-fn gap(
-    session: &EchoSession,
-    stamps: &impl Stamps,
-    sequence: u16,
-    now_ns: u64,
-    min_gap_ns: u64,
-) -> Option<EchoGap> {
-    let sequence = u32::from(sequence);
-    let resuming_request_ns = sent_at(stamps, sequence);
-    let answered_request_ns = session.answered_request_ns;
-    let mut bound_ns = session.longest_latest_round_trip_ns();
-    if session.gap.is_unsettled() {
-        // Round trips may have become longer for good with the gap before. What only waited for its end says nothing
-        // of that, but one that did not is the shortest.
-        bound_ns = bound_ns.max(session.shortest_round_trip_ns.min(now_ns - resuming_request_ns));
+/// The requests around what a reply may end.
+struct Around {
+    /// When `f` was sent.
+    first_waiting_ns: u64,
+    /// When `b` was sent, or `a` if nothing was in between.
+    before_resumed_ns: u64,
+    /// When `n` was sent.
+    resuming_request_ns: u64,
+}
+
+impl Around {
+    /// Whether there are requests between `a` and `n`.
+    #[inline(always)]
+    const fn passes_over(&self, session: &EchoSession) -> bool {
+        session.answered_request_ns < self.before_resumed_ns
+            || (session.answered_request_ns < self.first_waiting_ns
+                && self.first_waiting_ns < self.resuming_request_ns)
     }
-    let waited = now_ns - resuming_request_ns > bound_ns;
+}
+
+#[inline(always)]
+fn around(session: &EchoSession, stamps: &impl Stamps, sequence: u16, resuming_request_ns: u64) -> Around {
+    let answered_request_ns = session.answered_request_ns;
     let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
     // The request after `a` has lost its stamp when a long gap has used all sequence numbers; then it is what was
     // kept of it. Of the two, the earlier is it: the kept one may come from a lost race with the other side. And
@@ -183,10 +204,30 @@ fn gap(
     if between(session.first_waiting_ns) {
         first_waiting_ns = first_waiting_ns.min(session.first_waiting_ns);
     }
-    let mut before_resumed_ns = sent_at(stamps, sequence.wrapping_sub(1) & 0xffff);
+    let mut before_resumed_ns = sent_at(stamps, u32::from(sequence).wrapping_sub(1) & 0xffff);
     if !between(before_resumed_ns) {
         before_resumed_ns = answered_request_ns;
     }
+    Around { first_waiting_ns, before_resumed_ns, resuming_request_ns }
+}
+
+/// The gap that a reply ends now, if it surely ends one.
+#[inline(always)]
+fn gap(
+    session: &EchoSession,
+    stamps: &impl Stamps,
+    around: &Around,
+    now_ns: u64,
+    min_gap_ns: u64,
+) -> Option<EchoGap> {
+    let Around { first_waiting_ns, before_resumed_ns, resuming_request_ns } = *around;
+    let mut bound_ns = session.longest_latest_round_trip_ns();
+    if session.gap.is_unsettled() {
+        // Round trips may have become longer for good with the gap before. What only waited for its end says nothing
+        // of that, but one that did not is the shortest.
+        bound_ns = bound_ns.max(session.shortest_round_trip_ns.min(now_ns - resuming_request_ns));
+    }
+    let waited = now_ns - resuming_request_ns > bound_ns;
     let silent_until_ns = if waited { now_ns - bound_ns } else { before_resumed_ns };
     let silent_from_ns = (first_waiting_ns + bound_ns).max(session.last_reply_ns);
     if silent_until_ns < silent_from_ns + min_gap_ns {
@@ -200,7 +241,7 @@ fn gap(
     // Known zeros would become a call of memset, whose loop the verifier does not allow without CAP_PERFMON.
     let none = core::hint::black_box(0);
     Some(EchoGap {
-        answered_request_ns,
+        answered_request_ns: session.answered_request_ns,
         last_reply_ns: session.last_reply_ns,
         first_waiting_ns,
         before_resumed_ns,
@@ -215,17 +256,97 @@ fn gap(
         prompt: none,
         duplicate: none,
         worst_round_trip_ns: session.worst_round_trip_ns,
+        may_be: none,
+        shortest_round_trip_ns: none,
+        longest_interval_ns: none,
+        disordered: none,
     })
+}
+
+/// Keeps in mind that the reply to `sequence` passes over requests.
+#[inline(always)]
+fn doubt(session: &mut EchoSession, sequence: u16, around: &Around, now_ns: u64) {
+    let bound_ns = session.longest_latest_round_trip_ns();
+    let with_this = session.sent_with(u32::from(sequence));
+    // At least one that is passed over and the one that does, whatever was sent on another CPU just now.
+    let requests = with_this.saturating_sub(session.answered_count).max(2);
+    let waited = u64::from(now_ns - around.resuming_request_ns > bound_ns);
+    let none = core::hint::black_box(0);
+    let doubt = &mut session.next_doubt;
+    if doubt.resumed_ns == 0 {
+        doubt.answered_request_ns = session.answered_request_ns;
+        doubt.last_reply_ns = session.last_reply_ns;
+        doubt.first_waiting_ns = around.first_waiting_ns;
+        doubt.round_trip_before_ns = bound_ns;
+        doubt.round_trips_after = none;
+        doubt.requests = none;
+        doubt.overtaken = none;
+        doubt.waited = none;
+        doubt.prompt = none;
+        doubt.duplicate = none;
+        doubt.worst_round_trip_ns = session.worst_round_trip_ns;
+        doubt.may_be = 1;
+        session.worst_round_trip_ns = none;
+    }
+    doubt.before_resumed_ns = around.before_resumed_ns.max(around.first_waiting_ns);
+    doubt.resuming_request_ns = around.resuming_request_ns;
+    doubt.resumed_ns = now_ns;
+    doubt.requests += requests;
+    doubt.waited += waited;
+    doubt.prompt += 1 - waited;
+}
+
+/// Counts a request that was overtaken, and answered after all. As in [`count_in_gap`], everything is written every time.
+#[inline(always)]
+fn count_in_doubt(session: &mut EchoSession, sent_ns: u64, round_trip_ns: u64) {
+    let waited = round_trip_ns > session.longest_latest_round_trip_ns();
+    let (first, next) = (session.doubt.passed(sent_ns), session.next_doubt.passed(sent_ns));
+    session.doubt.waited += u64::from(first && waited);
+    session.doubt.prompt += u64::from(first && !waited);
+    session.next_doubt.waited += u64::from(next && waited);
+    session.next_doubt.prompt += u64::from(next && !waited);
+}
+
+/// Tells or forgets the doubts whose requests should have been answered by now.
+#[inline(always)]
+fn settle(session: &mut EchoSession, now_ns: u64, min_gap_ns: u64, tell: &mut impl FnMut(u64, &EchoGap)) {
+    let bound_ns = session.longest_latest_round_trip_ns();
+    for _ in 0..2 {
+        if session.doubt.resumed_ns == 0 {
+            if session.next_doubt.resumed_ns == 0 {
+                return;
+            }
+            session.doubt = session.next_doubt;
+            session.next_doubt.resumed_ns = 0;
+        }
+        if now_ns <= session.doubt.before_resumed_ns + bound_ns {
+            return;
+        }
+        session.doubt.round_trip_after_ns = bound_ns;
+        session.doubt.shortest_round_trip_ns = session.shortest_latest_round_trip_ns();
+        session.doubt.longest_interval_ns = session.longest_interval_ns;
+        session.doubt.disordered = session.recent_disordered + session.earlier_disordered;
+        if session.doubt.is_worth_telling(min_gap_ns) {
+            session.told += 1;
+            tell(session.told, &session.doubt);
+        } else {
+            // It parts nothing: what came before it belongs to what came since.
+            let worst_ns = session.doubt.worst_round_trip_ns;
+            let since_ns = if session.next_doubt.resumed_ns == 0 { worst_ns } else { 0 };
+            session.next_doubt.worst_round_trip_ns = session.next_doubt.worst_round_trip_ns.max(worst_ns);
+            session.worst_round_trip_ns = session.worst_round_trip_ns.max(since_ns);
+        }
+        session.doubt.resumed_ns = 0;
+    }
 }
 
 /// The request `sequence` is now the latest of the answered ones.
 #[inline(always)]
 fn advance(session: &mut EchoSession, stamps: &impl Stamps, sequence: u32, sent_ns: u64) {
-    let later = session.last_sequence.wrapping_sub(sequence) & 0xffff;
     let next_ns = sent_at(stamps, (sequence + 1) & 0xffff);
     session.answered_request_ns = sent_ns;
     session.answered_sequence = sequence;
-    session.answered_count = session.sent.saturating_sub(u64::from(later));
+    session.answered_count = session.sent_with(sequence);
     session.first_waiting_ns = if next_ns > sent_ns { next_ns } else { 0 };
 }
 
@@ -247,12 +368,18 @@ fn count_in_gap(session: &mut EchoSession, sent_ns: u64) -> bool {
 }
 
 #[inline(always)]
-fn learn(session: &mut EchoSession, round_trip_ns: u64) {
+fn learn(session: &mut EchoSession, round_trip_ns: u64, overtaken: bool) {
+    let shortest_ns = if session.recent_count == 0 { round_trip_ns } else { session.recent_shortest_ns };
     session.recent_round_trip_ns = session.recent_round_trip_ns.max(round_trip_ns);
+    session.recent_shortest_ns = shortest_ns.min(round_trip_ns);
+    session.recent_disordered += u64::from(overtaken);
     session.recent_count += 1;
     if session.recent_count == WINDOW {
         session.earlier_round_trip_ns = session.recent_round_trip_ns;
+        session.earlier_shortest_ns = session.recent_shortest_ns;
+        session.earlier_disordered = session.recent_disordered;
         session.recent_round_trip_ns = 0;
+        session.recent_disordered = 0;
         session.recent_count = 0;
     }
 }
@@ -271,6 +398,58 @@ impl EchoGap {
     pub const fn is_unsettled(&self) -> bool {
         self.resumed_ns != 0 && self.round_trips_after < SETTLE
     }
+
+    /// Of a silence that may have been: whether a request that was sent at this time was passed over, or passed over
+    /// others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passed(&self, sent_ns: u64) -> bool {
+        self.resumed_ns != 0 && self.answered_request_ns < sent_ns && sent_ns <= self.resuming_request_ns
+    }
+
+    /// Of a silence that may have been: whether a request was lost or late, and it may have lasted for longer than
+    /// `min_gap_ns`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_worth_telling(&self, min_gap_ns: u64) -> bool {
+        let (earliest_ns, latest_ns) = self.widest_ns();
+        self.resumed_ns != 0
+            && self.prompt < self.requests
+            && latest_ns.saturating_sub(earliest_ns) > min_gap_ns
+    }
+
+    /// Of a silence that may have been: from when to when it may have lasted.
+    ///
+    /// As a rule that is from the last answered request to the reply that ended it. But where messages overtake each other,
+    /// requests of up to a round trip before and after may have found the target silent too. And where a reply came so late
+    /// that the first request that was passed over had arrived, both may have waited for the end of the silence, and the
+    /// first to wait did so for a round trip at most.
+    #[inline(always)]
+    #[must_use]
+    pub const fn widest_ns(&self) -> (u64, u64) {
+        let disordered = self.disordered > 0;
+        let round_trip_ns = longer(self.round_trip_before_ns, self.round_trip_after_ns);
+        let (mut earliest_ns, mut latest_ns) = (self.answered_request_ns, self.resumed_ns);
+        let arrived_ns = self.first_waiting_ns.saturating_add(self.shortest_round_trip_ns);
+        if disordered || self.last_reply_ns >= arrived_ns {
+            let reach_ns =
+                longer(round_trip_ns, self.worst_round_trip_ns).saturating_add(self.longest_interval_ns);
+            let first_ns = self.first_waiting_ns.saturating_sub(reach_ns);
+            if first_ns < earliest_ns {
+                earliest_ns = first_ns;
+            }
+        }
+        if disordered {
+            let reach_ns = round_trip_ns.saturating_mul(2).saturating_add(self.longest_interval_ns);
+            latest_ns = longer(latest_ns, self.before_resumed_ns.saturating_add(reach_ns));
+        }
+        (earliest_ns, latest_ns)
+    }
+}
+
+#[inline(always)]
+const fn longer(a_ns: u64, b_ns: u64) -> u64 {
+    if a_ns > b_ns { a_ns } else { b_ns }
 }
 
 impl EchoSession {
@@ -278,11 +457,36 @@ impl EchoSession {
     #[inline(always)]
     #[must_use]
     pub const fn longest_latest_round_trip_ns(&self) -> u64 {
-        if self.recent_round_trip_ns > self.earlier_round_trip_ns {
-            self.recent_round_trip_ns
-        } else {
-            self.earlier_round_trip_ns
-        }
+        longer(self.recent_round_trip_ns, self.earlier_round_trip_ns)
+    }
+
+    /// The shortest of the latest round trips, in nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shortest_latest_round_trip_ns(&self) -> u64 {
+        let no_earlier = self.earlier_shortest_ns == 0;
+        let recent_is_shorter = self.recent_count > 0 && self.recent_shortest_ns < self.earlier_shortest_ns;
+        if no_earlier || recent_is_shorter { self.recent_shortest_ns } else { self.earlier_shortest_ns }
+    }
+
+    /// What has not been told yet, as it is when no more replies come: the last gap, and what may have been ones.
+    pub fn unsettled(&self, min_gap_ns: u64) -> impl Iterator<Item = EchoGap> {
+        let doubts = [self.doubt, self.next_doubt].map(|doubt| EchoGap {
+            round_trip_after_ns: self.longest_latest_round_trip_ns(),
+            shortest_round_trip_ns: self.shortest_latest_round_trip_ns(),
+            longest_interval_ns: self.longest_interval_ns,
+            disordered: self.recent_disordered + self.earlier_disordered,
+            ..doubt
+        });
+        let doubts = doubts.into_iter().filter(move |doubt| doubt.is_worth_telling(min_gap_ns));
+        doubts.chain(Some(self.gap).filter(EchoGap::is_unsettled))
+    }
+
+    /// How many requests had been sent with `sequence`, one of the latest 2^16.
+    #[inline(always)]
+    const fn sent_with(&self, sequence: u32) -> u64 {
+        let later = self.last_sequence.wrapping_sub(sequence) & 0xffff;
+        self.sent.saturating_sub(later as u64)
     }
 }
 

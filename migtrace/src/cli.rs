@@ -176,7 +176,8 @@ pub(crate) struct Probe {
     /// End when the first gap is over
     #[arg(long)]
     pub(crate) until_gap: bool,
-    /// A silence that surely lasted for less is no gap [default: the interval, and 1ms at least]
+    /// A silence that surely lasted for less is no gap, and one that cannot have lasted for more is not told [default: the
+    /// interval, and 1ms at least]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) min_gap: Option<Duration>,
     /// Of a name, take the IPv6 address

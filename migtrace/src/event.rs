@@ -507,8 +507,8 @@ pub struct RoundTrip {
 
 /// A silence of the probed address, as the stamps of echo requests and replies tell it.
 ///
-/// Between `answered_request_ns` and `resumed_ns` the address answered nothing. The stamps are facts; what they say of
-/// the silence is worked out from them by the timeline.
+/// Between `answered_request_ns` and `resumed_ns` the address answered nothing, or may have answered nothing. The stamps
+/// are facts; what they say of the silence is worked out from them by the timeline.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EchoGap {
     /// When the latest request was sent that was answered before.
@@ -540,6 +540,20 @@ pub struct EchoGap {
     /// The longest round trip since the gap before, or since the first request, but for the late ones.
     #[serde(default)]
     pub worst_round_trip_ns: u64,
+    /// True for a silence that may have been: all that tells of it is that later requests were answered first. Then
+    /// `requests` are those that were passed over and those that passed them, `waited` the ones of all these that waited
+    /// for longer than the latest round trips, and `prompt` the other answered ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be: bool,
+    /// Where `may_be` is true: the shortest of the latest round trips, in nanoseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shortest_round_trip_ns: u64,
+    /// Where `may_be` is true: the longest time between two requests so far, in nanoseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub longest_interval_ns: u64,
+    /// Where `may_be` is true: how many of the latest replies came after one to a later request.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disordered: u64,
 }
 
 impl EchoGap {

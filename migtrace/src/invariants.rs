@@ -266,7 +266,8 @@ fn downtime(record: &Record, json: &Value, found: &mut Violations) {
     if let Some(reachability) = &downtime.reachability {
         // Without a gap it may have been nothing at all, or what the lost requests allow.
         let method = &json["downtime"]["reachability"]["method"];
-        let without_gap = reachability.low_ns == 0 && (method == "no-gap" || method == "lost-requests");
+        let may_be_none = method == "no-gap" || method == "lost-requests" || method == "overtaken-requests";
+        let without_gap = reachability.low_ns == 0 && may_be_none;
         found.unless(without_gap || record.gaps.iter().any(|gap| gap.length == *reachability), || {
             "downtime: reachability is that of no gap".to_owned()
         });

@@ -102,7 +102,7 @@ impl Recorder {
             tokio::select! {
                 event = self.tracer.next() => break event?,
                 step = next_step(self.probe.as_mut()) => {
-                    if let Step::Gap(gap) = step? {
+                    if let Step::Gap(gap) | Step::MayBe(gap) = step? {
                         self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
                     }
                 }

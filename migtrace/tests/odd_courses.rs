@@ -75,6 +75,92 @@ fn requests_that_were_lost_outside_of_all_gaps_were_lost_one_after_the_other_at_
     assert_eq!(reachability.method, Method::LostRequests);
 }
 
+/// The lost requests of `requests-lost-without-a-gap` as the kernel tells of them, with the stamps of `EchoGap` from
+/// `answered_request_ns` to `resumed_ns`.
+fn with_a_silence_that_may_have_been(stamps: [u64; 6]) -> Record {
+    let (mut events, _) = common::events("requests-lost-without-a-gap");
+    let silence = serde_json::json!({
+        "at_ns": 6_635_486_400_000_u64,
+        "event": "echo_gap",
+        "answered_request_ns": stamps[0],
+        "last_reply_ns": stamps[1],
+        "first_waiting_ns": stamps[2],
+        "before_resumed_ns": stamps[3],
+        "resuming_request_ns": stamps[4],
+        "resumed_ns": stamps[5],
+        "round_trip_before_ns": 24_135_689,
+        "round_trip_after_ns": 24_135_689,
+        "requests": 27,
+        "overtaken": 0,
+        "waited": 0,
+        "prompt": 1,
+        "duplicate": 0,
+        "worst_round_trip_ns": 24_135_689,
+        "may_be": true,
+        "shortest_round_trip_ns": 120_000,
+        "longest_interval_ns": 3_547_470,
+    });
+    let later = events.iter().position(|event| event.at_ns > MonotonicNs(6_635_486_400_000)).unwrap();
+    events.insert(later, serde_json::from_value(silence).unwrap());
+    common::fold(&events).remove(0)
+}
+
+#[test]
+fn a_silence_that_may_have_been_is_told_from_nothing_to_what_its_requests_allow() {
+    // The last answered request was sent 493 µs before STOP, and the one that passed over the others 13 ms after it.
+    let record = with_a_silence_that_may_have_been([
+        6_635_448_412_000,
+        6_635_448_601_000,
+        6_635_448_912_000,
+        6_635_461_412_000,
+        6_635_461_928_000,
+        6_635_462_240_000,
+    ]);
+    let reachability = record.downtime.reachability.as_ref().unwrap();
+    assert_eq!(reachability.method, Method::OvertakenRequests);
+    // From halfway to the first that was passed over, to halfway from the last one.
+    assert_eq!((reachability.low_ns, reachability.value_ns), (0, 13_008_000));
+    // From the last answered request to the reply that passed over the others. By both QEMUs' own stamps the guest stopped
+    // for 11.7 ms.
+    assert_eq!(reachability.high_ns, Some(13_828_000));
+    let may_be: Vec<_> = record.gaps.iter().filter(|gap| !gap.is_sure()).collect();
+    let [gap] = &may_be[..] else { panic!("{may_be:#?}") };
+    assert_eq!((gap.lost, gap.late), (26, 0));
+    // It lies around the stop, so that was no longer.
+    assert_eq!(record.downtime.stop.as_ref().unwrap().high_ns, Some(13_828_000));
+    let text = report::text::render(&record);
+    let listed = text.lines().skip_while(|line| !line.starts_with("Silences that may have been")).nth(2);
+    assert!(listed.is_some_and(|line| line.contains("13.0 ms (0 ns to 13.8 ms)")), "{text}");
+}
+
+#[test]
+fn a_silence_that_may_lie_beside_the_stop_bounds_no_more_than_without_it() {
+    // The request that passed over the others was sent before STOP, and may have been answered before it. Then nothing was
+    // lost in the stop.
+    let record = with_a_silence_that_may_have_been([
+        6_635_440_000_000,
+        6_635_440_200_000,
+        6_635_440_500_000,
+        6_635_448_000_000,
+        6_635_448_400_000,
+        6_635_462_000_000,
+    ]);
+    let reachability = record.downtime.reachability.as_ref().unwrap();
+    assert_eq!(reachability.method, Method::OvertakenRequests);
+    assert_eq!((reachability.low_ns, reachability.high_ns), (0, Some(3_547_470 + 24_135_689)));
+    assert_eq!(record.downtime.stop.as_ref().unwrap().high_ns, None);
+}
+
+#[test]
+fn what_the_guest_suffers_later_belongs_to_the_time_after_the_downtime_too() {
+    let record = one("probed");
+    let after = &record.downtime.brownout.as_ref().unwrap().after;
+    // Sixteen seconds later: a gap, with a slow reply before it.
+    assert_eq!(record.gaps.len(), 2, "it is none of the migration's gaps");
+    assert_eq!(after.worst_round_trip_ns, Some(611_034));
+    assert_eq!(after.longest_gap.as_ref().unwrap().high_ns, Some(1_020_282_350_000 - 1_020_199_100_000));
+}
+
 #[test]
 fn a_probe_that_began_after_the_stop_tells_nothing_of_it() {
     let (mut events, _) = common::events("probed-without-a-gap");

@@ -370,6 +370,10 @@ impl World<'_, '_> {
             prompt: self.source.int_in_range(0..=requests)?,
             duplicate: 0,
             worst_round_trip_ns: *self.source.choose(&trips)?,
+            may_be: self.source.arbitrary()?,
+            shortest_round_trip_ns: *self.source.choose(&trips)?,
+            longest_interval_ns: *self.source.choose(&trips)?,
+            disordered: self.source.int_in_range(0..=1)?,
         })
     }
 

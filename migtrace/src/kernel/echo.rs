@@ -20,8 +20,8 @@ use crate::units::MonotonicNs;
 #[cfg(test)]
 mod tests;
 
-/// Gaps are rare: what is never read must not cost memory.
-const RING_BYTES: u32 = 64 << 10;
+/// Gaps are rare, and even where many requests are lost there is one at most for each round trip.
+const RING_BYTES: u32 = 256 << 10;
 
 /// Makes room for this many sessions.
 pub(super) fn size(loader: &mut EbpfLoader<'_>, sessions: u32) {
@@ -54,7 +54,7 @@ pub(crate) struct Session {
 pub(crate) struct SettledGap {
     /// The session's number.
     pub(crate) slot: u32,
-    /// The number of the gap in its session, from 1.
+    /// The number of the gap among those that were told of its session, from 1.
     pub(crate) number: u64,
     pub(crate) gap: EchoGap,
 }
@@ -192,6 +192,10 @@ fn decode(mut bytes: &[u8]) -> Option<SettledGap> {
         prompt: next(),
         duplicate: next(),
         worst_round_trip_ns: next(),
+        may_be: next(),
+        shortest_round_trip_ns: next(),
+        longest_interval_ns: next(),
+        disordered: next(),
     };
     Some(SettledGap { slot, number, gap: gap.into() })
 }
@@ -213,6 +217,10 @@ impl From<abi::EchoGap> for EchoGap {
             prompt: gap.prompt,
             duplicate: gap.duplicate,
             worst_round_trip_ns: gap.worst_round_trip_ns,
+            may_be: gap.may_be != 0,
+            shortest_round_trip_ns: gap.shortest_round_trip_ns,
+            longest_interval_ns: gap.longest_interval_ns,
+            disordered: gap.disordered,
         }
     }
 }

@@ -40,6 +40,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_secs(1);
 /// How often it is looked whether all replies have come.
 const LINGER_LOOK: Duration = Duration::from_millis(10);
+/// How many silences that may have been a report lists: on a path that loses much there is one every few round trips.
+const MOST_DOUBTS: usize = 10_000;
 /// The kernel's `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
 
@@ -176,8 +178,10 @@ impl Options {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A gap has ended.
+    /// A gap has ended that surely lasted for as long as one has to.
     Gap(EchoGap),
+    /// A silence has ended that may have been one.
+    MayBe(EchoGap),
     /// All requests were sent.
     Sent,
     /// Nothing happened for a while: time to show [`Prober::live`].
@@ -214,6 +218,10 @@ pub struct Prober {
     first_slot: u32,
     /// The gaps that the kernel has told, by session and number.
     told: BTreeMap<(u32, u64), EchoGap>,
+    /// How many of these may have been none.
+    doubts: usize,
+    /// How many more there were of that kind.
+    unlisted: u64,
     /// Gaps that [`Prober::next`] has not told yet.
     news: Vec<EchoGap>,
     start: Start,
@@ -254,6 +262,8 @@ impl Prober {
             sent: None,
             first_slot,
             told: BTreeMap::new(),
+            doubts: 0,
+            unlisted: 0,
             news: Vec::new(),
             start: start_now()?,
             tick,
@@ -299,8 +309,9 @@ impl Prober {
     /// The kernel side cannot be read any more.
     pub async fn next(&mut self) -> Result<Step, ProbeError> {
         loop {
-            if let Some(gap) = self.news.pop() {
-                return Ok(Step::Gap(gap));
+            if let Some(seen) = self.news.pop() {
+                let surely_lasted = self.gap(&seen).length.low_ns >= nanoseconds(self.options.min_gap());
+                return Ok(if surely_lasted { Step::Gap(seen) } else { Step::MayBe(seen) });
             }
             tokio::select! {
                 gaps = self.kernel.gaps() => self.take(gaps?),
@@ -320,15 +331,18 @@ impl Prober {
             if settled.slot < self.first_slot {
                 continue;
             }
+            self.news.push(settled.gap);
+            if settled.gap.may_be && self.doubts == MOST_DOUBTS {
+                self.unlisted += 1;
+                continue;
+            }
+            self.doubts += usize::from(settled.gap.may_be);
             self.told.insert((settled.slot, settled.number), settled.gap);
-            self.news.extend(self.gap(&settled.gap).map(|_| settled.gap));
         }
     }
 
-    /// The gap, if it surely was one.
-    fn gap(&self, seen: &EchoGap) -> Option<Gap> {
-        let gap = gaps::closed(seen, MonotonicNs(self.start.monotonic_ns));
-        (gap.length.low_ns >= nanoseconds(self.options.min_gap())).then_some(gap)
+    fn gap(&self, seen: &EchoGap) -> Gap {
+        gaps::closed(seen, MonotonicNs(self.start.monotonic_ns))
     }
 
     fn sessions(&self) -> Result<Vec<Session>, ProbeError> {
@@ -367,12 +381,16 @@ impl Prober {
         for session in self.sessions()? {
             streams.push(Stream {
                 echo: report::echo(&session, &self.kernel.round_trips(session.slot)?),
-                gaps: self.gaps_of(&session),
+                gaps: self.gaps_of(&session)?,
             });
         }
         let refused = sent.as_ref().map_or(0, |sent| sent.refused);
         let mut not_measured = self.not_measured(&streams)?;
         not_measured.extend(refusal(sent.as_ref()));
+        not_measured.extend((self.unlisted > 0).then(|| NotMeasured {
+            what: "some silences that may have been".into(),
+            why: format!("there were {} more than the {MOST_DOUBTS} that are listed", self.unlisted),
+        }));
         Ok(Report {
             schema: SCHEMA.into(),
             migtrace: env!("CARGO_PKG_VERSION").into(),
@@ -421,7 +439,8 @@ impl Prober {
         }
     }
 
-    /// Whether the address is silent now, or was just before and not all is known of that.
+    /// Whether the address is silent now, or was just before and not all is known of that. Silences that may have been do
+    /// not count: where messages are lost for other reasons there is always one.
     pub(crate) fn is_in_gap(&self) -> Result<bool, ProbeError> {
         let now = clock::now().map_err(host("read the clock"))?;
         let min_gap_ns = nanoseconds(self.options.min_gap());
@@ -439,11 +458,8 @@ impl Prober {
         let mut streams = Vec::new();
         if let Some(session) = &session {
             let state = &session.state;
-            if state.gap.is_unsettled() {
-                let unsettled = EchoGap::from(state.gap);
-                facts.extend(self.gap(&unsettled).map(|_| Fact::EchoGap(unsettled)));
-            }
-            end.open = self.open_gap(state).map(|(seen, _)| seen);
+            facts.extend(self.unsettled(state).map(Fact::EchoGap));
+            end.open = self.open_gap(state)?.map(|(seen, _)| seen);
             let echo = report::echo(session, &self.kernel.round_trips(session.slot)?);
             end.echo = Some(echo.clone());
             streams.push(Stream { echo, gaps: Vec::new() });
@@ -458,23 +474,30 @@ impl Prober {
         Ok(self.sessions()?.iter().any(|session| session.state.answered < session.state.sent))
     }
 
-    /// All gaps of a session: those that were told, the one that was about to be, and the one that has not ended.
-    fn gaps_of(&self, session: &Session) -> Vec<Gap> {
+    /// All gaps of a session: those that were told, those that were about to be, and the one that has not ended.
+    fn gaps_of(&self, session: &Session) -> Result<Vec<Gap>, ProbeError> {
         let state = &session.state;
-        let told = self.told.range((session.slot, 0)..=(session.slot, u64::MAX));
-        let mut gaps: Vec<Gap> = told.filter_map(|(_, seen)| self.gap(seen)).collect();
-        if state.gap.is_unsettled() {
-            gaps.extend(self.gap(&state.gap.into()));
-        }
-        gaps.extend(self.open_gap(state).map(|(_, gap)| gap));
-        gaps
+        let told = self.told.range((session.slot, 0)..=(session.slot, u64::MAX)).map(|(_, seen)| *seen);
+        let ended = told.chain(self.unsettled(state));
+        let mut gaps: Vec<Gap> = ended.map(|seen| self.gap(&seen)).filter(Gap::is_plausible).collect();
+        gaps.extend(self.open_gap(state)?.map(|(_, gap)| gap));
+        gaps.sort_by_key(|gap| gap.start.value_ns);
+        Ok(gaps)
     }
 
-    /// The gap that has not ended, if it surely is one.
-    fn open_gap(&self, state: &EchoSession) -> Option<(EchoGap, Gap)> {
-        let seen = open_gap(state)?;
+    /// What the kernel was about to tell.
+    fn unsettled(&self, state: &EchoSession) -> impl Iterator<Item = EchoGap> {
+        state.unsettled(nanoseconds(self.options.min_gap())).map(EchoGap::from)
+    }
+
+    /// The gap that has not ended. It may be none: then the last requests wait for longer than replies take.
+    fn open_gap(&self, state: &EchoSession) -> Result<Option<(EchoGap, Gap)>, ProbeError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        let min_gap_ns = nanoseconds(self.options.min_gap());
+        let Some(seen) = open_gap(state) else { return Ok(None) };
         let gap = gaps::open(&seen, MonotonicNs(self.start.monotonic_ns));
-        (gap.length.low_ns >= nanoseconds(self.options.min_gap())).then_some((seen, gap))
+        let is_one = gap.length.low_ns >= min_gap_ns || silent_ns(state, now, min_gap_ns).is_some();
+        Ok(is_one.then_some((seen, gap)))
     }
 
     fn not_measured(&self, streams: &[Stream]) -> Result<Vec<NotMeasured>, ProbeError> {
@@ -537,6 +560,10 @@ fn open_gap(state: &EchoSession) -> Option<EchoGap> {
         prompt: 0,
         duplicate: 0,
         worst_round_trip_ns: state.worst_round_trip_ns,
+        may_be: false,
+        shortest_round_trip_ns: 0,
+        longest_interval_ns: 0,
+        disordered: 0,
     })
 }
 

@@ -308,7 +308,7 @@ pub struct Announced {
 pub struct Brownout {
     /// Until it stopped.
     pub before: Disturbance,
-    /// Since it answered again.
+    /// From when it answered again until nobody asked any more.
     pub after: Disturbance,
 }
 
@@ -333,14 +333,15 @@ pub struct Instant {
     pub high_ns: i64,
 }
 
-/// A time in which an address answered no echo requests.
+/// A time in which an address answered no echo requests, or may have answered none.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Gap {
     /// When it fell silent.
     pub start: Instant,
-    /// For how long it was silent. The method is `lost-requests`, `delayed-replies`, or `open` when it had not answered
-    /// again by the end of the observation.
+    /// For how long it was silent. The method is `lost-requests`, `delayed-replies`, `overtaken-requests`, or `open` when
+    /// it had not answered again by the end of the observation. Where the lower bound is 0 it may have answered all the
+    /// time, and what was lost or late was so for another reason.
     pub length: Estimate,
     /// Requests of the gap that were never answered.
     pub lost: u64,

@@ -108,6 +108,8 @@ words! {
         LostRequests = "lost-requests",
         /// Replies to requests of the gap came late.
         DelayedReplies = "delayed-replies",
+        /// Later requests were answered first. It may have been no gap.
+        OvertakenRequests = "overtaken-requests",
         /// The gap had not ended when the observation did.
         Open = "open",
         /// Every request was answered: there was no gap longer than what lies between two requests and their replies.

@@ -45,6 +45,14 @@ fn counts(echo: &Echo) -> String {
 
 /// The gaps, a line each; `origin_realtime_ns` is the wall time that their starts count from.
 pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut String) {
+    let (sure, doubtful): (Vec<&Gap>, Vec<&Gap>) = gaps.iter().partition(|gap| gap.is_sure());
+    let title = "Gaps (no echo request was answered)";
+    listed(title, &sure, origin_realtime_ns, text);
+    let title = "Silences that may have been (requests were lost or late, for another reason perhaps)";
+    listed(title, &doubtful, origin_realtime_ns, text);
+}
+
+fn listed(title: &str, gaps: &[&Gap], origin_realtime_ns: Option<i64>, text: &mut String) {
     if gaps.is_empty() {
         return;
     }
@@ -66,7 +74,6 @@ pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut Str
             1,
         ));
     }
-    let title = "Gaps (no echo request was answered)";
     let _ = writeln!(text, "\n{title}\n{}", trimmed(&table));
     if shown.len() < gaps.len() {
         let _ = writeln!(text, " and {} shorter ones, all of them in the JSON", gaps.len() - shown.len());
@@ -74,8 +81,8 @@ pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut Str
 }
 
 /// The longest gaps, as many as a person reads, in the order of their times.
-fn longest(gaps: &[Gap]) -> Vec<&Gap> {
-    let mut shown: Vec<&Gap> = gaps.iter().collect();
+fn longest<'a>(gaps: &[&'a Gap]) -> Vec<&'a Gap> {
+    let mut shown = gaps.to_vec();
     shown.sort_by_key(|gap| std::cmp::Reverse(gap.length.value_ns));
     shown.truncate(GAPS_SHOWN);
     shown.sort_by_key(|gap| gap.start.value_ns);

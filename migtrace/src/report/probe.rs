@@ -29,16 +29,22 @@ pub fn render(report: &Report) -> String {
 }
 
 fn headline(report: &Report) -> String {
-    let gaps: Vec<&Gap> = report.streams.iter().flat_map(|stream| &stream.gaps).collect();
+    let all = report.streams.iter().flat_map(|stream| &stream.gaps);
+    let (sure, doubtful): (Vec<&Gap>, Vec<&Gap>) = all.partition(|gap| gap.is_sure());
     let reached = report.streams.iter().any(|stream| stream.echo.answered > 0);
-    let longest = gaps.iter().max_by_key(|gap| gap.length.value_ns);
-    let found = match (gaps.len(), longest) {
+    let longest = sure.iter().max_by_key(|gap| gap.length.value_ns);
+    let found = match (sure.len(), longest) {
         (0, _) if !reached => "no reply seen".to_owned(),
         (_, None) => "no gap".to_owned(),
         (1, Some(gap)) => format!("one gap of {}", estimate(&gap.length)),
         (number, Some(gap)) => format!("{number} gaps, the longest of {}", estimate(&gap.length)),
     };
-    format!("{}: {found} in {}", report.target, duration(report.duration_ns))
+    let perhaps = match doubtful.len() {
+        0 => String::new(),
+        1 => ", and one silence that may have been".to_owned(),
+        number => format!(", and {} silences that may have been", grouped(number as u64)),
+    };
+    format!("{}: {found}{perhaps} in {}", report.target, duration(report.duration_ns))
 }
 
 fn facts(report: &Report, text: &mut String) {

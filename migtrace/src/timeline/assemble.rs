@@ -12,7 +12,9 @@ use super::migration::{End, Migration};
 use super::probed::{Probed, Probing};
 use super::{curve, downtime, gaps, phases, purposes, unmeasured};
 use crate::event::Purpose;
-use crate::record::{self, FlowRecord, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm};
+use crate::record::{
+    self, FlowRecord, Gap, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm,
+};
 use crate::units::{Counters, Directions, MonotonicNs};
 
 /// The most samples that a record carries.
@@ -39,8 +41,8 @@ pub(super) fn record<'a>(
     let total_time = estimates::total_time(migration, &facts.clocks);
     let probing = probed.probing(migration);
     let probe = if let Probing::Asked(probe) = probing { Some(probe) } else { None };
-    let gaps = probe.map_or_else(Vec::new, |_| gaps::of(facts, migration));
-    let context = Context { other, gaps: &gaps, probe, total_time: total_time.as_ref() };
+    let silences = probe.map_or_else(Vec::new, |_| gaps::of(facts, migration));
+    let context = Context { other, silences: &silences, probe, total_time: total_time.as_ref() };
     let downtime = downtime::downtime(facts, migration, &context);
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
@@ -72,7 +74,7 @@ pub(super) fn record<'a>(
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
         downtime,
-        gaps,
+        gaps: silences.into_iter().map(|silence| silence.gap).filter(Gap::is_plausible).collect(),
         echo: probe.and_then(|probe| probe.echo).cloned(),
         qemu: claims(migration),
         not_measured: Vec::new(),

@@ -3,6 +3,11 @@
 //! `migtrace_ebpf::session` tells which requests a gap is found from, and why they bound it. Here the bounds are worked
 //! out. They hold if no message of the path is slower than the longest round trip that was seen around the gap, and if
 //! what is lost around a gap was lost to it.
+//!
+//! A gap whose lower bound is above 0 is sure. Of the others it is only known that, if there was a silence to which the
+//! lost and late requests were lost, it lies within the gap.
+
+use migtrace_ebpf::abi;
 
 use super::facts::Facts;
 use super::migration::Migration;
@@ -18,17 +23,47 @@ mod tests;
 const BEFORE_NS: u64 = 1_000_000_000;
 const AFTER_NS: u64 = 10_000_000_000;
 
-/// The gaps around a migration, in the order of their starts.
-pub(super) fn of(facts: &Facts, migration: &Migration<'_>) -> Vec<Gap> {
+/// A gap and what it was worked out from.
+#[derive(Clone, Debug)]
+pub(super) struct Silence<'a> {
+    pub(super) gap: Gap,
+    pub(super) seen: &'a EchoGap,
+}
+
+/// The gaps around a migration, in the order of their starts, with those that nothing speaks for any more.
+pub(super) fn of<'a>(facts: &'a Facts, migration: &Migration<'_>) -> Vec<Silence<'a>> {
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
     let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
     let ended = facts.echo_gaps.iter().filter(|gap| touches(gap, gap.resumed_ns.0));
+    let ended = ended.map(|seen| Silence { gap: closed(seen, migration.start), seen });
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
-    let open = open.filter(|gap| touches(gap, u64::MAX)).map(|gap| self::open(gap, migration.start));
-    let mut gaps: Vec<_> = ended.map(|gap| closed(gap, migration.start)).chain(open).collect();
-    gaps.sort_by_key(|gap| gap.start.value_ns);
-    gaps
+    let open = open.filter(|gap| touches(gap, u64::MAX));
+    let open = open.map(|seen| Silence { gap: self::open(seen, migration.start), seen });
+    let mut silences: Vec<_> = ended.chain(open).collect();
+    silences.sort_by_key(|silence| silence.gap.start.value_ns);
+    silences
+}
+
+/// How many requests were lost in gaps. A gap that is sure counts what was on its way when it ended, and one that may have
+/// been none counts what was passed over of that: where the two overlap, the second is left out.
+pub(super) fn lost(gaps: &[EchoGap]) -> u64 {
+    let lost = |gap: &EchoGap| gap.requests.saturating_sub(gap.answered());
+    let (doubtful, mut sure): (Vec<&EchoGap>, Vec<&EchoGap>) = gaps.iter().partition(|gap| gap.may_be);
+    sure.sort_by_key(|gap| gap.answered_request_ns);
+    let ended_until: Vec<MonotonicNs> = sure
+        .iter()
+        .scan(MonotonicNs(0), |latest, gap| {
+            *latest = gap.resumed_ns.max(*latest);
+            Some(*latest)
+        })
+        .collect();
+    let is_apart = |gap: &&&EchoGap| {
+        let earlier = sure.partition_point(|sure| sure.answered_request_ns < gap.resuming_request_ns);
+        earlier.checked_sub(1).is_none_or(|last| ended_until[last] <= gap.answered_request_ns)
+    };
+    let doubtful = doubtful.iter().filter(is_apart).map(|gap| lost(gap));
+    sure.iter().map(|gap| lost(gap)).chain(doubtful).fold(0, u64::saturating_add)
 }
 
 /// An instant's bounds.
@@ -66,8 +101,81 @@ const fn later(at: MonotonicNs, by_ns: u64) -> MonotonicNs {
     MonotonicNs(at.0.saturating_add(by_ns))
 }
 
+impl Gap {
+    /// Whether there was a silence for sure: its lower bound is above 0. If not, there may have been one.
+    #[must_use]
+    pub const fn is_sure(&self) -> bool {
+        self.length.low_ns > 0
+    }
+
+    /// Whether anything speaks for a silence: it is sure, or requests were lost or late.
+    pub(crate) const fn is_plausible(&self) -> bool {
+        self.is_sure() || self.lost > 0 || self.late > 0
+    }
+}
+
 /// A gap that a reply has ended. Its start is told in nanoseconds since `origin`.
 pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
+    if seen.may_be { doubtful(seen, origin) } else { certain(seen, origin) }
+}
+
+/// A gap of which a request passed over others is all that tells.
+///
+/// They may have been lost or late for another reason, so it may have lasted for nothing. If it was a silence, its best
+/// length is the one that fits all of them: it began halfway between the last answered request and the first that was
+/// passed over, ended halfway between the last of these and the one that passed it, and each took half of the last round
+/// trip to the address.
+fn doubtful(seen: &EchoGap, origin: MonotonicNs) -> Gap {
+    let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
+    let (earliest, latest) = widest(seen);
+    // What was passed over reached the address a round trip later at the latest, and found it silent.
+    let start = Bounds::new(earliest, later(seen.before_resumed_ns, round_trip_ns).min(latest));
+    let last_round_trip_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);
+    let from_ns = seen.answered_request_ns.0.midpoint(seen.first_waiting_ns.0);
+    let until_ns = seen.before_resumed_ns.0.midpoint(seen.resuming_request_ns.0);
+    let begins = from_ns.saturating_add(last_round_trip_ns / 2).clamp(start.low.0, start.high.0);
+    let high_ns = latest.0.saturating_sub(earliest.0);
+    Gap {
+        start: Instant { value_ns: MonotonicNs(begins).since(origin), ..start.since(origin) },
+        length: Estimate {
+            value_ns: until_ns.saturating_sub(from_ns).min(high_ns),
+            low_ns: 0,
+            high_ns: Some(high_ns),
+            method: Method::OvertakenRequests,
+        },
+        lost: seen.requests.saturating_sub(seen.waited).saturating_sub(seen.prompt),
+        late: seen.waited,
+        duplicate: seen.duplicate,
+        interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),
+        interval_at_end_ns: Some(seen.resuming_request_ns.0.saturating_sub(seen.before_resumed_ns.0)),
+        round_trip_before_ns: seen.round_trip_before_ns,
+        round_trip_after_ns: last_round_trip_ns,
+        worst_round_trip_ns: seen.worst_round_trip_ns,
+    }
+}
+
+/// Between which instants a doubtful gap lies: what the kernel's side has judged it by.
+fn widest(seen: &EchoGap) -> (MonotonicNs, MonotonicNs) {
+    let (earliest_ns, latest_ns) = abi::EchoGap {
+        answered_request_ns: seen.answered_request_ns.0,
+        last_reply_ns: seen.last_reply_ns.0,
+        first_waiting_ns: seen.first_waiting_ns.0,
+        before_resumed_ns: seen.before_resumed_ns.0,
+        resumed_ns: seen.resumed_ns.0,
+        round_trip_before_ns: seen.round_trip_before_ns,
+        round_trip_after_ns: seen.round_trip_after_ns,
+        worst_round_trip_ns: seen.worst_round_trip_ns,
+        shortest_round_trip_ns: seen.shortest_round_trip_ns,
+        longest_interval_ns: seen.longest_interval_ns,
+        disordered: seen.disordered,
+        ..abi::EchoGap::default()
+    }
+    .widest_ns();
+    (MonotonicNs(earliest_ns), MonotonicNs(latest_ns))
+}
+
+/// A gap that was one for sure when the reply came that ended it.
+fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
     let start = silent_from(seen);
     let waited_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);

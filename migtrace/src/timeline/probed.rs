@@ -19,6 +19,10 @@ pub(super) struct Probe<'a> {
     pub(super) ended: bool,
     /// What they told as a whole; none when none was seen to leave.
     pub(super) echo: Option<&'a Echo>,
+    /// How many of them were lost in gaps.
+    pub(super) lost_in_gaps: u64,
+    /// A silence in which requests were lost, and that lasted for no longer, is not told.
+    pub(super) min_gap_ns: u64,
 }
 
 /// Whether the guest of a migration was asked.
@@ -38,6 +42,7 @@ pub(super) struct Probed<'a> {
     facts: &'a Facts,
     /// The VMs that have the address; none: it is not known.
     owners: Option<BTreeSet<VmKey<'a>>>,
+    lost_in_gaps: u64,
 }
 
 impl<'a> Probed<'a> {
@@ -51,7 +56,7 @@ impl<'a> Probed<'a> {
         } else {
             Some(keys)
         };
-        Self { facts, owners }
+        Self { facts, owners, lost_in_gaps: gaps::lost(&facts.echo_gaps) }
     }
 
     pub(super) fn probing(&self, migration: &Migration<'a>) -> Probing<'a> {
@@ -68,6 +73,8 @@ impl<'a> Probed<'a> {
                     ended: end.is_some(),
                     until: end.map_or(self.facts.latest, |(at, _)| *at),
                     echo: end.and_then(|(_, end)| end.echo.as_ref()),
+                    lost_in_gaps: self.lost_in_gaps,
+                    min_gap_ns: start.min_gap_ns,
                 })
             }
         }

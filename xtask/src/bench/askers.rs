@@ -112,7 +112,7 @@ impl Asking {
 }
 
 fn gaps(report: &Report) -> Vec<Told> {
-    let gaps = report.streams.iter().flat_map(|stream| &stream.gaps);
+    let gaps = report.streams.iter().flat_map(|stream| &stream.gaps).filter(|gap| gap.is_sure());
     let told = gaps.filter_map(|gap| {
         let from_ns = report.start.realtime_ns + gap.start.value_ns;
         Some(Told {

@@ -206,3 +206,49 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
         assert_eq!(state.gap.round_trips_after, 8);
     });
 }
+
+#[test]
+fn requests_that_are_passed_over_and_never_answered_may_be_a_gap_in_the_kernel() {
+    with_programs(1, |kernel| {
+        kernel.follow(target(), None).unwrap();
+        let ask = |kernel: &EchoKernel, sequence| pass(kernel, "egress", &plain(false, 7, sequence));
+        let answer = |kernel: &EchoKernel, sequence| pass(kernel, "ingress", &plain(true, 7, sequence));
+        let wait = || std::thread::sleep(Duration::from_millis(250));
+        // Round trips take longer than the smallest gap.
+        ask(kernel, 0);
+        wait();
+        answer(kernel, 0);
+        // Two are lost.
+        ask(kernel, 1);
+        wait();
+        ask(kernel, 2);
+        ask(kernel, 3);
+        answer(kernel, 3);
+        let unsettled: Vec<_> = only_session(kernel).state.unsettled(MIN_GAP_NS).collect();
+        wait();
+        wait();
+        ask(kernel, 4);
+        answer(kernel, 4);
+        let state = only_session(kernel).state;
+        let told = kernel.pending_gaps();
+        let [settled] = &told[..] else { panic!("{told:#?}") };
+        assert_eq!((settled.slot, settled.number, state.told, state.gaps), (0, 1, 1, 0));
+        let gap = settled.gap;
+        assert!(gap.may_be);
+        assert_eq!((gap.requests, gap.prompt, gap.waited), (3, 1, 0));
+        assert!(gap.resumed_ns.since(gap.answered_request_ns) >= 500_000_000);
+        assert_eq!(unsettled.len(), 1, "what was not told yet is known too");
+        assert_eq!(unsettled[0].resumed_ns, gap.resumed_ns.0);
+
+        // One is overtaken, and answered in time.
+        ask(kernel, 5);
+        ask(kernel, 6);
+        answer(kernel, 6);
+        answer(kernel, 5);
+        wait();
+        wait();
+        ask(kernel, 7);
+        answer(kernel, 7);
+        assert_eq!(kernel.pending_gaps(), []);
+    });
+}

@@ -4,6 +4,7 @@ use super::{Left, Sides, ended, first_frame, left, resume_after, run_after, spok
 use crate::event::Lost;
 use crate::record::{Estimate, Gap, Method, Mode, Outcome, PhaseName, Role};
 use crate::timeline::facts::{Facts, Mark, MarkKind};
+use crate::timeline::gaps::Silence;
 use crate::timeline::migration::{End as MigrationEnd, Migration};
 use crate::timeline::probed::Probe;
 use crate::units::MonotonicNs;
@@ -123,22 +124,57 @@ impl Sides<'_> {
         Some(End { moment, by: By::QmpEvent })
     }
 
-    /// The gap in which the guest stopped, or ran again. A shorter one may end, or begin, just at that instant.
-    pub(super) fn gap<'g>(&self, gaps: &'g [Gap]) -> Option<&'g Gap> {
-        let ends = [self.stopped(), self.runs_again()];
-        let holds = |gap: &&Gap| {
-            ends.iter().flatten().any(|end| {
-                let at = end.moment.value;
-                gap.start.low_ns <= at && ended(gap).is_none_or(|end| at <= end.high_ns)
-            })
+    /// The gap in which the guest stopped, or ran again. A shorter one may end, or begin, just at that instant. One that
+    /// may have been none is taken only if there is no other, and if both fall into it as far as they are known.
+    pub(super) fn silence<'g>(&self, silences: &'g [Silence<'g>]) -> Option<&'g Silence<'g>> {
+        let ends: Vec<i64> =
+            [self.stopped(), self.runs_again()].iter().flatten().map(|end| end.moment.value).collect();
+        let holds =
+            |gap: &Gap, at: i64| gap.start.low_ns <= at && ended(gap).is_none_or(|end| at <= end.high_ns);
+        let is_it = |silence: &&Silence<'_>| {
+            let mut held = ends.iter().map(|at| holds(&silence.gap, *at));
+            if silence.gap.is_sure() {
+                held.any(|held| held)
+            } else {
+                !ends.is_empty() && held.all(|held| held)
+            }
         };
-        gaps.iter().filter(holds).max_by_key(|gap| gap.length.value_ns)
+        let rank = |silence: &&Silence<'_>| (silence.gap.is_sure(), silence.gap.length.value_ns);
+        silences.iter().filter(|silence| silence.gap.is_plausible()).filter(is_it).max_by_key(rank)
+    }
+
+    /// Whether a gap certainly lies around the guest's stop, even if it may have been none: a reply came before the guest
+    /// can have run again, so it was sent before the stop, and what was asked after the stop was answered.
+    pub(super) fn is_framed_by(&self, silence: &Silence<'_>) -> bool {
+        if silence.gap.is_sure() {
+            return true;
+        }
+        let Some(stopped) = self.stopped().map(|end| end.moment.value) else { return false };
+        let runs = self.runs_again().and_then(|end| end.moment.low).map_or(stopped, |low| low.max(stopped));
+        self.at(silence.seen.last_reply_ns) <= runs && self.at(silence.seen.resuming_request_ns) >= stopped
+    }
+
+    /// For how long the guest did not answer. Where no gap is known to lie around its stop, it is known for how long it can
+    /// have been silent without one.
+    pub(super) fn reachability(
+        &self,
+        silence: Option<&Silence<'_>>,
+        probe: Option<&Probe<'_>>,
+    ) -> Option<Estimate> {
+        let without_gap = || self.reachability_without_gap(probe?);
+        let Some(silence) = silence else { return without_gap() };
+        let length = silence.gap.length.clone();
+        if self.is_framed_by(silence) {
+            return Some(length);
+        }
+        let high_ns = length.high_ns.zip(without_gap()?.high_ns).map(|(gap, none)| gap.max(none));
+        Some(Estimate { high_ns, ..length })
     }
 
     /// For how long the guest can have been silent although no gap was found: for the requests that were lost outside of all
     /// gaps, if they were one after the other, and a round trip. Nothing is known when the asking began after the stop, or
     /// ended before the guest ran again.
-    pub(super) fn reachability_without_gap(&self, facts: &Facts, probe: &Probe<'_>) -> Option<Estimate> {
+    fn reachability_without_gap(&self, probe: &Probe<'_>) -> Option<Estimate> {
         let echo = probe.echo?;
         let moved = self.stopped().or_else(|| self.runs_again())?.moment.value;
         let again = self.runs_again().map_or(moved, |end| end.moment.value);
@@ -146,10 +182,10 @@ impl Sides<'_> {
         if !(asked.contains(&moved) && asked.contains(&again)) {
             return None;
         }
-        let told = facts.echo_gaps.iter().map(|gap| gap.requests.saturating_sub(gap.answered()));
-        let lost = echo.lost.saturating_sub(told.fold(0, u64::saturating_add));
+        let lost = echo.lost.saturating_sub(probe.lost_in_gaps);
         let longest_ns = echo.longest_interval_ns.saturating_mul(lost.saturating_add(1));
-        let high_ns = longest_ns.saturating_add(echo.round_trip?.max_ns);
+        let untold_ns = if echo.lost > 0 { probe.min_gap_ns } else { 0 };
+        let high_ns = longest_ns.saturating_add(echo.round_trip?.max_ns).max(untold_ns);
         Some(Estimate {
             value_ns: echo.interval_ns.unwrap_or(0).saturating_mul(lost).min(high_ns),
             low_ns: 0,

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Left, Sides, ended, first_frame, left, run_after};
-use crate::record::{self, Gap, MarkName, PhaseName, Role};
+use super::{Left, Sides, first_frame, left, run_after};
+use crate::record::{self, MarkName, PhaseName, Role};
 use crate::timeline::facts::{Mark, MarkKind};
+use crate::timeline::gaps::Silence;
 use crate::timeline::migration::Migration;
 use crate::units::MonotonicNs;
 
@@ -70,7 +71,7 @@ impl<'a> Sides<'a> {
     }
 
     /// The instants that matter, in order.
-    pub(super) fn marks(&self, host: &str, gap: Option<&Gap>) -> Vec<record::Mark> {
+    pub(super) fn marks(&self, host: &str, silence: Option<&Silence<'_>>) -> Vec<record::Mark> {
         let mut marks: Vec<record::Mark> = Vec::new();
         let mut add = |role: Role, name: MarkName, at_ns: i64| {
             marks.push(record::Mark { name, at_ns, role, host: host.to_owned() });
@@ -81,11 +82,11 @@ impl<'a> Sides<'a> {
         if let Some(destination) = self.destination {
             self.marks_of_destination(destination, &mut |name, at| add(Role::Destination, name, at));
         }
-        if let Some(gap) = gap {
+        if let Some(Silence { gap, seen }) = silence {
             let role = if self.source.is_some() { Role::Source } else { Role::Destination };
-            add(role, MarkName::LastAnsweredRequest, gap.start.low_ns);
-            if let Some(end) = ended(gap) {
-                add(role, MarkName::FirstReply, end.high_ns);
+            add(role, MarkName::LastAnsweredRequest, self.at(seen.answered_request_ns));
+            if gap.length.high_ns.is_some() {
+                add(role, MarkName::FirstReply, self.at(seen.resumed_ns));
             }
         }
         marks.sort_by_key(|m| m.at_ns);

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::clocks::Clocks;
 use super::estimates::offset;
 use super::facts::{Facts, Mark, MarkKind, Process, Run};
+use super::gaps::{self, Silence};
 use super::migration::{End as MigrationEnd, Migration};
 use super::probed::Probe;
 use crate::event::Echo;
@@ -25,7 +26,7 @@ pub(super) struct Context<'a> {
     /// The other half of the same migration, when both QEMUs are on this host.
     pub(super) other: Option<&'a Migration<'a>>,
     /// The gaps of the echo requests to the guest, in their order.
-    pub(super) gaps: &'a [Gap],
+    pub(super) silences: &'a [Silence<'a>],
     /// The echo requests to the guest.
     pub(super) probe: Option<Probe<'a>>,
     pub(super) total_time: Option<&'a Estimate>,
@@ -41,15 +42,17 @@ struct Sides<'a> {
 
 /// How long the guest was gone.
 pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Context<'_>) -> Downtime {
-    let Context { other, gaps, probe, total_time } = context;
+    let Context { other, silences, probe, total_time } = context;
     let (source, destination) = match migration.role {
         Role::Source => (Some(migration), *other),
         Role::Destination => (*other, Some(migration)),
     };
     let sides = Sides { start: migration.start, clocks: &facts.clocks, source, destination };
-    let gap = sides.gap(gaps);
-    let reachability =
-        gap.map(|gap| gap.length.clone()).or_else(|| sides.reachability_without_gap(facts, probe.as_ref()?));
+    let silence = sides.silence(silences);
+    let reachability = sides.reachability(silence, probe.as_ref());
+    // What may have been no gap bounds nothing, unless it lies around the stop.
+    let around_stop = silence.filter(|silence| sides.is_framed_by(silence));
+    let gap = around_stop.map(|silence| &silence.gap);
     let stop = sides.stop(gap);
     let tail =
         reachability.as_ref().zip(stop.as_ref()).and_then(|(reachability, stop)| tail(reachability, stop));
@@ -62,14 +65,14 @@ pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Conte
         network: sides.network(),
         reachability,
         tail,
-        brownout: gap.zip(echo).map(|(gap, echo)| brownout(gaps, gap, echo)),
+        brownout: silence.zip(echo).map(|(silence, echo)| brownout(facts, silences, silence, echo)),
         qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
         budget_ns: budget_ns(migration),
         contradictions: Vec::new(),
         remarks: sides.remarks(migration),
         taps: sides.taps(),
         announcements: sides.announcements(),
-        marks: sides.marks(host, gap),
+        marks: sides.marks(host, around_stop),
     };
     let mut found = claims::contradictions(&downtime, *total_time, sides.held_back_ns().unwrap_or(0));
     found.extend(sides.answers_too_early(gap));
@@ -78,22 +81,27 @@ pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Conte
     downtime
 }
 
-/// How well the guest answered before `gap`, which is one of `gaps`, and after it.
-fn brownout(gaps: &[Gap], gap: &Gap, echo: &Echo) -> Brownout {
-    let (before, after): (Vec<&Gap>, Vec<&Gap>) = gaps
-        .iter()
-        .filter(|other| *other != gap)
-        .partition(|other| other.start.value_ns < gap.start.value_ns);
-    let longest =
-        |gaps: &[&Gap]| gaps.iter().map(|gap| &gap.length).max_by_key(|length| length.value_ns).cloned();
+/// How well the guest answered before a gap, which is one of those around the migration, and after it until nobody asked
+/// any more.
+fn brownout(facts: &Facts, around: &[Silence<'_>], downtime: &Silence<'_>, echo: &Echo) -> Brownout {
+    let before = around.iter().filter(|other| other.seen.resumed_ns < downtime.seen.resumed_ns);
+    let before: Vec<_> = before.map(|silence| silence.gap.clone()).collect();
+    let since = facts.echo_gaps.iter().filter(|seen| seen.resumed_ns > downtime.seen.resumed_ns);
+    let after: Vec<_> = since.map(|seen| gaps::closed(seen, downtime.seen.resumed_ns)).collect();
     let worst = |ns: &mut dyn Iterator<Item = u64>| ns.max().filter(|ns| *ns > 0);
     // Of each gap the worst round trip is that since the one before.
-    let untils = before.iter().copied().chain([gap]).map(|gap| gap.worst_round_trip_ns);
+    let untils = before.iter().chain([&downtime.gap]).map(|gap| gap.worst_round_trip_ns);
     let sinces = after.iter().map(|gap| gap.worst_round_trip_ns).chain(echo.worst_since_last_gap_ns);
     Brownout {
         before: Disturbance { worst_round_trip_ns: worst(&mut { untils }), longest_gap: longest(&before) },
         after: Disturbance { worst_round_trip_ns: worst(&mut { sinces }), longest_gap: longest(&after) },
     }
+}
+
+/// The longest of those that are sure, or else of those that may have been ones.
+fn longest(gaps: &[Gap]) -> Option<Estimate> {
+    let plausible = gaps.iter().filter(|gap| gap.is_plausible());
+    plausible.max_by_key(|gap| (gap.is_sure(), gap.length.value_ns)).map(|gap| gap.length.clone())
 }
 
 /// QEMU's `downtime-limit`, as it was told last: managers raise it while a migration does not converge.

@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use migtrace_ebpf::abi::{self, EchoSession};
-use migtrace_ebpf::session::{self, Stamps};
+use migtrace_ebpf::abi::EchoSession;
+use migtrace_ebpf::session::{self, Reply, Stamps};
 use proptest::prelude::*;
 
 use super::*;
@@ -92,7 +92,12 @@ struct Truth {
 
 struct Simulated {
     requests: Vec<Request>,
+    /// The silences, and what was lost next to them.
     truths: Vec<Truth>,
+    /// The silences alone.
+    silences: Vec<Truth>,
+    /// Of each request, whether it was overtaken and took longer than the latest that were answered before it.
+    late: Vec<bool>,
     duplicates: u64,
     /// The kernel's view.
     state: EchoSession,
@@ -170,9 +175,10 @@ fn simulate(scenario: &Scenario) -> Simulated {
             if random.percent(scenario.slip_percent) { random.next() % (3 * interval_ns) } else { 0 };
         sent_ns += interval_ns + slip_ns;
     }
+    let silences = truths.clone();
     extend(&mut truths, &requests);
-    let (state, gaps, duplicates) = observe(scenario, &requests, &mut random);
-    Simulated { requests, truths, duplicates, state, gaps }
+    let Observed { state, gaps, late, duplicates } = observe(scenario, &requests, &mut random);
+    Simulated { requests, truths, silences, late, duplicates, state, gaps }
 }
 
 /// A request that was lost next to a silence cannot be told from one that was lost to it, unless the guest has answered
@@ -201,20 +207,23 @@ fn extend(truths: &mut [Truth], requests: &[Request]) {
     }
 }
 
+struct Observed {
+    state: EchoSession,
+    gaps: Vec<(u64, abi::EchoGap)>,
+    late: Vec<bool>,
+    duplicates: u64,
+}
+
 /// Shows the stamps to the kernel's state machine, in their order.
-fn observe(
-    scenario: &Scenario,
-    requests: &[Request],
-    random: &mut Random,
-) -> (EchoSession, Vec<(u64, abi::EchoGap)>, u64) {
-    let mut seen: Vec<(u64, bool, u16)> = Vec::new();
+fn observe(scenario: &Scenario, requests: &[Request], random: &mut Random) -> Observed {
+    let mut seen: Vec<(u64, bool, usize)> = Vec::new();
     let mut duplicates = 0;
     for (number, request) in requests.iter().enumerate() {
-        seen.push((request.sent_ns, false, number as u16));
+        seen.push((request.sent_ns, false, number));
         let Some(replied_ns) = request.replied_ns else { continue };
-        seen.push((replied_ns, true, number as u16));
+        seen.push((replied_ns, true, number));
         if random.percent(scenario.duplicate_percent) {
-            seen.push((replied_ns + random.next() % (5 * scenario.interval_ns), true, number as u16));
+            seen.push((replied_ns + random.next() % (5 * scenario.interval_ns), true, number));
             duplicates += 1;
         }
     }
@@ -222,27 +231,35 @@ fn observe(
     let slots = Slots(RefCell::new(vec![0; 1 << 16]));
     let mut state = EchoSession::default();
     let mut gaps = Vec::new();
-    for (at_ns, is_reply, sequence) in seen {
+    let mut late = vec![false; requests.len()];
+    for (at_ns, is_reply, number) in seen {
+        let (sequence, sent_ns) = (number as u16, requests[number].sent_ns);
         if is_reply {
-            session::reply(&mut state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
+            let is_slow = at_ns - sent_ns > state.longest_latest_round_trip_ns();
+            let is_overtaken = sent_ns < state.answered_request_ns;
+            let reply = session::reply(&mut state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
                 gaps.push((at_ns, *gap));
             });
+            late[number] |= is_slow && is_overtaken && reply != Reply::Duplicate;
         } else {
             session::request(&mut state, &slots, sequence, at_ns);
         }
     }
-    if state.gap.is_unsettled() {
-        gaps.push((u64::MAX, state.gap));
-    }
-    (state, gaps, duplicates)
+    gaps.extend(state.unsettled(MIN_GAP_NS).map(|gap| (u64::MAX, gap)));
+    Observed { state, gaps, late, duplicates }
 }
 
 const ORIGIN: MonotonicNs = MonotonicNs(1_000_000_000);
 
-/// The gaps that surely were ones, as a report shows them.
-fn shown(simulated: &Simulated) -> Vec<(abi::EchoGap, Gap)> {
+/// All gaps that are told, with the bounds that a report shows.
+fn told(simulated: &Simulated) -> Vec<(abi::EchoGap, Gap)> {
     let gaps = simulated.gaps.iter().map(|(_, seen)| (*seen, closed(&(*seen).into(), ORIGIN)));
-    gaps.filter(|(_, gap)| gap.length.low_ns >= MIN_GAP_NS).collect()
+    gaps.filter(|(_, gap)| gap.is_plausible()).collect()
+}
+
+/// Those that surely lasted for as long as a gap has to.
+fn sure(simulated: &Simulated) -> Vec<(abi::EchoGap, Gap)> {
+    told(simulated).into_iter().filter(|(_, gap)| gap.length.low_ns >= MIN_GAP_NS).collect()
 }
 
 fn holds(truth: &Truth, gap: &Gap) -> bool {
@@ -250,6 +267,13 @@ fn holds(truth: &Truth, gap: &Gap) -> bool {
     let from_ns = MonotonicNs(truth.from_ns).since(ORIGIN);
     (gap.length.low_ns..=gap.length.high_ns.unwrap()).contains(&length_ns)
         && (gap.start.low_ns..=gap.start.high_ns).contains(&from_ns)
+}
+
+/// Whether a silence lies within a gap, sure or not.
+fn covers(gap: &Gap, silence: &Truth) -> bool {
+    let since = |at_ns: u64| MonotonicNs(at_ns).since(ORIGIN);
+    let latest_end = gap.start.low_ns.saturating_add_unsigned(gap.length.high_ns.unwrap());
+    gap.start.low_ns <= since(silence.from_ns) && since(silence.until_ns) <= latest_end
 }
 
 fn silences() -> impl Strategy<Value = Outage> {
@@ -293,9 +317,23 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         })
 }
 
+/// Silences at any distance from each other, among more losses.
+fn dense_scenarios() -> impl Strategy<Value = Scenario> {
+    (scenarios(), 0..CALM, 0..20_u64).prop_map(|(scenario, calm, loss_percent)| Scenario {
+        loss_percent,
+        calm,
+        ..scenario
+    })
+}
+
+/// How many cases: `PROPTEST_CASES`, or as many as are done while one waits.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: cases(),
         failure_persistence: None,
         max_shrink_iters: 200,
         ..ProptestConfig::default()
@@ -304,7 +342,7 @@ proptest! {
     #[test]
     fn every_gap_holds_a_silence_of_the_guest_and_every_silence_is_a_gap(scenario in scenarios()) {
         let simulated = simulate(&scenario);
-        let gaps = shown(&simulated);
+        let gaps = sure(&simulated);
         for (seen, gap) in &gaps {
             let found = simulated.truths.iter().any(|truth| holds(truth, gap));
             prop_assert!(found, "{gap:#?}\n{seen:#?}\n{:#?}", simulated.truths);
@@ -319,8 +357,43 @@ proptest! {
     }
 
     #[test]
+    fn every_silence_that_loses_or_holds_up_a_request_lies_in_a_gap_however_long_round_trips_are(
+        scenario in dense_scenarios(),
+    ) {
+        let simulated = simulate(&scenario);
+        let gaps = told(&simulated);
+        for silence in &simulated.silences {
+            let within = silence.from_ns..silence.until_ns;
+            let is_hit = |(request, late): (&Request, &bool)| {
+                within.contains(&request.arrived_ns) && (request.replied_ns.is_none() || *late)
+            };
+            let hits = simulated.requests.iter().zip(&simulated.late).filter(|hit| is_hit(*hit)).count();
+            let is_long = silence.until_ns - silence.from_ns > MIN_GAP_NS;
+            let is_covered = gaps.iter().any(|(_, gap)| covers(gap, silence));
+            prop_assert!(is_covered || hits == 0 || !is_long, "{hits} in {silence:?}: {gaps:#?}");
+        }
+        let seen: Vec<EchoGap> = simulated.gaps.iter().map(|(_, seen)| (*seen).into()).collect();
+        let unanswered_when_told = simulated.requests.iter().filter(|request| {
+            let within = |(at, seen): &&(u64, abi::EchoGap)| {
+                let until_ns = if seen.may_be == 0 { seen.resumed_ns } else { seen.resuming_request_ns };
+                request.replied_ns.is_none_or(|replied| replied >= *at)
+                    && (seen.answered_request_ns..=until_ns).contains(&request.sent_ns)
+            };
+            simulated.gaps.iter().any(|gap| within(&gap))
+        });
+        prop_assert!(lost(&seen) <= unanswered_when_told.count() as u64, "a request counts twice: {seen:#?}");
+        for (seen, gap) in &gaps {
+            let (low_ns, high_ns) = (gap.length.low_ns, gap.length.high_ns.unwrap());
+            prop_assert!((low_ns..=high_ns).contains(&gap.length.value_ns), "{gap:#?}");
+            prop_assert!((gap.start.low_ns..=gap.start.high_ns).contains(&gap.start.value_ns), "{gap:#?}");
+            prop_assert!(seen.may_be == 0 || (low_ns == 0 && high_ns > MIN_GAP_NS), "{gap:#?}");
+            prop_assert!(seen.may_be == 0 || gap.lost + gap.late > 0, "{gap:#?}");
+        }
+    }
+
+    #[test]
     fn a_gap_is_known_to_within_its_two_intervals_and_two_round_trips(scenario in scenarios()) {
-        for (seen, gap) in shown(&simulate(&scenario)) {
+        for (seen, gap) in sure(&simulate(&scenario)) {
             let intervals_ns = gap.interval_at_start_ns + gap.interval_at_end_ns.unwrap();
             // Where replies overtake each other, the end is known to within another round trip.
             let longest_ns = gap.round_trip_before_ns.max(seen.round_trip_after_ns);
@@ -343,7 +416,7 @@ proptest! {
         prop_assert_eq!(state.answered, answered);
         prop_assert_eq!(state.duplicate, simulated.duplicates);
         prop_assert_eq!(state.unasked, 0);
-        for (seen, gap) in shown(&simulated) {
+        for (seen, gap) in sure(&simulated) {
             let inside = |r: &&Request| seen.holds(r.sent_ns);
             let lost = requests.iter().filter(inside).filter(|r| r.replied_ns.is_none()).count() as u64;
             // Told when the first replies to later requests had come: slower ones are still on their way.
@@ -378,7 +451,7 @@ fn lost_late_and_prompt_requests_are_told_apart() {
         [(Silence::Loses, 1_000, 0), (Silence::Delays, 0, 1_000), (Silence::LosesThenDelays, 500, 500)]
     {
         let simulated = simulate(&scenario(silence, 1_000.0));
-        let [(_, gap)] = &shown(&simulated)[..] else { panic!("{:?}", simulated.gaps) };
+        let [(_, gap)] = &sure(&simulated)[..] else { panic!("{:?}", simulated.gaps) };
         assert!(gap.lost.abs_diff(lost) <= 1, "{silence:?}: {gap:?}");
         assert!(gap.late.abs_diff(late) <= 1, "{silence:?}: {gap:?}");
         assert_eq!(simulated.state.late, gap.late);
@@ -393,7 +466,7 @@ fn a_silence_that_uses_all_sequence_numbers_is_one_gap_of_the_right_length() {
     for silence in [Silence::Loses, Silence::Delays, Silence::LosesThenDelays] {
         for length in [65_000.0, 65_535.4, 65_536.0, 65_537.2, 80_000.0, 140_000.5] {
             let simulated = simulate(&scenario(silence, length));
-            let gaps = shown(&simulated);
+            let gaps = sure(&simulated);
             assert_eq!(gaps.len(), 1, "{silence:?} of {length}: {gaps:#?}");
             let gap = &gaps[0].1;
             assert!(holds(&simulated.truths[0], gap), "{silence:?} of {length}: {gap:?}");
@@ -408,7 +481,7 @@ fn two_silences_are_two_gaps() {
     let mut scenario = scenario(Silence::Loses, 90.0);
     scenario.outages.push(Outage { length: 1_020.0, phase: 0.0, silence: Silence::Loses });
     let simulated = simulate(&scenario);
-    let gaps = shown(&simulated);
+    let gaps = sure(&simulated);
     assert_eq!(gaps.len(), 2);
     for (truth, (_, gap)) in simulated.truths.iter().zip(&gaps) {
         assert!(holds(truth, gap), "{truth:?} {gap:?}");
@@ -424,7 +497,7 @@ fn a_silence_just_after_another_is_a_gap_of_its_own() {
             scenario.calm = 4;
             scenario.outages.push(Outage { length: 1_020.0, phase: 0.5, silence: second });
             let simulated = simulate(&scenario);
-            let gaps = shown(&simulated);
+            let gaps = sure(&simulated);
             assert_eq!(gaps.len(), 2, "{first:?} {second:?}: {gaps:#?}");
             for (truth, (_, gap)) in simulated.truths.iter().zip(&gaps) {
                 assert!(holds(truth, gap), "{first:?} {second:?}: {truth:?} {gap:?}");
@@ -464,5 +537,5 @@ fn single_losses_and_a_sender_that_stalls_are_no_gaps() {
     (scenario.loss_percent, scenario.slip_percent, scenario.interval_ns) = (3, 10, 1_000_000);
     let simulated = simulate(&scenario);
     assert!(simulated.state.answered < simulated.state.sent);
-    assert_eq!(shown(&simulated).len(), 0, "{:#?}", simulated.gaps);
+    assert_eq!(sure(&simulated).len(), 0, "{:#?}", simulated.gaps);
 }
