@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket};
 use nix::sys::time::TimeSpec;
+use std::collections::VecDeque;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -84,6 +85,15 @@ impl Responder {
     ///
     /// When the namespace cannot be entered, or a raw socket cannot be made (not root).
     pub fn start(netns: &NetNs) -> Result<Self> {
+        Self::start_far_away(netns, Duration::ZERO)
+    }
+
+    /// As [`Self::start`], with replies that are on their way for so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_far_away(netns: &NetNs, way: Duration) -> Result<Self> {
         let socket = netns.enter(|| -> Result<UdpSocket> {
             let path = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
             fs::write(path, "1").with_context(|| format!("cannot set {path}"))?;
@@ -96,9 +106,7 @@ impl Responder {
         let (plans, to_play) = mpsc::channel();
         let (played, results) = mpsc::channel();
         std::thread::Builder::new().name("responder".into()).spawn(move || {
-            let lived = be_punctual(PRIORITY).and_then(|()| {
-                Guest { socket, waiting: Vec::new(), arrivals_ns: Vec::new() }.live(&to_play, &played)
-            });
+            let lived = be_punctual(PRIORITY).and_then(|()| Guest::new(socket, way).live(&to_play, &played));
             if let Err(error) = lived {
                 // Nobody waits for it any more when the responder has gone.
                 let _ = played.send(Err(error));
@@ -140,11 +148,19 @@ pub(crate) fn be_punctual(priority: u8) -> Result<()> {
 struct Guest {
     socket: UdpSocket,
     waiting: Vec<(Vec<u8>, SocketAddr)>,
+    /// How long replies take.
+    way: Duration,
+    /// Replies, each with the time at which it arrives.
+    on_their_way: VecDeque<(u64, Vec<u8>, SocketAddr)>,
     /// Since the latest plan began.
     arrivals_ns: Vec<u64>,
 }
 
 impl Guest {
+    const fn new(socket: UdpSocket, way: Duration) -> Self {
+        Self { socket, waiting: Vec::new(), way, on_their_way: VecDeque::new(), arrivals_ns: Vec::new() }
+    }
+
     /// Ends when nobody can send it plans any more.
     fn live(mut self, plans: &Receiver<Vec<Planned>>, played: &Sender<Result<Played>>) -> Result<()> {
         loop {
@@ -175,13 +191,13 @@ impl Guest {
             let mut waiting = std::mem::take(&mut self.waiting).into_iter();
             if let Some((reply, to)) = waiting.next() {
                 let before_ns = monotonic_ns();
-                self.send(&reply, to)?;
+                self.send(reply, to)?;
                 until_ns = before_ns..=monotonic_ns();
             }
             awake_since_ns = *until_ns.end();
             truths.push(Truth { from_ns, until_ns });
             for (reply, to) in waiting {
-                self.send(&reply, to)?;
+                self.send(reply, to)?;
             }
         }
         Ok(truths)
@@ -192,7 +208,7 @@ impl Guest {
         loop {
             let mut looked_ns = monotonic_ns();
             while let Some((reply, to)) = self.receive()? {
-                self.send(&reply, to)?;
+                self.send(reply, to)?;
                 looked_ns = monotonic_ns();
             }
             let now_ns = monotonic_ns();
@@ -221,8 +237,14 @@ impl Guest {
         }
     }
 
-    /// Waits for a packet, or until the time has come.
-    fn wait_until(&self, at_ns: u64) -> Result<()> {
+    /// Waits for a packet, or until the time has come. Meanwhile replies arrive.
+    fn wait_until(&mut self, at_ns: u64) -> Result<()> {
+        while let Some((_, reply, to)) =
+            self.on_their_way.pop_front_if(|(due_ns, ..)| *due_ns <= monotonic_ns())
+        {
+            self.deliver(&reply, to)?;
+        }
+        let at_ns = self.on_their_way.front().map_or(at_ns, |(due_ns, ..)| at_ns.min(*due_ns));
         let left = Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())).min(LOOK);
         let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         match ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None) {
@@ -252,7 +274,15 @@ impl Guest {
         }
     }
 
-    fn send(&self, reply: &[u8], to: SocketAddr) -> Result<()> {
+    fn send(&mut self, reply: Vec<u8>, to: SocketAddr) -> Result<()> {
+        if self.way.is_zero() {
+            return self.deliver(&reply, to);
+        }
+        self.on_their_way.push_back((monotonic_ns() + nanoseconds(self.way), reply, to));
+        Ok(())
+    }
+
+    fn deliver(&self, reply: &[u8], to: SocketAddr) -> Result<()> {
         self.socket.send_to(reply, to).map(drop).with_context(|| format!("cannot reply to {to}"))
     }
 }

@@ -7,6 +7,7 @@ mod probing;
 use lab::tracing::{Said, run};
 use lab::{Host, Planned, Responder, Silence};
 use migtrace::probe::{End, Report};
+use migtrace::record::{Gap, Method};
 use probing::silences::{contradiction, gaps_of, proves_every_silence};
 use probing::{Probing, network, one_at_a_time};
 use std::net::IpAddr;
@@ -62,6 +63,35 @@ fn a_target_that_is_silent_at_the_end_is_an_open_gap() {
     assert!(gap.length.low_ns > 300_000_000 && gap.lost > 0, "{gap:#?}");
     assert_eq!(report.preflight, None);
     drop(responder);
+}
+
+#[test]
+fn silences_that_are_shorter_than_round_trips_are_told_as_ones_that_may_have_been() {
+    let _lock = one_at_a_time();
+    let lab = network();
+    let responder = Responder::start_far_away(lab.source().netns(), Duration::from_millis(40)).unwrap();
+    let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), &["--min-gap", "5ms"]);
+    let silence = Planned {
+        after: Duration::from_millis(300),
+        length: Duration::from_millis(15),
+        silence: Silence::Loses,
+    };
+    responder.play(vec![silence; 8]).unwrap();
+    let played = responder.played().unwrap();
+    let (code, report) = probing.stop();
+    assert_eq!((code, report.end), (Some(0), End::Interrupted));
+    let gaps = &report.streams[0].gaps;
+    for truth in &played.truths {
+        let since_start = |at_ns: u64| at_ns.cast_signed() - report.start.monotonic_ns.cast_signed();
+        let (from_ns, until_ns) = (since_start(*truth.from_ns.end()), since_start(*truth.until_ns.start()));
+        let holds = |gap: &&Gap| {
+            let longest_ns = gap.length.high_ns.unwrap_or(u64::MAX);
+            gap.start.low_ns <= from_ns && until_ns <= gap.start.low_ns.saturating_add_unsigned(longest_ns)
+        };
+        let gap = gaps.iter().find(holds).unwrap_or_else(|| panic!("{from_ns} to {until_ns}: {gaps:#?}"));
+        assert!(gap.lost > 0, "{gap:#?}");
+    }
+    assert!(gaps.iter().any(|gap| gap.length.method == Method::OvertakenRequests), "{gaps:#?}");
 }
 
 #[test]
