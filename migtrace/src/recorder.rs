@@ -138,6 +138,12 @@ impl Recorder {
         Ok(())
     }
 
+    /// A QEMU of the VM that is probed; none while it is not known which that is.
+    #[must_use]
+    pub fn probed(&self) -> Option<&Qemu> {
+        self.probe.as_ref()?.owners.owner()
+    }
+
     /// Looks whether there is news of whose the probed address is.
     fn look_for_owners(&mut self) -> Result<(), TracerError> {
         let Some(probe) = &mut self.probe else { return Ok(()) };

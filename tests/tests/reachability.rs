@@ -34,16 +34,20 @@ fn the_guests_stop_lies_in_a_gap_of_its_answers_seen_from_either_host() {
     let probe = ["--probe", &guest, "--probe-interval", "5ms"];
     let source = Recording::start(lab.guest_host(), &probe).unwrap();
     let destination = Recording::start(lab.other_host(), &probe).unwrap();
+    let left_pid = lab.qemu().unwrap().pid();
     let migrated = lab.migrate(&Migration::default()).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed);
+    let arrived_pid = lab.qemu().unwrap().pid();
     let stopped_ns = migrated.event(Side::Source, "STOP").unwrap().received_ns.cast_signed();
     let resume = migrated.event(Side::Destination, "RESUME").unwrap();
 
-    for (recording, role) in [(source, "source"), (destination, "destination")] {
+    for (recording, role, pid) in [(source, "source", left_pid), (destination, "destination", arrived_pid)] {
         let recorded = recording.finish(PATIENCE).unwrap();
         assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
         let record = assert_replays(&recorded);
         assert_eq!(record["observers"][0]["role"], role);
+        // At the destination the guest's QEMU has come since the recording began.
+        assert_eq!(owners(&recorded).last(), Some(&(pid.into(), "mac".to_owned())));
         let echo = &record["echo"];
         assert_eq!(echo["target"], guest.as_str());
         assert_eq!(number(&echo["sent"]), number(&echo["answered"]) + number(&echo["lost"]));
@@ -110,6 +114,8 @@ fn of_two_vms_on_a_host_a_probe_is_of_the_one_that_has_the_address() {
 
     for (recorded, record) in [&by_mac, &contradicted] {
         assert_eq!(owners(recorded), [(guest_pid, "mac".to_owned())]);
+        let asked = format!("asking {guest} of {} (pid {guest_pid})", lab.guest().name);
+        assert!(recorded.stderr.contains(&asked), "{}", recorded.stderr);
         let why = not_measured(record);
         assert!(why.contains(&format!("the echo requests went to {guest}, which another VM has")), "{why}");
         assert!(record["echo"].is_null() && record["downtime"]["reachability"].is_null(), "{record:#}");

@@ -127,7 +127,10 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
         progress.say(&format!("waiting for `{vm}`; {}", absent.others()));
     }
     if let Some((target, interface)) = asked {
-        progress.say(&format!("asking {target} for echo replies at {interface}"));
+        let whose = recorder.probed().map_or_else(String::new, |qemu| {
+            format!(" of {} (pid {})", qemu.name.as_deref().unwrap_or("(no name)"), qemu.pid)
+        });
+        progress.say(&format!("asking {target}{whose} for echo replies at {interface}"));
     }
     progress.say("ready");
 

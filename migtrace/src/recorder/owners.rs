@@ -120,6 +120,11 @@ impl Owners {
         self.target
     }
 
+    /// A QEMU of the VM that has the address, if that is known.
+    pub(super) fn owner(&self) -> Option<&Qemu> {
+        self.owner.as_ref().map(|owner| &owner.qemu)
+    }
+
     /// The address' MAC, if its port is still to be found: no command line has it.
     pub(super) fn mac_without_vm(&self, now: &Look<'_>) -> Option<Mac> {
         let is_tied = self.owner.as_ref().is_some_and(|owner| owner.mac.is_some());
