@@ -120,7 +120,8 @@ pub(crate) struct Record {
     /// Ask this QMP socket for QEMU's own figures at the end (a second one: QEMU serves one client a socket)
     #[arg(long, value_name = "SOCKET")]
     pub(crate) qmp: Option<PathBuf>,
-    /// Ask this address, the guest's, for echo replies, and record when it did not answer (see `migtrace probe`)
+    /// Ask this address, the guest's, for echo replies, and record when it did not answer (see `migtrace probe`). Of
+    /// several VMs on this host the one with the address' MAC is meant, or else the one of --vm or --pid
     #[arg(long, value_name = "TARGET")]
     pub(crate) probe: Option<String>,
     /// Time between two echo requests, 100us at least

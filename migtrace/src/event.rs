@@ -301,6 +301,9 @@ pub struct Qemu {
     /// Names of its tap interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taps: Vec<String>,
+    /// MACs of its network interfaces, as its command line gives them: `52:54:00:4b:73:5f`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<String>,
     /// True when it was started to receive a migration (`-incoming`).
     #[serde(default)]
     pub incoming: bool,

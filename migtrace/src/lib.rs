@@ -64,3 +64,4 @@ pub mod terminal;
 pub mod timeline;
 pub mod tracer;
 pub mod units;
+mod vm;

@@ -1,22 +1,34 @@
 //! Waits for migrations and makes their records: a [`Tracer`] whose events go through a [`Timeline`].
 
+mod owners;
 mod settling;
 
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{EndReason, Event, Fact};
+use crate::event::{EndReason, Event, Fact, Qemu};
 use crate::host::clock;
+use crate::host::neighbours::Neighbours;
 use crate::probe::{ProbeError, Prober, Step};
 use crate::record::Record;
-use crate::selection::Selection;
+use crate::selection::{Selection, introductions};
 use crate::timeline::{Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
+pub use owners::Untied;
+use owners::{Look, Owners};
 use settling::Settling;
 
 /// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whose the probed address is.
+const OWNER_EVERY: Duration = Duration::from_secs(1);
+/// How long the network has to tell it before the person is asked: an address that answers was found before.
+const OWNER_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked meanwhile.
+const OWNER_SOON: Duration = Duration::from_millis(50);
 
 /// Why a recording cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +40,19 @@ pub enum RecorderError {
     /// The echo requests that go with it.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// There are several VMs, and it is not known which of them has the probed address.
+    #[error(
+        "which VM has {target} is not known: {why}; name it with --vm or --pid: this network namespace has {}",
+        introductions(present)
+    )]
+    WhoseAddress {
+        /// The address.
+        target: IpAddr,
+        /// Why nothing but a [`Selection`] can tell.
+        why: Untied,
+        /// The QEMUs of this network namespace.
+        present: Vec<Qemu>,
+    },
 }
 
 /// Records the next migration of the selected VMs.
@@ -48,13 +73,23 @@ pub enum RecorderError {
 /// ```
 pub struct Recorder {
     tracer: Tracer,
-    probe: Option<Prober>,
+    selection: Selection,
+    probe: Option<Probe>,
     timeline: Timeline,
     looked: Instant,
     /// Something has happened since the last look.
     unexamined: bool,
     /// The awaited migration has ended.
     settling: Option<Settling>,
+}
+
+/// An address that is asked for echo replies.
+struct Probe {
+    prober: Prober,
+    owners: Owners,
+    neighbours: Neighbours,
+    /// When it is looked again whose the address is.
+    next_look: Instant,
 }
 
 impl Recorder {
@@ -64,7 +99,8 @@ impl Recorder {
         Self {
             tracer,
             probe: None,
-            timeline: Timeline::new(selection),
+            timeline: Timeline::new(selection.clone()),
+            selection,
             looked: Instant::now(),
             unexamined: false,
             settling: None,
@@ -73,12 +109,50 @@ impl Recorder {
 
     /// Records what `prober` finds too. A migration is then over when the guest answers, or has not for 30 s.
     ///
+    /// What is found is of one VM: of the one that has the address' MAC, or else of the selected one. Waits up to a second
+    /// for the network to tell which that is. Where there is one VM at most, it may stay open.
+    ///
     /// # Errors
-    /// As [`Tracer::note`].
-    pub fn probe(&mut self, prober: Prober) -> Result<(), TracerError> {
+    /// [`RecorderError::WhoseAddress`]: there are several VMs, the network does not tell which of them is asked, and the
+    /// [`Selection`] does not name one. Otherwise as [`Tracer::note`].
+    pub async fn probe(&mut self, prober: Prober) -> Result<(), RecorderError> {
+        let cannot = |source| ProbeError::Host { what: "find the MAC of the address", source };
+        let mut neighbours = Neighbours::at(prober.interface()).map_err(cannot)?;
+        let target = prober.target();
+        let mut owners = Owners::new(target, self.selection.clone());
+        let deadline = Instant::now() + OWNER_PATIENCE;
+        let news = loop {
+            let now = look_around(&self.tracer, &owners, &mut neighbours).map_err(cannot)?;
+            let news = owners.look(&now);
+            let Some(why) = owners.doubt(&now) else { break news };
+            // What has a MAC was heard by the bridge, too.
+            if why != Untied::NoMac || Instant::now() >= deadline {
+                let present = self.tracer.qemus().cloned().collect();
+                return Err(RecorderError::WhoseAddress { target, why, present });
+            }
+            tokio::time::sleep(OWNER_SOON).await;
+        };
         self.tracer.note(Fact::EchoStart(prober.started()))?;
-        self.probe = Some(prober);
+        news.into_iter().try_for_each(|fact| self.tracer.note(fact))?;
+        self.probe = Some(Probe { prober, owners, neighbours, next_look: Instant::now() + OWNER_EVERY });
         Ok(())
+    }
+
+    /// A QEMU of the VM that is probed; none while it is not known which that is.
+    #[must_use]
+    pub fn probed(&self) -> Option<&Qemu> {
+        self.probe.as_ref()?.owners.owner()
+    }
+
+    /// Looks whether there is news of whose the probed address is.
+    fn look_for_owners(&mut self) -> Result<(), TracerError> {
+        let Some(probe) = &mut self.probe else { return Ok(()) };
+        probe.next_look = Instant::now() + OWNER_EVERY;
+        let Probe { owners, neighbours, .. } = probe;
+        // What cannot be told now may be a second later.
+        let Ok(now) = look_around(&self.tracer, owners, neighbours) else { return Ok(()) };
+        let news = owners.look(&now);
+        news.into_iter().try_for_each(|fact| self.tracer.note(fact))
     }
 
     /// The tracer.
@@ -99,6 +173,7 @@ impl Recorder {
                 return Ok(None);
             }
             let look = self.next_look();
+            let look_for_owners = self.probe.as_ref().map(|probe| probe.next_look);
             tokio::select! {
                 event = self.tracer.next() => break event?,
                 step = next_step(self.probe.as_mut()) => {
@@ -106,6 +181,7 @@ impl Recorder {
                         self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
                     }
                 }
+                () = until(look_for_owners) => self.look_for_owners()?,
                 () = until(look) => {
                     if self.settling.is_none() {
                         self.look();
@@ -145,8 +221,8 @@ impl Recorder {
             return Ok(false);
         }
         // The probed guest may still be, or soon fall, silent.
-        let Some(prober) = &self.probe else { return Ok(true) };
-        Ok(!settling.watches(now, prober.is_in_gap()?))
+        let Some(probe) = &self.probe else { return Ok(true) };
+        Ok(!settling.watches(now, probe.prober.is_in_gap()?))
     }
 
     /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, [`Self::finish`]
@@ -155,8 +231,10 @@ impl Recorder {
     /// # Errors
     /// As [`Tracer::note`], and what stops a probe.
     pub async fn end_probe(&mut self) -> Result<(), RecorderError> {
-        let Some(prober) = &mut self.probe else { return Ok(()) };
-        let facts = prober.end().await?;
+        let Some(probe) = &mut self.probe else { return Ok(()) };
+        let facts = probe.prober.end().await?;
+        // A QEMU may have come since the last time.
+        self.look_for_owners()?;
         self.probe = None;
         for fact in facts {
             match fact {
@@ -214,6 +292,16 @@ const _: () = {
     can_move_between_threads::<Prober>();
 };
 
+/// What is known now of the address and of who may have it.
+fn look_around<'a>(tracer: &'a Tracer, owners: &Owners, neighbours: &mut Neighbours) -> io::Result<Look<'a>> {
+    let mac = neighbours.mac_of(owners.target())?;
+    let mut look = Look { qemus: tracer.qemus().collect(), mac, port: None };
+    if let Some(mac) = owners.mac_without_vm(&look) {
+        look.port = neighbours.port_of(mac)?;
+    }
+    Ok(look)
+}
+
 /// Never ends without an instant.
 async fn until(instant: Option<Instant>) {
     match instant {
@@ -223,9 +311,9 @@ async fn until(instant: Option<Instant>) {
 }
 
 /// Never ends without a probe.
-async fn next_step(prober: Option<&mut Prober>) -> Result<Step, ProbeError> {
-    match prober {
-        Some(prober) => prober.next().await,
+async fn next_step(probe: Option<&mut Probe>) -> Result<Step, ProbeError> {
+    match probe {
+        Some(probe) => probe.prober.next().await,
         None => std::future::pending().await,
     }
 }

@@ -77,9 +77,13 @@ impl NoSuchVm {
         if self.present.is_empty() {
             return "no QEMU runs in this network namespace".to_owned();
         }
-        let present: Vec<String> = self.present.iter().map(introduce).collect();
-        format!("this network namespace has: {}", present.join(", "))
+        format!("this network namespace has: {}", introductions(&self.present))
     }
+}
+
+/// Tells QEMUs in a way in which they can be asked for.
+pub(crate) fn introductions(qemus: &[Qemu]) -> String {
+    qemus.iter().map(introduce).collect::<Vec<_>>().join(", ")
 }
 
 fn introduce(qemu: &Qemu) -> String {
@@ -115,6 +119,7 @@ mod tests {
             accelerator: None,
             version: None,
             taps: Vec::new(),
+            macs: Vec::new(),
             incoming: false,
         }
     }

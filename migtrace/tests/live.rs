@@ -205,6 +205,7 @@ fn qemu(pid: u32, name: &str) -> Fact {
         accelerator: None,
         version: None,
         taps: Vec::new(),
+        macs: Vec::new(),
         incoming: false,
     })
 }

@@ -45,6 +45,7 @@ fn qemu(pid: u32, incoming: bool) -> Qemu {
         accelerator: None,
         version: None,
         taps: Vec::new(),
+        macs: Vec::new(),
         incoming,
     }
 }

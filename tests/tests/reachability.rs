@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
 use lab::consistency::{assert_replays, not_measured, replay};
-use lab::tracing::{Recording, run};
-use lab::{Migration, Outcome, Side, shared};
+use lab::tracing::{Recorded, Recording, run};
+use lab::{Bare, Host, Migration, Outcome, Side, shared};
 use serde_json::Value;
 use std::time::Duration;
 
 /// From the end of a migration to the end of its recording: a guest that is silent then is waited for.
 const PATIENCE: Duration = Duration::from_secs(50);
+
+const PORT: u16 = 49152;
+const FAST: u64 = 0;
+/// Three probers share two CPUs with a guest that is interpreted.
+const INTERVAL: [&str; 2] = ["--probe-interval", "20ms"];
 
 /// The monotonic clock at a time of the record.
 fn monotonic(record: &Value, at_ns: i64) -> i64 {
@@ -29,16 +34,20 @@ fn the_guests_stop_lies_in_a_gap_of_its_answers_seen_from_either_host() {
     let probe = ["--probe", &guest, "--probe-interval", "5ms"];
     let source = Recording::start(lab.guest_host(), &probe).unwrap();
     let destination = Recording::start(lab.other_host(), &probe).unwrap();
+    let left_pid = lab.qemu().unwrap().pid();
     let migrated = lab.migrate(&Migration::default()).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed);
+    let arrived_pid = lab.qemu().unwrap().pid();
     let stopped_ns = migrated.event(Side::Source, "STOP").unwrap().received_ns.cast_signed();
     let resume = migrated.event(Side::Destination, "RESUME").unwrap();
 
-    for (recording, role) in [(source, "source"), (destination, "destination")] {
+    for (recording, role, pid) in [(source, "source", left_pid), (destination, "destination", arrived_pid)] {
         let recorded = recording.finish(PATIENCE).unwrap();
         assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
         let record = assert_replays(&recorded);
         assert_eq!(record["observers"][0]["role"], role);
+        // At the destination the guest's QEMU has come since the recording began.
+        assert_eq!(owners(&recorded).last(), Some(&(pid.into(), "mac".to_owned())));
         let echo = &record["echo"];
         assert_eq!(echo["target"], guest.as_str());
         assert_eq!(number(&echo["sent"]), number(&echo["answered"]) + number(&echo["lost"]));
@@ -69,6 +78,94 @@ fn the_guests_stop_lies_in_a_gap_of_its_answers_seen_from_either_host() {
         }
         println!("{role}: {text}");
     }
+}
+
+/// The owners that a recording has told of, with how they are known.
+fn owners(recorded: &Recorded) -> Vec<(u64, String)> {
+    let events = recorded.events().unwrap();
+    let owners = events.iter().filter(|event| event["event"] == "echo_owner");
+    owners
+        .map(|event| (event["pid"].as_u64().unwrap(), event["method"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+#[test]
+fn of_two_vms_on_a_host_a_probe_is_of_the_one_that_has_the_address() {
+    let mut lab = shared().unwrap();
+    let [guest, host] = [lab.guest().ipv4.to_string(), lab.other_host().ipv4().to_string()];
+    let guest_pid = u64::from(lab.qemu().unwrap().pid());
+    let mut moves = Bare::start(lab.guest_host(), "moves").unwrap();
+    let _there = Bare::incoming(lab.other_host(), "moves", PORT).unwrap();
+    let moves_pid = u64::from(moves.pid());
+    let record = |more: &[&str]| Recording::start(lab.guest_host(), &[more, &INTERVAL].concat()).unwrap();
+    // The guest, by its MAC; a machine that is no VM of this host, for the VM that the person names; the guest, for another.
+    let recordings = [
+        record(&["--probe", &guest]),
+        record(&["--probe", &host, "--vm", "moves"]),
+        record(&["--probe", &guest, "--vm", "moves"]),
+    ];
+    moves.migrate(lab.other_host().ipv4(), PORT, FAST).unwrap();
+    let [by_mac, named, contradicted] = recordings.map(|recording| {
+        let recorded = recording.finish(PATIENCE).unwrap();
+        assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+        let record = assert_replays(&recorded);
+        assert_eq!(record["vm"]["name"], "moves");
+        (recorded, record)
+    });
+
+    for (recorded, record) in [&by_mac, &contradicted] {
+        assert_eq!(owners(recorded), [(guest_pid, "mac".to_owned())]);
+        let asked = format!("asking {guest} of {} (pid {guest_pid})", lab.guest().name);
+        assert!(recorded.stderr.contains(&asked), "{}", recorded.stderr);
+        let why = not_measured(record);
+        assert!(why.contains(&format!("the echo requests went to {guest}, which another VM has")), "{why}");
+        assert!(record["echo"].is_null() && record["downtime"]["reachability"].is_null(), "{record:#}");
+        assert_eq!(record["gaps"].as_array().unwrap().len(), 0);
+    }
+    let of_selected = |record| not_measured(record).contains("the answers of the selected VM");
+    assert_eq!((of_selected(&by_mac.1), of_selected(&contradicted.1)), (false, true));
+    let (recorded, record) = &named;
+    assert_eq!(owners(recorded), [(moves_pid, "selected".to_owned())]);
+    assert!(number(&record["echo"]["answered"]) > 0, "{record:#}");
+}
+
+#[test]
+fn where_the_network_does_not_tell_which_vm_is_asked_the_person_is() {
+    let lab = shared().unwrap();
+    let (host, other) = (lab.guest_host(), lab.other_host());
+    let _second = Bare::start(host, "second").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("events.jsonl");
+    std::fs::write(&log, "earlier").unwrap();
+    // Of another machine, which has a MAC; and behind a router, which has one.
+    let routed = "10.88.0.1";
+    other.tool("ip", &["address", "add", &format!("{routed}/32"), "dev", Host::BRIDGE]).unwrap();
+    let gateway = other.ipv4().to_string();
+    host.tool("ip", &["route", "add", routed, "via", &gateway]).unwrap();
+    for (target, words) in
+        [(gateway.as_str(), "its MAC 02:77:00:00:00:0"), (routed, "is it behind a router?")]
+    {
+        let events = log.to_str().unwrap();
+        let arguments = [&["record", "--probe", target, "--events", events], &INTERVAL[..]].concat();
+        let said = run(host, &arguments).unwrap();
+        assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
+        for words in [
+            &format!("which VM has {target} is not known"),
+            words,
+            "--vm or --pid",
+            "second",
+            &lab.guest().name,
+        ] {
+            assert!(said.stderr.contains(words), "{words}: {said:?}");
+        }
+        assert!(!said.stderr.contains("ready"), "{said:?}");
+    }
+    host.tool("ip", &["route", "delete", routed]).unwrap();
+    other.tool("ip", &["address", "delete", &format!("{routed}/32"), "dev", Host::BRIDGE]).unwrap();
+    let files: Vec<_> =
+        std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["events.jsonl"], "an earlier log stays what it was");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "earlier");
 }
 
 #[test]

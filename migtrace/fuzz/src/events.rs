@@ -281,6 +281,7 @@ impl World<'_, '_> {
             accelerator: Some((*self.source.choose(&["kvm", "tcg"])?).to_owned()),
             version: None,
             taps: if self.source.arbitrary()? { vec!["tap0".to_owned()] } else { Vec::new() },
+            macs: Vec::new(),
             incoming: self.source.arbitrary()?,
         })
     }

@@ -1,5 +1,6 @@
 //! `migtrace record`: waits for the next migration and records it.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
         present => present.err(),
     };
     let mut recorder = Recorder::new(tracer, selection);
-    let prober = start_probe(options).await?;
+    // Whatever keeps it from beginning is said before an earlier log or report is touched.
+    let asked = start_probe(options, &mut recorder).await?;
     let mut client = match &options.qmp {
         Some(path) => Some(Client::connect(path, &mut recorder).await?),
         None => None,
@@ -124,10 +126,11 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
     if let Some((absent, vm)) = absent.zip(options.vm.as_ref()) {
         progress.say(&format!("waiting for `{vm}`; {}", absent.others()));
     }
-    if let Some(prober) = prober {
-        let (target, interface) = (prober.target(), prober.interface());
-        progress.say(&format!("asking {target} for echo replies at {interface}"));
-        recorder.probe(prober)?;
+    if let Some((target, interface)) = asked {
+        let whose = recorder.probed().map_or_else(String::new, |qemu| {
+            format!(" of {} (pid {})", qemu.name.as_deref().unwrap_or("(no name)"), qemu.pid)
+        });
+        progress.say(&format!("asking {target}{whose} for echo replies at {interface}"));
     }
     progress.say("ready");
 
@@ -165,14 +168,17 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
     Ok(Recorded { records: awaited(records), reason, log_failure: log.end() })
 }
 
-/// Begins to ask the guest for echo replies, if that is wanted.
-async fn start_probe(options: &cli::Record) -> Result<Option<Prober>> {
+/// Begins to ask the guest for echo replies, if that is wanted: which address, and at which interface.
+async fn start_probe(options: &cli::Record, recorder: &mut Recorder) -> Result<Option<(IpAddr, String)>> {
     let Some(target) = &options.probe else { return Ok(None) };
     let target = probe::resolve(target, false)?;
     let mut wanted = migtrace::probe::Options::new(target);
     wanted.interval = Some(options.probe_interval);
     wanted.attach = options.attach.into();
-    Ok(Some(Prober::start(wanted).await?))
+    let prober = Prober::start(wanted).await?;
+    let interface = prober.interface().to_owned();
+    recorder.probe(prober).await?;
+    Ok(Some((target, interface)))
 }
 
 fn settings(options: &cli::Record) -> Settings {

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod environment;
 pub(crate) mod identity;
 pub(crate) mod links;
+pub(crate) mod mac;
+pub(crate) mod neighbours;
 mod netlink;
 pub(crate) mod qemu;
 pub mod qmp;

@@ -9,11 +9,12 @@ use super::clocks::Clocks;
 use super::stamped::Stamped;
 use super::untied::Untied;
 use crate::event::{
-    Announcement, Crossed, EchoEnd, EchoGap, EchoStart, EndReason, Event, Fact, FlowCounters, Lost,
-    NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
+    Announcement, Crossed, EchoEnd, EchoGap, EchoOwnerMethod, EchoStart, EndReason, Event, Fact,
+    FlowCounters, Lost, NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
 use crate::record::PhaseName;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vm::VmKey;
 
 /// The probe that reads QEMU's events, by its name in the probe table.
 const QMP_PROBE: &str = "qmp";
@@ -36,8 +37,8 @@ pub(super) struct Facts {
     pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Count>>,
     /// Since when which address was asked.
     pub(super) echo_start: Option<(MonotonicNs, EchoStart)>,
-    /// The processes whose guest has the probed address: both ends of its migration may be on this host.
-    pub(super) echo_owners: Vec<u32>,
+    /// The processes whose guest has the probed address, as indices into `processes`, and how that is known.
+    echo_owners: Vec<(usize, EchoOwnerMethod)>,
     pub(super) echo_gaps: Vec<EchoGap>,
     /// When the asking ended, and what it told as a whole.
     pub(super) echo_end: Option<(MonotonicNs, EchoEnd)>,
@@ -181,6 +182,13 @@ pub(super) struct Owner {
     pub(super) at: MonotonicNs,
 }
 
+impl Process {
+    /// The VM that it runs.
+    pub(super) fn vm(&self) -> VmKey<'_> {
+        self.qemu.as_ref().map_or(VmKey::Pid(self.pid), VmKey::of)
+    }
+}
+
 impl FlowFacts {
     pub(super) fn first(&self) -> MonotonicNs {
         self.last.as_ref().map_or(self.seen_at, |c| c.first_ns)
@@ -262,7 +270,10 @@ impl Facts {
                 self.process(*pid).announcements.insert(at, announced);
             }
             Fact::EchoStart(start) => self.echo_start = Some((at, start.clone())),
-            Fact::EchoOwner { pid, .. } => self.echo_owners.push(*pid),
+            Fact::EchoOwner { pid, method } => {
+                let process = self.process_index(*pid);
+                self.echo_owners.push((process, *method));
+            }
             Fact::EchoGap(gap) => self.echo_gaps.push(*gap),
             Fact::EchoEnd(end) => self.echo_end = Some((at, end.clone())),
             // A flow names the interface that it is counted at.
@@ -278,6 +289,19 @@ impl Facts {
             Fact::LogEnd { reason } => self.end = Some(*reason),
         }
         true
+    }
+
+    /// The VMs whose guests have the probed address; none when nobody said. The network knows better than the person who
+    /// named one.
+    pub(super) fn echo_owners(&self) -> BTreeSet<VmKey<'_>> {
+        let known_by = |method| self.echo_owners.iter().filter(move |(_, by)| *by == method);
+        let by_mac: BTreeSet<_> =
+            known_by(EchoOwnerMethod::Mac).map(|(p, _)| self.processes[*p].vm()).collect();
+        if by_mac.is_empty() {
+            known_by(EchoOwnerMethod::Selected).map(|(p, _)| self.processes[*p].vm()).collect()
+        } else {
+            by_mac
+        }
     }
 
     /// The facts that were lost while something was under way.

@@ -2,40 +2,28 @@
 
 use std::collections::HashMap;
 
+use super::facts::Process;
 use super::migration::Migration;
 use crate::units::MonotonicNs;
+use crate::vm::VmKey;
 
-/// What two QEMUs of one VM share.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) enum VmKey<'a> {
-    Uuid(&'a str),
-    Name(&'a str),
-    /// Nothing but its process is known.
-    Pid(u32),
-}
-
-impl<'a> VmKey<'a> {
-    pub(super) fn of(migration: &Migration<'a>) -> Option<Self> {
-        let process = migration.process?;
-        let qemu = process.qemu.as_ref();
-        let uuid = qemu.and_then(|q| q.uuid.as_deref()).map(Self::Uuid);
-        let name = qemu.and_then(|q| q.name.as_deref()).map(Self::Name);
-        Some(uuid.or(name).unwrap_or(Self::Pid(process.pid)))
-    }
+/// The VM that migrates; none when its QEMU is not in this network namespace.
+pub(super) fn vm<'a>(migration: &Migration<'a>) -> Option<VmKey<'a>> {
+    migration.process.map(Process::vm)
 }
 
 /// Of each migration the other half, as an index into `all`, which is in the order of the starts.
 pub(super) fn pairs(all: &[Migration<'_>]) -> Vec<Option<usize>> {
     let mut of_vm: HashMap<VmKey<'_>, Vec<(usize, MonotonicNs)>> = HashMap::new();
     for (index, migration) in all.iter().enumerate() {
-        let Some(key) = VmKey::of(migration) else { continue };
+        let Some(key) = vm(migration) else { continue };
         let same_vm = of_vm.entry(key).or_default();
         // With the latest end so far, those that have ended before an instant can be passed over.
         let latest = same_vm.last().map_or(MonotonicNs(0), |(_, end)| *end);
         same_vm.push((index, latest.max(migration.end.at())));
     }
     let other_half = |migration: &Migration<'_>| {
-        let same_vm = of_vm.get(&VmKey::of(migration)?)?;
+        let same_vm = of_vm.get(&vm(migration)?)?;
         let first = same_vm.partition_point(|(_, end)| *end < migration.start);
         let begun = same_vm[first..].iter().take_while(|(i, _)| all[*i].start <= migration.end.at());
         let mut others = begun.map(|(i, _)| *i).filter(|&i| {

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::facts::Facts;
+use super::facts::{Facts, Process};
 use super::gaps;
 use super::migration::Migration;
-use super::pairs::VmKey;
-use crate::event::Echo;
+use super::pairs::vm;
+use crate::event::{Echo, EchoGap};
 use crate::units::MonotonicNs;
+use crate::vm::VmKey;
 
 /// The echo requests to a guest.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,7 @@ pub(super) enum Probing<'a> {
     Doubtful(IpAddr),
 }
 
-/// Who was asked, among the VMs that migrate.
+/// Who was asked, of all the VMs of this host.
 pub(super) struct Probed<'a> {
     facts: &'a Facts,
     /// The VMs that have the address; none: it is not known.
@@ -47,21 +48,20 @@ pub(super) struct Probed<'a> {
 
 impl<'a> Probed<'a> {
     pub(super) fn of(facts: &'a Facts, all: &[Migration<'a>]) -> Self {
-        let keys: BTreeSet<_> = all.iter().filter_map(VmKey::of).collect();
-        let owners = if !facts.echo_owners.is_empty() {
-            let is_owner = |m: &&Migration<'_>| m.process.is_some_and(|p| facts.echo_owners.contains(&p.pid));
-            Some(all.iter().filter(is_owner).filter_map(VmKey::of).collect())
-        } else if keys.len() > 1 {
-            stopped_as_it_fell_silent(facts, all)
+        let named = facts.echo_owners();
+        let owners = if named.is_empty() {
+            // One that stays may have it as well as one that migrates.
+            let here: BTreeSet<_> = facts.processes.iter().map(Process::vm).collect();
+            if here.len() > 1 { stopped_as_it_fell_silent(facts, all) } else { Some(here) }
         } else {
-            Some(keys)
+            Some(named)
         };
         Self { facts, owners, lost_in_gaps: gaps::lost(&facts.echo_gaps) }
     }
 
     pub(super) fn probing(&self, migration: &Migration<'a>) -> Probing<'a> {
         let Some((since, start)) = &self.facts.echo_start else { return Probing::Nobody };
-        let key = VmKey::of(migration);
+        let key = vm(migration);
         match &self.owners {
             None => Probing::Doubtful(start.target),
             // A migration whose QEMU is not in this network namespace is the only one.
@@ -81,12 +81,13 @@ impl<'a> Probed<'a> {
     }
 }
 
-/// The one VM that stopped just when the address fell silent for the longest time.
+/// The one VM that stopped just when the address fell silent for the longest time, or for good.
 fn stopped_as_it_fell_silent<'a>(facts: &Facts, all: &[Migration<'a>]) -> Option<BTreeSet<VmKey<'a>>> {
-    let longest =
-        facts.echo_gaps.iter().max_by_key(|gap| gap.resumed_ns.0.saturating_sub(gap.last_reply_ns.0))?;
+    let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
+    let length_ns = |gap: &&EchoGap| gap.resumed_ns.0.saturating_sub(gap.last_reply_ns.0);
+    let longest = facts.echo_gaps.iter().chain(open).max_by_key(length_ns)?;
     let silent = gaps::silent_from(longest);
     let stopped_then = all.iter().filter(|m| m.last_stop().is_some_and(|stop| silent.holds(stop.at)));
-    let owners: BTreeSet<_> = stopped_then.filter_map(VmKey::of).collect();
+    let owners: BTreeSet<_> = stopped_then.filter_map(vm).collect();
     (owners.len() == 1).then_some(owners)
 }

@@ -303,8 +303,8 @@ fn reachability(record: &Record, probing: Probing<'_>, list: &mut List) {
         }
         Probing::Doubtful(target) => {
             let why = format!(
-                "several VMs migrate, and it is not known which of them has the address {target} that was asked; \
-                 --vm or --pid tells it"
+                "there are several VMs here, and it is not known which of them has the address {target} that was \
+                 asked; --vm or --pid tells it"
             );
             return list.push(what, why);
         }

@@ -1,5 +1,7 @@
 //! QEMU's command line, read as QEMU reads it (`qemu_init` in softmmu/vl.c, `opts_parse` in util/qemu-option.c).
 
+use crate::host::mac::Mac;
+
 /// Options without a value, of QEMU 5 to 10. Every other one takes the next argument.
 const FLAGS: &[&str] = &[
     "S",
@@ -51,7 +53,8 @@ const FLAGS: &[&str] = &[
 const FREE_TEXT: &[&str] = &["append", "fw_cfg", "global", "set", "smbios"];
 
 /// Options that are read here, and so always followed by their value.
-const READ: &[&str] = &["name", "uuid", "m", "smp", "accel", "machine", "M", "incoming"];
+const READ: &[&str] =
+    &["name", "uuid", "m", "smp", "accel", "machine", "M", "incoming", "device", "nic", "net"];
 
 /// What the command line says about the VM.
 #[derive(Debug, Default, PartialEq)]
@@ -61,6 +64,8 @@ pub(super) struct CommandLine {
     pub(super) vcpus: Option<u32>,
     pub(super) memory_bytes: Option<u64>,
     pub(super) incoming: bool,
+    /// The MACs of the network interfaces. Those that QEMU makes up are not known.
+    pub(super) macs: Vec<String>,
     /// The accelerators to try, in order.
     accelerators: Vec<String>,
 }
@@ -86,6 +91,7 @@ impl CommandLine {
                 "enable-kvm" => line.accelerators.push("kvm".to_owned()),
                 "machine" | "M" => machine.extend(properties(value, "type")),
                 "incoming" => line.incoming = true,
+                "device" | "nic" | "net" => line.macs.extend(mac(value).map(|mac| mac.to_string())),
                 "h" | "help" | "version" => return None,
                 _ => {}
             }
@@ -200,6 +206,18 @@ fn assign(target: &mut Option<String>, value: Option<String>) {
     }
 }
 
+/// The MAC of a network interface: `mac` of `-device` (in JSON too) and `-nic`, `macaddr` of `-net nic`.
+fn mac(value: &str) -> Option<Mac> {
+    let text = if value.starts_with('{') {
+        let device: serde_json::Value = serde_json::from_str(value).ok()?;
+        device.get("mac")?.as_str()?.to_owned()
+    } else {
+        let properties = properties(value, "type");
+        find(&properties, "mac").or_else(|| find(&properties, "macaddr"))?
+    };
+    text.parse().ok()
+}
+
 /// The vCPUs present at the start: `cpus`, else `maxcpus`, else the product of the topology (`machine_parse_smp_config`).
 /// `None` when a number cannot be read.
 fn vcpus(smp: &[(String, String)]) -> Option<u32> {
@@ -290,6 +308,7 @@ mod tests {
         -smp 2,sockets=1,cores=2,maxcpus=2 -nodefaults -vnc unix:/var/run/qemu-server/101.vnc,password=on
         -cpu qemu64,+aes,enforce,+kvm_pv_eoi -m 4096
         -netdev type=tap,id=net0,ifname=tap101i0,script=/var/lib/qemu-server/pve-bridge,vhost=on
+        -device virtio-net-pci,mac=BC:24:11:2F:5A:0C,netdev=net0,bus=pci.0,addr=0x12,id=net0
         -machine type=pc+pve0 -incoming tcp:192.0.2.7:60000 -S";
 
     #[test]
@@ -302,6 +321,7 @@ mod tests {
                 vcpus: Some(4),
                 memory_bytes: Some(2 << 30),
                 incoming: true,
+                macs: vec!["52:54:00:4b:73:5f".into()],
                 accelerators: vec!["kvm".into()],
             }
         );
@@ -317,6 +337,7 @@ mod tests {
                 vcpus: Some(2),
                 memory_bytes: Some(4 << 30),
                 incoming: true,
+                macs: vec!["bc:24:11:2f:5a:0c".into()],
                 accelerators: vec!["kvm".into(), "tcg".into()],
             }
         );
@@ -368,6 +389,29 @@ mod tests {
         }
         for option in ["-m lots", "-m 5X", "-m 99999999999E", "-m maxmem=4G", "-m 1.x"] {
             assert_eq!(vm(option).memory_bytes, None, "{option}");
+        }
+    }
+
+    #[test]
+    fn macs() {
+        for (option, macs) in [
+            ("-device virtio-net-pci,netdev=n0,mac=52:54:00:4b:73:5f", &["52:54:00:4b:73:5f"][..]),
+            ("-device e1000,mac=52-54-00-4B-73-5F", &["52:54:00:4b:73:5f"]),
+            (r#"-device {"driver":"virtio-net-pci","mac":"52:54:00:4B:73:5F"}"#, &["52:54:00:4b:73:5f"]),
+            ("-nic tap,model=virtio,mac=52:54:00:00:00:01", &["52:54:00:00:00:01"]),
+            ("-net nic,macaddr=52:54:00:00:00:01 -net user", &["52:54:00:00:00:01"]),
+            (
+                "-device virtio-net-pci,mac=52:54:00:00:00:01 -nic user,mac=52:54:00:00:00:02",
+                &["52:54:00:00:00:01", "52:54:00:00:00:02"],
+            ),
+            ("-device virtio-net-pci,netdev=n0", &[]),
+            ("-device virtio-net-pci,mac=52:54:00", &[]),
+            (r#"-device {"driver":"virtio-net-pci","mac":7}"#, &[]),
+            (r#"-device {"driver":"virtio-net-pci","mac":"52:54:00:00:00:01""#, &[]),
+            ("-netdev tap,id=n0,mac=52:54:00:00:00:01", &[]),
+            ("-append mac=52:54:00:00:00:01", &[]),
+        ] {
+            assert_eq!(vm(option).macs, macs, "{option}");
         }
     }
 

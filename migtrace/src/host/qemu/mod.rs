@@ -121,6 +121,7 @@ impl Process {
             memory_bytes: command.memory_bytes,
             version: if binary { version::of(self) } else { None },
             taps: open.map(|open| open.taps.into_iter().collect()).unwrap_or_default(),
+            macs: command.macs,
             incoming: command.incoming,
         }))
     }
@@ -329,6 +330,8 @@ mod tests {
                 &netdev("n0", "vnet7"),
                 "-netdev",
                 &netdev("n1", "vnet3"),
+                "-device",
+                "virtio-net-pci,netdev=n0,mac=52:54:00:77:00:07,romfile=",
                 "-incoming",
                 "defer",
             ]) else {
@@ -351,6 +354,7 @@ mod tests {
                     accelerator: Some("tcg".into()),
                     version: Some(version),
                     taps: vec!["vnet3".into(), "vnet7".into()],
+                    macs: vec!["52:54:00:77:00:07".into()],
                     incoming: true,
                 }
             );
