@@ -40,6 +40,8 @@ impl Anatomy {
         let (_, told) = mark(source, "stop")?;
         let (_, last_frame) = mark(source, "last-guest-frame")?;
         let (_, first_frame) = mark(destination, "first-guest-frame")?;
+        // Without a gap the reachability is bounded by what can hide one.
+        mark(source, "first-reply")?;
         let exactly = |ns: i64| Length { low_ns: ns, value_ns: ns, high_ns: Some(ns) };
         // QEMU's events lie inside the stop.
         let high_ns = began.filter(|_| run_name == "first-vcpu-run").map(|began| run - began);
