@@ -23,7 +23,7 @@ pub(super) fn of(facts: &Facts, migration: &Migration<'_>) -> Vec<Gap> {
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
     let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
-    let ended = facts.echo_gaps.iter().filter(|gap| touches(gap, gap.resumed_ns.0));
+    let ended = facts.silences.touching(MonotonicNs(first), MonotonicNs(last));
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let open = open.filter(|gap| touches(gap, u64::MAX)).map(|gap| self::open(gap, migration.start));
     let mut gaps: Vec<_> = ended.map(|gap| closed(gap, migration.start)).chain(open).collect();

@@ -77,7 +77,7 @@ impl<'a> Probed<'a> {
 /// The one VM that stopped just when the address fell silent for the longest time.
 fn stopped_as_it_fell_silent<'a>(facts: &Facts, all: &[Migration<'a>]) -> Option<BTreeSet<VmKey<'a>>> {
     let longest =
-        facts.echo_gaps.iter().max_by_key(|gap| gap.resumed_ns.0.saturating_sub(gap.last_reply_ns.0))?;
+        facts.silences.iter().max_by_key(|gap| gap.resumed_ns.0.saturating_sub(gap.last_reply_ns.0))?;
     let silent = gaps::silent_from(longest);
     let stopped_then = all.iter().filter(|m| m.last_stop().is_some_and(|stop| silent.holds(stop.at)));
     let owners: BTreeSet<_> = stopped_then.filter_map(VmKey::of).collect();

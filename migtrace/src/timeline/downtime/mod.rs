@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use super::estimates::offset;
-use super::facts::{Facts, Mark, MarkKind, Process, Run};
+use super::facts::{Facts, Mark, MarkKind, Process};
 use super::migration::{End as MigrationEnd, Migration};
 use super::probed::Probe;
 use crate::event::Echo;
@@ -116,7 +116,7 @@ fn tail(reachability: &Estimate, stop: &Estimate) -> Option<Estimate> {
 }
 
 /// A length of time in a sentence, to a thousandth: `1.250 s`, `36.812 ms`.
-fn spoken(ns: u64) -> String {
+pub(super) fn spoken(ns: u64) -> String {
     let (unit_ns, unit) = if ns >= NS_PER_S { (NS_PER_S, "s") } else { (NS_PER_MS, "ms") };
     format!("{}.{:03} {unit}", ns / unit_ns, ns % unit_ns / (unit_ns / 1_000))
 }
@@ -124,17 +124,6 @@ fn spoken(ns: u64) -> String {
 /// The first RESUME from `at` on.
 fn resume_after<'a>(migration: &Migration<'a>, at: MonotonicNs) -> Option<&'a Mark> {
     migration.marks.iter().copied().find(|m| m.kind == MarkKind::Resume && m.at >= at)
-}
-
-/// The run that ended a stop from `at` on, as far as KVM can tell: the earliest one that is doubtful, if there is one,
-/// and the first that is certain.
-fn run_after(process: &Process, at: MonotonicNs) -> Option<(MonotonicNs, MonotonicNs)> {
-    // True for one that certainly was none, false for one that may have been.
-    let void = |run: &Run| process.void_runs.get(&run.at).copied();
-    let mut runs = process.runs.since(at).map(|(_, run)| run).filter(|run| void(run) != Some(true));
-    let first = runs.next()?;
-    let certain = if void(first).is_none() { first } else { runs.find(|run| void(run).is_none())? };
-    Some((first.at, certain.at))
 }
 
 /// The first frame of a guest from `at` on, at any of its taps.
@@ -154,7 +143,7 @@ struct Left {
 
 /// When the vCPUs left KVM for a stop: as they were at QEMU's event or, where that could not be read, when they ran again.
 fn left(process: Option<&Process>, stop: &Mark) -> Option<Left> {
-    let later = || process?.runs.since(stop.at).next().map(|(_, run)| run.vcpus);
+    let later = || process?.runs.vcpus_since(stop.at);
     let vcpus = stop.vcpus.or_else(later).filter(|vcpus| vcpus.inside == 0)?;
     let (first, last) = vcpus.first_left_ns.zip(vcpus.last_left_ns).filter(|(_, last)| *last <= stop.at)?;
     let in_all = process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.vcpus);
@@ -174,7 +163,8 @@ impl<'a> Sides<'a> {
     /// that has completed leaves no guest at the source, and what runs there later is another matter.
     fn places_to_run(&self) -> impl Iterator<Item = (&'a Migration<'a>, MonotonicNs)> {
         let until = |source: &Migration<'_>| match source.end {
-            MigrationEnd::Declared(end, Outcome::Completed) => end,
+            MigrationEnd::Declared(end, Outcome::Completed)
+            | MigrationEnd::Replied(end, Outcome::Completed) => end,
             _ => MonotonicNs(u64::MAX),
         };
         let destination = self.destination.map(|destination| (destination, MonotonicNs(u64::MAX)));
