@@ -19,6 +19,7 @@ pub use log::{LogError, LogErrorKind, LogReader, LogWriter};
 pub const SCHEMA: &str = "migtrace.events/1";
 
 /// One fact and the instant at which it was true.
+// That is all that there will ever be to an event; what is observed of a fact may become more.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Event {
     /// When, on the host's `CLOCK_MONOTONIC`; for facts of the kernel programs, the kernel's own stamp.
@@ -200,6 +201,7 @@ pub enum Fact {
 }
 
 /// Who observes, and with what.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Observation {
     /// [`SCHEMA`].
@@ -219,6 +221,7 @@ pub struct Observation {
 }
 
 /// An interface at which packets are counted.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Interface {
     /// Its name.
@@ -241,6 +244,7 @@ pub enum AttachMode {
 }
 
 /// A probe and its state on this host.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Probe {
     /// Its name in the probe table.
@@ -264,6 +268,7 @@ pub struct Probe {
 }
 
 /// Whether a probe works.
+// There is no other state: whoever reads it has to decide for each.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeStatus {
@@ -276,6 +281,7 @@ pub enum ProbeStatus {
 }
 
 /// A QEMU process, from `/proc` alone.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Qemu {
     /// Process id.
@@ -321,6 +327,7 @@ pub enum OwnerMethod {
 }
 
 /// What had crossed on a flow.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Crossed {
     /// Since its first packet.
@@ -349,6 +356,7 @@ pub enum Purpose {
 }
 
 /// The counters of a flow since its first packet.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct FlowCounters {
     /// The connection.
@@ -376,6 +384,7 @@ pub struct FlowCounters {
 }
 
 /// A QMP event as QEMU wrote it, stamped by the kernel at the write.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct QmpEvent {
     /// The QEMU process.
@@ -397,6 +406,7 @@ pub struct QmpEvent {
 }
 
 /// The vCPUs of one VM at an instant.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Vcpus {
     /// Those that were seen to enter or leave KVM.
@@ -419,7 +429,7 @@ pub struct Vcpus {
 
 /// How the network is told where a guest is.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Announcement {
     /// A RARP request, sent by QEMU.
@@ -431,6 +441,7 @@ pub enum Announcement {
 }
 
 /// What is asked for echo replies, and how.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EchoStart {
     /// The address.
@@ -457,6 +468,7 @@ pub enum EchoOwnerMethod {
 }
 
 /// What all requests to an address told.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct EchoEnd {
     /// As a whole; absent when no request was seen to leave.
@@ -468,6 +480,7 @@ pub struct EchoEnd {
 }
 
 /// What a stream of echo requests to an address told as a whole.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Echo {
     /// Who was asked.
@@ -498,6 +511,7 @@ pub struct Echo {
 }
 
 /// Times from request to reply.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct RoundTrip {
     /// Half of them took no longer than this, to within 1/16.
@@ -512,6 +526,7 @@ pub struct RoundTrip {
 ///
 /// Between `answered_request_ns` and `resumed_ns` the address answered nothing, or may have answered nothing. The stamps
 /// are facts; what they say of the silence is worked out from them by the timeline.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EchoGap {
     /// When the latest request was sent that was answered before.
@@ -567,6 +582,7 @@ impl EchoGap {
 }
 
 /// Facts that were lost; any nonzero makes the affected figures lower bounds.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Lost {
     /// Events that found the ring buffer full.
@@ -578,6 +594,7 @@ pub struct Lost {
 }
 
 /// Something that is not measured, and why.
+// Whoever embeds a recording notes them too, so it has these two fields and no others.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct NotMeasured {
     /// What.
@@ -587,6 +604,7 @@ pub struct NotMeasured {
 }
 
 /// Why a recording ended.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {

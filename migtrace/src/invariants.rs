@@ -133,6 +133,7 @@ fn phases(record: &Record, json: &Value, found: &mut Violations) {
     };
     found.unless(begins, || format!("phases: the first is from {} to {}", first.start_ns, first.end_ns));
     for (index, phase) in record.phases.iter().enumerate() {
+        found.unless(!phase.name.as_str().is_empty(), || format!("phases: number {index} has no name"));
         found.unless(phase.start_ns <= phase.end_ns, || {
             format!("phases: number {index} is from {} to {}", phase.start_ns, phase.end_ns)
         });
@@ -390,7 +391,7 @@ mod tests {
     #[test]
     fn each_kind_of_violation_is_found() {
         type Change = fn(&mut Record);
-        let cases: [(&str, Change); 22] = [
+        let cases: [(&str, Change); 23] = [
             ("bounds", |r| r.total_time.as_mut().unwrap().high_ns = Some(1)),
             ("bounds", |r| r.downtime.stop.as_mut().unwrap().low_ns = u64::MAX),
             ("bounds", |r| r.gaps[0].start.low_ns = i64::MAX),
@@ -399,6 +400,7 @@ mod tests {
             ("identity", |r| r.start.error_ns = None),
             ("phases: there is none", |r| r.phases.clear()),
             ("phases: the first", |r| r.phases[0].start_ns = -1),
+            ("has no name", |r| r.phases[1].name = "".into()),
             ("and the next begins", |r| r.phases[1].end_ns += 1),
             ("are not the total", |r| r.phases[1].traffic.as_mut().unwrap().rx.skbs -= 1),
             ("are more than the total", |r| r.phases[1].traffic.as_mut().unwrap().tx.wire_bytes += 1),

@@ -8,6 +8,8 @@ mod common;
 #[allow(unreachable_pub, reason = "the fuzz target is in another crate")]
 #[path = "../fuzz/src/events.rs"]
 mod events;
+#[path = "../fuzz/src/statuses.rs"]
+mod statuses;
 
 use std::collections::BTreeSet;
 use std::fs;

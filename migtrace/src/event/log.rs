@@ -103,6 +103,7 @@ pub struct LogReader<R> {
 }
 
 /// What is wrong with an event log, and in which line.
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct LogError {
@@ -113,6 +114,7 @@ pub struct LogError {
 }
 
 /// What can be wrong with an event log.
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum LogErrorKind {
     /// It cannot be read.

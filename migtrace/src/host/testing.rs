@@ -33,6 +33,14 @@ pub(crate) fn ip(words: &str) {
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// As [`ip`], in the namespace that [`this_netns`] has named.
+pub(crate) fn ip_in(netns: &str, words: &str) {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.arg(format!("--net={netns}")).arg("ip").args(words.split_whitespace());
+    let output = nsenter.output().expect("util-linux's nsenter command");
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Runs many `ip` commands, one a line, in one process.
 pub(crate) fn ip_batch(lines: &str) {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");

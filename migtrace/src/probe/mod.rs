@@ -623,6 +623,7 @@ fn nanoseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::testing::{block_on, in_new_netns, ip, ip_in, this_netns};
 
     #[test]
     fn an_error_keeps_its_cause_and_does_not_repeat_it() {
@@ -631,5 +632,60 @@ mod tests {
         let error = host("open a socket")(cause);
         assert_eq!(error.to_string(), "cannot open a socket");
         assert_eq!(std::error::Error::source(&error).map(ToString::to_string), Some(told));
+    }
+
+    /// Observes a neighbour that is silent for a while, refuses to send for a while, and ends while it is silent once more.
+    async fn observe_and_end(neighbour: &str) {
+        let answers = |whether: &str| ip_in(neighbour, &format!("addr {whether} 192.0.2.9/24 dev answering"));
+        let a_while = || tokio::time::sleep(Duration::from_millis(400));
+        let options = Options {
+            preflight: false,
+            min_gap: Some(Duration::from_millis(150)),
+            ..Options::new(IpAddr::from([192, 0, 2, 9]))
+        };
+        let mut prober = Prober::start(options).await.unwrap();
+        a_while().await;
+        answers("del");
+        a_while().await;
+        answers("add");
+        a_while().await;
+        ip("route del 192.0.2.0/24 dev asking");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ip("route add 192.0.2.0/24 dev asking");
+        a_while().await;
+        answers("del");
+        a_while().await;
+
+        for patience_ms in [0, 1, 50] {
+            let ending = tokio::time::timeout(Duration::from_millis(patience_ms), prober.end());
+            assert!(ending.await.is_err(), "it waits for replies, and is dropped while it does");
+        }
+        let facts = prober.end().await.unwrap();
+        let count = |is_it: fn(&Fact) -> bool| facts.iter().filter(|fact| is_it(fact)).count();
+        assert_eq!(count(|fact| matches!(fact, Fact::EchoGap(_))), 1, "{facts:#?}");
+        let refused =
+            |fact: &Fact| matches!(fact, Fact::NotMeasured(told) if told.what.ends_with("of the requests"));
+        assert_eq!(count(refused), 1, "{facts:#?}");
+        assert_eq!(count(|fact| matches!(fact, Fact::EchoEnd(_))), 1, "{facts:#?}");
+        let Some(Fact::EchoEnd(EchoEnd { echo: Some(echo), open: Some(_) })) = facts.last() else {
+            panic!("{facts:#?}")
+        };
+        assert!(echo.answered > 0 && echo.lost > 0, "{echo:?}");
+    }
+
+    #[test]
+    fn an_end_that_is_dropped_midway_and_asked_for_again_tells_everything_once() {
+        in_new_netns(|| {
+            let neighbour = this_netns();
+            ip("link add answering type veth peer name asking");
+            ip("link set answering up");
+            ip("addr add 192.0.2.9/24 dev answering");
+            in_new_netns(|| {
+                ip_in(&neighbour, &format!("link set asking netns {}", this_netns()));
+                ip("link set asking up");
+                ip("addr add 192.0.2.1/24 dev asking");
+                block_on(observe_and_end(&neighbour));
+            });
+        });
     }
 }

@@ -14,6 +14,7 @@ use crate::record::{Echo, Gap, RoundTrip};
 pub const SCHEMA: &str = "migtrace.probe/1";
 
 /// What a probe found. Times are nanoseconds since its start.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Report {
     /// [`SCHEMA`].
@@ -49,6 +50,7 @@ pub struct Report {
 }
 
 /// What was sent.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Sending {
     /// The time between two requests that was asked for.
@@ -60,6 +62,7 @@ pub struct Sending {
 }
 
 /// A stream of requests, and the gaps in its replies.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Stream {
     /// The stream as a whole.
@@ -69,6 +72,7 @@ pub struct Stream {
 }
 
 /// When an observation began.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Start {
     /// Wall time, nanoseconds since the Unix epoch.
@@ -80,6 +84,7 @@ pub struct Start {
 }
 
 /// Why a probe ended.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -94,6 +99,7 @@ pub enum End {
 }
 
 /// What was found before the observation.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Preflight {
     /// Requests.

@@ -59,6 +59,7 @@ pub struct Record {
 }
 
 /// A measured length of time with its bounds. The true value lies within `[low_ns, high_ns]`.
+#[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Estimate {
     /// The best single value.
@@ -101,6 +102,7 @@ pub enum Mode {
 }
 
 /// How a migration ended.
+// There is no other way: whoever judges a migration has to decide for each.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -148,7 +150,7 @@ pub struct Observer {
 
 /// A host's part in a migration.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The guest leaves it.
@@ -298,7 +300,7 @@ pub struct Announced {
     pub interface: String,
     /// When the first came.
     pub first_ns: i64,
-    /// How many came until the end of the recording.
+    /// How many came until the next migration of the guest, or the end of the recording.
     pub count: u64,
 }
 
@@ -308,7 +310,7 @@ pub struct Announced {
 pub struct Brownout {
     /// Until it stopped.
     pub before: Disturbance,
-    /// From when it answered again until nobody asked any more.
+    /// From when it answered again until its next migration, or until nobody asked any more.
     pub after: Disturbance,
 }
 
@@ -323,6 +325,7 @@ pub struct Disturbance {
 }
 
 /// A measured instant with its bounds. The true one lies within `[low_ns, high_ns]`.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Instant {
     /// The best single value.

@@ -1,5 +1,6 @@
 //! Makes the record of one migration from the facts about it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -7,7 +8,7 @@ use uuid::Uuid;
 
 use super::downtime::Context;
 use super::estimates::{self, offset};
-use super::facts::{Facts, FlowFacts, Process};
+use super::facts::{Facts, Process};
 use super::migration::{End, Migration};
 use super::probed::{Probed, Probing};
 use super::{curve, downtime, gaps, phases, purposes, unmeasured};
@@ -78,7 +79,7 @@ pub(super) fn record<'a>(
         echo: probe.and_then(|probe| probe.echo).cloned(),
         qemu: claims(migration),
         not_measured: Vec::new(),
-        lost: facts.lost_between(migration.start, under_way_until(migration)),
+        lost: facts.losses.between(migration.start, under_way_until(migration)),
     };
     record.not_measured = unmeasured::list(facts, migration, &record, probing, unknown_bytes);
     record
@@ -196,13 +197,12 @@ fn sum_of(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
 /// Fragments between the ends of the migration's flows, since its start.
 fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Counters>> {
     let mut sum = None::<Directions<Counters>>;
-    for ((local, remote), counts) in &facts.fragments {
-        let ours = |f: &&FlowFacts| f.flow.local.ip() == *local && f.flow.remote.ip() == *remote;
-        if !migration.flows.iter().any(ours) {
-            continue;
-        }
-        let before = counts.iter().rfind(|(at, _)| *at < migration.start).map(|c| c.1).unwrap_or_default();
-        if let Some((_, last)) = counts.last() {
+    let ends: BTreeSet<_> = migration.flows.iter().map(|f| (f.flow.local.ip(), f.flow.remote.ip())).collect();
+    for counts in ends.iter().filter_map(|ends| facts.fragments.get(ends)) {
+        let until_start = MonotonicNs(migration.start.0.saturating_sub(1));
+        let before = counts.between(MonotonicNs(0), until_start).next_back();
+        let before = before.map(|(_, count)| *count).unwrap_or_default();
+        if let Some(last) = counts.iter().next_back() {
             *sum.get_or_insert_default() += last.since(&before);
         }
     }

@@ -1,9 +1,9 @@
 //! Which events and flows belong to which migration.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::facts::{Facts, FlowFacts, JobState, JobStep, Mark, MarkKind, Process};
-use super::migration::{End, Migration, Opening, role, terminal};
+use super::facts::{Facts, FlowFacts, JobState, Mark, MarkKind, Process};
+use super::migration::{End, Migration, Opening, replied_outcome, role, terminal};
 use crate::event::Purpose;
 use crate::record::{Outcome, PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
@@ -75,6 +75,18 @@ impl<'a> Segment<'a> {
 
     fn first(&self) -> MonotonicNs {
         self.marks.first().map_or_else(MonotonicNs::default, |m| m.at)
+    }
+
+    /// How it ended with its process: as QEMU had replied before, when it had, or in the middle. Both are not before the
+    /// last that QEMU said.
+    fn end_with(&self, process: &Process, gone: MonotonicNs) -> End {
+        let said = self.marks.last().map_or(MonotonicNs(0), |mark| mark.at);
+        let reply = process.replies.since(self.first()).next_back();
+        let replied = reply.and_then(|(at, reply)| Some((at, replied_outcome(reply)?)));
+        match replied {
+            Some((at, outcome)) => End::Replied(at.max(said), outcome),
+            None => End::Died(gone.max(said)),
+        }
     }
 
     /// Whether its beginning was seen.
@@ -164,7 +176,7 @@ fn segments(process: &Process) -> (Vec<Segment<'_>>, Vec<&Mark>) {
     if let (Some(segment), Some(gone)) = (segments.last_mut(), process.gone)
         && segment.end.is_none()
     {
-        segment.end = Some(End::Died(gone));
+        segment.end = Some(segment.end_with(process, gone));
     }
     (segments, loose)
 }
@@ -177,6 +189,7 @@ fn of_process<'a>(
 ) -> Vec<Migration<'a>> {
     let (mut segments, loose) = segments(process);
     let left = share_out(&mut segments, flows);
+    let mut jobs = Jobs::of(process);
 
     let mut found: Vec<Migration<'a>> = Vec::new();
     let mut arrived = false;
@@ -200,7 +213,7 @@ fn of_process<'a>(
             role == Role::Destination && matches!(segment.end, Some(End::Declared(_, Outcome::Completed)));
         found.push(Migration {
             given_up: given_up.take(),
-            ..told(facts, process, segment, role, flows_owned)
+            ..told(facts, &mut jobs, segment, role, flows_owned)
         });
     }
     for group in groups(left) {
@@ -298,17 +311,17 @@ fn groups(flows: Vec<&FlowFacts>) -> Vec<Vec<&FlowFacts>> {
 /// A migration of which QEMU's events tell.
 fn told<'a>(
     facts: &'a Facts,
-    process: &'a Process,
+    jobs: &mut Jobs<'a>,
     segment: Segment<'a>,
     role: Role,
     flows_owned: bool,
 ) -> Migration<'a> {
     let first = segment.first();
     let setup = segment.begins();
-    let disks = disk_sync_start(process, &segment.flows, first);
+    let disks = setup.then(|| disk_sync_start(jobs, &segment.flows, first)).flatten();
     let packet = segment.flows.iter().map(|f| f.first()).min();
     let (opening, (start, start_stamp)) = match (disks, packet) {
-        (Some(disks), _) if setup => (Opening::DiskSync, disks),
+        (Some(disks), _) => (Opening::DiskSync, disks),
         (_, Some(packet)) if !setup && packet < first => (Opening::Unseen, (packet, None)),
         // A destination says `setup` when it begins to listen: the migration begins when the source connects.
         (_, Some(packet))
@@ -330,30 +343,53 @@ fn told<'a>(
         start,
         start_stamp,
         start_seen: setup && disks_seen,
-        ..Migration::new(Some(process), role, segment.marks, segment.flows)
+        ..Migration::new(Some(jobs.process), role, segment.marks, segment.flows)
     }
 }
 
-/// When the copying of disks began that was done before `setup`, and QEMU's stamp if an event tells: with the
-/// first NBD flow, or with the creation of the first mirror that was ready and not over at `setup`.
-fn disk_sync_start(
-    process: &Process,
-    flows: &[&FlowFacts],
-    setup: MonotonicNs,
-) -> Option<(MonotonicNs, Option<i64>)> {
-    let flow = flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| (f.first(), None)).min();
-    // Of each job the latest step, and its latest creation.
-    let mut jobs: HashMap<&str, (JobState, Option<&JobStep>)> = HashMap::new();
-    for job in process.jobs.iter().take_while(|j| j.at < setup) {
-        let (last, created) = jobs.entry(&job.id).or_insert((job.step, None));
-        *last = job.step;
-        if job.step == JobState::Created {
-            *created = Some(job);
-        }
+/// When the copying of disks began, and QEMU's stamp if an event tells.
+type CopyStart = (MonotonicNs, Option<i64>);
+
+/// The block jobs of a process, as they were at one `setup` after the other.
+struct Jobs<'a> {
+    process: &'a Process,
+    /// The steps before were looked at.
+    until: MonotonicNs,
+    /// The latest creation of each job.
+    created: HashMap<&'a str, CopyStart>,
+    /// The jobs whose latest step was that they became ready.
+    ready: BTreeSet<(CopyStart, &'a str)>,
+}
+
+impl<'a> Jobs<'a> {
+    fn of(process: &'a Process) -> Self {
+        Self { process, until: MonotonicNs(0), created: HashMap::new(), ready: BTreeSet::new() }
     }
-    let ready = jobs.into_values().filter(|(last, _)| *last == JobState::Ready);
-    let created = ready.filter_map(|(_, created)| Some((created?.at, Some(created?.qemu_realtime_us))));
-    flow.into_iter().chain(created).min().filter(|(start, _)| *start < setup)
+
+    /// The creation of the first mirror that was ready and not over at `setup`, which is not before the one asked for
+    /// last.
+    fn ready_since(&mut self, setup: MonotonicNs) -> Option<CopyStart> {
+        for (at, job) in self.process.jobs.since(self.until).take_while(|(at, _)| *at < setup) {
+            let id = job.id.as_str();
+            let created = self.created.get(id).copied();
+            if let Some(created) = created {
+                self.ready.remove(&(created, id));
+            }
+            match job.step {
+                JobState::Created => drop(self.created.insert(id, (at, Some(job.qemu_realtime_us)))),
+                JobState::Ready => self.ready.extend(created.map(|created| (created, id))),
+                JobState::Over => {}
+            }
+        }
+        self.until = self.until.max(setup);
+        self.ready.first().map(|(start, _)| *start)
+    }
+}
+
+/// When the copying of disks began that was done before `setup`: with the first NBD flow, or with the first mirror.
+fn disk_sync_start(jobs: &mut Jobs<'_>, flows: &[&FlowFacts], setup: MonotonicNs) -> Option<CopyStart> {
+    let flow = flows.iter().filter(|f| f.purpose == Purpose::Nbd).map(|f| (f.first(), None)).min();
+    flow.into_iter().chain(jobs.ready_since(setup)).min().filter(|(start, _)| *start < setup)
 }
 
 /// A migration of which only the flows, STOP and RESUME tell.

@@ -30,8 +30,9 @@ pub(super) fn total_time(migration: &Migration<'_>, clocks: &Clocks) -> Option<E
             let method = if from_packet { Method::FirstPacketToQmpEvent } else { Method::QmpEvents };
             (clocks.bounds(mark), method)
         }
-        // The death is noticed later than it happens, but not before the last thing that QEMU did.
-        End::Died(at) => {
+        // The death is noticed later than it happens, and the reply given later than what it tells, but not before the last
+        // thing that QEMU did.
+        End::Died(at) | End::Replied(at, _) => {
             let did = migration.marks.last().map(|m| m.at).max(migration.last_packet());
             (Bounds { earliest: did.map(|d| d.0.min(at.0)), latest: at.0 }, Method::LastSignOfLife)
         }

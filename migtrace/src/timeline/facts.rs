@@ -6,11 +6,15 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::clocks::Clocks;
+use super::losses::Losses;
+use super::migration::heading;
+use super::runs::Runs;
+use super::silences::Silences;
 use super::stamped::Stamped;
 use super::untied::Untied;
 use crate::event::{
-    Announcement, Crossed, EchoEnd, EchoGap, EchoOwnerMethod, EchoStart, EndReason, Event, Fact,
-    FlowCounters, Lost, NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
+    Announcement, Crossed, EchoEnd, EchoOwnerMethod, EchoStart, EndReason, Event, Fact, FlowCounters,
+    NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
 };
 use crate::record::PhaseName;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -21,12 +25,6 @@ const QMP_PROBE: &str = "qmp";
 /// How far apart, counted in events, the same event may be read at two monitors.
 const ECHO_DISTANCE: usize = 8;
 
-/// Losses are counted about once a second; how long before that they may have happened, where the log does not say it.
-const LOSS_WINDOW_NS: u64 = 2_000_000_000;
-
-/// What had crossed at an instant.
-pub(super) type Count = (MonotonicNs, Directions<Counters>);
-
 /// Everything that was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
@@ -34,12 +32,12 @@ pub(super) struct Facts {
     pub(super) clocks: Clocks,
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
-    pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Count>>,
+    pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Stamped<Directions<Counters>>>,
     /// Since when which address was asked.
     pub(super) echo_start: Option<(MonotonicNs, EchoStart)>,
     /// The processes whose guest has the probed address, as indices into `processes`, and how that is known.
     echo_owners: Vec<(usize, EchoOwnerMethod)>,
-    pub(super) echo_gaps: Vec<EchoGap>,
+    pub(super) silences: Silences,
     /// When the asking ended, and what it told as a whole.
     pub(super) echo_end: Option<(MonotonicNs, EchoEnd)>,
     pub(super) not_measured: Vec<NotMeasured>,
@@ -48,25 +46,20 @@ pub(super) struct Facts {
     pub(super) gone_interfaces: Stamped<String>,
     /// Kinds of events that were not understood, and how many of each.
     pub(super) not_understood: BTreeMap<String, u64>,
-    losses: Vec<Loss>,
-    lost: Lost,
+    pub(super) losses: Losses,
     pub(super) end: Option<EndReason>,
     /// The latest instant that any event told.
     pub(super) latest: MonotonicNs,
+    /// The latest instant at which any QEMU said something.
+    latest_word: MonotonicNs,
+    /// How many processes have ended.
+    gone: usize,
     /// The process that now has a pid: pids are used again.
     process_of_pid: HashMap<u32, usize>,
     /// The connection that now has an address pair: ports are used again.
     flow_of_ends: HashMap<Flow, usize>,
     /// The flows whose owner is not known, as indices into `flows`.
     pub(super) unowned: BTreeSet<usize>,
-}
-
-/// Facts that were lost between two instants.
-#[derive(Clone, Copy, Debug)]
-struct Loss {
-    since: MonotonicNs,
-    until: MonotonicNs,
-    lost: Lost,
 }
 
 /// A QEMU process.
@@ -81,9 +74,7 @@ pub(super) struct Process {
     pub(super) jobs: Stamped<JobStep>,
     pub(super) replies: Stamped<Value>,
     pub(super) parameters: Stamped<Value>,
-    pub(super) runs: Stamped<Run>,
-    /// The runs that were none, by when they began; true for those of which that is certain.
-    pub(super) void_runs: HashMap<MonotonicNs, bool>,
+    pub(super) runs: Runs,
     /// The taps at which a first frame came that was waited for.
     pub(super) first_frames: Stamped<String>,
     /// The frames of the guest at a tap, each time that they were counted.
@@ -104,17 +95,8 @@ pub(super) struct CountedFrames {
 /// The network is told where the guest is.
 #[derive(Clone, Debug)]
 pub(super) struct Announced {
-    pub(super) at: MonotonicNs,
     pub(super) interface: String,
     pub(super) kind: Announcement,
-}
-
-/// A vCPU enters KVM and ends a stop, as far as KVM can tell.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
-    pub(super) at: MonotonicNs,
-    /// The vCPUs before.
-    pub(super) vcpus: Vcpus,
 }
 
 /// A QMP event that a phase can begin or end at.
@@ -140,7 +122,6 @@ pub(super) enum MarkKind {
 /// A step in the life of a block job.
 #[derive(Clone, Debug)]
 pub(super) struct JobStep {
-    pub(super) at: MonotonicNs,
     pub(super) id: String,
     pub(super) step: JobState,
     pub(super) qemu_realtime_us: i64,
@@ -167,10 +148,13 @@ pub(super) struct FlowFacts {
     pub(super) purpose: Purpose,
     /// Wire bytes each time the flow was counted.
     pub(super) samples: Vec<(MonotonicNs, Directions<u64>)>,
+    /// When it was counted for the last time; none: it never was.
+    pub(super) counted_until: Option<MonotonicNs>,
     /// When it was first counted with payload.
     pub(super) payload_by: Option<MonotonicNs>,
     /// What had crossed before its owner was known.
     pub(super) untied: Untied,
+    /// All that the counters have told, whatever the order in which they came.
     pub(super) last: Option<FlowCounters>,
 }
 
@@ -202,12 +186,6 @@ impl FlowFacts {
         self.last.as_ref().is_some_and(|c| c.closed)
     }
 
-    /// Which way most of it goes.
-    fn direction(&self) -> std::cmp::Ordering {
-        let Directions { tx, rx } = self.payload_bytes();
-        tx.cmp(&rx)
-    }
-
     pub(super) fn payload_bytes(&self) -> Directions<u64> {
         self.last.as_ref().map_or_else(Directions::default, |c| c.counters.map(|d| d.payload_bytes))
     }
@@ -221,15 +199,21 @@ impl Facts {
     }
 
     /// Takes in an event. Returns whether it may change which migrations there are and what they are doing, and not
-    /// only how much they have carried.
+    /// only how much they have carried or what is told of them in the end.
     pub(super) fn push(&mut self, event: &Event) -> bool {
         let at = event.at_ns;
+        let processes = self.processes.len();
         self.latest = self.latest.max(at);
         match &event.fact {
             Fact::LogStart(observation) => self.observation = Some(observation.clone()),
             Fact::Clock(sample) => self.clocks.push(at, *sample),
             Fact::QemuSeen(qemu) => self.qemu_seen(qemu),
-            Fact::QemuGone { pid } => self.process(*pid).gone = Some(at),
+            Fact::QemuGone { pid } => {
+                let process = self.process(*pid);
+                let is_news = process.gone.is_none();
+                process.gone = process.gone.max(Some(at));
+                self.gone += usize::from(is_news);
+            }
             Fact::FlowSeen { flow, interface, from_start } => {
                 let flow = self.flow_seen(*flow, at);
                 flow.interface.clone_from(interface);
@@ -239,24 +223,22 @@ impl Facts {
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
             Fact::FlowCounters(counters) => return self.flow_counters(at, counters),
             Fact::Fragments { local, remote, counters } => {
-                self.fragments.entry((*local, *remote)).or_default().push((at, *counters));
-                return false;
+                self.fragments.entry((*local, *remote)).or_default().insert(at, *counters);
             }
-            Fact::Qmp(qmp) => self.qmp(at, qmp),
+            Fact::Qmp(qmp) => return self.qmp(at, qmp) || self.processes.len() > processes,
             Fact::QueryMigrate { pid, reply } => self.process(*pid).replies.insert(at, reply.clone()),
             Fact::QueryMigrateParameters { pid, reply } => {
                 self.process(*pid).parameters.insert(at, reply.clone());
             }
-            Fact::GuestRun { pid, vcpus } => {
-                self.process(*pid).runs.insert(at, Run { at, vcpus: *vcpus });
-            }
+            Fact::GuestRun { pid, vcpus } => self.process(*pid).runs.push(at, *vcpus),
             Fact::GuestRunVoid { pid, entered_ns, certain } => {
-                self.process(*pid).void_runs.insert(*entered_ns, *certain);
+                self.process(*pid).runs.void(*entered_ns, *certain);
             }
             Fact::DirtyLog { pid, counters } => {
                 let kind = MarkKind::DirtyLog;
                 let mark = Mark { at, kind, qemu_realtime_us: 0, counters: Some(*counters), vcpus: None };
                 self.process(*pid).dirty_logs.insert(at, mark);
+                self.latest_word = self.latest_word.max(at);
             }
             Fact::GuestFrame { pid, interface } => {
                 self.process(*pid).first_frames.insert(at, interface.clone());
@@ -266,7 +248,7 @@ impl Facts {
                 self.process(*pid).counted_frames.insert(at, counted);
             }
             Fact::Announcement { pid, interface, kind } => {
-                let announced = Announced { at, interface: interface.clone(), kind: *kind };
+                let announced = Announced { interface: interface.clone(), kind: *kind };
                 self.process(*pid).announcements.insert(at, announced);
             }
             Fact::EchoStart(start) => self.echo_start = Some((at, start.clone())),
@@ -274,12 +256,12 @@ impl Facts {
                 let process = self.process_index(*pid);
                 self.echo_owners.push((process, *method));
             }
-            Fact::EchoGap(gap) => self.echo_gaps.push(*gap),
+            Fact::EchoGap(gap) => self.silences.push(*gap),
             Fact::EchoEnd(end) => self.echo_end = Some((at, end.clone())),
             // A flow names the interface that it is counted at.
             Fact::InterfaceAdded(_) => {}
             Fact::InterfaceGone { interface } => self.gone_interfaces.insert(at, interface.clone()),
-            Fact::Lost { so_far, since_ns } => self.lose(at, *since_ns, *so_far),
+            Fact::Lost { so_far, since_ns } => self.losses.push(at, *since_ns, *so_far),
             Fact::NotMeasured(entry) => {
                 if self.not_measured_so_far.insert(entry.clone()) {
                     self.not_measured.push(entry.clone());
@@ -288,7 +270,7 @@ impl Facts {
             Fact::NotUnderstood { kind } => *self.not_understood.entry(kind.clone()).or_default() += 1,
             Fact::LogEnd { reason } => self.end = Some(*reason),
         }
-        true
+        !is_told_in_the_end(&event.fact) || self.processes.len() > processes
     }
 
     /// The VMs whose guests have the probed address; none when nobody said. The network knows better than the person who
@@ -304,35 +286,6 @@ impl Facts {
         }
     }
 
-    /// The facts that were lost while something was under way.
-    pub(super) fn lost_between(&self, start: MonotonicNs, end: MonotonicNs) -> Lost {
-        let while_under_way = self.losses.iter().filter(|loss| loss.since <= end && start <= loss.until);
-        while_under_way.fold(Lost::default(), |sum, Loss { lost, .. }| Lost {
-            ring_buffer: sum.ring_buffer.saturating_add(lost.ring_buffer),
-            flows: sum.flows.saturating_add(lost.flows),
-            probes: sum.probes.saturating_add(lost.probes),
-        })
-    }
-
-    fn lose(&mut self, at: MonotonicNs, since: Option<MonotonicNs>, so_far: Lost) {
-        let before = self.lost;
-        let lost = Lost {
-            ring_buffer: so_far.ring_buffer.saturating_sub(before.ring_buffer),
-            flows: so_far.flows.saturating_sub(before.flows),
-            probes: so_far.probes.saturating_sub(before.probes),
-        };
-        if lost == Lost::default() {
-            return;
-        }
-        let since = since.unwrap_or(MonotonicNs(at.0.saturating_sub(LOSS_WINDOW_NS)));
-        self.losses.push(Loss { since, until: at, lost });
-        self.lost = Lost {
-            ring_buffer: before.ring_buffer.max(so_far.ring_buffer),
-            flows: before.flows.max(so_far.flows),
-            probes: before.probes.max(so_far.probes),
-        };
-    }
-
     /// The process that has this pid, known or not.
     fn process(&mut self, pid: u32) -> &mut Process {
         let index = self.process_index(pid);
@@ -344,6 +297,15 @@ impl Facts {
             self.processes.push(Process { pid, ..Process::default() });
             self.processes.len() - 1
         })
+    }
+
+    /// The process that had this pid when QEMU said something: none does after its end, so that is another one.
+    fn speaker(&mut self, pid: u32, at: MonotonicNs) -> &mut Process {
+        let known = self.process_of_pid.get(&pid);
+        if known.is_some_and(|&p| self.processes[p].gone.is_some_and(|gone| gone < at)) {
+            self.process_of_pid.remove(&pid);
+        }
+        self.process(pid)
     }
 
     fn qemu_seen(&mut self, qemu: &Qemu) {
@@ -372,6 +334,7 @@ impl Facts {
                 owner: None,
                 purpose: Purpose::Unknown,
                 samples: Vec::new(),
+                counted_until: None,
                 payload_by: None,
                 untied: Untied::default(),
                 last: None,
@@ -404,12 +367,22 @@ impl Facts {
         self.processes[process].flows.insert(index);
     }
 
-    /// Returns whether more has changed than how much the flow has carried.
+    /// Returns whether more has changed than how much the flow has carried, and until when.
     fn flow_counters(&mut self, at: MonotonicNs, counters: &FlowCounters) -> bool {
-        let flow = self.flow(counters.flow, at);
-        let state =
-            |flow: &FlowFacts| (flow.closed(), flow.payload_by.is_some(), flow.direction(), flow.first());
+        let index = self.flow_index(counters.flow, at);
+        let flow = &self.flows[index];
+        // What was said before its last packet was said during the migration; what comes after its process, is late.
+        let last_matters = flow.last() < self.latest_word
+            || match flow.owner {
+                Some(owner) => self.processes[owner.process].gone.is_some(),
+                None => self.gone > 0,
+            };
+        let state = |flow: &FlowFacts| {
+            let last = (last_matters || flow.closed()).then(|| flow.last());
+            (flow.closed(), flow.payload_by.is_some(), heading([flow.payload_bytes()]), flow.first(), last)
+        };
         let before = state(flow);
+        let flow = &mut self.flows[index];
         flow.samples.push((at, counters.counters.map(|c| c.wire_bytes)));
         let payload = counters.counters.map(|c| c.payload_bytes);
         if payload.tx > 0 || payload.rx > 0 {
@@ -418,14 +391,21 @@ impl Facts {
         if flow.owner.is_none() {
             flow.untied.push(at, Crossed { counters: counters.counters, last_ns: counters.last_ns });
         }
-        flow.last = Some(counters.clone());
+        match &mut flow.last {
+            Some(last) => grow(last, counters, flow.counted_until <= Some(at)),
+            None => flow.last = Some(counters.clone()),
+        }
+        flow.counted_until = flow.counted_until.max(Some(at));
         state(flow) != before
     }
 
-    fn qmp(&mut self, at: MonotonicNs, qmp: &QmpEvent) {
+    /// Returns whether it tells of a migration.
+    fn qmp(&mut self, at: MonotonicNs, qmp: &QmpEvent) -> bool {
         let text = |key: &str| qmp.data.get(key).and_then(Value::as_str).map(str::to_owned);
         let kind = match qmp.name.as_str() {
-            "MIGRATION" => text("status").map(|status| MarkKind::Status(status.as_str().into())),
+            "MIGRATION" => text("status")
+                .filter(|status| !status.is_empty())
+                .map(|status| MarkKind::Status(status.as_str().into())),
             "MIGRATION_PASS" => qmp.data.get("pass").and_then(Value::as_u64).map(MarkKind::Pass),
             "STOP" => Some(MarkKind::Stop),
             "RESUME" => Some(MarkKind::Resume),
@@ -439,12 +419,14 @@ impl Facts {
             ("BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED", _) => Some(JobState::Over),
             _ => None,
         };
-        let process = self.process(qmp.pid);
+        self.latest_word = self.latest_word.max(at);
+        let process = self.speaker(qmp.pid, at);
         // QEMU writes an event once to each monitor that has a client: it is told again, but happened once.
         let is_echo = |m: &Mark| Some(&m.kind) == kind.as_ref() && m.qemu_realtime_us == qmp.qemu_realtime_us;
-        if process.marks.iter().rev().take(ECHO_DISTANCE).any(is_echo) {
-            return;
+        if process.marks.latest_come().take(ECHO_DISTANCE).any(is_echo) {
+            return false;
         }
+        let mut tells = false;
         if let Some(kind) = kind {
             let mark = Mark {
                 at,
@@ -454,10 +436,57 @@ impl Facts {
                 vcpus: qmp.vcpus,
             };
             process.marks.insert(at, mark);
+            tells = true;
         }
         if let (Some(step), Some(id)) = (step, text("id").or_else(|| text("device"))) {
-            let step = JobStep { at, id, step, qemu_realtime_us: qmp.qemu_realtime_us };
+            let step = JobStep { id, step, qemu_realtime_us: qmp.qemu_realtime_us };
             process.jobs.insert(at, step);
+            tells = true;
         }
+        tells
     }
+}
+
+/// Takes what the counters of a flow told at one instant together with what they told at others: a counter only grows.
+fn grow(last: &mut FlowCounters, counted: &FlowCounters, is_latest: bool) {
+    let most = |a: Counters, b: Counters| Counters {
+        wire_bytes: a.wire_bytes.max(b.wire_bytes),
+        payload_bytes: a.payload_bytes.max(b.payload_bytes),
+        segments: a.segments.max(b.segments),
+        skbs: a.skbs.max(b.skbs),
+    };
+    let (a, b) = (last.counters, counted.counters);
+    last.counters = Directions { tx: most(a.tx, b.tx), rx: most(a.rx, b.rx) };
+    last.first_ns = last.first_ns.min(counted.first_ns);
+    last.last_ns = last.last_ns.max(counted.last_ns);
+    let (a, b) = (last.last_byte_ns, counted.last_byte_ns);
+    last.last_byte_ns = Directions { tx: a.tx.max(b.tx), rx: a.rx.max(b.rx) };
+    last.elsewhere_skbs = last.elsewhere_skbs.max(counted.elsewhere_skbs);
+    last.closed |= counted.closed;
+    // These are none from when they cannot be read.
+    if is_latest {
+        last.retransmitted_segments = counted.retransmitted_segments;
+        last.retransmitted_payload_bytes = counted.retransmitted_payload_bytes;
+    }
+}
+
+/// Whether a fact says nothing of which migrations there are and what they are doing, unless its process is news.
+const fn is_told_in_the_end(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Fragments { .. }
+            | Fact::QueryMigrateParameters { .. }
+            | Fact::GuestRun { .. }
+            | Fact::GuestRunVoid { .. }
+            | Fact::GuestFrames { .. }
+            | Fact::EchoStart(_)
+            | Fact::EchoOwner { .. }
+            | Fact::EchoGap(_)
+            | Fact::EchoEnd(_)
+            | Fact::InterfaceAdded(_)
+            | Fact::InterfaceGone { .. }
+            | Fact::Lost { .. }
+            | Fact::NotMeasured(_)
+            | Fact::NotUnderstood { .. }
+    )
 }

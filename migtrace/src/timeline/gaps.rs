@@ -35,7 +35,7 @@ pub(super) fn of<'a>(facts: &'a Facts, migration: &Migration<'_>) -> Vec<Silence
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
     let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
-    let ended = facts.echo_gaps.iter().filter(|gap| touches(gap, gap.resumed_ns.0));
+    let ended = facts.silences.touching(MonotonicNs(first), MonotonicNs(last));
     let ended = ended.map(|seen| Silence { gap: closed(seen, migration.start), seen });
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let open = open.filter(|gap| touches(gap, u64::MAX));
@@ -43,27 +43,6 @@ pub(super) fn of<'a>(facts: &'a Facts, migration: &Migration<'_>) -> Vec<Silence
     let mut silences: Vec<_> = ended.chain(open).collect();
     silences.sort_by_key(|silence| silence.gap.start.value_ns);
     silences
-}
-
-/// How many requests were lost in gaps. A gap that is sure counts what was on its way when it ended, and one that may have
-/// been none counts what was passed over of that: where the two overlap, the second is left out.
-pub(super) fn lost(gaps: &[EchoGap]) -> u64 {
-    let lost = |gap: &EchoGap| gap.requests.saturating_sub(gap.answered());
-    let (doubtful, mut sure): (Vec<&EchoGap>, Vec<&EchoGap>) = gaps.iter().partition(|gap| gap.may_be);
-    sure.sort_by_key(|gap| gap.answered_request_ns);
-    let ended_until: Vec<MonotonicNs> = sure
-        .iter()
-        .scan(MonotonicNs(0), |latest, gap| {
-            *latest = gap.resumed_ns.max(*latest);
-            Some(*latest)
-        })
-        .collect();
-    let is_apart = |gap: &&&EchoGap| {
-        let earlier = sure.partition_point(|sure| sure.answered_request_ns < gap.resuming_request_ns);
-        earlier.checked_sub(1).is_none_or(|last| ended_until[last] <= gap.answered_request_ns)
-    };
-    let doubtful = doubtful.iter().filter(is_apart).map(|gap| lost(gap));
-    sure.iter().map(|gap| lost(gap)).chain(doubtful).fold(0, u64::saturating_add)
 }
 
 /// An instant's bounds.

@@ -2,7 +2,7 @@
 
 use super::assemble;
 use super::facts::{Facts, MarkKind, Process};
-use super::migration::{End, Migration};
+use super::migration::{End, Migration, heading};
 use super::{Ended, Live, phases};
 use crate::record::{Outcome, PhaseName, Role};
 use crate::units::{Directions, MonotonicNs};
@@ -12,6 +12,9 @@ use crate::units::{Directions, MonotonicNs};
 pub(super) struct Look {
     shown: Option<Shown>,
     pub(super) ended: Option<Ended>,
+    /// The flows of each migration that do not all head the same way, and which way they did together: that can change
+    /// although none of them turns.
+    mixed: Vec<(Vec<usize>, Option<Role>)>,
 }
 
 /// A migration but for what changes with every packet.
@@ -36,9 +39,25 @@ impl Look {
     pub(super) fn at(facts: &Facts, selected: &[&Migration<'_>]) -> Self {
         let running = selected.iter().rfind(|m| matches!(m.end, End::Open(_)));
         let shown = running.or_else(|| selected.last()).and_then(|migration| Shown::of(facts, migration));
-        let ended = |m: &&&Migration<'_>| matches!(m.end, End::Declared(..) | End::Died(_) | End::Closed(_));
+        let ended = |m: &&&Migration<'_>| {
+            matches!(m.end, End::Declared(..) | End::Replied(..) | End::Died(_) | End::Closed(_))
+        };
         let ended = selected.iter().find(ended).map(|migration| self::ended(facts, migration));
-        Self { shown, ended }
+        // A flow's first payload makes another look anyway.
+        let carrying = |m: &&Migration<'_>| {
+            m.flows.iter().filter(|flow| flow.payload_by.is_some()).map(|flow| flow.index).collect()
+        };
+        let mixed = selected.iter().map(carrying).filter(|flows: &Vec<usize>| is_mixed(facts, flows));
+        let mixed = mixed.map(|flows| {
+            let role = heading_of(facts, &flows);
+            (flows, role)
+        });
+        Self { shown, ended, mixed: mixed.collect() }
+    }
+
+    /// Whether it tells what a new one would tell, as far as what was counted since says.
+    pub(super) fn holds(&self, facts: &Facts) -> bool {
+        self.mixed.iter().all(|(flows, role)| heading_of(facts, flows) == *role)
     }
 
     pub(super) fn live(&self, facts: &Facts, now: MonotonicNs) -> Option<Live> {
@@ -87,6 +106,17 @@ impl Shown {
             Role::Destination => latest.swapped(),
         })
     }
+}
+
+/// Which way the payload of some flows goes together.
+fn heading_of(facts: &Facts, flows: &[usize]) -> Option<Role> {
+    heading(flows.iter().map(|&flow| facts.flows[flow].payload_bytes()))
+}
+
+fn is_mixed(facts: &Facts, flows: &[usize]) -> bool {
+    let mut headings = flows.iter().map(|flow| heading_of(facts, std::slice::from_ref(flow)));
+    let first = headings.next().flatten();
+    flows.len() > 1 && (first.is_none() || headings.any(|heading| heading != first))
 }
 
 fn ended(facts: &Facts, migration: &Migration<'_>) -> Ended {

@@ -55,6 +55,8 @@ pub(super) enum Opening {
 pub(super) enum End {
     /// QEMU said so.
     Declared(MonotonicNs, Outcome),
+    /// QEMU did not say so, but replied it when it was asked, and then ended.
+    Replied(MonotonicNs, Outcome),
     /// QEMU ended in the middle.
     Died(MonotonicNs),
     /// The next migration began although no end of this one was seen.
@@ -69,6 +71,7 @@ impl End {
     pub(super) const fn at(&self) -> MonotonicNs {
         match self {
             Self::Declared(at, _)
+            | Self::Replied(at, _)
             | Self::Died(at)
             | Self::Superseded(at)
             | Self::Closed(at)
@@ -85,6 +88,21 @@ pub(super) const fn terminal(status: &PhaseName) -> Option<Outcome> {
         PhaseName::Cancelled => Some(Outcome::Cancelled),
         _ => None,
     }
+}
+
+/// The status that means an outcome; none of one that QEMU does not tell.
+pub(super) const fn last_phase(outcome: Outcome) -> Option<PhaseName> {
+    match outcome {
+        Outcome::Completed => Some(PhaseName::Completed),
+        Outcome::Failed => Some(PhaseName::Failed),
+        Outcome::Cancelled => Some(PhaseName::Cancelled),
+        Outcome::Interrupted | Outcome::Unknown => None,
+    }
+}
+
+/// The outcome that a reply to `query-migrate` tells, when it tells one.
+pub(super) fn replied_outcome(reply: &serde_json::Value) -> Option<Outcome> {
+    terminal(&reply.get("status")?.as_str()?.into())
 }
 
 impl Mark {
@@ -237,24 +255,34 @@ impl<'a> Migration<'a> {
         answers: &'a Stamped<serde_json::Value>,
         since: MonotonicNs,
     ) -> Option<&'a serde_json::Value> {
+        self.before_next(answers, since).next_back().map(|(_, answer)| answer)
+    }
+
+    /// What was told from `since` on, and before the next migration of the same process began.
+    pub(super) fn before_next<T>(
+        &self,
+        told: &'a Stamped<T>,
+        since: MonotonicNs,
+    ) -> impl DoubleEndedIterator<Item = (MonotonicNs, &'a T)> + use<'a, T> {
         let until = self.next_start.map_or(u64::MAX, |next| next.0.saturating_sub(1));
-        answers.between(since, MonotonicNs(until)).next_back().map(|(_, answer)| answer)
+        told.between(since, MonotonicNs(until))
     }
 
     /// The outcome that QEMU's reply tells, when it has one.
     pub(super) fn replied_outcome(&self) -> Option<Outcome> {
-        terminal(&self.reply()?.get("status")?.as_str()?.into())
+        replied_outcome(self.reply()?)
     }
 
     pub(super) fn outcome(&self, log_end: Option<EndReason>) -> Outcome {
         let told = || self.replied_outcome();
         match self.end {
-            End::Declared(_, outcome) => outcome,
+            End::Declared(_, outcome) | End::Replied(_, outcome) => outcome,
             // Without events a source that has stopped its guest and then ends has most likely succeeded.
             End::Died(_) if self.opening == Opening::Transfer && self.stopped() => {
                 told().unwrap_or(Outcome::Unknown)
             }
-            End::Died(_) => told().unwrap_or(Outcome::Failed),
+            End::Died(_) if self.opening == Opening::Transfer => told().unwrap_or(Outcome::Failed),
+            End::Died(_) => Outcome::Failed,
             End::Superseded(_) | End::Closed(_) => told().unwrap_or(Outcome::Unknown),
             End::Open(_) => told().unwrap_or(match log_end {
                 Some(EndReason::MigrationEnded) => Outcome::Unknown,
@@ -268,7 +296,7 @@ impl<'a> Migration<'a> {
         let has_arrived = match self.end {
             End::Declared(_, outcome) => outcome == Outcome::Completed,
             End::Closed(_) => true,
-            End::Died(_) | End::Superseded(_) | End::Open(_) => false,
+            End::Replied(..) | End::Died(_) | End::Superseded(_) | End::Open(_) => false,
         };
         let runs = self.marks.iter().any(|m| m.kind == MarkKind::Resume);
         let lives = self.process.is_some_and(|process| process.gone.is_none());
@@ -282,6 +310,20 @@ impl<'a> Migration<'a> {
     }
 }
 
+/// This host's part, if the payload of some flows tells it: most of it goes one way.
+pub(super) fn heading(payload_bytes: impl IntoIterator<Item = Directions<u64>>) -> Option<Role> {
+    let (tx, rx) = payload_bytes
+        .into_iter()
+        .fold((0u64, 0u64), |(tx, rx), p| (tx.saturating_add(p.tx), rx.saturating_add(p.rx)));
+    if rx / 2 > tx {
+        Some(Role::Destination)
+    } else if tx / 2 > rx {
+        Some(Role::Source)
+    } else {
+        None
+    }
+}
+
 /// This host's part. Decides by what was seen: by what only a source says, then by where the memory goes, then by whether
 /// the guest stopped before it ran (a destination enters `paused` without ever having run, which emits no STOP; its
 /// guest can be stopped once it has arrived). The command line (`-incoming`) decides only when nothing tells, because a
@@ -291,15 +333,8 @@ pub(super) fn role(marks: &[&Mark], flows: &[&FlowFacts], process: Option<&Proce
     if marks.iter().take(end + 1).any(|m| m.is_of_source()) {
         return Role::Source;
     }
-    let (tx, rx) = flows
-        .iter()
-        .map(|f| f.payload_bytes())
-        .fold((0u64, 0u64), |(tx, rx), p| (tx.saturating_add(p.tx), rx.saturating_add(p.rx)));
-    if rx / 2 > tx {
-        return Role::Destination;
-    }
-    if tx / 2 > rx {
-        return Role::Source;
+    if let Some(role) = heading(flows.iter().map(|f| f.payload_bytes())) {
+        return role;
     }
     let mut changes = marks.iter().filter(|m| matches!(m.kind, MarkKind::Stop | MarkKind::Resume));
     if changes.next().is_some_and(|first| first.kind == MarkKind::Stop) {

@@ -12,11 +12,14 @@ mod estimates;
 mod facts;
 pub(crate) mod gaps;
 mod look;
+mod losses;
 mod migration;
 mod pairs;
 mod phases;
 mod probed;
 mod purposes;
+mod runs;
+mod silences;
 mod stamped;
 mod unmeasured;
 mod untied;
@@ -95,7 +98,8 @@ impl Timeline {
 
     /// Takes in the next event of the log.
     pub fn push(&mut self, event: &Event) {
-        if self.facts.push(event) {
+        let turns = self.facts.push(event);
+        if turns || self.look.get().is_some_and(|look| !look.holds(&self.facts)) {
             self.look.take();
         }
     }

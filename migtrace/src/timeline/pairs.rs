@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::facts::Process;
 use super::migration::Migration;
+use crate::record::Role;
 use crate::units::MonotonicNs;
 use crate::vm::VmKey;
 
@@ -12,27 +13,62 @@ pub(super) fn vm<'a>(migration: &Migration<'a>) -> Option<VmKey<'a>> {
     migration.process.map(Process::vm)
 }
 
-/// Of each migration the other half, as an index into `all`, which is in the order of the starts.
+/// Of each migration the other half, as an index into `all`, which is in the order of the starts: the first of another
+/// process of the same VM that has the other part and overlaps it.
 pub(super) fn pairs(all: &[Migration<'_>]) -> Vec<Option<usize>> {
-    let mut of_vm: HashMap<VmKey<'_>, Vec<(usize, MonotonicNs)>> = HashMap::new();
+    let mut parts: HashMap<(VmKey<'_>, Role), Vec<Candidate>> = HashMap::new();
+    let keys: Vec<_> = all.iter().map(vm).collect();
     for (index, migration) in all.iter().enumerate() {
-        let Some(key) = vm(migration) else { continue };
-        let same_vm = of_vm.entry(key).or_default();
-        // With the latest end so far, those that have ended before an instant can be passed over.
-        let latest = same_vm.last().map_or(MonotonicNs(0), |(_, end)| *end);
-        same_vm.push((index, latest.max(migration.end.at())));
+        if let (Some(key), Some(process)) = (keys[index], migration.process) {
+            let same = parts.entry((key, migration.role)).or_default();
+            same.push(Candidate::after(same.last(), index, (migration.end.at(), process.pid)));
+        }
     }
-    let other_half = |migration: &Migration<'_>| {
-        let same_vm = of_vm.get(&vm(migration)?)?;
-        let first = same_vm.partition_point(|(_, end)| *end < migration.start);
-        let begun = same_vm[first..].iter().take_while(|(i, _)| all[*i].start <= migration.end.at());
-        let mut others = begun.map(|(i, _)| *i).filter(|&i| {
-            let other = &all[i];
-            other.role != migration.role
-                && other.process.map(|p| p.pid) != migration.process.map(|p| p.pid)
-                && migration.start <= other.end.at()
-        });
-        others.next()
+    let other_half = |(index, migration): (usize, &Migration<'_>)| {
+        let (key, process) = (keys[index]?, migration.process?);
+        let others = parts.get(&(key, other_role(migration.role)))?;
+        // The first that has not ended before, if it began before this one ended.
+        let first =
+            others.partition_point(|other| other.latest_end_but_of(process.pid) < Some(migration.start));
+        let other = others.get(first)?.index;
+        (all[other].start <= migration.end.at()).then_some(other)
     };
-    all.iter().map(other_half).collect()
+    all.iter().enumerate().map(other_half).collect()
+}
+
+const fn other_role(role: Role) -> Role {
+    match role {
+        Role::Source => Role::Destination,
+        Role::Destination => Role::Source,
+    }
+}
+
+/// A migration that may be the other half of one, with what is known of it and those before it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    index: usize,
+    /// The latest end, and whose it is.
+    latest: (MonotonicNs, u32),
+    /// The latest end of the other processes.
+    of_others: Option<MonotonicNs>,
+}
+
+impl Candidate {
+    fn after(before: Option<&Self>, index: usize, (end, pid): (MonotonicNs, u32)) -> Self {
+        let Some(&Self { latest, of_others, .. }) = before else {
+            return Self { index, latest: (end, pid), of_others: None };
+        };
+        if pid == latest.1 {
+            Self { index, latest: (end.max(latest.0), pid), of_others }
+        } else if end > latest.0 {
+            Self { index, latest: (end, pid), of_others: Some(latest.0) }
+        } else {
+            Self { index, latest, of_others: of_others.max(Some(end)) }
+        }
+    }
+
+    /// The latest end but for the migrations of one process; none: there is no other.
+    fn latest_end_but_of(&self, pid: u32) -> Option<MonotonicNs> {
+        if self.latest.1 == pid { self.of_others } else { Some(self.latest.0) }
+    }
 }

@@ -1,7 +1,8 @@
 //! What QEMU was doing, in order and without gaps, and what crossed the wire in each stretch.
 
 use super::facts::{FlowFacts, MarkKind};
-use super::migration::{End, Migration, Opening, terminal};
+use super::migration::{End, Migration, Opening, last_phase, terminal};
+use super::untied::{TiedLate, UntiedSum};
 use crate::event::Purpose;
 use crate::record::{PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
@@ -139,12 +140,12 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
             MarkKind::Stop | MarkKind::Resume | MarkKind::DirtyLog => {}
         }
     }
-    if let End::Died(at) = migration.end
-        && migration.opening != Opening::Transfer
-    {
-        let at = borders.last().map_or(at, |b| b.at.max(at));
-        borders.push(Border::new(at, PhaseName::Failed, None, None));
-    }
+    let last = match migration.end {
+        End::Died(at) if migration.opening != Opening::Transfer => Some((at, PhaseName::Failed)),
+        End::Replied(at, outcome) => last_phase(outcome).map(|name| (at, name)),
+        _ => None,
+    };
+    borders.extend(last.map(|(at, name)| Border::new(at, name, None, None)));
     borders
 }
 
@@ -185,9 +186,8 @@ struct Counted<'m> {
     counted_until: MonotonicNs,
     /// The last packet.
     last_packet: MonotonicNs,
-    /// The flows whose owner was found after their first packet, in the order of these; each with the latest instant at
-    /// which that was so for it and those before.
-    tied_late: Vec<(&'m FlowFacts, MonotonicNs)>,
+    /// What the flows had carried before they were tied to their process.
+    untied: UntiedSum,
 }
 
 impl<'m> Counted<'m> {
@@ -201,28 +201,19 @@ impl<'m> Counted<'m> {
         })?;
         let earlier = migration.earlier_counters;
         let first = migration.marks.iter().find_map(|m| m.counters).unwrap_or(earlier);
-        let counted_until = |f: &FlowFacts| match f.samples.last() {
-            _ if f.closed() => MonotonicNs(u64::MAX),
-            last => last.map_or(MonotonicNs(0), |(at, _)| *at),
+        let counted_until = |f: &FlowFacts| {
+            if f.closed() { MonotonicNs(u64::MAX) } else { f.counted_until.unwrap_or_default() }
         };
-        let mut tied_late: Vec<(&FlowFacts, MonotonicNs)> = flows
-            .iter()
-            .filter_map(|flow| Some((*flow, flow.owner?.at)))
-            .filter(|(flow, tied)| flow.first() < *tied)
-            .collect();
-        tied_late.sort_by_key(|(flow, _)| flow.first());
-        let mut latest = MonotonicNs(0);
-        for (_, tied) in &mut tied_late {
-            latest = latest.max(*tied);
-            *tied = latest;
-        }
+        let tied_late = flows.iter().filter_map(|flow| {
+            Some(TiedLate { first: flow.first(), tied: flow.owner?.at, untied: &flow.untied })
+        });
         Some(Self {
             migration,
             sum,
             baseline: Directions { tx: least(&earlier.tx, &first.tx), rx: least(&earlier.rx, &first.rx) },
             counted_until: flows.iter().map(|f| counted_until(f)).min().unwrap_or_default(),
             last_packet: migration.last_packet().unwrap_or_default(),
-            tied_late,
+            untied: UntiedSum::of(tied_late),
         })
     }
 
@@ -240,25 +231,10 @@ impl<'m> Counted<'m> {
         if !self.migration.flows_owned {
             return Err(Unknown::NotOwned);
         }
-        let untied = self.untied(at).ok_or(Unknown::OwnedLate)?;
+        let untied = self.untied.at(at).ok_or(Unknown::OwnedLate)?;
         let mut count = counters.ok_or(Unknown::NoSnapshot)?.since(&self.baseline);
         count += untied;
         Ok(count)
-    }
-
-    /// What the flows had carried that were not tied to their process at `at`; none when nothing tells.
-    fn untied(&self, at: MonotonicNs) -> Option<Snapshot> {
-        let begun = self.tied_late.partition_point(|(flow, _)| flow.first() < at);
-        let mut untied = Snapshot::default();
-        if begun.checked_sub(1).is_none_or(|i| self.tied_late[i].1 <= at) {
-            return Some(untied);
-        }
-        for (flow, _) in &self.tied_late[..begun] {
-            if flow.owner.is_some_and(|owner| at < owner.at) {
-                untied += flow.untied.at(at)?;
-            }
-        }
-        Some(untied)
     }
 
     /// Whether every flow was counted at or after `at`, or was closed when it was counted last.

@@ -56,7 +56,7 @@ impl<'a> Probed<'a> {
         } else {
             Some(named)
         };
-        Self { facts, owners, lost_in_gaps: gaps::lost(&facts.echo_gaps) }
+        Self { facts, owners, lost_in_gaps: facts.silences.lost() }
     }
 
     pub(super) fn probing(&self, migration: &Migration<'a>) -> Probing<'a> {
@@ -85,7 +85,7 @@ impl<'a> Probed<'a> {
 fn stopped_as_it_fell_silent<'a>(facts: &Facts, all: &[Migration<'a>]) -> Option<BTreeSet<VmKey<'a>>> {
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let length_ns = |gap: &&EchoGap| gap.resumed_ns.0.saturating_sub(gap.last_reply_ns.0);
-    let longest = facts.echo_gaps.iter().chain(open).max_by_key(length_ns)?;
+    let longest = facts.silences.iter().chain(open).max_by_key(length_ns)?;
     let silent = gaps::silent_from(longest);
     let stopped_then = all.iter().filter(|m| m.last_stop().is_some_and(|stop| silent.holds(stop.at)));
     let owners: BTreeSet<_> = stopped_then.filter_map(vm).collect();

@@ -1,29 +1,44 @@
 //! Items in the order of their stamps.
 
-use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use crate::units::MonotonicNs;
 
 /// Items in the order of their stamps, and those of one stamp in the order in which they came. They may come in any
 /// order: two threads of QEMU can be stamped in one and reach the ring buffer in the other.
+///
+/// Nearly always they come in order, and are kept as they came. Where one was late, they are put in order when somebody
+/// reads them, and not as each comes: a log may be long, and upside down.
 #[derive(Clone, Debug)]
 pub(super) struct Stamped<T> {
-    items: BTreeMap<(MonotonicNs, usize), T>,
+    /// As they came.
+    items: Vec<(MonotonicNs, T)>,
+    /// Whether an item came after one with a later stamp.
+    mixed: bool,
+    /// Of mixed items the places in `items`, by their stamps; forgotten with each item that comes.
+    order: OnceLock<Vec<usize>>,
 }
 
 impl<T> Default for Stamped<T> {
     fn default() -> Self {
-        Self { items: BTreeMap::new() }
+        Self { items: Vec::new(), mixed: false, order: OnceLock::new() }
     }
 }
 
 impl<T> Stamped<T> {
     pub(super) fn insert(&mut self, at: MonotonicNs, item: T) {
-        self.items.insert((at, self.items.len()), item);
+        self.mixed |= self.items.last().is_some_and(|(last, _)| at < *last);
+        self.items.push((at, item));
+        self.order.take();
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.items.values()
+        self.places(0, self.items.len()).map(|(_, item)| item)
+    }
+
+    /// The latest ones that came, whatever their stamps; the last of them first.
+    pub(super) fn latest_come(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().rev().map(|(_, item)| item)
     }
 
     /// Those not before `from` and not after `to`; none when `to` is before `from`.
@@ -31,13 +46,95 @@ impl<T> Stamped<T> {
         &self,
         from: MonotonicNs,
         to: MonotonicNs,
-    ) -> impl DoubleEndedIterator<Item = (MonotonicNs, &T)> {
-        let ordered = (from, 0)..=(to.max(from), usize::MAX);
-        self.items.range(ordered).map(|((at, _), item)| (*at, item)).filter(move |(at, _)| *at <= to)
+    ) -> impl DoubleEndedIterator<Item = (MonotonicNs, &T)> + ExactSizeIterator {
+        let first = self.count_until(|at| at < from);
+        self.places(first, self.count_until(|at| at <= to).max(first))
     }
 
     /// Those not before `from`.
-    pub(super) fn since(&self, from: MonotonicNs) -> impl DoubleEndedIterator<Item = (MonotonicNs, &T)> {
-        self.between(from, MonotonicNs(u64::MAX))
+    pub(super) fn since(
+        &self,
+        from: MonotonicNs,
+    ) -> impl DoubleEndedIterator<Item = (MonotonicNs, &T)> + ExactSizeIterator {
+        self.places(self.count_until(|at| at < from), self.items.len())
+    }
+
+    /// How many there are up to the first whose stamp is not `early`.
+    fn count_until(&self, early: impl Fn(MonotonicNs) -> bool) -> usize {
+        match self.order() {
+            Some(order) => order.partition_point(|&place| early(self.items[place].0)),
+            None => self.items.partition_point(|(at, _)| early(*at)),
+        }
+    }
+
+    /// From the `first` in the order of the stamps to the one before `end`.
+    fn places(
+        &self,
+        first: usize,
+        end: usize,
+    ) -> impl DoubleEndedIterator<Item = (MonotonicNs, &T)> + ExactSizeIterator {
+        let order = self.order();
+        (first..end).map(move |nth| {
+            let (at, item) = &self.items[order.map_or(nth, |order| order[nth])];
+            (*at, item)
+        })
+    }
+
+    /// None when the items came in order.
+    fn order(&self) -> Option<&[usize]> {
+        self.mixed.then(|| {
+            self.order
+                .get_or_init(|| {
+                    let mut order: Vec<_> = (0..self.items.len()).collect();
+                    order.sort_by_key(|&place| self.items[place].0);
+                    order
+                })
+                .as_slice()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamped(items: &[(u64, char)]) -> Stamped<char> {
+        let mut stamped = Stamped::default();
+        for (at, item) in items {
+            stamped.insert(MonotonicNs(*at), *item);
+        }
+        stamped
+    }
+
+    fn text<'a>(items: impl Iterator<Item = (MonotonicNs, &'a char)>) -> String {
+        items.map(|(_, item)| item).collect()
+    }
+
+    #[test]
+    fn items_stand_in_the_order_of_their_stamps_and_those_of_one_stamp_as_they_came() {
+        for items in [
+            &[(1, 'a'), (2, 'b'), (2, 'c'), (3, 'd')][..],
+            &[(3, 'd'), (2, 'b'), (2, 'c'), (1, 'a')],
+            &[(2, 'b'), (1, 'a'), (2, 'c'), (3, 'd')],
+        ] {
+            let stamped = stamped(items);
+            assert_eq!(stamped.iter().collect::<String>(), "abcd");
+            assert_eq!(stamped.iter().rev().collect::<String>(), "dcba");
+            assert_eq!(text(stamped.between(MonotonicNs(2), MonotonicNs(2))), "bc");
+            assert_eq!(stamped.between(MonotonicNs(2), MonotonicNs(9)).len(), 3);
+            assert_eq!(text(stamped.between(MonotonicNs(3), MonotonicNs(1))), "");
+            assert_eq!(text(stamped.since(MonotonicNs(3))), "d");
+            assert_eq!(stamped.latest_come().next(), items.last().map(|(_, item)| item));
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_look_is_seen_by_the_next() {
+        let mut stamped = stamped(&[(2, 'b'), (1, 'a')]);
+        assert_eq!(stamped.iter().collect::<String>(), "ab");
+        stamped.insert(MonotonicNs(0), '0');
+        assert_eq!(stamped.iter().collect::<String>(), "0ab");
+        stamped.insert(MonotonicNs(9), 'z');
+        assert_eq!(stamped.iter().collect::<String>(), "0abz");
     }
 }

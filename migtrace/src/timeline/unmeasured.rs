@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::downtime::spoken;
 use super::facts::Facts;
 use super::migration::{Migration, Opening};
 use super::phases::Unknown;
@@ -11,6 +12,8 @@ use crate::record::{MarkName, Method, Mode, Outcome, Record, Role};
 
 /// As many names are listed.
 const MOST_NAMES: usize = 10;
+/// As many entries are taken over from the recording; few ever have more than one or two.
+const MOST_ENTRIES: usize = 100;
 
 /// Everything that is missing from a record, each with its reason; the probes of this host first.
 pub(super) fn list(
@@ -22,9 +25,7 @@ pub(super) fn list(
 ) -> Vec<NotMeasured> {
     let mut list = List::default();
     probes(facts, &mut list);
-    for entry in &facts.not_measured {
-        list.push(&entry.what, entry.why.clone());
-    }
+    while_recording(facts, &mut list);
     gone_interfaces(facts, migration, &mut list);
     not_understood(facts, &mut list);
     recording(facts, record.lost, &mut list);
@@ -54,15 +55,26 @@ impl List {
     }
 }
 
+/// What was found while recording.
+fn while_recording(facts: &Facts, list: &mut List) {
+    for entry in facts.not_measured.iter().take(MOST_ENTRIES) {
+        list.push(&entry.what, entry.why.clone());
+    }
+    if let Some(more) = facts.not_measured.len().checked_sub(MOST_ENTRIES).filter(|more| *more > 0) {
+        list.push(
+            &format!("{more} things more that the recording found to be missing"),
+            "they are too many for a record: the event log names each of them (`not_measured`)".to_owned(),
+        );
+    }
+}
+
 /// The interfaces that vanished while the migration was under way.
 fn gone_interfaces(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
-    let gone: Vec<&str> = facts
-        .gone_interfaces
-        .between(migration.start, migration.end.at())
-        .map(|(_, interface)| interface.as_str())
-        .collect();
-    let named = gone[..gone.len().min(MOST_NAMES)].join(", ");
-    let (what, which) = match gone.len() {
+    let gone = facts.gone_interfaces.between(migration.start, migration.end.at());
+    let count = gone.len();
+    let named: Vec<&str> = gone.take(MOST_NAMES).map(|(_, interface)| interface.as_str()).collect();
+    let named = named.join(", ");
+    let (what, which) = match count {
         0 => return,
         1 => (named, "the interface"),
         2..=MOST_NAMES => (named, "the interfaces"),
@@ -221,9 +233,7 @@ fn phase_bytes(record: &Record, unknown: Option<Unknown>, list: &mut List) {
 /// A guest that has arrived here and did not run as long as the recording went on.
 fn arrival(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
     if facts.end.is_some() && facts.hears_qemu() && migration.may_still_run() {
-        let waited_ms = facts.latest.0.saturating_sub(migration.end.at().0) / 1_000_000;
-        let waited =
-            if waited_ms < 1_000 { format!("{waited_ms} ms") } else { format!("{} s", waited_ms / 1_000) };
+        let waited = spoken(facts.latest.0.saturating_sub(migration.end.at().0));
         list.push(
             "when the guest runs",
             format!("the guest did not run within {waited} after its migration had ended"),

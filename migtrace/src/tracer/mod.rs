@@ -440,8 +440,9 @@ impl Tracer {
 
     /// Reads `/proc` for what no probe told, and looks whether new interfaces are ready.
     fn scan(&mut self) -> Result<(), TracerError> {
-        let now = clock::now().map_err(host("read the clock"))?;
         let present = qemu::find().map_err(host("find the QEMU processes in /proc"))?;
+        // What is not there has ended by now, and has said all that it had to say.
+        let now = clock::now().map_err(host("read the clock"))?;
         let gone: Vec<u32> =
             self.qemus.keys().filter(|pid| !present.iter().any(|qemu| qemu.pid == **pid)).copied().collect();
         for pid in gone {

@@ -1,6 +1,8 @@
 //! What the tests over canned event logs share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod written;
+
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -9,6 +11,13 @@ use migtrace::event::{Event, LogError, LogReader};
 use migtrace::record::Record;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A value that outside of the library only JSON makes: a later version may know more of it.
+pub(crate) fn made<T: DeserializeOwned>(json: Value) -> T {
+    serde_json::from_value(json).unwrap()
+}
 
 /// The folder of the canned logs.
 pub(crate) fn logs() -> PathBuf {

@@ -1,6 +1,6 @@
 //! The lengths: stop, network, reachability.
 
-use super::{Left, Sides, ended, first_frame, left, resume_after, run_after, spoken};
+use super::{Left, Sides, ended, first_frame, left, resume_after, spoken};
 use crate::event::Lost;
 use crate::record::{Estimate, Gap, Method, Mode, Outcome, PhaseName, Role};
 use crate::timeline::facts::{Facts, Mark, MarkKind};
@@ -79,9 +79,12 @@ impl Sides<'_> {
         if source.last_stop().is_some() {
             return Some(true);
         }
-        let did_not_move =
-            matches!(source.end, MigrationEnd::Declared(_, Outcome::Cancelled | Outcome::Failed));
-        let lost = facts.lost_between(source.start, source.end.at());
+        let did_not_move = matches!(
+            source.end,
+            MigrationEnd::Declared(_, Outcome::Cancelled | Outcome::Failed)
+                | MigrationEnd::Replied(_, Outcome::Cancelled | Outcome::Failed)
+        );
+        let lost = facts.losses.between(source.start, source.end.at());
         let saw_all = source.start_seen && facts.hears_qemu() && lost == Lost::default();
         (did_not_move && saw_all).then_some(false)
     }
@@ -108,7 +111,7 @@ impl Sides<'_> {
     }
 
     fn runs_again_on(&self, side: &Migration<'_>, from: MonotonicNs, until: MonotonicNs) -> Option<End> {
-        let run = side.process.and_then(|process| run_after(process, from));
+        let run = side.process.and_then(|process| process.runs.first_since(from));
         if let Some((doubtful, run)) = run.filter(|(_, run)| *run <= until) {
             let (doubtful, at) = (self.at(doubtful), self.at(run));
             return Some(End {

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Left, Sides, first_frame, left, run_after};
+use super::{Left, Sides, first_frame, left};
+use crate::event::Announcement;
 use crate::record::{self, MarkName, PhaseName, Role};
-use crate::timeline::facts::{Mark, MarkKind};
+use crate::timeline::facts::{Announced, Mark, MarkKind};
 use crate::timeline::gaps::Silence;
 use crate::timeline::migration::Migration;
 use crate::units::MonotonicNs;
 
 impl<'a> Sides<'a> {
-    /// The guest's last frame at each of its taps at the source: what was counted when it had stopped.
+    /// The guest's last frame at each of its taps at the source: what was counted when it had stopped, and before its next
+    /// migration.
     pub(super) fn last_frames(&self) -> BTreeMap<&'a str, MonotonicNs> {
         let mut frames = BTreeMap::new();
-        let Some((process, stop)) = self.source.and_then(|source| source.process).zip(self.last_stop())
-        else {
-            return frames;
-        };
+        let Some((source, stop)) = self.source.zip(self.last_stop()) else { return frames };
+        let Some(process) = source.process else { return frames };
         let mut counted: BTreeSet<&str> = BTreeSet::new();
-        for (_, tap) in process.counted_frames.since(stop.at) {
+        for (_, tap) in source.before_next(&process.counted_frames, stop.at) {
             if counted.insert(&tap.interface) {
                 frames.extend(tap.last.map(|last| (tap.interface.as_str(), last)));
             }
@@ -40,7 +40,7 @@ impl<'a> Sides<'a> {
         if let Some((destination, process)) = self.destination.and_then(|d| Some((d, d.process?))) {
             let from = self.last_stop().map_or(destination.start, |stop| stop.at);
             let mut firsts: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
-            for (at, interface) in process.first_frames.since(from) {
+            for (at, interface) in destination.before_next(&process.first_frames, from) {
                 firsts.entry(interface).or_insert(at);
             }
             let arrived = firsts.into_iter();
@@ -52,20 +52,19 @@ impl<'a> Sides<'a> {
     /// Where the guest has arrived, how the network was told.
     pub(super) fn announcements(&self) -> Vec<record::Announced> {
         let mut told: Vec<record::Announced> = Vec::new();
-        let Some(destination) = self.destination else { return told };
-        let all = destination.process.into_iter().flat_map(|p| p.announcements.since(destination.start));
-        for (_, announced) in all {
-            let same =
-                |t: &&mut record::Announced| t.kind == announced.kind && t.interface == announced.interface;
-            match told.iter_mut().find(same) {
-                Some(earlier) => earlier.count += 1,
-                None => told.push(record::Announced {
-                    kind: announced.kind,
-                    interface: announced.interface.clone(),
-                    first_ns: self.at(announced.at),
-                    count: 1,
-                }),
-            }
+        let Some((destination, process)) = self.destination.and_then(|d| Some((d, d.process?))) else {
+            return told;
+        };
+        let mut places: BTreeMap<(Announcement, &str), usize> = BTreeMap::new();
+        for (at, Announced { kind, interface }) in
+            destination.before_next(&process.announcements, destination.start)
+        {
+            let place = *places.entry((*kind, interface)).or_insert_with(|| {
+                let (first_ns, interface) = (self.at(at), interface.clone());
+                told.push(record::Announced { kind: *kind, interface, first_ns, count: 0 });
+                told.len() - 1
+            });
+            told[place].count += 1;
         }
         told
     }
@@ -132,7 +131,7 @@ impl<'a> Sides<'a> {
             add_last(MarkName::LastPacket, source.last_packet());
         }
         if let (Some(stop), Some(process)) = (stop, source.process) {
-            if let Some((_, run)) = run_after(process, stop.at) {
+            if let Some((_, run)) = process.runs.first_since(stop.at) {
                 add(MarkName::FirstVcpuRun, self.at(run));
             }
             if let Some(first) = first_frame(process, stop.at) {
@@ -161,7 +160,7 @@ impl<'a> Sides<'a> {
             add(MarkName::LastPacket, self.at(last));
         }
         let Some(process) = destination.process else { return };
-        if let Some((_, run)) = run_after(process, from) {
+        if let Some((_, run)) = process.runs.first_since(from) {
             add(MarkName::FirstVcpuRun, self.at(run));
         }
         if let Some((first, _)) = process.announcements.since(from).next() {

@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::clocks::Clocks;
 use super::estimates::offset;
-use super::facts::{Facts, Mark, MarkKind, Process, Run};
+use super::facts::{Facts, Mark, MarkKind, Process};
 use super::gaps::{self, Silence};
 use super::migration::{End as MigrationEnd, Migration};
 use super::probed::Probe;
+use super::silences::Silences;
 use crate::event::Echo;
 use crate::record::{self, Brownout, Disturbance, Downtime, Estimate, Gap, Method, Outcome, Role};
 use crate::units::MonotonicNs;
@@ -65,7 +66,9 @@ pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Conte
         network: sides.network(),
         reachability,
         tail,
-        brownout: silence.zip(echo).map(|(silence, echo)| brownout(facts, silences, silence, echo)),
+        brownout: silence.zip(echo).map(|(silence, echo)| {
+            brownout(&facts.silences, silences, silence, sides.next_migration(), echo)
+        }),
         qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
         budget_ns: budget_ns(migration),
         contradictions: Vec::new(),
@@ -81,17 +84,28 @@ pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Conte
     downtime
 }
 
-/// How well the guest answered before a gap, which is one of those around the migration, and after it until nobody asked
-/// any more.
-fn brownout(facts: &Facts, around: &[Silence<'_>], downtime: &Silence<'_>, echo: &Echo) -> Brownout {
+/// How well the guest answered before a gap, which is one of those around the migration, and after it until its `next`
+/// migration, or until nobody asked any more.
+fn brownout(
+    silences: &Silences,
+    around: &[Silence<'_>],
+    downtime: &Silence<'_>,
+    next: Option<MonotonicNs>,
+    echo: &Echo,
+) -> Brownout {
     let before = around.iter().filter(|other| other.seen.resumed_ns < downtime.seen.resumed_ns);
     let before: Vec<_> = before.map(|silence| silence.gap.clone()).collect();
-    let since = facts.echo_gaps.iter().filter(|seen| seen.resumed_ns > downtime.seen.resumed_ns);
-    let after: Vec<_> = since.map(|seen| gaps::closed(seen, downtime.seen.resumed_ns)).collect();
+    let just_after = |at: MonotonicNs| MonotonicNs(at.0.saturating_add(1));
+    let since = downtime.seen.resumed_ns;
+    let until = next.map_or(MonotonicNs(u64::MAX), |next| next.max(since));
+    let later = silences.touching(just_after(since), until);
+    let after: Vec<_> = later.map(|seen| gaps::closed(seen, since)).collect();
     let worst = |ns: &mut dyn Iterator<Item = u64>| ns.max().filter(|ns| *ns > 0);
     // Of each gap the worst round trip is that since the one before.
     let untils = before.iter().chain([&downtime.gap]).map(|gap| gap.worst_round_trip_ns);
-    let sinces = after.iter().map(|gap| gap.worst_round_trip_ns).chain(echo.worst_since_last_gap_ns);
+    let behind = silences.first_since(just_after(until)).map(|seen| seen.worst_round_trip_ns);
+    let behind = behind.or(echo.worst_since_last_gap_ns);
+    let sinces = after.iter().map(|gap| gap.worst_round_trip_ns).chain(behind);
     Brownout {
         before: Disturbance { worst_round_trip_ns: worst(&mut { untils }), longest_gap: longest(&before) },
         after: Disturbance { worst_round_trip_ns: worst(&mut { sinces }), longest_gap: longest(&after) },
@@ -124,7 +138,7 @@ fn tail(reachability: &Estimate, stop: &Estimate) -> Option<Estimate> {
 }
 
 /// A length of time in a sentence, to a thousandth: `1.250 s`, `36.812 ms`.
-fn spoken(ns: u64) -> String {
+pub(super) fn spoken(ns: u64) -> String {
     let (unit_ns, unit) = if ns >= NS_PER_S { (NS_PER_S, "s") } else { (NS_PER_MS, "ms") };
     format!("{}.{:03} {unit}", ns / unit_ns, ns % unit_ns / (unit_ns / 1_000))
 }
@@ -132,17 +146,6 @@ fn spoken(ns: u64) -> String {
 /// The first RESUME from `at` on.
 fn resume_after<'a>(migration: &Migration<'a>, at: MonotonicNs) -> Option<&'a Mark> {
     migration.marks.iter().copied().find(|m| m.kind == MarkKind::Resume && m.at >= at)
-}
-
-/// The run that ended a stop from `at` on, as far as KVM can tell: the earliest one that is doubtful, if there is one,
-/// and the first that is certain.
-fn run_after(process: &Process, at: MonotonicNs) -> Option<(MonotonicNs, MonotonicNs)> {
-    // True for one that certainly was none, false for one that may have been.
-    let void = |run: &Run| process.void_runs.get(&run.at).copied();
-    let mut runs = process.runs.since(at).map(|(_, run)| run).filter(|run| void(run) != Some(true));
-    let first = runs.next()?;
-    let certain = if void(first).is_none() { first } else { runs.find(|run| void(run).is_none())? };
-    Some((first.at, certain.at))
 }
 
 /// The first frame of a guest from `at` on, at any of its taps.
@@ -162,7 +165,7 @@ struct Left {
 
 /// When the vCPUs left KVM for a stop: as they were at QEMU's event or, where that could not be read, when they ran again.
 fn left(process: Option<&Process>, stop: &Mark) -> Option<Left> {
-    let later = || process?.runs.since(stop.at).next().map(|(_, run)| run.vcpus);
+    let later = || process?.runs.vcpus_since(stop.at);
     let vcpus = stop.vcpus.or_else(later).filter(|vcpus| vcpus.inside == 0)?;
     let (first, last) = vcpus.first_left_ns.zip(vcpus.last_left_ns).filter(|(_, last)| *last <= stop.at)?;
     let in_all = process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.vcpus);
@@ -174,6 +177,11 @@ impl<'a> Sides<'a> {
         offset(at, self.start)
     }
 
+    /// When the guest's next migration begins, where it has arrived or else where it was.
+    fn next_migration(&self) -> Option<MonotonicNs> {
+        self.destination.or(self.source)?.next_start
+    }
+
     fn last_stop(&self) -> Option<&'a Mark> {
         self.source?.last_stop()
     }
@@ -182,7 +190,8 @@ impl<'a> Sides<'a> {
     /// that has completed leaves no guest at the source, and what runs there later is another matter.
     fn places_to_run(&self) -> impl Iterator<Item = (&'a Migration<'a>, MonotonicNs)> {
         let until = |source: &Migration<'_>| match source.end {
-            MigrationEnd::Declared(end, Outcome::Completed) => end,
+            MigrationEnd::Declared(end, Outcome::Completed)
+            | MigrationEnd::Replied(end, Outcome::Completed) => end,
             _ => MonotonicNs(u64::MAX),
         };
         let destination = self.destination.map(|destination| (destination, MonotonicNs(u64::MAX)));

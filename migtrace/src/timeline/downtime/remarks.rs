@@ -1,6 +1,6 @@
 //! What else befell the guest, and is no part of the stop.
 
-use super::{Sides, resume_after, run_after, spoken};
+use super::{Sides, resume_after, spoken};
 use crate::record::Outcome;
 use crate::timeline::assign::LATE_RESUME_NS;
 use crate::timeline::facts::MarkKind;
@@ -44,7 +44,7 @@ impl Sides<'_> {
         let until = MonotonicNs(end.0.saturating_add(LATE_RESUME_NS));
         let until = source.next_start.map_or(until, |next| next.min(until));
         let resumed = resume_after(source, end).map(|resume| resume.at);
-        let ran = source.process.and_then(|process| run_after(process, end)).map(|(_, run)| run);
+        let ran = source.process.and_then(|process| process.runs.first_since(end)).map(|(_, run)| run);
         let at = resumed.into_iter().chain(ran.filter(|run| *run <= until)).min()?;
         Some(format!(
             "the guest runs at the source again, {} after the migration had completed: a person let it, or the \

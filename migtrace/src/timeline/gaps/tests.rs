@@ -11,6 +11,7 @@ use migtrace_ebpf::session::{self, Reply, Stamps};
 use proptest::prelude::*;
 
 use super::*;
+use crate::timeline::silences::Silences;
 
 const MIN_GAP_NS: u64 = 1_000_000;
 /// Requests before the first silence and after the last: the latest round trips are known by then.
@@ -372,7 +373,8 @@ proptest! {
             let is_covered = gaps.iter().any(|(_, gap)| covers(gap, silence));
             prop_assert!(is_covered || hits == 0 || !is_long, "{hits} in {silence:?}: {gaps:#?}");
         }
-        let seen: Vec<EchoGap> = simulated.gaps.iter().map(|(_, seen)| (*seen).into()).collect();
+        let mut seen = Silences::default();
+        simulated.gaps.iter().for_each(|(_, gap)| seen.push((*gap).into()));
         let unanswered_when_told = simulated.requests.iter().filter(|request| {
             let within = |(at, seen): &&(u64, abi::EchoGap)| {
                 let until_ns = if seen.may_be == 0 { seen.resumed_ns } else { seen.resuming_request_ns };
@@ -381,7 +383,7 @@ proptest! {
             };
             simulated.gaps.iter().any(|gap| within(&gap))
         });
-        prop_assert!(lost(&seen) <= unanswered_when_told.count() as u64, "a request counts twice: {seen:#?}");
+        prop_assert!(seen.lost() <= unanswered_when_told.count() as u64, "a request counts twice: {seen:#?}");
         for (seen, gap) in &gaps {
             let (low_ns, high_ns) = (gap.length.low_ns, gap.length.high_ns.unwrap());
             prop_assert!((low_ns..=high_ns).contains(&gap.length.value_ns), "{gap:#?}");

@@ -1,0 +1,121 @@
+//! The facts that were lost, and when.
+
+use std::sync::OnceLock;
+
+use crate::event::Lost;
+use crate::units::MonotonicNs;
+
+/// Losses are counted about once a second; how long before that they may have happened, where the log does not say it.
+const WINDOW_NS: u64 = 2_000_000_000;
+
+/// Facts that were lost, each time that more of them were counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Losses {
+    found: Vec<Loss>,
+    so_far: Lost,
+    /// Made when somebody asks, and forgotten when more are lost.
+    sums: OnceLock<Sums>,
+}
+
+/// Facts that were lost between two instants.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    since: MonotonicNs,
+    until: MonotonicNs,
+    lost: Lost,
+}
+
+/// What was lost until each instant; every migration of a log asks.
+#[derive(Clone, Debug)]
+struct Sums {
+    /// In the order of the instants at which a loss had not happened yet, with all losses up to it.
+    by_since: Vec<(MonotonicNs, Lost)>,
+    /// In the order of the instants at which a loss had happened.
+    by_until: Vec<(MonotonicNs, Lost)>,
+}
+
+impl Losses {
+    /// Takes in what was lost `so_far`, as it was counted at `at`, and at `since` before.
+    pub(super) fn push(&mut self, at: MonotonicNs, since: Option<MonotonicNs>, so_far: Lost) {
+        let lost = less(so_far, self.so_far);
+        if lost == Lost::default() {
+            return;
+        }
+        let since = since.unwrap_or(MonotonicNs(at.0.saturating_sub(WINDOW_NS)));
+        self.found.push(Loss { since: since.min(at), until: at, lost });
+        self.so_far = plus(self.so_far, lost);
+        self.sums.take();
+    }
+
+    /// Those of which some may have happened while something was under way.
+    pub(super) fn between(&self, start: MonotonicNs, end: MonotonicNs) -> Lost {
+        let sums = self.sums.get_or_init(|| Sums::of(&self.found));
+        let begun = until(&sums.by_since, |at| at <= end.max(start));
+        less(begun, until(&sums.by_until, |at| at < start))
+    }
+}
+
+impl Sums {
+    fn of(found: &[Loss]) -> Self {
+        let sums = |at: fn(&Loss) -> MonotonicNs| {
+            let mut losses: Vec<_> = found.iter().map(|loss| (at(loss), loss.lost)).collect();
+            losses.sort_by_key(|(at, _)| *at);
+            let mut sum = Lost::default();
+            for (_, lost) in &mut losses {
+                sum = plus(sum, *lost);
+                *lost = sum;
+            }
+            losses
+        };
+        Self { by_since: sums(|loss| loss.since), by_until: sums(|loss| loss.until) }
+    }
+}
+
+fn until(sums: &[(MonotonicNs, Lost)], early: impl Fn(MonotonicNs) -> bool) -> Lost {
+    let count = sums.partition_point(|(at, _)| early(*at));
+    count.checked_sub(1).map_or_else(Lost::default, |last| sums[last].1)
+}
+
+const fn plus(a: Lost, b: Lost) -> Lost {
+    Lost {
+        ring_buffer: a.ring_buffer.saturating_add(b.ring_buffer),
+        flows: a.flows.saturating_add(b.flows),
+        probes: a.probes.saturating_add(b.probes),
+    }
+}
+
+const fn less(a: Lost, b: Lost) -> Lost {
+    Lost {
+        ring_buffer: a.ring_buffer.saturating_sub(b.ring_buffer),
+        flows: a.flows.saturating_sub(b.flows),
+        probes: a.probes.saturating_sub(b.probes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(ring_buffer: u64) -> Lost {
+        Lost { ring_buffer, ..Lost::default() }
+    }
+
+    #[test]
+    fn a_loss_belongs_to_what_was_under_way_since_it_was_looked_at_before() {
+        let mut losses = Losses::default();
+        losses.push(MonotonicNs(20), Some(MonotonicNs(10)), lost(1));
+        losses.push(MonotonicNs(40), Some(MonotonicNs(30)), lost(3));
+        // Counted again, and nothing more.
+        losses.push(MonotonicNs(50), Some(MonotonicNs(40)), lost(3));
+        let between = |from, to| losses.between(MonotonicNs(from), MonotonicNs(to)).ring_buffer;
+        assert_eq!(between(0, 9), 0);
+        assert_eq!(between(0, 10), 1);
+        assert_eq!(between(20, 29), 1);
+        assert_eq!(between(21, 29), 0);
+        assert_eq!(between(20, 30), 3);
+        assert_eq!(between(40, 99), 2);
+        assert_eq!(between(41, 99), 0);
+        losses.push(MonotonicNs(90), None, lost(7));
+        assert_eq!(losses.between(MonotonicNs(41), MonotonicNs(99)), lost(4));
+    }
+}
