@@ -21,9 +21,10 @@
 //! Where round trips are as long as a silence, these bounds leave nothing of it. What is left is that `n` has passed over
 //! requests: `f` to `b` were not answered when `n'` came. Some may have been overtaken on their way, and come back as fast
 //! as replies do. If one has not by then, it was lost or late, and there may have been a silence from `a` to `n'`. It
-//! is told as a gap that may have been, from nothing up to that length. All this is kept apart from the gaps that are sure,
-//! and what is learnt of round trips does not depend on it: a doubt hides nothing. Doubts that overlap become one, so there
-//! is one at most for each round trip, however many replies overtake each other.
+//! is told as a gap that may have been, from nothing up to that length, unless the last gap holds these requests: then they
+//! were lost to that. All this is kept apart from the gaps that are sure, and what is learnt of round trips does not depend
+//! on it: a doubt hides nothing. Doubts that overlap become one, so there is one at most for each round trip, however many
+//! replies overtake each other.
 //!
 //! Each session has one writer a side: its requests come from one sender, and a NIC puts all of its replies into one
 //! queue. The fields that both sides touch are read and written as whole words; a lost race makes a bound wider.
@@ -180,12 +181,12 @@ struct Around {
 }
 
 impl Around {
-    /// Whether there are requests between `a` and `n`.
+    /// Whether there are requests between `a` and `n` that the last gap does not hold.
     #[inline(always)]
     const fn passes_over(&self, session: &EchoSession) -> bool {
-        session.answered_request_ns < self.before_resumed_ns
-            || (session.answered_request_ns < self.first_waiting_ns
-                && self.first_waiting_ns < self.resuming_request_ns)
+        let held_until_ns = longer(session.answered_request_ns, session.gap.resumed_ns);
+        held_until_ns < self.before_resumed_ns
+            || (held_until_ns < self.first_waiting_ns && self.first_waiting_ns < self.resuming_request_ns)
     }
 }
 

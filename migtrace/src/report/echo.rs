@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use comfy_table::Table;
 use jiff::Timestamp;
 
 use super::quantities::{duration, estimate, grouped, offset, percent};
@@ -46,37 +47,41 @@ fn counts(echo: &Echo) -> String {
 /// The gaps, a line each; `origin_realtime_ns` is the wall time that their starts count from.
 pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut String) {
     let (sure, doubtful): (Vec<&Gap>, Vec<&Gap>) = gaps.iter().partition(|gap| gap.is_sure());
-    let title = "Gaps (no echo request was answered)";
-    listed(title, &sure, origin_realtime_ns, text);
+    let mut table = table(["Silent from (UTC)", "After", "For", "Lost", "Late", "Duplicate", "Seen by"], 1);
+    for gap in longest(&sure) {
+        let [from, after, length, lost, late, duplicate] = cells(gap, origin_realtime_ns);
+        let seen_by = clean(&gap.length.method.as_str().replace('-', " "));
+        table.add_row(right([from, after, length, lost, late, duplicate, seen_by], 1));
+    }
+    listed("Gaps (no echo request was answered)", &table, sure.len(), text);
+    let mut table = self::table(["Silent from (UTC)", "After", "For", "Lost", "Late", "Duplicate"], 1);
+    for gap in longest(&doubtful) {
+        table.add_row(right(cells(gap, origin_realtime_ns), 1));
+    }
     let title = "Silences that may have been (requests were lost or late, for another reason perhaps)";
-    listed(title, &doubtful, origin_realtime_ns, text);
+    listed(title, &table, doubtful.len(), text);
 }
 
-fn listed(title: &str, gaps: &[&Gap], origin_realtime_ns: Option<i64>, text: &mut String) {
-    if gaps.is_empty() {
+fn cells(gap: &Gap, origin_realtime_ns: Option<i64>) -> [String; 6] {
+    let from = origin_realtime_ns.map(|origin_ns| wall_time(origin_ns.saturating_add(gap.start.value_ns)));
+    [
+        from.unwrap_or_else(|| "unknown".to_owned()),
+        offset(gap.start.value_ns),
+        estimate(&gap.length),
+        grouped(gap.lost),
+        grouped(gap.late),
+        grouped(gap.duplicate),
+    ]
+}
+
+/// A table of some of `number` gaps; nothing when there are none.
+fn listed(title: &str, table: &Table, number: usize, text: &mut String) {
+    if number == 0 {
         return;
     }
-    let mut table = table(["Silent from (UTC)", "After", "For", "Lost", "Late", "Duplicate", "Seen by"], 1);
-    let shown = longest(gaps);
-    for gap in &shown {
-        let from =
-            origin_realtime_ns.map(|origin_ns| wall_time(origin_ns.saturating_add(gap.start.value_ns)));
-        table.add_row(right(
-            [
-                from.unwrap_or_else(|| "unknown".to_owned()),
-                offset(gap.start.value_ns),
-                estimate(&gap.length),
-                grouped(gap.lost),
-                grouped(gap.late),
-                grouped(gap.duplicate),
-                clean(&gap.length.method.as_str().replace('-', " ")),
-            ],
-            1,
-        ));
-    }
-    let _ = writeln!(text, "\n{title}\n{}", trimmed(&table));
-    if shown.len() < gaps.len() {
-        let _ = writeln!(text, " and {} shorter ones, all of them in the JSON", gaps.len() - shown.len());
+    let _ = writeln!(text, "\n{title}\n{}", trimmed(table));
+    if number > GAPS_SHOWN {
+        let _ = writeln!(text, " and {} shorter ones, all of them in the JSON", number - GAPS_SHOWN);
     }
 }
 

@@ -365,8 +365,13 @@ proptest! {
         let gaps = told(&simulated);
         for silence in &simulated.silences {
             let within = silence.from_ns..silence.until_ns;
+            // What was lost next to a gap was lost to it.
+            let is_held =
+                |request: &Request| gaps.iter().any(|(seen, _)| seen.may_be == 0 && seen.holds(request.sent_ns));
             let is_hit = |(request, late): (&Request, &bool)| {
-                within.contains(&request.arrived_ns) && (request.replied_ns.is_none() || *late)
+                within.contains(&request.arrived_ns)
+                    && (request.replied_ns.is_none() || *late)
+                    && !is_held(request)
             };
             let hits = simulated.requests.iter().zip(&simulated.late).filter(|hit| is_hit(*hit)).count();
             let is_long = silence.until_ns - silence.from_ns > MIN_GAP_NS;
@@ -390,6 +395,10 @@ proptest! {
             prop_assert!((gap.start.low_ns..=gap.start.high_ns).contains(&gap.start.value_ns), "{gap:#?}");
             prop_assert!(seen.may_be == 0 || (low_ns == 0 && high_ns > MIN_GAP_NS), "{gap:#?}");
             prop_assert!(seen.may_be == 0 || gap.lost + gap.late > 0, "{gap:#?}");
+            let is_told_twice = gaps.iter().any(|(other, _)| {
+                other.may_be == 0 && other.holds(seen.first_waiting_ns) && other.holds(seen.before_resumed_ns)
+            });
+            prop_assert!(seen.may_be == 0 || !is_told_twice, "{gap:#?}");
         }
     }
 
