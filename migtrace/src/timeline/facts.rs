@@ -50,7 +50,7 @@ pub(super) struct Facts {
     pub(super) end: Option<EndReason>,
     /// The latest instant that any event told.
     pub(super) latest: MonotonicNs,
-    /// The latest instant at which any QEMU said something.
+    /// The latest instant at which any QEMU said something of a migration.
     latest_word: MonotonicNs,
     /// How many processes have ended.
     gone: usize,
@@ -419,7 +419,6 @@ impl Facts {
             ("BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED", _) => Some(JobState::Over),
             _ => None,
         };
-        self.latest_word = self.latest_word.max(at);
         let process = self.speaker(qmp.pid, at);
         // QEMU writes an event once to each monitor that has a client: it is told again, but happened once.
         let is_echo = |m: &Mark| Some(&m.kind) == kind.as_ref() && m.qemu_realtime_us == qmp.qemu_realtime_us;
@@ -442,6 +441,9 @@ impl Facts {
             let step = JobStep { id, step, qemu_realtime_us: qmp.qemu_realtime_us };
             process.jobs.insert(at, step);
             tells = true;
+        }
+        if tells {
+            self.latest_word = self.latest_word.max(at);
         }
         tells
     }
