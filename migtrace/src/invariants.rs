@@ -300,7 +300,8 @@ fn reasons(record: &Record, found: &mut Violations) {
     let hidden = traffic.total.is_some() && record.phases.iter().any(|phase| phase.traffic.is_none());
     because(hidden, &["the bytes of some phases"]);
     because(record.start.realtime_ns.is_none(), &["wall time"]);
-    because(downtime.reachability.is_none(), &["reachability"]);
+    // A guest that was not stopped was not unreachable for that.
+    because(downtime.reachability.is_none() && downtime.stopped != Some(false), &["reachability"]);
     let moved = record.migration.outcome == Outcome::Completed;
     because(moved && downtime.stop.is_none(), &["stop"]);
     because(moved && downtime.network.is_none(), &["network"]);

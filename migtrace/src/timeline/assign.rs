@@ -77,6 +77,12 @@ impl<'a> Segment<'a> {
         self.marks.first().map_or_else(MonotonicNs::default, |m| m.at)
     }
 
+    /// When QEMU was first heard to say something of it. That the guest stops or runs it says at other times too.
+    fn heard(&self) -> MonotonicNs {
+        let is_of_guest = |m: &&&Mark| matches!(m.kind, MarkKind::Stop | MarkKind::Resume);
+        self.marks.iter().find(|mark| !is_of_guest(mark)).map_or_else(|| self.first(), |mark| mark.at)
+    }
+
     /// How it ended with its process: as QEMU had replied before, when it had, or in the middle. Both are not before the
     /// last that QEMU said.
     fn end_with(&self, process: &Process, gone: MonotonicNs) -> End {
@@ -322,7 +328,7 @@ fn told<'a>(
     let packet = segment.flows.iter().map(|f| f.first()).min();
     let (opening, (start, start_stamp)) = match (disks, packet) {
         (Some(disks), _) => (Opening::DiskSync, disks),
-        (_, Some(packet)) if !setup && packet < first => (Opening::Unseen, (packet, None)),
+        (_, Some(packet)) if !setup && packet < segment.heard() => (Opening::Unseen, (packet, None)),
         // A destination says `setup` when it begins to listen: the migration begins when the source connects.
         (_, Some(packet))
             if setup
