@@ -321,11 +321,18 @@ fn reachability(record: &Record, probing: Probing<'_>, list: &mut List) {
     };
     if probe.echo.is_none() {
         let why = if probe.ended { "no echo request to the guest was seen to leave" } else { CUT_OFF };
-        list.push(what, why.to_owned());
-    } else if record.gaps.iter().any(|gap| gap.length.method == Method::Open) {
+        return list.push(what, why.to_owned());
+    }
+    if record.gaps.iter().any(|gap| gap.length.method == Method::Open) {
         list.push("the end of a gap", "the guest did not answer again before the recording ended".to_owned());
-    } else if record.downtime.reachability.is_none() && record.downtime.stopped != Some(false) {
-        let why = "the echo requests do not cover the time in which the guest stopped and ran again";
+    }
+    if record.downtime.reachability.is_none() && record.downtime.stopped != Some(false) {
+        let ends = [MarkName::Stop, MarkName::FirstVcpuRun, MarkName::Resume];
+        let why = if record.downtime.marks.iter().any(|mark| ends.contains(&mark.name)) {
+            "the echo requests do not cover the time in which the guest stopped and ran again"
+        } else {
+            "it was not seen when the guest stopped or ran again, so no gap is known to be that"
+        };
         list.push(what, why.to_owned());
     }
 }
