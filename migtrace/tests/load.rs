@@ -239,17 +239,20 @@ fn what_a_log_has_much_of_costs_no_more_than_so_much() {
     const FEW: u64 = 250;
     const TIMES: u64 = 4;
     /// What is linear takes 4 times as long, and what is quadratic 16 times.
-    const ALLOWED: u32 = 6;
+    const ALLOWED: u32 = 8;
+    /// A busy machine slows one down more than the other, but not each time.
+    const ATTEMPTS: u32 = 10;
     /// Below, the clock's steps and the allocator's moods are more than the work.
     const NOTICEABLE: Duration = Duration::from_millis(25);
     let mut slow = Vec::new();
     for (what, log) in MUCH {
         let (few, many) = (events(&log(FEW)), events(&log(FEW * TIMES)));
         assert!(!fold(&few).is_empty(), "{what}: no migration");
-        let least = |events| (0..3).map(|_| cpu_time(|| drop(fold(events)))).min().unwrap();
-        let (few, many) = (least(&few), least(&many));
-        if many > NOTICEABLE && many > few * ALLOWED {
-            slow.push(format!("{what}: {few:?} for {FEW}, and {many:?} for {TIMES} times as many"));
+        let times = |events| (0..ATTEMPTS).map(move |_| cpu_time(|| drop(fold(events))));
+        let is_little = |(few, many): &(Duration, Duration)| *many <= NOTICEABLE || *many <= *few * ALLOWED;
+        let mut measured = Vec::new();
+        if !times(&few).zip(times(&many)).inspect(|both| measured.push(*both)).any(|both| is_little(&both)) {
+            slow.push(format!("{what}: {measured:?} for {FEW}, and for {TIMES} times as many"));
         }
     }
     assert!(slow.is_empty(), "{slow:#?}");

@@ -60,15 +60,17 @@ pub(super) fn downtime(facts: &Facts, migration: &Migration<'_>, context: &Conte
     let reported_ms = migration.reply().and_then(|r| r.get("downtime")).and_then(Value::as_u64);
     let host = facts.observation.as_ref().map_or("", |o| o.host.as_str());
     let echo = probe.as_ref().and_then(|probe| probe.echo);
+    let brownout =
+        reachability.as_ref().and(silence).zip(echo).map(|(silence, echo)| {
+            brownout(&facts.silences, silences, silence, sides.next_migration(), echo)
+        });
     let mut downtime = Downtime {
         stopped: sides.stopped_at_all(facts),
         stop,
         network: sides.network(),
         reachability,
         tail,
-        brownout: silence.zip(echo).map(|(silence, echo)| {
-            brownout(&facts.silences, silences, silence, sides.next_migration(), echo)
-        }),
+        brownout,
         qemu_reported_ns: reported_ms.and_then(|ms| ms.checked_mul(NS_PER_MS)),
         budget_ns: budget_ns(migration),
         contradictions: Vec::new(),
