@@ -5,7 +5,7 @@ use crate::netns::NetNs;
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{Pid, setsid};
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -109,9 +109,12 @@ pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
     let enter = move || {
         set_pdeathsig(Signal::SIGKILL)?;
         setns(&*netns_file, CloneFlags::CLONE_NEWNET)?;
+        // The tests may run under `nohup`; what they start must not.
+        // SAFETY: the default handler is none of this program's functions.
+        unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl)? };
         Ok(())
     };
-    // SAFETY: two system calls and no allocation, which is all that may happen between fork and exec.
+    // SAFETY: three system calls and no allocation, which is all that may happen between fork and exec.
     unsafe { command.pre_exec(enter) };
     let child = spawn_on_lasting_thread(command).with_context(|| format!("cannot start `{line}`"))?;
     Ok(Process { child, line })
