@@ -79,17 +79,17 @@ impl Sides<'_> {
         if source.last_stop().is_some() {
             return Some(true);
         }
-        let ended = |side: &Migration<'_>| match side.end {
-            MigrationEnd::Declared(_, outcome) | MigrationEnd::Replied(_, outcome) => Some(outcome),
-            _ => None,
-        };
-        // What the two sides say can contradict each other.
-        let has_arrived = self.destination.and_then(ended) == Some(Outcome::Completed);
-        let did_not_move =
-            matches!(ended(source), Some(Outcome::Cancelled | Outcome::Failed)) && !has_arrived;
+        let did_not_move = matches!(
+            source.end,
+            MigrationEnd::Declared(_, Outcome::Cancelled | Outcome::Failed)
+                | MigrationEnd::Replied(_, Outcome::Cancelled | Outcome::Failed)
+        );
+        // What the two sides say can contradict each other, however each says it.
+        let has_arrived =
+            self.destination.is_some_and(|there| there.outcome(facts.end) == Outcome::Completed);
         let lost = facts.losses.between(source.start, source.end.at());
         let saw_all = source.start_seen && facts.hears_qemu() && lost == Lost::default();
-        (did_not_move && saw_all).then_some(false)
+        (did_not_move && !has_arrived && saw_all).then_some(false)
     }
 
     /// For how long QEMU may have sent frames of a guest whose vCPUs had stopped: it sends what they left behind until it
