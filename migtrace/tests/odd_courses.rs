@@ -12,7 +12,7 @@ use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::MonotonicNs;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const MS: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -159,12 +159,11 @@ fn requests_that_were_lost_outside_of_all_gaps_were_lost_one_after_the_other_at_
     assert_eq!(reachability.method, Method::LostRequests);
 }
 
-/// The lost requests of `requests-lost-without-a-gap` as the kernel tells of them, with the stamps of `EchoGap` from
-/// `answered_request_ns` to `resumed_ns`.
-fn with_a_silence_that_may_have_been(stamps: [u64; 6]) -> Record {
-    let (mut events, _) = common::events("requests-lost-without-a-gap");
-    let silence = serde_json::json!({
-        "at_ns": 6_635_486_400_000_u64,
+/// A gap with the stamps of `EchoGap` from `answered_request_ns` to `resumed_ns`, told when it had ended, and what else
+/// is known of it.
+fn echo_gap(stamps: [u64; 6], rest: Value) -> Event {
+    let mut gap = json!({
+        "at_ns": stamps[5],
         "event": "echo_gap",
         "answered_request_ns": stamps[0],
         "last_reply_ns": stamps[1],
@@ -172,21 +171,107 @@ fn with_a_silence_that_may_have_been(stamps: [u64; 6]) -> Record {
         "before_resumed_ns": stamps[3],
         "resuming_request_ns": stamps[4],
         "resumed_ns": stamps[5],
-        "round_trip_before_ns": 24_135_689,
-        "round_trip_after_ns": 24_135_689,
-        "requests": 27,
         "overtaken": 0,
         "waited": 0,
         "prompt": 1,
         "duplicate": 0,
-        "worst_round_trip_ns": 24_135_689,
-        "may_be": true,
-        "shortest_round_trip_ns": 120_000,
-        "longest_interval_ns": 3_547_470,
     });
-    let later = events.iter().position(|event| event.at_ns > MonotonicNs(6_635_486_400_000)).unwrap();
-    events.insert(later, serde_json::from_value(silence).unwrap());
+    let Value::Object(rest) = rest else { panic!("{rest}") };
+    gap.as_object_mut().unwrap().extend(rest);
+    made(gap)
+}
+
+/// Puts an event where its stamp belongs.
+fn insert(events: &mut Vec<Event>, event: Event) {
+    let later = events.iter().position(|other| other.at_ns > event.at_ns).unwrap_or(events.len());
+    events.insert(later, event);
+}
+
+/// The lost requests of `requests-lost-without-a-gap` as the kernel tells of them, with these stamps.
+fn with_a_silence_that_may_have_been(stamps: [u64; 6]) -> Record {
+    let (mut events, _) = common::events("requests-lost-without-a-gap");
+    let silence = echo_gap(
+        stamps,
+        json!({
+            "round_trip_before_ns": 24_135_689,
+            "round_trip_after_ns": 24_135_689,
+            "requests": 27,
+            "worst_round_trip_ns": 24_135_689,
+            "may_be": true,
+            "shortest_round_trip_ns": 120_000,
+            "longest_interval_ns": 3_547_470,
+        }),
+    );
+    insert(&mut events, Event { at_ns: MonotonicNs(6_635_486_400_000), ..silence });
     common::fold(&events).remove(0)
+}
+
+/// A gap of a guest that was asked each millisecond and answers within 400 µs.
+fn calm_gap(stamps: [u64; 6]) -> Event {
+    let requests = (stamps[4] - stamps[0]) / MS;
+    echo_gap(
+        stamps,
+        json!({ "round_trip_before_ns": 400_000, "round_trip_after_ns": 400_000, "requests": requests }),
+    )
+}
+
+#[test]
+fn a_gap_that_the_guest_ended_before_it_stopped_is_not_the_downtime() {
+    // The guest had been slow for 140 ms when it stopped, longer than the 82 ms of its absence. Its last reply left QEMU
+    // just after the stop.
+    let (mut events, _) = common::events("probed");
+    let before = [
+        1_004_060_000_000,
+        1_004_060_300_000,
+        1_004_061_000_000,
+        1_004_198_400_000,
+        1_004_199_400_000,
+        1_004_200_600_000,
+    ];
+    insert(&mut events, calm_gap(before));
+    let record = common::fold(&events).remove(0);
+    let asked = one("probed");
+    assert_eq!(record.gaps.len(), asked.gaps.len() + 1);
+    assert_eq!(record.downtime.contradictions, Vec::<String>::new());
+    assert_eq!(record.downtime.reachability, asked.downtime.reachability);
+    assert_eq!(record.downtime.stop, asked.downtime.stop);
+    let slow = &record.downtime.brownout.as_ref().unwrap().before;
+    assert_eq!(slow.longest_gap.as_ref().unwrap().high_ns, Some(140_600_000), "it lies before the downtime");
+}
+
+#[test]
+fn a_gap_that_began_when_the_guest_ran_again_is_not_the_downtime() {
+    // From STOP to RESUME are 36 ms. The first reply after them was to a request that was asked in between; then the
+    // network lost the guest for 110 ms.
+    let (mut events, _) = common::events("both-ends");
+    let asking = |event: &Event| matches!(event.fact, Fact::EchoStart(_) | Fact::EchoEnd(_));
+    let asked = common::events("probed").0.into_iter().filter(asking);
+    asked.for_each(|event| insert(&mut events, event));
+    let downtime = [
+        1_001_999_100_000,
+        1_001_999_400_000,
+        1_002_000_100_000,
+        1_002_034_700_000,
+        1_002_035_700_000,
+        1_002_036_200_000,
+    ];
+    let after = [
+        1_002_035_700_000,
+        1_002_036_200_000,
+        1_002_036_700_000,
+        1_002_145_700_000,
+        1_002_146_700_000,
+        1_002_147_000_000,
+    ];
+    insert(&mut events, calm_gap(downtime));
+    insert(&mut events, calm_gap(after));
+    let records = common::fold(&events);
+    for record in &records {
+        let reachability = record.downtime.reachability.as_ref().unwrap();
+        assert_eq!(reachability.high_ns, Some(37_100_000));
+        let lost = &record.downtime.brownout.as_ref().unwrap().after;
+        assert_eq!(lost.longest_gap.as_ref().unwrap().high_ns, Some(111_300_000), "it lies after it");
+    }
 }
 
 #[test]

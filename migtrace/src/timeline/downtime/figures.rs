@@ -113,6 +113,11 @@ impl Sides<'_> {
         candidates.next()
     }
 
+    /// Before this the guest did not run again.
+    fn runs_not_before(&self) -> Option<i64> {
+        self.runs_again().and_then(|end| end.moment.low).max(self.handed_over())
+    }
+
     fn runs_again_on(&self, side: &Migration<'_>, from: MonotonicNs, until: MonotonicNs) -> Option<End> {
         let run = side.process.and_then(|process| process.runs.first_since(from));
         if let Some((doubtful, run)) = run.filter(|(_, run)| *run <= until) {
@@ -130,23 +135,32 @@ impl Sides<'_> {
         Some(End { moment, by: By::QmpEvent })
     }
 
-    /// The gap in which the guest stopped, or ran again. A shorter one may end, or begin, just at that instant. One that
-    /// may have been none is taken only if there is no other, and if both fall into it as far as they are known.
+    /// The gap in which the guest stopped or, where that was not seen, ran again. One that begins with the answer to what
+    /// was asked after the stop began when the guest ran again already. Of several it is the longest: a shorter one may end,
+    /// or begin, just at that instant. One that may have been none is taken only if there is no other, and if both fall into
+    /// it as far as they are known.
     pub(super) fn silence<'g>(&self, silences: &'g [Silence<'g>]) -> Option<&'g Silence<'g>> {
         let ends: Vec<i64> =
             [self.stopped(), self.runs_again()].iter().flatten().map(|end| end.moment.value).collect();
         let holds =
             |gap: &Gap, at: i64| gap.start.low_ns <= at && ended(gap).is_none_or(|end| at <= end.high_ns);
         let is_it = |silence: &&Silence<'_>| {
-            let mut held = ends.iter().map(|at| holds(&silence.gap, *at));
-            if silence.gap.is_sure() {
-                held.any(|held| held)
-            } else {
-                !ends.is_empty() && held.all(|held| held)
-            }
+            let within = if silence.gap.is_sure() { &ends[..ends.len().min(1)] } else { &ends[..] };
+            !within.is_empty()
+                && within.iter().all(|at| holds(&silence.gap, *at))
+                && !self.has_ended_before_stop(silence)
         };
         let rank = |silence: &&Silence<'_>| (silence.gap.is_sure(), silence.gap.length.value_ns);
         silences.iter().filter(|silence| silence.gap.is_plausible()).filter(is_it).max_by_key(rank)
+    }
+
+    /// Whether the guest ended a gap before it stopped, though its reply may have come just after that: it was asked
+    /// before, and the reply came before it can have run again.
+    fn has_ended_before_stop(&self, silence: &Silence<'_>) -> bool {
+        let ends = self.stopped().zip(self.runs_not_before()).zip(ended(&silence.gap));
+        ends.is_some_and(|((stopped, runs), end)| {
+            self.at(silence.seen.resuming_request_ns) < stopped.moment.value && end.high_ns < runs
+        })
     }
 
     /// Whether a gap certainly lies around the guest's stop, even if it may have been none: a reply came before the guest
@@ -156,7 +170,7 @@ impl Sides<'_> {
             return true;
         }
         let Some(stopped) = self.stopped().map(|end| end.moment.value) else { return false };
-        let runs = self.runs_again().and_then(|end| end.moment.low).map_or(stopped, |low| low.max(stopped));
+        let runs = self.runs_not_before().map_or(stopped, |runs| runs.max(stopped));
         self.at(silence.seen.last_reply_ns) <= runs && self.at(silence.seen.resuming_request_ns) >= stopped
     }
 
