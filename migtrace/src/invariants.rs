@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr as _;
 use uuid::Uuid;
 
 use crate::event::Lost;
-use crate::record::{Disturbance, Estimate, Outcome, Record};
+use crate::record::{Disturbance, Estimate, Gap, Method, Outcome, Record};
 use crate::report;
 use crate::units::{Counters, Directions};
 
@@ -62,7 +62,7 @@ fn derived(record: &Record, found: &mut Violations) {
     traffic(record, found);
     order(record, found);
     times(record, &json, found);
-    downtime(record, &json, found);
+    downtime(record, found);
     reasons(record, found);
     rendered(record, found);
 }
@@ -254,7 +254,7 @@ fn times(record: &Record, json: &Value, found: &mut Violations) {
     }
 }
 
-fn downtime(record: &Record, json: &Value, found: &mut Violations) {
+fn downtime(record: &Record, found: &mut Violations) {
     let downtime = &record.downtime;
     let agree = |stop: &Estimate, reachability: &Estimate| {
         reachability.high_ns.is_none_or(|high_ns| high_ns >= stop.low_ns)
@@ -265,11 +265,18 @@ fn downtime(record: &Record, json: &Value, found: &mut Violations) {
             .to_owned()
     });
     if let Some(reachability) = &downtime.reachability {
-        // Without a gap it may have been nothing at all, or what the lost requests allow.
-        let method = &json["downtime"]["reachability"]["method"];
-        let may_be_none = method == "no-gap" || method == "lost-requests" || method == "overtaken-requests";
-        let without_gap = reachability.low_ns == 0 && may_be_none;
-        found.unless(without_gap || record.gaps.iter().any(|gap| gap.length == *reachability), || {
+        // Without a gap it may have been nothing at all, or what the lost requests allow. What may have been no gap may
+        // not be the downtime either: then what is possible without it widens the upper bound.
+        let without_gap =
+            reachability.low_ns == 0 && matches!(reachability.method, Method::NoGap | Method::LostRequests);
+        let is_widened = |gap: &Gap| {
+            let Estimate { high_ns, .. } = gap.length;
+            !gap.is_sure()
+                && high_ns.zip(reachability.high_ns).is_some_and(|(gap, told)| gap <= told)
+                && gap.length == Estimate { high_ns, ..reachability.clone() }
+        };
+        let is_told = |gap: &Gap| gap.length == *reachability || is_widened(gap);
+        found.unless(without_gap || record.gaps.iter().any(is_told), || {
             "downtime: reachability is that of no gap".to_owned()
         });
     }
