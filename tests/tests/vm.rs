@@ -257,14 +257,9 @@ fn each_stop_of_a_kvm_guest_lies_between_the_stamps_of_its_driver() {
     if !in_vm() {
         return;
     }
-    const MEDIAN_ERROR: Duration = Duration::from_millis(1);
     let lab = without_guests();
     let mut guest = pauses::guest(lab.source(), 2);
-    let stops = pauses::trace(lab.source(), &mut guest, 30);
-    let width = pauses::check(&stops);
-    eprintln!("the median bound of a stop is {width:?} wide");
-    assert!(width / 2 < MEDIAN_ERROR, "{width:?}");
-    assert!(stops.iter().all(|(_, seen)| seen.vcpus == 2), "{stops:?}");
+    pauses::check_precision(lab.source(), &mut guest, 2);
 }
 
 /// QEMU announces one more pass, the last, when the guest has stopped: that is no phase of its own.
