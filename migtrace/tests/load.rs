@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 type Made = fn(u64) -> String;
 
 /// What a log has `n` of; each was, or may become, a reason to look at all others of its kind.
-const MUCH: [(&str, Made); 20] = [
+const MUCH: [(&str, Made); 21] = [
     ("counters of a flow", |n| {
         Log::begun().of_one_migration(|log| {
             (0..n).for_each(|i| log.counted(T0 + i * MS, 0, T0 - 2 * MS, i, false));
@@ -90,6 +90,15 @@ const MUCH: [(&str, Made); 20] = [
             log.probed(T0);
             (1..=n).for_each(|i| log.gap(T0 + i * 10 * MS));
             T0 + n * 10 * MS
+        })
+    }),
+    ("gaps around a stop, and rounds of copying after it", |n| {
+        Log::begun().of_one_migration(|log| {
+            log.probed(T0 - 2 * MS);
+            log.stop(T0, 7);
+            (0..n).for_each(|i| log.gap(T0 + MS / 2 + i));
+            (0..n).for_each(|i| log.qmp(T0 + MS + i, 7, "MIGRATION_PASS", json!({ "pass": i + 1 }), i));
+            T0 + 2 * MS
         })
     }),
     ("gaps, a migration around each", |n| {

@@ -142,25 +142,23 @@ impl Sides<'_> {
     pub(super) fn silence<'g>(&self, silences: &'g [Silence<'g>]) -> Option<&'g Silence<'g>> {
         let ends: Vec<i64> =
             [self.stopped(), self.runs_again()].iter().flatten().map(|end| end.moment.value).collect();
+        let first = *ends.first()?;
         let holds =
             |gap: &Gap, at: i64| gap.start.low_ns <= at && ended(gap).is_none_or(|end| at <= end.high_ns);
+        let absence = self.stopped().zip(self.runs_not_before());
+        // The guest's last reply may come just after its stop: what it answers was asked before, and the reply comes
+        // before the guest can have run again.
+        let is_over = |silence: &Silence<'_>| {
+            absence.zip(ended(&silence.gap)).is_some_and(|((stopped, runs), end)| {
+                self.at(silence.seen.resuming_request_ns) < stopped.moment.value && end.high_ns < runs
+            })
+        };
         let is_it = |silence: &&Silence<'_>| {
-            let within = if silence.gap.is_sure() { &ends[..ends.len().min(1)] } else { &ends[..] };
-            !within.is_empty()
-                && within.iter().all(|at| holds(&silence.gap, *at))
-                && !self.has_ended_before_stop(silence)
+            let gap = &silence.gap;
+            holds(gap, first) && (gap.is_sure() || ends.iter().all(|at| holds(gap, *at))) && !is_over(silence)
         };
         let rank = |silence: &&Silence<'_>| (silence.gap.is_sure(), silence.gap.length.value_ns);
         silences.iter().filter(|silence| silence.gap.is_plausible()).filter(is_it).max_by_key(rank)
-    }
-
-    /// Whether the guest ended a gap before it stopped, though its reply may have come just after that: it was asked
-    /// before, and the reply came before it can have run again.
-    fn has_ended_before_stop(&self, silence: &Silence<'_>) -> bool {
-        let ends = self.stopped().zip(self.runs_not_before()).zip(ended(&silence.gap));
-        ends.is_some_and(|((stopped, runs), end)| {
-            self.at(silence.seen.resuming_request_ns) < stopped.moment.value && end.high_ns < runs
-        })
     }
 
     /// Whether a gap certainly lies around the guest's stop, even if it may have been none: a reply came before the guest
