@@ -7,6 +7,7 @@ use migtrace::event::{Event, Fact, LogReader};
 use migtrace::units::MonotonicNs;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::time::{Duration, Instant};
@@ -144,6 +145,8 @@ fn stops(events: &[Event]) -> Vec<Seen> {
         .collect()
 }
 
+/// The first run after a stop that may have been one, and the first that certainly was. Two vCPUs can be stamped in one
+/// order and reach the log in the other.
 fn run_after(events: &[Event], stop: MonotonicNs) -> (MonotonicNs, MonotonicNs) {
     let void = |at: MonotonicNs| {
         events.iter().find_map(|event| match event.fact {
@@ -152,7 +155,7 @@ fn run_after(events: &[Event], stop: MonotonicNs) -> (MonotonicNs, MonotonicNs) 
         })
     };
     let is_run = |event: &&Event| matches!(event.fact, Fact::GuestRun { .. }) && event.at_ns > stop;
-    let runs: Vec<_> = events.iter().filter(is_run).map(|event| event.at_ns).collect();
+    let runs: BTreeSet<_> = events.iter().filter(is_run).map(|event| event.at_ns).collect();
     let run = runs.iter().find(|at| void(**at).is_none()).unwrap();
     (*runs.iter().find(|at| void(**at) != Some(true)).unwrap(), *run)
 }
