@@ -146,13 +146,15 @@ impl Host {
         value.parse().with_context(|| format!("{name} in {path}: {value}"))
     }
 
-    /// Segments that this host's TCP has sent again, as the kernel itself counts them.
+    /// Segments that this host's TCP has sent again since the host was made, as the kernel itself counts them.
     ///
     /// # Errors
     ///
     /// As [`Host::tcp_statistic`].
     pub fn retransmitted_segments(&self) -> Result<u64> {
-        self.tcp_statistic("snmp", "Tcp", "RetransSegs")
+        let tried = self.tcp_statistic("snmp", "Tcp", "RetransSegs")?;
+        let failed = self.tcp_statistic("netstat", "TcpExt", "TCPRetransFail")?;
+        tried.checked_sub(failed).with_context(|| format!("of {tried} retransmissions {failed} failed"))
     }
 
     /// Turns offloads ("tso", "gso", "gro", "tx"...) of an interface on or off.
