@@ -187,6 +187,15 @@ fn insert(events: &mut Vec<Event>, event: Event) {
     events.insert(later, event);
 }
 
+/// Both ends of a migration, whose guest was asked as that of `probed` was.
+fn both_ends_probed() -> Vec<Event> {
+    let (mut events, _) = common::events("both-ends");
+    let asking = |event: &Event| matches!(event.fact, Fact::EchoStart(_) | Fact::EchoEnd(_));
+    let asked = common::events("probed").0.into_iter().filter(asking);
+    asked.for_each(|event| insert(&mut events, event));
+    events
+}
+
 /// The lost requests of `requests-lost-without-a-gap` as the kernel tells of them, with these stamps.
 fn with_a_silence_that_may_have_been(stamps: [u64; 6]) -> Record {
     let (mut events, _) = common::events("requests-lost-without-a-gap");
@@ -243,10 +252,7 @@ fn a_gap_that_the_guest_ended_before_it_stopped_is_not_the_downtime() {
 fn a_gap_that_began_when_the_guest_ran_again_is_not_the_downtime() {
     // From STOP to RESUME are 36 ms. The first reply after them was to a request that was asked in between; then the
     // network lost the guest for 110 ms.
-    let (mut events, _) = common::events("both-ends");
-    let asking = |event: &Event| matches!(event.fact, Fact::EchoStart(_) | Fact::EchoEnd(_));
-    let asked = common::events("probed").0.into_iter().filter(asking);
-    asked.for_each(|event| insert(&mut events, event));
+    let mut events = both_ends_probed();
     let downtime = [
         1_001_999_100_000,
         1_001_999_400_000,
@@ -318,6 +324,40 @@ fn a_silence_that_may_lie_beside_the_stop_bounds_no_more_than_without_it() {
     assert_eq!(reachability.method, Method::OvertakenRequests);
     assert_eq!((reachability.low_ns, reachability.high_ns), (0, Some(3_547_470 + 24_135_689)));
     assert_eq!(record.downtime.stop.as_ref().unwrap().high_ns, None);
+}
+
+#[test]
+fn a_silence_that_may_have_been_and_ended_while_the_guest_was_stopped_is_not_the_downtime() {
+    // It holds STOP, and a reply to what was asked after it came while the guest was still stopped, for 36 ms in all:
+    // whoever answered, the guest did not.
+    let mut events = both_ends_probed();
+    let silence = echo_gap(
+        [
+            1_001_999_100_000,
+            1_001_999_400_000,
+            1_002_000_100_000,
+            1_002_003_100_000,
+            1_002_004_100_000,
+            1_002_004_400_000,
+        ],
+        json!({
+            "round_trip_before_ns": 400_000,
+            "round_trip_after_ns": 400_000,
+            "requests": 5,
+            "may_be": true,
+            "shortest_round_trip_ns": 200_000,
+            "longest_interval_ns": 1_200_000,
+        }),
+    );
+    insert(&mut events, silence);
+    for record in common::fold(&events) {
+        assert_eq!(record.gaps.len(), 1);
+        let reachability = record.downtime.reachability.as_ref().unwrap();
+        assert!((reachability.low_ns..=reachability.high_ns.unwrap()).contains(&36_000_000));
+        // Of the 164 requests that were lost in all, 4 were lost to the silence that may have been.
+        assert_eq!(reachability.method, Method::LostRequests);
+        assert_eq!(reachability.high_ns, Some(161 * 1_203_411 + 611_034));
+    }
 }
 
 #[test]
