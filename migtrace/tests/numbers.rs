@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::replay;
+use common::{one, replay, why};
 use migtrace::event::{Event, Fact, LogErrorKind, Purpose, QmpEvent};
 use migtrace::record::{Downtime, MarkName, Method, Mode, Outcome, Phase, PhaseName, Record, Role};
 use migtrace::units::MonotonicNs;
@@ -20,12 +20,6 @@ fn outline(record: &Record) -> Vec<(&str, Option<u64>, i64)> {
     record.phases.iter().map(|p| (p.name.as_str(), p.pass, (p.end_ns - p.start_ns) / MS)).collect()
 }
 
-fn one(name: &str) -> Record {
-    let mut records = replay(name);
-    assert_eq!(records.len(), 1, "{name}");
-    records.remove(0)
-}
-
 /// Name of each mark and its time in ms.
 fn marks(record: &Record) -> Vec<(&str, i64)> {
     record.downtime.marks.iter().map(|m| (m.name.as_str(), m.at_ns / MS)).collect()
@@ -33,11 +27,6 @@ fn marks(record: &Record) -> Vec<(&str, i64)> {
 
 fn payload_tx(phase: &Phase) -> u64 {
     phase.traffic.unwrap().tx.payload_bytes
-}
-
-fn why(record: &Record, what: &str) -> String {
-    let entry = record.not_measured.iter().find(|n| n.what.contains(what));
-    entry.unwrap_or_else(|| panic!("nothing about {what:?} in {:#?}", record.not_measured)).why.clone()
 }
 
 #[test]

@@ -60,3 +60,16 @@ pub(crate) fn fold(events: &[Event]) -> Vec<Record> {
 pub(crate) fn replay(name: &str) -> Vec<Record> {
     fold(&events(name).0)
 }
+
+/// The record of a log of one migration.
+pub(crate) fn one(name: &str) -> Record {
+    let mut records = replay(name);
+    assert_eq!(records.len(), 1, "{name}");
+    records.remove(0)
+}
+
+/// Why something was not measured.
+pub(crate) fn why<'a>(record: &'a Record, what: &str) -> &'a str {
+    let entry = record.not_measured.iter().find(|entry| entry.what.contains(what));
+    &entry.unwrap_or_else(|| panic!("nothing about {what:?} in {:#?}", record.not_measured)).why
+}
