@@ -2,112 +2,304 @@
 //!
 //! User space reads these bytes as the kernel wrote them, so a value that Rust would call invalid must not exist.
 
+use crate::word::Word;
+
 /// A packet that came in through the interface.
 pub const INGRESS: u8 = 0;
 /// A packet that goes out through the interface.
 pub const EGRESS: u8 = 1;
 
-/// One TCP connection in one direction, as the packet's headers name it.
+/// What lies in a map, where several CPUs and user space read and write it at once: every access is one to a whole word.
+///
+/// The types of the same names are copies of these: the same bytes, in which nobody else reads or writes.
+pub mod shared {
+    use crate::word::Word;
+
+    /// [`Direction`](super::Direction)
+    pub type Direction = super::Direction<Word<u64>, Word<u32>>;
+    /// [`FlowEntry`](super::FlowEntry)
+    pub type FlowEntry = super::FlowEntry<Word<u64>, Word<u32>>;
+    /// [`Retransmitted`](super::Retransmitted)
+    pub type Retransmitted = super::Retransmitted<Word<u64>>;
+    /// [`HandshakeSide`](super::HandshakeSide)
+    pub type HandshakeSide = super::HandshakeSide<Word<u64>, Word<u32>>;
+    /// [`Handshake`](super::Handshake)
+    pub type Handshake = super::Handshake<Word<u64>, Word<u32>>;
+    /// [`Vcpu`](super::Vcpu)
+    pub type Vcpu = super::Vcpu<Word<u64>, Word<u32>>;
+    /// [`GuestPort`](super::GuestPort)
+    pub type GuestPort = super::GuestPort<Word<u64>, Word<u32>>;
+    /// [`Process`](super::Process)
+    pub type Process = super::Process<Word<u64>, Word<u32>>;
+}
+
+/// One TCP connection, as this host sees it: what goes out is sent by the local end.
 ///
 /// A key whose ports are 0 is the bucket for IP fragments between the two addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(C)]
 pub struct FlowKey {
-    /// Source address in network order; IPv4 as `::ffff:a.b.c.d`.
-    pub source: [u32; 4],
-    /// Destination address, likewise.
-    pub destination: [u32; 4],
-    /// Source port, host order.
-    pub source_port: u16,
-    /// Destination port, host order.
-    pub destination_port: u16,
-    /// [`INGRESS`] or [`EGRESS`].
-    pub direction: u8,
-    /// Zero: the kernel hashes these bytes too.
-    pub padding: [u8; 3],
+    /// This host's address in network order; IPv4 as `::ffff:a.b.c.d`.
+    pub local: [u32; 4],
+    /// The other end's address, likewise.
+    pub remote: [u32; 4],
+    /// This host's port, host order.
+    pub local_port: u16,
+    /// The other end's port, host order.
+    pub remote_port: u16,
 }
 
 impl FlowKey {
-    /// The same connection in the other direction.
-    #[must_use]
-    pub const fn reversed(&self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            direction: self.direction ^ 1,
-            padding: [0; 3],
-        }
-    }
-
-    /// The bucket for fragments between the same addresses, in the same direction.
+    /// The bucket for fragments between the same addresses.
     #[must_use]
     pub const fn fragments(&self) -> Self {
-        Self { source_port: 0, destination_port: 0, ..*self }
+        Self { local_port: 0, remote_port: 0, ..*self }
     }
 }
 
 /// What was counted of one connection in one direction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
-pub struct FlowEntry {
+pub struct Direction<W64 = u64, W32 = u32> {
     /// Bytes on the wire: L2 headers of every segment included, no FCS and preamble.
-    pub wire_bytes: u64,
+    pub wire_bytes: W64,
     /// TCP payload bytes.
-    pub payload_bytes: u64,
+    pub payload_bytes: W64,
     /// Frames on the wire.
-    pub segments: u64,
+    pub segments: W64,
     /// Socket buffers that the program saw.
-    pub skbs: u64,
-    /// `CLOCK_MONOTONIC` of the first packet.
-    pub first_ns: u64,
+    pub skbs: W64,
     /// `CLOCK_MONOTONIC` of the last packet.
-    pub last_ns: u64,
-    /// Packets seen at another interface than `ifindex`; they are not in the counters above.
-    pub elsewhere_skbs: u64,
-    /// Interface at which the first packet was seen.
-    pub ifindex: u32,
-    /// Thread group that owns the connection; 0 while unknown.
-    pub owner: u32,
-    /// The first four bytes of TCP payload, big endian; valid with [`flags::PAYLOAD`].
-    pub first_payload: u32,
-    /// A set of [`flags`].
-    pub flags: u32,
+    pub last_ns: W64,
     /// `CLOCK_MONOTONIC` of the last packet with payload beyond all that had crossed before; 0 while there was none.
-    pub last_byte_ns: u64,
-    /// Sequence number behind that payload.
-    pub next_sequence: u32,
-    /// Zero.
-    pub padding: u32,
+    pub last_byte_ns: W64,
+    /// Sequence number behind that payload; behind the SYN while there was none.
+    pub next_sequence: W32,
+    /// A set of [`flags`].
+    pub flags: W32,
+    /// Interface at which this direction is counted, the one of its first packet; valid with [`flags::STARTED`].
+    pub ifindex: W32,
+    /// Bytes of VLAN tags that a frame has on the wire but not at that interface.
+    pub tag_bytes: W32,
+    /// `CLOCK_MONOTONIC` of the first packet; valid with [`flags::STARTED`].
+    pub first_ns: W64,
+    /// Packets seen at another interface than `ifindex`; they are not in the counters above.
+    pub elsewhere_skbs: W64,
+    /// The first four bytes of TCP payload, big endian; valid with [`flags::PAYLOAD`].
+    pub first_payload: W32,
+    /// Sequence number of the SYN; valid with [`flags::SYN`].
+    pub initial_sequence: W32,
 }
 
-/// Bits of [`FlowEntry::flags`].
+/// Bits of [`Direction::flags`].
 pub mod flags {
     /// The connection's opening (SYN) was seen: nothing precedes what was counted.
     pub const SYN: u32 = 1;
-    /// This direction was closed (FIN).
+    /// This direction was closed (FIN), and nothing new was sent since.
     pub const FIN: u32 = 2;
-    /// The connection was reset (RST).
+    /// The connection was reset (RST) from this side, which has sent nothing since.
     pub const RST: u32 = 4;
     /// Payload was seen: `first_payload` holds its first bytes.
     pub const PAYLOAD: u32 = 8;
+    /// A packet was seen.
+    pub const STARTED: u32 = 16;
+    /// Somebody opens a new connection between the same ends: see [`Handshake`](super::Handshake).
+    pub const REOPENING: u32 = 32;
+    /// User space is about to remove the entry: it counts no more.
+    pub const RETIRED: u32 = 64;
+}
+
+/// What is known of one connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct FlowEntry<W64 = u64, W32 = u32> {
+    /// Indexed by [`INGRESS`] and [`EGRESS`].
+    pub directions: [Direction<W64, W32>; 2],
+    /// `CLOCK_MONOTONIC` of the entry's making: a later connection between the same ends has another.
+    pub opened_ns: W64,
+    /// Thread group that owns the connection; 0 while unknown.
+    pub owner: W32,
+    /// The owner's [`Claim`] to it.
+    pub claim: W32,
+    /// 1 while the programs look for its owner.
+    pub unowned: W32,
+    /// Zero.
+    pub padding: W32,
+    /// What this host sent again.
+    pub retransmitted: Retransmitted<W64>,
 }
 
 /// What a host sent again on one connection.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
-pub struct Retransmitted {
+pub struct Retransmitted<W64 = u64> {
     /// Segments.
-    pub segments: u64,
+    pub segments: W64,
     /// TCP payload bytes.
-    pub payload_bytes: u64,
+    pub payload_bytes: W64,
     /// The kernel's address of the socket that the next two are of.
-    pub socket: u64,
+    pub socket: W64,
     /// What the socket itself had counted when it was last looked at: `tcp_sock.total_retrans`.
-    pub socket_segments: u64,
+    pub socket_segments: W64,
     /// As above: `tcp_sock.bytes_retrans`.
-    pub socket_bytes: u64,
+    pub socket_bytes: W64,
+}
+
+impl shared::FlowEntry {
+    /// Sets flags of both directions.
+    #[inline(always)]
+    pub fn set(&self, flags: u32) {
+        for direction in &self.directions {
+            direction.set(flags);
+        }
+    }
+
+    /// Forgets everything.
+    #[inline(always)]
+    pub fn clear(&self) {
+        for direction in &self.directions {
+            direction.clear();
+        }
+        for word in [&self.owner, &self.claim] {
+            word.set(0);
+        }
+        self.retransmitted.store(&Retransmitted::default());
+    }
+}
+
+impl shared::Retransmitted {
+    /// A copy. Its socket is locked, so that nobody writes meanwhile.
+    #[inline(always)]
+    pub fn load(&self) -> Retransmitted {
+        Retransmitted {
+            segments: self.segments.get(),
+            payload_bytes: self.payload_bytes.get(),
+            socket: self.socket.get(),
+            socket_segments: self.socket_segments.get(),
+            socket_bytes: self.socket_bytes.get(),
+        }
+    }
+
+    /// Writes it back.
+    #[inline(always)]
+    pub fn store(&self, value: &Retransmitted) {
+        self.segments.set(value.segments);
+        self.payload_bytes.set(value.payload_bytes);
+        self.socket.set(value.socket);
+        self.socket_segments.set(value.socket_segments);
+        self.socket_bytes.set(value.socket_bytes);
+    }
+}
+
+/// One side of a handshake: its SYN, with or without an ACK.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct HandshakeSide<W64 = u64, W32 = u32> {
+    /// As in [`Direction`].
+    pub wire_bytes: W64,
+    /// `CLOCK_MONOTONIC` of the first of its packets.
+    pub first_ns: W64,
+    /// `CLOCK_MONOTONIC` of the last of them.
+    pub last_ns: W64,
+    /// As in [`Direction`].
+    pub payload_bytes: W32,
+    /// Packets: more than one when it was sent again; 0: none was seen.
+    pub segments: W32,
+    /// Interface of the first.
+    pub ifindex: W32,
+    /// Its sequence number.
+    pub sequence: W32,
+}
+
+/// A connection to a watched port that is not open yet.
+///
+/// Anybody can send a SYN, and a hundred thousand of them. What nobody can fake is the third packet of a handshake, which
+/// names a number that the second told: only that packet opens a [`FlowEntry`], with what is kept here of the first two.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Handshake<W64 = u64, W32 = u32> {
+    /// Indexed by [`INGRESS`] and [`EGRESS`].
+    pub sides: [HandshakeSide<W64, W32>; 2],
+    /// What this host sent again of it.
+    pub retransmitted: Retransmitted<W64>,
+}
+
+/// Something that belongs to a process: flows and vCPUs have claims of their own.
+///
+/// A process' claims are numbered from 0, so that what belongs to it can be found without a walk through what belongs to
+/// others. A number may be free again.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct Claim {
+    /// The process.
+    pub tgid: u32,
+    /// Which one of its claims.
+    pub number: u32,
+}
+
+/// How many flows of one process can be summed up: multifd has 255 channels at most.
+pub const FLOW_CLAIMS: u32 = 384;
+
+/// How many vCPUs of one process can be looked at.
+pub const VCPU_CLAIMS: u32 = 512;
+
+/// Takes in that there is a claim `number`: the numbers of all claims are below `claims`.
+#[inline(always)]
+pub fn reach(claims: &Word<u32>, number: u32) {
+    // Another CPU may do the same at the same time: then the limit is too high by some, which costs a look at nothing.
+    let below = claims.get();
+    if number >= below {
+        claims.add(number + 1 - below);
+    }
+}
+
+/// What the programs keep of a traced process.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Process<W64 = u64, W32 = u32> {
+    /// All its claims to flows have numbers below this.
+    pub flow_claims: W32,
+    /// All its claims to vCPUs have numbers below this.
+    pub vcpu_claims: W32,
+    /// When its latest round of reading KVM's log of dirtied pages began; 0: there was none.
+    pub round_ns: W64,
+    /// The slot of memory that the round began with.
+    pub round_slot: W32,
+    /// Zero.
+    pub padding: W32,
+}
+
+/// A request of user space to the program `migtrace_control`, which is attached nowhere and run by `BPF_PROG_TEST_RUN`
+/// with these bytes behind an Ethernet header. So nothing but a program writes to what the programs count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Command {
+    /// One of [`command`].
+    pub command: u32,
+    /// A process.
+    pub tgid: u32,
+    /// [`FlowEntry::opened_ns`] of the flow that is meant.
+    pub opened_ns: u64,
+    /// The flow.
+    pub key: FlowKey,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// Values of [`Command::command`]. What is done is returned as 1, what cannot be done as 0.
+pub mod command {
+    /// Count a connection that is open already. 1: there is an entry now.
+    pub const ADOPT: u32 = 1;
+    /// The flow is `tgid`'s.
+    pub const OWN: u32 = 2;
+    /// The flow's owner need not be looked for any more.
+    pub const SETTLE: u32 = 3;
+    /// Stop counting the flow, so that its counters are final.
+    pub const RETIRE: u32 = 4;
+    /// Remove the entry of a flow that was retired before.
+    pub const REMOVE: u32 = 5;
+    /// Nothing belongs to `tgid` any more.
+    pub const DISOWN: u32 = 6;
 }
 
 /// The sum over the flows of one owner, one direction.
@@ -146,9 +338,9 @@ pub struct Header {
 
 /// Values of [`Header::kind`].
 pub mod kind {
-    /// [`FlowEvent`](super::FlowEvent): a flow's first packet in one direction.
+    /// [`FlowEvent`](super::FlowEvent): a flow is open.
     pub const FLOW_SEEN: u32 = 1;
-    /// [`FlowOwned`](super::FlowOwned): `tgid` sends on the flow's socket, or has accepted it.
+    /// [`FlowOwned`](super::FlowOwned): `tgid` sends on the flow's socket, or has accepted it, or user space says so.
     pub const FLOW_OWNED: u32 = 2;
     /// [`FlowEvent`](super::FlowEvent): the first payload of a flow in one direction.
     pub const FLOW_PAYLOAD: u32 = 3;
@@ -170,6 +362,8 @@ pub mod kind {
     pub const GUEST_FRAME: u32 = 11;
     /// [`GuestPortEvent`](super::GuestPortEvent): an announcement.
     pub const ANNOUNCEMENT: u32 = 12;
+    /// [`FlowReplaced`](super::FlowReplaced): a new connection between the same ends takes a flow's place.
+    pub const FLOW_REPLACED: u32 = 13;
 }
 
 /// Something about a flow.
@@ -180,11 +374,11 @@ pub struct FlowEvent {
     pub header: Header,
     /// The flow.
     pub key: FlowKey,
-    /// Interface of the packet; 0 when there is none.
+    /// Interface of the packet.
     pub ifindex: u32,
-    /// A set of [`flags`].
-    pub flags: u32,
     /// As in [`FlowEntry`].
+    pub opened_ns: u64,
+    /// As in [`Direction`]; 0 without payload.
     pub first_payload: u32,
     /// Zero.
     pub padding: u32,
@@ -198,10 +392,28 @@ pub struct FlowOwned {
     pub header: Header,
     /// The flow.
     pub key: FlowKey,
+    /// 1 when user space has found that out.
+    pub by_user_space: u32,
+    /// As in [`FlowEntry`].
+    pub opened_ns: u64,
     /// What had crossed by then.
     pub crossed: Sums,
     /// `CLOCK_MONOTONIC` of the last packet of that; 0 without any.
     pub last_ns: u64,
+}
+
+/// A flow is over, since there is a new connection between the same ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct FlowReplaced {
+    /// When.
+    pub header: Header,
+    /// Both.
+    pub key: FlowKey,
+    /// Zero.
+    pub padding: u32,
+    /// The one that is over.
+    pub entry: FlowEntry,
 }
 
 /// The longest QMP line that is copied, in bytes. The events that matter stay below 200.
@@ -216,12 +428,12 @@ pub const QMP_EVENT_PREFIX: [u8; 12] = *b"{\"timestamp\"";
 pub struct QmpLine {
     /// When, and whose.
     pub header: Header,
-    /// The sum over this process' flows; valid when `summed` is 1.
+    /// The sum over this process' flows.
     pub sums: Sums,
-    /// Its vCPUs; valid when `summed` is 1.
+    /// Its vCPUs.
     pub vcpus: Vcpus,
-    /// 1 when `sums` was read.
-    pub summed: u32,
+    /// Zero.
+    pub padding: u32,
     /// How long the line is; more than [`QMP_LINE_MAX`] when it was cut.
     pub length: u32,
     /// The line.
@@ -231,25 +443,25 @@ pub struct QmpLine {
 /// What is known of the thread of one vCPU. All times are `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
-pub struct Vcpu {
+pub struct Vcpu<W64 = u64, W32 = u32> {
     /// When it last entered KVM; 0: not seen.
-    pub entered_ns: u64,
+    pub entered_ns: W64,
     /// When it last left KVM after it had surely run the guest; 0: not seen.
-    pub left_ns: u64,
+    pub left_ns: W64,
     /// When it last left KVM; 0: not seen.
-    pub exited_ns: u64,
+    pub exited_ns: W64,
     /// Its process.
-    pub tgid: u32,
+    pub tgid: W32,
     /// 1 while it is in KVM.
-    pub inside: u32,
+    pub inside: W32,
     /// 1 when it left because the guest halted it: it waits for an interrupt, in user space.
-    pub halted: u32,
+    pub halted: W32,
     /// 1 when user space was told of the run that it is in.
-    pub told: u32,
+    pub told: W32,
     /// 1 from its first run after a stop until it has surely run the guest: `left_ns` is from before the stop.
-    pub resuming: u32,
-    /// Zero.
-    pub padding: u32,
+    pub resuming: W32,
+    /// The number of its process' [`Claim`] to it.
+    pub claim: W32,
 }
 
 /// The vCPUs of one VM at an instant.
@@ -293,18 +505,6 @@ pub struct GuestRunVoid {
     pub certain: u64,
 }
 
-/// A round of reading KVM's log of dirtied pages.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(C)]
-pub struct DirtyLogRound {
-    /// When it began.
-    pub began_ns: u64,
-    /// The slot of memory that it began with.
-    pub first_slot: u32,
-    /// Zero.
-    pub padding: u32,
-}
-
 /// A process begins to read KVM's log of dirtied pages: a round of copying ends and the next begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(C)]
@@ -318,17 +518,17 @@ pub struct DirtyLogRead {
 /// What is known of the guest's end of a tap.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
-pub struct GuestPort {
+pub struct GuestPort<W64 = u64, W32 = u32> {
     /// Frames of the guest, without those that QEMU announces it with.
-    pub frames: u64,
+    pub frames: W64,
     /// When the last of them came.
-    pub last_frame_ns: u64,
+    pub last_frame_ns: W64,
     /// Announcements of the guest's place, by QEMU and by the guest.
-    pub announcements: u64,
+    pub announcements: W64,
     /// 1 while user space waits for the next frame.
-    pub awaited: u32,
+    pub awaited: W32,
     /// Zero.
-    pub padding: u32,
+    pub padding: W32,
 }
 
 /// After this many announcements at one tap user space is told of no more; they are still counted.
@@ -527,8 +727,10 @@ pub mod lost {
     pub const PROBES: u32 = 2;
     /// Packets of echo sessions beyond the number that can be followed.
     pub const ECHO_SESSIONS: u32 = 3;
+    /// Flows and vCPUs beyond the number that can belong to one process, or to all.
+    pub const CLAIMS: u32 = 4;
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 }
 
 /// Where the fields lie that lead from a task's file descriptor to its socket's addresses, in bytes.
@@ -600,18 +802,28 @@ pub const fn in_range(range: u32, port: u16) -> bool {
 }
 
 const _: () = {
-    assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<FlowEntry>() == 88);
+    assert!(size_of::<FlowKey>() == 36);
+    assert!(size_of::<Direction>() == 6 * 8 + 4 * 4 + 2 * 8 + 2 * 4);
+    assert!(size_of::<Retransmitted>() == 5 * 8);
+    assert!(size_of::<FlowEntry>() == 2 * size_of::<Direction>() + 8 + 4 * 4 + 5 * 8);
+    assert!(size_of::<shared::FlowEntry>() == size_of::<FlowEntry>());
+    assert!(size_of::<HandshakeSide>() == 3 * 8 + 4 * 4);
+    assert!(size_of::<Handshake>() == 2 * 40 + 40);
+    assert!(size_of::<shared::Handshake>() == size_of::<Handshake>());
+    assert!(size_of::<Claim>() == 8);
+    assert!(size_of::<Process>() == 2 * 4 + 8 + 2 * 4);
+    assert!(size_of::<shared::Process>() == size_of::<Process>());
+    assert!(size_of::<Command>() == 2 * 4 + 8 + 36 + 4);
     assert!(size_of::<Sums>() == 64);
     assert!(size_of::<Header>() == 16);
-    assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
-    assert!(size_of::<FlowOwned>() == 16 + 40 + 64 + 8);
+    assert!(size_of::<FlowEvent>() == 16 + 36 + 4 + 8 + 2 * 4);
+    assert!(size_of::<FlowOwned>() == 16 + 36 + 4 + 8 + 64 + 8);
+    assert!(size_of::<FlowReplaced>() == 16 + 36 + 4 + size_of::<FlowEntry>());
     assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 8 + QMP_LINE_MAX);
     assert!(size_of::<Vcpu>() == 3 * 8 + 6 * 4);
     assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);
     assert!(size_of::<GuestRun>() == 16 + 32);
     assert!(size_of::<GuestRunVoid>() == 16 + 16);
-    assert!(size_of::<DirtyLogRound>() == 8 + 2 * 4);
     assert!(size_of::<DirtyLogRead>() == 16 + 64);
     assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
     assert!(size_of::<GuestPortEvent>() == 16 + 8);
@@ -628,8 +840,8 @@ mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
     use super::{
-        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, RetransmitOffsets, Retransmitted,
-        SocketOffsets,
+        Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Process, RetransmitOffsets,
+        SocketOffsets, Vcpu,
     };
 
     // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
@@ -639,7 +851,11 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for GuestPort {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Retransmitted {}
+    unsafe impl aya::Pod for Claim {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Process {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Vcpu {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SocketOffsets {}
     // SAFETY: as above.
@@ -662,19 +878,5 @@ mod tests {
         assert!(in_range(range, 49152) && in_range(range, 49215));
         assert!(!in_range(range, 49151) && !in_range(range, 49216));
         assert!(in_range(port_range(0, 65535), 0) && in_range(port_range(0, 65535), 65535));
-    }
-
-    #[test]
-    fn the_reverse_of_the_reverse_is_the_flow() {
-        let key = FlowKey {
-            source: [0, 0, 0xffff, 1],
-            destination: [0, 0, 0xffff, 2],
-            source_port: 40000,
-            destination_port: 49152,
-            direction: EGRESS,
-            padding: [0; 3],
-        };
-        assert_eq!(key.reversed().direction, INGRESS);
-        assert_eq!(key.reversed().reversed(), key);
     }
 }

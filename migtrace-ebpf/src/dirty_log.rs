@@ -5,12 +5,9 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     programs::{ProbeContext, TracePointContext},
 };
-use migtrace_ebpf::abi::{DirtyLogRead, DirtyLogRound, Header, kind, lost};
+use migtrace_ebpf::abi::{DirtyLogRead, Header, kind, lost};
 
-use crate::{
-    maps::{self, DIRTY_LOGS},
-    process, qmp,
-};
+use crate::{flow, maps, process};
 
 /// `_IOW(KVMIO, 0x42, struct kvm_dirty_log)`
 const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;
@@ -52,16 +49,18 @@ fn read(argument: u64) {
         return maps::count_lost(lost::PROBES);
     };
     let now_ns = maps::now_ns();
-    // SAFETY: the value is copied at once.
-    let known = unsafe { DIRTY_LOGS.get(tgid) }.copied();
-    if known.is_some_and(|round| round.first_slot != slot && now_ns < round.began_ns + ROUND_NS) {
+    let Some(process) = maps::process(tgid) else { return };
+    // Only the thread that migrates asks.
+    let began_ns = process.round_ns.get();
+    if began_ns != 0 && process.round_slot.get() != slot && now_ns < began_ns + ROUND_NS {
         return;
     }
-    if DIRTY_LOGS.insert(tgid, DirtyLogRound { began_ns: now_ns, first_slot: slot, padding: 0 }, 0).is_err() {
-        return maps::count_lost(lost::PROBES);
+    process.round_ns.set(now_ns);
+    process.round_slot.set(slot);
+    if let Some(sums) = flow::sum(tgid) {
+        maps::emit(DirtyLogRead {
+            header: Header { at_ns: now_ns, kind: kind::DIRTY_LOG, tgid },
+            sums: *sums,
+        });
     }
-    maps::emit(DirtyLogRead {
-        header: Header { at_ns: now_ns, kind: kind::DIRTY_LOG, tgid },
-        sums: qmp::sum_flows(tgid),
-    });
 }

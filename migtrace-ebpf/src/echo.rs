@@ -92,12 +92,8 @@ fn take(echo: &Echo) {
     };
     let min_gap_ns = maps::ECHO_MIN_GAP_NS.load();
     let reply = session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, tell);
-    if let Reply::Prompt(round_trip_ns) = reply
-        && let Some(count) =
-            ECHO_ROUND_TRIPS.get_ptr_mut(slot * BUCKETS as u32 + session::bucket(round_trip_ns))
-    {
-        // SAFETY: `count` is the map's value.
-        unsafe { maps::add(count, 1) };
+    if let Reply::Prompt(round_trip_ns) = reply {
+        maps::count(&ECHO_ROUND_TRIPS, slot * BUCKETS as u32 + session::bucket(round_trip_ns));
     }
 }
 

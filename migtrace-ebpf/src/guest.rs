@@ -7,7 +7,7 @@ use migtrace_ebpf::{
 };
 
 use crate::{
-    maps::{self, GUEST_PORTS},
+    maps,
     wire::{Linear, Whole},
 };
 
@@ -16,17 +16,15 @@ pub(crate) fn notice(ctx: &TcContext) {
     let skb: *const __sk_buff = ctx.skb.skb;
     // SAFETY: the kernel passes a valid context, and this field may be read in every TC program.
     let ifindex = unsafe { (*skb).ifindex };
-    let Some(port) = GUEST_PORTS.get_ptr_mut(ifindex) else { return };
+    let Some(port) = maps::guest_port(ifindex) else { return };
     let now_ns = maps::now_ns();
     let announcement = match parse_plain(&Linear(ctx)) {
         Plain::Known(announcement) => announcement,
         Plain::Unknown => parse(&Whole(ctx)),
     };
     if announcement != announcement::NONE {
-        // SAFETY: `port` is the map's value.
-        unsafe { maps::add(&raw mut (*port).announcements, 1) };
-        // SAFETY: as above.
-        if unsafe { (*port).announcements } <= ANNOUNCEMENTS_TOLD {
+        port.announcements.add(1);
+        if port.announcements.get() <= ANNOUNCEMENTS_TOLD {
             tell(kind::ANNOUNCEMENT, now_ns, ifindex, announcement);
         }
     }
@@ -34,14 +32,12 @@ pub(crate) fn notice(ctx: &TcContext) {
     if announcement == announcement::RARP {
         return;
     }
-    // SAFETY: as above.
-    unsafe { maps::add(&raw mut (*port).frames, 1) };
-    // SAFETY: as above; a lost race with another queue of the tap is off by nanoseconds.
-    unsafe { (*port).last_frame_ns = now_ns };
-    // SAFETY: as above; two queues that race here tell twice.
-    if unsafe { (*port).awaited } != 0 {
-        // SAFETY: as above.
-        unsafe { (*port).awaited = 0 };
+    port.frames.add(1);
+    // A lost race with another queue of the tap is off by nanoseconds.
+    port.last_frame_ns.set(now_ns);
+    // Two queues that race here tell twice.
+    if port.awaited.get() != 0 {
+        port.awaited.set(0);
         tell(kind::GUEST_FRAME, now_ns, ifindex, announcement);
     }
 }

@@ -1,11 +1,5 @@
 //! The kernel programs of migtrace: one line for each hook, the work is in the modules.
-#![cfg_attr(
-    target_arch = "bpf",
-    no_std,
-    no_main,
-    feature(core_intrinsics, stmt_expr_attributes),
-    allow(internal_features)
-)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(stmt_expr_attributes))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -15,9 +9,13 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod control;
+#[cfg(target_arch = "bpf")]
 mod dirty_log;
 #[cfg(target_arch = "bpf")]
 mod echo;
+#[cfg(target_arch = "bpf")]
+mod flow;
 #[cfg(target_arch = "bpf")]
 mod guest;
 #[cfg(target_arch = "bpf")]
@@ -47,7 +45,7 @@ mod programs {
     };
     use migtrace_ebpf::abi::{EGRESS, INGRESS};
 
-    use super::{dirty_log, echo, guest, process, qmp, retransmit, vcpu, wire};
+    use super::{control, dirty_log, echo, guest, process, qmp, retransmit, vcpu, wire};
 
     /// Let the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
     const TC_ACT_UNSPEC: i32 = -1;
@@ -83,11 +81,17 @@ mod programs {
         TC_ACT_UNSPEC
     }
 
+    /// Attached nowhere: user space runs it.
+    #[classifier]
+    fn migtrace_control(ctx: TcContext) -> i32 {
+        control::obey(&ctx)
+    }
+
     // __sys_sendmsg(int fd, struct user_msghdr *msg, unsigned int flags, bool forbid_cmsg_compat)
     #[kprobe]
     fn sendmsg_kprobe(ctx: ProbeContext) -> u32 {
         if let (Some(fd), Some(message)) = (ctx.arg(0), ctx.arg(1)) {
-            qmp::sendmsg::<true>(fd, message);
+            qmp::sendmsg(fd, message);
         }
         0
     }
@@ -95,24 +99,7 @@ mod programs {
     #[tracepoint]
     fn sendmsg_tracepoint(ctx: TracePointContext) -> u32 {
         if let Some((fd, message)) = qmp::tracepoint_arguments(&ctx) {
-            qmp::sendmsg::<true>(fd, message);
-        }
-        0
-    }
-
-    // Linux before 5.13 cannot walk a map from a program, so these deliver lines without sums.
-    #[kprobe]
-    fn sendmsg_kprobe_unsummed(ctx: ProbeContext) -> u32 {
-        if let (Some(fd), Some(message)) = (ctx.arg(0), ctx.arg(1)) {
-            qmp::sendmsg::<false>(fd, message);
-        }
-        0
-    }
-
-    #[tracepoint]
-    fn sendmsg_tracepoint_unsummed(ctx: TracePointContext) -> u32 {
-        if let Some((fd, message)) = qmp::tracepoint_arguments(&ctx) {
-            qmp::sendmsg::<false>(fd, message);
+            qmp::sendmsg(fd, message);
         }
         0
     }

@@ -2,48 +2,70 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use migtrace_ebpf::{
     abi::{
-        self, DirtyLogRound, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Header,
-        Retransmitted, Vcpu,
+        self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Handshake, Header,
+        Process, Sums, Vcpu, shared,
     },
     packet::Ip,
     session::BUCKETS,
+    vcpu_state::Survey,
+    word::Word,
 };
 
-/// Flows, one entry a direction. No LRU: it would evict a flow, and its bytes, without a word.
+/// Connections. No LRU: it would evict one, and its bytes, without a word.
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowEntry, 4096> = HashMap::new();
 
-/// Owners that user space knows before the kernel does; the value is a thread group.
+/// Connections that are not open yet. Anybody can fill it: the oldest of these go.
 #[btf_map]
-pub(crate) static OWNERS: HashMap<FlowKey, u32, 4096> = HashMap::new();
+pub(crate) static HANDSHAKES: LruHashMap<FlowKey, Handshake, 4096> = LruHashMap::new();
+
+/// What new entries of the two begin with: they are too large for the stack. Nobody writes there.
+#[btf_map]
+pub(crate) static NO_FLOW: Array<FlowEntry, 1> = Array::new();
+#[btf_map]
+pub(crate) static NO_HANDSHAKE: Array<Handshake, 1> = Array::new();
+
+/// The flows of each process.
+#[btf_map]
+pub(crate) static FLOW_CLAIMS: HashMap<Claim, FlowKey, 4096> = HashMap::new();
+
+/// How many flows there are whose owner is looked for.
+#[btf_map]
+pub(crate) static UNOWNED: Array<u64, 1> = Array::new();
+
+/// How many packets had a watched port but belonged to no flow.
+#[btf_map]
+pub(crate) static STRAYS: Array<u64, 1> = Array::new();
 
 /// Where the verifier loses track of how an IP header was found: room for an `Ip`, whose type the kernel's type
 /// information cannot tell. TC programs of a CPU do not interrupt each other.
 #[btf_map]
 pub(crate) static IP: PerCpuArray<[u32; size_of::<Ip>().div_ceil(4)], 1> = PerCpuArray::new();
 
-/// Retransmissions by the sender's flow (direction is [`abi::EGRESS`]).
+/// Where the flows of a process are summed up, and its vCPUs looked at. On the stack the verifier would follow every count
+/// of each. No other program of this CPU runs meanwhile that uses them.
 #[btf_map]
-pub(crate) static RETRANSMITTED: HashMap<FlowKey, Retransmitted, 2048> = HashMap::new();
+pub(crate) static SUMS: PerCpuArray<Sums, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SURVEY: PerCpuArray<Survey, 1> = PerCpuArray::new();
 
 /// Thread groups that are traced: QEMU processes.
 #[btf_map]
-pub(crate) static TRACED: HashMap<u32, u32, 1024> = HashMap::new();
+pub(crate) static TRACED: HashMap<u32, Process, 1024> = HashMap::new();
 
 /// vCPUs by thread.
 #[btf_map]
 pub(crate) static VCPUS: HashMap<u32, Vcpu, 4096> = HashMap::new();
 
-/// The rounds of reading the log of dirtied pages, by process.
+/// The threads of each process' vCPUs.
 #[btf_map]
-pub(crate) static DIRTY_LOGS: HashMap<u32, DirtyLogRound, 1024> = HashMap::new();
+pub(crate) static VCPU_CLAIMS: HashMap<Claim, u32, 4096> = HashMap::new();
 
 /// Taps of traced QEMUs, by interface index.
 #[btf_map]
@@ -53,11 +75,9 @@ pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, 1024> = HashMap::new();
 #[btf_map]
 pub(crate) static TAGGED_ELSEWHERE: HashMap<u32, u32, 256> = HashMap::new();
 
-/// How many flows were found, and (written by user space) how many of them need no owner any more.
+/// VLAN devices, by interface index: how many bytes of tags a frame has below them.
 #[btf_map]
-pub(crate) static FOUND: Array<u64, 1> = Array::new();
-#[btf_map]
-pub(crate) static SETTLED: Array<u64, 1> = Array::new();
+pub(crate) static TAG_BYTES: HashMap<u32, u32, 256> = HashMap::new();
 
 /// Addresses whose echo replies are followed.
 #[btf_map]
@@ -145,7 +165,13 @@ pub(crate) static RETRANSMIT_OFFSETS: Global<abi::RetransmitOffsets> = Global::n
 
 /// Whether a port is watched.
 #[inline(always)]
-pub(crate) fn is_watched(source_port: u16, destination_port: u16) -> bool {
+pub(crate) fn is_watched(port: u16) -> bool {
+    is_either_watched(port, port)
+}
+
+/// Whether one of the ports of a packet is watched.
+#[inline(always)]
+pub(crate) fn is_either_watched(source_port: u16, destination_port: u16) -> bool {
     for range in &PORTS {
         let range = range.load();
         if range == 0 {
@@ -158,6 +184,61 @@ pub(crate) fn is_watched(source_port: u16, destination_port: u16) -> bool {
     false
 }
 
+/// A flow's entry.
+///
+/// What was removed from the table may be another flow's entry a moment later: so nothing is removed that was not marked
+/// a good while before as [`abi::flags::RETIRED`].
+#[inline(always)]
+pub(crate) fn flow(key: &FlowKey) -> Option<&'static shared::FlowEntry> {
+    // SAFETY: the map's value: as large and as aligned, in memory for as long as the program runs, and all access to it is
+    // to whole words.
+    FLOWS.get_ptr(key).map(|entry| unsafe { &*entry.cast() })
+}
+
+/// A handshake that is not over.
+#[inline(always)]
+pub(crate) fn handshake(key: &FlowKey) -> Option<&'static shared::Handshake> {
+    // SAFETY: as in `flow`. One that is evicted meanwhile is another's: then neither of them proves anything, since the
+    // numbers of its packets do not fit.
+    HANDSHAKES.get_ptr(key).map(|entry| unsafe { &*entry.cast() })
+}
+
+/// What is kept of a traced process.
+#[inline(always)]
+pub(crate) fn process(tgid: u32) -> Option<&'static shared::Process> {
+    // SAFETY: as in `flow`; a process is removed after its end.
+    TRACED.get_ptr(tgid).map(|process| unsafe { &*process.cast() })
+}
+
+/// The vCPU of a thread.
+#[inline(always)]
+pub(crate) fn vcpu(thread: u32) -> Option<&'static shared::Vcpu> {
+    // SAFETY: as in `flow`; a vCPU is removed when its thread ends.
+    VCPUS.get_ptr(thread).map(|vcpu| unsafe { &*vcpu.cast() })
+}
+
+/// What is known of the guest's end of a tap.
+#[inline(always)]
+pub(crate) fn guest_port(ifindex: u32) -> Option<&'static shared::GuestPort> {
+    // SAFETY: as in `flow`; a tap is removed when nothing is attached to it any more.
+    GUEST_PORTS.get_ptr(ifindex).map(|port| unsafe { &*port.cast() })
+}
+
+/// The only word of a counter.
+#[inline(always)]
+pub(crate) fn counter<const N: usize>(of: &Array<u64, N>, index: u32) -> Option<&'static Word<u64>> {
+    // SAFETY: as in `flow`.
+    of.get_ptr(index).map(|counter| unsafe { &*counter.cast() })
+}
+
+/// Counts one more.
+#[inline(always)]
+pub(crate) fn count<const N: usize>(of: &Array<u64, N>, index: u32) {
+    if let Some(counter) = counter(of, index) {
+        counter.add(1);
+    }
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {
@@ -165,24 +246,10 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Adds to a counter that other CPUs add to as well.
-///
-/// # Safety
-///
-/// `counter` points into a map's value.
-#[inline(always)]
-pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
-    // SAFETY: the caller's promise; the only fetch-less atomic of the target is XADD.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, value) };
-}
-
 /// Counts a loss of one of [`abi::lost`].
 #[inline(always)]
 pub(crate) fn count_lost(what: u32) {
-    if let Some(counter) = LOST.get_ptr_mut(what) {
-        // SAFETY: `counter` is the map's value.
-        unsafe { add(counter, 1) };
-    }
+    count(&LOST, what);
 }
 
 /// Puts an event into the ring buffer, or counts its loss. Written in place: the stack is 512 bytes.

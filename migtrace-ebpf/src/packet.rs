@@ -68,16 +68,20 @@ pub struct Tuple {
 }
 
 /// A TCP packet, with its ports (not a later fragment).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tcp {
     /// Its ends.
     pub tuple: Tuple,
     /// Sequence number of the first payload byte (or of the SYN).
     pub sequence: u32,
-    /// Byte 13 of the TCP header: FIN 1, SYN 2, RST 4.
+    /// The sequence number that its sender expects next; means something with ACK.
+    pub acknowledgement: u32,
+    /// Byte 13 of the TCP header: FIN 1, SYN 2, RST 4, ACK 16.
     pub tcp_flags: u8,
     /// 1 when the frame carries a VLAN tag, in its bytes or beside them.
     pub tagged: u8,
+    /// 1 when the packet is in a tunnel.
+    pub tunnelled: u8,
     /// Where the TCP payload begins.
     pub payload_offset: u32,
     /// Payload bytes of all segments.
@@ -150,6 +154,8 @@ pub struct Ip {
     jumbo: u32,
     /// VLAN tags among the bytes before it.
     in_band_tags: u32,
+    /// 1 when it is in a tunnel.
+    tunnelled: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -168,8 +174,8 @@ pub struct Wanted<P> {
     pub ports: P,
 }
 
-/// Finds the wanted TCP packet in a frame of the common shape: no tag among the bytes, no extension header, no tunnel.
-/// `None`: ask [`parse`].
+/// Finds the wanted TCP packet in a frame of the common shape: one tag among the bytes at most, no extension header, no
+/// tunnel. `None`: ask [`parse`].
 ///
 /// Nearly every packet of a host has this shape, and without loops the verifier follows direct packet access.
 #[inline(always)]
@@ -178,12 +184,19 @@ where
     F: Frame,
     P: Fn(u16, u16) -> bool,
 {
-    let ip = match u16::from_be_bytes(frame.read(12)?) {
-        ETHERTYPE_IPV4 => ipv4(frame, ETHERNET_HEADER)?,
-        ETHERTYPE_IPV6 => ipv6_fixed(frame, ETHERNET_HEADER)?,
+    let (mut ethertype, mut l3, mut in_band_tags) = (u16::from_be_bytes(frame.read(12)?), ETHERNET_HEADER, 0);
+    if matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
+        ethertype = u16::from_be_bytes(frame.read(l3 + 2)?);
+        l3 += VLAN_TAG;
+        in_band_tags = 1;
+    }
+    let ip = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, l3)?,
+        ETHERTYPE_IPV6 => ipv6_fixed(frame, l3)?,
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => return None,
         _ => return Some(Packet::Other),
     };
+    let ip = Ip { in_band_tags, ..ip };
     if ip.protocol == PROTOCOL_TCP {
         return tcp(frame, wanted, &ip);
     }
@@ -209,14 +222,15 @@ where
 {
     let mut offset = 0;
     let mut in_band_tags = 0;
-    for _ in 0..MAX_LAYERS {
+    for layer in 0..MAX_LAYERS {
         let (ethertype, l3, tags) = ethernet(frame, offset)?;
         let ip = match ethertype {
             ETHERTYPE_IPV4 => ipv4(frame, l3)?,
             ETHERTYPE_IPV6 => ipv6(frame, l3)?,
             _ => return Some(Packet::Other),
         };
-        let ip = frame.forget_the_way(Ip { in_band_tags: in_band_tags + tags, ..ip })?;
+        let tunnelled = layer as u8;
+        let ip = frame.forget_the_way(Ip { in_band_tags: in_band_tags + tags, tunnelled, ..ip })?;
         if ip.protocol == PROTOCOL_TCP {
             return tcp(frame, wanted, &ip);
         }
@@ -262,6 +276,7 @@ fn ipv4<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
         end: if total_length == 0 { 0 } else { offset + u32::from(total_length) },
         jumbo: 0,
         in_band_tags: 0,
+        tunnelled: 0,
     })
 }
 
@@ -287,6 +302,7 @@ fn ipv6_fixed<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
         end: if payload_length == 0 { 0 } else { offset + IPV6_HEADER + u32::from(payload_length) },
         jumbo: 0,
         in_band_tags: 0,
+        tunnelled: 0,
     })
 }
 
@@ -376,16 +392,7 @@ where
     F: Frame,
     P: Fn(u16, u16) -> bool,
 {
-    let mut packet = Tcp {
-        tuple: Tuple::default(),
-        sequence: 0,
-        tcp_flags: 0,
-        tagged: 0,
-        payload_offset: ip.next,
-        payload_bytes: 0,
-        segments: 1,
-        wire_bytes: 0,
-    };
+    let mut packet = Tcp { tunnelled: ip.tunnelled, payload_offset: ip.next, ..Tcp::default() };
     if !ip.later_fragment {
         let ports: [u8; 4] = frame.read(ip.next)?;
         packet.tuple.source_port = u16::from_be_bytes([ports[0], ports[1]]);
@@ -394,6 +401,7 @@ where
             return Some(Packet::Other);
         }
         packet.sequence = u32::from_be_bytes(frame.read(ip.next + 4)?);
+        packet.acknowledgement = u32::from_be_bytes(frame.read(ip.next + 8)?);
         let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
         let header_length = u32::from(data_offset >> 4) * 4;
         if header_length < TCP_HEADER {

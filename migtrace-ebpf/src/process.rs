@@ -6,7 +6,10 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::abi::{Header, kind};
 
-use crate::maps::{self, TRACED, VCPUS};
+use crate::{
+    maps::{self, TRACED},
+    vcpu,
+};
 
 /// The thread group of the current task, if it is traced.
 #[inline(always)]
@@ -40,13 +43,11 @@ pub(crate) fn exec() {
     }
 }
 
-/// A thread ends. A vCPU that is unplugged has no part in what follows; the end of the first thread of a traced
-/// process is the process'.
+/// A thread ends; the end of the first thread of a traced process is the process'.
 #[inline(always)]
 pub(crate) fn exit() {
     let thread = bpf_get_current_pid_tgid() as u32;
-    // Of most threads there is no entry.
-    let _ = VCPUS.remove(thread);
+    vcpu::unplug(thread);
     if let Some(tgid) = traced()
         && tgid == thread
     {

@@ -3,16 +3,14 @@
 //! Replies and commands are never copied: only lines that begin as events do.
 
 use aya_ebpf::{
-    helpers::{bpf_for_each_map_elem, bpf_probe_read_user, bpf_probe_read_user_buf},
+    helpers::{bpf_probe_read_user, bpf_probe_read_user_buf},
     programs::TracePointContext,
 };
-use core::ffi::c_void;
-use migtrace_ebpf::abi::{
-    FlowEntry, FlowKey, Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, Sum, Sums, Vcpus, kind, lost,
-};
+use migtrace_ebpf::abi::{Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, kind, lost};
 
 use crate::{
-    maps::{self, EVENTS, FLOWS, OWNERS},
+    flow,
+    maps::{self, EVENTS},
     process, socket, vcpu,
 };
 
@@ -22,11 +20,11 @@ const IOV_LEN: u64 = 8;
 
 /// A process calls `sendmsg(fd, message)`.
 #[inline(always)]
-pub(crate) fn sendmsg<const SUM: bool>(fd: u32, message: u64) {
+pub(crate) fn sendmsg(fd: u32, message: u64) {
     let Some(tgid) = process::traced() else { return };
     let Some((line, length)) = first_piece(message) else { return };
     if is_event(line, length) {
-        deliver::<SUM>(tgid, line, length);
+        deliver(tgid, line, length);
     } else if socket::wanted() {
         socket::tie(fd);
     }
@@ -76,10 +74,9 @@ fn user<T>(address: u64) -> Option<T> {
 }
 
 #[inline(always)]
-fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
+fn deliver(tgid: u32, line: u64, length: u64) {
     let at_ns = maps::now_ns();
-    let (sums, vcpus) =
-        if SUM { (sum_flows(tgid), vcpu::survey(tgid, at_ns)) } else { (Sums::default(), Vcpus::default()) };
+    let (Some(sums), Some(survey)) = (flow::sum(tgid), vcpu::survey(tgid, at_ns)) else { return };
     let Some(mut event) = EVENTS.reserve_untyped::<QmpLine>(0) else {
         return maps::count_lost(lost::RING_BUFFER);
     };
@@ -92,9 +89,8 @@ fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
     // SAFETY: as above.
     let read = unsafe {
         (*out).header = Header { at_ns, kind: kind::QMP_LINE, tgid };
-        (*out).sums = sums;
-        (*out).vcpus = vcpus;
-        (*out).summed = u32::from(SUM);
+        (*out).sums = *sums;
+        (*out).vcpus = survey.vcpus;
         (*out).length = length as u32;
         bpf_probe_read_user_buf(line as *const u8, &mut (&mut (*out).line)[..copied])
     };
@@ -104,51 +100,4 @@ fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
         event.discard(0);
         maps::count_lost(lost::PROBES);
     }
-}
-
-/// What [`add_flow`] works on.
-#[repr(C)]
-struct Summing {
-    tgid: u64,
-    sums: Sums,
-}
-
-/// Adds up the counters of all flows of `tgid`, at this instant.
-#[inline(always)]
-pub(crate) fn sum_flows(tgid: u32) -> Sums {
-    let mut summing = Summing { tgid: u64::from(tgid), sums: Sums::default() };
-    // SAFETY: the callback has the type that the helper asks for, and the context outlives the call.
-    unsafe {
-        bpf_for_each_map_elem(
-            (&raw const FLOWS).cast_mut().cast(),
-            add_flow as *mut c_void,
-            (&raw mut summing).cast(),
-            0,
-        );
-    }
-    summing.sums
-}
-
-extern "C" fn add_flow(
-    _map: *mut c_void,
-    key: *const FlowKey,
-    flow: *mut FlowEntry,
-    summing: *mut Summing,
-) -> i64 {
-    // SAFETY: the kernel passes the map's key and value, and our own context.
-    let (key, flow, summing) = unsafe { (&*key, &mut *flow, &mut *summing) };
-    if flow.owner == 0 {
-        // SAFETY: the value is copied at once.
-        if let Some(owner) = unsafe { OWNERS.get(key) } {
-            flow.owner = *owner;
-        }
-    }
-    if u64::from(flow.owner) == summing.tgid && key.source_port != 0 {
-        let sum: &mut Sum = &mut summing.sums.by_direction[usize::from(key.direction & 1)];
-        sum.wire_bytes += flow.wire_bytes;
-        sum.payload_bytes += flow.payload_bytes;
-        sum.segments += flow.segments;
-        sum.skbs += flow.skbs;
-    }
-    0
 }

@@ -1,11 +1,11 @@
 //! Counts what this host sends again, from the tracepoint that fires on every retransmission of TCP, tail loss
 //! probes included (a probe on `tcp_retransmit_skb` would miss those).
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
-use migtrace_ebpf::abi::{FlowKey, Retransmitted, flags, lost};
+use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
+use migtrace_ebpf::abi::{EGRESS, FlowKey, flags, lost, shared};
 use migtrace_ebpf::resent::Attempt;
 
-use crate::maps::{self, FLOWS, RETRANSMIT_OFFSETS, RETRANSMITTED, SOCKET_OFFSETS};
+use crate::maps::{self, RETRANSMIT_OFFSETS, SOCKET_OFFSETS};
 
 #[inline(always)]
 pub(crate) fn count(ctx: &RawTracePointContext) {
@@ -14,7 +14,7 @@ pub(crate) fn count(ctx: &RawTracePointContext) {
     }
     let socket: u64 = ctx.arg(0);
     let Some(key) = crate::socket::key_of(socket, &SOCKET_OFFSETS.load()) else { return };
-    if !maps::is_watched(key.source_port, key.destination_port) {
+    if !maps::is_either_watched(key.local_port, key.remote_port) {
         return;
     }
     match attempt(ctx, socket) {
@@ -38,24 +38,23 @@ fn attempt(ctx: &RawTracePointContext, socket: u64) -> Option<Attempt> {
     })
 }
 
-/// The socket is locked, so that nobody else takes in an attempt of this flow meanwhile.
+/// What is of no connection that is counted, or opened, was not counted either.
 #[inline(always)]
 fn take(key: &FlowKey, attempt: &Attempt) {
-    let sum = match RETRANSMITTED.get_ptr_mut(key) {
-        Some(sum) => sum,
-        None => {
-            let _ = RETRANSMITTED.insert(key, Retransmitted::default(), u64::from(BPF_NOEXIST));
-            match RETRANSMITTED.get_ptr_mut(key) {
-                Some(sum) => sum,
-                None => return maps::count_lost(lost::FLOWS),
-            }
-        }
-    };
-    let flow = FLOWS.get_ptr(key);
-    // SAFETY: `flow` points into the map.
-    let is_whole = flow.is_some_and(|flow| unsafe { (*flow).flags } & flags::SYN != 0);
-    // SAFETY: `sum` points into the map, and nobody else writes there.
-    unsafe { &mut *sum }.take(attempt, is_whole);
+    if let Some(flow) = maps::flow(key) {
+        let is_whole = flow.directions[usize::from(EGRESS)].flags.get() & flags::SYN != 0;
+        add(&flow.retransmitted, attempt, is_whole);
+    } else if let Some(handshake) = maps::handshake(key) {
+        add(&handshake.retransmitted, attempt, true);
+    }
+}
+
+/// The socket is locked, so that nobody else takes in an attempt of this flow meanwhile.
+#[inline(always)]
+fn add(of: &shared::Retransmitted, attempt: &Attempt, is_whole: bool) {
+    let mut sum = of.load();
+    sum.take(attempt, is_whole);
+    of.store(&sum);
 }
 
 #[inline(always)]

@@ -1,23 +1,67 @@
-//! Ties a flow to the process that uses its socket, from the process' file descriptor.
+//! Sockets: whether a connection has one here, and which process uses it.
 //!
-//! Not who connected counts (libvirt's daemon connects and passes the descriptor on) but who sends, and who
-//! accepted. The walk task -> files -> socket needs nothing but the offsets of a few fields.
+//! A flow is tied to the process that uses its socket, from the process' file descriptor. Not who connected counts
+//! (libvirt's daemon connects and passes the descriptor on) but who sends, and who accepted. The walk task -> files ->
+//! socket needs nothing but the offsets of a few fields.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel};
-use migtrace_ebpf::abi::{EGRESS, FlowKey, FlowOwned, Header, SocketOffsets, Sum, kind, lost};
+use aya_ebpf::{
+    bindings::{
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Tuple4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Tuple6,
+    },
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_sk_release,
+        bpf_skc_lookup_tcp,
+    },
+    programs::TcContext,
+};
+use migtrace_ebpf::abi::{FlowKey, SocketOffsets, lost};
 
-use crate::maps::{self, EVENTS, FLOWS, FOUND, SETTLED, SOCKET_OFFSETS};
+use crate::{
+    flow,
+    maps::{self, SOCKET_OFFSETS, UNOWNED},
+};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// Whether some flow may still want an owner.
+/// The length of the addresses and ports of IPv4, and of IPv6, by which a socket is looked up.
+const TUPLE_4: u32 = size_of::<Tuple4>() as u32;
+const TUPLE_6: u32 = size_of::<Tuple6>() as u32;
+
+/// The socket of whoever asks, or of the interface that a packet is at.
+const THIS_NETWORK: u64 = -1_i64 as u64;
+
+/// The state of the socket here that takes the packets of a flow (include/net/tcp_states.h): the connection's own, or else
+/// one that listens. `None`: there is no such socket in this network namespace.
+#[inline(always)]
+pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
+    let skb = ctx.skb.skb.cast();
+    let (sport, dport) = (key.remote_port.to_be(), key.local_port.to_be());
+    let [a, b, mapped, saddr] = key.remote;
+    let socket = if a | b == 0 && mapped == 0xffff_u32.to_be() {
+        let mut tuple = Tuple4 { saddr, daddr: key.local[3], sport, dport };
+        // SAFETY: the context is valid and the tuple as long as is said.
+        unsafe { bpf_skc_lookup_tcp(skb, (&raw mut tuple).cast(), TUPLE_4, THIS_NETWORK, 0) }
+    } else {
+        let mut tuple = Tuple6 { saddr: key.remote, daddr: key.local, sport, dport };
+        // SAFETY: as above.
+        unsafe { bpf_skc_lookup_tcp(skb, (&raw mut tuple).cast(), TUPLE_6, THIS_NETWORK, 0) }
+    };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel has given us a socket, whose state may be read until it is given back.
+    let state = unsafe { (*socket).state };
+    // SAFETY: it was taken above.
+    unsafe { bpf_sk_release(socket.cast()) };
+    Some(state)
+}
+
+/// Whether some flow's owner is looked for.
 #[inline(always)]
 pub(crate) fn wanted() -> bool {
-    match (FOUND.get(0), SETTLED.get(0)) {
-        (Some(found), Some(settled)) => found != settled,
-        _ => false,
-    }
+    maps::counter(&UNOWNED, 0).is_some_and(|unowned| unowned.get() != 0)
 }
 
 /// Gives the flow behind descriptor `fd` of the current process to that process.
@@ -28,59 +72,11 @@ pub(crate) fn tie(fd: u32) {
         return;
     }
     if let Some(key) = flow_of(fd, &offsets) {
-        own(&key);
+        flow::own(&key, (bpf_get_current_pid_tgid() >> 32) as u32, 0);
     }
 }
 
-#[inline(always)]
-fn own(key: &FlowKey) {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let mut fresh = false;
-    for key in [*key, key.reversed()] {
-        if let Some(flow) = FLOWS.get_ptr_mut(key) {
-            // SAFETY: `flow` points into the map.
-            fresh |= unsafe { (*flow).owner } != tgid;
-            // SAFETY: as above.
-            unsafe { (*flow).owner = tgid };
-        }
-    }
-    if fresh {
-        tell_owned(key, tgid);
-    }
-}
-
-/// Tells user space of an owner, and what the sums over its flows lacked until now.
-#[inline(always)]
-fn tell_owned(key: &FlowKey, tgid: u32) {
-    // A packet that comes meanwhile is counted and has a later stamp: then it shows that the counters are not of this instant.
-    let at_ns = maps::now_ns();
-    let Some(mut event) = EVENTS.reserve_untyped::<FlowOwned>(0) else {
-        return maps::count_lost(lost::RING_BUFFER);
-    };
-    let out = event.as_mut_ptr();
-    // SAFETY: `out` is the reserved record, large enough for every field.
-    unsafe {
-        out.write_bytes(0, 1);
-        (*out).header = Header { at_ns, kind: kind::FLOW_OWNED, tgid };
-        (*out).key = *key;
-    }
-    for key in [*key, key.reversed()] {
-        let Some(flow) = FLOWS.get_ptr(key) else { continue };
-        // SAFETY: `flow` points into the map, `out` is as above.
-        unsafe {
-            (*out).crossed.by_direction[usize::from(key.direction & 1)] = Sum {
-                wire_bytes: (*flow).wire_bytes,
-                payload_bytes: (*flow).payload_bytes,
-                segments: (*flow).segments,
-                skbs: (*flow).skbs,
-            };
-            (*out).last_ns = (*out).last_ns.max((*flow).last_ns);
-        }
-    }
-    event.submit(0);
-}
-
-/// The outgoing direction of the TCP connection behind a descriptor of the current task.
+/// The TCP connection behind a descriptor of the current task.
 #[inline(always)]
 fn flow_of(fd: u32, offsets: &SocketOffsets) -> Option<FlowKey> {
     // SAFETY: the helper has no preconditions.
@@ -98,22 +94,20 @@ fn flow_of(fd: u32, offsets: &SocketOffsets) -> Option<FlowKey> {
     key_of(sock, offsets)
 }
 
-/// The outgoing direction of the TCP connection of a `struct sock`.
+/// The TCP connection of a `struct sock`.
 #[inline(always)]
 pub(crate) fn key_of(sock: u64, offsets: &SocketOffsets) -> Option<FlowKey> {
     let family: u16 = field(sock, offsets.family)?;
-    let (source, destination) = match family {
+    let (local, remote) = match family {
         AF_INET => (mapped(field(sock, offsets.rcv_saddr)?), mapped(field(sock, offsets.daddr)?)),
         AF_INET6 => (field(sock, offsets.v6_rcv_saddr)?, field(sock, offsets.v6_daddr)?),
         _ => return None,
     };
     Some(FlowKey {
-        source,
-        destination,
-        source_port: field(sock, offsets.num)?,
-        destination_port: u16::from_be(field(sock, offsets.dport)?),
-        direction: EGRESS,
-        padding: [0; 3],
+        local,
+        remote,
+        local_port: field(sock, offsets.num)?,
+        remote_port: u16::from_be(field(sock, offsets.dport)?),
     })
 }
 

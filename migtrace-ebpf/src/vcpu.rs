@@ -2,17 +2,16 @@
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::{bpf_for_each_map_elem, bpf_get_current_pid_tgid},
+    helpers::bpf_get_current_pid_tgid,
     programs::{ProbeContext, RawTracePointContext, TracePointContext},
 };
-use core::ffi::c_void;
 use migtrace_ebpf::{
-    abi::{GuestRun, GuestRunVoid, Header, Vcpu, Vcpus, kind, lost},
+    abi::{self, Claim, GuestRun, GuestRunVoid, Header, Vcpu, kind, lost, shared},
     vcpu_state::{Left, Survey},
 };
 
 use crate::{
-    maps::{self, VCPUS},
+    maps::{self, SURVEY, VCPU_CLAIMS, VCPUS},
     process,
 };
 
@@ -41,16 +40,21 @@ fn enter() {
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
     // Told before the vCPU is marked as inside: it must not count itself.
-    if let Some(vcpu) = VCPUS.get_ptr_mut(thread) {
-        // SAFETY: the map's value; only its own thread writes to it.
-        let vcpu = unsafe { &mut *vcpu };
+    if let Some(vcpu) = known(thread, tgid) {
         let told = vcpu.paused(now_ns) && tell(tgid, now_ns);
         vcpu.enter(now_ns, told);
     } else {
-        let mut vcpu = Vcpu::new(tgid);
-        vcpu.enter(now_ns, tell(tgid, now_ns));
-        insert(thread, &vcpu);
+        let told = tell(tgid, now_ns);
+        if let Some(vcpu) = insert(thread, tgid) {
+            vcpu.enter(now_ns, told);
+        }
     }
+}
+
+/// The vCPU of a thread of `tgid`. The id may have been another process' thread's, whose end was not seen.
+#[inline(always)]
+fn known(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
+    maps::vcpu(thread).filter(|vcpu| vcpu.tgid.get() == tgid)
 }
 
 /// The tracepoint `kvm:kvm_userspace_exit`: a vCPU leaves KVM.
@@ -60,14 +64,13 @@ pub(crate) fn leave(ctx: &RawTracePointContext) {
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
     let (reason, error): (u32, i32) = (ctx.arg(0), ctx.arg(1));
-    let Some(vcpu) = VCPUS.get_ptr_mut(thread) else {
+    let Some(vcpu) = known(thread, tgid) else {
         // It was in KVM before the tracing.
-        let mut vcpu = Vcpu::new(tgid);
-        vcpu.leave(now_ns, reason, error);
-        return insert(thread, &vcpu);
+        if let Some(vcpu) = insert(thread, tgid) {
+            vcpu.leave(now_ns, reason, error);
+        }
+        return;
     };
-    // SAFETY: the map's value; only its own thread writes to it.
-    let vcpu = unsafe { &mut *vcpu };
     let certain = match vcpu.leave(now_ns, reason, error) {
         Left::Run => return,
         Left::Void => 1,
@@ -75,22 +78,59 @@ pub(crate) fn leave(ctx: &RawTracePointContext) {
     };
     maps::emit(GuestRunVoid {
         header: Header { at_ns: now_ns, kind: kind::GUEST_RUN_VOID, tgid },
-        entered_ns: vcpu.entered_ns,
+        entered_ns: vcpu.entered_ns.get(),
         certain,
     });
 }
 
+/// Makes the entry of a vCPU that was not seen before, and enters it into the list of its process'.
 #[inline(always)]
-fn insert(thread: u32, vcpu: &Vcpu) {
-    if VCPUS.insert(thread, vcpu, u64::from(BPF_NOEXIST)).is_err() {
-        maps::count_lost(lost::PROBES);
+fn insert(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
+    let process = maps::process(tgid)?;
+    for number in 0..abi::VCPU_CLAIMS {
+        let claim = Claim { tgid, number };
+        if VCPU_CLAIMS.insert(claim, thread, u64::from(BPF_NOEXIST)).is_err() {
+            continue;
+        }
+        if VCPUS.insert(thread, Vcpu::new(tgid, number), 0).is_err() {
+            let _ = VCPU_CLAIMS.remove(claim);
+            break;
+        }
+        abi::reach(&process.vcpu_claims, number);
+        return maps::vcpu(thread);
+    }
+    maps::count_lost(lost::CLAIMS);
+    None
+}
+
+/// A thread ends: a vCPU that is unplugged has no part in what follows.
+#[inline(always)]
+pub(crate) fn unplug(thread: u32) {
+    // Of most threads there is no entry.
+    if let Some(vcpu) = maps::vcpu(thread) {
+        let (tgid, number) = (vcpu.tgid.get(), vcpu.claim.get());
+        let _ = VCPU_CLAIMS.remove(Claim { tgid, number });
+        let _ = VCPUS.remove(thread);
+    }
+}
+
+/// Takes everything out of the list of a process' vCPUs.
+#[inline(always)]
+pub(crate) fn disown(tgid: u32) {
+    for number in 0..abi::VCPU_CLAIMS {
+        let claim = Claim { tgid, number };
+        // SAFETY: the value is copied at once.
+        if let Some(thread) = unsafe { VCPU_CLAIMS.get(claim) }.copied() {
+            let _ = VCPUS.remove(thread);
+            let _ = VCPU_CLAIMS.remove(claim);
+        }
     }
 }
 
 /// Tells user space if this run ends a stop of the VM; says whether it does.
 #[inline(always)]
 fn tell(tgid: u32, now_ns: u64) -> bool {
-    let survey = look(tgid, now_ns);
+    let Some(survey) = survey(tgid, now_ns) else { return false };
     let stopped = survey.stopped(now_ns);
     if stopped {
         let header = Header { at_ns: now_ns, kind: kind::GUEST_RUN, tgid };
@@ -99,40 +139,38 @@ fn tell(tgid: u32, now_ns: u64) -> bool {
     stopped
 }
 
-/// The vCPUs of `tgid` now.
-#[inline(always)]
-pub(crate) fn survey(tgid: u32, now_ns: u64) -> Vcpus {
-    look(tgid, now_ns).vcpus
-}
-
-/// What [`add_vcpu`] works on.
-#[repr(C)]
-struct Look {
-    tgid: u64,
-    now_ns: u64,
-    survey: Survey,
-}
-
-#[inline(always)]
-fn look(tgid: u32, now_ns: u64) -> Survey {
-    let mut look = Look { tgid: u64::from(tgid), now_ns, survey: Survey::default() };
-    // SAFETY: the callback has the type that the helper asks for, and the context outlives the call.
-    unsafe {
-        bpf_for_each_map_elem(
-            (&raw const VCPUS).cast_mut().cast(),
-            add_vcpu as *mut c_void,
-            (&raw mut look).cast(),
-            0,
-        );
+/// Looks at the vCPUs of `tgid` as they are now.
+#[inline(never)]
+pub(crate) fn survey(tgid: u32, now_ns: u64) -> Option<&'static Survey> {
+    // SAFETY: the map's value, which is this CPU's, and this program's until its end.
+    unsafe { *SURVEY.get_ptr_mut(0)? = Survey::default() };
+    let claims = maps::process(tgid).map_or(0, |process| process.vcpu_claims.get());
+    for number in 0..abi::VCPU_CLAIMS {
+        if number >= claims {
+            break;
+        }
+        add_claimed_vcpu(tgid, number, now_ns);
     }
-    look.survey
+    // SAFETY: as above.
+    SURVEY.get_ptr(0).map(|survey| unsafe { &*survey })
 }
 
-extern "C" fn add_vcpu(_map: *mut c_void, _thread: *const u32, vcpu: *const Vcpu, look: *mut Look) -> i64 {
-    // SAFETY: the kernel passes the map's value, and our own context.
-    let (vcpu, look) = unsafe { (&*vcpu, &mut *look) };
-    if u64::from(vcpu.tgid) == look.tgid {
-        look.survey.add(vcpu, look.now_ns);
+/// Looks at the vCPU that has this number among those of `tgid`.
+///
+/// A global function: the verifier looks at it once, and not once for each round of the loop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn add_claimed_vcpu(tgid: u32, number: u32, now_ns: u64) -> u32 {
+    // SAFETY: the value is copied at once.
+    let Some(thread) = (unsafe { VCPU_CLAIMS.get(Claim { tgid, number }) }).copied() else { return 0 };
+    if let Some(vcpu) = maps::vcpu(thread).map(shared::Vcpu::load)
+        && vcpu.tgid == tgid
+        && vcpu.claim == number
+        && let Some(survey) = SURVEY.get_ptr_mut(0)
+    {
+        // SAFETY: as in `survey`.
+        unsafe { &mut *survey }.add(&vcpu, now_ns);
+        return 1;
     }
     0
 }

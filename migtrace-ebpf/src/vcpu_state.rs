@@ -4,7 +4,12 @@
 //! leave without any stop, and QEMU sends a vCPU into KVM with `immediate_exit` set, to finish an I/O access: that
 //! run ends with EINTR before the guest has executed anything.
 
-use crate::abi::{Vcpu, Vcpus};
+use core::sync::atomic::{
+    Ordering::{Acquire, Release},
+    compiler_fence,
+};
+
+use crate::abi::{Vcpu, Vcpus, shared};
 
 /// The guest was halted and waits in user space (no interrupt controller in the kernel).
 const KVM_EXIT_HLT: u32 = 5;
@@ -38,47 +43,75 @@ impl Vcpu {
     /// One that was not seen before, outside of KVM.
     #[inline(always)]
     #[must_use]
-    pub fn new(tgid: u32) -> Self {
-        Self { tgid, ..Self::default() }
+    pub fn new(tgid: u32, claim: u32) -> Self {
+        Self { tgid, claim, ..Self::default() }
     }
+}
 
+/// Only its own thread writes, while others read. What `inside` says is the last to be true: who reads that a vCPU is
+/// outside, reads when it left.
+impl shared::Vcpu {
     /// Whether it has not run for so long that the whole VM may have been stopped.
     #[inline(always)]
-    #[must_use]
-    pub const fn paused(&self, now_ns: u64) -> bool {
-        now_ns >= self.left_ns + PAUSE_NS
+    pub fn paused(&self, now_ns: u64) -> bool {
+        now_ns >= self.left_ns.get() + PAUSE_NS
     }
 
     /// It enters KVM; `told`: and user space is told.
     #[inline(always)]
-    pub fn enter(&mut self, now_ns: u64, told: bool) {
-        self.entered_ns = now_ns;
-        self.inside = 1;
-        self.told = told as u32;
-        self.resuming |= told as u32;
+    pub fn enter(&self, now_ns: u64, told: bool) {
+        self.entered_ns.set(now_ns);
+        compiler_fence(Release);
+        self.inside.set(1);
+        compiler_fence(Release);
+        self.told.set(told as u32);
+        if told {
+            self.resuming.set(1);
+        }
     }
 
     /// It leaves KVM with an exit reason and an error, or 0.
     #[inline(always)]
-    pub fn leave(&mut self, now_ns: u64, reason: u32, error: i32) -> Left {
-        let told = self.told != 0;
-        self.inside = 0;
-        self.told = 0;
-        self.exited_ns = now_ns;
+    pub fn leave(&self, now_ns: u64, reason: u32, error: i32) -> Left {
+        let told = self.told.get() != 0;
         let interrupted = error == -EINTR || error == EINTR;
-        if interrupted && reason != KVM_EXIT_INTR {
-            return if told { Left::Void } else { Left::Run };
+        let (left, ran) = if interrupted && reason != KVM_EXIT_INTR {
+            (if told { Left::Void } else { Left::Run }, false)
+        } else if interrupted && told && now_ns - self.entered_ns.get() < DOUBTFUL_NS {
+            (Left::Doubtful, false)
+        } else {
+            (Left::Run, true)
+        };
+        self.exited_ns.set(now_ns);
+        if ran {
+            self.left_ns.set(now_ns);
+            self.resuming.set(0);
+            self.halted.set((reason == KVM_EXIT_HLT) as u32);
         }
-        if interrupted && told && now_ns - self.entered_ns < DOUBTFUL_NS {
-            return Left::Doubtful;
+        self.told.set(0);
+        compiler_fence(Release);
+        self.inside.set(0);
+        left
+    }
+
+    /// A copy.
+    #[inline(always)]
+    pub fn load(&self) -> Vcpu {
+        let inside = self.inside.get();
+        compiler_fence(Acquire);
+        Vcpu {
+            inside,
+            entered_ns: self.entered_ns.get(),
+            left_ns: self.left_ns.get(),
+            exited_ns: self.exited_ns.get(),
+            tgid: self.tgid.get(),
+            halted: self.halted.get(),
+            told: self.told.get(),
+            resuming: self.resuming.get(),
+            claim: self.claim.get(),
         }
-        self.left_ns = now_ns;
-        self.resuming = 0;
-        self.halted = (reason == KVM_EXIT_HLT) as u32;
-        Left::Run
     }
 }
-
 /// The vCPUs of a VM, taken in one after the other.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -134,17 +167,22 @@ mod tests {
     const KVM_EXIT_IO: u32 = 2;
     const MS: u64 = 1_000_000;
 
-    fn survey(vcpus: &[Vcpu], now_ns: u64) -> Survey {
+    fn new() -> shared::Vcpu {
+        // SAFETY: integers, of which all zeros are a value.
+        unsafe { core::mem::zeroed() }
+    }
+
+    fn survey(vcpus: &[shared::Vcpu], now_ns: u64) -> Survey {
         let mut survey = Survey::default();
         for vcpu in vcpus {
-            survey.add(vcpu, now_ns);
+            survey.add(&vcpu.load(), now_ns);
         }
         survey
     }
 
     /// Was in KVM from 1 ms on and left it at `left_ns`.
-    fn ran(left_ns: u64, reason: u32, error: i32) -> Vcpu {
-        let mut vcpu = Vcpu::new(7);
+    fn ran(left_ns: u64, reason: u32, error: i32) -> shared::Vcpu {
+        let vcpu = new();
         vcpu.enter(MS, false);
         assert_eq!(vcpu.leave(left_ns, reason, error), Left::Run);
         vcpu
@@ -165,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_that_is_halted_in_kvm_is_no_stopped_one() {
-        let mut halted = Vcpu::new(7);
+        let halted = new();
         halted.enter(MS, false);
         let survey = survey(&[halted, ran(5 * MS, KVM_EXIT_IO, 0)], 900 * MS);
         assert!(!survey.stopped(900 * MS));
@@ -175,36 +213,36 @@ mod tests {
     fn vcpus_that_are_all_halted_in_user_space_are_idle() {
         let idle = [ran(5 * MS, KVM_EXIT_HLT, 0), ran(6 * MS, KVM_EXIT_HLT, 0)];
         assert!(!survey(&idle, 900 * MS).stopped(900 * MS));
-        let stopped = survey(&[idle[0], ran(700 * MS, KVM_EXIT_INTR, -EINTR)], 900 * MS);
+        let stopped = survey(&[ran(5 * MS, KVM_EXIT_HLT, 0), ran(700 * MS, KVM_EXIT_INTR, -EINTR)], 900 * MS);
         assert!(stopped.stopped(900 * MS));
         assert_eq!(stopped.vcpus.first_left_ns, 700 * MS, "the other one halted long before");
     }
 
     #[test]
     fn an_immediate_exit_is_no_run() {
-        let mut vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
+        let vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
         vcpu.enter(6 * MS, true);
         assert_eq!(vcpu.leave(6 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Void);
-        assert_eq!((vcpu.left_ns, vcpu.inside), (5 * MS, 0), "it has not run since");
+        assert_eq!((vcpu.load().left_ns, vcpu.load().inside), (5 * MS, 0), "it has not run since");
         vcpu.enter(7 * MS, false);
         assert_eq!(vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Run, "nobody was told");
-        assert_eq!(vcpu.left_ns, 5 * MS);
+        assert_eq!(vcpu.load().left_ns, 5 * MS);
     }
 
     #[test]
     fn after_a_stop_a_run_that_a_signal_ends_at_once_is_doubtful() {
-        let mut vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        let vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         vcpu.enter(60 * MS, true);
         assert_eq!(vcpu.leave(60 * MS + 3_000, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
-        assert_eq!(vcpu.left_ns, 5 * MS, "so that the next run is told too");
+        assert_eq!(vcpu.load().left_ns, 5 * MS, "so that the next run is told too");
         vcpu.enter(61 * MS, true);
         assert_eq!(vcpu.leave(62 * MS, KVM_EXIT_INTR, -EINTR), Left::Run);
-        assert_eq!(vcpu.left_ns, 62 * MS);
+        assert_eq!(vcpu.load().left_ns, 62 * MS);
     }
 
     #[test]
     fn a_kick_is_no_stop_while_another_vcpu_runs() {
-        let mut other = Vcpu::new(7);
+        let other = new();
         other.enter(2 * MS, false);
         let kicked = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         assert!(kicked.paused(6 * MS) && !kicked.paused(6 * MS - 1));
@@ -214,30 +252,34 @@ mod tests {
     #[test]
     fn a_first_run_that_may_be_void_does_not_hide_the_others() {
         let stopped = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
-        let mut first = stopped;
+        let first = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         first.enter(60 * MS, true);
-        let during = survey(&[first, stopped], 60 * MS + 5_000);
+        let vcpus = [first, stopped];
+        let during = survey(&vcpus, 60 * MS + 5_000);
         assert_eq!((during.vcpus.inside, during.vcpus.starting), (1, 1));
         assert!(during.stopped(60 * MS + 5_000), "the other one's run is told too");
-        assert!(!survey(&[first, stopped], 161 * MS).stopped(161 * MS), "a halted guest runs as well");
+        assert!(!survey(&vcpus, 161 * MS).stopped(161 * MS), "a halted guest runs as well");
     }
 
     #[test]
     fn a_vcpu_that_hardly_ran_between_two_stops_stopped_for_the_second_when_it_left() {
-        let mut vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        let vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         vcpu.enter(60 * MS, true);
         assert_eq!(vcpu.leave(60 * MS + 50_000, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
-        let stop = survey(&[vcpu], 61 * MS).vcpus;
+        let stop = survey(core::slice::from_ref(&vcpu), 61 * MS).vcpus;
         assert_eq!((stop.first_left_ns, stop.last_left_ns), (60 * MS + 50_000, 60 * MS + 50_000));
-        assert!(survey(&[vcpu], 60 * MS + 60_000).stopped(60 * MS + 60_000), "and its next run is told");
+        assert!(
+            survey(core::slice::from_ref(&vcpu), 60 * MS + 60_000).stopped(60 * MS + 60_000),
+            "and its next run is told"
+        );
     }
 
     #[test]
     fn an_immediate_exit_widens_the_stop_to_the_run_before() {
-        let mut vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
+        let vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
         vcpu.enter(7 * MS, false);
         vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR);
-        let stop = survey(&[vcpu], 8 * MS).vcpus;
+        let stop = survey(core::slice::from_ref(&vcpu), 8 * MS).vcpus;
         assert_eq!((stop.first_left_ns, stop.last_left_ns), (5 * MS, 7 * MS + 2_000));
     }
 }

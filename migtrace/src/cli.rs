@@ -114,7 +114,7 @@ pub(crate) struct Record {
     /// How to attach to interfaces: TCX links, or filters of the clsact qdisc
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     pub(crate) attach: Attach,
-    /// How many flow directions can be told apart
+    /// How many connections can be counted at once
     #[arg(long, value_name = "NUMBER", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=1 << 20), hide = true)]
     pub(crate) flow_capacity: u32,
     /// Ask this QMP socket for QEMU's own figures at the end (a second one: QEMU serves one client a socket)

@@ -78,6 +78,12 @@ pub enum Fact {
     },
     /// The counters of a flow since its first packet: sampled while it lives, and once more at the end.
     FlowCounters(FlowCounters),
+    /// A flow is counted no more, since it is over: what this process' later events tell of its flows lacks it. Another
+    /// connection between the same ends is another flow.
+    FlowGone {
+        /// The connection.
+        flow: Flow,
+    },
     /// IP fragments between the two ends of a flow, which carry no port and so belong to no flow.
     Fragments {
         /// This host's address.

@@ -455,8 +455,8 @@ fn later_fragments_of_ipv6_are_billed_apart() {
 fn when_the_flow_table_is_full_the_loss_is_told_and_the_first_flows_stay_exact() {
     let _lock = one_at_a_time();
     let lab = network(Lab::builder());
-    // A connection needs two entries, and the fragments between its hosts two more.
-    let recording = Recording::start(lab.source(), &["--flow-capacity", "6"]);
+    // Two connections, and the fragments between their hosts.
+    let recording = Recording::start(lab.source(), &["--flow-capacity", "3"]);
     let tap = Wiretap::start(lab.destination(), Host::UPLINK).unwrap();
     let connections = [(); 4].map(|()| connect(&lab, false, PORT));
     let all_ends = connections.each_ref().map(ends);
@@ -471,8 +471,9 @@ fn when_the_flow_table_is_full_the_loss_is_told_and_the_first_flows_stay_exact()
         assert_exact(&facts, &capture, *ends);
     }
     let lost = facts.lost();
-    // Of each lost connection at least the opening, the data in 64 KiB buffers, and the end.
-    assert!(lost.flows > 2 * 2 * (3 + 16 + 3) / 2, "{lost:?}");
+    // Of each lost connection at least the third packet of the opening, the data in 64 KiB buffers, and the end. What comes
+    // back could have opened nothing.
+    assert!(lost.flows > 2 * (1 + 16 + 1), "{lost:?}");
     assert_eq!((lost.ring_buffer, lost.probes), (0, 0));
 }
 
@@ -480,16 +481,20 @@ fn when_the_flow_table_is_full_the_loss_is_told_and_the_first_flows_stay_exact()
 fn when_only_the_fragments_find_no_room_that_is_told_too() {
     let _lock = one_at_a_time();
     let lab = network(Lab::builder());
-    // The connection's two entries, and one of two for fragments.
+    // Two connections, and the fragments between the addresses of one.
     let recording = Recording::start(lab.source(), &["--flow-capacity", "3"]);
     let tap = Wiretap::start(lab.destination(), Host::UPLINK).unwrap();
-    let connection = connect(&lab, false, PORT);
-    let ends = ends(&connection);
-    connection.send(MIB, 64 << 10).unwrap();
-    connection.close().unwrap();
+    let connections = [false, true].map(|ipv6| connect(&lab, ipv6, PORT));
+    let all_ends = connections.each_ref().map(ends);
+    for connection in connections {
+        connection.send(MIB, 64 << 10).unwrap();
+        connection.close().unwrap();
+    }
     let capture = tap.stop().unwrap();
     let facts = recording.stop();
-    assert_exact(&facts, &capture, ends);
+    for ends in all_ends {
+        assert_exact(&facts, &capture, ends);
+    }
     let lost = facts.lost();
     assert_eq!((lost.flows, lost.ring_buffer, lost.probes), (1, 0, 0));
 }

@@ -7,7 +7,7 @@ use crate::terminal;
 use crate::units::MonotonicNs;
 
 /// The kinds of [`Fact`], by the names that they have in a log.
-const KINDS: [&str; 28] = [
+const KINDS: [&str; 29] = [
     "log_start",
     "clock",
     "qemu_seen",
@@ -16,6 +16,7 @@ const KINDS: [&str; 28] = [
     "flow_owner",
     "flow_purpose",
     "flow_counters",
+    "flow_gone",
     "fragments",
     "qmp",
     "guest_run",

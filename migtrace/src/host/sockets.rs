@@ -1,6 +1,6 @@
 //! Which process holds a TCP connection: `sock_diag` names the socket's inode, `/proc/PID/fd` who has it open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -51,28 +51,32 @@ pub(crate) fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, O
     Ok(owned.collect())
 }
 
-/// The open connections of the processes `pids` with either end on a port that `ports` accepts: migrations that began
-/// before the tracing. IPv4-mapped addresses are given as IPv4, as they are on the wire.
+/// An open connection.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Open {
+    /// IPv4-mapped addresses are given as IPv4, as they are on the wire.
+    pub(crate) flow: Flow,
+    /// The process that holds it, if it is one of the candidates.
+    pub(crate) pid: Option<u32>,
+    /// Whether somebody listens on its local port, so that it may have come to us.
+    pub(crate) is_to_listener: bool,
+}
+
+/// The open connections of this network namespace with either end on a port that `ports` accepts, and which of the
+/// processes `pids` hold them.
 ///
 /// # Errors
 /// The netlink socket's; `NotFound` when the kernel cannot list TCP sockets.
-pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<Vec<(Flow, u32)>> {
-    let holders = holders(pids);
-    if holders.is_empty() {
-        return Ok(Vec::new());
-    }
+pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<Vec<Open>> {
     let mut kernel = Connection::open(NETLINK_SOCK_DIAG)?;
+    let mut listened = HashSet::new();
     let mut found = Vec::new();
     for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         let question = SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::empty(),
-            states: StateFlags::all()
-                - StateFlags::LISTEN
-                - StateFlags::TIME_WAIT
-                - StateFlags::CLOSE
-                - StateFlags::SYN_RECV,
+            states: StateFlags::all() - StateFlags::TIME_WAIT - StateFlags::CLOSE - StateFlags::SYN_RECV,
             socket_id: any,
         });
         let table = kernel.dump(&question).map_err(|error| {
@@ -88,16 +92,33 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
         for entry in table {
             let SockDiagMessage::InetResponse(response) = entry else { continue };
             let flow = flow_of(&response.header);
-            if !(ports(flow.local.port()) || ports(flow.remote.port())) {
-                continue;
-            }
-            if let Some(&pid) = holders.get(&response.header.inode) {
-                found.push((flow, pid));
+            if flow.remote.port() == 0 {
+                listened.insert(flow.local.port());
+            } else if ports(flow.local.port()) || ports(flow.remote.port()) {
+                found.push((flow, response.header.inode));
             }
         }
     }
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let holders = holders(pids);
+    let open = |(flow, inode): (Flow, u32)| Open {
+        flow,
+        pid: holders.get(&inode).copied(),
+        is_to_listener: listened.contains(&flow.local.port()),
+    };
+    let mut found: Vec<Open> = found.into_iter().map(open).collect();
     found.sort_unstable();
     Ok(found)
+}
+
+/// Whether there is a socket with exactly these two ends that some process has open.
+///
+/// # Errors
+/// The netlink socket's.
+pub(crate) fn is_there(flow: &Flow) -> io::Result<bool> {
+    Ok(inode_of(&mut Connection::open(NETLINK_SOCK_DIAG)?, flow)?.is_some())
 }
 
 /// The inode of the socket with exactly these two ends.
@@ -270,7 +291,10 @@ mod tests {
         }
         let port = server.local_addr().unwrap().port();
         let found = connections(&[me()], |candidate| candidate == port).unwrap();
-        assert!(found.contains(&(wire, me())), "given as on the wire: {found:?}");
+        assert!(
+            found.iter().any(|open| open.flow == wire && open.pid == Some(me())),
+            "as on the wire: {found:?}"
+        );
     }
 
     #[test]
@@ -302,10 +326,14 @@ mod tests {
     fn connections_in_progress_are_found_by_either_port() {
         let (listener, client, server) = connected("127.0.0.1:0", "127.0.0.1:0");
         let port = listener.local_addr().unwrap().port();
-        let mut expected = vec![(flow(&client), me()), (flow(&server), me())];
+        let found = |pids: &[u32]| connections(pids, |candidate| candidate == port).unwrap();
+        let open = |socket, pid, is_to_listener| Open { flow: flow(socket), pid, is_to_listener };
+        let mut expected = vec![open(&client, Some(me()), false), open(&server, Some(me()), true)];
         expected.sort_unstable();
-        assert_eq!(connections(&[me()], |candidate| candidate == port).unwrap(), expected);
-        assert_eq!(connections(&[1], |candidate| candidate == port).unwrap(), []);
+        assert_eq!(found(&[me()]), expected);
+        assert!(found(&[1]).iter().all(|open| open.pid.is_none()));
+        drop(listener);
+        assert!(!found(&[me()]).iter().any(|open| open.is_to_listener));
         assert_eq!(connections(&[me()], |_| false).unwrap(), []);
     }
 

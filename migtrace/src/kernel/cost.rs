@@ -11,8 +11,9 @@ use aya::programs::{ProgramError, SchedClassifier};
 use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{KernelError, Settings, drain, flows, load_object, missing, tc};
+use super::{KernelError, Settings, control, drain, flows, load_object, missing, tc};
 use crate::errors::with_causes;
+use crate::units::Flow;
 
 /// Which program to run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +55,17 @@ impl Trial {
             why: error.to_string(),
         })?;
         Ok(Self { ebpf, events, empty })
+    }
+
+    /// Counts a connection from now on.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn watch(&self, flow: Flow) -> Result<(), KernelError> {
+        if control::adopt(&self.ebpf, flow)? {
+            return Ok(());
+        }
+        Err(KernelError::Refused { what: format!("flow {flow}"), why: "the flow table is full".into() })
     }
 
     /// Runs a program on `frame` (14 to about 3500 bytes, from the Ethernet header on) `repeat` times and returns

@@ -1,11 +1,10 @@
-//! The flow table as the kernel programs keep it, joined into connections.
+//! The flow table as the kernel programs keep it.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use migtrace_ebpf::abi::{EGRESS, FlowEntry, FlowKey, Retransmitted, flags};
+use migtrace_ebpf::abi::{Direction, EGRESS, FlowEntry, FlowKey, INGRESS, Retransmitted, flags};
 
-use super::messages::flow_of;
+use super::messages::{Opened, address};
 use crate::event::Purpose;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
@@ -13,13 +12,15 @@ use crate::units::{Counters, Directions, Flow, MonotonicNs};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FlowState {
     pub(crate) flow: Flow,
+    /// When its entry was made: that of a later connection between the same ends is another.
+    pub(crate) opened_ns: MonotonicNs,
     pub(crate) counters: Directions<Counters>,
-    pub(crate) first_ns: MonotonicNs,
+    /// `None`: no packet was seen yet.
+    pub(crate) first: Option<FirstPacket>,
+    /// As `opened_ns` while there was no packet.
     pub(crate) last_ns: MonotonicNs,
     /// The last packet with payload that had not crossed before.
     pub(crate) last_byte_ns: Directions<Option<MonotonicNs>>,
-    /// Interface of its first packet.
-    pub(crate) ifindex: u32,
     pub(crate) owner: Option<u32>,
     pub(crate) from_start: bool,
     pub(crate) closed: bool,
@@ -28,22 +29,46 @@ pub(crate) struct FlowState {
     pub(crate) retransmitted: Option<Retransmitted>,
 }
 
+/// A flow's first packet, in either direction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct FirstPacket {
+    pub(crate) at_ns: MonotonicNs,
+    /// The interface at which it was seen.
+    pub(crate) ifindex: u32,
+}
+
 impl FlowState {
+    /// Which of the connections it is that its ends have had.
+    pub(crate) const fn opened(&self) -> Opened {
+        Opened { flow: self.flow, opened_ns: self.opened_ns }
+    }
+
     /// Whether this is the bucket for fragments rather than a connection.
     pub(crate) fn is_fragments(&self) -> bool {
         self.flow.local.port() == 0 && self.flow.remote.port() == 0
     }
+
+    /// Whether any payload has crossed.
+    pub(crate) const fn has_payload(&self) -> bool {
+        self.counters.tx.payload_bytes > 0 || self.counters.rx.payload_bytes > 0
+    }
 }
 
-/// The key of a flow's outgoing direction.
-pub(super) fn outgoing_key(flow: Flow) -> FlowKey {
+/// The key of a flow.
+pub(super) fn key_of(flow: Flow) -> FlowKey {
     FlowKey {
-        source: words(flow.local.ip()),
-        destination: words(flow.remote.ip()),
-        source_port: flow.local.port(),
-        destination_port: flow.remote.port(),
-        direction: EGRESS,
-        padding: [0; 3],
+        local: words(flow.local.ip()),
+        remote: words(flow.remote.ip()),
+        local_port: flow.local.port(),
+        remote_port: flow.remote.port(),
+    }
+}
+
+/// The connection of a key.
+pub(super) fn flow_of(key: &FlowKey) -> Flow {
+    Flow {
+        local: SocketAddr::new(address(key.local), key.local_port),
+        remote: SocketAddr::new(address(key.remote), key.remote_port),
     }
 }
 
@@ -75,74 +100,43 @@ pub(crate) const fn purpose(first_bytes: u32) -> Option<Purpose> {
     }
 }
 
-/// Joins the directions of each connection. Sorted by flow, so that the order never depends on a hash.
-pub(super) fn join(
-    entries: Vec<(FlowKey, FlowEntry)>,
-    retransmitted: Option<&[(FlowKey, Retransmitted)]>,
-) -> Vec<FlowState> {
-    let mut flows: BTreeMap<Flow, (FlowState, u32)> = BTreeMap::new();
-    for (key, entry) in entries {
-        let flow = flow_of(&key);
-        let (state, all_flags) = flows.entry(flow).or_insert_with(|| (empty(flow, &entry), 0));
-        let counters = Counters {
-            wire_bytes: entry.wire_bytes,
-            payload_bytes: entry.payload_bytes,
-            segments: entry.segments,
-            skbs: entry.skbs,
-        };
-        let last_byte_ns = (entry.last_byte_ns != 0).then_some(MonotonicNs(entry.last_byte_ns));
-        let seen = if key.direction == EGRESS {
-            state.counters.tx = counters;
-            state.last_byte_ns.tx = last_byte_ns;
-            entry.flags << 16
-        } else {
-            state.counters.rx = counters;
-            state.last_byte_ns.rx = last_byte_ns;
-            entry.flags
-        };
-        *all_flags |= seen;
-        if entry.first_ns < state.first_ns.0 {
-            state.first_ns = MonotonicNs(entry.first_ns);
-            state.ifindex = entry.ifindex;
-        }
-        state.last_ns = state.last_ns.max(MonotonicNs(entry.last_ns));
-        state.elsewhere_skbs += entry.elsewhere_skbs;
-        if entry.owner != 0 {
-            state.owner = Some(entry.owner);
-        }
-    }
-    if let Some(retransmitted) = retransmitted {
-        for (state, _) in flows.values_mut() {
-            let key = outgoing_key(state.flow);
-            let found = retransmitted.iter().find(|(of, _)| *of == key).map(|(_, sum)| *sum);
-            state.retransmitted = Some(found.unwrap_or_default());
-        }
-    }
-    flows
-        .into_values()
-        .map(|(mut state, all_flags)| {
-            let either = all_flags | all_flags >> 16;
-            state.from_start = either & flags::SYN != 0;
-            let both = all_flags & all_flags >> 16;
-            state.closed = either & flags::RST != 0 || both & flags::FIN != 0;
-            state
-        })
-        .collect()
+/// What an entry says; `None` for one that counts no more.
+pub(super) fn state_of(key: &FlowKey, entry: &FlowEntry, counts_retransmissions: bool) -> Option<FlowState> {
+    let [rx, tx] = &entry.directions;
+    const { assert!(INGRESS == 0 && EGRESS == 1) };
+    let either = rx.flags | tx.flags;
+    (either & flags::RETIRED == 0).then(|| final_state(key, entry, counts_retransmissions))
 }
 
-fn empty(flow: Flow, entry: &FlowEntry) -> FlowState {
+/// As [`state_of`], also of one that counts no more.
+pub(super) fn final_state(key: &FlowKey, entry: &FlowEntry, counts_retransmissions: bool) -> FlowState {
+    let [rx, tx] = &entry.directions;
+    let started = [rx, tx].into_iter().filter(|direction| direction.flags & flags::STARTED != 0);
+    let last_byte =
+        |direction: &Direction| (direction.last_byte_ns != 0).then_some(MonotonicNs(direction.last_byte_ns));
     FlowState {
-        flow,
-        counters: Directions::default(),
-        first_ns: MonotonicNs(entry.first_ns),
-        last_ns: MonotonicNs(entry.last_ns),
-        last_byte_ns: Directions::default(),
-        ifindex: entry.ifindex,
-        owner: None,
-        from_start: false,
-        closed: false,
-        elsewhere_skbs: 0,
-        retransmitted: None,
+        flow: flow_of(key),
+        opened_ns: MonotonicNs(entry.opened_ns),
+        counters: Directions { tx: counters(tx), rx: counters(rx) },
+        first: started
+            .map(|d| FirstPacket { at_ns: MonotonicNs(d.first_ns), ifindex: d.ifindex })
+            .min_by_key(|first| first.at_ns),
+        last_ns: MonotonicNs(rx.last_ns.max(tx.last_ns).max(entry.opened_ns)),
+        last_byte_ns: Directions { tx: last_byte(tx), rx: last_byte(rx) },
+        owner: (entry.owner != 0).then_some(entry.owner),
+        from_start: (rx.flags | tx.flags) & flags::SYN != 0,
+        closed: (rx.flags | tx.flags) & flags::RST != 0 || rx.flags & tx.flags & flags::FIN != 0,
+        elsewhere_skbs: rx.elsewhere_skbs + tx.elsewhere_skbs,
+        retransmitted: counts_retransmissions.then_some(entry.retransmitted),
+    }
+}
+
+const fn counters(direction: &Direction) -> Counters {
+    Counters {
+        wire_bytes: direction.wire_bytes,
+        payload_bytes: direction.payload_bytes,
+        segments: direction.segments,
+        skbs: direction.skbs,
     }
 }
 
@@ -154,37 +148,45 @@ mod tests {
         Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "[fd00::2]:49152".parse().unwrap() }
     }
 
-    fn entry(first_ns: u64, flags: u32) -> FlowEntry {
-        FlowEntry {
+    fn direction(first_ns: u64, ifindex: u32, flags: u32) -> Direction {
+        Direction {
             wire_bytes: 66,
             segments: 1,
             skbs: 1,
             first_ns,
             last_ns: first_ns,
-            ifindex: 3,
-            flags,
-            ..FlowEntry::default()
+            ifindex,
+            flags: flags | flags::STARTED,
+            ..Direction::default()
         }
     }
 
     #[test]
-    fn both_directions_make_one_flow_that_is_closed_when_both_ends_said_so() {
-        let key = outgoing_key(flow());
-        let tx = entry(5, flags::SYN | flags::FIN);
-        let rx = FlowEntry { owner: 9, ..entry(7, flags::SYN) };
-        let open = join(vec![(key.reversed(), rx), (key, tx)], None);
-        assert_eq!(open.len(), 1);
-        assert_eq!(open[0].flow, flow());
-        assert_eq!((open[0].first_ns, open[0].last_ns), (MonotonicNs(5), MonotonicNs(7)));
-        assert_eq!(open[0].owner, Some(9));
-        assert!(open[0].from_start && !open[0].closed);
-        assert_eq!(open[0].retransmitted, None);
+    fn a_flow_is_closed_when_both_ends_said_so_or_one_broke_it_off() {
+        let key = key_of(flow());
+        assert_eq!(flow_of(&key), flow());
+        let fin = flags::SYN | flags::FIN;
+        let state = |rx, tx| {
+            let directions = [direction(5, 3, rx), direction(7, 4, tx)];
+            let entry = FlowEntry { directions, opened_ns: 9, owner: 42, ..FlowEntry::default() };
+            state_of(&key, &entry, false).expect("a live one")
+        };
+        let open = state(fin, flags::SYN);
+        assert_eq!(open.flow, flow());
+        assert_eq!(open.first, Some(FirstPacket { at_ns: MonotonicNs(5), ifindex: 3 }));
+        assert_eq!((open.last_ns, open.owner, open.retransmitted), (MonotonicNs(9), Some(42), None));
+        assert!(open.from_start && !open.closed);
+        assert!(state(fin, fin).closed && state(flags::RST, 0).closed && !state(0, 0).from_start);
+    }
 
-        let rx = FlowEntry { flags: flags::SYN | flags::FIN, ..rx };
-        let resent = Retransmitted { segments: 2, payload_bytes: 2896, ..Retransmitted::default() };
-        let closed = join(vec![(key, tx), (key.reversed(), rx)], Some(&[(key, resent)]));
-        assert!(closed[0].closed);
-        assert_eq!(closed[0].retransmitted, Some(resent));
+    #[test]
+    fn what_is_retired_is_told_once_more_and_is_no_flow_then() {
+        let key = key_of(flow());
+        let directions = [direction(5, 3, flags::RETIRED), direction(7, 3, flags::RETIRED)];
+        let retransmitted = Retransmitted { segments: 2, payload_bytes: 2896, ..Retransmitted::default() };
+        let entry = FlowEntry { directions, retransmitted, ..FlowEntry::default() };
+        assert_eq!(state_of(&key, &entry, true), None);
+        assert_eq!(final_state(&key, &entry, true).retransmitted, Some(retransmitted));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the kernel programs put into the ring buffer, decoded.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Buf;
-use migtrace_ebpf::abi::{self, EGRESS, FlowKey, INGRESS, QMP_LINE_MAX, flags, kind};
+use migtrace_ebpf::abi::{self, EGRESS, FlowEntry, FlowKey, INGRESS, QMP_LINE_MAX, kind};
+
+use super::flows::flow_of;
 
 use crate::event::{Announcement, Crossed, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -17,19 +19,29 @@ pub(crate) struct Message {
     pub(crate) body: Body,
 }
 
+/// A connection, and which of those that its ends have had.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Opened {
+    pub(crate) flow: Flow,
+    /// As in [`FlowState`](super::FlowState).
+    pub(crate) opened_ns: MonotonicNs,
+}
+
 /// What a message says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
-    /// The first packet of a flow in one direction.
-    FlowSeen { flow: Flow, ifindex: u32, from_start: bool },
+    /// A flow is open; its first packet has the message's stamp.
+    FlowSeen { flow: Opened, ifindex: u32 },
     /// A process uses a flow's socket.
-    FlowOwned { flow: Flow, pid: u32, crossed: Crossed },
+    FlowOwned { flow: Opened, pid: u32, by_user_space: bool, crossed: Crossed },
     /// The first payload of a flow in one direction.
-    FlowPayload { flow: Flow, first_bytes: u32 },
+    FlowPayload { flow: Opened, first_bytes: u32 },
+    /// A flow is over: a new connection between the same ends has taken its place in the table.
+    FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
     /// A line that begins as a QMP event.
     QmpLine {
         pid: u32,
-        sums: Option<Directions<Counters>>,
+        sums: Directions<Counters>,
         /// None when none of its vCPUs was seen.
         vcpus: Option<Vcpus>,
         /// The line as far as it was copied.
@@ -67,6 +79,7 @@ impl Message {
             kind::PROCESS_EXIT => Body::ProcessExit { pid },
             kind::FLOW_SEEN | kind::FLOW_PAYLOAD => flow(kind, bytes)?,
             kind::FLOW_OWNED => flow_owned(pid, bytes)?,
+            kind::FLOW_REPLACED => flow_replaced(bytes)?,
             kind::QMP_LINE => qmp_line(pid, bytes)?,
             kind::GUEST_RUN if bytes.remaining() >= size_of::<abi::Vcpus>() => {
                 Body::GuestRun { pid, vcpus: vcpus(&mut bytes) }
@@ -99,11 +112,10 @@ fn flow(kind: u32, mut bytes: &[u8]) -> Option<Body> {
     }
     let key = flow_key(&mut bytes);
     let ifindex = bytes.get_u32_ne();
-    let flags = bytes.get_u32_ne();
+    let flow = Opened { flow: flow_of(&key), opened_ns: MonotonicNs(bytes.get_u64_ne()) };
     let first_bytes = bytes.get_u32_ne();
-    let flow = flow_of(&key);
     Some(match kind {
-        kind::FLOW_SEEN => Body::FlowSeen { flow, ifindex, from_start: flags & flags::SYN != 0 },
+        kind::FLOW_SEEN => Body::FlowSeen { flow, ifindex },
         _ => Body::FlowPayload { flow, first_bytes },
     })
 }
@@ -112,9 +124,22 @@ fn flow_owned(pid: u32, mut bytes: &[u8]) -> Option<Body> {
     if bytes.remaining() < size_of::<abi::FlowOwned>() - size_of::<abi::Header>() {
         return None;
     }
-    let flow = flow_of(&flow_key(&mut bytes));
+    let key = flow_key(&mut bytes);
+    let by_user_space = bytes.get_u32_ne() != 0;
+    let flow = Opened { flow: flow_of(&key), opened_ns: MonotonicNs(bytes.get_u64_ne()) };
     let crossed = Crossed { counters: sums(&mut bytes), last_ns: MonotonicNs(bytes.get_u64_ne()) };
-    Some(Body::FlowOwned { flow, pid, crossed })
+    Some(Body::FlowOwned { flow, pid, by_user_space, crossed })
+}
+
+fn flow_replaced(mut bytes: &[u8]) -> Option<Body> {
+    if bytes.remaining() < size_of::<abi::FlowReplaced>() - size_of::<abi::Header>() {
+        return None;
+    }
+    let key = flow_key(&mut bytes);
+    bytes.advance(size_of::<u32>());
+    // SAFETY: there are as many bytes, as checked above, and any are a value: integers without padding.
+    let entry = unsafe { bytes.as_ptr().cast::<FlowEntry>().read_unaligned() };
+    Some(Body::FlowReplaced { key, entry: Box::new(entry) })
 }
 
 fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
@@ -123,11 +148,11 @@ fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
     }
     let sums = sums(&mut bytes);
     let vcpus = vcpus(&mut bytes);
-    let summed = bytes.get_u32_ne() != 0;
+    bytes.advance(size_of::<u32>());
     let length = bytes.get_u32_ne() as usize;
     Some(Body::QmpLine {
         pid,
-        sums: summed.then_some(sums),
+        sums,
         vcpus: (vcpus.known > 0).then_some(vcpus),
         line: bytes[..length.min(QMP_LINE_MAX)].to_vec(),
         cut: length > QMP_LINE_MAX,
@@ -165,28 +190,8 @@ const fn announcement(kind: u32) -> Option<Announcement> {
 
 fn flow_key(bytes: &mut &[u8]) -> FlowKey {
     let mut address = || [bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne()];
-    let (source, destination) = (address(), address());
-    let key = FlowKey {
-        source,
-        destination,
-        source_port: bytes.get_u16_ne(),
-        destination_port: bytes.get_u16_ne(),
-        direction: bytes.get_u8(),
-        padding: [0; 3],
-    };
-    bytes.advance(3);
-    key
-}
-
-/// The connection of a key, from this host's side: what goes out is local.
-pub(super) fn flow_of(key: &FlowKey) -> Flow {
-    let source = SocketAddr::new(address(key.source), key.source_port);
-    let destination = SocketAddr::new(address(key.destination), key.destination_port);
-    if key.direction == EGRESS {
-        Flow { local: source, remote: destination }
-    } else {
-        Flow { local: destination, remote: source }
-    }
+    let (local, remote) = (address(), address());
+    FlowKey { local, remote, local_port: bytes.get_u16_ne(), remote_port: bytes.get_u16_ne() }
 }
 
 pub(super) fn address(words: [u32; 4]) -> IpAddr {
@@ -206,25 +211,6 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_named_from_this_hosts_side_in_both_directions() {
-        let a = [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([10, 0, 0, 1])];
-        let b = [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([10, 0, 0, 2])];
-        let sent = FlowKey {
-            source: a,
-            destination: b,
-            source_port: 40000,
-            destination_port: 49152,
-            direction: EGRESS,
-            padding: [0; 3],
-        };
-        let flow =
-            Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
-        assert_eq!(flow_of(&sent), flow);
-        assert_eq!(flow_of(&sent.reversed()), flow);
-        assert_eq!(super::super::flows::outgoing_key(flow), sent);
-    }
-
-    #[test]
     fn a_process_event_is_its_header() {
         let bytes = bytes_of(&[7, 0, kind::PROCESS_EXIT, 42]);
         let expected = Message { at_ns: MonotonicNs(7), body: Body::ProcessExit { pid: 42 } };
@@ -234,17 +220,24 @@ mod tests {
     #[test]
     fn an_owner_comes_with_what_had_crossed_in_each_direction() {
         let mut words = vec![7, 0, kind::FLOW_OWNED, 42];
-        words.extend([[0, 0, 0xffff_u32.to_be(), 1], [0, 0, 0xffff_u32.to_be(), 2]].concat());
-        words.extend([40000 | 49152 << 16, u32::from(EGRESS)]);
+        words.extend(
+            [[0, 0, 0xffff_u32.to_be(), 1_u32.to_be()], [0, 0, 0xffff_u32.to_be(), 2_u32.to_be()]].concat(),
+        );
+        words.extend([40000 | 49152 << 16, 1, 5, 0]);
         // What came in, what went out, and when the last of it did, in words of 32 bits.
         words.extend((1..=8).flat_map(|count| [count, 0]));
         words.extend([6, 0]);
-        let Some(Message { at_ns, body: Body::FlowOwned { flow, pid, crossed } }) =
+        let Some(Message { at_ns, body: Body::FlowOwned { flow, pid, by_user_space, crossed } }) =
             Message::decode(&bytes_of(&words))
         else {
             panic!("no owner")
         };
-        assert_eq!((at_ns, pid, flow.local.port(), flow.remote.port()), (MonotonicNs(7), 42, 40000, 49152));
+        assert_eq!((at_ns, pid, by_user_space), (MonotonicNs(7), 42, true));
+        assert_eq!(
+            flow.flow,
+            Flow { local: "0.0.0.1:40000".parse().unwrap(), remote: "0.0.0.2:49152".parse().unwrap() }
+        );
+        assert_eq!(flow.opened_ns, MonotonicNs(5));
         let counters = |wire_bytes| Counters {
             wire_bytes,
             payload_bytes: wire_bytes + 1,
@@ -259,7 +252,7 @@ mod tests {
     fn what_is_cut_off_or_unknown_is_no_message() {
         assert_eq!(Message::decode(&[0; 3]), None);
         assert_eq!(Message::decode(&bytes_of(&[7, 0, 99, 42])), None);
-        for kind in [kind::FLOW_SEEN, kind::FLOW_OWNED, kind::QMP_LINE] {
+        for kind in [kind::FLOW_SEEN, kind::FLOW_OWNED, kind::FLOW_REPLACED, kind::QMP_LINE] {
             assert_eq!(Message::decode(&bytes_of(&[7, 0, kind, 42, 1, 2, 3])), None);
         }
     }

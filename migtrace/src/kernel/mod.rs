@@ -1,6 +1,7 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
+mod control;
 // Not for an embedder: `cargo xtask bench` times the programs with it.
 #[doc(hidden)]
 pub mod cost;
@@ -26,14 +27,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use migtrace_ebpf::abi::{
-    self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, Retransmitted, SocketOffsets,
-};
+use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Process, RetransmitOffsets, SocketOffsets};
 use tokio::io::unix::AsyncFd;
 
 pub use examine::{WIRE, examine};
-pub(crate) use flows::{FlowState, purpose};
-pub(crate) use messages::{Body, Message};
+pub(crate) use flows::{FirstPacket, FlowState, purpose};
+pub(crate) use messages::{Body, Message, Opened};
 pub(crate) use priority::be_punctual;
 pub(crate) use tc::cleanup;
 pub use tc::{AttachPreference, Leftover, TcAttachError};
@@ -41,8 +40,10 @@ pub use tc::{AttachPreference, Leftover, TcAttachError};
 use crate::errors::with_causes;
 use crate::event::{AttachMode, Lost, Probe};
 use crate::ports::PortRanges;
-use crate::units::Flow;
 use btf::Btf;
+
+/// The flow table.
+const FLOWS: &str = "FLOWS";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"));
 
@@ -56,7 +57,7 @@ pub struct Settings {
     pub vxlan: bool,
     /// Look into Geneve packets.
     pub geneve: bool,
-    /// How many flow directions can be told apart.
+    /// How many connections can be counted at once.
     pub flow_capacity: u32,
     /// How to attach the TC programs.
     pub attach: AttachPreference,
@@ -96,10 +97,10 @@ impl Settings {
         self
     }
 
-    /// Sets how many flow directions can be told apart.
+    /// Sets how many connections can be counted at once.
     #[must_use]
-    pub fn flow_capacity(mut self, directions: u32) -> Self {
-        self.flow_capacity = directions;
+    pub fn flow_capacity(mut self, connections: u32) -> Self {
+        self.flow_capacity = connections;
         self
     }
 
@@ -248,48 +249,45 @@ impl Kernel {
 
     /// Reads the QMP events of a process and its sockets from now on.
     pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
-        self.map_mut::<u32, u32>("TRACED")?
-            .insert(pid, 1, 0)
+        self.map_mut::<u32, Process>("TRACED")?
+            .insert(pid, Process::default(), 0)
             .map_err(|source| KernelError::Map { name: "TRACED", source })
     }
 
     /// Forgets a process.
     pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
-        match self.map_mut::<u32, u32>("TRACED")?.remove(&pid) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        match self.map_mut::<u32, Process>("TRACED")?.remove(&pid) {
+            Ok(()) | Err(MapError::KeyNotFound) => self.disown(pid),
             Err(source) => Err(KernelError::Map { name: "TRACED", source }),
         }
     }
 
-    /// Tells the programs who owns a flow that they have not tied themselves.
-    pub(crate) fn own(&mut self, flow: Flow, pid: u32) -> Result<(), KernelError> {
-        let outgoing = flows::outgoing_key(flow);
-        let mut owners = self.map_mut::<FlowKey, u32>("OWNERS")?;
-        for key in [outgoing, outgoing.reversed()] {
-            owners.insert(key, pid, 0).map_err(|source| KernelError::Map { name: "OWNERS", source })?;
-        }
-        Ok(())
-    }
-
-    /// Tells the programs that the flows found so far need no owner any more.
-    pub(crate) fn settle(&mut self) -> Result<(), KernelError> {
-        let found = self.array("FOUND")?.get(&0, 0);
-        let found = found.map_err(|source| KernelError::Map { name: "FOUND", source })?;
-        let map = self.ebpf.map_mut("SETTLED").ok_or_else(|| missing("SETTLED"))?;
-        Array::<_, u64>::try_from(map)
-            .and_then(|mut settled| settled.set(0, found, 0))
-            .map_err(|source| KernelError::Map { name: "SETTLED", source })
-    }
-
-    /// What was counted of every flow, and of the fragments between every pair of hosts.
+    /// What was counted of every flow, and of the fragments between every pair of hosts; in the order of their ends, which
+    /// never depends on a hash.
     pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
-        let entries = self.entries::<FlowEntry>("FLOWS")?;
-        let retransmitted = if self.counts_retransmissions {
-            Some(self.entries::<Retransmitted>("RETRANSMITTED")?)
-        } else {
-            None
-        };
-        Ok(flows::join(entries, retransmitted.as_deref()))
+        let failed = |source| KernelError::Map { name: FLOWS, source };
+        let mut flows = Vec::new();
+        for entry in &self.flow_table()? {
+            let (key, entry) = entry.map_err(failed)?;
+            flows.extend(flows::state_of(&key, &entry, self.counts_retransmissions));
+        }
+        flows.sort_unstable_by_key(|state| state.flow);
+        Ok(flows)
+    }
+
+    fn flow_table(&self) -> Result<HashMap<&MapData, FlowKey, FlowEntry>, KernelError> {
+        let map = self.ebpf.map(FLOWS).ok_or_else(|| missing(FLOWS))?;
+        HashMap::try_from(map).map_err(|source| KernelError::Map { name: FLOWS, source })
+    }
+
+    /// What a message says that was counted of a flow in the end.
+    pub(crate) fn final_state(&self, key: &FlowKey, entry: &FlowEntry) -> FlowState {
+        flows::final_state(key, entry, self.counts_retransmissions)
+    }
+
+    /// How many packets had a watched port but belonged to no flow.
+    pub(crate) fn strays(&self) -> Result<u64, KernelError> {
+        self.array("STRAYS")?.get(&0, 0).map_err(|source| KernelError::Map { name: "STRAYS", source })
     }
 
     /// What was lost so far.
@@ -300,7 +298,8 @@ impl Kernel {
         Ok(Lost {
             ring_buffer: read(abi::lost::RING_BUFFER)?,
             flows: read(abi::lost::FLOWS)?,
-            probes: read(abi::lost::PROBES)? + self.missed(),
+            // A flow or a vCPU too many is one of which a probe cannot tell what it should.
+            probes: read(abi::lost::PROBES)? + read(abi::lost::CLAIMS)? + self.missed(),
         })
     }
 
@@ -338,13 +337,6 @@ impl Kernel {
         HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
     }
 
-    fn entries<V: aya::Pod>(&self, name: &'static str) -> Result<Vec<(FlowKey, V)>, KernelError> {
-        let failed = |source| KernelError::Map { name, source };
-        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
-        let map: HashMap<_, FlowKey, V> = HashMap::try_from(map).map_err(failed)?;
-        map.iter().collect::<Result<_, _>>().map_err(failed)
-    }
-
     fn array(&self, name: &'static str) -> Result<Array<&MapData, u64>, KernelError> {
         let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
         Array::try_from(map).map_err(|source| KernelError::Map { name, source })
@@ -373,6 +365,7 @@ fn load_object(
         .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
     tc::load(&mut ebpf, &tc::COUNT)?;
     tc::load(&mut ebpf, &tc::GUEST)?;
+    tc::load_program(&mut ebpf, control::PROGRAM)?;
     Ok(ebpf)
 }
 

@@ -40,18 +40,9 @@ const fn best(hook: Hook) -> Choice {
 
 /// A tracepoint of `syscalls` puts every task of the host on the slow path of every system call.
 const SLOWER: Option<&str> = Some("every system call of this host is a little slower while tracing");
-const UNSUMMED: Option<&str> =
-    Some("the bytes of each phase: before Linux 5.13 a program cannot add up the flows at the event");
-
 const SENDMSG: Hook = Hook::Kprobe { program: "sendmsg_kprobe", function: "__sys_sendmsg" };
 const SENDMSG_TRACEPOINT: Hook =
     Hook::Tracepoint { program: "sendmsg_tracepoint", category: "syscalls", name: "sys_enter_sendmsg" };
-const SENDMSG_UNSUMMED: Hook = Hook::Kprobe { program: "sendmsg_kprobe_unsummed", function: "__sys_sendmsg" };
-const SENDMSG_TRACEPOINT_UNSUMMED: Hook = Hook::Tracepoint {
-    program: "sendmsg_tracepoint_unsummed",
-    category: "syscalls",
-    name: "sys_enter_sendmsg",
-};
 const ACCEPT: Hook = Hook::Kretprobe { program: "accept_kretprobe", function: "__sys_accept4" };
 const ACCEPT_TRACEPOINT: Hook =
     Hook::Tracepoint { program: "accept_tracepoint", category: "syscalls", name: "sys_exit_accept4" };
@@ -59,12 +50,7 @@ const ACCEPT_TRACEPOINT: Hook =
 const QMP: Row = Row {
     name: "qmp",
     observes: "QEMU's migration events, with the flows' counters at each",
-    choices: &[
-        best(SENDMSG),
-        Choice { hook: SENDMSG_TRACEPOINT, lost: None, note: SLOWER },
-        Choice { hook: SENDMSG_UNSUMMED, lost: UNSUMMED, note: None },
-        Choice { hook: SENDMSG_TRACEPOINT_UNSUMMED, lost: UNSUMMED, note: SLOWER },
-    ],
+    choices: &[best(SENDMSG), Choice { hook: SENDMSG_TRACEPOINT, lost: None, note: SLOWER }],
     lost: "phases: only the flows' first and last packets are known",
 };
 

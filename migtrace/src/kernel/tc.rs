@@ -110,18 +110,20 @@ impl Attached {
 
 /// Loads the programs.
 pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelError> {
-    for &(name, _) in programs.by_direction {
-        let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
-        program(ebpf, name).map_err(refused)?.load().map_err(|error| {
-            refused(match error {
-                ProgramError::LoadError { io_error, verifier_log } => {
-                    format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
-                }
-                other => with_causes(&other),
-            })
-        })?;
-    }
-    Ok(())
+    programs.by_direction.iter().try_for_each(|&(name, _)| load_program(ebpf, name))
+}
+
+/// Loads one program.
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
+    let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
+    program(ebpf, name).map_err(refused)?.load().map_err(|error| {
+        refused(match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+            }
+            other => with_causes(&other),
+        })
+    })
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, String> {

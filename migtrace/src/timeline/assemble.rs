@@ -198,7 +198,7 @@ fn sum_of(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
 fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Counters>> {
     let mut sum = None::<Directions<Counters>>;
     let ends: BTreeSet<_> = migration.flows.iter().map(|f| (f.flow.local.ip(), f.flow.remote.ip())).collect();
-    for counts in ends.iter().filter_map(|ends| facts.fragments.get(ends)) {
+    for counts in ends.iter().filter_map(|ends| facts.fragments.get(ends)).flatten() {
         let until_start = MonotonicNs(migration.start.0.saturating_sub(1));
         let before = counts.between(MonotonicNs(0), until_start).next_back();
         let before = before.map(|(_, count)| *count).unwrap_or_default();

@@ -235,17 +235,29 @@ fn of_process<'a>(
 /// Tells the migrations of a process of those before and after them, and of its flows that are none of theirs. All are in
 /// the order of their starts.
 fn relate(migrations: &mut [Migration<'_>], flows: &[&FlowFacts]) {
+    let mut gone: Vec<_> = flows.iter().filter_map(|flow| Some((flow.gone?, carried(flow)))).collect();
+    gone.sort_by_key(|(at, _)| *at);
+    let mut left = 0;
     let mut flows = flows.iter().peekable();
     let mut begun = Directions::<Counters>::default();
     let mut previous_end = None;
     for migration in &mut *migrations {
+        let is_of_before = |flow: &FlowFacts| {
+            flow.first() < migration.start && flow.gone.is_none_or(|gone| gone >= migration.start)
+        };
         while let Some(flow) = flows.next_if(|flow| flow.first() < migration.start) {
             begun += carried(flow);
         }
+        while let Some((_, carried)) = gone.get(left).filter(|(at, _)| *at < migration.start) {
+            begun = begun.since(carried);
+            left += 1;
+        }
         let mut own = Directions::<Counters>::default();
-        for flow in migration.flows.iter().filter(|flow| flow.first() < migration.start) {
+        for flow in migration.flows.iter().filter(|flow| is_of_before(flow)) {
             own += carried(flow);
         }
+        let end = gone.partition_point(|(at, _)| *at <= migration.end.at());
+        migration.leaving = gone.get(left..end).unwrap_or_default().to_vec();
         migration.earlier_counters = begun.since(&own);
         migration.previous_end = previous_end;
         previous_end = previous_end.max(Some(migration.end.at()));

@@ -32,7 +32,9 @@ pub(super) struct Facts {
     pub(super) clocks: Clocks,
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
-    pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Stamped<Directions<Counters>>>,
+    /// The fragments between two addresses, each time that they were counted; once more from the start after the counting
+    /// had ended.
+    pub(super) fragments: BTreeMap<(IpAddr, IpAddr), Vec<Stamped<Directions<Counters>>>>,
     /// Since when which address was asked.
     pub(super) echo_start: Option<(MonotonicNs, EchoStart)>,
     /// The processes whose guest has the probed address, as indices into `processes`, and how that is known.
@@ -152,6 +154,8 @@ pub(super) struct FlowFacts {
     pub(super) counted_until: Option<MonotonicNs>,
     /// When it was first counted with payload.
     pub(super) payload_by: Option<MonotonicNs>,
+    /// When it was counted no more: later sums over its process' flows lack it.
+    pub(super) gone: Option<MonotonicNs>,
     /// What had crossed before its owner was known.
     pub(super) untied: Untied,
     /// All that the counters have told, whatever the order in which they came.
@@ -183,7 +187,7 @@ impl FlowFacts {
     }
 
     pub(super) fn closed(&self) -> bool {
-        self.last.as_ref().is_some_and(|c| c.closed)
+        self.gone.is_some() || self.last.as_ref().is_some_and(|c| c.closed)
     }
 
     pub(super) fn payload_bytes(&self) -> Directions<u64> {
@@ -220,10 +224,15 @@ impl Facts {
                 flow.from_start = *from_start;
             }
             Fact::FlowOwner { flow, pid, crossed, .. } => self.flow_owner(*flow, *pid, at, *crossed),
+            Fact::FlowGone { flow } => self.flow_gone(*flow, at),
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
             Fact::FlowCounters(counters) => return self.flow_counters(at, counters),
             Fact::Fragments { local, remote, counters } => {
-                self.fragments.entry((*local, *remote)).or_default().insert(at, *counters);
+                let counted = self.fragments.entry((*local, *remote)).or_default();
+                if counted.is_empty() {
+                    counted.push(Stamped::default());
+                }
+                counted.last_mut().expect("there is one").insert(at, *counters);
             }
             Fact::Qmp(qmp) => return self.qmp(at, qmp) || self.processes.len() > processes,
             Fact::QueryMigrate { pid, reply } => self.process(*pid).replies.insert(at, reply.clone()),
@@ -336,6 +345,7 @@ impl Facts {
                 samples: Vec::new(),
                 counted_until: None,
                 payload_by: None,
+                gone: None,
                 untied: Untied::default(),
                 last: None,
             });
@@ -351,6 +361,19 @@ impl Facts {
         let flow = self.flow(flow, at);
         flow.seen_at = flow.seen_at.min(at);
         flow
+    }
+
+    /// What comes later of these ends is another connection's.
+    fn flow_gone(&mut self, flow: Flow, at: MonotonicNs) {
+        if let Some(index) = self.flow_of_ends.remove(&flow) {
+            self.flows[index].gone = Some(at);
+        }
+        if let Some(counted) = self.fragments.get_mut(&(flow.local.ip(), flow.remote.ip()))
+            && flow.local.port() == 0
+            && counted.last().is_some_and(|last| last.iter().next().is_some())
+        {
+            counted.push(Stamped::default());
+        }
     }
 
     fn flow_owner(&mut self, flow: Flow, pid: u32, at: MonotonicNs, crossed: Option<Crossed>) {
@@ -464,9 +487,10 @@ fn grow(last: &mut FlowCounters, counted: &FlowCounters, is_latest: bool) {
     let (a, b) = (last.last_byte_ns, counted.last_byte_ns);
     last.last_byte_ns = Directions { tx: a.tx.max(b.tx), rx: a.rx.max(b.rx) };
     last.elsewhere_skbs = last.elsewhere_skbs.max(counted.elsewhere_skbs);
-    last.closed |= counted.closed;
-    // These are none from when they cannot be read.
     if is_latest {
+        // Who goes on with a connection was not heard when somebody else closed it.
+        last.closed = counted.closed;
+        // These are none from when they cannot be read.
         last.retransmitted_segments = counted.retransmitted_segments;
         last.retransmitted_payload_bytes = counted.retransmitted_payload_bytes;
     }

@@ -16,8 +16,12 @@ pub(super) struct Migration<'a> {
     pub(super) marks: Vec<&'a Mark>,
     /// In the order of their first packets.
     pub(super) flows: Vec<&'a FlowFacts>,
-    /// What the flows of the same process carried that began before this migration and are none of its own.
+    /// What the flows of the same process carried that began before this migration, were still counted then, and are none of
+    /// its own.
     pub(super) earlier_counters: Directions<Counters>,
+    /// When flows of the same process were counted no more, during this migration, and what each had carried; in the order of
+    /// these instants.
+    pub(super) leaving: Vec<(MonotonicNs, Directions<Counters>)>,
     /// When the latest of its earlier migrations ended.
     pub(super) previous_end: Option<MonotonicNs>,
     /// When the next migration of the same process began.
@@ -157,6 +161,7 @@ impl<'a> Migration<'a> {
             marks,
             flows,
             earlier_counters: Directions::default(),
+            leaving: Vec::new(),
             previous_end: None,
             next_start: None,
             given_up: None,

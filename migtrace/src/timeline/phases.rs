@@ -232,7 +232,12 @@ impl<'m> Counted<'m> {
             return Err(Unknown::NotOwned);
         }
         let untied = self.untied.at(at).ok_or(Unknown::OwnedLate)?;
-        let mut count = counters.ok_or(Unknown::NoSnapshot)?.since(&self.baseline);
+        let mut count = counters.ok_or(Unknown::NoSnapshot)?;
+        // They were in the snapshots before, or in the baseline.
+        for (_, carried) in self.migration.leaving.iter().take_while(|(gone, _)| *gone <= at) {
+            count += *carried;
+        }
+        count = count.since(&self.baseline);
         count += untied;
         Ok(count)
     }

@@ -4,8 +4,10 @@
 //! migrations: that is the [timeline](crate::timeline)'s.
 
 mod cleanup;
+mod flows;
 mod owners;
 pub(crate) mod qmp_line;
+mod retirement;
 mod taps;
 mod watched;
 
@@ -27,18 +29,16 @@ use crate::host::identity::Identity;
 pub use crate::host::links::CountingError;
 use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::qemu;
-use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
+use crate::kernel::{Body, FirstPacket, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
 pub use cleanup::{CleanedUp, clean_up};
+use owners::Adoption;
+use retirement::{Migrating, Retirement};
 use taps::Tap;
-use watched::Watched;
+use watched::{Owner, Watched};
 
 /// How often the flow table is read, and the counters of young flows become events.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
-/// How often the counters of flows older than [`YOUNG`] become events: an hour's log stays small.
-const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);
-/// See [`SAMPLE_OLD_EVERY`].
-const YOUNG: Duration = Duration::from_secs(60);
 /// How often `/proc` is read for QEMUs that no probe told of, and for taps that were opened late.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// How long after an interface has appeared it may still get its address and become one to count at.
@@ -123,6 +123,10 @@ pub struct Tracer {
     /// An interface has appeared that may not be ready to be counted at before this.
     interfaces_settle: Option<Instant>,
     flows: Watched,
+    retirement: Retirement,
+    /// What each QEMU that migrates said last of that.
+    migrating: Migrating,
+    adoption: Adoption,
     lost: Lost,
     /// When that was looked at last.
     looked_for_losses: Option<MonotonicNs>,
@@ -171,6 +175,9 @@ impl Tracer {
             interfaces: BTreeMap::new(),
             interfaces_settle: None,
             flows: Watched::default(),
+            retirement: Retirement::new(builder.settings.flow_capacity),
+            migrating: Migrating::new(),
+            adoption: Adoption::default(),
             lost: Lost::default(),
             looked_for_losses: None,
             told: BTreeSet::new(),
@@ -192,7 +199,7 @@ impl Tracer {
         }
         self.tell_clock()?;
         self.scan()?;
-        self.adopt_connections(now)
+        self.adopt_connections()
     }
 
     /// Who observes, with which probes, at which interfaces.
@@ -227,9 +234,10 @@ impl Tracer {
                         self.take(message)?;
                     }
                 }
-                _ = self.sample.tick() => self.sample()?,
+                _ = self.sample.tick(), if !self.flows.is_empty() || self.retirement.is_pending() => self.sample()?,
                 _ = self.scan.tick() => {
                     self.scan()?;
+                    self.adopt_strays()?;
                     self.tell_lost()?;
                 }
                 Some(_) = self.versions.join_next() => self.scan()?,
@@ -256,6 +264,8 @@ impl Tracer {
         self.tell_guest_frames(|_| true)?;
         self.flows.forget_samples();
         self.sample()?;
+        // The programs tell of the owners that were found just now.
+        self.take_pending()?;
         self.tell_lost()?;
         self.tell_clock()?;
         let now = clock::now().map_err(host("read the clock"))?;
@@ -322,25 +332,16 @@ impl Tracer {
     fn take(&mut self, message: Message) -> Result<(), TracerError> {
         let at_ns = message.at_ns;
         match message.body {
-            Body::FlowSeen { flow, ifindex, from_start } => {
-                if self.flows.see(flow) {
-                    let interface = self.interface_name(ifindex);
-                    self.tell(at_ns, Fact::FlowSeen { flow, interface, from_start });
-                    if !self.kernel.ties_sockets() {
-                        self.find_owners()?;
-                    }
-                }
-            }
-            Body::FlowOwned { flow, pid, crossed } => {
-                self.own_by_socket(at_ns, flow, pid, crossed);
+            Body::FlowSeen { flow, ifindex } => self.flow_seen(flow, FirstPacket { at_ns, ifindex }, true)?,
+            Body::FlowOwned { flow, pid, by_user_space, crossed } => {
+                let method = if by_user_space { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
+                self.flow_owned(flow, Owner { at_ns, pid, method, crossed: Some(crossed) });
                 self.look_for_taps(at_ns, pid)?;
             }
-            Body::FlowPayload { flow, first_bytes } => {
-                if let Some(purpose) = crate::kernel::purpose(first_bytes)
-                    && self.flows.set_purpose(flow, purpose)
-                {
-                    self.tell(at_ns, Fact::FlowPurpose { flow, purpose });
-                }
+            Body::FlowPayload { flow, first_bytes } => self.flow_payload(at_ns, flow, first_bytes),
+            Body::FlowReplaced { key, entry } => {
+                let state = self.kernel.final_state(&key, &entry);
+                self.flow_gone(at_ns, &state);
             }
             Body::QmpLine { pid, sums, vcpus, line, cut } => match qmp_line::parse(&line) {
                 Some(line) => self.take_qmp(at_ns, pid, line, sums, vcpus)?,
@@ -386,10 +387,11 @@ impl Tracer {
         at_ns: MonotonicNs,
         pid: u32,
         line: qmp_line::Line,
-        counters: Option<Directions<Counters>>,
+        counters: Directions<Counters>,
         vcpus: Option<Vcpus>,
     ) -> Result<(), TracerError> {
         let stopped = line.name == "STOP";
+        self.note_migration(pid, &line)?;
         self.look_for_taps(at_ns, pid)?;
         self.tell(
             at_ns,
@@ -398,7 +400,7 @@ impl Tracer {
                 name: line.name,
                 data: line.data,
                 qemu_realtime_us: line.realtime_us,
-                counters,
+                counters: Some(counters),
                 vcpus,
             }),
         );
@@ -430,6 +432,7 @@ impl Tracer {
 
     fn part(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
         if self.qemus.remove(&pid).is_some() {
+            self.migrating.remove(&pid);
             self.kernel.untrace(pid)?;
             self.tell_guest_frames(|tap| tap.pid == pid)?;
             self.unwatch_taps(|_, tap| tap.pid == pid)?;
@@ -455,30 +458,6 @@ impl Tracer {
             self.count_at_new(now);
         }
         Ok(())
-    }
-
-    /// Tells the counters of every flow that has moved since the last time.
-    fn sample(&mut self) -> Result<(), TracerError> {
-        let now = clock::now().map_err(host("read the clock"))?;
-        let states = self.kernel.flows()?;
-        // An owner that the programs have told of is known from when they found it, and not from now.
-        self.take_pending()?;
-        for state in states {
-            if let Some(owner) = state.owner {
-                // A flow that was open before the tracing: its owner was given to the programs at the start.
-                let expected = self.flows.is_expected(state.flow);
-                let method = if expected { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
-                self.own(now, state.flow, owner, method);
-            }
-            let age = Duration::from_nanos(now.0.saturating_sub(state.first_ns.0));
-            let every = if age < YOUNG { SAMPLE_EVERY } else { SAMPLE_OLD_EVERY };
-            let due = self.flows.is_due(&state, now, every);
-            // When an owner is found now, QEMU's events until now lack what this flow has carried, moved or not.
-            if due || self.flows.awaits_owner(state.flow, owners::OWNER_TRIES) {
-                self.tell(now, watched::counters(state));
-            }
-        }
-        self.find_owners()
     }
 
     fn tell_lost(&mut self) -> Result<(), TracerError> {

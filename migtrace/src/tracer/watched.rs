@@ -1,26 +1,43 @@
-//! What the tracer remembers of the flows that it told of.
+//! What the tracer remembers of the flows that are in the table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::event::{Fact, FlowCounters, Purpose};
-use crate::kernel::FlowState;
+use crate::event::{Crossed, Fact, FlowCounters, OwnerMethod, Purpose};
+use crate::kernel::{FlowState, Opened};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
+/// One connection of those that its ends have had, or the fragments between two hosts.
 #[derive(Debug)]
-struct Known {
-    /// Its first packet was told of. Something else may be known first: the counters are read at any instant, the
-    /// messages of the kernel when their turn comes.
-    told: bool,
-    seen: Instant,
-    owner: Option<u32>,
-    owner_tries: u32,
-    purpose: Option<Purpose>,
+pub(super) struct Known {
+    pub(super) opened_ns: MonotonicNs,
+    /// Its first packet was told of. Something else may be known first: a connection that is older than the tracing has
+    /// an owner before it moves.
+    pub(super) told: bool,
+    since: Instant,
+    pub(super) owner: Option<Owner>,
+    pub(super) owner_tries: u32,
+    /// Nobody looks for its owner any more.
+    pub(super) settled: bool,
+    pub(super) purpose: Option<Purpose>,
+    sample: Option<Sample>,
+    /// When it was looked last whether there is a socket for it.
+    pub(super) looked_for_socket: Option<Instant>,
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self { told: false, seen: Instant::now(), owner: None, owner_tries: 0, purpose: None }
+/// Whose a flow is, and since when that is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    pub(super) at_ns: MonotonicNs,
+    pub(super) pid: u32,
+    pub(super) method: OwnerMethod,
+    pub(super) crossed: Option<Crossed>,
+}
+
+impl Owner {
+    pub(super) const fn of(self, flow: Flow) -> Fact {
+        let Self { pid, method, crossed, .. } = self;
+        Fact::FlowOwner { flow, pid, method, crossed }
     }
 }
 
@@ -32,76 +49,26 @@ struct Sample {
     closed: bool,
 }
 
-/// The flows seen so far.
-#[derive(Debug, Default)]
-pub(super) struct Watched {
-    flows: BTreeMap<Flow, Known>,
-    /// Connections that were open before the tracing and have not moved yet.
-    expected: BTreeSet<Flow>,
-    samples: BTreeMap<Flow, Sample>,
-}
-
-impl Watched {
-    /// Notes a flow's packet; true for the first one.
-    pub(super) fn see(&mut self, flow: Flow) -> bool {
-        !std::mem::replace(&mut self.flows.entry(flow).or_default().told, true)
+impl Known {
+    fn new(opened_ns: MonotonicNs) -> Self {
+        Self {
+            opened_ns,
+            told: false,
+            since: Instant::now(),
+            owner: None,
+            owner_tries: 0,
+            settled: false,
+            purpose: None,
+            sample: None,
+            looked_for_socket: None,
+        }
     }
 
-    /// Notes an owner; true when it is news.
-    pub(super) fn own(&mut self, flow: Flow, pid: u32) -> bool {
-        let known = self.flows.entry(flow).or_default();
-        known.owner.replace(pid) != Some(pid)
-    }
-
-    /// Notes a connection that is older than the tracing.
-    pub(super) fn expect(&mut self, flow: Flow) {
-        self.expected.insert(flow);
-    }
-
-    /// Whether a flow was open before the tracing.
-    pub(super) fn is_expected(&self, flow: Flow) -> bool {
-        self.expected.contains(&flow)
-    }
-
-    /// Notes what a flow carries; true when it is news. The first that says something is right: the answers of the
-    /// other end begin with anything.
-    pub(super) fn set_purpose(&mut self, flow: Flow, purpose: Purpose) -> bool {
-        let known = self.flows.entry(flow).or_default();
-        let news = known.purpose.is_none();
-        known.purpose.get_or_insert(purpose);
-        news
-    }
-
-    /// The flows whose owner should be looked up now.
-    pub(super) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
-        let due = |known: &Known| {
-            known.owner.is_none() && known.owner_tries < tries && known.seen.elapsed() >= patience
-        };
-        self.flows
-            .iter_mut()
-            .filter(|(_, known)| due(known))
-            .map(|(flow, known)| {
-                known.owner_tries += 1;
-                *flow
-            })
-            .collect()
-    }
-
-    /// Whether a flow's owner is not known, and will be looked up again.
-    pub(super) fn awaits_owner(&self, flow: Flow, tries: u32) -> bool {
-        self.flows.get(&flow).is_some_and(|known| known.owner.is_none() && known.owner_tries < tries)
-    }
-
-    /// Whether every flow has its owner, or was looked up in vain often enough.
-    pub(super) fn all_settled(&self, tries: u32) -> bool {
-        self.flows.values().all(|known| known.owner.is_some() || known.owner_tries >= tries)
-    }
-
-    /// Whether a flow's counters should be told at `now`: they have moved, and the last time is long enough ago.
-    /// That a flow was closed is told at once.
+    /// Whether its counters should be told at `now`: they have moved, and the last time is long enough ago. That it was
+    /// closed is told at once.
     pub(super) fn is_due(&mut self, state: &FlowState, now: MonotonicNs, every: Duration) -> bool {
         let sample = Sample { at_ns: now, counters: state.counters, closed: state.closed };
-        let due = match self.samples.get(&state.flow) {
+        let due = match self.sample {
             None => state.counters.tx.skbs + state.counters.rx.skbs > 0,
             Some(last) if last.closed != sample.closed => true,
             Some(last) => {
@@ -111,37 +78,124 @@ impl Watched {
             }
         };
         if due {
-            self.samples.insert(state.flow, sample);
+            self.sample = Some(sample);
         }
         due
     }
 
-    /// Makes every flow due, so that its final counters are told.
-    pub(super) fn forget_samples(&mut self) {
-        self.samples.clear();
+    /// Whether its owner is not known, and will be looked up again.
+    pub(super) const fn awaits_owner(&self, tries: u32) -> bool {
+        self.owner.is_none() && self.owner_tries < tries
     }
 }
 
-/// The fact that tells a flow's counters.
-pub(super) fn counters(state: FlowState) -> Fact {
+/// What a flow of the table is to what is remembered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// It is remembered now.
+    Known,
+    /// Likewise; and one between the same ends is over that was told of, and whose end was not.
+    InPlaceOfAnother,
+    /// It is over: what is told comes late.
+    Over,
+}
+
+/// The flows of the table.
+#[derive(Debug, Default)]
+pub(super) struct Watched(BTreeMap<Flow, Known>);
+
+impl Watched {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Remembers a flow.
+    pub(super) fn find(&mut self, Opened { flow, opened_ns }: Opened) -> Found {
+        let known = self.0.entry(flow).or_insert_with(|| Known::new(opened_ns));
+        if known.opened_ns == opened_ns {
+            return Found::Known;
+        }
+        if known.opened_ns > opened_ns {
+            return Found::Over;
+        }
+        let was_told = known.told;
+        *known = Known::new(opened_ns);
+        if was_told { Found::InPlaceOfAnother } else { Found::Known }
+    }
+
+    /// What is remembered of a flow.
+    pub(super) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&Known> {
+        self.0.get(&flow).filter(|known| known.opened_ns == opened_ns)
+    }
+
+    /// Likewise.
+    pub(super) fn get_mut(&mut self, Opened { flow, opened_ns }: Opened) -> Option<&mut Known> {
+        self.0.get_mut(&flow).filter(|known| known.opened_ns == opened_ns)
+    }
+
+    /// Forgets a flow; says whether it was remembered.
+    pub(super) fn forget(&mut self, opened: Opened) -> bool {
+        self.get(opened).is_some() && self.0.remove(&opened.flow).is_some()
+    }
+
+    /// The flows, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Opened, &Known)> {
+        self.0.iter().map(|(flow, known)| (Opened { flow: *flow, opened_ns: known.opened_ns }, known))
+    }
+
+    /// The connections whose owner should be looked up now.
+    pub(super) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
+        let due = |known: &Known| known.awaits_owner(tries) && known.since.elapsed() >= patience;
+        self.0
+            .iter_mut()
+            .filter(|(flow, known)| flow.local.port() != 0 && due(known))
+            .map(|(flow, known)| {
+                known.owner_tries += 1;
+                *flow
+            })
+            .collect()
+    }
+
+    /// The connections that were looked up in vain often enough, each once.
+    pub(super) fn given_up(&mut self, tries: u32) -> Vec<Opened> {
+        let due = |known: &Known| known.owner.is_none() && known.owner_tries >= tries && !known.settled;
+        self.0
+            .iter_mut()
+            .filter(|(_, known)| due(known))
+            .map(|(flow, known)| {
+                known.settled = true;
+                Opened { flow: *flow, opened_ns: known.opened_ns }
+            })
+            .collect()
+    }
+
+    /// Makes every flow due, so that its final counters are told.
+    pub(super) fn forget_samples(&mut self) {
+        self.0.values_mut().for_each(|known| known.sample = None);
+    }
+}
+
+/// The fact that tells a flow's counters; `None` for one that has none.
+pub(super) fn counters(state: &FlowState) -> Option<Fact> {
     if state.is_fragments() {
-        return Fact::Fragments {
+        return Some(Fact::Fragments {
             local: state.flow.local.ip(),
             remote: state.flow.remote.ip(),
             counters: state.counters,
-        };
+        });
     }
-    Fact::FlowCounters(FlowCounters {
+    Some(Fact::FlowCounters(FlowCounters {
         flow: state.flow,
         counters: state.counters,
-        first_ns: state.first_ns,
+        first_ns: state.first?.at_ns,
         last_ns: state.last_ns,
         last_byte_ns: state.last_byte_ns,
         retransmitted_segments: state.retransmitted.map(|sum| sum.segments),
         retransmitted_payload_bytes: state.retransmitted.map(|sum| sum.payload_bytes),
         elsewhere_skbs: state.elsewhere_skbs,
         closed: state.closed,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -149,13 +203,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flow_is_told_of_once_even_if_its_owner_was_known_before() {
+    fn a_later_connection_between_the_same_ends_is_another() {
         let flow =
             Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
+        let opened = |ns| Opened { flow, opened_ns: MonotonicNs(ns) };
         let mut watched = Watched::default();
-        assert!(watched.own(flow, 7));
-        assert!(watched.see(flow));
-        assert!(!watched.see(flow));
-        assert!(!watched.own(flow, 7));
+        assert_eq!(watched.find(opened(5)), Found::Known);
+        watched.get_mut(opened(5)).expect("it is remembered").told = true;
+        assert_eq!(watched.find(opened(5)), Found::Known);
+        assert_eq!(watched.find(opened(9)), Found::InPlaceOfAnother);
+        assert!(!watched.get(opened(9)).expect("it is remembered").told);
+        assert_eq!(watched.find(opened(5)), Found::Over);
+        assert!(!watched.forget(opened(5)) && watched.forget(opened(9)) && watched.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use migtrace::kernel::Settings;
 use migtrace::kernel::cost::{Program, Trial};
+use migtrace::units::Flow;
 use serde::Serialize;
 
 use crate::statistics::Spread;
@@ -24,6 +25,9 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const WATCHED_PORT: u16 = 49152;
 const OTHER_PORT: u16 = 443;
+/// The ends of the watched packets.
+const WATCHED_ENDS: [(&str, &str); 2] =
+    [("10.0.0.1:40000", "10.0.0.2:49152"), ("[fd77::1]:40000", "[fd77::2]:49152")];
 
 /// Nanoseconds more than an empty program.
 #[derive(Clone, Copy, Serialize)]
@@ -62,6 +66,10 @@ pub(crate) struct Packets {
 /// Runs every kind of packet in turn, the empty program before each.
 pub(crate) fn measure() -> Result<Packets> {
     let mut trial = Trial::load(&Settings::default(), TARGET.into()).context("cannot load the programs")?;
+    for (local, remote) in WATCHED_ENDS {
+        let flow = Flow { local: local.parse()?, remote: remote.parse()? };
+        trial.watch(flow).context("the programs cannot count the watched packets")?;
+    }
     let kinds = kinds();
     // A reply to what nobody asked is nothing.
     trial

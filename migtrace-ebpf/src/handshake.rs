@@ -1,0 +1,181 @@
+//! How a connection begins: what tells the opening of a new one from a packet that somebody made up.
+
+use crate::abi::shared;
+use crate::packet::Tcp;
+
+/// What a packet with neither FIN nor RST is to a handshake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// The first packet, to whoever listens.
+    Syn,
+    /// The second packet, from whoever listens.
+    Answer,
+    /// Any other. The first of these is the third packet of its handshake.
+    Other,
+}
+
+impl Part {
+    /// What `packet` is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(packet: &Tcp) -> Self {
+        const SYN: u8 = 0x02;
+        const ACK: u8 = 0x10;
+        match packet.tcp_flags & (SYN | ACK) {
+            SYN => Self::Syn,
+            0 | ACK => Self::Other,
+            _ => Self::Answer,
+        }
+    }
+}
+
+/// Whether `number` is `first` or one of the gigabyte behind it: numbers wrap.
+#[inline(always)]
+const fn is_at_or_behind(number: u32, first: u32) -> bool {
+    number.wrapping_sub(first) < 1 << 30
+}
+
+impl shared::HandshakeSide {
+    /// Whether its packet was seen.
+    #[inline(always)]
+    pub fn is_seen(&self) -> bool {
+        self.segments.get() != 0
+    }
+
+    /// Counts its packet, or one more copy of it. One that is seen again on its way, at another interface, does not count.
+    #[inline(always)]
+    fn count(&self, packet: &Tcp, ifindex: u32, now_ns: u64) {
+        if !self.is_seen() {
+            self.ifindex.set(ifindex);
+            self.first_ns.set(now_ns);
+        } else if self.ifindex.get() != ifindex {
+            return;
+        }
+        self.sequence.set(packet.sequence);
+        self.last_ns.set(now_ns);
+        self.wire_bytes.add(packet.wire_bytes);
+        self.payload_bytes.add(packet.payload_bytes);
+        self.segments.add(packet.segments);
+    }
+
+    #[inline(always)]
+    fn clear(&self) {
+        self.wire_bytes.set(0);
+        self.payload_bytes.set(0);
+        self.segments.set(0);
+    }
+}
+
+impl shared::Handshake {
+    /// Takes in a SYN that goes in `direction`. One with another number begins anew.
+    #[inline(always)]
+    pub fn begin(&self, direction: usize, syn: &Tcp, ifindex: u32, now_ns: u64) {
+        let [client, server] = self.client_and_server(direction);
+        if client.is_seen() && client.sequence.get() != syn.sequence {
+            client.clear();
+            server.clear();
+        }
+        client.count(syn, ifindex, now_ns);
+    }
+
+    /// Takes in a SYN with an ACK that goes in `direction`; says whether it answers the SYN that was seen.
+    #[inline(always)]
+    pub fn answer(&self, direction: usize, answer: &Tcp, ifindex: u32, now_ns: u64) -> bool {
+        let [client, server] = self.client_and_server(direction ^ 1);
+        let answers = client.is_seen() && answer.acknowledgement == client.sequence.get().wrapping_add(1);
+        if answers {
+            server.count(answer, ifindex, now_ns);
+        }
+        answers
+    }
+
+    /// Whether a packet that goes in `direction`, and has no SYN, proves that the client has got the answer. Usually it is
+    /// the third packet of the handshake; that may be lost, or overtaken by what follows it.
+    #[inline(always)]
+    pub fn is_completed_by(&self, direction: usize, packet: &Tcp) -> bool {
+        let [client, server] = self.client_and_server(direction);
+        client.is_seen()
+            && server.is_seen()
+            && is_at_or_behind(packet.acknowledgement, server.sequence.get().wrapping_add(1))
+            && is_at_or_behind(packet.sequence, client.sequence.get().wrapping_add(1))
+    }
+
+    #[inline(always)]
+    fn client_and_server(&self, from_client: usize) -> [&shared::HandshakeSide; 2] {
+        [&self.sides[from_client & 1], &self.sides[from_client & 1 ^ 1]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{EGRESS, INGRESS};
+
+    const OUT: usize = EGRESS as usize;
+    const IN: usize = INGRESS as usize;
+    const ETH0: u32 = 2;
+    const BR0: u32 = 3;
+
+    fn handshake() -> shared::Handshake {
+        // SAFETY: integers, of which all zeros are a value.
+        unsafe { core::mem::zeroed() }
+    }
+
+    fn packet(tcp_flags: u8, sequence: u32, acknowledgement: u32) -> Tcp {
+        Tcp { tcp_flags, sequence, acknowledgement, segments: 1, wire_bytes: 74, ..Tcp::default() }
+    }
+
+    #[test]
+    fn what_a_packet_is_its_flags_tell() {
+        for (flags, part) in
+            [(2, Part::Syn), (18, Part::Answer), (16, Part::Other), (0x18, Part::Other), (0, Part::Other)]
+        {
+            assert_eq!(Part::of(&packet(flags, 0, 0)), part, "{flags}");
+        }
+    }
+
+    #[test]
+    fn only_who_has_seen_the_answer_completes_a_handshake() {
+        let pending = handshake();
+        // Both numbers wrap.
+        let (client, server) = (u32::MAX, u32::MAX - 1);
+        pending.begin(OUT, &packet(2, client, 0), ETH0, 10);
+        assert!(!pending.is_completed_by(OUT, &packet(16, 0, 0)), "nobody has answered");
+        assert!(!pending.answer(IN, &packet(18, server, client), ETH0, 20), "an answer to another SYN");
+        assert!(!pending.is_completed_by(OUT, &packet(16, 0, u32::MAX)));
+        assert!(pending.answer(IN, &packet(18, server, 0), ETH0, 20));
+        assert!(pending.is_completed_by(OUT, &packet(16, 0, u32::MAX)));
+        assert!(
+            pending.is_completed_by(OUT, &packet(0x18, 1000, 7)),
+            "the third was lost, this is a later one"
+        );
+        assert!(!pending.is_completed_by(OUT, &packet(16, 0, server)), "what somebody guesses");
+        assert!(!pending.is_completed_by(OUT, &packet(16, client - 5, u32::MAX)));
+        assert_eq!(pending.sides[IN].first_ns.get(), 20);
+    }
+
+    #[test]
+    fn copies_count_and_what_is_seen_twice_on_its_way_does_not() {
+        let pending = handshake();
+        for (ifindex, now_ns) in [(ETH0, 10), (BR0, 11), (ETH0, 1000), (BR0, 1001)] {
+            pending.begin(IN, &packet(2, 5, 0), ifindex, now_ns);
+        }
+        let client = &pending.sides[IN];
+        assert_eq!(client.segments.get(), 2);
+        assert_eq!(client.wire_bytes.get(), 148);
+        assert_eq!((client.first_ns.get(), client.last_ns.get()), (10, 1000));
+    }
+
+    #[test]
+    fn another_number_is_another_attempt() {
+        let pending = handshake();
+        pending.begin(IN, &packet(2, 5, 0), ETH0, 10);
+        assert!(pending.answer(OUT, &packet(18, 70, 6), ETH0, 11));
+        pending.begin(IN, &packet(2, 900, 0), ETH0, 20);
+        assert!(!pending.is_completed_by(IN, &packet(16, 901, 71)), "of the attempt before");
+        assert!(pending.answer(OUT, &packet(18, 80, 901), ETH0, 21));
+        assert!(pending.is_completed_by(IN, &packet(16, 901, 81)));
+        assert_eq!(pending.sides[IN].segments.get(), 1);
+        assert_eq!(pending.sides[IN].first_ns.get(), 20);
+    }
+}

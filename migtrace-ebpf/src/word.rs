@@ -1,0 +1,64 @@
+//! A word of a map's value, which several CPUs and user space read and write at once.
+
+use core::cell::UnsafeCell;
+#[cfg(target_arch = "bpf")]
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+/// A word in memory that others read and write too: each access is one to the whole word.
+///
+/// The target of the kernel programs has no atomic types of 32 bits, and of its atomic operations only the one that adds.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Word<T>(UnsafeCell<T>);
+
+// SAFETY: an aligned word is read, written and added to as a whole.
+unsafe impl<T: Copy + Send> Sync for Word<T> {}
+
+macro_rules! word {
+    ($type:ty, $atomic:ident) => {
+        impl Word<$type> {
+            /// Its value.
+            #[inline(always)]
+            pub fn get(&self) -> $type {
+                #[cfg(target_arch = "bpf")]
+                // SAFETY: the word is valid for as long as it is borrowed.
+                return unsafe { self.0.get().read_volatile() };
+                #[cfg(not(target_arch = "bpf"))]
+                self.atomic().load(core::sync::atomic::Ordering::Relaxed)
+            }
+
+            /// Writes a value.
+            #[inline(always)]
+            pub fn set(&self, value: $type) {
+                #[cfg(target_arch = "bpf")]
+                // SAFETY: the word is valid for as long as it is borrowed.
+                unsafe {
+                    self.0.get().write_volatile(value);
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                self.atomic().store(value, core::sync::atomic::Ordering::Relaxed);
+            }
+
+            /// Adds to it, wrapping: nothing that another CPU adds at the same time is lost.
+            #[inline(always)]
+            pub fn add(&self, value: $type) {
+                #[cfg(target_arch = "bpf")]
+                // SAFETY: the word is valid for as long as it is borrowed.
+                unsafe {
+                    atomic_xadd::<$type, $type, { AtomicOrdering::Relaxed }>(self.0.get(), value);
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                self.atomic().fetch_add(value, core::sync::atomic::Ordering::Relaxed);
+            }
+
+            #[cfg(not(target_arch = "bpf"))]
+            const fn atomic(&self) -> &core::sync::atomic::$atomic {
+                // SAFETY: the word is valid and aligned for as long as it is borrowed, and nobody accesses it otherwise.
+                unsafe { core::sync::atomic::$atomic::from_ptr(self.0.get()) }
+            }
+        }
+    };
+}
+
+word!(u32, AtomicU32);
+word!(u64, AtomicU64);

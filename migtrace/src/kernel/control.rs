@@ -1,0 +1,106 @@
+//! What user space asks of the programs: nothing but they writes to what they count.
+
+use aya::Ebpf;
+use aya::maps::MapError;
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use bytes::BufMut as _;
+use migtrace_ebpf::abi::{Command, FlowKey, command};
+
+use super::flows::{self, FlowState};
+use super::{FLOWS, Kernel, KernelError, Opened};
+use crate::errors::with_causes;
+use crate::units::Flow;
+
+/// The program that takes commands.
+pub(super) const PROGRAM: &str = "migtrace_control";
+
+/// A test run wants a packet, and a packet a header of Ethernet.
+const ETHERNET_HEADER: usize = 14;
+
+impl Kernel {
+    /// Counts a connection that is open already. `false`: the table is full.
+    pub(crate) fn adopt(&self, flow: Flow) -> Result<bool, KernelError> {
+        adopt(&self.ebpf, flow)
+    }
+
+    /// Gives a flow to a process. The programs tell of it as of an owner that they have found.
+    pub(crate) fn own(&self, flow: Flow, pid: u32) -> Result<(), KernelError> {
+        run(&self.ebpf, Command { command: command::OWN, tgid: pid, key: flows::key_of(flow), ..NOTHING })
+            .map(drop)
+    }
+
+    /// Looks for a flow's owner no more.
+    pub(crate) fn settle(&self, flow: Opened) -> Result<(), KernelError> {
+        run(&self.ebpf, about(command::SETTLE, flow)).map(drop)
+    }
+
+    /// Counts a flow no more; returns what was counted in the end. `None`: it is no more, or another has its place.
+    ///
+    /// Its place in the table stays taken until [`Self::remove`]: a program that runs on another CPU may still count a packet
+    /// there.
+    pub(crate) fn retire(&self, flow: Opened) -> Result<Option<FlowState>, KernelError> {
+        if !run(&self.ebpf, about(command::RETIRE, flow))? {
+            return Ok(None);
+        }
+        let key = flows::key_of(flow.flow);
+        match self.flow_table()?.get(&key, 0) {
+            Ok(entry) => Ok(Some(flows::final_state(&key, &entry, self.counts_retransmissions))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(KernelError::Map { name: FLOWS, source }),
+        }
+    }
+
+    /// Frees the place of a flow that was retired a while ago.
+    pub(crate) fn remove(&self, flow: Opened) -> Result<(), KernelError> {
+        run(&self.ebpf, about(command::REMOVE, flow)).map(drop)
+    }
+
+    /// Takes everything from a process that it had.
+    pub(super) fn disown(&self, pid: u32) -> Result<(), KernelError> {
+        run(&self.ebpf, Command { command: command::DISOWN, tgid: pid, ..NOTHING }).map(drop)
+    }
+}
+
+/// See [`Kernel::adopt`].
+pub(super) fn adopt(ebpf: &Ebpf, flow: Flow) -> Result<bool, KernelError> {
+    run(ebpf, Command { command: command::ADOPT, key: flows::key_of(flow), ..NOTHING })
+}
+
+/// Says whether it was done.
+fn run(ebpf: &Ebpf, command: Command) -> Result<bool, KernelError> {
+    let refused = |why: String| KernelError::Refused { what: format!("program {PROGRAM}"), why };
+    let program = ebpf.program(PROGRAM).ok_or_else(|| refused("the object does not have it".into()))?;
+    let program: &SchedClassifier =
+        program.try_into().map_err(|error: ProgramError| refused(with_causes(&error)))?;
+    let frame = frame_of(&command);
+    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+    let result = program.test_run(options).map_err(|error| refused(with_causes(&error)))?;
+    Ok(result.return_value == 1)
+}
+
+const NOTHING: Command = Command {
+    command: 0,
+    tgid: 0,
+    opened_ns: 0,
+    key: FlowKey { local: [0; 4], remote: [0; 4], local_port: 0, remote_port: 0 },
+    padding: 0,
+};
+
+fn about(command: u32, Opened { flow, opened_ns }: Opened) -> Command {
+    Command { command, opened_ns: opened_ns.0, key: flows::key_of(flow), ..NOTHING }
+}
+
+fn frame_of(command: &Command) -> Vec<u8> {
+    let Command { command, tgid, opened_ns, key, padding } = command;
+    let mut frame = vec![0; ETHERNET_HEADER];
+    frame.put_u32_ne(*command);
+    frame.put_u32_ne(*tgid);
+    frame.put_u64_ne(*opened_ns);
+    for word in key.local.into_iter().chain(key.remote) {
+        frame.put_u32_ne(word);
+    }
+    frame.put_u16_ne(key.local_port);
+    frame.put_u16_ne(key.remote_port);
+    frame.put_u32_ne(*padding);
+    frame
+}
