@@ -25,7 +25,7 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Series of a Debian cloud kernel that apt knows; may be given again [default: 6.1 and 6.12]
+    /// Series of a Debian cloud kernel, of whatever suite, such as 5.10; may be given again [default: 6.1 and 6.12]
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
     /// Run only the tests whose name contains this
@@ -111,10 +111,14 @@ fn build() -> Result<Binaries> {
     let mut command = paths::cargo();
     command.args(["build", "--package", "migtrace"]);
     let migtrace = build_one(command, "migtrace", false)?;
-    let mut command = paths::cargo();
-    command.args(["test", "--no-run", "--package", "migtrace-tests", "--test", "vm"]);
-    let tests = build_one(command, "vm", true)?;
-    Ok(Binaries { migtrace, tests })
+    let test = |name: &str, selection: &[&str]| {
+        let mut command = paths::cargo();
+        command.args(["test", "--no-run"]).args(selection);
+        build_one(command, name, true)
+    };
+    let kernel_tests = test("migtrace", &["--package", "migtrace", "--lib"])?;
+    let lab_tests = test("vm", &["--package", "migtrace-tests", "--test", "vm"])?;
+    Ok(Binaries { migtrace, kernel_tests, lab_tests })
 }
 
 /// Runs cargo and returns the executable of the target `name`.
