@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{bpf_for_each_map_elem, bpf_get_current_pid_tgid},
-    programs::{ProbeContext, RawTracePointContext, TracePointContext},
+    programs::{ProbeContext, TracePointContext},
 };
 use core::ffi::c_void;
 use migtrace_ebpf::{
@@ -53,13 +53,22 @@ fn enter() {
     }
 }
 
+/// Arguments of `kvm:kvm_userspace_exit`.
+#[inline(always)]
+pub(crate) fn exit_arguments(ctx: &TracePointContext) -> Option<(u32, i32)> {
+    // SAFETY: the offset is the tracepoint's field `reason`.
+    let reason: u32 = unsafe { ctx.read_at(8) }.ok()?;
+    // SAFETY: the offset is the tracepoint's field `errno`.
+    let error: i32 = unsafe { ctx.read_at(12) }.ok()?;
+    Some((reason, error))
+}
+
 /// The tracepoint `kvm:kvm_userspace_exit`: a vCPU leaves KVM.
 #[inline(always)]
-pub(crate) fn leave(ctx: &RawTracePointContext) {
+pub(crate) fn leave(reason: u32, error: i32) {
     let Some(tgid) = process::traced() else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
-    let (reason, error): (u32, i32) = (ctx.arg(0), ctx.arg(1));
     let Some(vcpu) = VCPUS.get_ptr_mut(thread) else {
         // It was in KVM before the tracing.
         let mut vcpu = Vcpu::new(tgid);

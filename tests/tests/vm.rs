@@ -270,7 +270,7 @@ fn doctor_finds_every_probe_at_its_best_hook() {
         ("qmp", summed, sendmsg),
         ("socket", "ok", "kretprobe:__sys_accept4"),
         ("retransmit", "ok", "raw_tracepoint:tcp_retransmit_skb"),
-        ("vcpu-exit", "ok", "raw_tracepoint:kvm_userspace_exit"),
+        ("vcpu-exit", "ok", "tracepoint:kvm:kvm_userspace_exit"),
         ("vcpu-run", walked, "kprobe:kvm_vcpu_ioctl"),
         ("dirty-log", walked, "kprobe:kvm_vm_ioctl"),
         ("exec", "ok", "raw_tracepoint:sched_process_exec"),

@@ -34,7 +34,7 @@ use tokio::io::unix::AsyncFd;
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FlowState, purpose};
 pub(crate) use messages::{Body, Message};
-pub(crate) use priority::be_punctual;
+pub(crate) use priority::{OnCpu, be_punctual};
 pub(crate) use tc::cleanup;
 pub use tc::{AttachPreference, Leftover, TcAttachError};
 
@@ -226,6 +226,7 @@ impl Kernel {
     }
 
     fn leave_tagged(&mut self, index: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
             .insert(index, 1, 0)
             .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })
@@ -248,6 +249,7 @@ impl Kernel {
 
     /// Reads the QMP events of a process and its sockets from now on.
     pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         self.map_mut::<u32, u32>("TRACED")?
             .insert(pid, 1, 0)
             .map_err(|source| KernelError::Map { name: "TRACED", source })
@@ -255,6 +257,7 @@ impl Kernel {
 
     /// Forgets a process.
     pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         match self.map_mut::<u32, u32>("TRACED")?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(source) => Err(KernelError::Map { name: "TRACED", source }),
@@ -263,6 +266,7 @@ impl Kernel {
 
     /// Tells the programs who owns a flow that they have not tied themselves.
     pub(crate) fn own(&mut self, flow: Flow, pid: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         let outgoing = flows::outgoing_key(flow);
         let mut owners = self.map_mut::<FlowKey, u32>("OWNERS")?;
         for key in [outgoing, outgoing.reversed()] {
@@ -273,6 +277,7 @@ impl Kernel {
 
     /// Tells the programs that the flows found so far need no owner any more.
     pub(crate) fn settle(&mut self) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         let found = self.array("FOUND")?.get(&0, 0);
         let found = found.map_err(|source| KernelError::Map { name: "FOUND", source })?;
         let map = self.ebpf.map_mut("SETTLED").ok_or_else(|| missing("SETTLED"))?;
@@ -283,6 +288,7 @@ impl Kernel {
 
     /// What was counted of every flow, and of the fragments between every pair of hosts.
     pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let entries = self.entries::<FlowEntry>("FLOWS")?;
         let retransmitted = if self.counts_retransmissions {
             Some(self.entries::<Retransmitted>("RETRANSMITTED")?)
@@ -294,6 +300,7 @@ impl Kernel {
 
     /// What was lost so far.
     pub(crate) fn lost(&self) -> Result<Lost, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let counters = self.array("LOST")?;
         let read =
             |index| counters.get(&index, 0).map_err(|source| KernelError::Map { name: "LOST", source });
