@@ -96,9 +96,10 @@ fn begin(ctx: &TcContext, key: &FlowKey, direction: usize, syn: &Tcp, now_ns: u6
     if maps::handshake(key).is_none()
         && let Some(empty) = NO_HANDSHAKE.get_ptr(0)
     {
-        // The oldest makes room. Where another CPU was faster, its entry is as good.
         // SAFETY: the map's value, to which nobody writes.
-        let _ = HANDSHAKES.insert(key, unsafe { &*empty }, u64::from(BPF_NOEXIST));
+        let empty = unsafe { &*empty };
+        // The oldest makes room. Where another CPU was faster, its entry is as good.
+        let _ = HANDSHAKES.insert(key, empty, u64::from(BPF_NOEXIST));
     }
     if let Some(handshake) = maps::handshake(key) {
         handshake.begin(direction, syn, wire::ifindex(ctx), now_ns);
@@ -152,7 +153,7 @@ fn insert(key: &FlowKey) -> bool {
             return false;
         }
     }
-    match FLOWS.insert(key.fragments(), empty, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(&key.fragments(), empty, u64::from(BPF_NOEXIST)) {
         // Another flow of the same addresses has made the bucket: that is as good.
         Ok(()) | Err(EEXIST) => {}
         Err(_) => maps::count_lost(lost::FLOWS),

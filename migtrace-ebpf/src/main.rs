@@ -129,7 +129,15 @@ mod programs {
     // (__u32 reason, int errno)
     #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
     fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
-        vcpu::leave(&ctx);
+        vcpu::leave(ctx.arg(0), ctx.arg(1));
+        0
+    }
+
+    #[tracepoint]
+    fn vcpu_exit_tracepoint(ctx: TracePointContext) -> u32 {
+        if let Some((reason, error)) = vcpu::exit_arguments(&ctx) {
+            vcpu::leave(reason, error);
+        }
         0
     }
 

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::bpf_get_current_pid_tgid,
-    programs::{ProbeContext, RawTracePointContext, TracePointContext},
+    programs::{ProbeContext, TracePointContext},
 };
 use migtrace_ebpf::{
     abi::{self, Claim, GuestRun, GuestRunVoid, Header, Vcpu, kind, lost, shared},
@@ -57,13 +57,22 @@ fn known(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
     maps::vcpu(thread).filter(|vcpu| vcpu.tgid.get() == tgid)
 }
 
+/// Arguments of `kvm:kvm_userspace_exit`.
+#[inline(always)]
+pub(crate) fn exit_arguments(ctx: &TracePointContext) -> Option<(u32, i32)> {
+    // SAFETY: the offset is the tracepoint's field `reason`.
+    let reason: u32 = unsafe { ctx.read_at(8) }.ok()?;
+    // SAFETY: the offset is the tracepoint's field `errno`.
+    let error: i32 = unsafe { ctx.read_at(12) }.ok()?;
+    Some((reason, error))
+}
+
 /// The tracepoint `kvm:kvm_userspace_exit`: a vCPU leaves KVM.
 #[inline(always)]
-pub(crate) fn leave(ctx: &RawTracePointContext) {
+pub(crate) fn leave(reason: u32, error: i32) {
     let Some(tgid) = process::traced() else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
-    let (reason, error): (u32, i32) = (ctx.arg(0), ctx.arg(1));
     let Some(vcpu) = known(thread, tgid) else {
         // It was in KVM before the tracing.
         if let Some(vcpu) = insert(thread, tgid) {

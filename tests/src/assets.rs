@@ -1,6 +1,7 @@
-//! Debian kernels, downloaded and unpacked beside the build, never installed.
+//! Kernels of Debian's, downloaded and unpacked beside the build, never installed.
 
 use crate::command;
+use crate::debian::{self, Apt, Package};
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
@@ -10,10 +11,6 @@ use std::process::Command;
 
 /// Where the lab keeps what it downloads and builds, unless this variable names another directory.
 pub const CACHE_VARIABLE: &str = "MIGTRACE_LAB_CACHE";
-
-/// What a release stands between in the name of a package with a kernel.
-const PACKAGE_PREFIX: &str = "linux-image-";
-const PACKAGE_SUFFIX: &str = "-cloud-amd64";
 
 /// A kernel with its modules, ready to boot in a virtual machine.
 #[derive(Debug, Clone)]
@@ -26,11 +23,12 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// Debian's newest cloud kernel of a series, as "6.1" or "6.12". Downloaded on the first call, which takes some seconds.
+/// Debian's newest cloud kernel of a series, as "6.1" or "6.12": from this machine's package sources, or else from another
+/// suite at the same mirror. Downloaded on the first call, which takes some seconds.
 ///
 /// # Errors
 ///
-/// When apt knows no such kernel (the message has those that it knows), or cannot download it.
+/// When there is no such kernel (the message has those that there are), or it cannot be downloaded.
 pub fn kernel(series: &str) -> Result<Kernel> {
     let cache = cache_directory()?;
     if let Some(kernel) = cached_kernel(&cache, series)? {
@@ -42,23 +40,15 @@ pub fn kernel(series: &str) -> Result<Kernel> {
     if let Some(kernel) = cached_kernel(&cache, series)? {
         return Ok(kernel);
     }
-    let package = package(series)?;
+    let (apt, package) = find(series, &cache)?;
     let partial = cache.join(format!("kernel-{series}.partial"));
     remove(&partial)?;
     fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-    // The cache is root's: apt's own unprivileged user could not write there.
-    let mut download = Command::new(command::find("apt-get")?);
-    download.args(["--quiet=2", "-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&partial);
-    command::output(&mut download, "").context("cannot download a kernel; try `apt-get update` first")?;
-    let archive = fs::read_dir(&partial)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or_else(|| anyhow!("`apt-get download {package}` left no package behind"))?;
-    command::run("dpkg", ["-x".as_ref(), archive.as_os_str(), partial.as_os_str()])?;
-    fs::remove_file(&archive)?;
+    apt.unpack(&package, &partial)?;
     let directory = kernel_directory(&cache, series);
     fs::rename(&partial, &directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    cached_kernel(&cache, series)?.ok_or_else(|| anyhow!("the package {package} has no kernel image"))
+    cached_kernel(&cache, series)?
+        .ok_or_else(|| anyhow!("Debian's packages of Linux {} have no kernel image", package.release))
 }
 
 /// The directory that [`CACHE_VARIABLE`] names, or `target/lab` of this workspace.
@@ -84,55 +74,62 @@ fn kernel_directory(cache: &Path, series: &str) -> PathBuf {
     cache.join(format!("kernel-{series}"))
 }
 
+/// Newer packages have the image beside the modules, and those in `/usr`.
 fn cached_kernel(cache: &Path, series: &str) -> Result<Option<Kernel>> {
     let directory = kernel_directory(cache, series);
-    let boot = directory.join("boot");
-    if !boot.exists() {
-        return Ok(None);
-    }
-    for entry in fs::read_dir(&boot).with_context(|| format!("cannot list {}", boot.display()))? {
-        let image = entry?.path();
-        let name = image.file_name().and_then(|name| name.to_str());
-        if let Some(release) = name.and_then(|name| name.strip_prefix("vmlinuz-")) {
-            let modules = directory.join("lib/modules").join(release);
-            return Ok(Some(Kernel { release: release.into(), modules, image }));
+    for modules in ["usr/lib/modules", "lib/modules"].map(|folder| directory.join(folder)) {
+        if !modules.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(&modules).with_context(|| format!("cannot list {}", modules.display()))? {
+            let modules = entry?.path();
+            let Some(release) = modules.file_name().and_then(|name| name.to_str()) else { continue };
+            let images = [directory.join(format!("boot/vmlinuz-{release}")), modules.join("vmlinuz")];
+            if let Some(image) = images.into_iter().find(|image| image.is_file()) {
+                return Ok(Some(Kernel { release: release.into(), modules, image }));
+            }
         }
     }
     Ok(None)
 }
 
-/// The package with the newest cloud kernel of a series, of those that apt knows.
-fn package(series: &str) -> Result<String> {
-    let pattern = format!("^{PACKAGE_PREFIX}[0-9].*{PACKAGE_SUFFIX}$");
-    let answer = command::run("apt-cache", ["search", "--names-only", &pattern])?;
-    let releases: Vec<&str> = answer.lines().filter_map(release_of_package).collect();
-    let newest = newest_of_series(&releases, series).ok_or_else(|| {
-        let mut known: Vec<_> = releases.iter().filter_map(|release| series_of(release)).collect();
-        known.sort_by_key(|series| numbers(series));
-        known.dedup();
-        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-        anyhow!(
-            "apt knows no Debian cloud kernel of the series {series}; those that it knows: {known} \
-             (try `apt-get update`; others are in the package lists of other Debian releases)"
-        )
-    })?;
-    Ok(format!("{PACKAGE_PREFIX}{newest}{PACKAGE_SUFFIX}"))
+/// The newest kernel of a series, and where it is to be had: this machine's own sources come first.
+fn find(series: &str, cache: &Path) -> Result<(Apt, Package)> {
+    let mut known = BTreeMap::new();
+    let mut look = |apt: Apt| -> Result<Option<(Apt, Package)>> {
+        let packages = apt.kernels()?;
+        let all_series = packages.iter().filter_map(|package| series_of(&package.release));
+        known.extend(all_series.map(|series| (numbers(series), series.to_owned())));
+        Ok(newest_of_series(packages, series).map(|package| (apt, package)))
+    };
+    if let Some(found) = look(Apt::default())? {
+        return Ok(found);
+    }
+    let mut unreachable = String::new();
+    for (suite, archive) in debian::SUITES {
+        match Apt::of_suite(suite, archive, &cache.join("suites").join(suite)).and_then(&mut look) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(error) => unreachable += &format!("\n  no answer from {suite}: {error:#}"),
+        }
+    }
+    let known: Vec<_> = known.into_values().collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    bail!(
+        "Debian has no cloud kernel of the series {series}; those that are to be had: {known} (if one is missing, try \
+         `apt-get update`){unreachable}"
+    )
 }
 
-/// `6.1.0-56` for a line `linux-image-6.1.0-56-cloud-amd64 - Linux 6.1...`.
-fn release_of_package(line: &str) -> Option<&str> {
-    line.split(' ').next()?.strip_prefix(PACKAGE_PREFIX)?.strip_suffix(PACKAGE_SUFFIX)
-}
-
-/// `6.1` for `6.1.0-56`; nothing for `6.12`, which is a package without a kernel that always depends on the newest.
+/// `6.1` for `6.1.0-56`.
 fn series_of(release: &str) -> Option<&str> {
     let (second_dot, _) = release.match_indices('.').nth(1)?;
     release.get(..second_dot)
 }
 
-fn newest_of_series<'a>(releases: &[&'a str], series: &str) -> Option<&'a str> {
-    let of_series = releases.iter().filter(|release| series_of(release) == Some(series));
-    of_series.max_by_key(|release| numbers(release)).copied()
+fn newest_of_series(packages: Vec<Package>, series: &str) -> Option<Package> {
+    let of_series = packages.into_iter().filter(|package| series_of(&package.release) == Some(series));
+    of_series.max_by_key(|package| numbers(&package.release))
 }
 
 /// The numbers of a version, by which versions are ordered.
@@ -180,6 +177,17 @@ impl Kernel {
             self.add(&normal(name), &paths, &builtin, &mut loaded)?;
         }
         Ok(loaded)
+    }
+
+    /// Whether this kernel has a module of this name, not built in.
+    ///
+    /// # Errors
+    ///
+    /// When its modules cannot be listed.
+    pub fn has_module(&self, name: &str) -> Result<bool> {
+        let mut paths = BTreeMap::new();
+        index(&self.modules, &mut paths)?;
+        Ok(paths.contains_key(&normal(name)))
     }
 
     fn add(
@@ -258,17 +266,34 @@ mod tests {
 
     #[test]
     fn the_newest_of_a_series_is_taken_and_no_other_series() {
-        let lines = [
-            "linux-image-6.1.0-9-cloud-amd64 - Linux 6.1 for x86-64 cloud (signed)",
-            "linux-image-6.1.0-56-cloud-amd64 - Linux 6.1 for x86-64 cloud (signed)",
-            "linux-image-6.12-cloud-amd64 - Linux for x86-64 cloud (meta-package)",
-            "linux-image-6.12.100+deb12-cloud-amd64 - Linux 6.12 for x86-64 cloud (signed)",
-            "linux-image-6.12.99+deb12-cloud-amd64 - Linux 6.12 for x86-64 cloud (signed)",
-        ];
-        let releases: Vec<&str> = lines.into_iter().filter_map(release_of_package).collect();
-        assert_eq!(newest_of_series(&releases, "6.1"), Some("6.1.0-56"));
-        assert_eq!(newest_of_series(&releases, "6.12"), Some("6.12.100+deb12"));
-        assert_eq!(newest_of_series(&releases, "6.16"), None);
+        let releases = ["6.1.0-9", "6.1.0-56", "6.12", "6.12.100+deb12", "6.12.99+deb12"];
+        let newest = |series| {
+            let packages = releases.map(Package::whole).to_vec();
+            newest_of_series(packages, series).map(|package| package.release)
+        };
+        assert_eq!(newest("6.1").as_deref(), Some("6.1.0-56"));
+        assert_eq!(newest("6.12").as_deref(), Some("6.12.100+deb12"));
+        assert_eq!(newest("6.16"), None);
+    }
+
+    #[test]
+    fn an_unpacked_kernel_is_found_wherever_its_package_has_put_it() {
+        for (image, modules) in [
+            ("boot/vmlinuz-6.1.0-9-cloud-amd64", "lib/modules/6.1.0-9-cloud-amd64"),
+            ("usr/lib/modules/7.3.4-cloud-amd64/vmlinuz", "usr/lib/modules/7.3.4-cloud-amd64"),
+        ] {
+            let cache = tempfile::tempdir().unwrap();
+            assert!(cached_kernel(cache.path(), "x").unwrap().is_none());
+            let directory = kernel_directory(cache.path(), "x");
+            fs::create_dir_all(directory.join(modules)).unwrap();
+            fs::create_dir_all(directory.join("boot")).unwrap();
+            assert!(cached_kernel(cache.path(), "x").unwrap().is_none(), "modules without an image");
+            fs::write(directory.join(image), "").unwrap();
+            let kernel = cached_kernel(cache.path(), "x").unwrap().unwrap();
+            assert_eq!(kernel.image, directory.join(image));
+            assert_eq!(kernel.modules, directory.join(modules));
+            assert!(modules.ends_with(&kernel.release));
+        }
     }
 
     #[test]

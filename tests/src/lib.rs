@@ -26,6 +26,7 @@ mod command;
 mod connection;
 pub mod consistency;
 pub mod cpio;
+mod debian;
 mod guest;
 mod host;
 mod janitor;

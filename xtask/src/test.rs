@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::capability::{self, Group};
 use crate::toolchain::Toolchain;
-use crate::{paths, setup};
+use crate::{paths, setup, vm};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -143,6 +143,9 @@ fn documentation(selection: &[&str]) -> Command {
 fn other_kernels(filter: Option<&str>) -> Result<Command> {
     let mut command = Command::new(env::current_exe().context("cannot tell where this program is")?);
     command.current_dir(paths::root()).arg("vm");
+    for series in vm::KERNELS_OF_EVERY_TEST {
+        command.args(["--kernel", series]);
+    }
     if let Some(filter) = filter {
         command.args(["--filter", filter]);
     }

@@ -12,7 +12,7 @@ use migtrace_ebpf::session::BUCKETS;
 use tokio::io::unix::AsyncFd;
 
 use super::messages::address;
-use super::{KernelError, OBJECT, flows, missing, tc};
+use super::{KernelError, OBJECT, OnCpu, flows, missing, tc};
 use crate::errors::with_causes;
 use crate::event::{AttachMode, EchoGap};
 use crate::units::MonotonicNs;
@@ -96,6 +96,7 @@ impl EchoKernel {
 
     /// Follows the requests to `target` that carry `identifier`, or all of them.
     pub(crate) fn follow(&mut self, target: IpAddr, identifier: Option<u16>) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         let failed = |source| KernelError::Map { name: "ECHO_TARGETS", source };
         let map = self.ebpf.map_mut("ECHO_TARGETS").ok_or_else(|| missing("ECHO_TARGETS"))?;
         let mut targets: HashMap<_, [u32; 4], EchoTarget> = HashMap::try_from(map).map_err(failed)?;
@@ -105,6 +106,7 @@ impl EchoKernel {
 
     /// The sessions so far, by number.
     pub(crate) fn sessions(&self) -> Result<Vec<Session>, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let failed = |source| KernelError::Map { name: "ECHO_KEYS", source };
         let map = self.ebpf.map("ECHO_KEYS").ok_or_else(|| missing("ECHO_KEYS"))?;
         let keys: HashMap<_, u32, EchoKey> = HashMap::try_from(map).map_err(failed)?;
@@ -125,12 +127,14 @@ impl EchoKernel {
 
     /// How many round trips fell into each bucket; see [`migtrace_ebpf::session::bucket`].
     pub(crate) fn round_trips(&self, slot: u32) -> Result<Vec<u64>, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let first = slot * BUCKETS as u32;
         (first..first + BUCKETS as u32).map(|index| self.value("ECHO_ROUND_TRIPS", index)).collect()
     }
 
     /// Packets of sessions beyond those that there was room for, and gaps that found the ring buffer full.
     pub(crate) fn lost(&self) -> Result<(u64, u64), KernelError> {
+        let _on_cpu = OnCpu::stay();
         Ok((self.value("LOST", abi::lost::ECHO_SESSIONS)?, self.value("LOST", abi::lost::RING_BUFFER)?))
     }
 

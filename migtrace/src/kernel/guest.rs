@@ -3,7 +3,7 @@
 use aya::maps::{HashMap, MapError};
 use migtrace_ebpf::abi::GuestPort;
 
-use super::{Kernel, KernelError, missing, tc};
+use super::{Kernel, KernelError, OnCpu, missing, tc};
 
 #[cfg(test)]
 mod tests;
@@ -30,12 +30,14 @@ impl Kernel {
     }
 
     fn await_frame(&mut self, index: u32, port: GuestPort) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         let mut ports = self.map_mut::<u32, GuestPort>(PORTS)?;
         ports.insert(index, GuestPort { awaited: 1, ..port }, 0).map_err(failed)
     }
 
     /// What came from a guest through its tap so far; `None` for a tap that is not watched.
     pub(crate) fn guest_port(&self, index: u32) -> Result<Option<GuestPort>, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let map = self.ebpf.map(PORTS).ok_or_else(|| missing(PORTS))?;
         let ports: HashMap<_, u32, GuestPort> = HashMap::try_from(map).map_err(failed)?;
         match ports.get(&index, 0) {
@@ -47,6 +49,7 @@ impl Kernel {
 
     /// Forgets a tap.
     pub(crate) fn detach_tap(&mut self, index: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         self.taps.remove(&index);
         match self.map_mut::<u32, GuestPort>(PORTS)?.remove(&index) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),

@@ -33,7 +33,7 @@ use tokio::io::unix::AsyncFd;
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, purpose};
 pub(crate) use messages::{Body, Message, Opened};
-pub(crate) use priority::be_punctual;
+pub(crate) use priority::{OnCpu, be_punctual};
 pub(crate) use tc::cleanup;
 pub use tc::{AttachPreference, Leftover, TcAttachError};
 
@@ -227,6 +227,7 @@ impl Kernel {
     }
 
     fn leave_tagged(&mut self, index: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
             .insert(index, 1, 0)
             .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })
@@ -249,6 +250,7 @@ impl Kernel {
 
     /// Reads the QMP events of a process and its sockets from now on.
     pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         self.map_mut::<u32, Process>("TRACED")?
             .insert(pid, Process::default(), 0)
             .map_err(|source| KernelError::Map { name: "TRACED", source })
@@ -256,6 +258,7 @@ impl Kernel {
 
     /// Forgets a process.
     pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
         match self.map_mut::<u32, Process>("TRACED")?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => self.disown(pid),
             Err(source) => Err(KernelError::Map { name: "TRACED", source }),
@@ -265,6 +268,7 @@ impl Kernel {
     /// What was counted of every flow, and of the fragments between every pair of hosts; in the order of their ends, which
     /// never depends on a hash.
     pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let failed = |source| KernelError::Map { name: FLOWS, source };
         let mut flows = Vec::new();
         for entry in &self.flow_table()? {
@@ -287,11 +291,13 @@ impl Kernel {
 
     /// How many packets had a watched port but belonged to no flow.
     pub(crate) fn strays(&self) -> Result<u64, KernelError> {
+        let _on_cpu = OnCpu::stay();
         self.array("STRAYS")?.get(&0, 0).map_err(|source| KernelError::Map { name: "STRAYS", source })
     }
 
     /// What was lost so far.
     pub(crate) fn lost(&self) -> Result<Lost, KernelError> {
+        let _on_cpu = OnCpu::stay();
         let counters = self.array("LOST")?;
         let read =
             |index| counters.get(&index, 0).map_err(|source| KernelError::Map { name: "LOST", source });

@@ -71,9 +71,20 @@ const RETRANSMIT: Row = Row {
 const VCPU_EXIT: Row = Row {
     name: "vcpu-exit",
     observes: "when each vCPU leaves KVM",
-    choices: &[best(Hook::RawTracepoint { program: "kvm_userspace_exit" })],
+    choices: &[
+        best(VCPU_EXIT_TRACEPOINT),
+        Choice { hook: Hook::RawTracepoint { program: "kvm_userspace_exit" }, lost: None, note: PREEMPTED },
+    ],
     lost: "when the vCPUs stop: QEMU's STOP tells of it, up to some milliseconds later",
 };
+
+/// Programs of a tracepoint's events run without being preempted on every kernel.
+const VCPU_EXIT_TRACEPOINT: Hook =
+    Hook::Tracepoint { program: "vcpu_exit_tracepoint", category: "kvm", name: "kvm_userspace_exit" };
+/// A program that is preempted is skipped, on the same CPU, by whoever reaches it meanwhile.
+const PREEMPTED: Option<&str> = Some(
+    "newer kernels preempt the program of a raw tracepoint: the exit of another vCPU meanwhile is lost, and counted",
+);
 
 const VCPU_RUN: Row = Row {
     name: "vcpu-run",

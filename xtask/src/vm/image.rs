@@ -32,6 +32,12 @@ const MODULES: [&str; 17] = [
     "nft_numgen",
 ];
 
+/// What the host of the lab needs, and is a module of its own in older kernels only.
+const FORMER_MODULES: [&str; 1] = [
+    // Linux 5.17 made it a part of nf_tables.
+    "nft_counter",
+];
+
 /// The series of the kernel of the guests inside: the lab's default.
 const GUEST_KERNEL: &str = "6.1";
 
@@ -56,8 +62,10 @@ const QEMU_MODULE_PREFIX: &str = "accel-";
 pub(super) struct Binaries {
     /// `migtrace`.
     pub(super) migtrace: PathBuf,
-    /// The tests that run inside.
-    pub(super) tests: PathBuf,
+    /// The tests of the programs on packets that are built.
+    pub(super) kernel_tests: PathBuf,
+    /// The tests in the lab.
+    pub(super) lab_tests: PathBuf,
 }
 
 /// Writes the initramfs of a VM that boots `kernel` to `path`.
@@ -73,9 +81,16 @@ pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result
         image.program(&find(program)?, target)?;
     }
     image.program(&binaries.migtrace, "usr/bin/migtrace")?;
-    image.program(&binaries.tests, "tests/vm")?;
+    image.program(&binaries.kernel_tests, "tests/kernel")?;
+    image.program(&binaries.lab_tests, "tests/vm")?;
     image.qemu_data()?;
-    for (number, module) in kernel.modules(&MODULES)?.iter().enumerate() {
+    let mut modules = MODULES.to_vec();
+    for former in FORMER_MODULES {
+        if kernel.has_module(former)? {
+            modules.push(former);
+        }
+    }
+    for (number, module) in kernel.modules(&modules)?.iter().enumerate() {
         image.archive.file(&format!("modules/{number:02}-{}.ko", module.name), 0o644, &module.content);
     }
     image.guest()?;

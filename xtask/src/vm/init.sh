@@ -35,17 +35,21 @@ what=$1
 shift
 case $what in
 shell)
-    echo "init: the tests are /tests/vm; leave with \`exit\`, or from outside with Ctrl-A X"
+    echo "init: the tests are /tests/kernel and /tests/vm; leave with \`exit\`, or from outside with Ctrl-A X"
     # A session with a terminal, so that Ctrl-C works.
     setsid cttyhack /bin/sh -l
     ;;
 test)
     echo "init: testing"
-    if /tests/vm --test-threads=1 "$@"; then
-        echo "init: success"
-    else
-        echo "init: failure"
+    verdict=success
+    # The library's own tests of its kernel side; the rest of them is the same on every kernel.
+    kernel_tests=$(/tests/kernel --list --format terse | sed -n 's/^\(kernel::.*\): test$/\1/p' | grep -F -- "$1")
+    if [ -n "$kernel_tests" ]; then
+        # shellcheck disable=SC2086 # a name is a word
+        /tests/kernel --test-threads=1 --exact $kernel_tests || verdict=failure
     fi
+    /tests/vm --test-threads=1 "$@" || verdict=failure
+    echo "init: $verdict"
     ;;
 esac
 poweroff -f
