@@ -166,7 +166,8 @@ pub mod kind {
     pub const GUEST_RUN_VOID: u32 = 9;
     /// [`DirtyLogRead`](super::DirtyLogRead): a traced process begins to read the log of dirtied pages.
     pub const DIRTY_LOG: u32 = 10;
-    /// [`GuestPortEvent`](super::GuestPortEvent): the frame that user space waits for.
+    /// [`GuestPortEvent`](super::GuestPortEvent): the first frame since the tap was watched, or since its QEMU last said
+    /// something.
     pub const GUEST_FRAME: u32 = 11;
     /// [`GuestPortEvent`](super::GuestPortEvent): an announcement.
     pub const ANNOUNCEMENT: u32 = 12;
@@ -315,7 +316,7 @@ pub struct DirtyLogRead {
     pub sums: Sums,
 }
 
-/// What is known of the guest's end of a tap.
+/// What is known of the guest's end of a tap. Only programs write to it, but for its first value.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct GuestPort {
@@ -325,14 +326,24 @@ pub struct GuestPort {
     pub last_frame_ns: u64,
     /// Announcements of the guest's place, by QEMU and by the guest.
     pub announcements: u64,
-    /// 1 while user space waits for the next frame.
+    /// What is left of the announcements that are told: see [`spend`](crate::budget::spend).
+    pub announcements_spent_ns: u64,
+    /// 1 while the next frame is awaited.
     pub awaited: u32,
     /// Zero.
     pub padding: u32,
 }
 
-/// After this many announcements at one tap user space is told of no more; they are still counted.
-pub const ANNOUNCEMENTS_TOLD: u64 = 256;
+/// How many taps of one process are watched.
+pub const TAPS: usize = 32;
+
+/// The taps of a process.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct GuestTaps {
+    /// Interface indices; the first 0 ends the list.
+    pub interfaces: [u32; TAPS],
+}
 
 /// How the network is told where the guest is: values of [`GuestPortEvent::announcement`].
 pub mod announcement {
@@ -613,7 +624,8 @@ const _: () = {
     assert!(size_of::<GuestRunVoid>() == 16 + 16);
     assert!(size_of::<DirtyLogRound>() == 8 + 2 * 4);
     assert!(size_of::<DirtyLogRead>() == 16 + 64);
-    assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
+    assert!(size_of::<GuestPort>() == 4 * 8 + 2 * 4);
+    assert!(size_of::<GuestTaps>() == TAPS * 4);
     assert!(size_of::<GuestPortEvent>() == 16 + 8);
     assert!(size_of::<EchoKey>() == 36);
     assert!(size_of::<EchoGap>() == 19 * 8);
@@ -628,8 +640,8 @@ mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
     use super::{
-        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, RetransmitOffsets, Retransmitted,
-        SocketOffsets,
+        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, RetransmitOffsets,
+        Retransmitted, SocketOffsets,
     };
 
     // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
@@ -638,6 +650,8 @@ mod pod {
     unsafe impl aya::Pod for FlowEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for GuestPort {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for GuestTaps {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Retransmitted {}
     // SAFETY: as above.

@@ -2,12 +2,13 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use migtrace_ebpf::{
-    abi::{ANNOUNCEMENTS_TOLD, GuestPortEvent, Header, announcement, kind},
+    abi::{GuestPortEvent, Header, announcement, kind},
+    budget,
     packet::announcement::{Plain, parse, parse_plain},
 };
 
 use crate::{
-    maps::{self, GUEST_PORTS},
+    maps::{self, GUEST_PORTS, GUEST_TAPS},
     wire::{Linear, Whole},
 };
 
@@ -25,8 +26,10 @@ pub(crate) fn notice(ctx: &TcContext) {
     if announcement != announcement::NONE {
         // SAFETY: `port` is the map's value.
         unsafe { maps::add(&raw mut (*port).announcements, 1) };
-        // SAFETY: as above.
-        if unsafe { (*port).announcements } <= ANNOUNCEMENTS_TOLD {
+        // SAFETY: as above; queues that race here tell one more.
+        if let Some(spent_ns) = budget::spend(unsafe { (*port).announcements_spent_ns }, now_ns) {
+            // SAFETY: as above.
+            unsafe { (*port).announcements_spent_ns = spent_ns };
             tell(kind::ANNOUNCEMENT, now_ns, ifindex, announcement);
         }
     }
@@ -43,6 +46,24 @@ pub(crate) fn notice(ctx: &TcContext) {
         // SAFETY: as above.
         unsafe { (*port).awaited = 0 };
         tell(kind::GUEST_FRAME, now_ns, ifindex, announcement);
+    }
+}
+
+/// A QEMU has said something: it may be that its guest has stopped, so the next frame at each of its taps is told. User
+/// space would say so too late for a guest that is resumed at once.
+#[inline(always)]
+pub(crate) fn await_next_frame(tgid: u32) {
+    let Some(taps) = GUEST_TAPS.get_ptr(tgid) else { return };
+    // SAFETY: `taps` is the map's value, which user space replaces as a whole.
+    let interfaces = unsafe { &(*taps).interfaces };
+    for interface in interfaces {
+        if *interface == 0 {
+            return;
+        }
+        if let Some(port) = GUEST_PORTS.get_ptr_mut(*interface) {
+            // SAFETY: `port` is the map's value.
+            unsafe { (*port).awaited = 1 };
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The border between the kernel programs of migtrace and its user space.
 //!
-//! [`abi`] holds the keys, counters and events that cross it, [`packet`] the header walk and the segment
-//! arithmetic, [`resent`] what a socket's own counters tell of retransmissions, [`session`] what a stream of echo
-//! requests tells, [`vcpu_state`] what entering and leaving KVM tells. The latter four are plain Rust: the same code runs
-//! in the kernel and in a test.
+//! [`abi`] holds the keys, counters and events that cross it, [`budget`] how much is told of what can come often,
+//! [`packet`] the header walk and the segment arithmetic, [`resent`] what a socket's own counters tell of
+//! retransmissions, [`session`] what a stream of echo requests tells, [`vcpu_state`] what entering and leaving KVM
+//! tells. The latter five are plain Rust: the same code runs in the kernel and in a test.
 #![no_std]
 
 pub mod abi;
+pub mod budget;
 pub mod packet;
 pub mod resent;
 pub mod session;

@@ -9,8 +9,8 @@ use aya_ebpf::{
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use migtrace_ebpf::{
     abi::{
-        self, DirtyLogRound, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Header,
-        Retransmitted, Vcpu,
+        self, DirtyLogRound, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps,
+        Header, Retransmitted, Vcpu,
     },
     packet::Ip,
     session::BUCKETS,
@@ -48,6 +48,10 @@ pub(crate) static DIRTY_LOGS: HashMap<u32, DirtyLogRound, 1024> = HashMap::new()
 /// Taps of traced QEMUs, by interface index.
 #[btf_map]
 pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, 1024> = HashMap::new();
+
+/// The taps of each of them.
+#[btf_map]
+pub(crate) static GUEST_TAPS: HashMap<u32, GuestTaps, 1024> = HashMap::new();
 
 /// Interfaces at which tagged frames are left to the VLAN device above.
 #[btf_map]

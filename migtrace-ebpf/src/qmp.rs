@@ -12,6 +12,7 @@ use migtrace_ebpf::abi::{
 };
 
 use crate::{
+    guest,
     maps::{self, EVENTS, FLOWS, OWNERS},
     process, socket, vcpu,
 };
@@ -100,6 +101,7 @@ fn deliver<const SUM: bool>(tgid: u32, line: u64, length: u64) {
     };
     if read.is_ok() {
         event.submit(0);
+        guest::await_next_frame(tgid);
     } else {
         event.discard(0);
         maps::count_lost(lost::PROBES);
