@@ -197,3 +197,30 @@ fn filters_of_others_before_ours_are_told_once_and_those_of_another_migtrace_are
         assert_eq!(news(&mut kernel), []);
     });
 }
+
+#[test]
+fn the_program_at_a_tap_is_looked_after_as_well() {
+    with_interface(|| {
+        let mut kernel = kernel();
+        assert!(kernel.attach_tap(1, "v0", INDEX).unwrap());
+        assert_eq!([ours("ingress"), ours("egress")], [1, 0]);
+        assert_eq!(news(&mut kernel), []);
+        tc(&["filter", "del", "dev", "v0", "ingress"]);
+        let changes = kernel.look_after_attachments().unwrap();
+        assert!(
+            matches!(
+                &changes[..],
+                [Change {
+                    interface: INDEX,
+                    what: TcProgram::Guest,
+                    news: ChangeNews::Removed { again: Ok(_), .. },
+                    ..
+                }]
+            ),
+            "{changes:?}"
+        );
+        assert_eq!([ours("ingress"), ours("egress")], [1, 0]);
+        kernel.detach_tap(1, INDEX).unwrap();
+        assert_eq!([ours("ingress"), ours("egress")], [0, 0]);
+    });
+}
