@@ -361,7 +361,7 @@ impl World<'_, '_> {
             3 => Fact::InterfaceGone { interface: "eth1".to_owned() },
             4 => made(json!({
                 "event": "tc_removed", "interface": "eth0", "program": self.source.choose(&["count", "guest", "echo"])?,
-                "last_seen_ns": self.source.choose(&[0, u64::MAX, 1_001_500_000_000])?,
+                "last_seen_ns": self.source.choose(&[0, i64::MAX as u64, 1_001_500_000_000])?,
                 "attached_again_ns": self.source.choose(&[None, Some(0), Some(1_001_600_000_000_u64)])?,
             })),
             _ => Fact::Fragments {
