@@ -358,7 +358,8 @@ pub mod kind {
     pub const GUEST_RUN_VOID: u32 = 9;
     /// [`DirtyLogRead`](super::DirtyLogRead): a traced process begins to read the log of dirtied pages.
     pub const DIRTY_LOG: u32 = 10;
-    /// [`GuestPortEvent`](super::GuestPortEvent): the frame that user space waits for.
+    /// [`GuestPortEvent`](super::GuestPortEvent): the first frame since the tap was watched, or since its QEMU last said
+    /// something.
     pub const GUEST_FRAME: u32 = 11;
     /// [`GuestPortEvent`](super::GuestPortEvent): an announcement.
     pub const ANNOUNCEMENT: u32 = 12;
@@ -515,7 +516,7 @@ pub struct DirtyLogRead {
     pub sums: Sums,
 }
 
-/// What is known of the guest's end of a tap.
+/// What is known of the guest's end of a tap. Only programs write to it, but for its first value.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct GuestPort<W64 = u64, W32 = u32> {
@@ -525,14 +526,24 @@ pub struct GuestPort<W64 = u64, W32 = u32> {
     pub last_frame_ns: W64,
     /// Announcements of the guest's place, by QEMU and by the guest.
     pub announcements: W64,
-    /// 1 while user space waits for the next frame.
+    /// What is left of the announcements that are told: see [`spend`](crate::budget::spend).
+    pub announcements_spent_ns: W64,
+    /// 1 while the next frame is awaited.
     pub awaited: W32,
     /// Zero.
     pub padding: W32,
 }
 
-/// After this many announcements at one tap user space is told of no more; they are still counted.
-pub const ANNOUNCEMENTS_TOLD: u64 = 256;
+/// How many taps of one process are watched.
+pub const TAPS: usize = 32;
+
+/// The taps of a process.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct GuestTaps {
+    /// Interface indices; the first 0 ends the list.
+    pub interfaces: [u32; TAPS],
+}
 
 /// How the network is told where the guest is: values of [`GuestPortEvent::announcement`].
 pub mod announcement {
@@ -825,7 +836,8 @@ const _: () = {
     assert!(size_of::<GuestRun>() == 16 + 32);
     assert!(size_of::<GuestRunVoid>() == 16 + 16);
     assert!(size_of::<DirtyLogRead>() == 16 + 64);
-    assert!(size_of::<GuestPort>() == 3 * 8 + 2 * 4);
+    assert!(size_of::<GuestPort>() == 4 * 8 + 2 * 4);
+    assert!(size_of::<GuestTaps>() == TAPS * 4);
     assert!(size_of::<GuestPortEvent>() == 16 + 8);
     assert!(size_of::<EchoKey>() == 36);
     assert!(size_of::<EchoGap>() == 19 * 8);
@@ -840,8 +852,8 @@ mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
     use super::{
-        Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Process, RetransmitOffsets,
-        SocketOffsets, Vcpu,
+        Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Process,
+        RetransmitOffsets, SocketOffsets, Vcpu,
     };
 
     // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
@@ -856,6 +868,8 @@ mod pod {
     unsafe impl aya::Pod for Process {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Vcpu {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for GuestTaps {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SocketOffsets {}
     // SAFETY: as above.

@@ -2,12 +2,13 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use migtrace_ebpf::{
-    abi::{ANNOUNCEMENTS_TOLD, GuestPortEvent, Header, announcement, kind},
+    abi::{GuestPortEvent, Header, announcement, kind},
+    budget,
     packet::announcement::{Plain, parse, parse_plain},
 };
 
 use crate::{
-    maps,
+    maps::{self, GUEST_TAPS},
     wire::{Linear, Whole},
 };
 
@@ -24,7 +25,9 @@ pub(crate) fn notice(ctx: &TcContext) {
     };
     if announcement != announcement::NONE {
         port.announcements.add(1);
-        if port.announcements.get() <= ANNOUNCEMENTS_TOLD {
+        // Queues that race here tell one more.
+        if let Some(spent_ns) = budget::spend(port.announcements_spent_ns.get(), now_ns) {
+            port.announcements_spent_ns.set(spent_ns);
             tell(kind::ANNOUNCEMENT, now_ns, ifindex, announcement);
         }
     }
@@ -39,6 +42,23 @@ pub(crate) fn notice(ctx: &TcContext) {
     if port.awaited.get() != 0 {
         port.awaited.set(0);
         tell(kind::GUEST_FRAME, now_ns, ifindex, announcement);
+    }
+}
+
+/// A QEMU has said something: it may be that its guest has stopped, so the next frame at each of its taps is told. User
+/// space would say so too late for a guest that is resumed at once.
+#[inline(always)]
+pub(crate) fn await_next_frame(tgid: u32) {
+    let Some(taps) = GUEST_TAPS.get_ptr(tgid) else { return };
+    // SAFETY: `taps` is the map's value, which user space replaces as a whole.
+    let interfaces = unsafe { &(*taps).interfaces };
+    for interface in interfaces {
+        if *interface == 0 {
+            return;
+        }
+        if let Some(port) = maps::guest_port(*interface) {
+            port.awaited.set(1);
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The border between the kernel programs of migtrace and its user space.
 //!
-//! [`abi`] holds the keys, counters and events that cross it, [`packet`] the header walk and the segment
-//! arithmetic, [`handshake`] how a connection begins, [`stream`] how one of its directions goes on, [`resent`] what a
-//! socket's own counters tell of retransmissions, [`session`] what a stream of echo requests tells, [`vcpu_state`] what
-//! entering and leaving KVM tells. All but the first are plain Rust: the same code runs in the kernel and in a test.
+//! [`abi`] holds the keys, counters and events that cross it, [`budget`] how much is told of what can come often,
+//! [`packet`] the header walk and the segment arithmetic, [`handshake`] how a connection begins, [`stream`] how one of its
+//! directions goes on, [`resent`] what a socket's own counters tell of retransmissions, [`session`] what a stream of echo
+//! requests tells, [`vcpu_state`] what entering and leaving KVM tells. All but the first are plain Rust: the same code
+//! runs in the kernel and in a test.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
 
 pub mod abi;
+pub mod budget;
 pub mod handshake;
 pub mod packet;
 pub mod resent;

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::{
     abi::{
-        self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Handshake, Header,
-        Process, Sums, Vcpu, shared,
+        self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Handshake,
+        Header, Process, Sums, Vcpu, shared,
     },
     packet::Ip,
     session::BUCKETS,
@@ -70,6 +70,10 @@ pub(crate) static VCPU_CLAIMS: HashMap<Claim, u32, 4096> = HashMap::new();
 /// Taps of traced QEMUs, by interface index.
 #[btf_map]
 pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, 1024> = HashMap::new();
+
+/// The taps of each of them.
+#[btf_map]
+pub(crate) static GUEST_TAPS: HashMap<u32, GuestTaps, 1024> = HashMap::new();
 
 /// Interfaces at which tagged frames are left to the VLAN device above.
 #[btf_map]

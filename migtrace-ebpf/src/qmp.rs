@@ -9,7 +9,7 @@ use aya_ebpf::{
 use migtrace_ebpf::abi::{Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, kind, lost};
 
 use crate::{
-    flow,
+    flow, guest,
     maps::{self, EVENTS},
     process, socket, vcpu,
 };
@@ -96,6 +96,7 @@ fn deliver(tgid: u32, line: u64, length: u64) {
     };
     if read.is_ok() {
         event.submit(0);
+        guest::await_next_frame(tgid);
     } else {
         event.discard(0);
         maps::count_lost(lost::PROBES);

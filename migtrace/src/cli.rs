@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Report(Report),
     /// Tell what can be measured on this host, and what is missing
     Doctor(Doctor),
-    /// Remove the TC filters that a killed run left
+    /// Remove the TC filters that killed runs left, and none of one that still runs
     Cleanup,
 }
 

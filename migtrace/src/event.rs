@@ -170,6 +170,10 @@ pub enum Fact {
         /// Its name.
         interface: String,
     },
+    /// Somebody else has removed TC programs of this recording from an interface: what crossed until they were attached
+    /// again was not seen. Told again, with the same `last_seen_ns`, when they could not be attached at once and are at
+    /// last.
+    TcRemoved(TcRemoved),
     /// From now on an address is asked for echo replies.
     EchoStart(EchoStart),
     /// The probed address is this QEMU's guest's.
@@ -247,6 +251,37 @@ pub enum AttachMode {
     Tcx,
     /// A direct-action filter of the clsact qdisc.
     Clsact,
+}
+
+/// What TC programs do that are attached together.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TcProgram {
+    /// They count the packets of flows.
+    Count,
+    /// They notice what comes from a guest through its tap.
+    Guest,
+    /// They follow echo requests and replies.
+    Echo,
+}
+
+/// TC programs that were removed, all or some of those that are attached together.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct TcRemoved {
+    /// The interface.
+    pub interface: String,
+    /// What they do.
+    pub program: TcProgram,
+    /// When all of them were there for the last time, as far as is known.
+    pub last_seen_ns: MonotonicNs,
+    /// When all of them were there again; absent when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_again_ns: Option<MonotonicNs>,
+    /// Why they could not be attached again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A probe and its state on this host.

@@ -288,6 +288,30 @@ fn an_interface_that_vanished_at_another_time_is_none_of_a_migrations() {
     assert!(!record.not_measured.iter().any(|entry| entry.what.contains("veth-before")));
 }
 
+#[test]
+fn programs_that_somebody_removed_make_a_record_a_lower_bound_only_if_they_were_missing_during_it() {
+    let (mut events, _) = common::events("precopy-10.0");
+    let start_ns = 1_001_000 * MS;
+    let removed = |interface: &str, last_seen_ns: u64, again_ns: u64, program: &str| {
+        made(json!({
+            "at_ns": again_ns, "event": "tc_removed", "interface": interface, "program": program,
+            "last_seen_ns": last_seen_ns, "attached_again_ns": again_ns,
+        }))
+    };
+    let last = events.len() - 1;
+    events.insert(last, removed("before0", start_ns - 200 * MS, start_ns - 100 * MS, "count"));
+    events.insert(last, removed("veth0", start_ns + 250 * MS, start_ns + 500 * MS, "count"));
+    events.insert(last, removed("of-another", start_ns + 250 * MS, start_ns + 500 * MS, "guest"));
+    let record = common::fold(&events).remove(0);
+    let why = why(&record, "packets at veth0 for a time");
+    let expected =
+        "seen last 250.000 ms after the start of the migration and were attached again 500.000 ms after";
+    assert!(why.contains(expected) && why.ends_with("the bytes are a lower bound"), "{why}");
+    for absent in ["before0", "of-another"] {
+        assert!(!record.not_measured.iter().any(|entry| entry.what.contains(absent)), "{absent}");
+    }
+}
+
 /// The place of the end of QEMU in a log.
 fn death(events: &[Event]) -> usize {
     events.iter().position(|event| matches!(event.fact, Fact::QemuGone { .. })).unwrap()

@@ -22,6 +22,7 @@ const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
+const BPF_F_BEFORE: u32 = 8;
 
 /// What a program says of each packet that it has counted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,6 +90,19 @@ impl PacketCounter {
     ///
     /// Where there is no such interface, or no TCX (before Linux 6.6).
     pub fn attach_tcx(&self, host: &Host, interface: &str, way: Way) -> Result<OwnedFd> {
+        self.attach(host, interface, way, 0)
+    }
+
+    /// As [`Self::attach_tcx`], before those that are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach_tcx`].
+    pub fn attach_tcx_first(&self, host: &Host, interface: &str, way: Way) -> Result<OwnedFd> {
+        self.attach(host, interface, way, BPF_F_BEFORE)
+    }
+
+    fn attach(&self, host: &Host, interface: &str, way: Way, flags: u32) -> Result<OwnedFd> {
         #[repr(C)]
         struct LinkCreate {
             program: u32,
@@ -101,7 +115,7 @@ impl PacketCounter {
                 program: self.program.as_raw_fd().cast_unsigned(),
                 interface: if_nametoindex(interface)?,
                 attach_type: if way == Way::Ingress { BPF_TCX_INGRESS } else { BPF_TCX_EGRESS },
-                flags: 0,
+                flags,
             };
             bpf(BPF_LINK_CREATE, &link)
         })?
@@ -153,14 +167,14 @@ impl PacketCounter {
 }
 
 /// One command of bpf(2). What `attributes` points to outlives the call in each caller.
-fn call<T>(command: libc::c_long, attributes: &T) -> Result<libc::c_long> {
+pub(crate) fn call<T>(command: libc::c_long, attributes: &T) -> Result<libc::c_long> {
     // SAFETY: the structure is the beginning of the kernel's for this command, and the rest is taken for zero.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
     Ok(Errno::result(result)?)
 }
 
 /// A command that makes a descriptor.
-fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
+pub(crate) fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
     let descriptor = call(command, attributes)?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor.try_into()?) })

@@ -5,15 +5,21 @@
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod recording;
 
-use lab::{Connection, Host, Lab, PacketCounter, Verdict, Way, Wiretap};
+use aya::programs::{SchedClassifier, tc::TcAttachType};
+use lab::{Host, Lab, PacketCounter, Verdict, Way, break_tcx_links, monotonic_ns, tracing};
+use migtrace::event::{TcProgram, TcRemoved};
 use migtrace::units::Directions;
 use nix::mount::{MsFlags, mount, umount};
+use nix::sys::signal::Signal;
 use recording::Recording;
+use recording::transfer::{connect, network, transfer};
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const MIB: u64 = 1 << 20;
-const PORT: u16 = 49152;
+/// A machine under load is late by no more.
+const MARGIN_NS: u64 = 3_000_000_000;
 const WAYS: [(Way, &str); 2] = [(Way::Ingress, "ingress"), (Way::Egress, "egress")];
 
 /// How somebody else is attached.
@@ -97,21 +103,6 @@ fn difference(now: Directions<u64>, before: Directions<u64>) -> Directions<u64> 
     Directions { tx: now.tx - before.tx, rx: now.rx - before.rx }
 }
 
-fn connect(lab: &Lab) -> Connection {
-    Connection::open(lab.source(), lab.destination(), false, PORT, 256 << 10).unwrap()
-}
-
-/// Two hosts between which real frames cross. Through the source's bridge go buffers of many, so that it counts what
-/// programs see.
-fn network() -> Lab {
-    let lab = Lab::builder().without_guests().receiver_gro(false).start().unwrap();
-    lab.source().set_offloads(Host::UPLINK, &["tso", "gso"], false).unwrap();
-    for interface in [Host::BRIDGE, Host::UPLINK] {
-        lab.destination().set_offloads(interface, &["tso", "gso"], false).unwrap();
-    }
-    lab
-}
-
 /// Sends both ways while migtrace counts, and compares it with a tap.
 fn transfer_is_counted(lab: &Lab, attach: &str) {
     let recording = Recording::start(lab.source(), &["--attach", attach]);
@@ -120,22 +111,9 @@ fn transfer_is_counted(lab: &Lab, attach: &str) {
 
 /// Returns what was said not to be measured.
 fn transfer_is_counted_by(lab: &Lab, recording: Recording) -> Vec<String> {
-    let tap = Wiretap::start(lab.source(), Host::UPLINK).unwrap();
-    let connection = connect(lab);
-    let (local, remote) = (connection.local().unwrap(), connection.remote().unwrap());
-    connection.send(8 * MIB, 64 << 10).unwrap();
-    connection.send_back(MIB, 64 << 10).unwrap();
-    connection.close().unwrap();
-    let capture = tap.stop().unwrap();
+    let transfer = transfer(lab);
     let facts = recording.stop();
-    let counted = facts.flow(local, remote).expect("the connection was not counted").counters;
-    let truth = Directions { tx: capture.stream(local, remote), rx: capture.stream(remote, local) };
-    assert_eq!(
-        counted.map(|counters| [counters.wire_bytes, counters.payload_bytes, counters.segments]),
-        truth.map(|tally| [tally.bytes, tally.payload_bytes, tally.frames]),
-        "left is what migtrace counted, right is what crossed: bytes, payload, segments",
-    );
-    assert!(truth.tx.longest_bytes <= 1514 && truth.rx.longest_bytes <= 1514, "{truth:?}");
+    transfer.is_counted_by(&facts);
     facts.not_measured()
 }
 
@@ -203,13 +181,219 @@ fn filters_of_another_kind_at_the_first_priority_stay_first_and_it_is_told() {
     assert_eq!(WAYS.map(|(_, way)| filters(source, way)), before);
 }
 
+/// The programs of migtrace at the source's bridge, of either kind.
+fn ours(host: &Host) -> usize {
+    let chains = host.enter(|| {
+        let ways = [TcAttachType::Ingress, TcAttachType::Egress];
+        let programs = ways.map(|way| SchedClassifier::query_tcx(Host::BRIDGE, way).unwrap().1);
+        let names = programs.iter().flatten().map(|program| program.name_as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("migtrace_")).count()
+    });
+    let of_qdisc = |way| filters(host, way).lines().filter(|line| line.contains("migtrace_")).count();
+    chains.unwrap() + WAYS.iter().map(|(_, way)| of_qdisc(way)).sum::<usize>()
+}
+
+/// Two record the same, one ends, and the other goes on as if nothing had been.
+fn two_count_the_same(modes: [&str; 2]) {
+    let lab = network();
+    let source = lab.source();
+    let [first, second] = modes.map(|mode| Recording::start(source, &["--attach", mode]));
+    assert_eq!(ours(source), 4);
+    assert!(clean_up(source).starts_with("nothing to remove"));
+    let of_both = transfer(&lab);
+    let second = second.stop();
+    of_both.is_counted_by(&second);
+    assert_eq!(ours(source), 2);
+
+    let of_one = transfer(&lab);
+    let third = Recording::start(source, &["--attach", modes[1]]);
+    let of_two = transfer(&lab);
+    let first = first.stop();
+    assert_eq!(ours(source), 2);
+    for transfer in [&of_both, &of_one, &of_two] {
+        transfer.is_counted_by(&first);
+    }
+    let third = third.stop();
+    of_two.is_counted_by(&third);
+    assert_eq!(ours(source), 0);
+    for facts in [first, second, third] {
+        assert_eq!(facts.removed(), []);
+        assert!(
+            facts.not_measured().iter().all(|told| !told.contains("somebody")),
+            "{:?}",
+            facts.not_measured()
+        );
+    }
+}
+
+#[test]
+fn two_of_us_count_the_same_by_tcx() {
+    two_count_the_same(["tcx", "tcx"]);
+}
+
+#[test]
+fn two_of_us_count_the_same_by_clsact() {
+    two_count_the_same(["clsact", "clsact"]);
+}
+
+#[test]
+fn two_of_us_count_the_same_each_in_its_way() {
+    two_count_the_same(["clsact", "tcx"]);
+}
+
+#[test]
+fn what_a_killed_one_left_goes_and_what_a_living_one_has_stays() {
+    let lab = network();
+    let source = lab.source();
+    let living = Recording::start(source, &["--attach", "clsact"]);
+    kill_a_recording(source, "clsact");
+    assert_eq!(ours(source), 4);
+    // In a pid namespace of its own it sees no other process, and yet knows which one lives.
+    let mut apart = Command::new("unshare");
+    apart.args(["--pid", "--fork", "--mount-proc"]).arg(tracing::binary().unwrap()).arg("cleanup");
+    let said = tracing::run_command(source, apart).unwrap();
+    assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 2), "{said:?}");
+    assert!(!said.stdout.contains(&format!("@{}-", living.pid())), "{said:?}");
+    assert_eq!(ours(source), 2);
+    assert!(clean_up(source).starts_with("nothing to remove"));
+
+    kill_a_recording(source, "clsact");
+    let next = Recording::start(source, &["--attach", "clsact"]);
+    assert_eq!(ours(source), 4);
+    let transfer = transfer(&lab);
+    for recording in [living, next] {
+        let facts = recording.stop();
+        transfer.is_counted_by(&facts);
+        assert_eq!(facts.removed(), []);
+    }
+    assert_eq!(ours(source), 0);
+}
+
+#[test]
+fn an_echo_filter_of_a_killed_probe_goes_when_another_kind_starts() {
+    let lab = network();
+    let source = lab.source();
+    let arguments = ["probe", &lab.destination().ipv4().to_string(), "--passive", "--attach", "clsact"];
+    let mut command = tracing::command(&arguments).unwrap();
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut probe = source.spawn(&mut command).unwrap();
+    let mut said = String::new();
+    BufReader::new(probe.child().stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.starts_with("ready"), "{said}");
+    assert_eq!(ours(source), 2, "{}", filters(source, "ingress"));
+    let recording = Recording::start(source, &["--attach", "clsact"]);
+    assert_eq!(ours(source), 4);
+    probe.signal(Signal::SIGKILL).unwrap();
+    drop(probe);
+    assert_eq!(ours(source), 4);
+    let next = Recording::start(source, &["--attach", "clsact"]);
+    assert_eq!(ours(source), 4, "two of each living one");
+    assert!(!filters(source, "ingress").contains("migtrace_echo"));
+    next.stop();
+    recording.stop();
+}
+
+/// Somebody comes before us, and it is told once.
+fn is_told_who_comes_first(attach: &str, what: &str, come: impl FnOnce(&Host) -> Others) {
+    let lab = network();
+    let source = lab.source();
+    let recording = Recording::start(source, &["--attach", attach]);
+    let _others = come(source);
+    recording.wait_for(what);
+    std::thread::sleep(Duration::from_millis(2500));
+    let facts = recording.stop();
+    let told = facts.not_measured();
+    assert_eq!(told.iter().filter(|told| told.starts_with(what)).count(), 1, "{told:?}");
+    assert_eq!(facts.removed(), []);
+}
+
+#[test]
+fn a_tcx_program_that_comes_before_ours_later_is_told() {
+    is_told_who_comes_first("tcx", "packets that other TCX programs at br0 drop or accept", |host| {
+        let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(Verdict::Next).unwrap());
+        let links = [(&ingress, Way::Ingress), (&egress, Way::Egress)];
+        let links = links.map(|(counter, way)| counter.attach_tcx_first(host, Host::BRIDGE, way).unwrap());
+        Others { ingress, egress, _links: links.into() }
+    });
+}
+
+#[test]
+fn a_filter_that_comes_before_ours_later_is_told() {
+    is_told_who_comes_first("clsact", "packets that other filters at br0 drop or accept", |host| {
+        let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(Verdict::Next).unwrap());
+        for (counter, (_, way)) in [&ingress, &egress].into_iter().zip(WAYS) {
+            add_filter(host, way, counter);
+        }
+        Others { ingress, egress, _links: Vec::new() }
+    });
+}
+
+/// Somebody removes what a recording has attached: it is told in time, and counting goes on.
+fn removal_is_told(attach: &str, remove: impl Fn(&Host, u32)) {
+    let lab = network();
+    let source = lab.source();
+    let recording = Recording::start(source, &["--attach", attach]);
+    let whole = transfer(&lab);
+    // It looks about once a second; so it has looked since then.
+    std::thread::sleep(Duration::from_millis(1500));
+    let before_ns = monotonic_ns();
+    remove(source, recording.pid());
+    let after_ns = monotonic_ns();
+    recording.wait_for("tc_removed");
+    let again = transfer(&lab);
+    assert_eq!(ours(source), 2);
+    let facts = recording.stop();
+    for transfer in [whole, again] {
+        transfer.is_counted_by(&facts);
+    }
+    let removed = facts.removed();
+    let [(told_ns, TcRemoved { interface, program, last_seen_ns, attached_again_ns: Some(again), .. })] =
+        &removed[..]
+    else {
+        panic!("{removed:?}")
+    };
+    assert_eq!((interface.as_str(), *program), (Host::BRIDGE, TcProgram::Count));
+    assert!(last_seen_ns.0 <= after_ns, "it was not seen after it was gone: {removed:?}");
+    assert!(before_ns <= again.0 && again.0 <= *told_ns, "{removed:?}, not before {before_ns}");
+    let late_ns = [before_ns.saturating_sub(last_seen_ns.0), told_ns.saturating_sub(after_ns)];
+    assert!(late_ns.iter().all(|late| *late < 1_000_000_000 + MARGIN_NS), "{late_ns:?}: {removed:?}");
+    assert_eq!(ours(source), 0);
+}
+
+#[test]
+fn removed_filters_are_told_and_counting_resumes() {
+    removal_is_told("clsact", |host, _| {
+        host.tool("tc", &["filter", "del", "dev", Host::BRIDGE, "egress"]).unwrap();
+    });
+}
+
+#[test]
+fn a_removed_qdisc_is_told_and_counting_resumes() {
+    removal_is_told("clsact", |host, _| {
+        host.tool("tc", &["qdisc", "del", "dev", Host::BRIDGE, "clsact"]).unwrap();
+    });
+}
+
+#[test]
+fn broken_tcx_links_are_told_and_counting_resumes() {
+    removal_is_told("tcx", |_, pid| assert_eq!(break_tcx_links(pid).unwrap(), 2));
+}
+
+#[test]
+fn what_is_removed_just_before_the_end_is_told_as_well() {
+    let lab = network();
+    let recording = Recording::start(lab.source(), &["--attach", "clsact"]);
+    lab.source().tool("tc", &["qdisc", "del", "dev", Host::BRIDGE, "clsact"]).unwrap();
+    assert_eq!(recording.stop().removed().len(), 1);
+}
+
 /// Ends in a way that leaves no time to clean up.
 fn kill_a_recording(host: &Host, attach: &str) {
     Recording::start(host, &["--attach", attach]).kill();
 }
 
 fn clean_up(host: &Host) -> String {
-    let said = lab::tracing::run(host, &["cleanup"]).unwrap();
+    let said = tracing::run(host, &["cleanup"]).unwrap();
     assert_eq!(said.code, Some(0), "{said:?}");
     said.stdout
 }
@@ -228,7 +412,7 @@ fn cleanup_removes_the_filters_of_a_killed_run_and_nothing_else() {
     connect(&lab).close().unwrap();
     let said = clean_up(source);
     for (_, way) in WAYS {
-        assert!(said.contains(&format!("removed the filter migtrace_{way} from br0")), "{said}");
+        assert!(said.contains(&format!("removed the filter migtrace_{way}@")), "{said}");
     }
     assert_eq!(WAYS.map(|(_, way)| filters(source, way)), before);
     assert!(qdiscs(source).contains("clsact"));

@@ -5,7 +5,7 @@
 mod probing;
 
 use lab::tracing::{Said, run};
-use lab::{Host, Planned, Responder, Silence};
+use lab::{Host, Planned, Responder, Silence, break_tcx_links};
 use migtrace::probe::{End, Report};
 use migtrace::record::{Gap, Method};
 use probing::silences::{contradiction, gaps_of, proves_every_silence};
@@ -63,6 +63,28 @@ fn a_target_that_is_silent_at_the_end_is_an_open_gap() {
     assert!(gap.length.low_ns > 300_000_000 && gap.lost > 0, "{gap:#?}");
     assert_eq!(report.preflight, None);
     drop(responder);
+}
+
+#[test]
+fn programs_that_somebody_removes_are_told_and_attached_again() {
+    let _lock = one_at_a_time();
+    let lab = network();
+    for attach in ["tcx", "clsact"] {
+        let options = ["--attach", attach, "--interval", "10ms", "--duration", "4s"];
+        let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), &options);
+        if attach == "tcx" {
+            assert_eq!(break_tcx_links(probing.pid()).unwrap(), 2);
+        } else {
+            lab.observer().tool("tc", &["qdisc", "del", "dev", Host::UPLINK, "clsact"]).unwrap();
+        }
+        let (code, report) = probing.end();
+        assert_eq!(code, Some(0));
+        let what = format!("echo requests and replies at {} for a time", Host::UPLINK);
+        let told = report.not_measured.iter().filter(|told| told.what == what);
+        assert_eq!(told.count(), 1, "{attach}: {:?}", report.not_measured);
+        let echo = &report.streams[0].echo;
+        assert!(echo.sent > 200, "{attach}: most of 400 requests are seen: {echo:?}");
+    }
 }
 
 #[test]

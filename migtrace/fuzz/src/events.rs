@@ -350,7 +350,7 @@ impl World<'_, '_> {
     }
 
     fn rare(&mut self) -> Result<Fact> {
-        Ok(match self.source.int_in_range(0u8..=4)? {
+        Ok(match self.source.int_in_range(0u8..=5)? {
             0 => {
                 let mut so_far = Lost::default();
                 so_far.ring_buffer = self.source.int_in_range(0..=2)?;
@@ -359,6 +359,11 @@ impl World<'_, '_> {
             1 => Fact::NotMeasured(NotMeasured { what: "owners".to_owned(), why: "no BTF".to_owned() }),
             2 => made(json!({ "event": "interface_added", "name": "eth1", "index": 3, "attach": "clsact" })),
             3 => Fact::InterfaceGone { interface: "eth1".to_owned() },
+            4 => made(json!({
+                "event": "tc_removed", "interface": "eth0", "program": self.source.choose(&["count", "guest", "echo"])?,
+                "last_seen_ns": self.source.choose(&[0, i64::MAX as u64, 1_001_500_000_000])?,
+                "attached_again_ns": self.source.choose(&[None, Some(0), Some(1_001_600_000_000_u64)])?,
+            })),
             _ => Fact::Fragments {
                 local: [192, 0, 2, 1].into(),
                 remote: [192, 0, 2, 2].into(),

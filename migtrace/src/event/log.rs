@@ -7,7 +7,7 @@ use crate::terminal;
 use crate::units::MonotonicNs;
 
 /// The kinds of [`Fact`], by the names that they have in a log.
-const KINDS: [&str; 29] = [
+const KINDS: [&str; 30] = [
     "log_start",
     "clock",
     "qemu_seen",
@@ -29,6 +29,7 @@ const KINDS: [&str; 29] = [
     "query_migrate_parameters",
     "interface_added",
     "interface_gone",
+    "tc_removed",
     "echo_start",
     "echo_owner",
     "echo_gap",

@@ -6,6 +6,7 @@
 pub mod capabilities;
 pub mod clock;
 pub mod environment;
+pub(crate) mod filters;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod mac;

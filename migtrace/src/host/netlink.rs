@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 
@@ -57,6 +57,29 @@ impl Connection {
                 }
                 match message.payload {
                     NetlinkPayload::InnerMessage(answer) => return Ok(answer),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    other => return Err(unexpected(&other)),
+                }
+            }
+        }
+    }
+
+    /// Asks for a change with these flags (`NLM_F_CREATE`, ...); returns when it is made.
+    ///
+    /// # Errors
+    /// The kernel's error number, or `InvalidData` when the answer cannot be read.
+    pub(super) fn change<T>(&mut self, change: T, flags: u16) -> io::Result<()>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        self.send(change, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        loop {
+            for message in self.receive::<T>()? {
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::Error(answer) if answer.code.is_none() => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     other => return Err(unexpected(&other)),
                 }

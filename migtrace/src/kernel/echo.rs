@@ -35,7 +35,7 @@ pub(super) fn size(loader: &mut EbpfLoader<'_>, sessions: u32) {
 pub(crate) struct EchoKernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
-    attached: Option<tc::Attached>,
+    attached: Option<(tc::Attacher, tc::Attached)>,
 }
 
 /// One stream of requests.
@@ -86,12 +86,20 @@ impl EchoKernel {
     pub(crate) fn attach(
         &mut self,
         interface: &str,
+        index: u32,
         preference: tc::AttachPreference,
     ) -> Result<AttachMode, KernelError> {
-        let attached = tc::attach(&mut self.ebpf, &tc::ECHO, interface, preference)?;
+        let mut attacher = tc::Attacher::new(preference);
+        let attached = attacher.attach(&mut self.ebpf, &tc::ECHO, interface, index)?;
         let mode = attached.mode();
-        self.attached = Some(attached);
+        self.attached = Some((attacher, attached));
         Ok(mode)
+    }
+
+    /// What has become of the programs since the last time. Those that somebody removed are attached again.
+    pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<tc::Change>> {
+        let Some((attacher, attached)) = &mut self.attached else { return Ok(Vec::new()) };
+        attacher.look(&mut self.ebpf, std::iter::once(attached))
     }
 
     /// Follows the requests to `target` that carry `identifier`, or all of them.

@@ -16,9 +16,11 @@ mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod messages;
+mod ownership;
 mod priority;
 mod probes;
 mod tc;
+mod tcx;
 #[cfg(test)]
 mod test_run;
 
@@ -34,8 +36,8 @@ pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, purpose};
 pub(crate) use messages::{Body, Message, Opened};
 pub(crate) use priority::{OnCpu, be_punctual};
-pub(crate) use tc::cleanup;
 pub use tc::{AttachPreference, Leftover, TcAttachError};
+pub(crate) use tc::{Change, ChangeNews, cleanup};
 
 use crate::errors::with_causes;
 use crate::event::{AttachMode, Lost, Probe};
@@ -146,7 +148,7 @@ pub(crate) struct Kernel {
     events: AsyncFd<RingBuf<MapData>>,
     interfaces: StdHashMap<u32, tc::Attached>,
     taps: StdHashMap<u32, tc::Attached>,
-    attach: AttachPreference,
+    attacher: tc::Attacher,
     probes: Vec<Probe>,
     /// Whether the programs themselves find out who owns a flow.
     ties_sockets: bool,
@@ -190,7 +192,7 @@ impl Kernel {
             events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
             interfaces: StdHashMap::new(),
             taps: StdHashMap::new(),
-            attach: settings.attach,
+            attacher: tc::Attacher::new(settings.attach),
             ties_sockets: finds_sockets && is_attached("qmp"),
             counts_retransmissions: is_attached("retransmit"),
             probes,
@@ -220,7 +222,7 @@ impl Kernel {
         if skip_tagged {
             self.leave_tagged(index)?;
         }
-        let attached = tc::attach(&mut self.ebpf, &tc::COUNT, name, self.attach)?;
+        let attached = self.attacher.attach(&mut self.ebpf, &tc::COUNT, name, index)?;
         let mode = attached.mode();
         self.interfaces.insert(index, attached);
         Ok(mode)
@@ -243,9 +245,10 @@ impl Kernel {
         self.interfaces.contains_key(&index)
     }
 
-    /// Whether filters of others run before ours at this interface, and may keep packets from it.
-    pub(crate) fn is_behind_others(&self, index: u32) -> bool {
-        self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
+    /// What has become of the TC programs since the last time. Those that somebody removed are attached again.
+    pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<Change>> {
+        let all = self.interfaces.values_mut().chain(self.taps.values_mut());
+        self.attacher.look(&mut self.ebpf, all)
     }
 
     /// Reads the QMP events of a process and its sockets from now on.

@@ -25,7 +25,8 @@ use crate::host::links;
 use crate::kernel::echo::{EchoKernel, Session, SettledGap};
 use crate::kernel::{AttachPreference, KernelError};
 use crate::record::Gap;
-use crate::timeline::gaps;
+use crate::timeline::{gaps, removals};
+use crate::tracer::attachments::cannot_look;
 use crate::units::MonotonicNs;
 use sender::{Schedule, Sender, Sent};
 use socket::EchoSocket;
@@ -38,6 +39,8 @@ const MIN_GAP: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_millis(100);
 /// How long replies are waited for after the last request.
 const LINGER: Duration = Duration::from_secs(1);
+/// How often it is looked whether the programs are still attached.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether all replies have come.
 const LINGER_LOOK: Duration = Duration::from_millis(10);
 /// How many silences that may have been a report lists: on a path that loses much there is one every few round trips.
@@ -227,6 +230,10 @@ pub struct Prober {
     start: Start,
     tick: Interval,
     sending_over: bool,
+    /// When to look after the programs again.
+    next_look: Instant,
+    /// What became of them.
+    attachments: Vec<Fact>,
 }
 
 impl Prober {
@@ -235,11 +242,11 @@ impl Prober {
     /// # Errors
     /// The address cannot be watched from here, does not answer, or not reliably.
     pub async fn start(options: Options) -> Result<Self, ProbeError> {
-        let interface = interface_to(options.target, options.interface.as_deref())?;
+        let Watched { name: interface, index } = interface_to(options.target, options.interface.as_deref())?;
         let sessions = if options.interval.is_some() { preflight::SESSIONS + 1 } else { ECHO_SESSIONS };
         let min_gap_ns = nanoseconds(options.min_gap());
         let mut kernel = EchoKernel::load(sessions, min_gap_ns)?;
-        let attach = kernel.attach(&interface, options.attach)?;
+        let attach = kernel.attach(&interface, index, options.attach)?;
         let identity = Identity::read().map_err(host("read this host's name"))?;
         let identifier = identifier()?;
         let preflight = match options.interval {
@@ -268,6 +275,8 @@ impl Prober {
             start: start_now()?,
             tick,
             sending_over: false,
+            next_look: Instant::now(),
+            attachments: Vec::new(),
             options,
         };
         match prober.options.interval {
@@ -316,12 +325,31 @@ impl Prober {
             tokio::select! {
                 gaps = self.kernel.gaps() => self.take(gaps?),
                 _ = self.tick.tick() => {
+                    if Instant::now() >= self.next_look {
+                        self.look_after_attachments();
+                    }
                     if !self.sending_over && self.sender.as_ref().is_some_and(Sender::is_done) {
                         self.sending_over = true;
                         return Ok(Step::Sent);
                     }
                     return Ok(Step::Tick);
                 }
+            }
+        }
+    }
+
+    /// Notes what somebody else has done to the programs; those that were removed are attached again.
+    fn look_after_attachments(&mut self) {
+        self.next_look = Instant::now() + LOOK_EVERY;
+        let facts = match self.kernel.look_after_attachments() {
+            Ok(changes) => changes.into_iter().map(|change| change.fact(self.interface.clone())).collect(),
+            Err(error) => vec![Fact::NotMeasured(cannot_look(&error))],
+        };
+        for fact in facts {
+            // What could not be attached again at once may be now.
+            self.attachments.retain(|known| !is_same_removal(known, &fact));
+            if !self.attachments.contains(&fact) {
+                self.attachments.push(fact);
             }
         }
     }
@@ -387,6 +415,13 @@ impl Prober {
         let refused = sent.as_ref().map_or(0, |sent| sent.refused);
         let mut not_measured = self.not_measured(&streams)?;
         not_measured.extend(refusal(sent.as_ref()));
+        not_measured.extend(self.attachments.iter().filter_map(|fact| match fact {
+            Fact::TcRemoved(removed) => {
+                Some(removals::told(removed, MonotonicNs(self.start.monotonic_ns), "the observation"))
+            }
+            Fact::NotMeasured(entry) => Some(entry.clone()),
+            _ => None,
+        }));
         not_measured.extend((self.unlisted > 0).then(|| NotMeasured {
             what: "some silences that may have been".into(),
             why: format!("there were {} more than the {MOST_DOUBTS} that are listed", self.unlisted),
@@ -425,6 +460,7 @@ impl Prober {
         }
         let pending = self.kernel.pending_gaps();
         self.take(pending);
+        self.look_after_attachments();
         Ok(())
     }
 
@@ -466,6 +502,7 @@ impl Prober {
         }
         let not_measured = self.not_measured(&streams)?.into_iter().chain(refusal(self.sent.as_ref()));
         facts.extend(not_measured.map(Fact::NotMeasured));
+        facts.append(&mut self.attachments);
         facts.push(Fact::EchoEnd(end));
         Ok(facts)
     }
@@ -567,8 +604,17 @@ fn open_gap(state: &EchoSession) -> Option<EchoGap> {
     })
 }
 
-/// The name of the interface at which to watch.
-fn interface_to(target: IpAddr, requested: Option<&str>) -> Result<String, ProbeError> {
+fn is_same_removal(a: &Fact, b: &Fact) -> bool {
+    matches!((a, b), (Fact::TcRemoved(a), Fact::TcRemoved(b)) if a.last_seen_ns == b.last_seen_ns)
+}
+
+/// The interface at which to watch.
+struct Watched {
+    name: String,
+    index: u32,
+}
+
+fn interface_to(target: IpAddr, requested: Option<&str>) -> Result<Watched, ProbeError> {
     let all = links::list().map_err(host("list the network interfaces"))?;
     let link = match requested {
         Some(name) => {
@@ -596,7 +642,7 @@ fn interface_to(target: IpAddr, requested: Option<&str>) -> Result<String, Probe
             "its packets have no Ethernet header; name the Ethernet device below it with --interface",
         );
     }
-    Ok(link.name.clone())
+    Ok(Watched { name: link.name.clone(), index: link.index })
 }
 
 fn open_socket(options: &Options, identifier: u16) -> Result<EchoSocket, ProbeError> {

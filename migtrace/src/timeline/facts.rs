@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::clocks::Clocks;
 use super::losses::Losses;
 use super::migration::heading;
+use super::removals::Removals;
 use super::runs::Runs;
 use super::silences::Silences;
 use super::stamped::Stamped;
@@ -46,6 +47,7 @@ pub(super) struct Facts {
     not_measured_so_far: HashSet<NotMeasured>,
     /// Interfaces that vanished.
     pub(super) gone_interfaces: Stamped<String>,
+    pub(super) removals: Removals,
     /// Kinds of events that were not understood, and how many of each.
     pub(super) not_understood: BTreeMap<String, u64>,
     pub(super) losses: Losses,
@@ -270,6 +272,7 @@ impl Facts {
             // A flow names the interface that it is counted at.
             Fact::InterfaceAdded(_) => {}
             Fact::InterfaceGone { interface } => self.gone_interfaces.insert(at, interface.clone()),
+            Fact::TcRemoved(removed) => self.removals.push(removed),
             Fact::Lost { so_far, since_ns } => self.losses.push(at, *since_ns, *so_far),
             Fact::NotMeasured(entry) => {
                 if self.not_measured_so_far.insert(entry.clone()) {
@@ -511,6 +514,7 @@ const fn is_told_in_the_end(fact: &Fact) -> bool {
             | Fact::EchoEnd(_)
             | Fact::InterfaceAdded(_)
             | Fact::InterfaceGone { .. }
+            | Fact::TcRemoved(_)
             | Fact::Lost { .. }
             | Fact::NotMeasured(_)
             | Fact::NotUnderstood { .. }

@@ -18,6 +18,7 @@ mod pairs;
 mod phases;
 mod probed;
 mod purposes;
+pub(crate) mod removals;
 mod runs;
 mod silences;
 mod stamped;

@@ -7,7 +7,8 @@ use super::facts::Facts;
 use super::migration::{Migration, Opening};
 use super::phases::Unknown;
 use super::probed::Probing;
-use crate::event::{Lost, NotMeasured, ProbeStatus};
+use super::removals;
+use crate::event::{Lost, NotMeasured, ProbeStatus, TcProgram, TcRemoved};
 use crate::record::{MarkName, Method, Mode, Outcome, Record, Role};
 
 /// As many names are listed.
@@ -27,6 +28,7 @@ pub(super) fn list(
     probes(facts, &mut list);
     while_recording(facts, &mut list);
     gone_interfaces(facts, migration, &mut list);
+    removed_programs(facts, migration, probing, &mut list);
     not_understood(facts, &mut list);
     recording(facts, record.lost, &mut list);
     start(migration, &mut list);
@@ -84,6 +86,21 @@ fn gone_interfaces(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
         &format!("packets on {what}"),
         format!("{which} vanished during the recording: what crossed before is counted"),
     );
+}
+
+/// The TC programs that somebody removed while the migration was under way, as far as they saw what is of it.
+fn removed_programs(facts: &Facts, migration: &Migration<'_>, probing: Probing<'_>, list: &mut List) {
+    let taps = migration.process.and_then(|p| p.qemu.as_ref()).map_or(&[][..], |qemu| &qemu.taps);
+    let concerns = |removed: &&TcRemoved| match removed.program {
+        TcProgram::Count => true,
+        TcProgram::Guest => taps.contains(&removed.interface),
+        TcProgram::Echo => matches!(probing, Probing::Asked(_)),
+    };
+    let removals = facts.removals.between(migration.start, migration.end.at());
+    for removed in removals.filter(concerns).take(MOST_ENTRIES) {
+        let NotMeasured { what, why } = removals::told(removed, migration.start, "the migration");
+        list.push(&what, why);
+    }
 }
 
 fn not_understood(facts: &Facts, list: &mut List) {

@@ -15,14 +15,14 @@ pub struct CleanedUp {
     pub interfaces: usize,
 }
 
-/// Removes the TC filters that killed runs left at the interfaces of the calling thread's network namespace. Only
-/// kernels without TCX (before 6.6) keep them.
+/// Removes the TC filters that killed runs left at the interfaces of the calling thread's network namespace, and none
+/// of a run that lives, in whichever pid namespace. Only kernels without TCX (before 6.6) keep them.
 ///
 /// # Errors
 /// The interfaces or their filters cannot be listed, or a filter cannot be removed.
 pub fn clean_up() -> Result<CleanedUp, TracerError> {
     let links = links::list().map_err(host("list the interfaces of this network namespace"))?;
-    let names = links.iter().map(|link| link.name.as_str());
-    let removed = kernel::cleanup(names).map_err(host("remove TC filters"))?;
+    let interfaces = links.iter().map(|link| (link.index, link.name.as_str()));
+    let removed = kernel::cleanup(interfaces).map_err(host("remove TC filters"))?;
     Ok(CleanedUp { removed, interfaces: links.len() })
 }

@@ -3,6 +3,7 @@
 //! A [`Tracer`] joins what the kernel programs report with what `/proc` and netlink know. It decides nothing about
 //! migrations: that is the [timeline](crate::timeline)'s.
 
+pub(crate) mod attachments;
 mod cleanup;
 mod flows;
 mod owners;
@@ -194,9 +195,7 @@ impl Tracer {
         }
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogStart(self.observation.clone()));
-        for point in points {
-            self.tell_who_is_before_us(now, point);
-        }
+        self.look_after_attachments()?;
         self.tell_clock()?;
         self.scan()?;
         self.adopt_connections()
@@ -238,6 +237,7 @@ impl Tracer {
                 _ = self.scan.tick() => {
                     self.scan()?;
                     self.adopt_strays()?;
+                    self.look_after_attachments()?;
                     self.tell_lost()?;
                 }
                 Some(_) = self.versions.join_next() => self.scan()?,
@@ -261,6 +261,7 @@ impl Tracer {
     /// The kernel side cannot be read; the events that were waiting are lost with it.
     pub fn finish(mut self, reason: EndReason) -> Result<Vec<Event>, TracerError> {
         self.take_pending()?;
+        self.look_after_attachments()?;
         self.tell_guest_frames(|_| true)?;
         self.flows.forget_samples();
         self.sample()?;
@@ -313,17 +314,6 @@ impl Tracer {
         Ok(Interface { name: point.name.clone(), index: point.index, attach })
     }
 
-    fn tell_who_is_before_us(&mut self, now: MonotonicNs, point: &CountingPoint) {
-        if self.kernel.is_behind_others(point.index) {
-            let name = &point.name;
-            let why = format!(
-                "a filter of another kind has the first priority and runs first; see `tc filter show dev {name} \
-                 ingress` and `egress`; TCX (Linux 6.6 and later) is before all filters"
-            );
-            self.tell_not_measured(now, &format!("packets that other filters at {name} drop or accept"), why);
-        }
-    }
-
     /// Takes in what the kernel programs have told until now.
     fn take_pending(&mut self) -> Result<(), TracerError> {
         self.kernel.pending_messages().into_iter().try_for_each(|message| self.take(message))
@@ -357,14 +347,9 @@ impl Tracer {
                 self.tell(at_ns, Fact::GuestRunVoid { pid, entered_ns, certain });
             }
             Body::DirtyLog { pid, sums } => self.tell(at_ns, Fact::DirtyLog { pid, counters: sums }),
-            Body::GuestFrame { ifindex } => {
-                self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface }| Fact::GuestFrame {
-                    pid,
-                    interface,
-                });
-            }
+            Body::GuestFrame { ifindex } => self.take_guest_frame(at_ns, ifindex),
             Body::Announcement { ifindex, kind } => {
-                let announced = |Tap { pid, interface }| Fact::Announcement { pid, interface, kind };
+                let announced = |Tap { pid, interface, .. }| Fact::Announcement { pid, interface, kind };
                 self.tell_of_tap(at_ns, ifindex, announced);
             }
             Body::ProcessExec { pid } => {
@@ -503,10 +488,7 @@ impl Tracer {
             points.iter().filter(|point| !self.kernel.is_attached(point.index)).cloned().collect::<Vec<_>>()
         {
             match self.count_at(&point) {
-                Ok(interface) => {
-                    self.tell(now, Fact::InterfaceAdded(interface));
-                    self.tell_who_is_before_us(now, &point);
-                }
+                Ok(interface) => self.tell(now, Fact::InterfaceAdded(interface)),
                 Err(error) => self.tell_not_measured(
                     now,
                     &format!("packets at {}", point.name),

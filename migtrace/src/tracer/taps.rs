@@ -6,7 +6,7 @@ use crate::event::{Fact, Qemu};
 use crate::host::links;
 use crate::host::{clock, qemu};
 use crate::units::MonotonicNs;
-use migtrace_ebpf::abi::GuestPort;
+use migtrace_ebpf::abi::{GuestPort, TAPS};
 
 /// The host's end of a guest's link.
 #[derive(Clone, Debug)]
@@ -14,6 +14,9 @@ pub(super) struct Tap {
     /// The QEMU that holds it.
     pub(super) pid: u32,
     pub(super) interface: String,
+    /// The next frame that the programs tell of is one to tell: the first of all, or the first after a stop. They tell of
+    /// one after whatever QEMU says.
+    pub(super) awaits_frame: bool,
 }
 
 impl Tracer {
@@ -24,13 +27,20 @@ impl Tracer {
         }
     }
 
+    /// Tells of the frame that was awaited at a tap.
+    pub(super) fn take_guest_frame(&mut self, at_ns: MonotonicNs, ifindex: u32) {
+        if self.taps.get_mut(&ifindex).is_some_and(|tap| std::mem::take(&mut tap.awaits_frame)) {
+            self.tell_of_tap(at_ns, ifindex, |Tap { pid, interface, .. }| Fact::GuestFrame {
+                pid,
+                interface,
+            });
+        }
+    }
+
     /// The guest has stopped: nothing more comes from it until it runs again, and that frame is awaited.
     pub(super) fn rearm_taps(&mut self, pid: u32) -> Result<(), TracerError> {
-        self.tell_guest_frames(|tap| tap.pid == pid)?;
-        for (index, _) in self.taps.iter().filter(|(_, tap)| tap.pid == pid) {
-            self.kernel.await_next_frame(*index)?;
-        }
-        Ok(())
+        self.taps.values_mut().filter(|tap| tap.pid == pid).for_each(|tap| tap.awaits_frame = true);
+        self.tell_guest_frames(|tap| tap.pid == pid)
     }
 
     /// Tells what has come from guests through these taps.
@@ -38,7 +48,7 @@ impl Tracer {
         let now = clock::now().map_err(host("read the clock"))?;
         for (index, tap) in self.taps.clone() {
             if let (true, Some(port)) = (which(&tap), self.kernel.guest_port(index)?) {
-                let Tap { pid, interface } = tap;
+                let Tap { pid, interface, .. } = tap;
                 let last_ns = (port.frames > 0).then_some(MonotonicNs(port.last_frame_ns));
                 let GuestPort { frames, announcements, .. } = port;
                 self.tell(now, Fact::GuestFrames { pid, interface, frames, last_ns, announcements });
@@ -70,25 +80,23 @@ impl Tracer {
             if self.taps.contains_key(&link.index) {
                 continue;
             }
-            match self.kernel.attach_tap(&link.name, link.index) {
-                Ok(()) => {
-                    let tap = Tap { pid: qemu.pid, interface: link.name.clone() };
+            let not_watched = match self.kernel.attach_tap(qemu.pid, &link.name, link.index) {
+                Ok(true) => {
+                    let tap = Tap { pid: qemu.pid, interface: link.name.clone(), awaits_frame: true };
                     self.taps.insert(link.index, tap);
+                    continue;
                 }
-                Err(error) => self.tell_not_measured(
-                    now,
-                    &format!("the guest's frames on its tap {}", link.name),
-                    with_causes(&error),
-                ),
-            }
+                Ok(false) => format!("no more than {TAPS} taps of a VM are watched"),
+                Err(error) => with_causes(&error),
+            };
+            self.tell_not_measured(now, &format!("the guest's frames on its tap {}", link.name), not_watched);
         }
     }
 
     pub(super) fn unwatch_taps(&mut self, which: impl Fn(u32, &Tap) -> bool) -> Result<(), TracerError> {
-        let gone: Vec<u32> =
-            self.taps.iter().filter(|(index, tap)| which(**index, tap)).map(|(index, _)| *index).collect();
-        for index in gone {
-            self.kernel.detach_tap(index)?;
+        let gone = self.taps.iter().filter(|(index, tap)| which(**index, tap));
+        for (index, pid) in gone.map(|(index, tap)| (*index, tap.pid)).collect::<Vec<_>>() {
+            self.kernel.detach_tap(pid, index)?;
             self.taps.remove(&index);
         }
         Ok(())

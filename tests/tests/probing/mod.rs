@@ -49,6 +49,12 @@ impl Probing {
         Self { process, stderr }
     }
 
+    /// Its process id.
+    #[allow(dead_code, reason = "each file of tests uses a part of it")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Waits for its end.
     pub(crate) fn end(self) -> (Option<i32>, Report) {
         let (code, json) = self.read();

@@ -1,8 +1,10 @@
 //! `migtrace record` beside connections that no QEMU owns, and the facts that it found.
 
+pub(crate) mod transfer;
+
 use lab::Host;
 use lab::tracing;
-use migtrace::event::{Event, Fact, FlowCounters, LogReader, Lost};
+use migtrace::event::{Event, Fact, FlowCounters, LogReader, Lost, TcRemoved};
 use migtrace::units::{Counters, Directions};
 use nix::sys::signal::Signal;
 use std::fs::File;
@@ -29,6 +31,16 @@ impl Recording {
         assert_eq!(recorded.code, Some(1), "{said}");
         let log = File::open(recorded.events_path()).unwrap();
         Facts(LogReader::new(BufReader::new(log)).map(Result::unwrap).collect())
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Waits until its log has an event with this text.
+    pub(crate) fn wait_for(&self, text: &str) {
+        self.0.wait_for_event(text, PATIENCE).unwrap();
     }
 
     /// Ends it so that it cannot clean up.
@@ -86,6 +98,15 @@ impl Facts {
     pub(crate) fn lost(&self) -> Lost {
         self.last(|fact| if let Fact::Lost { so_far, .. } = fact { Some(*so_far) } else { None })
             .unwrap_or_default()
+    }
+
+    /// The programs that were removed, and when that was told.
+    pub(crate) fn removed(&self) -> Vec<(u64, TcRemoved)> {
+        let told = self.0.iter().filter_map(|event| match &event.fact {
+            Fact::TcRemoved(removed) => Some((event.at_ns.0, removed.clone())),
+            _ => None,
+        });
+        told.collect()
     }
 
     /// What is said not to be measured.

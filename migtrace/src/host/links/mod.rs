@@ -70,6 +70,13 @@ pub(crate) fn list() -> io::Result<Vec<Link>> {
     Ok(links.into_values().collect())
 }
 
+/// The name that an interface of the calling thread's network namespace has now; `None` when there is none.
+pub(crate) fn name_of(index: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
+    // nix 0.31 takes a failure for an empty name.
+    (!name.is_empty()).then_some(name)
+}
+
 /// Index of the interface through which packets to `remote` leave. That of an own address is the loopback device.
 ///
 /// # Errors
@@ -192,6 +199,7 @@ mod tests {
             assert!(links[0].loopback && links[0].up);
             assert_eq!((links[0].name.as_str(), links[0].index, links[0].mtu), ("lo", 1, 65536));
             assert!(links[0].addresses.contains(&"127.0.0.1".parse().unwrap()));
+            assert_eq!((name_of(1).as_deref(), name_of(2)), (Some("lo"), None));
         });
     }
 

@@ -1,0 +1,226 @@
+//! Filters of the clsact qdisc at an interface of a namespace of its own. `tc` is the witness.
+
+use super::*;
+use crate::host::testing::{block_on, in_new_netns, ip};
+use crate::kernel::{Kernel, Settings};
+
+const INDEX: u32 = 77;
+const OTHER: &str = "1,6 0 0 4294967295,";
+
+/// Runs `test` beside an interface, `v0` of index [`INDEX`]; not without root.
+fn with_interface(test: impl FnOnce() + Send) {
+    in_new_netns(|| {
+        ip("link add v0 index 77 type veth peer name v1");
+        ip("link set v0 up");
+        block_on(async { test() });
+    });
+}
+
+/// Programs that are attached to nothing yet.
+fn kernel() -> Kernel {
+    Kernel::load_detached(&Settings::default().attach(AttachPreference::Clsact)).unwrap()
+}
+
+fn counting() -> Kernel {
+    let mut kernel = kernel();
+    kernel.attach("v0", INDEX, false).unwrap();
+    kernel
+}
+
+fn tc(words: &[&str]) -> String {
+    let output = std::process::Command::new("tc").args(words).output().expect("iproute2's tc");
+    assert!(output.status.success(), "tc {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What `tc` says of the filters, one a line.
+fn shown(way: &str) -> Vec<String> {
+    let shown = tc(&["filter", "show", "dev", "v0", way]);
+    shown.lines().filter(|line| line.contains("handle")).map(str::to_owned).collect()
+}
+
+fn ours(way: &str) -> usize {
+    shown(way).iter().filter(|line| line.contains("migtrace_")).count()
+}
+
+/// A filter of the classic kind, which has no name.
+fn add_other(way: &str, priority: &str) {
+    let place = ["filter", "add", "dev", "v0", way, "pref", priority, "protocol", "all"];
+    tc(&[&place[..], &["bpf", "bytecode", OTHER, "flowid", "1:1"]].concat());
+}
+
+fn news(kernel: &mut Kernel) -> Vec<ChangeNews> {
+    kernel.look_after_attachments().unwrap().into_iter().map(|change| change.news).collect()
+}
+
+fn clean_up() -> Vec<Leftover> {
+    cleanup([(INDEX, "v0")]).unwrap()
+}
+
+#[test]
+fn two_have_filters_of_their_own_and_each_takes_away_only_its_own() {
+    with_interface(|| {
+        let first = counting();
+        let second = counting();
+        assert_eq!([ours("ingress"), ours("egress")], [2, 2], "{:?}", shown("ingress"));
+        assert_eq!(clean_up(), []);
+        let own = format!("migtrace_ingress@{}-", std::process::id());
+        assert!(shown("ingress").iter().all(|line| line.contains(&own) && line.contains("direct-action")));
+        drop(first);
+        assert_eq!([ours("ingress"), ours("egress")], [1, 1]);
+        drop(second);
+        assert_eq!([ours("ingress"), ours("egress")], [0, 0]);
+    });
+}
+
+#[test]
+fn what_is_left_of_every_kind_goes_at_the_next_start_and_nothing_else() {
+    with_interface(|| {
+        tc(&["qdisc", "add", "dev", "v0", "clsact"]);
+        add_other("ingress", "1");
+        let of_udp = ["u32", "match", "ip", "protocol", "17", "0xff", "flowid", "1:1"];
+        let place = ["filter", "add", "dev", "v0", "ingress", "pref", "9", "protocol", "ip"];
+        tc(&[&place[..], &of_udp[..]].concat());
+        let others = shown("ingress");
+        let living = Owner::new().unwrap();
+        let mut bare = kernel();
+        let place = Place { interface: INDEX, way: Way::Ingress };
+        let mut filters = Filters::open().unwrap();
+        let program = classifier(&mut bare.ebpf, INGRESS).unwrap();
+        let mut add = |priority, name: &str| {
+            filters.add(place, priority, name, program.fd().unwrap().as_fd()).unwrap();
+        };
+        let kept = [
+            living.filter("migtrace_ingress").to_string(),
+            living.filter("migtrace_echo_egress").to_string(),
+            "migtrace_of_somebody".to_owned(),
+            "somebodys_migtrace_ingress".to_owned(),
+        ];
+        kept.iter().for_each(|name| add(1, name));
+        let left = ["ingress", "egress", "guest", "echo_ingress", "echo_egress"]
+            .map(|program| [format!("migtrace_{program}"), format!("migtrace_{program}@1-0123456789abcdef")]);
+        left.iter().flatten().for_each(|name| add(2, name));
+        let before = shown("ingress").len();
+        assert_eq!(before, others.len() + 4 + 10);
+
+        let next = counting();
+        let after = shown("ingress");
+        assert_eq!(after.len(), others.len() + 4 + 1, "{after:#?}");
+        assert!(kept.iter().all(|name| after.iter().any(|line| line.contains(name.as_str()))), "{after:#?}");
+        assert!(others.iter().all(|line| after.contains(line)), "{after:#?}");
+        drop(next);
+
+        left.iter().flatten().for_each(|name| {
+            let program = classifier(&mut bare.ebpf, INGRESS).unwrap();
+            filters.add(place, 2, name, program.fd().unwrap().as_fd()).unwrap();
+        });
+        let mut removed: Vec<_> = clean_up().into_iter().map(|leftover| leftover.filter).collect();
+        removed.sort();
+        let mut expected: Vec<_> = left.iter().flatten().cloned().collect();
+        expected.sort();
+        assert_eq!(removed, expected);
+        assert_eq!(clean_up(), []);
+        drop(living);
+        assert_eq!(clean_up().len(), 2);
+    });
+}
+
+/// Removes filters, and expects them to be attached again by the next look.
+fn is_noticed(kernel: &mut Kernel, remove: &[&str]) {
+    assert_eq!(news(kernel), []);
+    let before = clock::now().unwrap();
+    assert_eq!(news(kernel), [], "this look has seen all of them");
+    let looked = clock::now().unwrap();
+    tc(remove);
+    let removed = clock::now().unwrap();
+    let found = news(kernel);
+    let [ChangeNews::Removed { last_seen_ns, again: Ok(again) }] = found[..] else {
+        panic!("{remove:?}: {found:?}")
+    };
+    assert!(before <= last_seen_ns && last_seen_ns <= looked, "{found:?}");
+    assert!(removed <= again && again <= clock::now().unwrap(), "{found:?}");
+    assert_eq!([ours("ingress"), ours("egress")], [1, 1], "{remove:?}");
+    assert_eq!(news(kernel), []);
+}
+
+#[test]
+fn a_removed_filter_and_a_removed_qdisc_are_noticed_and_attached_again() {
+    with_interface(|| {
+        let mut kernel = counting();
+        is_noticed(&mut kernel, &["filter", "del", "dev", "v0", "ingress"]);
+        is_noticed(&mut kernel, &["filter", "del", "dev", "v0", "egress", "pref", "1"]);
+        is_noticed(&mut kernel, &["qdisc", "del", "dev", "v0", "clsact"]);
+        // Its name is another one now, its index is not.
+        ip("link set v0 down");
+        ip("link set v0 name w0");
+        ip("link set w0 up");
+        assert_eq!(news(&mut kernel), []);
+        tc(&["qdisc", "del", "dev", "w0", "clsact"]);
+        assert!(matches!(news(&mut kernel)[..], [ChangeNews::Removed { again: Ok(_), .. }]));
+        ip("link del w0");
+        assert_eq!(news(&mut kernel), [], "who follows the interfaces tells of that");
+    });
+}
+
+#[test]
+fn what_cannot_be_attached_again_is_told_once_and_tried_until_it_can() {
+    with_interface(|| {
+        let mut kernel = counting();
+        tc(&["qdisc", "del", "dev", "v0", "clsact"]);
+        tc(&["qdisc", "add", "dev", "v0", "ingress"]);
+        let found = news(&mut kernel);
+        let [ChangeNews::Removed { last_seen_ns: first, again: Err(why) }] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(why.contains("tc qdisc show dev v0"), "{why}");
+        assert_eq!(ours("ingress"), 1, "an `ingress` qdisc would take that of egress for another one");
+        assert_eq!(news(&mut kernel), []);
+        tc(&["qdisc", "del", "dev", "v0", "ingress"]);
+        let found = news(&mut kernel);
+        let [ChangeNews::Removed { last_seen_ns, again: Ok(_) }] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(last_seen_ns, first);
+        assert_eq!([ours("ingress"), ours("egress")], [1, 1]);
+    });
+}
+
+#[test]
+fn filters_of_others_before_ours_are_told_once_and_those_of_another_migtrace_are_not() {
+    with_interface(|| {
+        let mut kernel = counting();
+        assert_eq!(news(&mut kernel), []);
+        let _another = counting();
+        add_other("ingress", "2");
+        assert_eq!(news(&mut kernel), []);
+        add_other("egress", "1");
+        assert_eq!(news(&mut kernel), [ChangeNews::Behind]);
+        add_other("ingress", "1");
+        assert_eq!(news(&mut kernel), []);
+    });
+}
+
+#[test]
+fn the_program_at_a_tap_is_looked_after_as_well() {
+    with_interface(|| {
+        let mut kernel = kernel();
+        assert!(kernel.attach_tap(1, "v0", INDEX).unwrap());
+        assert_eq!([ours("ingress"), ours("egress")], [1, 0]);
+        assert_eq!(news(&mut kernel), []);
+        tc(&["filter", "del", "dev", "v0", "ingress"]);
+        let changes = kernel.look_after_attachments().unwrap();
+        assert!(
+            matches!(
+                &changes[..],
+                [Change {
+                    interface: INDEX,
+                    what: TcProgram::Guest,
+                    news: ChangeNews::Removed { again: Ok(_), .. },
+                    ..
+                }]
+            ),
+            "{changes:?}"
+        );
+        assert_eq!([ours("ingress"), ours("egress")], [1, 0]);
+        kernel.detach_tap(1, INDEX).unwrap();
+        assert_eq!([ours("ingress"), ours("egress")], [0, 0]);
+    });
+}
