@@ -154,7 +154,7 @@ pub mod kind {
     pub const FLOW_PAYLOAD: u32 = 3;
     /// [`QmpLine`](super::QmpLine).
     pub const QMP_LINE: u32 = 4;
-    /// Only a [`Header`](super::Header): `tgid` has become another program whose name looks like QEMU's.
+    /// Only a [`Header`](super::Header): `tgid` has become another program whose name looks like QEMU's, or was traced.
     pub const PROCESS_EXEC: u32 = 5;
     /// Only a [`Header`](super::Header): the last thread of `tgid`, a traced process, has ended.
     pub const PROCESS_EXIT: u32 = 6;
@@ -170,6 +170,8 @@ pub mod kind {
     pub const GUEST_FRAME: u32 = 11;
     /// [`GuestPortEvent`](super::GuestPortEvent): an announcement.
     pub const ANNOUNCEMENT: u32 = 12;
+    /// Only a [`Header`](super::Header): `tgid` is a new process, forked by one that is traced or looks like QEMU.
+    pub const PROCESS_FORK: u32 = 13;
 }
 
 /// Something about a flow.

@@ -237,6 +237,7 @@ fn doctor_finds_every_probe_at_its_best_hook() {
         ("vcpu-run", "kprobe:kvm_vcpu_ioctl"),
         ("dirty-log", "kprobe:kvm_vm_ioctl"),
         ("exec", "raw_tracepoint:sched_process_exec"),
+        ("fork", "raw_tracepoint:sched_process_fork"),
         ("exit", "raw_tracepoint:sched_process_exit"),
     ] {
         let found = json!([probe(name)["status"], probe(name)["hook"]]);

@@ -160,17 +160,19 @@ impl Kernel {
         let offsets = Btf::of_running_kernel();
         let socket_offsets = probes::resolve(&offsets, Btf::socket_offsets);
         let retransmit_offsets = probes::resolve(&offsets, Btf::retransmit_offsets);
+        let task_tgid = probes::resolve(&offsets, Btf::task_tgid);
         drop(offsets);
 
-        let mut ebpf = load_object(settings, &socket_offsets.value, &retransmit_offsets.value)?;
-        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets);
+        let mut ebpf =
+            load_object(settings, &socket_offsets.value, &retransmit_offsets.value, task_tgid.value)?;
+        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets, &task_tgid);
         Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())
     }
 
     /// As [`Self::load`], but attaches nothing.
     #[cfg(test)]
     fn load_detached(settings: &Settings) -> Result<Self, KernelError> {
-        let ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default())?;
+        let ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default(), 0)?;
         Self::new(ebpf, settings, Vec::new(), false)
     }
 
@@ -244,6 +246,13 @@ impl Kernel {
     /// Whether filters of others run before ours at this interface, and may keep packets from it.
     pub(crate) fn is_behind_others(&self, index: u32) -> bool {
         self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
+    }
+
+    /// Tells of processes that start with this name, too, as the kernel keeps it.
+    pub(crate) fn take_for_qemu(&mut self, name: [u8; 16]) -> Result<(), KernelError> {
+        self.map_mut::<[u8; 16], u32>("QEMU_NAMES")?
+            .insert(name, 1, 0)
+            .map_err(|source| KernelError::Map { name: "QEMU_NAMES", source })
     }
 
     /// Reads the QMP events of a process and its sockets from now on.
@@ -356,6 +365,7 @@ fn load_object(
     settings: &Settings,
     socket_offsets: &SocketOffsets,
     retransmit_offsets: &RetransmitOffsets,
+    task_tgid: u32,
 ) -> Result<Ebpf, KernelError> {
     let ports: [u32; PORT_RANGES] = settings.ports.packed();
     let encapsulations = encapsulations(settings);
@@ -368,6 +378,7 @@ fn load_object(
         .override_global("ENCAPSULATIONS", &encapsulations, true)
         .override_global("SOCKET_OFFSETS", socket_offsets, true)
         .override_global("RETRANSMIT_OFFSETS", retransmit_offsets, true)
+        .override_global("TASK_TGID", &task_tgid, true)
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)
         .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
