@@ -346,7 +346,7 @@ pub mod kind {
     pub const FLOW_PAYLOAD: u32 = 3;
     /// [`QmpLine`](super::QmpLine).
     pub const QMP_LINE: u32 = 4;
-    /// Only a [`Header`](super::Header): `tgid` has become another program whose name looks like QEMU's.
+    /// Only a [`Header`](super::Header): `tgid` has become another program whose name looks like QEMU's, or was traced.
     pub const PROCESS_EXEC: u32 = 5;
     /// Only a [`Header`](super::Header): the last thread of `tgid`, a traced process, has ended.
     pub const PROCESS_EXIT: u32 = 6;
@@ -365,6 +365,8 @@ pub mod kind {
     pub const ANNOUNCEMENT: u32 = 12;
     /// [`FlowReplaced`](super::FlowReplaced): a new connection between the same ends takes a flow's place.
     pub const FLOW_REPLACED: u32 = 13;
+    /// Only a [`Header`](super::Header): `tgid` is a new process, forked by one that is traced or looks like QEMU.
+    pub const PROCESS_FORK: u32 = 14;
 }
 
 /// Something about a flow.

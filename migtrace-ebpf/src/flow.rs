@@ -153,7 +153,7 @@ fn insert(key: &FlowKey) -> bool {
             return false;
         }
     }
-    match FLOWS.insert(&key.fragments(), empty, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(key.fragments(), empty, u64::from(BPF_NOEXIST)) {
         // Another flow of the same addresses has made the bucket: that is as good.
         Ok(()) | Err(EEXIST) => {}
         Err(_) => maps::count_lost(lost::FLOWS),

@@ -171,6 +171,13 @@ mod programs {
         0
     }
 
+    // (struct task_struct *parent, struct task_struct *child)
+    #[raw_tracepoint(tracepoint = "sched_process_fork")]
+    fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
+        process::fork(&ctx);
+        0
+    }
+
     #[raw_tracepoint(tracepoint = "sched_process_exit")]
     fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
         process::exit();

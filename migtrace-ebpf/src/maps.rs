@@ -59,6 +59,10 @@ pub(crate) static SURVEY: PerCpuArray<Survey, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static TRACED: HashMap<u32, Process, 1024> = HashMap::new();
 
+/// Names of processes that user space takes for QEMU's too, as the kernel keeps them; the value is of no meaning.
+#[btf_map]
+pub(crate) static QEMU_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
+
 /// vCPUs by thread.
 #[btf_map]
 pub(crate) static VCPUS: HashMap<u32, Vcpu, 4096> = HashMap::new();
@@ -138,6 +142,10 @@ pub(crate) static PORTS: [Global<u32>; abi::PORT_RANGES] = [
 /// A set of `packet::encapsulation`.
 #[unsafe(no_mangle)]
 pub(crate) static ENCAPSULATIONS: Global<u32> = Global::new(0);
+
+/// Where a thread has its thread group's id (`task_struct.tgid`); 0 while unknown.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_TGID: Global<u32> = Global::new(0);
 
 /// See [`abi::SocketOffsets`].
 #[unsafe(no_mangle)]

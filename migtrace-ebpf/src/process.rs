@@ -1,13 +1,13 @@
 //! QEMU processes that come and go.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
-    programs::TracePointContext,
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel},
+    programs::{RawTracePointContext, TracePointContext},
 };
 use migtrace_ebpf::abi::{Header, kind};
 
 use crate::{
-    maps::{self, TRACED},
+    maps::{self, QEMU_NAMES, TASK_TGID, TRACED},
     vcpu,
 };
 
@@ -33,13 +33,39 @@ pub(crate) fn ioctl_argument(ctx: &TracePointContext) -> Option<u64> {
     unsafe { ctx.read_at::<u64>(32) }.ok()
 }
 
-/// A process has become another program: tell of those that look like QEMU (`qemu-system-*`, `qemu-kvm`, `kvm`).
+/// Whether the current task has one of QEMU's names (`qemu-system-*`, `qemu-kvm`, `kvm`, NixOS' `.qemu-system-*-wrapped`,
+/// or one that a person gave). Anybody can take such a name: user space looks closer.
+#[inline(always)]
+fn looks_like_qemu() -> bool {
+    let Ok(comm) = bpf_get_current_comm() else { return false };
+    comm.starts_with(b"qemu")
+        || comm.starts_with(b"kvm")
+        || comm.starts_with(b".qemu")
+        // SAFETY: only whether there is an entry counts.
+        || unsafe { QEMU_NAMES.get(comm) }.is_some()
+}
+
+/// A process has become another program: tell of those that look like QEMU, and of those that were one.
 #[inline(always)]
 pub(crate) fn exec() {
-    let Ok(comm) = bpf_get_current_comm() else { return };
-    if comm.starts_with(b"qemu") || comm.starts_with(b"kvm") {
+    if looks_like_qemu() || traced().is_some() {
         let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXEC, tgid });
+    }
+}
+
+/// The current task has a child. A QEMU that goes into the background (`-daemonize`) forks twice and executes nothing;
+/// the first of its children may end before user space knows it, so that it counts what they are called, too.
+#[inline(always)]
+pub(crate) fn fork(ctx: &RawTracePointContext) {
+    let child: u64 = ctx.arg(1);
+    let address = child.wrapping_add(u64::from(TASK_TGID.load())) as *const u32;
+    // SAFETY: the helper checks the address.
+    let Ok(tgid) = (unsafe { bpf_probe_read_kernel(address) }) else { return };
+    // QEMU starts threads all the time.
+    let is_thread = tgid == (bpf_get_current_pid_tgid() >> 32) as u32;
+    if !is_thread && (traced().is_some() || looks_like_qemu()) {
+        maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_FORK, tgid });
     }
 }
 

@@ -102,6 +102,10 @@ pub(crate) struct Record {
     /// Record this QEMU process' migration only
     #[arg(long)]
     pub(crate) pid: Option<u32>,
+    /// Take every process that runs this file for a QEMU; may be given again. Without, a QEMU is what runs an executable
+    /// of a QEMU's name that only root can have put there
+    #[arg(long = "qemu-binary", value_name = "PATH")]
+    pub(crate) qemu_binaries: Vec<PathBuf>,
     /// Count at this interface; may be given again [default: every one that carries a route]
     #[arg(long = "interface", value_name = "NAME")]
     pub(crate) interfaces: Vec<String>,

@@ -327,6 +327,9 @@ pub enum ProbeStatus {
 pub struct Qemu {
     /// Process id.
     pub pid: u32,
+    /// The user that it runs as (effective user id). Absent in logs of versions that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// `-name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -74,6 +74,8 @@ pub enum RecorderError {
 pub struct Recorder {
     tracer: Tracer,
     selection: Selection,
+    /// Whose VM the selected name means.
+    user: User,
     probe: Option<Probe>,
     timeline: Timeline,
     looked: Instant,
@@ -81,6 +83,15 @@ pub struct Recorder {
     unexamined: bool,
     /// The awaited migration has ended.
     settling: Option<Settling>,
+}
+
+/// Whose VM a name means.
+#[derive(Clone, Copy)]
+enum User {
+    /// The [`Selection`] says it.
+    Selected,
+    /// The user of the first QEMU that had it: its process, once it was seen.
+    OfFirst(Option<u32>),
 }
 
 /// An address that is asked for echo replies.
@@ -94,17 +105,49 @@ struct Probe {
 
 impl Recorder {
     /// Records what `tracer` tells of the selected VMs.
+    ///
+    /// A name or UUID means the VM of one user: of the one whose QEMU is here first (see [`Selection::is_of_one_user`]).
+    /// One that another user starts with it is said not to be recorded, and is not.
     #[must_use]
     pub fn new(tracer: Tracer, selection: Selection) -> Self {
-        Self {
+        let present: Vec<Qemu> = tracer.qemus().cloned().collect();
+        let mut recorder = Self {
             tracer,
+            user: if selection.uid.is_some() { User::Selected } else { User::OfFirst(None) },
             probe: None,
             timeline: Timeline::new(selection.clone()),
             selection,
             looked: Instant::now(),
             unexamined: false,
             settling: None,
+        };
+        for qemu in present {
+            recorder.settle_user(&qemu);
         }
+        recorder
+    }
+
+    /// Takes the user of the first QEMU of the selected name for the one who is meant. Returns whether this QEMU has the
+    /// name, and is another user's.
+    fn settle_user(&mut self, qemu: &Qemu) -> bool {
+        let Selection { vm: Some(_), pid: None, uid } = self.selection else { return false };
+        let User::OfFirst(first) = self.user else { return false };
+        if !self.selection.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref()) {
+            return false;
+        }
+        // What is started by root may become another user's in a moment (`-runas`).
+        if first.is_some_and(|first| first != qemu.pid) {
+            return uid != qemu.uid;
+        }
+        self.user = User::OfFirst(Some(qemu.pid));
+        if uid != qemu.uid {
+            self.selection.uid = qemu.uid;
+            self.timeline.select(self.selection.clone());
+            if let Some(probe) = &mut self.probe {
+                probe.owners.select(self.selection.clone());
+            }
+        }
+        false
     }
 
     /// Records what `prober` finds too. A migration is then over when the guest answers, or has not for 30 s.
@@ -189,6 +232,11 @@ impl Recorder {
                 }
             }
         };
+        if let Fact::QemuSeen(qemu) = &event.fact
+            && self.settle_user(qemu)
+        {
+            self.note_other_user(qemu)?;
+        }
         self.timeline.push(&event);
         self.unexamined = true;
         let is_turning_point = matches!(event.fact, Fact::Qmp(_) | Fact::QemuGone { .. });
@@ -196,6 +244,20 @@ impl Recorder {
             self.look();
         }
         Ok(Some(event))
+    }
+
+    /// Says that a QEMU is not recorded.
+    fn note_other_user(&mut self, qemu: &Qemu) -> Result<(), TracerError> {
+        let user = |uid: Option<u32>| uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+        self.tracer.note_not_measured(
+            "a VM of the selected name or UUID that another user has started",
+            format!(
+                "it runs with the user id {}, and the VM that was there before with {}: --pid selects one by its \
+                 process",
+                user(qemu.uid),
+                user(self.selection.uid)
+            ),
+        )
     }
 
     /// When to look again if nothing happens before. The last fact of a migration may be the last for hours: nobody else

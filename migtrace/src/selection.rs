@@ -10,13 +10,15 @@ pub struct Selection {
     pub vm: Option<String>,
     /// A QEMU's process id.
     pub pid: Option<u32>,
+    /// The user that QEMU runs as: anybody can give their own QEMU the name of another VM.
+    pub uid: Option<u32>,
 }
 
 impl Selection {
     /// The VM of this name or UUID, in this process: what is given must hold.
     #[must_use]
     pub const fn new(vm: Option<String>, pid: Option<u32>) -> Self {
-        Self { vm, pid }
+        Self { vm, pid, uid: None }
     }
 
     /// Whether `qemu` is meant.
@@ -24,6 +26,7 @@ impl Selection {
     pub fn matches(&self, qemu: &Qemu) -> bool {
         self.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref())
             && self.pid.is_none_or(|pid| pid == qemu.pid)
+            && self.uid.is_none_or(|uid| qemu.uid == Some(uid))
     }
 
     /// Whether a VM with this name and UUID is meant, whatever its process is.
@@ -45,6 +48,19 @@ impl Selection {
             return Err(NoSuchVm { wanted: self.clone(), present: present.to_vec() });
         }
         Ok(meant)
+    }
+
+    /// Checks that no two users have started VMs of the name that is meant: those are different VMs.
+    ///
+    /// # Errors
+    /// They have.
+    pub fn is_of_one_user(&self, present: &[Qemu]) -> Result<(), SeveralUsers> {
+        let Some(vm) = &self.vm else { return Ok(()) };
+        let meant: Vec<&Qemu> = present.iter().filter(|qemu| self.matches(qemu)).collect();
+        if meant.iter().all(|qemu| qemu.uid == meant[0].uid) {
+            return Ok(());
+        }
+        Err(SeveralUsers { vm: vm.clone(), present: meant.into_iter().cloned().collect() })
     }
 }
 
@@ -81,6 +97,21 @@ impl NoSuchVm {
     }
 }
 
+/// Several users have started VMs of the name that was asked for. The message lists them.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "which `{vm}` is meant is not known: different users have started VMs of that name or UUID; name one by its process \
+     with --pid: this network namespace has {}",
+    introductions(.present)
+)]
+#[non_exhaustive]
+pub struct SeveralUsers {
+    /// What was asked for.
+    pub vm: String,
+    /// The QEMUs that fulfil it.
+    pub present: Vec<Qemu>,
+}
+
 /// Tells QEMUs in a way in which they can be asked for.
 pub(crate) fn introductions(qemus: &[Qemu]) -> String {
     qemus.iter().map(introduce).collect::<Vec<_>>().join(", ")
@@ -88,10 +119,9 @@ pub(crate) fn introductions(qemus: &[Qemu]) -> String {
 
 fn introduce(qemu: &Qemu) -> String {
     let name = qemu.name.as_deref().unwrap_or("unnamed");
-    match &qemu.uuid {
-        Some(uuid) => format!("{name} ({uuid}, pid {})", qemu.pid),
-        None => format!("{name} (pid {})", qemu.pid),
-    }
+    let uuid = qemu.uuid.as_ref().map(|uuid| format!("{uuid}, ")).unwrap_or_default();
+    let uid = qemu.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
+    format!("{name} ({uuid}pid {}{uid})", qemu.pid)
 }
 
 fn describe(wanted: &Selection) -> String {
@@ -112,6 +142,7 @@ mod tests {
     fn qemu(pid: u32, name: Option<&str>, uuid: Option<&str>) -> Qemu {
         Qemu {
             pid,
+            uid: None,
             name: name.map(Into::into),
             uuid: uuid.map(Into::into),
             vcpus: None,
@@ -125,7 +156,7 @@ mod tests {
     }
 
     fn by_vm(vm: &str) -> Selection {
-        Selection { vm: Some(vm.into()), pid: None }
+        Selection::new(Some(vm.into()), None)
     }
 
     #[test]
@@ -137,9 +168,9 @@ mod tests {
         for wanted in ["we", "web2", "", "WEB", "5f3c1f0e"] {
             assert!(!by_vm(wanted).matches(&web), "{wanted}");
         }
-        assert!(Selection { vm: None, pid: Some(10) }.matches(&web));
-        assert!(!Selection { vm: None, pid: Some(11) }.matches(&web));
-        assert!(!Selection { vm: Some("web".into()), pid: Some(11) }.matches(&web), "both must hold");
+        assert!(Selection::new(None, Some(10)).matches(&web));
+        assert!(!Selection::new(None, Some(11)).matches(&web));
+        assert!(!Selection::new(Some("web".into()), Some(11)).matches(&web), "both must hold");
     }
 
     #[test]
@@ -163,6 +194,28 @@ mod tests {
     }
 
     #[test]
+    fn vms_of_one_name_and_different_users_are_told_apart_by_their_processes() {
+        let by = |uid: u32, qemu: Qemu| Qemu { uid: Some(uid), ..qemu };
+        let [web, incoming] = [1, 2].map(|pid| by(107, qemu(pid, Some("web"), Some(UUID))));
+        let forged = by(1000, qemu(3, Some("web"), Some(UUID)));
+        let db = by(1000, qemu(4, Some("db"), None));
+        assert_eq!(by_vm("web").is_of_one_user(&[web.clone(), incoming, db]), Ok(()));
+        let present = [web, forged];
+        assert_eq!(
+            by_vm("web").is_of_one_user(&present).unwrap_err().to_string(),
+            format!(
+                "which `web` is meant is not known: different users have started VMs of that name or UUID; name one by \
+                 its process with --pid: this network namespace has web ({UUID}, pid 1, user id 107), web ({UUID}, \
+                 pid 3, user id 1000)"
+            )
+        );
+        assert_eq!(Selection::new(Some("web".into()), Some(1)).is_of_one_user(&present), Ok(()));
+        assert_eq!(Selection::default().is_of_one_user(&present), Ok(()), "without a wish every VM is meant");
+        let theirs = Selection { uid: Some(1000), ..by_vm("web") };
+        assert_eq!(theirs.of(&present).unwrap()[0].pid, 3);
+    }
+
+    #[test]
     fn an_unfulfilled_wish_lists_what_is_there() {
         let present = [qemu(4711, Some("web"), Some(UUID)), qemu(4712, None, None)];
         assert_eq!(
@@ -172,7 +225,7 @@ mod tests {
             )
         );
         assert_eq!(
-            Selection { vm: None, pid: Some(1) }.of(&[]).unwrap_err().to_string(),
+            Selection::new(None, Some(1)).of(&[]).unwrap_err().to_string(),
             "process 1 is no QEMU of this network namespace; no QEMU runs in this network namespace"
         );
     }

@@ -350,6 +350,39 @@ fn with_both_ends_on_one_host_the_stop_is_known_from_below() {
     assert_eq!(destination.migration.id, source.migration.id);
 }
 
+/// The log of both ends on one host, whose QEMUs run as these users.
+fn both_ends_of(source: u32, destination: u32) -> Vec<Record> {
+    let (mut events, _) = common::events("both-ends");
+    for event in &mut events {
+        if let Fact::QemuSeen(qemu) = &mut event.fact {
+            qemu.uid = Some(if qemu.incoming { destination } else { source });
+        }
+    }
+    common::fold(&events)
+}
+
+#[test]
+fn qemus_of_two_users_are_never_the_two_ends_of_one_vm() {
+    assert_eq!(both_ends_of(107, 107), replay("both-ends"));
+    let records = both_ends_of(107, 1000);
+    let [source, destination] = &records[..] else { panic!("{} records", records.len()) };
+    // Of each what this one tells: the source's stop has no end here, the destination's no beginning.
+    assert_eq!(source.observers[0].role, Role::Source);
+    assert_eq!(destination.observers[0].role, Role::Destination);
+    for record in [source, destination] {
+        assert_eq!(record.migration.outcome, Outcome::Completed);
+        assert_eq!(record.traffic.flows.len(), 1);
+        assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 101 * MIB);
+        assert!(record.downtime.stop.as_ref().is_none_or(|stop| stop.high_ns.is_none()), "{record:#?}");
+    }
+    let names = |record: &Record| -> Vec<MarkName> {
+        record.downtime.marks.iter().map(|mark| mark.name.clone()).collect()
+    };
+    assert!(names(source).contains(&MarkName::Stop) && !names(source).contains(&MarkName::Resume));
+    assert!(names(destination).contains(&MarkName::Resume) && !names(destination).contains(&MarkName::Stop));
+    assert_eq!(outline(source), outline(&replay("both-ends")[0]), "the same phases");
+}
+
 #[test]
 fn a_migration_that_was_already_running_is_picked_up_and_says_so() {
     let record = one("in-progress");

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,27 @@ impl Bare {
     /// When QEMU is not installed or does not start.
     pub fn start(host: &Host, name: &str) -> Result<Self> {
         Self::start_with(host, name, Accelerator::Tcg, &[])
+    }
+
+    /// Starts one that another user runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn start_as(host: &Host, name: &str, uid: u32) -> Result<Self> {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
+        command.arg(command::find("qemu-system-x86_64")?);
+        Self::start_command(host, name, Accelerator::Tcg, &[], command, Some(uid))
+    }
+
+    /// Starts one that runs this QEMU.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn start_program(host: &Host, name: &str, program: &Path) -> Result<Self> {
+        Self::start_command(host, name, Accelerator::Tcg, &[], Command::new(program), None)
     }
 
     /// Starts one with so many vCPUs in KVM: the first counts without pause, the others wait in KVM to be woken up. There
@@ -186,10 +208,23 @@ impl Bare {
     }
 
     fn start_with(host: &Host, name: &str, accelerator: Accelerator, more: &[&str]) -> Result<Self> {
+        let command = Command::new(command::find("qemu-system-x86_64")?);
+        Self::start_command(host, name, accelerator, more, command, None)
+    }
+
+    /// `command` runs QEMU, as this user or as the one of this process.
+    fn start_command(
+        host: &Host,
+        name: &str,
+        accelerator: Accelerator,
+        more: &[&str],
+        mut command: Command,
+        user: Option<u32>,
+    ) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a folder for a QEMU")?;
         let path = |file: &str| directory.path().join(file).display().to_string();
         fs::write(path("memory"), noise(FILLED_MIB << 20)).context("cannot write a guest's memory")?;
-        let mut command = Command::new(command::find("qemu-system-x86_64")?);
+        chown(directory.path(), user, user).context("cannot give a folder to QEMU's user")?;
         command
             .args([
                 "-name",

@@ -41,11 +41,6 @@ fn has_tcx() -> bool {
     release() >= (6, 6)
 }
 
-/// A program can walk a map since Linux 5.13 (commit 69c087ba6225).
-fn walks_maps() -> bool {
-    release() >= (5, 13)
-}
-
 fn release() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap());
@@ -264,16 +259,15 @@ fn doctor_finds_every_probe_at_its_best_hook() {
         return;
     }
     let doctor = Doctor::ask();
-    let sendmsg = "kprobe:__sys_sendmsg";
-    let (summed, walked) = if walks_maps() { ("ok", "ok") } else { ("fallback", "missing") };
     for (name, status, hook) in [
-        ("qmp", summed, sendmsg),
+        ("qmp", "ok", "kprobe:__sys_sendmsg"),
         ("socket", "ok", "kretprobe:__sys_accept4"),
         ("retransmit", "ok", "raw_tracepoint:tcp_retransmit_skb"),
         ("vcpu-exit", "ok", "tracepoint:kvm:kvm_userspace_exit"),
-        ("vcpu-run", walked, "kprobe:kvm_vcpu_ioctl"),
-        ("dirty-log", walked, "kprobe:kvm_vm_ioctl"),
+        ("vcpu-run", "ok", "kprobe:kvm_vcpu_ioctl"),
+        ("dirty-log", "ok", "kprobe:kvm_vm_ioctl"),
         ("exec", "ok", "raw_tracepoint:sched_process_exec"),
+        ("fork", "ok", "raw_tracepoint:sched_process_fork"),
         ("exit", "ok", "raw_tracepoint:sched_process_exit"),
         if has_tcx() { ("wire", "ok", "tcx") } else { ("wire", "fallback", "clsact") },
     ] {

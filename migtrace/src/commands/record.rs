@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use migtrace::event::{EndReason, ProbeStatus};
+use migtrace::event::{EndReason, Fact, NotMeasured, ProbeStatus};
 use migtrace::host::capabilities::Capability;
 use migtrace::kernel::Settings;
 use migtrace::probe::Prober;
@@ -103,12 +103,19 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
     let tracer = Tracer::builder()
         .settings(settings(options))
         .interfaces(options.interfaces.iter().cloned())
+        .qemu_binaries(options.qemu_binaries.iter().cloned())
         .start()?;
     let selection = Selection::new(options.vm.clone(), options.pid);
     let present: Vec<_> = tracer.qemus().cloned().collect();
+    selection.is_of_one_user(&present)?;
     let absent = match selection.of(&present) {
         // Whoever gets this number one day need not be the one that is meant.
-        Err(absent) if absent.wanted.pid.is_some() => bail!("{absent}; only a VM can be waited for (--vm)"),
+        Err(absent) if absent.wanted.pid.is_some() => {
+            match absent.wanted.pid.and_then(|pid| tracer.why_not_traced(pid)) {
+                Some(why) => bail!("{absent}; {why}"),
+                None => bail!("{absent}; only a VM can be waited for (--vm)"),
+            }
+        }
         present => present.err(),
     };
     let mut recorder = Recorder::new(tracer, selection);
@@ -143,6 +150,9 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
             event = recorder.next() => match event? {
                 Some(event) => {
                     log.write(&event);
+                    if let Fact::NotMeasured(NotMeasured { what, why }) = &event.fact {
+                        progress.say(&format!("not measured: {what}: {why}"));
+                    }
                     // Its manager is about to end it.
                     if let Some(client) = client.as_mut().filter(|_| recorder.has_ended()) {
                         client.ask_once(&mut recorder).await?;
@@ -198,7 +208,8 @@ fn describe(recorder: &Recorder, progress: &Progress) {
     for qemu in recorder.tracer().qemus() {
         let name = qemu.name.as_deref().unwrap_or("(no name)");
         let uuid = qemu.uuid.as_ref().map(|uuid| format!(", {uuid}")).unwrap_or_default();
-        progress.say(&format!("tracing {name} (pid {}{uuid})", qemu.pid));
+        let uid = qemu.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
+        progress.say(&format!("tracing {name} (pid {}{uid}{uuid})", qemu.pid));
     }
     for probe in observation.probes.iter().filter(|probe| probe.status == ProbeStatus::Missing) {
         let lost = probe.lost.as_deref().unwrap_or(&probe.observes);

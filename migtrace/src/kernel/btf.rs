@@ -243,6 +243,11 @@ impl Btf {
         })
     }
 
+    /// Where a task has its thread group's id.
+    pub(crate) fn task_tgid(&self) -> Result<u32, BtfError> {
+        self.offset("task_struct", "tgid")
+    }
+
     /// What counting retransmissions needs.
     pub(crate) fn retransmit_offsets(&self) -> Result<RetransmitOffsets, BtfError> {
         Ok(RetransmitOffsets {

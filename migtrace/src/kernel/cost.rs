@@ -44,7 +44,7 @@ impl Trial {
     /// # Errors
     /// The kernel refuses one.
     pub fn load(settings: &Settings, target: IpAddr) -> Result<Self, KernelError> {
-        let mut ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default())?;
+        let mut ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default(), 0)?;
         tc::load(&mut ebpf, &tc::ECHO)?;
         insert(&mut ebpf, "GUEST_PORTS", LOOPBACK, GuestPort::default())?;
         insert(&mut ebpf, "ECHO_TARGETS", flows::words(target), EchoTarget { identifier: ANY_IDENTIFIER })?;

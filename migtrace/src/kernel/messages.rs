@@ -59,8 +59,10 @@ pub(crate) enum Body {
     GuestFrame { ifindex: u32 },
     /// An announcement of where a guest is.
     Announcement { ifindex: u32, kind: Announcement },
-    /// A process that may be a QEMU has started.
+    /// A process that may be a QEMU, or was one, has become another program.
     ProcessExec { pid: u32 },
+    /// A process that may be a QEMU has forked this one.
+    ProcessFork { pid: u32 },
     /// A traced process has ended.
     ProcessExit { pid: u32 },
 }
@@ -76,6 +78,7 @@ impl Message {
         let pid = bytes.get_u32_ne();
         let body = match kind {
             kind::PROCESS_EXEC => Body::ProcessExec { pid },
+            kind::PROCESS_FORK => Body::ProcessFork { pid },
             kind::PROCESS_EXIT => Body::ProcessExit { pid },
             kind::FLOW_SEEN | kind::FLOW_PAYLOAD => flow(kind, bytes)?,
             kind::FLOW_OWNED => flow_owned(pid, bytes)?,

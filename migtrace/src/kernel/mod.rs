@@ -163,17 +163,19 @@ impl Kernel {
         let offsets = Btf::of_running_kernel();
         let socket_offsets = probes::resolve(&offsets, Btf::socket_offsets);
         let retransmit_offsets = probes::resolve(&offsets, Btf::retransmit_offsets);
+        let task_tgid = probes::resolve(&offsets, Btf::task_tgid);
         drop(offsets);
 
-        let mut ebpf = load_object(settings, &socket_offsets.value, &retransmit_offsets.value)?;
-        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets);
+        let mut ebpf =
+            load_object(settings, &socket_offsets.value, &retransmit_offsets.value, task_tgid.value)?;
+        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets, &task_tgid);
         Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())
     }
 
     /// As [`Self::load`], but attaches nothing.
     #[cfg(test)]
     fn load_detached(settings: &Settings) -> Result<Self, KernelError> {
-        let ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default())?;
+        let ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default(), 0)?;
         Self::new(ebpf, settings, Vec::new(), false)
     }
 
@@ -249,6 +251,13 @@ impl Kernel {
     pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<Change>> {
         let all = self.interfaces.values_mut().chain(self.taps.values_mut());
         self.attacher.look(&mut self.ebpf, all)
+    }
+
+    /// Tells of processes that start with this name, too, as the kernel keeps it.
+    pub(crate) fn take_for_qemu(&mut self, name: [u8; 16]) -> Result<(), KernelError> {
+        self.map_mut::<[u8; 16], u32>("QEMU_NAMES")?
+            .insert(name, 1, 0)
+            .map_err(|source| KernelError::Map { name: "QEMU_NAMES", source })
     }
 
     /// Reads the QMP events of a process and its sockets from now on.
@@ -357,6 +366,7 @@ fn load_object(
     settings: &Settings,
     socket_offsets: &SocketOffsets,
     retransmit_offsets: &RetransmitOffsets,
+    task_tgid: u32,
 ) -> Result<Ebpf, KernelError> {
     let ports: [u32; PORT_RANGES] = settings.ports.packed();
     let encapsulations = encapsulations(settings);
@@ -369,6 +379,7 @@ fn load_object(
         .override_global("ENCAPSULATIONS", &encapsulations, true)
         .override_global("SOCKET_OFFSETS", socket_offsets, true)
         .override_global("RETRANSMIT_OFFSETS", retransmit_offsets, true)
+        .override_global("TASK_TGID", &task_tgid, true)
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)
         .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;

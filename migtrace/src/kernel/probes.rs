@@ -125,6 +125,13 @@ const EXEC: Row = Row {
     lost: "up to a second of a QEMU that starts while tracing: /proc is read once a second instead",
 };
 
+const FORK: Row = Row {
+    name: "fork",
+    observes: "QEMUs that go into the background (`-daemonize`)",
+    choices: &[best(Hook::RawTracepoint { program: "sched_process_fork" })],
+    lost: "up to a second of a QEMU that goes into the background while tracing: /proc is read once a second instead",
+};
+
 const EXIT: Row = Row {
     name: "exit",
     observes: "the end of a traced QEMU",
@@ -150,10 +157,11 @@ pub(super) fn resolve<T: Default>(
 }
 
 /// Loads and attaches every probe. A probe that cannot be attached is a row that says so, not an error.
-pub(super) fn attach_all<S, R>(
+pub(super) fn attach_all<S, R, T>(
     ebpf: &mut Ebpf,
     socket_offsets: &Resolved<S>,
     retransmit_offsets: &Resolved<R>,
+    task_tgid: &Resolved<T>,
 ) -> Vec<Probe> {
     let no_kvm = (!Path::new(KVM_DEVICE).exists()).then_some(NO_KVM);
     let needs_both = socket_offsets.why_not.as_deref().or(retransmit_offsets.why_not.as_deref());
@@ -165,6 +173,7 @@ pub(super) fn attach_all<S, R>(
         attach(ebpf, &VCPU_RUN, no_kvm),
         attach(ebpf, &DIRTY_LOG, no_kvm),
         attach(ebpf, &EXEC, None),
+        attach(ebpf, &FORK, task_tgid.why_not.as_deref()),
         attach(ebpf, &EXIT, None),
     ]
 }

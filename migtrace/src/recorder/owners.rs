@@ -120,6 +120,11 @@ impl Owners {
         self.target
     }
 
+    /// From now on, the person's word means this.
+    pub(super) fn select(&mut self, selection: Selection) {
+        self.selection = selection;
+    }
+
     /// A QEMU of the VM that has the address, if that is known.
     pub(super) fn owner(&self) -> Option<&Qemu> {
         self.owner.as_ref().map(|owner| &owner.qemu)
@@ -217,6 +222,7 @@ mod tests {
     fn qemu(pid: u32, name: &str) -> Qemu {
         Qemu {
             pid,
+            uid: None,
             name: Some(name.into()),
             uuid: None,
             vcpus: None,

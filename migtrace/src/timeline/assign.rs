@@ -8,7 +8,8 @@ use crate::event::Purpose;
 use crate::record::{Outcome, PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
 
-/// A process's end is known at the latest this long after its connections have closed: /proc is read once a second.
+/// A process's end is known at the latest this long after its connections have closed: where the kernel does not tell it, or
+/// what it told was lost, /proc is read once a second.
 const AT_ITS_END_NS: u64 = 2_000_000_000;
 
 /// How long after the last packet QEMU may say that a migration has ended, or has begun: at the destination it still

@@ -175,7 +175,7 @@ pub(super) struct Owner {
 impl Process {
     /// The VM that it runs.
     pub(super) fn vm(&self) -> VmKey<'_> {
-        self.qemu.as_ref().map_or(VmKey::Pid(self.pid), VmKey::of)
+        self.qemu.as_ref().map_or(VmKey::of_process(self.pid), VmKey::of)
     }
 }
 

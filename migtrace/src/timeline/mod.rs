@@ -97,6 +97,12 @@ impl Timeline {
         Self { selection, ..Self::default() }
     }
 
+    /// From now on, the timeline is of these migrations.
+    pub(crate) fn select(&mut self, selection: Selection) {
+        self.selection = selection;
+        self.look.take();
+    }
+
     /// Takes in the next event of the log.
     pub fn push(&mut self, event: &Event) {
         let turns = self.facts.push(event);

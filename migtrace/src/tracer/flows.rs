@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::retirement::Sight;
 use super::watched::{self, Found, Known, Owner};
 use super::{Tracer, TracerError, host, owners};
@@ -28,6 +30,7 @@ impl Tracer {
             return Ok(());
         }
         let owner = known.owner;
+        self.scans.follow_change(Instant::now());
         let (flow, interface) = (opened.flow, self.interface_name(first.ifindex));
         self.tell(first.at_ns, Fact::FlowSeen { flow, interface, from_start });
         match owner {

@@ -7,13 +7,16 @@ pub(crate) mod attachments;
 mod cleanup;
 mod flows;
 mod owners;
+mod pretenders;
 pub(crate) mod qmp_line;
 mod retirement;
+mod scans;
 mod taps;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -29,19 +32,21 @@ use crate::host::clock::{self, StepWatcher};
 use crate::host::identity::Identity;
 pub use crate::host::links::CountingError;
 use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
-use crate::host::qemu;
+use crate::host::qemu::{self, Binaries};
 use crate::kernel::{Body, FirstPacket, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
 pub use cleanup::{CleanedUp, clean_up};
 use owners::Adoption;
+use pretenders::Pretenders;
 use retirement::{Migrating, Retirement};
+use scans::Scans;
 use taps::Tap;
 use watched::{Owner, Watched};
 
 /// How often the flow table is read, and the counters of young flows become events.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
-/// How often `/proc` is read for QEMUs that no probe told of, and for taps that were opened late.
-const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// Probes that tell when QEMUs come and go, by their names in the probe table.
+const PROCESS_PROBES: [&str; 3] = ["exec", "fork", "exit"];
 /// How long after an interface has appeared it may still get its address and become one to count at.
 const SETTLING: Duration = Duration::from_secs(60);
 
@@ -55,6 +60,14 @@ pub enum TracerError {
     /// The choice of interfaces.
     #[error(transparent)]
     Interfaces(#[from] CountingError),
+    /// An executable that was named as QEMU's.
+    #[error("cannot take {} for QEMU's executable", path.display())]
+    QemuBinary {
+        /// Its path.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
     /// This host's state.
     #[error("cannot {what}")]
     Host {
@@ -74,6 +87,7 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> TracerError {
 pub struct Builder {
     settings: Settings,
     interfaces: Vec<String>,
+    qemu_binaries: Vec<PathBuf>,
 }
 
 impl Builder {
@@ -91,11 +105,19 @@ impl Builder {
         self
     }
 
+    /// Takes every process that runs one of these files (as they are at the start: device and inode) for a QEMU, whoever
+    /// owns them. Without, a QEMU is a process whose executable has a QEMU's name, and only root can have put there.
+    #[must_use]
+    pub fn qemu_binaries(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.qemu_binaries.extend(paths);
+        self
+    }
+
     /// Loads and attaches everything in the calling thread's network namespace. From its return on, nothing is missed.
     /// Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// The kernel refuses a program, or an interface cannot be counted at.
+    /// The kernel refuses a program, an interface cannot be counted at, or a named executable cannot be one.
     pub fn start(self) -> Result<Tracer, TracerError> {
         Tracer::start(self)
     }
@@ -114,8 +136,12 @@ pub struct Tracer {
     links: LinkWatcher,
     steps: StepWatcher,
     sample: Interval,
-    scan: Interval,
+    /// Every second: what may have changed without a word.
+    look: Interval,
+    scans: Scans,
+    binaries: Binaries,
     qemus: BTreeMap<u32, Qemu>,
+    pretenders: Pretenders,
     /// Binaries that are asked for their version. That takes long: meanwhile the ring buffer must be read.
     versions: JoinSet<()>,
     /// Taps of these QEMUs, by interface index.
@@ -143,16 +169,23 @@ impl Tracer {
     }
 
     fn start(builder: Builder) -> Result<Self, TracerError> {
+        let binaries = Binaries::named(&builder.qemu_binaries)
+            .map_err(|(path, source)| TracerError::QemuBinary { path, source })?;
         // News that come while the table is read must not be lost, so the watcher is first.
         let links = LinkWatcher::new().map_err(host("watch the interfaces"))?;
         let steps = StepWatcher::new().map_err(host("watch the clock"))?;
         let points = links::counting_points(&builder.interfaces)?;
-        let kernel = Kernel::load(&builder.settings)?;
+        let mut kernel = Kernel::load(&builder.settings)?;
+        binaries.names().try_for_each(|name| kernel.take_for_qemu(name))?;
         let identity = Identity::read().map_err(host("read this host's name"))?;
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
         sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut scan = tokio::time::interval_at(Instant::now() + SCAN_EVERY, SCAN_EVERY);
-        scan.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let started = Instant::now();
+        let mut look = tokio::time::interval_at(started + scans::SOON, scans::SOON);
+        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let is_told = |name| kernel.probes().iter().any(|probe| probe.name == name && probe.hook.is_some());
+        // A person may well start an executable of theirs by another name than they gave.
+        let scan_always = !PROCESS_PROBES.into_iter().all(is_told) || !builder.qemu_binaries.is_empty();
         let mut tracer = Self {
             observation: Observation {
                 schema: event::SCHEMA.into(),
@@ -169,8 +202,11 @@ impl Tracer {
             links,
             steps,
             sample,
-            scan,
+            look,
+            scans: Scans::new(started, scan_always),
+            binaries,
             qemus: BTreeMap::new(),
+            pretenders: Pretenders::default(),
             versions: JoinSet::new(),
             taps: BTreeMap::new(),
             interfaces: BTreeMap::new(),
@@ -234,12 +270,7 @@ impl Tracer {
                     }
                 }
                 _ = self.sample.tick(), if !self.flows.is_empty() || self.retirement.is_pending() => self.sample()?,
-                _ = self.scan.tick() => {
-                    self.scan()?;
-                    self.adopt_strays()?;
-                    self.look_after_attachments()?;
-                    self.tell_lost()?;
-                }
+                _ = self.look.tick() => self.look()?,
                 Some(_) = self.versions.join_next() => self.scan()?,
                 link = self.links.next() => self.follow(link.map_err(host("watch the interfaces"))?)?,
                 step = self.steps.stepped() => {
@@ -267,6 +298,7 @@ impl Tracer {
         self.sample()?;
         // The programs tell of the owners that were found just now.
         self.take_pending()?;
+        self.count_pretenders()?;
         self.tell_lost()?;
         self.tell_clock()?;
         let now = clock::now().map_err(host("read the clock"))?;
@@ -277,6 +309,13 @@ impl Tracer {
     /// Adds a fact that the kernel stamped for something else.
     pub(crate) fn note_at(&mut self, at_ns: MonotonicNs, fact: Fact) {
         self.tell(at_ns, fact);
+    }
+
+    /// Adds, once, that something is not measured.
+    pub(crate) fn note_not_measured(&mut self, what: &str, why: String) -> Result<(), TracerError> {
+        let now = clock::now().map_err(host("read the clock"))?;
+        self.tell_not_measured(now, what, why);
+        Ok(())
     }
 
     /// Adds a fact that something else found out at this instant (the active client, for one).
@@ -326,7 +365,7 @@ impl Tracer {
             Body::FlowOwned { flow, pid, by_user_space, crossed } => {
                 let method = if by_user_space { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
                 self.flow_owned(flow, Owner { at_ns, pid, method, crossed: Some(crossed) });
-                self.look_for_taps(at_ns, pid)?;
+                self.look_for_taps(at_ns, pid);
             }
             Body::FlowPayload { flow, first_bytes } => self.flow_payload(at_ns, flow, first_bytes),
             Body::FlowReplaced { key, entry } => {
@@ -352,19 +391,38 @@ impl Tracer {
                 let announced = |Tap { pid, interface, .. }| Fact::Announcement { pid, interface, kind };
                 self.tell_of_tap(at_ns, ifindex, announced);
             }
-            Body::ProcessExec { pid } => {
-                if qemu::looks_like_one(pid) {
-                    // First of all: to describe it takes long enough for it to say something.
-                    self.kernel.trace(pid)?;
-                    match qemu::read(pid) {
-                        Some(qemu) => self.meet(at_ns, qemu)?,
-                        None => self.kernel.untrace(pid)?,
-                    }
-                }
-            }
+            Body::ProcessExec { pid } | Body::ProcessFork { pid } => self.examine(at_ns, pid)?,
             Body::ProcessExit { pid } => self.part(at_ns, pid)?,
         }
         Ok(())
+    }
+
+    /// A process that may have become a QEMU, or have been one.
+    fn examine(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        match qemu::identify(pid, &self.binaries) {
+            qemu::Kind::Qemu => {
+                // First of all: to describe it takes long enough for it to say something.
+                self.trace(at_ns, pid);
+                match qemu::read(pid, &self.binaries) {
+                    Some(qemu) => {
+                        self.meet(at_ns, qemu);
+                        return Ok(());
+                    }
+                    None => self.kernel.untrace(pid)?,
+                }
+            }
+            qemu::Kind::Pretender(pretender) => self.tell_pretenders(at_ns, vec![pretender]),
+            qemu::Kind::Other => {}
+        }
+        self.part(at_ns, pid)
+    }
+
+    /// Reads what a process says from now on. There may be more of them than the kernel has room for.
+    fn trace(&mut self, at_ns: MonotonicNs, pid: u32) {
+        if let Err(error) = self.kernel.trace(pid) {
+            let why = format!("{}; end those that are not needed, and start again", with_causes(&error));
+            self.tell_not_measured(at_ns, "what some QEMUs say", why);
+        }
     }
 
     fn take_qmp(
@@ -377,7 +435,12 @@ impl Tracer {
     ) -> Result<(), TracerError> {
         let stopped = line.name == "STOP";
         self.note_migration(pid, &line)?;
-        self.look_for_taps(at_ns, pid)?;
+        if line.name == "MIGRATION" {
+            // It may have got another since it was last looked at.
+            self.look_at_taps(at_ns, pid);
+        } else {
+            self.look_for_taps(at_ns, pid);
+        }
         self.tell(
             at_ns,
             Fact::Qmp(QmpEvent {
@@ -397,22 +460,22 @@ impl Tracer {
     }
 
     /// A QEMU that is there: trace it, tell of it, and again when more is known of it.
-    fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) -> Result<(), TracerError> {
+    fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) {
         if qemu.version.is_none()
-            && let Some(question) = qemu::unasked_version(qemu.pid)
+            && let Some(question) = qemu::unasked_version(qemu.pid, &self.binaries)
         {
             self.versions.spawn_blocking(|| question.ask());
         }
         if self.qemus.get(&qemu.pid) == Some(&qemu) {
-            return Ok(());
+            return;
         }
+        self.scans.follow_change(Instant::now());
         if !self.qemus.contains_key(&qemu.pid) {
-            self.kernel.trace(qemu.pid)?;
+            self.trace(at_ns, qemu.pid);
         }
         self.watch_taps(at_ns, &qemu);
         self.qemus.insert(qemu.pid, qemu.clone());
         self.tell(at_ns, Fact::QemuSeen(qemu));
-        Ok(())
     }
 
     fn part(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
@@ -426,9 +489,29 @@ impl Tracer {
         Ok(())
     }
 
-    /// Reads `/proc` for what no probe told, and looks whether new interfaces are ready.
+    /// Looks for what nobody tells: losses, QEMUs that no probe saw, new interfaces that are ready.
+    fn look(&mut self) -> Result<(), TracerError> {
+        let lost = self.lost;
+        self.tell_lost()?;
+        let now = Instant::now();
+        if self.lost != lost {
+            // Among it may be that a QEMU has started.
+            self.scans.follow_change(now);
+        }
+        if self.scans.is_due(now) {
+            self.scan()?;
+        }
+        if self.interfaces_settle.is_some_and(|settled| now < settled) {
+            self.count_at_new(clock::now().map_err(host("read the clock"))?);
+        }
+        self.adopt_strays()?;
+        self.look_after_attachments()
+    }
+
+    /// Reads `/proc` for what no probe told.
     fn scan(&mut self) -> Result<(), TracerError> {
-        let present = qemu::find().map_err(host("find the QEMU processes in /proc"))?;
+        let qemu::Found { qemus: present, pretenders } =
+            qemu::find(&self.binaries).map_err(host("find the QEMU processes in /proc"))?;
         // What is not there has ended by now, and has said all that it had to say.
         let now = clock::now().map_err(host("read the clock"))?;
         let gone: Vec<u32> =
@@ -437,11 +520,9 @@ impl Tracer {
             self.part(now, pid)?;
         }
         for qemu in present {
-            self.meet(now, qemu)?;
+            self.meet(now, qemu);
         }
-        if self.interfaces_settle.is_some_and(|settled| Instant::now() < settled) {
-            self.count_at_new(now);
-        }
+        self.tell_pretenders(now, pretenders);
         Ok(())
     }
 
@@ -474,6 +555,8 @@ impl Tracer {
             }
             LinkEvent::Added { .. } => {
                 self.interfaces_settle = Some(Instant::now() + SETTLING);
+                // It may be the tap of a QEMU.
+                self.scans.follow_change(Instant::now());
                 self.count_at_new(now);
             }
         }

@@ -67,7 +67,7 @@ impl Tracer {
         }
         let waited = self.adoption.waited;
         self.adoption.waited =
-            if is_news { Duration::ZERO } else { (waited * 2).clamp(super::SCAN_EVERY, LONGEST_WAIT) };
+            if is_news { Duration::ZERO } else { (waited * 2).clamp(super::scans::SOON, LONGEST_WAIT) };
         self.adoption.next = Some(Instant::now() + self.adoption.waited);
         Ok(())
     }

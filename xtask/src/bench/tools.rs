@@ -1,5 +1,6 @@
 //! The tools that are compared: how each is started, how it is ended, and what it says that it counted.
 
+use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::IpAddr;
@@ -76,6 +77,8 @@ impl Tool {
             Self::Migtrace(path) => {
                 let mut command = Command::new(path);
                 command.args(["record", "--timeout", "60s", "--output"]).arg(&record);
+                // The sender is this program.
+                command.arg("--qemu-binary").arg(env::current_exe().context("cannot find this program")?);
                 (command, "ready")
             }
             Self::Tcpdump => {

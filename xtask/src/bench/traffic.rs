@@ -5,7 +5,6 @@ use std::io::{self, BufRead as _, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,8 +40,7 @@ impl Sender {
     pub(crate) fn start(host: &Host, to: SocketAddr) -> Result<Self> {
         let program = env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
-        // What a tool that looks for QEMUs goes by.
-        command.arg0("qemu-system-x86_64").args(["-name", "guest=bench", "-m", "1024"]);
+        command.args(["-name", "guest=bench", "-m", "1024"]);
         command.args(["-uuid", "be0c4be0-c4be-4c4b-8e0c-4be0c4be0c4b"]);
         command.env(TARGET, to.to_string()).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process = host.spawn(&mut command)?;

@@ -1,13 +1,13 @@
 //! QEMU's version, from the binary that a process runs.
 //!
-//! migtrace runs as root, so a binary that somebody else could have put there must not be run: a user needs only to
-//! call a program `qemu-system-x86_64` to have it found. Three guards: only binaries that root alone can write, only
-//! of processes that have this process's root directory (so a container's binaries are left alone, but the private
-//! mount namespace that libvirt gives each QEMU is not in the way), and never as root.
+//! migtrace runs as root, so a binary that somebody else could have put there must not be run, also when a person has
+//! named it as a QEMU's. Three guards: only binaries that root alone can write, only of processes that have this process's
+//! root directory (so a container's binaries are left alone, but the private mount namespace that libvirt gives each
+//! QEMU is not in the way), and never as root.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +17,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Process;
+use super::binary::{is_on_fuse, is_roots_alone};
 
 /// How long a binary may take to print its version. QEMU needs some 30 ms, on a cold cache a few hundred.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -90,14 +91,13 @@ impl Drop for Question {
 
 /// The binary that `process` runs, if it may be run.
 fn trusted_binary(process: Process) -> Option<(File, Binary)> {
+    if is_on_fuse(&process.path("exe")).ok()? {
+        return None;
+    }
     let binary = File::open(process.path("exe")).ok()?;
     let metadata = binary.metadata().ok()?;
     let key = (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
     (is_roots_alone(&metadata) && has_our_root(process)).then_some((binary, key))
-}
-
-fn is_roots_alone(binary: &Metadata) -> bool {
-    binary.uid() == 0 && binary.mode() & 0o022 == 0
 }
 
 fn has_our_root(process: Process) -> bool {
@@ -149,7 +149,8 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::tests::Running;
+    use super::super::binary::Binaries;
+    use super::super::tests::{Folder, Running};
     use super::*;
 
     #[test]
@@ -192,22 +193,23 @@ mod tests {
 
     #[test]
     fn a_binary_that_hangs_is_given_up_and_nobody_waits_for_it() {
-        let Some((process, _directory)) = hanging_qemu() else { return };
+        let Some((process, _folder)) = hanging_qemu() else { return };
         let pid = process.0.id();
         let started = Instant::now();
-        let described = super::super::read(pid).expect("it is called as QEMU is");
+        let described = super::super::read(pid, &Binaries::default()).expect("it is called as QEMU is");
         assert_eq!((described.name.as_deref(), described.version), (Some("hangs"), None));
-        let question = super::super::unasked_version(pid).expect("it was not asked yet");
+        let question =
+            super::super::unasked_version(pid, &Binaries::default()).expect("it was not asked yet");
         assert!(started.elapsed() < TIME_LIMIT / 2, "{:?}", started.elapsed());
         question.ask();
         assert!(started.elapsed() >= TIME_LIMIT, "it does not end by itself");
         assert!(started.elapsed() < TIME_LIMIT + Duration::from_secs(5));
-        assert_eq!(super::super::read(pid).unwrap().version, None);
+        assert_eq!(super::super::read(pid, &Binaries::default()).unwrap().version, None);
     }
 
     #[test]
     fn a_binary_is_asked_once_and_again_only_if_nobody_did() {
-        let Some((process, _directory)) = hanging_qemu() else { return };
+        let Some((process, _folder)) = hanging_qemu() else { return };
         let of = || Process(process.0.id());
         let question = Question::to(of()).expect("it was not asked yet");
         assert!(Question::to(of()).is_none(), "it is asked now");
@@ -220,51 +222,19 @@ mod tests {
     }
 
     /// A process that is called as QEMU is, and whose binary, root's own, never ends, whatever it is asked.
-    fn hanging_qemu() -> Option<(Running, tempfile::TempDir)> {
-        if !(nix::unistd::geteuid().is_root() && cfg!(target_arch = "x86_64")) {
-            eprintln!("skipped: a binary of root's needs root, and this one an x86-64");
+    fn hanging_qemu() -> Option<(Running, Folder)> {
+        if !cfg!(target_arch = "x86_64") {
+            eprintln!("skipped: its binary needs an x86-64");
             return None;
         }
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let path = directory.path().join("qemu-system-x86_64");
-        fs::write(&path, pausing_program()).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = Folder::of_root()?;
+        let path = folder.pausing_program("qemu-system-x86_64");
         let process = Running(Command::new(&path).args(["-name", "hangs"]).spawn().unwrap());
         // It has a command line only when it has really started.
         while Process(process.0.id()).arguments().is_none_or(|argv| argv.len() < 3) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Some((process, directory))
-    }
-
-    /// An ELF executable for x86-64 that calls `pause` for ever.
-    fn pausing_program() -> Vec<u8> {
-        const BASE: u64 = 0x40_0000;
-        const HEADERS: u64 = 64 + 56;
-        // next: mov eax, 34; syscall; jmp next
-        const CODE: [u8; 9] = [0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
-        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-        elf.resize(16, 0);
-        for half in [2_u16, 62] {
-            elf.extend(half.to_le_bytes());
-        }
-        elf.extend(1_u32.to_le_bytes());
-        for word in [BASE + HEADERS, 64, 0] {
-            elf.extend(word.to_le_bytes());
-        }
-        elf.extend(0_u32.to_le_bytes());
-        for half in [64_u16, 56, 1, 0, 0, 0] {
-            elf.extend(half.to_le_bytes());
-        }
-        // One segment to load, readable and executable: the whole file.
-        elf.extend([1_u32, 5].map(u32::to_le_bytes).concat());
-        let length = HEADERS + CODE.len() as u64;
-        for word in [0, BASE, BASE, length, length, 0x1000] {
-            elf.extend(word.to_le_bytes());
-        }
-        elf.extend(CODE);
-        elf
+        Some((process, folder))
     }
 
     #[test]

@@ -1,0 +1,341 @@
+//! Only QEMU is QEMU: who else is called so is not traced, and VMs of one name and different users are different VMs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+use lab::consistency::{assert_consistent, assert_replays, not_measured, phase_names};
+use lab::tracing::{self, Recording};
+use lab::{Bare, Host, Lab, Process, Qmp, monotonic_ns};
+use nix::sys::socket::{MsgFlags, sendmsg};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PORT: u16 = 49152;
+const FAST: u64 = 0;
+/// The 16 MiB of a guest take two seconds at this rate.
+const SLOW_MIB_PER_S: u64 = 8;
+const NAME: &str = "qemu-system-x86_64";
+const NOBODY: u32 = 65534;
+/// More than are traced at once.
+const CROWD: usize = 1_100;
+/// Tells this program that it is to speak as QEMU does.
+const FORGER: &str = "MIGTRACE_TEST_FORGER";
+
+fn network() -> Lab {
+    Lab::builder().without_guests().start().unwrap()
+}
+
+/// Processes that are ended with their test.
+struct Crowd(Vec<Child>);
+
+impl Crowd {
+    /// Nobody's processes on a host, called as QEMU is.
+    fn gather(host: &Host, size: usize) -> Self {
+        let children = host.enter(|| {
+            let mut children = Vec::with_capacity(size);
+            for number in 0..size {
+                let mut command = Command::new("/bin/sleep");
+                command.arg0(NAME).arg("600").uid(NOBODY).gid(NOBODY).current_dir("/");
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                children.push(command.spawn().unwrap_or_else(|error| panic!("process {number}: {error}")));
+            }
+            children
+        });
+        Self(children.unwrap())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+        }
+        for child in &mut self.0 {
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A process of nobody's that is called as QEMU is and says, again and again, that its migration is complete.
+struct Forger {
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Forger {
+    fn start(host: &Host) -> Self {
+        // The folder of the build may be closed to others.
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = folder.path().join("forger");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["bash", "-c", "exec -a \"$0\" \"$@\"", NAME]).arg(program);
+        command.args(["--exact", "a_process_that_speaks_as_qemu_does", "--nocapture"]).env(FORGER, "1");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { process: host.spawn(&mut command).unwrap(), _folder: folder }
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// No test of its own: what [`Forger`] runs.
+#[test]
+fn a_process_that_speaks_as_qemu_does() {
+    if std::env::var_os(FORGER).is_none() {
+        return;
+    }
+    let (monitor, mut manager) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || io::copy(&mut manager, &mut io::sink()));
+    loop {
+        for status in ["setup", "active", "completed"] {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let line = format!(
+                "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"MIGRATION\", \"data\": \
+                 {{\"status\": \"{status}\"}}}}\r\n",
+                now.as_secs(),
+                now.subsec_micros()
+            );
+            let pieces = [IoSlice::new(line.as_bytes())];
+            sendmsg::<()>(monitor.as_raw_fd(), &pieces, &[], MsgFlags::empty(), None).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The processes that events of this kind are about.
+fn pids(events: &[Value], kind: &str) -> BTreeSet<u64> {
+    events.iter().filter(|event| event["event"] == kind).filter_map(|event| event["pid"].as_u64()).collect()
+}
+
+#[test]
+fn a_crowd_that_is_called_as_qemu_is_and_a_forger_among_it_change_nothing() {
+    let lab = network();
+    let crowd = Crowd::gather(lab.source(), CROWD);
+    let forger = Forger::start(lab.source());
+    let (mut source, _destination) = Bare::pair(&lab, "genuine", PORT).unwrap();
+    let mut recording = Recording::start(lab.source(), &[]).unwrap();
+    // And one that starts later.
+    let late = Forger::start(lab.source());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(recording.try_wait().unwrap().is_none(), "a forgery has ended it");
+    source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+
+    let events = recorded.events().unwrap();
+    let only = BTreeSet::from([u64::from(source.pid())]);
+    for kind in ["qemu_seen", "qmp", "flow_owner"] {
+        assert_eq!(pids(&events, kind), only, "{kind}");
+    }
+    let record = assert_replays(&recorded);
+    assert_eq!(record["vm"]["name"], "genuine");
+    assert_eq!(record["migration"]["outcome"], "completed");
+    assert_eq!(record["start"]["seen"], true);
+    assert_eq!(phase_names(&record)[..2], ["setup", "active 1"]);
+    assert_eq!(phase_names(&record).last().unwrap(), "completed");
+    let sent = record["traffic"]["total"]["tx"]["payload_bytes"].as_u64().unwrap();
+    assert!((16 << 20..20 << 20).contains(&sent), "{sent}");
+
+    // It is said in a few words, and what to do.
+    let said: Vec<_> =
+        recorded.stderr.lines().filter(|line| line.contains("are called as QEMU is")).collect();
+    assert_eq!(said.len(), 3, "one for what sleeps, one for each copy of the forger: {said:#?}");
+    assert!(said.iter().all(|line| line.contains("--qemu-binary")), "{said:#?}");
+    assert!(said.iter().any(|line| line.contains("sleep`")), "{said:#?}");
+    assert!(not_measured(&record).contains("which has not the name of a QEMU"), "{}", not_measured(&record));
+
+    // They were there all the time.
+    for pid in crowd.0.iter().map(Child::id).chain([forger.pid(), late.pid()]) {
+        let name = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(name.starts_with(NAME.as_bytes()), "{pid}");
+    }
+}
+
+/// A copy of QEMU that a user of this machine owns.
+fn own_copy(name: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("bin").join(name);
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    // It looks for its modules and its firmware beside itself.
+    for shared in ["lib", "share"] {
+        symlink(Path::new("/usr").join(shared), folder.path().join(shared)).unwrap();
+    }
+    fs::copy(fs::canonicalize("/usr/bin/qemu-system-x86_64").unwrap(), &copy).unwrap();
+    for path in [folder.path(), &copy] {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    (folder, copy)
+}
+
+#[test]
+fn a_qemu_that_a_person_built_is_traced_when_it_is_named() {
+    let lab = network();
+    for name in ["qemu-system-x86_64", "emulator"] {
+        let (_folder, copy) = own_copy(name);
+        let path = copy.to_str().unwrap();
+        let named = Recording::start(lab.source(), &["--qemu-binary", path]).unwrap();
+        let unnamed = Recording::start(lab.source(), &[]).unwrap();
+        let mut source = Bare::start_program(lab.source(), "built", &copy).unwrap();
+        let _destination = Bare::incoming(lab.destination(), "built", PORT).unwrap();
+        let pid = source.pid().to_string();
+        if name == NAME {
+            unnamed.wait_for_event(&format!("process {pid} and others"), PATIENCE).unwrap();
+        }
+        let refused = tracing::run(lab.source(), &["record", "--pid", &pid]).unwrap();
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("process {pid} is no QEMU")), "{refused:?}");
+        assert_eq!(
+            refused.stderr.contains("name that executable with --qemu-binary"),
+            name == NAME,
+            "{refused:?}"
+        );
+        source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+        let recorded = named.finish(PATIENCE).unwrap();
+        assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+        let record = assert_replays(&recorded);
+        assert_eq!(record["vm"]["name"], "built");
+        assert_eq!(record["start"]["seen"], true, "from its start on");
+        unnamed.signal(nix::sys::signal::Signal::SIGINT).unwrap();
+        let events = unnamed.finish(PATIENCE).unwrap().events().unwrap();
+        assert_eq!(pids(&events, "qemu_seen"), BTreeSet::new());
+        assert_eq!(pids(&events, "qmp"), BTreeSet::new());
+    }
+    for (path, why) in [("/no/such/file", "No such file"), ("/usr/bin", "no executable file")] {
+        let refused = tracing::run(lab.source(), &["record", "--qemu-binary", path]).unwrap();
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(path) && refused.stderr.contains(why), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_name_that_vms_of_different_users_have_must_be_told_apart_by_a_pid() {
+    let lab = network();
+    let genuine = Bare::start(lab.source(), "web").unwrap();
+    let mut forged = Bare::start_as(lab.source(), "web", NOBODY).unwrap();
+    let _destination = Bare::incoming(lab.destination(), "web", PORT).unwrap();
+    let refused = tracing::run(lab.source(), &["record", "--vm", "web"]).unwrap();
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in
+        ["different users", "--pid", &genuine.pid().to_string(), &forged.pid().to_string(), "user id 65534"]
+    {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    let recording = Recording::start(lab.source(), &["--pid", &forged.pid().to_string()]).unwrap();
+    forged.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+    let record = assert_replays(&recorded);
+    assert_eq!(record["migration"]["outcome"], "completed");
+    assert!(recorded.stderr.contains(&format!("tracing web (pid {}, user id 65534)", forged.pid())));
+}
+
+#[test]
+fn a_vm_that_another_user_starts_with_the_selected_name_is_said_not_to_be_recorded() {
+    let lab = network();
+    let mut genuine = Bare::start(lab.source(), "web").unwrap();
+    let _destinations = [0, 1].map(|more| Bare::incoming(lab.destination(), "web", PORT + more).unwrap());
+    let mut recording = Recording::start(lab.source(), &["--vm", "web"]).unwrap();
+    let mut forged = Bare::start_as(lab.source(), "web", NOBODY).unwrap();
+    recording.wait_for_event("that another user has started", PATIENCE).unwrap();
+    forged.migrate(lab.destination().ipv4(), PORT + 1, FAST).unwrap();
+    forged.wait_for_status("completed", PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(recording.try_wait().unwrap().is_none(), "it waits for the other one");
+    genuine.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
+    let recorded = recording.finish(PATIENCE).unwrap();
+    assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+    let record = recorded.record().unwrap();
+    assert_consistent(&record);
+    let flows = record["traffic"]["flows"].as_array().unwrap();
+    assert_eq!(flows.len(), 1, "{flows:?}");
+    assert!(flows[0]["remote"].as_str().unwrap().ends_with(&format!(":{PORT}")), "{flows:?}");
+    let why = not_measured(&record);
+    assert!(why.contains("it runs with the user id 65534, and the VM that was there before with 0"), "{why}");
+    assert!(recorded.stderr.contains("it runs with the user id 65534"), "{}", recorded.stderr);
+}
+
+/// A QEMU in the background: it has forked, and its command has ended.
+struct Daemon {
+    pid: u64,
+    /// When its command began and ended.
+    began_ns: u64,
+    ended_ns: u64,
+    qmp: Qmp,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    /// Starts one whose guest does not run yet.
+    fn start(host: &Host) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (pid_file, socket) = (folder.path().join("pid"), folder.path().join("qmp"));
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-daemonize", "-S", "-name", "daemon", "-nodefaults", "-display", "none", "-m", "16"]);
+        command.args(["-accel", "tcg", "-pidfile"]).arg(&pid_file);
+        command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let began_ns = monotonic_ns();
+        let status = host.spawn(&mut command).unwrap().wait(PATIENCE).unwrap();
+        let ended_ns = monotonic_ns();
+        assert!(status.success(), "{status}");
+        let pid = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        Self { pid, began_ns, ended_ns, qmp: connect(&socket), _folder: folder }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An answer may or may not come before the end.
+        let _ = self.qmp.execute("quit", json!({}));
+    }
+}
+
+fn connect(socket: &Path) -> Qmp {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Qmp::connect(socket) {
+            Ok(qmp) => return qmp,
+            Err(error) if Instant::now() > deadline => panic!("{error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+#[test]
+fn a_qemu_that_goes_into_the_background_is_traced_before_it_says_a_word() {
+    let lab = network();
+    let recording = Recording::start(lab.source(), &[]).unwrap();
+    let daemons: Vec<_> = (0..5)
+        .map(|_| {
+            let mut daemon = Daemon::start(lab.source());
+            daemon.qmp.execute("cont", json!({})).unwrap();
+            daemon
+        })
+        .collect();
+    let resumed = |event: &&Value| event["event"] == "qmp" && event["name"] == "RESUME";
+    std::thread::sleep(Duration::from_secs(2));
+    recording.signal(nix::sys::signal::Signal::SIGINT).unwrap();
+    let events = recording.finish(PATIENCE).unwrap().events().unwrap();
+    for daemon in &daemons {
+        let is_its = |event: &&Value| event["pid"] == daemon.pid;
+        let seen = events.iter().filter(is_its).find(|event| event["event"] == "qemu_seen").unwrap();
+        let at_ns = seen["at_ns"].as_u64().unwrap();
+        // A look at /proc, once a second, would hardly ever come in time.
+        assert!((daemon.began_ns..daemon.ended_ns).contains(&at_ns), "{} {seen:#}", daemon.ended_ns);
+        assert!(events.iter().filter(is_its).any(|event| resumed(&event)), "{}: {events:#?}", daemon.pid);
+    }
+}
