@@ -2,6 +2,8 @@
 //!
 //! User space reads these bytes as the kernel wrote them, so a value that Rust would call invalid must not exist.
 
+use crate::budget::Budget;
+
 /// A packet that came in through the interface.
 pub const INGRESS: u8 = 0;
 /// A packet that goes out through the interface.
@@ -204,13 +206,11 @@ pub struct FlowOwned {
     pub last_ns: u64,
 }
 
-/// The longest QMP line that is copied, in bytes. The events that matter stay below 200.
-pub const QMP_LINE_MAX: usize = 512;
+/// How many bytes of one write of QMP are copied. An event has some 200.
+pub const QMP_LINE_MAX: usize = 4096;
 
-/// The first bytes of every QMP event, and of no reply.
-pub const QMP_EVENT_PREFIX: [u8; 12] = *b"{\"timestamp\"";
-
-/// A QMP event as a traced QEMU writes it to its monitor, and its flows' counters at that instant.
+/// What a traced QEMU writes to its monitor of an event, and its flows' counters at that instant. The bytes follow, at
+/// most [`QMP_LINE_MAX`] of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(C)]
 pub struct QmpLine {
@@ -222,10 +222,43 @@ pub struct QmpLine {
     pub vcpus: Vcpus,
     /// 1 when `sums` was read.
     pub summed: u32,
-    /// How long the line is; more than [`QMP_LINE_MAX`] when it was cut.
-    pub length: u32,
-    /// The line.
-    pub line: [u8; QMP_LINE_MAX],
+    /// One of [`part`].
+    pub part: u32,
+    /// 1 when more was written than follows.
+    pub cut: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// What the bytes behind a [`QmpLine`] are: values of [`QmpLine::part`].
+pub mod part {
+    /// Nothing of an event: such a write is not told of.
+    pub const NONE: u32 = 0;
+    /// A whole event; others may follow.
+    pub const WHOLE: u32 = 1;
+    /// The second line of an event of which each line is written alone; the first was `{`.
+    pub const SECOND_LINE: u32 = 2;
+    /// A later line of that event.
+    pub const LINE: u32 = 3;
+    /// Its last line.
+    pub const LAST_LINE: u32 = 4;
+}
+
+/// How many processes can be traced.
+pub const TRACED_MAX: usize = 1024;
+
+/// What is known of a traced process. User space puts in the default.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Process {
+    /// For the lines of QMP that it writes.
+    pub lines: Budget,
+    /// How many lines were dropped because there was no budget for them.
+    pub dropped_lines: u64,
+    /// One more than the descriptor to which it has written lines of an event and not yet the last; 0: to none.
+    pub inside_event: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// What is known of the thread of one vCPU. All times are `CLOCK_MONOTONIC`.
@@ -314,6 +347,9 @@ pub struct DirtyLogRead {
     /// The sum over this process' flows.
     pub sums: Sums,
 }
+
+/// How many taps can be watched.
+pub const GUEST_PORTS_MAX: usize = 1024;
 
 /// What is known of the guest's end of a tap.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -527,8 +563,12 @@ pub mod lost {
     pub const PROBES: u32 = 2;
     /// Packets of echo sessions beyond the number that can be followed.
     pub const ECHO_SESSIONS: u32 = 3;
+    /// Lines of QMP for which their process had no budget left.
+    pub const LINES: u32 = 4;
+    /// Runs of vCPUs that found the table of vCPUs full.
+    pub const VCPUS: u32 = 5;
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 6;
 }
 
 /// Where the fields lie that lead from a task's file descriptor to its socket's addresses, in bytes.
@@ -606,7 +646,8 @@ const _: () = {
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowEvent>() == 16 + 40 + 16);
     assert!(size_of::<FlowOwned>() == 16 + 40 + 64 + 8);
-    assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 8 + QMP_LINE_MAX);
+    assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 4 * 4);
+    assert!(size_of::<Process>() == 8 + 8 + 2 * 4);
     assert!(size_of::<Vcpu>() == 3 * 8 + 6 * 4);
     assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);
     assert!(size_of::<GuestRun>() == 16 + 32);
@@ -628,8 +669,8 @@ mod pod {
     //! Aya's promise that any bytes are a value of these types.
 
     use super::{
-        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, RetransmitOffsets, Retransmitted,
-        SocketOffsets,
+        EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, Process, RetransmitOffsets,
+        Retransmitted, SocketOffsets,
     };
 
     // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
@@ -638,6 +679,8 @@ mod pod {
     unsafe impl aya::Pod for FlowEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for GuestPort {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Process {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Retransmitted {}
     // SAFETY: as above.

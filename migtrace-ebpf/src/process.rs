@@ -4,16 +4,21 @@ use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
     programs::TracePointContext,
 };
-use migtrace_ebpf::abi::{Header, kind};
+use migtrace_ebpf::abi::{Header, Process, kind};
 
 use crate::maps::{self, TRACED, VCPUS};
 
 /// The thread group of the current task, if it is traced.
 #[inline(always)]
 pub(crate) fn traced() -> Option<u32> {
+    known().map(|(tgid, _)| tgid)
+}
+
+/// The same, and what is known of it. Its other threads read and write that too.
+#[inline(always)]
+pub(crate) fn known() -> Option<(u32, *mut Process)> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: only whether there is an entry counts.
-    unsafe { TRACED.get(tgid) }.map(|_| tgid)
+    TRACED.get_ptr_mut(tgid).map(|process| (tgid, process))
 }
 
 /// The request of an `ioctl`, from `syscalls:sys_enter_ioctl`.

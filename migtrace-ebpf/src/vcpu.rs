@@ -83,7 +83,7 @@ pub(crate) fn leave(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn insert(thread: u32, vcpu: &Vcpu) {
     if VCPUS.insert(thread, vcpu, u64::from(BPF_NOEXIST)).is_err() {
-        maps::count_lost(lost::PROBES);
+        maps::count_lost(lost::VCPUS);
     }
 }
 

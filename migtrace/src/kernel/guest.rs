@@ -1,9 +1,9 @@
 //! The program that notices what comes from guests through their taps: attaches it, reads what it found.
 
 use aya::maps::{HashMap, MapError};
-use migtrace_ebpf::abi::GuestPort;
+use migtrace_ebpf::abi::{GUEST_PORTS_MAX, GuestPort};
 
-use super::{Kernel, KernelError, missing, tc};
+use super::{Kernel, KernelError, fails_with, missing, tc};
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +31,12 @@ impl Kernel {
 
     fn await_frame(&mut self, index: u32, port: GuestPort) -> Result<(), KernelError> {
         let mut ports = self.map_mut::<u32, GuestPort>(PORTS)?;
-        ports.insert(index, GuestPort { awaited: 1, ..port }, 0).map_err(failed)
+        ports.insert(index, GuestPort { awaited: 1, ..port }, 0).map_err(|source| {
+            if fails_with(&source, libc::E2BIG) {
+                return KernelError::Full { what: "watched taps", room: GUEST_PORTS_MAX };
+            }
+            failed(source)
+        })
     }
 
     /// What came from a guest through its tap so far; `None` for a tap that is not watched.

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::Buf;
-use migtrace_ebpf::abi::{self, EGRESS, FlowKey, INGRESS, QMP_LINE_MAX, flags, kind};
+use migtrace_ebpf::abi::{self, EGRESS, FlowKey, INGRESS, flags, kind, part};
+use migtrace_ebpf::qmp_write::Part;
 
 use crate::event::{Announcement, Crossed, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -26,17 +27,8 @@ pub(crate) enum Body {
     FlowOwned { flow: Flow, pid: u32, crossed: Crossed },
     /// The first payload of a flow in one direction.
     FlowPayload { flow: Flow, first_bytes: u32 },
-    /// A line that begins as a QMP event.
-    QmpLine {
-        pid: u32,
-        sums: Option<Directions<Counters>>,
-        /// None when none of its vCPUs was seen.
-        vcpus: Option<Vcpus>,
-        /// The line as far as it was copied.
-        line: Vec<u8>,
-        /// Whether it was longer.
-        cut: bool,
-    },
+    /// What a process writes to its monitor of a QMP event.
+    QmpLine { pid: u32, part: Part, write: QmpWrite },
     /// A vCPU enters KVM after none of its VM was in it.
     GuestRun { pid: u32, vcpus: Vcpus },
     /// That run was none, or (not `certain`) may have been none.
@@ -51,6 +43,19 @@ pub(crate) enum Body {
     ProcessExec { pid: u32 },
     /// A traced process has ended.
     ProcessExit { pid: u32 },
+}
+
+/// A write to a monitor.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QmpWrite {
+    /// The sum over the process' flows, as far as it was read.
+    pub(crate) sums: Option<Directions<Counters>>,
+    /// None when none of its vCPUs was seen.
+    pub(crate) vcpus: Option<Vcpus>,
+    /// What was written, as far as it was copied.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it was longer.
+    pub(crate) cut: bool,
 }
 
 impl Message {
@@ -124,14 +129,22 @@ fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
     let sums = sums(&mut bytes);
     let vcpus = vcpus(&mut bytes);
     let summed = bytes.get_u32_ne() != 0;
-    let length = bytes.get_u32_ne() as usize;
-    Some(Body::QmpLine {
-        pid,
+    let part = match bytes.get_u32_ne() {
+        part::WHOLE => Part::Whole,
+        part::SECOND_LINE => Part::SecondLine,
+        part::LINE => Part::Line,
+        part::LAST_LINE => Part::LastLine,
+        _ => return None,
+    };
+    let cut = bytes.get_u32_ne() != 0;
+    bytes.advance(4);
+    let write = QmpWrite {
         sums: summed.then_some(sums),
         vcpus: (vcpus.known > 0).then_some(vcpus),
-        line: bytes[..length.min(QMP_LINE_MAX)].to_vec(),
-        cut: length > QMP_LINE_MAX,
-    })
+        bytes: bytes.to_vec(),
+        cut,
+    };
+    Some(Body::QmpLine { pid, part, write })
 }
 
 fn sums(bytes: &mut &[u8]) -> Directions<Counters> {

@@ -27,13 +27,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{
-    self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, Retransmitted, SocketOffsets,
+    self, FlowEntry, FlowKey, PORT_RANGES, Process, RetransmitOffsets, Retransmitted, SocketOffsets,
 };
 use tokio::io::unix::AsyncFd;
 
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FlowState, purpose};
-pub(crate) use messages::{Body, Message};
+pub(crate) use messages::{Body, Message, QmpWrite};
 pub(crate) use priority::be_punctual;
 pub(crate) use tc::cleanup;
 pub use tc::{AttachPreference, Leftover, TcAttachError};
@@ -43,6 +43,11 @@ use crate::event::{AttachMode, Lost, Probe};
 use crate::ports::PortRanges;
 use crate::units::Flow;
 use btf::Btf;
+
+const TRACED: &str = "TRACED";
+
+/// include/uapi/linux/bpf.h: an entry that is there stays as it is.
+const BPF_NOEXIST: u64 = 1;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"));
 
@@ -131,6 +136,14 @@ pub enum KernelError {
         /// What happened.
         source: MapError,
     },
+    /// A table of the kernel side is full.
+    #[error("the table of {what} is full: it has room for {room}")]
+    Full {
+        /// What it holds.
+        what: &'static str,
+        /// How many of them.
+        room: usize,
+    },
     /// The ring buffer could not be polled.
     #[error("cannot wait for the kernel's events")]
     Poll(#[from] std::io::Error),
@@ -143,6 +156,8 @@ pub enum KernelError {
 pub(crate) struct Kernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
+    /// Of the lines of QMP.
+    lines: AsyncFd<RingBuf<MapData>>,
     interfaces: StdHashMap<u32, tc::Attached>,
     taps: StdHashMap<u32, tc::Attached>,
     attach: AttachPreference,
@@ -182,11 +197,9 @@ impl Kernel {
     ) -> Result<Self, KernelError> {
         let is_attached =
             |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
-        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-        let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
         Ok(Self {
-            // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
-            events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
+            events: ring(&mut ebpf, "EVENTS")?,
+            lines: ring(&mut ebpf, "LINES")?,
             interfaces: StdHashMap::new(),
             taps: StdHashMap::new(),
             attach: settings.attach,
@@ -246,18 +259,34 @@ impl Kernel {
         self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
     }
 
-    /// Reads the QMP events of a process and its sockets from now on.
-    pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
-        self.map_mut::<u32, u32>("TRACED")?
-            .insert(pid, 1, 0)
-            .map_err(|source| KernelError::Map { name: "TRACED", source })
+    /// Reads the QMP events of a process and its sockets from now on; false when there is no room for one more.
+    pub(crate) fn trace(&mut self, pid: u32) -> Result<bool, KernelError> {
+        let mut traced = self.map_mut::<u32, Process>(TRACED)?;
+        match traced.insert(pid, Process::default(), BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(error) if fails_with(&error, libc::EEXIST) => Ok(true),
+            Err(error) if fails_with(&error, libc::E2BIG) => Ok(false),
+            Err(source) => Err(KernelError::Map { name: TRACED, source }),
+        }
     }
 
     /// Forgets a process.
     pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
-        match self.map_mut::<u32, u32>("TRACED")?.remove(&pid) {
+        match self.map_mut::<u32, Process>(TRACED)?.remove(&pid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(KernelError::Map { name: "TRACED", source }),
+            Err(source) => Err(KernelError::Map { name: TRACED, source }),
+        }
+    }
+
+    /// What the programs know of a traced process; `None` for one that is not traced.
+    pub(crate) fn process(&self, pid: u32) -> Result<Option<Process>, KernelError> {
+        let failed = |source| KernelError::Map { name: TRACED, source };
+        let map = self.ebpf.map(TRACED).ok_or_else(|| missing(TRACED))?;
+        let traced: HashMap<_, u32, Process> = HashMap::try_from(map).map_err(failed)?;
+        match traced.get(&pid, 0) {
+            Ok(process) => Ok(Some(process)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(failed(source)),
         }
     }
 
@@ -301,6 +330,8 @@ impl Kernel {
             ring_buffer: read(abi::lost::RING_BUFFER)?,
             flows: read(abi::lost::FLOWS)?,
             probes: read(abi::lost::PROBES)? + self.missed(),
+            qmp_lines: read(abi::lost::LINES)?,
+            vcpus: read(abi::lost::VCPUS)?,
         })
     }
 
@@ -317,17 +348,23 @@ impl Kernel {
             .sum()
     }
 
-    /// The next events; waits until there is one. Cancel-safe.
+    /// The next events; waits until there may be one. Cancel-safe.
     pub(crate) async fn messages(&mut self) -> Result<Vec<Message>, KernelError> {
-        let mut guard = self.events.readable_mut().await?;
-        let messages = drain(guard.get_inner_mut());
-        guard.clear_ready();
-        Ok(messages)
+        // Cleared before the rings are read: what comes after that wakes the next wait.
+        tokio::select! {
+            guard = self.events.readable_mut() => guard?.clear_ready(),
+            guard = self.lines.readable_mut() => guard?.clear_ready(),
+        }
+        Ok(self.pending_messages())
     }
 
-    /// The events that are there now.
+    /// The events that are there now, in the order of their stamps.
     pub(crate) fn pending_messages(&mut self) -> Vec<Message> {
-        drain(self.events.get_mut())
+        // The lines last: when the end of a process is among the messages, so are all lines that it wrote before.
+        let mut messages = drain(self.events.get_mut());
+        messages.extend(drain(self.lines.get_mut()));
+        messages.sort_by_key(|message| message.at_ns);
+        messages
     }
 
     fn map_mut<K: aya::Pod, V: aya::Pod>(
@@ -374,6 +411,18 @@ fn load_object(
     tc::load(&mut ebpf, &tc::COUNT)?;
     tc::load(&mut ebpf, &tc::GUEST)?;
     Ok(ebpf)
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+    let ring = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+    let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name, source })?;
+    // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
+    Ok(unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?)
+}
+
+/// Whether the kernel refused a system call with this error.
+fn fails_with(error: &MapError, errno: i32) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(errno))
 }
 
 fn missing(map: &str) -> KernelError {

@@ -4,6 +4,7 @@
 //! migrations: that is the [timeline](crate::timeline)'s.
 
 mod cleanup;
+mod lines;
 mod owners;
 pub(crate) mod qmp_line;
 mod taps;
@@ -14,6 +15,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::Stream;
+use migtrace_ebpf::abi::TRACED_MAX;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -30,6 +32,7 @@ use crate::host::qemu;
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
 pub use cleanup::{CleanedUp, clean_up};
+use lines::Lines;
 use taps::Tap;
 use watched::Watched;
 
@@ -123,6 +126,9 @@ pub struct Tracer {
     /// An interface has appeared that may not be ready to be counted at before this.
     interfaces_settle: Option<Instant>,
     flows: Watched,
+    /// QEMUs that found no room among those that are traced.
+    untraced: BTreeSet<u32>,
+    lines: Lines,
     lost: Lost,
     /// When that was looked at last.
     looked_for_losses: Option<MonotonicNs>,
@@ -171,6 +177,8 @@ impl Tracer {
             interfaces: BTreeMap::new(),
             interfaces_settle: None,
             flows: Watched::default(),
+            untraced: BTreeSet::new(),
+            lines: Lines::default(),
             lost: Lost::default(),
             looked_for_losses: None,
             told: BTreeSet::new(),
@@ -230,7 +238,7 @@ impl Tracer {
                 _ = self.sample.tick() => self.sample()?,
                 _ = self.scan.tick() => {
                     self.scan()?;
-                    self.tell_lost()?;
+                    self.tell_lost(false)?;
                 }
                 Some(_) = self.versions.join_next() => self.scan()?,
                 link = self.links.next() => self.follow(link.map_err(host("watch the interfaces"))?)?,
@@ -256,7 +264,7 @@ impl Tracer {
         self.tell_guest_frames(|_| true)?;
         self.flows.forget_samples();
         self.sample()?;
-        self.tell_lost()?;
+        self.tell_lost(true)?;
         self.tell_clock()?;
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogEnd { reason });
@@ -342,15 +350,7 @@ impl Tracer {
                     self.tell(at_ns, Fact::FlowPurpose { flow, purpose });
                 }
             }
-            Body::QmpLine { pid, sums, vcpus, line, cut } => match qmp_line::parse(&line) {
-                Some(line) => self.take_qmp(at_ns, pid, line, sums, vcpus)?,
-                None if cut && qmp_line::may_matter(&line) => self.tell_not_measured(
-                    at_ns,
-                    "a QMP event",
-                    format!("QEMU {pid} wrote one longer than the {} bytes that are copied", line.len()),
-                ),
-                None => {}
-            },
+            Body::QmpLine { pid, part, write } => self.take_line(at_ns, pid, part, write)?,
             Body::GuestRun { pid, vcpus } => self.tell(at_ns, Fact::GuestRun { pid, vcpus }),
             Body::GuestRunVoid { pid, entered_ns, certain } => {
                 self.tell(at_ns, Fact::GuestRunVoid { pid, entered_ns, certain });
@@ -369,7 +369,7 @@ impl Tracer {
             Body::ProcessExec { pid } => {
                 if qemu::looks_like_one(pid) {
                     // First of all: to describe it takes long enough for it to say something.
-                    self.kernel.trace(pid)?;
+                    self.trace(at_ns, pid)?;
                     match qemu::read(pid) {
                         Some(qemu) => self.meet(at_ns, qemu)?,
                         None => self.kernel.untrace(pid)?,
@@ -416,11 +416,11 @@ impl Tracer {
         {
             self.versions.spawn_blocking(|| question.ask());
         }
+        if !self.qemus.contains_key(&qemu.pid) || self.untraced.contains(&qemu.pid) {
+            self.trace(at_ns, qemu.pid)?;
+        }
         if self.qemus.get(&qemu.pid) == Some(&qemu) {
             return Ok(());
-        }
-        if !self.qemus.contains_key(&qemu.pid) {
-            self.kernel.trace(qemu.pid)?;
         }
         self.watch_taps(at_ns, &qemu);
         self.qemus.insert(qemu.pid, qemu.clone());
@@ -428,8 +428,27 @@ impl Tracer {
         Ok(())
     }
 
+    /// Has the programs follow a process, as soon as there is room for it.
+    fn trace(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        if self.kernel.trace(pid)? {
+            self.untraced.remove(&pid);
+        } else {
+            self.untraced.insert(pid);
+            self.tell_not_measured(
+                at_ns,
+                &format!("what QEMU {pid} does"),
+                format!(
+                    "{TRACED_MAX} others are traced, and there is no room for more: it waits until one ends"
+                ),
+            );
+        }
+        Ok(())
+    }
+
     fn part(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
         if self.qemus.remove(&pid).is_some() {
+            self.forget_lines(at_ns, pid)?;
+            self.untraced.remove(&pid);
             self.kernel.untrace(pid)?;
             self.tell_guest_frames(|tap| tap.pid == pid)?;
             self.unwatch_taps(|_, tap| tap.pid == pid)?;
@@ -481,15 +500,21 @@ impl Tracer {
         self.find_owners()
     }
 
-    fn tell_lost(&mut self) -> Result<(), TracerError> {
-        let so_far = self.kernel.lost()?;
+    fn tell_lost(&mut self, is_end: bool) -> Result<(), TracerError> {
+        let mut so_far = self.kernel.lost()?;
+        so_far.qmp_lines += self.lines.unread();
         let now = clock::now().map_err(host("read the clock"))?;
         let since_ns = self.looked_for_losses.replace(now);
         if so_far != self.lost {
             self.lost = so_far;
             self.tell(now, Fact::Lost { so_far, since_ns });
         }
-        Ok(())
+        self.qemus
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|pid| self.tell_unheard(now, pid, is_end))
     }
 
     fn follow(&mut self, news: LinkEvent) -> Result<(), TracerError> {
