@@ -54,7 +54,8 @@ impl Kernel {
     pub(crate) fn detach_tap(&mut self, index: u32) -> Result<(), KernelError> {
         self.taps.remove(&index);
         match self.map_mut::<u32, GuestPort>(PORTS)?.remove(&index) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if fails_with(&error, libc::ENOENT) => Ok(()),
             Err(source) => Err(failed(source)),
         }
     }

@@ -20,6 +20,7 @@ mod probes;
 mod tc;
 #[cfg(test)]
 mod test_run;
+mod traced;
 
 use std::collections::HashMap as StdHashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -27,7 +28,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{
-    self, FlowEntry, FlowKey, PORT_RANGES, Process, RetransmitOffsets, Retransmitted, SocketOffsets,
+    self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, Retransmitted, SocketOffsets,
 };
 use tokio::io::unix::AsyncFd;
 
@@ -43,11 +44,6 @@ use crate::event::{AttachMode, Lost, Probe};
 use crate::ports::PortRanges;
 use crate::units::Flow;
 use btf::Btf;
-
-const TRACED: &str = "TRACED";
-
-/// include/uapi/linux/bpf.h: an entry that is there stays as it is.
-const BPF_NOEXIST: u64 = 1;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"));
 
@@ -257,37 +253,6 @@ impl Kernel {
     /// Whether filters of others run before ours at this interface, and may keep packets from it.
     pub(crate) fn is_behind_others(&self, index: u32) -> bool {
         self.interfaces.get(&index).is_some_and(tc::Attached::is_behind_others)
-    }
-
-    /// Reads the QMP events of a process and its sockets from now on; false when there is no room for one more.
-    pub(crate) fn trace(&mut self, pid: u32) -> Result<bool, KernelError> {
-        let mut traced = self.map_mut::<u32, Process>(TRACED)?;
-        match traced.insert(pid, Process::default(), BPF_NOEXIST) {
-            Ok(()) => Ok(true),
-            Err(error) if fails_with(&error, libc::EEXIST) => Ok(true),
-            Err(error) if fails_with(&error, libc::E2BIG) => Ok(false),
-            Err(source) => Err(KernelError::Map { name: TRACED, source }),
-        }
-    }
-
-    /// Forgets a process.
-    pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
-        match self.map_mut::<u32, Process>(TRACED)?.remove(&pid) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(KernelError::Map { name: TRACED, source }),
-        }
-    }
-
-    /// What the programs know of a traced process; `None` for one that is not traced.
-    pub(crate) fn process(&self, pid: u32) -> Result<Option<Process>, KernelError> {
-        let failed = |source| KernelError::Map { name: TRACED, source };
-        let map = self.ebpf.map(TRACED).ok_or_else(|| missing(TRACED))?;
-        let traced: HashMap<_, u32, Process> = HashMap::try_from(map).map_err(failed)?;
-        match traced.get(&pid, 0) {
-            Ok(process) => Ok(Some(process)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(failed(source)),
-        }
     }
 
     /// Tells the programs who owns a flow that they have not tied themselves.

@@ -13,6 +13,10 @@ use crate::units::MonotonicNs;
 /// The lines of one event are put together up to this size; QEMU's events are far below.
 const EVENT_BYTES: usize = 64 << 10;
 
+/// How long one event of a process waits behind another before all that the process holds open is looked through again:
+/// whoever can write events can also hold open very much.
+const LOOK_EVERY_NS: u64 = 100_000_000;
+
 /// What is known of the lines of one process.
 #[derive(Debug, Default)]
 struct Heard {
@@ -22,6 +26,8 @@ struct Heard {
     unread: u64,
     /// Whether it was told that lines were dropped or not read.
     told: bool,
+    /// When it was looked for its taps last because of an event.
+    looked_ns: Option<MonotonicNs>,
 }
 
 /// The lines of QMP by process.
@@ -70,6 +76,16 @@ impl Lines {
     fn count_unread(&mut self, pid: u32, count: u64) {
         self.unread += count;
         self.heard.entry(pid).or_default().unread += count;
+    }
+
+    /// Whether to look again for the taps of a process that tells of something.
+    pub(super) fn is_look_due(&mut self, at_ns: MonotonicNs, pid: u32) -> bool {
+        let heard = self.heard.entry(pid).or_default();
+        let is_due = heard.looked_ns.is_none_or(|looked| at_ns.0.saturating_sub(looked.0) >= LOOK_EVERY_NS);
+        if is_due {
+            heard.looked_ns = Some(at_ns);
+        }
+        is_due
     }
 
     /// How often something could not be read.

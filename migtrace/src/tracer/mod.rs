@@ -390,7 +390,9 @@ impl Tracer {
         vcpus: Option<Vcpus>,
     ) -> Result<(), TracerError> {
         let stopped = line.name == "STOP";
-        self.look_for_taps(at_ns, pid)?;
+        if self.lines.is_look_due(at_ns, pid) {
+            self.look_for_taps(at_ns, pid)?;
+        }
         self.tell(
             at_ns,
             Fact::Qmp(QmpEvent {
@@ -464,6 +466,10 @@ impl Tracer {
         let now = clock::now().map_err(host("read the clock"))?;
         let gone: Vec<u32> =
             self.qemus.keys().filter(|pid| !present.iter().any(|qemu| qemu.pid == **pid)).copied().collect();
+        if !gone.is_empty() {
+            // What they have said last may still wait in the rings.
+            self.take_pending()?;
+        }
         for pid in gone {
             self.part(now, pid)?;
         }

@@ -6,7 +6,7 @@ mod announcements;
 use announcements::{FRAMES, tagged};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use migtrace_ebpf::abi::announcement::{NONE, RARP};
-use migtrace_ebpf::abi::{ANNOUNCEMENTS_TOLD, GuestPort};
+use migtrace_ebpf::abi::{ANNOUNCEMENTS_TOLD, GUEST_PORTS_MAX, GuestPort};
 
 use super::*;
 use crate::event::Announcement;
@@ -94,5 +94,18 @@ fn frames_at_other_interfaces_are_nothing() {
             assert_eq!(pass(kernel, &frame()), []);
         }
         assert_eq!(kernel.guest_port(LOOPBACK).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_full_table_of_taps_says_so() {
+    with_tap(|kernel| {
+        // That of the loopback interface has an entry.
+        for index in 2..=u32::try_from(GUEST_PORTS_MAX).unwrap() {
+            kernel.await_frame(index, GuestPort::default()).unwrap();
+        }
+        let refused = kernel.await_frame(9_999, GuestPort::default()).unwrap_err();
+        assert_eq!(refused.to_string(), "the table of watched taps is full: it has room for 1024");
+        kernel.await_next_frame(LOOPBACK).unwrap();
     });
 }
