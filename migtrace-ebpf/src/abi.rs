@@ -257,16 +257,20 @@ pub fn reach(claims: &Word<u32>, number: u32) {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Process<W64 = u64, W32 = u32> {
+    /// The budget for the lines of QMP that it writes: see [`LINES`](crate::budget::LINES).
+    pub lines: W64,
+    /// How many lines were dropped because there was no budget for them.
+    pub dropped_lines: W64,
+    /// One more than the descriptor to which it has written lines of an event and not yet the last; 0: to none.
+    pub inside_event: W32,
+    /// The slot of memory that its latest round of reading KVM's log of dirtied pages began with.
+    pub round_slot: W32,
+    /// When that round began; 0: there was none.
+    pub round_ns: W64,
     /// All its claims to flows have numbers below this.
     pub flow_claims: W32,
     /// All its claims to vCPUs have numbers below this.
     pub vcpu_claims: W32,
-    /// When its latest round of reading KVM's log of dirtied pages began; 0: there was none.
-    pub round_ns: W64,
-    /// The slot of memory that the round began with.
-    pub round_slot: W32,
-    /// Zero.
-    pub padding: W32,
 }
 
 /// A request of user space to the program `migtrace_control`, which is attached nowhere and run by `BPF_PROG_TEST_RUN`
@@ -419,29 +423,46 @@ pub struct FlowReplaced {
     pub entry: FlowEntry,
 }
 
-/// The longest QMP line that is copied, in bytes. The events that matter stay below 200.
-pub const QMP_LINE_MAX: usize = 512;
+/// How many bytes of one write of QMP are copied. An event has some 200.
+pub const QMP_LINE_MAX: usize = 4096;
 
-/// The first bytes of every QMP event, and of no reply.
-pub const QMP_EVENT_PREFIX: [u8; 12] = *b"{\"timestamp\"";
-
-/// A QMP event as a traced QEMU writes it to its monitor, and its flows' counters at that instant.
+/// What a traced QEMU writes to its monitor of an event, and its flows' counters at that instant. The bytes follow, at
+/// most [`QMP_LINE_MAX`] of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(C)]
 pub struct QmpLine {
     /// When, and whose.
     pub header: Header,
-    /// The sum over this process' flows.
+    /// The sum over this process' flows; valid when `summed` is 1.
     pub sums: Sums,
-    /// Its vCPUs.
+    /// Its vCPUs; valid when `summed` is 1.
     pub vcpus: Vcpus,
+    /// 1 when `sums` was read.
+    pub summed: u32,
+    /// One of [`part`].
+    pub part: u32,
+    /// 1 when more was written than follows.
+    pub cut: u32,
     /// Zero.
     pub padding: u32,
-    /// How long the line is; more than [`QMP_LINE_MAX`] when it was cut.
-    pub length: u32,
-    /// The line.
-    pub line: [u8; QMP_LINE_MAX],
 }
+
+/// What the bytes behind a [`QmpLine`] are: values of [`QmpLine::part`].
+pub mod part {
+    /// Nothing of an event: such a write is not told of.
+    pub const NONE: u32 = 0;
+    /// A whole event; others may follow.
+    pub const WHOLE: u32 = 1;
+    /// The second line of an event of which each line is written alone; the first was `{`.
+    pub const SECOND_LINE: u32 = 2;
+    /// A later line of that event.
+    pub const LINE: u32 = 3;
+    /// Its last line.
+    pub const LAST_LINE: u32 = 4;
+}
+
+/// How many processes can be traced.
+pub const TRACED_MAX: usize = 1024;
 
 /// What is known of the thread of one vCPU. All times are `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -518,6 +539,9 @@ pub struct DirtyLogRead {
     pub sums: Sums,
 }
 
+/// How many taps can be watched.
+pub const GUEST_PORTS_MAX: usize = 1024;
+
 /// What is known of the guest's end of a tap. Only programs write to it, but for its first value.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
@@ -528,8 +552,8 @@ pub struct GuestPort<W64 = u64, W32 = u32> {
     pub last_frame_ns: W64,
     /// Announcements of the guest's place, by QEMU and by the guest.
     pub announcements: W64,
-    /// What is left of the announcements that are told: see [`spend`](crate::budget::spend).
-    pub announcements_spent_ns: W64,
+    /// The budget for those that are told: see [`ANNOUNCEMENTS`](crate::budget::ANNOUNCEMENTS).
+    pub announcements_full_ns: W64,
     /// 1 while the next frame is awaited.
     pub awaited: W32,
     /// Zero.
@@ -740,10 +764,14 @@ pub mod lost {
     pub const PROBES: u32 = 2;
     /// Packets of echo sessions beyond the number that can be followed.
     pub const ECHO_SESSIONS: u32 = 3;
-    /// Flows and vCPUs beyond the number that can belong to one process, or to all.
+    /// Flows beyond the number that can belong to one process, or to all.
     pub const CLAIMS: u32 = 4;
+    /// Lines of QMP for which their process had no budget left.
+    pub const LINES: u32 = 5;
+    /// Runs of vCPUs beyond the number that can belong to one process, or to all.
+    pub const VCPUS: u32 = 6;
     /// How many there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 7;
 }
 
 /// Where the fields lie that lead from a task's file descriptor to its socket's addresses, in bytes.
@@ -824,7 +852,7 @@ const _: () = {
     assert!(size_of::<Handshake>() == 2 * 40 + 40);
     assert!(size_of::<shared::Handshake>() == size_of::<Handshake>());
     assert!(size_of::<Claim>() == 8);
-    assert!(size_of::<Process>() == 2 * 4 + 8 + 2 * 4);
+    assert!(size_of::<Process>() == 3 * 8 + 4 * 4);
     assert!(size_of::<shared::Process>() == size_of::<Process>());
     assert!(size_of::<Command>() == 2 * 4 + 8 + 36 + 4);
     assert!(size_of::<Sums>() == 64);
@@ -832,7 +860,7 @@ const _: () = {
     assert!(size_of::<FlowEvent>() == 16 + 36 + 4 + 8 + 2 * 4);
     assert!(size_of::<FlowOwned>() == 16 + 36 + 4 + 8 + 64 + 8);
     assert!(size_of::<FlowReplaced>() == 16 + 36 + 4 + size_of::<FlowEntry>());
-    assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 8 + QMP_LINE_MAX);
+    assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 4 * 4);
     assert!(size_of::<Vcpu>() == 3 * 8 + 6 * 4);
     assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);
     assert!(size_of::<GuestRun>() == 16 + 32);

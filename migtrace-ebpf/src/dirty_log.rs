@@ -39,7 +39,7 @@ pub(crate) fn system_call(ctx: &TracePointContext) {
 /// before began with.
 #[inline(always)]
 fn read(argument: u64) {
-    let Some(tgid) = process::traced() else { return };
+    let Some((tgid, process)) = process::known() else { return };
     // The main thread asks too, for the pages of the display.
     if bpf_get_current_pid_tgid() as u32 == tgid {
         return;
@@ -49,7 +49,6 @@ fn read(argument: u64) {
         return maps::count_lost(lost::PROBES);
     };
     let now_ns = maps::now_ns();
-    let Some(process) = maps::process(tgid) else { return };
     // Only the thread that migrates asks.
     let began_ns = process.round_ns.get();
     if began_ns != 0 && process.round_slot.get() != slot && now_ns < began_ns + ROUND_NS {

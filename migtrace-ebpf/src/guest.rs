@@ -26,8 +26,8 @@ pub(crate) fn notice(ctx: &TcContext) {
     if announcement != announcement::NONE {
         port.announcements.add(1);
         // Queues that race here tell one more.
-        if let Some(spent_ns) = budget::spend(port.announcements_spent_ns.get(), now_ns) {
-            port.announcements_spent_ns.set(spent_ns);
+        if let Some(full_ns) = budget::ANNOUNCEMENTS.spend(port.announcements_full_ns.get(), 1, now_ns) {
+            port.announcements_full_ns.set(full_ns);
             tell(kind::ANNOUNCEMENT, now_ns, ifindex, announcement);
         }
     }

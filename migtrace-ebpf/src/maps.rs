@@ -9,7 +9,7 @@ use aya_ebpf::{
 use migtrace_ebpf::{
     abi::{
         self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Handshake,
-        Header, Process, Sums, Vcpu, shared,
+        Header, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
     },
     packet::Ip,
     session::BUCKETS,
@@ -57,7 +57,7 @@ pub(crate) static SURVEY: PerCpuArray<Survey, 1> = PerCpuArray::new();
 
 /// Thread groups that are traced: QEMU processes.
 #[btf_map]
-pub(crate) static TRACED: HashMap<u32, Process, 1024> = HashMap::new();
+pub(crate) static TRACED: HashMap<u32, Process, { abi::TRACED_MAX }> = HashMap::new();
 
 /// Names of processes that user space takes for QEMU's too, as the kernel keeps them; the value is of no meaning.
 #[btf_map]
@@ -73,7 +73,7 @@ pub(crate) static VCPU_CLAIMS: HashMap<Claim, u32, 4096> = HashMap::new();
 
 /// Taps of traced QEMUs, by interface index.
 #[btf_map]
-pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, 1024> = HashMap::new();
+pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, { abi::GUEST_PORTS_MAX }> = HashMap::new();
 
 /// The taps of each of them.
 #[btf_map]
@@ -122,9 +122,27 @@ pub(crate) static ECHO_MIN_GAP_NS: Global<u64> = Global::new(1_000_000);
 #[btf_map]
 pub(crate) static LOST: Array<u64, { abi::lost::COUNT }> = Array::new();
 
-/// Everything that user space is told at once; rare by construction.
+/// Everything that user space is told at once, but for lines of QMP; rare by construction.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Header, { 1 << 20 }> = RingBuf::new();
+
+/// Lines of QMP: how many there are is up to the processes that write them.
+#[btf_map]
+pub(crate) static LINES: RingBuf<Header, { 1 << 20 }> = RingBuf::new();
+
+/// Where a record for [`LINES`] is put together.
+#[btf_map]
+pub(crate) static LINE: PerCpuArray<Line, 1> = PerCpuArray::new();
+
+/// A record for [`LINES`].
+#[repr(C)]
+pub(crate) struct Line {
+    /// How many bytes were copied.
+    pub(crate) length: u64,
+    pub(crate) head: QmpLine,
+    /// Twice as many as are told: the last of several pieces is as long as it wants to be, and cut afterwards.
+    pub(crate) bytes: [u8; 2 * QMP_LINE_MAX],
+}
 
 /// Watched TCP ports: ranges as packed by [`abi::port_range`], the first 0 ends the list.
 #[unsafe(no_mangle)]

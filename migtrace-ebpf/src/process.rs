@@ -4,19 +4,24 @@ use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel},
     programs::{RawTracePointContext, TracePointContext},
 };
-use migtrace_ebpf::abi::{Header, kind};
+use migtrace_ebpf::abi::{Header, kind, shared};
 
 use crate::{
-    maps::{self, QEMU_NAMES, TASK_TGID, TRACED},
+    maps::{self, QEMU_NAMES, TASK_TGID},
     vcpu,
 };
 
 /// The thread group of the current task, if it is traced.
 #[inline(always)]
 pub(crate) fn traced() -> Option<u32> {
+    known().map(|(tgid, _)| tgid)
+}
+
+/// The same, and what is known of it. Its other threads read and write that too.
+#[inline(always)]
+pub(crate) fn known() -> Option<(u32, &'static shared::Process)> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: only whether there is an entry counts.
-    unsafe { TRACED.get(tgid) }.map(|_| tgid)
+    maps::process(tgid).map(|process| (tgid, process))
 }
 
 /// The request of an `ioctl`, from `syscalls:sys_enter_ioctl`.

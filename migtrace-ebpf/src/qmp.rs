@@ -1,33 +1,124 @@
 //! Reads the QMP events that a traced QEMU writes to its monitor, as they are written, with its flows' counters.
 //!
-//! Replies and commands are never copied: only lines that begin as events do.
+//! Replies and commands are not copied: only writes that begin as events do, and at a monitor with `pretty=on` the lines
+//! that follow such a one. Read is what is written by `sendmsg`, which is how QEMU writes to a socket; to a pipe, a
+//! terminal or a file it writes by `write`.
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_user, bpf_probe_read_user_buf},
     programs::TracePointContext,
 };
-use migtrace_ebpf::abi::{Header, QMP_EVENT_PREFIX, QMP_LINE_MAX, QmpLine, kind, lost};
+use core::slice;
+use migtrace_ebpf::{
+    abi::{Header, QMP_LINE_MAX, QmpLine, Sums, Vcpus, kind, lost, part, shared},
+    budget,
+    qmp_write::{Beginning, LOOKED_AT, Part},
+};
 
 use crate::{
     flow, guest,
-    maps::{self, EVENTS},
+    maps::{self, LINE, LINES, Line},
     process, socket, vcpu,
 };
 
 /// `struct user_msghdr` and `struct iovec` are user-space ABI: the same on every 64-bit kernel.
 const MSG_IOV: u64 = 16;
-const IOV_LEN: u64 = 8;
+const MSG_IOVLEN: u64 = 24;
+const IOVEC_SIZE: u64 = 16;
+
+/// As many pieces of a message are read. QEMU writes an event as one.
+const PIECES: u64 = 4;
 
 /// A process calls `sendmsg(fd, message)`.
 #[inline(always)]
 pub(crate) fn sendmsg(fd: u32, message: u64) {
-    let Some(tgid) = process::traced() else { return };
-    let Some((line, length)) = first_piece(message) else { return };
-    if is_event(line, length) {
-        deliver(tgid, line, length);
-    } else if socket::wanted() {
+    let Some((tgid, process)) = process::known() else { return };
+    if !hear(fd, message, tgid, process) && socket::wanted() {
         socket::tie(fd);
     }
+}
+
+/// Tells user space of a write that is an event or a part of one; says whether it is.
+///
+/// A write that begins in another way is not read further. So an event behind a reply, or behind the rest of a line
+/// that was written in part, is not seen: QEMU writes so while nobody reads its monitor and the socket is full.
+#[inline(always)]
+fn hear(fd: u32, message: u64, tgid: u32, process: &shared::Process) -> bool {
+    let Some(pieces) = Pieces::of(message) else { return false };
+    // Nothing else runs on this CPU meanwhile that uses it: the hooks of `sendmsg` keep the task from being preempted.
+    let Some(line) = LINE.get_ptr_mut(0) else { return false };
+    let is_inside = process.inside_event.get() == fd.wrapping_add(1);
+    let part = match beginning(&pieces, line).part(is_inside) {
+        None => part::NONE,
+        Some(Part::Whole) => part::WHOLE,
+        Some(Part::SecondLine) => part::SECOND_LINE,
+        Some(Part::Line) => part::LINE,
+        Some(Part::LastLine) => part::LAST_LINE,
+    };
+    // SAFETY: `line` is the map's value.
+    let part = unsafe { forget(&raw mut (*line).head.part, part) };
+    let is_told = part != part::NONE && tell(&pieces, tgid, process, line);
+    if is_told && (part == part::SECOND_LINE || part == part::LINE) {
+        process.inside_event.set(fd.wrapping_add(1));
+    } else if is_inside {
+        process.inside_event.set(0);
+    }
+    part != part::NONE
+}
+
+/// Puts a line into the ring buffer; false when that fails, which is counted. Its part is known.
+#[inline(always)]
+fn tell(pieces: &Pieces, tgid: u32, process: &shared::Process, line: *mut Line) -> bool {
+    let at_ns = maps::now_ns();
+    let length = pieces.copy::<QMP_LINE_MAX>(line);
+    if length == 0 {
+        maps::count_lost(lost::PROBES);
+        return false;
+    }
+    let tokens = length as u64 / budget::LINE_TOKEN_BYTES + 1;
+    let Some(lines) = budget::LINES.spend(process.lines.get(), tokens, at_ns) else {
+        process.dropped_lines.add(1);
+        maps::count_lost(lost::LINES);
+        return false;
+    };
+    process.lines.set(lines);
+    // SAFETY: `line` is the map's value.
+    let head = unsafe { &mut (*line).head };
+    head.header = Header { at_ns, kind: kind::QMP_LINE, tgid };
+    head.summed = 0;
+    (head.sums, head.vcpus) = (Sums::default(), Vcpus::default());
+    if (head.part == part::WHOLE || head.part == part::SECOND_LINE)
+        && let (Some(sums), Some(survey)) = (flow::sum(tgid), vcpu::survey(tgid, at_ns))
+    {
+        head.summed = 1;
+        (head.sums, head.vcpus) = (*sums, survey.vcpus);
+    }
+    head.padding = 0;
+    // SAFETY: the bytes stand behind the head, and as many of them were written.
+    let record = unsafe {
+        slice::from_raw_parts((&raw const (*line).head).cast::<u8>(), size_of::<QmpLine>() + length)
+    };
+    let told = LINES.output_untyped::<[u8]>(record, 0).is_ok();
+    if told {
+        guest::await_next_frame(tgid);
+    } else {
+        maps::count_lost(lost::RING_BUFFER);
+    }
+    told
+}
+
+/// Passes a value through memory. The verifier follows each way by which it may have come, and with each of them all
+/// that comes after; behind this they are one.
+///
+/// # Safety
+///
+/// `place` is in a map's value.
+#[inline(always)]
+unsafe fn forget<T>(place: *mut T, value: T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { place.write_volatile(value) };
+    // SAFETY: as above.
+    unsafe { place.read_volatile() }
 }
 
 /// `accept` returned `fd`, or an error.
@@ -55,50 +146,75 @@ pub(crate) fn tracepoint_result(ctx: &TracePointContext) -> Option<i64> {
     unsafe { ctx.read_at(16) }.ok()
 }
 
-/// Address and length of `msg_iov[0]`. QEMU writes an event as one piece.
+/// How a message begins.
 #[inline(always)]
-fn first_piece(message: u64) -> Option<(u64, u64)> {
-    let iov: u64 = user(message + MSG_IOV)?;
-    Some((user(iov)?, user(iov + IOV_LEN)?))
+fn beginning(pieces: &Pieces, line: *mut Line) -> Beginning {
+    // SAFETY: `line` is the map's value.
+    let looked_at = unsafe { &raw mut (*line).bytes }.cast::<[u8; LOOKED_AT]>();
+    // SAFETY: as above; there are more bytes than these.
+    unsafe { looked_at.write([0; LOOKED_AT]) };
+    pieces.copy::<LOOKED_AT>(line);
+    // SAFETY: as above; nothing writes to it until this returns.
+    Beginning::of(unsafe { &*looked_at })
 }
 
-#[inline(always)]
-fn is_event(line: u64, length: u64) -> bool {
-    length > QMP_EVENT_PREFIX.len() as u64 && user::<[u8; 12]>(line) == Some(QMP_EVENT_PREFIX)
+/// The pieces of a message: `msg_iov` and `msg_iovlen`.
+struct Pieces {
+    first: u64,
+    count: u64,
+}
+
+impl Pieces {
+    #[inline(always)]
+    fn of(message: u64) -> Option<Self> {
+        Some(Self { first: user(message + MSG_IOV)?, count: user(message + MSG_IOVLEN)? })
+    }
+
+    /// Copies the first pieces one behind the other, up to `MAX` bytes; returns how many, and marks whether there are
+    /// more. There is room for twice as many: the verifier knows how far a piece reaches from where it begins and how long
+    /// it is, each by itself.
+    #[inline(always)]
+    fn copy<const MAX: usize>(&self, line: *mut Line) -> usize {
+        const { assert!(MAX <= QMP_LINE_MAX) }
+        // SAFETY: `line` is the map's value.
+        let bytes = unsafe { &raw mut (*line).bytes }.cast::<u8>();
+        let mut length = 0;
+        let mut cut = 1;
+        for index in 0..=PIECES {
+            if index >= self.count {
+                cut = 0;
+                break;
+            }
+            if index == PIECES || length >= MAX {
+                break;
+            }
+            let Some([from, size]) = user::<[u64; 2]>(self.first + index * IOVEC_SIZE) else { break };
+            let is_short = size <= MAX as u64;
+            let size = if is_short { size as usize } else { MAX };
+            // SAFETY: `length` is less than `MAX`, and this is no more: there is room.
+            let room = unsafe { slice::from_raw_parts_mut(bytes.add(length), size) };
+            // SAFETY: the helper checks the address and fails where nothing is mapped.
+            if unsafe { bpf_probe_read_user_buf(from as *const u8, room) }.is_err() {
+                break;
+            }
+            length += size;
+            if !is_short {
+                break;
+            }
+        }
+        if length > MAX {
+            (length, cut) = (MAX, 1);
+        }
+        // SAFETY: as above.
+        unsafe { (*line).head.cut = cut };
+        // SAFETY: as above.
+        let length = unsafe { forget(&raw mut (*line).length, length as u64) };
+        if length > MAX as u64 { MAX } else { length as usize }
+    }
 }
 
 #[inline(always)]
 fn user<T>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address and fails where nothing is mapped.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
-}
-
-#[inline(always)]
-fn deliver(tgid: u32, line: u64, length: u64) {
-    let at_ns = maps::now_ns();
-    let (Some(sums), Some(survey)) = (flow::sum(tgid), vcpu::survey(tgid, at_ns)) else { return };
-    let Some(mut event) = EVENTS.reserve_untyped::<QmpLine>(0) else {
-        return maps::count_lost(lost::RING_BUFFER);
-    };
-    let out = event.as_mut_ptr();
-    let copied = if length < QMP_LINE_MAX as u64 { length as usize } else { QMP_LINE_MAX };
-    // SAFETY: `out` is the reserved record, large enough for every field.
-    unsafe {
-        out.write_bytes(0, 1);
-    }
-    // SAFETY: as above.
-    let read = unsafe {
-        (*out).header = Header { at_ns, kind: kind::QMP_LINE, tgid };
-        (*out).sums = *sums;
-        (*out).vcpus = survey.vcpus;
-        (*out).length = length as u32;
-        bpf_probe_read_user_buf(line as *const u8, &mut (&mut (*out).line)[..copied])
-    };
-    if read.is_ok() {
-        event.submit(0);
-        guest::await_next_frame(tgid);
-    } else {
-        event.discard(0);
-        maps::count_lost(lost::PROBES);
-    }
 }

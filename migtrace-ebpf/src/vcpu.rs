@@ -108,7 +108,7 @@ fn insert(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
         abi::reach(&process.vcpu_claims, number);
         return maps::vcpu(thread);
     }
-    maps::count_lost(lost::CLAIMS);
+    maps::count_lost(lost::VCPUS);
     None
 }
 

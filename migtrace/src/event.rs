@@ -635,6 +635,13 @@ pub struct Lost {
     pub flows: u64,
     /// Probe hits that the kernel skipped or whose data could not be read.
     pub probes: u64,
+    /// Writes of QEMU to its monitors that told events which were not read: their process wrote too many of them, or they
+    /// were too long or no QMP. Absent when there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub qmp_lines: u64,
+    /// Runs of vCPUs that found the table of vCPUs full. Absent when there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vcpus: u64,
 }
 
 /// Something that is not measured, and why.

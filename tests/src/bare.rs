@@ -23,6 +23,7 @@ const MEMORY_MIB: usize = 64;
 const FILLED_MIB: usize = 16;
 /// Above what the firmware uses.
 const FILLED_FROM: usize = 16 << 20;
+const PRETTY_SOCKET: &str = "qmp-pretty.sock";
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where the guest in KVM counts.
@@ -240,6 +241,7 @@ impl Bare {
             .args(["-device", &format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"))])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp.sock"))])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp-spare.sock"))])
+            .args(["-qmp-pretty", &format!("unix:{},server=on,wait=off", path(PRETTY_SOCKET))])
             .args(more);
         if accelerator == Accelerator::Kvm {
             fs::write(path("disk"), COUNTING).context("cannot write a boot sector")?;
@@ -267,6 +269,12 @@ impl Bare {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The socket of a monitor that writes each message in several lines; nobody is connected to it.
+    #[must_use]
+    pub fn pretty_qmp_socket(&self) -> PathBuf {
+        self.directory.path().join(PRETTY_SOCKET)
     }
 
     /// The connection to its monitor.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
 mod pauses;
+mod talking;
 mod vantage;
 
 use lab::consistency::{assert_replays, phase_names};
@@ -561,4 +562,20 @@ fn what_a_killed_run_leaves_is_removed_and_nothing_else() {
     assert_eq!((ours("ingress"), ours("egress")), (1, 1));
     count_a_transfer(living);
     assert_eq!((ours("ingress"), ours("egress")), (0, 0));
+}
+
+#[test]
+fn every_shape_of_an_event_is_read() {
+    if in_vm() {
+        let lab = Lab::builder().without_guests().start().unwrap();
+        talking::every_shape_of_an_event_is_read(lab.source());
+    }
+}
+
+#[test]
+fn a_flood_of_lines_is_counted_and_leaves_room_for_the_others() {
+    if in_vm() {
+        let lab = Lab::builder().without_guests().start().unwrap();
+        talking::a_flood_is_counted_and_leaves_room_for_the_others(lab.source(), 20_000);
+    }
 }

@@ -13,22 +13,40 @@ use crate::units::{Flow, MonotonicNs};
 /// A line that QEMU, or whoever has taken it over, wrote to its monitor.
 ///
 /// # Errors
-/// When its event is not the same once it is written again, or a part of the line is dropped that may matter.
+/// When one of its events is not the same once it is written again, in either of QEMU's ways to space it, or what is cut
+/// off behind it is not counted, or takes it along.
 pub fn qmp_line(bytes: &[u8]) -> Result<(), String> {
-    let _ = line::may_matter(bytes);
-    let Some(event) = line::parse(bytes) else { return Ok(()) };
+    for event in line::parse(bytes).events {
+        qmp_event(event)?;
+    }
+    Ok(())
+}
+
+/// An event of such a line.
+fn qmp_event(event: line::Line) -> Result<(), String> {
     let (seconds, microseconds) =
         (event.realtime_us.div_euclid(1_000_000), event.realtime_us.rem_euclid(1_000_000));
     let stamp = json!({ "seconds": seconds, "microseconds": microseconds });
     // As QEMU orders and spaces them.
-    let head = format!(r#"{{"timestamp": {stamp}, "event": "{}""#, event.name);
-    let written = format!(r#"{head}, "data": {}}}"#, event.data);
-    if line::parse(written.as_bytes()).as_ref() != Some(&event) {
-        return Err(format!("{written} is read as another event than {event:?}"));
-    }
-    for cut in head.len()..written.len() {
-        if !line::may_matter(&written.as_bytes()[..cut]) {
-            return Err(format!("{} may matter", &written[..cut]));
+    let written = format!(r#"{{"timestamp": {stamp}, "event": "{}", "data": {}}}"#, event.name, event.data);
+    let pretty = serde_json::from_str::<serde_json::Value>(&written)
+        .and_then(|value| serde_json::to_string_pretty(&value))
+        .map_err(|error| format!("{written} is no JSON: {error}"))?;
+    let once = line::Written { events: vec![event], unread: 0 };
+    for text in [&written, &pretty] {
+        let read = line::parse(text.as_bytes());
+        if read != once {
+            return Err(format!("{text} is read as {read:?} and not as {once:?}"));
+        }
+        let again = line::parse(format!("{text}\r\n{{\"return\": {{}}}}\r\n{text}\r\n").as_bytes());
+        if (again.events.len(), again.unread) != (2, 0) {
+            return Err(format!("{text} twice, with a reply between, is read as {again:?}"));
+        }
+        for (cut, _) in text.char_indices().skip(1) {
+            let read = line::parse(format!("{text}\r\n{}", &text[..cut]).as_bytes());
+            if read.events != once.events || read.unread != 1 {
+                return Err(format!("{text} and a part of it that ends at {cut} are read as {read:?}"));
+            }
         }
     }
     Ok(())

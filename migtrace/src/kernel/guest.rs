@@ -1,9 +1,9 @@
 //! The program that notices what comes from guests through their taps: attaches it, reads what it found.
 
 use aya::maps::{HashMap, MapError};
-use migtrace_ebpf::abi::{GuestPort, GuestTaps};
+use migtrace_ebpf::abi::{GUEST_PORTS_MAX, GuestPort, GuestTaps};
 
-use super::{Kernel, KernelError, OnCpu, missing, tc};
+use super::{Kernel, KernelError, OnCpu, fails_with, missing, tc};
 
 #[cfg(test)]
 mod tests;
@@ -44,7 +44,12 @@ impl Kernel {
         *free = index;
         // No program may see the entry of a tap that is attached already replaced.
         let port = GuestPort { awaited: 1, ..GuestPort::default() };
-        self.map_mut::<u32, GuestPort>(PORTS)?.insert(index, port, 0).map_err(failed)?;
+        self.map_mut::<u32, GuestPort>(PORTS)?.insert(index, port, 0).map_err(|source| {
+            if fails_with(&source, libc::E2BIG) {
+                return KernelError::Full { what: "watched taps", room: GUEST_PORTS_MAX };
+            }
+            failed(source)
+        })?;
         self.set_taps_of(pid, taps)?;
         Ok(true)
     }
@@ -87,7 +92,8 @@ impl Kernel {
         rest.interfaces.iter_mut().zip(others).for_each(|(place, other)| *place = other);
         self.set_taps_of(pid, rest)?;
         match self.map_mut::<u32, GuestPort>(PORTS)?.remove(&index) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if fails_with(&error, libc::ENOENT) => Ok(()),
             Err(source) => Err(failed(source)),
         }
     }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Buf;
-use migtrace_ebpf::abi::{self, EGRESS, FlowEntry, FlowKey, INGRESS, QMP_LINE_MAX, kind};
+use migtrace_ebpf::abi::{self, EGRESS, FlowEntry, FlowKey, INGRESS, kind, part};
+use migtrace_ebpf::qmp_write::Part;
 
 use super::flows::flow_of;
 
@@ -38,17 +39,8 @@ pub(crate) enum Body {
     FlowPayload { flow: Opened, first_bytes: u32 },
     /// A flow is over: a new connection between the same ends has taken its place in the table.
     FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
-    /// A line that begins as a QMP event.
-    QmpLine {
-        pid: u32,
-        sums: Directions<Counters>,
-        /// None when none of its vCPUs was seen.
-        vcpus: Option<Vcpus>,
-        /// The line as far as it was copied.
-        line: Vec<u8>,
-        /// Whether it was longer.
-        cut: bool,
-    },
+    /// What a process writes to its monitor of a QMP event.
+    QmpLine { pid: u32, part: Part, write: QmpWrite },
     /// A vCPU enters KVM after none of its VM was in it.
     GuestRun { pid: u32, vcpus: Vcpus },
     /// That run was none, or (not `certain`) may have been none.
@@ -65,6 +57,19 @@ pub(crate) enum Body {
     ProcessFork { pid: u32 },
     /// A traced process has ended.
     ProcessExit { pid: u32 },
+}
+
+/// A write to a monitor.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QmpWrite {
+    /// The sum over the process' flows, as far as it was read.
+    pub(crate) sums: Option<Directions<Counters>>,
+    /// None when none of its vCPUs was seen.
+    pub(crate) vcpus: Option<Vcpus>,
+    /// What was written, as far as it was copied.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it was longer.
+    pub(crate) cut: bool,
 }
 
 impl Message {
@@ -151,15 +156,23 @@ fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
     }
     let sums = sums(&mut bytes);
     let vcpus = vcpus(&mut bytes);
-    bytes.advance(size_of::<u32>());
-    let length = bytes.get_u32_ne() as usize;
-    Some(Body::QmpLine {
-        pid,
-        sums,
+    let summed = bytes.get_u32_ne() != 0;
+    let part = match bytes.get_u32_ne() {
+        part::WHOLE => Part::Whole,
+        part::SECOND_LINE => Part::SecondLine,
+        part::LINE => Part::Line,
+        part::LAST_LINE => Part::LastLine,
+        _ => return None,
+    };
+    let cut = bytes.get_u32_ne() != 0;
+    bytes.advance(4);
+    let write = QmpWrite {
+        sums: summed.then_some(sums),
         vcpus: (vcpus.known > 0).then_some(vcpus),
-        line: bytes[..length.min(QMP_LINE_MAX)].to_vec(),
-        cut: length > QMP_LINE_MAX,
-    })
+        bytes: bytes.to_vec(),
+        cut,
+    };
+    Some(Body::QmpLine { pid, part, write })
 }
 
 fn sums(bytes: &mut &[u8]) -> Directions<Counters> {

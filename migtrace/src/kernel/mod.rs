@@ -23,18 +23,19 @@ mod tc;
 mod tcx;
 #[cfg(test)]
 mod test_run;
+mod traced;
 
 use std::collections::HashMap as StdHashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, Process, RetransmitOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, SocketOffsets};
 use tokio::io::unix::AsyncFd;
 
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, purpose};
-pub(crate) use messages::{Body, Message, Opened};
+pub(crate) use messages::{Body, Message, Opened, QmpWrite};
 pub(crate) use priority::{OnCpu, be_punctual};
 pub use tc::{AttachPreference, Leftover, TcAttachError};
 pub(crate) use tc::{Change, ChangeNews, cleanup};
@@ -134,6 +135,14 @@ pub enum KernelError {
         /// What happened.
         source: MapError,
     },
+    /// A table of the kernel side is full.
+    #[error("the table of {what} is full: it has room for {room}")]
+    Full {
+        /// What it holds.
+        what: &'static str,
+        /// How many of them.
+        room: usize,
+    },
     /// The ring buffer could not be polled.
     #[error("cannot wait for the kernel's events")]
     Poll(#[from] std::io::Error),
@@ -146,6 +155,8 @@ pub enum KernelError {
 pub(crate) struct Kernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
+    /// Of the lines of QMP.
+    lines: AsyncFd<RingBuf<MapData>>,
     interfaces: StdHashMap<u32, tc::Attached>,
     taps: StdHashMap<u32, tc::Attached>,
     attacher: tc::Attacher,
@@ -187,11 +198,9 @@ impl Kernel {
     ) -> Result<Self, KernelError> {
         let is_attached =
             |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
-        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-        let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
         Ok(Self {
-            // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
-            events: unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?,
+            events: ring(&mut ebpf, "EVENTS")?,
+            lines: ring(&mut ebpf, "LINES")?,
             interfaces: StdHashMap::new(),
             taps: StdHashMap::new(),
             attacher: tc::Attacher::new(settings.attach),
@@ -260,23 +269,6 @@ impl Kernel {
             .map_err(|source| KernelError::Map { name: "QEMU_NAMES", source })
     }
 
-    /// Reads the QMP events of a process and its sockets from now on.
-    pub(crate) fn trace(&mut self, pid: u32) -> Result<(), KernelError> {
-        let _on_cpu = OnCpu::stay();
-        self.map_mut::<u32, Process>("TRACED")?
-            .insert(pid, Process::default(), 0)
-            .map_err(|source| KernelError::Map { name: "TRACED", source })
-    }
-
-    /// Forgets a process.
-    pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
-        let _on_cpu = OnCpu::stay();
-        match self.map_mut::<u32, Process>("TRACED")?.remove(&pid) {
-            Ok(()) | Err(MapError::KeyNotFound) => self.disown(pid),
-            Err(source) => Err(KernelError::Map { name: "TRACED", source }),
-        }
-    }
-
     /// What was counted of every flow, and of the fragments between every pair of hosts; in the order of their ends, which
     /// never depends on a hash.
     pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
@@ -316,8 +308,10 @@ impl Kernel {
         Ok(Lost {
             ring_buffer: read(abi::lost::RING_BUFFER)?,
             flows: read(abi::lost::FLOWS)?,
-            // A flow or a vCPU too many is one of which a probe cannot tell what it should.
+            // A flow too many is one of which a probe cannot tell what it should.
             probes: read(abi::lost::PROBES)? + read(abi::lost::CLAIMS)? + self.missed(),
+            qmp_lines: read(abi::lost::LINES)?,
+            vcpus: read(abi::lost::VCPUS)?,
         })
     }
 
@@ -334,17 +328,23 @@ impl Kernel {
             .sum()
     }
 
-    /// The next events; waits until there is one. Cancel-safe.
+    /// The next events; waits until there may be one. Cancel-safe.
     pub(crate) async fn messages(&mut self) -> Result<Vec<Message>, KernelError> {
-        let mut guard = self.events.readable_mut().await?;
-        let messages = drain(guard.get_inner_mut());
-        guard.clear_ready();
-        Ok(messages)
+        // Cleared before the rings are read: what comes after that wakes the next wait.
+        tokio::select! {
+            guard = self.events.readable_mut() => guard?.clear_ready(),
+            guard = self.lines.readable_mut() => guard?.clear_ready(),
+        }
+        Ok(self.pending_messages())
     }
 
-    /// The events that are there now.
+    /// The events that are there now, in the order of their stamps.
     pub(crate) fn pending_messages(&mut self) -> Vec<Message> {
-        drain(self.events.get_mut())
+        // The lines last: when the end of a process is among the messages, so are all lines that it wrote before.
+        let mut messages = drain(self.events.get_mut());
+        messages.extend(drain(self.lines.get_mut()));
+        messages.sort_by_key(|message| message.at_ns);
+        messages
     }
 
     fn map_mut<K: aya::Pod, V: aya::Pod>(
@@ -387,6 +387,18 @@ fn load_object(
     tc::load(&mut ebpf, &tc::GUEST)?;
     tc::load_program(&mut ebpf, control::PROGRAM)?;
     Ok(ebpf)
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+    let ring = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+    let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name, source })?;
+    // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
+    Ok(unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?)
+}
+
+/// Whether the kernel refused a system call with this error.
+fn fails_with(error: &MapError, errno: i32) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(errno))
 }
 
 fn missing(map: &str) -> KernelError {

@@ -286,13 +286,18 @@ fn lost(record: &Record, text: &mut String) {
     if lost == Lost::default() {
         return;
     }
-    let what = format!(
-        "{} events (ring buffer full), {} packets (flow table full), {} probe hits; every figure above is a \
-         lower bound",
+    let mut what = format!(
+        "{} events (ring buffer full), {} packets (flow table full), {} probe hits",
         grouped(lost.ring_buffer),
         grouped(lost.flows),
         grouped(lost.probes)
     );
+    for (count, of) in [(lost.qmp_lines, "lines of QMP"), (lost.vcpus, "runs of vCPUs (vCPU table full)")] {
+        if count > 0 {
+            let _ = write!(what, ", {} {of}", grouped(count));
+        }
+    }
+    what.push_str("; every figure above is a lower bound");
     text.push('\n');
     wrap(text, "Lost: ", &what);
 }

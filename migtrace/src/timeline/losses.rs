@@ -81,6 +81,8 @@ const fn plus(a: Lost, b: Lost) -> Lost {
         ring_buffer: a.ring_buffer.saturating_add(b.ring_buffer),
         flows: a.flows.saturating_add(b.flows),
         probes: a.probes.saturating_add(b.probes),
+        qmp_lines: a.qmp_lines.saturating_add(b.qmp_lines),
+        vcpus: a.vcpus.saturating_add(b.vcpus),
     }
 }
 
@@ -89,6 +91,8 @@ const fn less(a: Lost, b: Lost) -> Lost {
         ring_buffer: a.ring_buffer.saturating_sub(b.ring_buffer),
         flows: a.flows.saturating_sub(b.flows),
         probes: a.probes.saturating_sub(b.probes),
+        qmp_lines: a.qmp_lines.saturating_sub(b.qmp_lines),
+        vcpus: a.vcpus.saturating_sub(b.vcpus),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a record does not tell, and why.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use super::downtime::spoken;
 use super::facts::Facts;
@@ -142,15 +143,17 @@ fn recording(facts: &Facts, lost: Lost, list: &mut List) {
                 .to_owned(),
         );
     }
-    if (lost.ring_buffer, lost.flows, lost.probes) != (0, 0, 0) {
-        list.push(
-            "everything",
-            format!(
-                "facts were lost (ring buffer full: {}, flow table full: {}, probes skipped: {}): every figure \
-                 is a lower bound",
-                lost.ring_buffer, lost.flows, lost.probes
-            ),
+    if lost != Lost::default() {
+        let mut counts = format!(
+            "ring buffer full: {}, flow table full: {}, probes skipped: {}",
+            lost.ring_buffer, lost.flows, lost.probes
         );
+        for (what, count) in [("lines of QMP not read", lost.qmp_lines), ("vCPU table full", lost.vcpus)] {
+            if count > 0 {
+                let _ = write!(counts, ", {what}: {count}");
+            }
+        }
+        list.push("everything", format!("facts were lost ({counts}): every figure is a lower bound"));
     }
     if facts.clocks.at(facts.latest).is_none() {
         list.push("wall time", "the event log holds no clock sample".to_owned());

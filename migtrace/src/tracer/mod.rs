@@ -6,6 +6,7 @@
 pub(crate) mod attachments;
 mod cleanup;
 mod flows;
+mod lines;
 mod owners;
 mod pretenders;
 pub(crate) mod qmp_line;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::Stream;
+use migtrace_ebpf::abi::TRACED_MAX;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -36,6 +38,7 @@ use crate::host::qemu::{self, Binaries};
 use crate::kernel::{Body, FirstPacket, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
 pub use cleanup::{CleanedUp, clean_up};
+use lines::Lines;
 use owners::Adoption;
 use pretenders::Pretenders;
 use retirement::{Migrating, Retirement};
@@ -150,6 +153,9 @@ pub struct Tracer {
     /// An interface has appeared that may not be ready to be counted at before this.
     interfaces_settle: Option<Instant>,
     flows: Watched,
+    /// QEMUs that found no room among those that are traced.
+    untraced: BTreeSet<u32>,
+    lines: Lines,
     retirement: Retirement,
     /// What each QEMU that migrates said last of that.
     migrating: Migrating,
@@ -212,6 +218,8 @@ impl Tracer {
             interfaces: BTreeMap::new(),
             interfaces_settle: None,
             flows: Watched::default(),
+            untraced: BTreeSet::new(),
+            lines: Lines::default(),
             retirement: Retirement::new(builder.settings.flow_capacity),
             migrating: Migrating::new(),
             adoption: Adoption::default(),
@@ -299,7 +307,7 @@ impl Tracer {
         // The programs tell of the owners that were found just now.
         self.take_pending()?;
         self.count_pretenders()?;
-        self.tell_lost()?;
+        self.tell_lost(true)?;
         self.tell_clock()?;
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell(now, Fact::LogEnd { reason });
@@ -365,22 +373,14 @@ impl Tracer {
             Body::FlowOwned { flow, pid, by_user_space, crossed } => {
                 let method = if by_user_space { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
                 self.flow_owned(flow, Owner { at_ns, pid, method, crossed: Some(crossed) });
-                self.look_for_taps(at_ns, pid);
+                self.look_for_taps(at_ns, pid)?;
             }
             Body::FlowPayload { flow, first_bytes } => self.flow_payload(at_ns, flow, first_bytes),
             Body::FlowReplaced { key, entry } => {
                 let state = self.kernel.final_state(&key, &entry);
                 self.flow_gone(at_ns, &state);
             }
-            Body::QmpLine { pid, sums, vcpus, line, cut } => match qmp_line::parse(&line) {
-                Some(line) => self.take_qmp(at_ns, pid, line, sums, vcpus)?,
-                None if cut && qmp_line::may_matter(&line) => self.tell_not_measured(
-                    at_ns,
-                    "a QMP event",
-                    format!("QEMU {pid} wrote one longer than the {} bytes that are copied", line.len()),
-                ),
-                None => {}
-            },
+            Body::QmpLine { pid, part, write } => self.take_line(at_ns, pid, part, write)?,
             Body::GuestRun { pid, vcpus } => self.tell(at_ns, Fact::GuestRun { pid, vcpus }),
             Body::GuestRunVoid { pid, entered_ns, certain } => {
                 self.tell(at_ns, Fact::GuestRunVoid { pid, entered_ns, certain });
@@ -402,12 +402,9 @@ impl Tracer {
         match qemu::identify(pid, &self.binaries) {
             qemu::Kind::Qemu => {
                 // First of all: to describe it takes long enough for it to say something.
-                self.trace(at_ns, pid);
+                self.trace(at_ns, pid)?;
                 match qemu::read(pid, &self.binaries) {
-                    Some(qemu) => {
-                        self.meet(at_ns, qemu);
-                        return Ok(());
-                    }
+                    Some(qemu) => return self.meet(at_ns, qemu),
                     None => self.kernel.untrace(pid)?,
                 }
             }
@@ -417,29 +414,21 @@ impl Tracer {
         self.part(at_ns, pid)
     }
 
-    /// Reads what a process says from now on. There may be more of them than the kernel has room for.
-    fn trace(&mut self, at_ns: MonotonicNs, pid: u32) {
-        if let Err(error) = self.kernel.trace(pid) {
-            let why = format!("{}; end those that are not needed, and start again", with_causes(&error));
-            self.tell_not_measured(at_ns, "what some QEMUs say", why);
-        }
-    }
-
     fn take_qmp(
         &mut self,
         at_ns: MonotonicNs,
         pid: u32,
         line: qmp_line::Line,
-        counters: Directions<Counters>,
+        counters: Option<Directions<Counters>>,
         vcpus: Option<Vcpus>,
     ) -> Result<(), TracerError> {
         let stopped = line.name == "STOP";
         self.note_migration(pid, &line)?;
         if line.name == "MIGRATION" {
             // It may have got another since it was last looked at.
-            self.look_at_taps(at_ns, pid);
-        } else {
-            self.look_for_taps(at_ns, pid);
+            self.look_at_taps(at_ns, pid)?;
+        } else if self.lines.is_look_due(at_ns, pid) {
+            self.look_for_taps(at_ns, pid)?;
         }
         self.tell(
             at_ns,
@@ -448,7 +437,7 @@ impl Tracer {
                 name: line.name,
                 data: line.data,
                 qemu_realtime_us: line.realtime_us,
-                counters: Some(counters),
+                counters,
                 vcpus,
             }),
         );
@@ -460,27 +449,47 @@ impl Tracer {
     }
 
     /// A QEMU that is there: trace it, tell of it, and again when more is known of it.
-    fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) {
+    fn meet(&mut self, at_ns: MonotonicNs, qemu: Qemu) -> Result<(), TracerError> {
         if qemu.version.is_none()
             && let Some(question) = qemu::unasked_version(qemu.pid, &self.binaries)
         {
             self.versions.spawn_blocking(|| question.ask());
         }
+        if !self.qemus.contains_key(&qemu.pid) || self.untraced.contains(&qemu.pid) {
+            self.trace(at_ns, qemu.pid)?;
+        }
         if self.qemus.get(&qemu.pid) == Some(&qemu) {
-            return;
+            return Ok(());
         }
         self.scans.follow_change(Instant::now());
-        if !self.qemus.contains_key(&qemu.pid) {
-            self.trace(at_ns, qemu.pid);
-        }
         self.watch_taps(at_ns, &qemu);
         self.qemus.insert(qemu.pid, qemu.clone());
         self.tell(at_ns, Fact::QemuSeen(qemu));
+        Ok(())
+    }
+
+    /// Has the programs follow a process, as soon as there is room for it.
+    fn trace(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        if self.kernel.trace(pid)? {
+            self.untraced.remove(&pid);
+        } else {
+            self.untraced.insert(pid);
+            self.tell_not_measured(
+                at_ns,
+                &format!("what QEMU {pid} does"),
+                format!(
+                    "{TRACED_MAX} others are traced, and there is no room for more: it waits until one ends"
+                ),
+            );
+        }
+        Ok(())
     }
 
     fn part(&mut self, at_ns: MonotonicNs, pid: u32) -> Result<(), TracerError> {
         if self.qemus.remove(&pid).is_some() {
             self.migrating.remove(&pid);
+            self.forget_lines(at_ns, pid)?;
+            self.untraced.remove(&pid);
             self.kernel.untrace(pid)?;
             self.tell_guest_frames(|tap| tap.pid == pid)?;
             self.unwatch_taps(|_, tap| tap.pid == pid)?;
@@ -492,7 +501,7 @@ impl Tracer {
     /// Looks for what nobody tells: losses, QEMUs that no probe saw, new interfaces that are ready.
     fn look(&mut self) -> Result<(), TracerError> {
         let lost = self.lost;
-        self.tell_lost()?;
+        self.tell_lost(false)?;
         let now = Instant::now();
         if self.lost != lost {
             // Among it may be that a QEMU has started.
@@ -516,25 +525,35 @@ impl Tracer {
         let now = clock::now().map_err(host("read the clock"))?;
         let gone: Vec<u32> =
             self.qemus.keys().filter(|pid| !present.iter().any(|qemu| qemu.pid == **pid)).copied().collect();
+        if !gone.is_empty() {
+            // What they have said last may still wait in the rings.
+            self.take_pending()?;
+        }
         for pid in gone {
             self.part(now, pid)?;
         }
         for qemu in present {
-            self.meet(now, qemu);
+            self.meet(now, qemu)?;
         }
         self.tell_pretenders(now, pretenders);
         Ok(())
     }
 
-    fn tell_lost(&mut self) -> Result<(), TracerError> {
-        let so_far = self.kernel.lost()?;
+    fn tell_lost(&mut self, is_end: bool) -> Result<(), TracerError> {
+        let mut so_far = self.kernel.lost()?;
+        so_far.qmp_lines += self.lines.unread();
         let now = clock::now().map_err(host("read the clock"))?;
         let since_ns = self.looked_for_losses.replace(now);
         if so_far != self.lost {
             self.lost = so_far;
             self.tell(now, Fact::Lost { so_far, since_ns });
         }
-        Ok(())
+        self.qemus
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|pid| self.tell_unheard(now, pid, is_end))
     }
 
     fn follow(&mut self, news: LinkEvent) -> Result<(), TracerError> {

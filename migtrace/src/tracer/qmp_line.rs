@@ -1,4 +1,4 @@
-//! A line of QMP as QEMU writes it, and which of them are about migration.
+//! What QEMU writes to a monitor, and which of the events are about migration.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,54 +44,136 @@ struct Timestamp {
     microseconds: i64,
 }
 
-/// The event of a line; `None` when it is not about migration, or no event at all.
-pub(crate) fn parse(line: &[u8]) -> Option<Line> {
-    let raw: Raw = serde_json::from_slice(line).ok()?;
-    let realtime_us =
-        raw.timestamp.seconds.checked_mul(1_000_000)?.checked_add(raw.timestamp.microseconds)?;
-    let known = MIGRATION_EVENTS.contains(&raw.event.as_str());
-    known.then_some(Line { name: raw.event, data: raw.data, realtime_us })
+/// What stands in the bytes of a write.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Written {
+    /// The events that are about migration, in order.
+    pub(crate) events: Vec<Line>,
+    /// How many stretches of it are no QMP, or events that cannot be read.
+    pub(crate) unread: u64,
 }
 
-/// Whether a line that was cut off, and so cannot be parsed, may have been about migration.
-pub(crate) fn may_matter(cut_line: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(cut_line);
-    MIGRATION_EVENTS.iter().any(|name| text.contains(&format!("\"event\": \"{name}\"")))
+/// Reads what was written: events one after the other, with replies between them if QEMU had both to write.
+pub(crate) fn parse(mut bytes: &[u8]) -> Written {
+    let mut written = Written::default();
+    loop {
+        let mut messages = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
+        loop {
+            match messages.next() {
+                Some(Ok(Value::Object(message))) => match event(message) {
+                    Ok(event) => written.events.extend(event),
+                    Err(Unreadable) => written.unread += 1,
+                },
+                Some(Ok(_)) => written.unread += 1,
+                Some(Err(_)) => break,
+                None => return written,
+            }
+        }
+        written.unread += 1;
+        // Within a message no line but its first begins so, however it is spaced.
+        let rest = &bytes[messages.byte_offset()..];
+        let Some(next) = rest.windows(2).position(|pair| pair == b"\n{") else { return written };
+        bytes = &rest[next + 1..];
+    }
+}
+
+/// It calls itself an event, and is none.
+struct Unreadable;
+
+/// The event of a message; `None` when it is not about migration, or is no event.
+fn event(message: serde_json::Map<String, Value>) -> Result<Option<Line>, Unreadable> {
+    if !message.contains_key("event") {
+        return Ok(None);
+    }
+    let Raw { timestamp, event, data } =
+        serde_json::from_value(Value::Object(message)).map_err(|_error| Unreadable)?;
+    let microseconds = timestamp.seconds.checked_mul(1_000_000);
+    let realtime_us = microseconds.and_then(|us| us.checked_add(timestamp.microseconds)).ok_or(Unreadable)?;
+    let is_known = MIGRATION_EVENTS.contains(&event.as_str());
+    Ok(is_known.then_some(Line { name: event, data, realtime_us }))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    const STOP: &str = r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}"#;
+    const RTC_CHANGE: &str =
+        r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RTC_CHANGE", "data": {"offset": 1}}"#;
+
+    /// The names of the events, and how much was unread.
+    fn read(text: &str) -> (Vec<String>, u64) {
+        let Written { events, unread } = parse(text.as_bytes());
+        (events.into_iter().map(|event| event.name).collect(), unread)
+    }
+
+    fn stops(count: usize, unread: u64) -> (Vec<String>, u64) {
+        (vec!["STOP".to_owned(); count], unread)
+    }
 
     #[test]
     fn a_migration_event_keeps_its_name_data_and_stamp() {
         let line = br#"{"timestamp": {"seconds": 1766000000, "microseconds": 250123}, "event": "MIGRATION", "data": {"status": "active"}}"#;
-        let parsed = parse(line).unwrap();
-        assert_eq!(parsed.name, "MIGRATION");
-        assert_eq!(parsed.data["status"], "active");
-        assert_eq!(parsed.realtime_us, 1_766_000_000_250_123);
+        let Written { events, unread } = parse(line);
+        let expected = Line {
+            name: "MIGRATION".into(),
+            data: json!({ "status": "active" }),
+            realtime_us: 1_766_000_000_250_123,
+        };
+        assert_eq!((events, unread), (vec![expected], 0));
     }
 
     #[test]
-    fn other_events_replies_and_garbage_are_dropped() {
-        for line in [
-            br#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RTC_CHANGE", "data": {}}"#
-                .as_slice(),
-            br#"{"return": {}}"#,
-            br#"{"timestamp": {"seconds": 1, "micro"#,
-            b"\xff\xfe",
-        ] {
-            assert_eq!(parse(line), None);
+    fn other_events_and_replies_are_dropped() {
+        for text in [RTC_CHANGE, r#"{"return": {}}"#, "", "\r\n", r#"{"error": {"class": "x"}, "id": 1}"#] {
+            assert_eq!(read(text), stops(0, 0), "{text}");
         }
     }
 
     #[test]
-    fn a_cut_line_matters_only_if_its_event_does() {
-        assert!(may_matter(
-            br#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "BLOCK_JOB_ERROR", "da"#
-        ));
-        assert!(!may_matter(
-            br#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "GUEST_PANICKED", "da"#
-        ));
+    fn every_event_of_a_write_is_read() {
+        assert_eq!(read(&format!("{STOP}\r\n{STOP}\r\n")), stops(2, 0));
+        assert_eq!(read(&format!("{STOP}{STOP}")), stops(2, 0));
+        assert_eq!(
+            read(&format!("{STOP}\r\n{{\"return\": {{}}}}\r\n{RTC_CHANGE}\r\n{STOP}\r\n")),
+            stops(2, 0)
+        );
+    }
+
+    #[test]
+    fn a_pretty_event_is_one() {
+        let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(STOP).unwrap()).unwrap();
+        let pretty = pretty.replace('\n', "\r\n");
+        assert_eq!(read(&format!("{pretty}\r\n{pretty}\r\n")), stops(2, 0));
+    }
+
+    #[test]
+    fn what_is_cut_is_counted_and_leaves_what_precedes_it() {
+        for cut in 1..STOP.len() {
+            assert_eq!(read(&format!("{STOP}\r\n{}", &STOP[..cut])), stops(1, 1), "{cut}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_counted_and_leaves_what_follows_on_a_line_of_its_own() {
+        assert_eq!(read(&format!("{STOP}\r\n\u{1}garbage\r\nmore of it\r\n{STOP}\r\n")), stops(2, 1));
+        assert_eq!(read(&format!("{STOP}\r\n{{\"timestamp\": {{\r\n{STOP}")), stops(2, 1));
+        assert_eq!(read(&format!("}}\n{{]\n{{]\n{STOP}")), stops(1, 3));
+        assert_eq!(read("7 \"x\" [1]"), stops(0, 3));
+        assert_eq!(parse(b"\xff\xfe").unread, 1);
+    }
+
+    #[test]
+    fn what_calls_itself_an_event_and_is_none_is_counted() {
+        for text in [
+            r#"{"event": "STOP"}"#,
+            r#"{"timestamp": 5, "event": "STOP"}"#,
+            r#"{"timestamp": {"seconds": 9223372036854775807, "microseconds": 0}, "event": "STOP"}"#,
+            r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": 7}"#,
+        ] {
+            assert_eq!(read(&format!("{text}\r\n{STOP}")), stops(1, 1), "{text}");
+        }
     }
 }

@@ -58,18 +58,18 @@ impl Tracer {
     }
 
     /// Looks again for the taps of a QEMU that had none when it was met, which was before it could open them.
-    pub(super) fn look_for_taps(&mut self, now: MonotonicNs, pid: u32) {
+    pub(super) fn look_for_taps(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
         if self.qemus.get(&pid).is_some_and(|known| known.taps.is_empty()) {
-            self.look_at_taps(now, pid);
+            self.look_at_taps(now, pid)?;
         }
+        Ok(())
     }
 
     /// Looks which taps a QEMU has now.
-    pub(super) fn look_at_taps(&mut self, now: MonotonicNs, pid: u32) {
-        if self.qemus.contains_key(&pid)
-            && let Some(qemu) = qemu::read(pid, &self.binaries)
-        {
-            self.meet(now, qemu);
+    pub(super) fn look_at_taps(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+        match qemu::read(pid, &self.binaries).filter(|_| self.qemus.contains_key(&pid)) {
+            Some(qemu) => self.meet(now, qemu),
+            None => Ok(()),
         }
     }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use announcements::{FRAMES, tagged};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, TracePoint};
+use migtrace_ebpf::abi::GUEST_PORTS_MAX;
 use migtrace_ebpf::abi::TAPS;
 use migtrace_ebpf::abi::announcement::{NONE, RARP};
-use migtrace_ebpf::budget::{ANNOUNCEMENTS, WINDOW_NS};
+use migtrace_ebpf::budget::ANNOUNCEMENTS;
 use nix::sys::socket::{MsgFlags, sendmsg};
 
 use super::*;
@@ -142,14 +143,14 @@ fn a_flood_of_announcements_is_counted_but_not_told_and_a_pause_ends_the_silence
             told.filter(|body| *body == told_of).count() as u64
         };
         let began = Instant::now();
-        let told = pass_many(kernel, ANNOUNCEMENTS + 10);
+        let told = pass_many(kernel, ANNOUNCEMENTS.at_once + 10);
         // A part of a second brings one back.
-        let back = 1 + began.elapsed().as_nanos() as u64 * ANNOUNCEMENTS / WINDOW_NS;
-        assert!((ANNOUNCEMENTS..=ANNOUNCEMENTS + back).contains(&told), "{told}");
-        std::thread::sleep(Duration::from_nanos(3 * WINDOW_NS / ANNOUNCEMENTS));
+        let back = 1 + began.elapsed().as_nanos() as u64 / ANNOUNCEMENTS.token_ns;
+        assert!((ANNOUNCEMENTS.at_once..=ANNOUNCEMENTS.at_once + back).contains(&told), "{told}");
+        std::thread::sleep(Duration::from_nanos(3 * ANNOUNCEMENTS.token_ns));
         assert!(pass_many(kernel, 10) >= 3);
         let port = kernel.guest_port(LOOPBACK).unwrap().unwrap();
-        assert_eq!(port.announcements, ANNOUNCEMENTS + 20);
+        assert_eq!(port.announcements, ANNOUNCEMENTS.at_once + 20);
     });
 }
 
@@ -161,5 +162,18 @@ fn frames_at_other_interfaces_are_nothing() {
             assert_eq!(pass(kernel, &frame()), []);
         }
         assert_eq!(kernel.guest_port(LOOPBACK).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_full_table_of_taps_says_so() {
+    with_tap(|kernel| {
+        // That of the loopback interface has an entry; a process has a few taps.
+        for index in 2..=u32::try_from(GUEST_PORTS_MAX).unwrap() {
+            assert!(kernel.watch_port(1_000_000 + index, index).unwrap());
+        }
+        let refused = kernel.watch_port(4_000_000, 9_999).unwrap_err();
+        assert_eq!(refused.to_string(), "the table of watched taps is full: it has room for 1024");
+        assert!(kernel.watch_port(1_000_002, 2).unwrap(), "it is there");
     });
 }
