@@ -385,6 +385,8 @@ pub struct FlowEvent {
     pub ifindex: u32,
     /// As in [`FlowEntry`].
     pub opened_ns: u64,
+    /// `CLOCK_MONOTONIC` of the flow's first packet; 0 with payload.
+    pub first_ns: u64,
     /// As in [`Direction`]; 0 without payload.
     pub first_payload: u32,
     /// Zero.
@@ -857,7 +859,7 @@ const _: () = {
     assert!(size_of::<Command>() == 2 * 4 + 8 + 36 + 4);
     assert!(size_of::<Sums>() == 64);
     assert!(size_of::<Header>() == 16);
-    assert!(size_of::<FlowEvent>() == 16 + 36 + 4 + 8 + 2 * 4);
+    assert!(size_of::<FlowEvent>() == 16 + 36 + 4 + 2 * 8 + 2 * 4);
     assert!(size_of::<FlowOwned>() == 16 + 36 + 4 + 8 + 64 + 8);
     assert!(size_of::<FlowReplaced>() == 16 + 36 + 4 + size_of::<FlowEntry>());
     assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 4 * 4);

@@ -180,10 +180,11 @@ fn fill(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
     }
     await_owner(flow, now_ns);
     maps::emit(FlowEvent {
-        header: Header { at_ns: first_ns, kind: kind::FLOW_SEEN, tgid: 0 },
+        header: Header { at_ns: now_ns, kind: kind::FLOW_SEEN, tgid: 0 },
         key: *key,
         ifindex,
         opened_ns: now_ns,
+        first_ns,
         first_payload: 0,
         padding: 0,
     });

@@ -175,6 +175,7 @@ fn note_first_payload(
         key: *key,
         ifindex: 0,
         opened_ns: flow.opened_ns.get(),
+        first_ns: 0,
         first_payload,
         padding: 0,
     });

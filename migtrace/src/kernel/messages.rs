@@ -6,7 +6,7 @@ use bytes::Buf;
 use migtrace_ebpf::abi::{self, EGRESS, FlowEntry, FlowKey, INGRESS, kind, part};
 use migtrace_ebpf::qmp_write::Part;
 
-use super::flows::flow_of;
+use super::flows::{FirstPacket, flow_of};
 
 use crate::event::{Announcement, Crossed, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
@@ -31,8 +31,8 @@ pub(crate) struct Opened {
 /// What a message says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
-    /// A flow is open; its first packet has the message's stamp.
-    FlowSeen { flow: Opened, ifindex: u32 },
+    /// A flow is open, from its first packet on.
+    FlowSeen { flow: Opened, first: FirstPacket },
     /// A process uses a flow's socket.
     FlowOwned { flow: Opened, pid: u32, by_user_space: bool, crossed: Crossed },
     /// The first payload of a flow in one direction.
@@ -121,9 +121,10 @@ fn flow(kind: u32, mut bytes: &[u8]) -> Option<Body> {
     let key = flow_key(&mut bytes);
     let ifindex = bytes.get_u32_ne();
     let flow = Opened { flow: flow_of(&key), opened_ns: MonotonicNs(bytes.get_u64_ne()) };
+    let first = FirstPacket { at_ns: MonotonicNs(bytes.get_u64_ne()), ifindex };
     let first_bytes = bytes.get_u32_ne();
     Some(match kind {
-        kind::FLOW_SEEN => Body::FlowSeen { flow, ifindex },
+        kind::FLOW_SEEN => Body::FlowSeen { flow, first },
         _ => Body::FlowPayload { flow, first_bytes },
     })
 }

@@ -35,7 +35,7 @@ use crate::host::identity::Identity;
 pub use crate::host::links::CountingError;
 use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::qemu::{self, Binaries};
-use crate::kernel::{Body, FirstPacket, Kernel, KernelError, Message, Settings};
+use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
 pub use cleanup::{CleanedUp, clean_up};
 use lines::Lines;
@@ -369,7 +369,7 @@ impl Tracer {
     fn take(&mut self, message: Message) -> Result<(), TracerError> {
         let at_ns = message.at_ns;
         match message.body {
-            Body::FlowSeen { flow, ifindex } => self.flow_seen(flow, FirstPacket { at_ns, ifindex }, true)?,
+            Body::FlowSeen { flow, first } => self.flow_seen(flow, first, true)?,
             Body::FlowOwned { flow, pid, by_user_space, crossed } => {
                 let method = if by_user_space { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
                 self.flow_owned(flow, Owner { at_ns, pid, method, crossed: Some(crossed) });

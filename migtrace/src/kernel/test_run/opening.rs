@@ -102,11 +102,12 @@ fn a_handshake_opens_a_flow_at_either_end_with_its_first_packet() {
             let Directions { tx, rx } = state.counters;
             assert_eq!(if connection.is_client { (tx, rx) } else { (rx, tx) }, (of_client, of_server));
             let said = bench.said();
-            let [Body::FlowSeen { flow, ifindex: INTERFACE }, Body::FlowPayload { .. }] = said[..] else {
+            let [Body::FlowSeen { flow, first }, Body::FlowPayload { .. }] = said[..] else {
                 panic!("{said:?}")
             };
-            assert_eq!(flow, state.opened());
-            assert!(state.first.expect("packets").at_ns < state.opened_ns, "the SYN came before the entry");
+            assert_eq!((flow, Some(first)), (state.opened(), state.first));
+            assert_eq!(first.ifindex, INTERFACE);
+            assert!(first.at_ns < state.opened_ns, "the SYN came before the entry");
             assert_eq!((bench.lost(), bench.strays()), (Lost::default(), 0));
         });
     }
