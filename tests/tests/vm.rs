@@ -442,8 +442,8 @@ fn what_a_vlan_carries_is_counted_once_and_with_its_tag_below_it() {
     }
     assert_eq!(above.flow_seen(PORT)["interface"], vlan);
     let flow = above.flow(PORT);
-    there.assert_is(&flow["counters"]["tx"], ETHERNET_HEADER);
-    back.assert_is(&flow["counters"]["rx"], ETHERNET_HEADER);
+    there.assert_is(&flow["counters"]["tx"], ETHERNET_HEADER + VLAN_TAG);
+    back.assert_is(&flow["counters"]["rx"], ETHERNET_HEADER + VLAN_TAG);
     assert_eq!(payload_without_retransmissions(flow), BYTES as u64);
 
     assert_eq!(below.flow_seen(PORT)["interface"], Cable::NAME);

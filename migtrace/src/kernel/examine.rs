@@ -31,7 +31,7 @@ pub fn examine() -> Vec<Probe> {
 fn examine_here(may_attach: bool) -> Result<Vec<Probe>, KernelError> {
     let mut kernel = Kernel::load(&Settings::default())?;
     let attached = if may_attach {
-        kernel.attach("lo", 1, false).map(Some).map_err(|error| with_causes(&error))
+        kernel.attach("lo", 1, false, 0).map(Some).map_err(|error| with_causes(&error))
     } else {
         Ok(None)
     };

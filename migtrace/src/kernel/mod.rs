@@ -223,15 +223,20 @@ impl Kernel {
         self.ties_sockets
     }
 
-    /// Counts at an interface of this network namespace. `skip_tagged` leaves VLAN frames to the device above.
+    /// Counts at an interface of this network namespace. `skip_tagged` leaves VLAN frames to the device above, `tag_bytes` are
+    /// added to each frame.
     pub(crate) fn attach(
         &mut self,
         name: &str,
         index: u32,
         skip_tagged: bool,
+        tag_bytes: u32,
     ) -> Result<AttachMode, KernelError> {
         if skip_tagged {
             self.leave_tagged(index)?;
+        }
+        if tag_bytes != 0 {
+            self.add_tags(index, tag_bytes)?;
         }
         let attached = self.attacher.attach(&mut self.ebpf, &tc::COUNT, name, index)?;
         let mode = attached.mode();
@@ -244,6 +249,13 @@ impl Kernel {
         self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
             .insert(index, 1, 0)
             .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })
+    }
+
+    fn add_tags(&mut self, index: u32, bytes: u32) -> Result<(), KernelError> {
+        let _on_cpu = OnCpu::stay();
+        self.map_mut::<u32, u32>("TAG_BYTES")?
+            .insert(index, bytes, 0)
+            .map_err(|source| KernelError::Map { name: "TAG_BYTES", source })
     }
 
     /// Forgets an interface that has vanished, or stops counting at it.

@@ -553,6 +553,19 @@ fn tagged_frames_are_left_to_the_vlan_device_where_there_is_one() {
 }
 
 #[test]
+fn the_tags_that_frames_get_below_an_interface_are_counted() {
+    with_default_kernel(|bench| {
+        bench.0.add_tags(ANOTHER, 8).expect("a map that can be written");
+        bench.adopt(flow(40000, FIRST));
+        let large = Packet { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
+        bench.pass_at(OUT, &large, ANOTHER);
+        let without = counters(&[&large]);
+        let expected = Counters { wire_bytes: without.wire_bytes + 2 * 8, ..without };
+        assert_eq!(bench.only_flow().counters.tx, expected);
+    });
+}
+
+#[test]
 fn no_packet_is_ever_withheld_from_the_next_program() {
     with_kernel(&both_tunnels(), |bench| {
         // `try_run` asserts the verdict.

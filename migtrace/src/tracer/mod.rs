@@ -356,7 +356,7 @@ impl Tracer {
     }
 
     fn count_at(&mut self, point: &CountingPoint) -> Result<Interface, TracerError> {
-        let attach = self.kernel.attach(&point.name, point.index, point.skip_tagged)?;
+        let attach = self.kernel.attach(&point.name, point.index, point.skip_tagged, point.tag_bytes)?;
         self.interfaces.insert(point.index, point.name.clone());
         Ok(Interface { name: point.name.clone(), index: point.index, attach })
     }

@@ -22,6 +22,8 @@ pub(crate) struct CountingPoint {
     pub(crate) index: u32,
     /// Leave packets with a VLAN tag alone: they are counted at a VLAN above.
     pub(crate) skip_tagged: bool,
+    /// Bytes of VLAN tags that its frames have on the wire, and not here.
+    pub(crate) tag_bytes: u32,
 }
 
 /// Why packets cannot be counted as was asked.
@@ -136,6 +138,7 @@ fn choose(links: &[Link], requested: &[String]) -> Result<Vec<CountingPoint>, Co
             name: link.name.clone(),
             index: link.index,
             skip_tagged: chosen.iter().any(|upper| above.tagged.contains(&upper.index)),
+            tag_bytes: tag_bytes(links, link),
         });
     }
     Ok(points)
@@ -186,6 +189,32 @@ fn port_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Link> {
 /// The device that a macvlan or ipvlan shares with others: it sees every packet of theirs, untagged.
 fn shared_parent<'a>(links: &'a [Link], link: &Link) -> Option<&'a Link> {
     is_kind(link, &["macvlan", "macvtap", "ipvlan", "ipvtap"]).then(|| by_index(links, link.lower?))?
+}
+
+/// Bytes of a VLAN tag.
+const VLAN_TAG: u32 = 4;
+
+/// The bytes of the tags that a device's frames get below it. What leaves through a bridge leaves through a port of it that
+/// leads to the network, and not to a guest; where such ports differ, the frames are taken for untagged.
+fn tag_bytes(links: &[Link], link: &Link) -> u32 {
+    let mut bytes = 0;
+    let mut at = link;
+    // No way down is longer.
+    for _ in links {
+        let below = if is_kind(at, &["vlan"]) {
+            bytes += VLAN_TAG;
+            at.lower.and_then(|lower| by_index(links, lower))
+        } else if let Some(parent) = shared_parent(links, at) {
+            Some(parent)
+        } else {
+            let is_of_guest = |port: &&Link| is_kind(port, &["tun", "veth"]);
+            let mut ports = links.iter().filter(|port| port.master == Some(at.index) && !is_of_guest(port));
+            ports.next().filter(|_| ports.next().is_none())
+        };
+        let Some(below) = below else { break };
+        at = below;
+    }
+    bytes
 }
 
 fn by_index(links: &[Link], index: u32) -> Option<&Link> {
@@ -266,6 +295,36 @@ mod tests {
             up(port);
         }
         up(upper);
+    }
+
+    #[test]
+    fn a_frame_of_a_vlan_has_its_tags_on_the_wire() {
+        let link = |index, kind: Option<&str>, lower, master| Link {
+            name: format!("device{index}"),
+            index,
+            kind: kind.map(Into::into),
+            hardware_type: ETHERNET,
+            loopback: false,
+            up: true,
+            master,
+            lower,
+            mtu: 1500,
+            vlan_id: None,
+            addresses: Vec::new(),
+        };
+        let links = [
+            link(1, None, None, None),
+            link(2, Some("vlan"), Some(1), None),
+            // QinQ; its bridge, with a guest; a macvlan of that.
+            link(3, Some("vlan"), Some(2), Some(4)),
+            link(4, Some("bridge"), None, None),
+            link(5, Some("tun"), None, Some(4)),
+            link(6, Some("macvlan"), Some(4), None),
+            // Its parent is in another network namespace.
+            link(7, Some("vlan"), None, None),
+        ];
+        let bytes: Vec<u32> = links.iter().map(|link| tag_bytes(&links, link)).collect();
+        assert_eq!(bytes, [0, 4, 8, 8, 0, 8, 4]);
     }
 
     #[test]

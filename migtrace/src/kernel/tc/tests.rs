@@ -23,7 +23,7 @@ fn kernel() -> Kernel {
 
 fn counting() -> Kernel {
     let mut kernel = kernel();
-    kernel.attach("v0", INDEX, false).unwrap();
+    kernel.attach("v0", INDEX, false, 0).unwrap();
     kernel
 }
 
