@@ -75,6 +75,26 @@ impl Facts {
         self.0.iter().filter(|event| matches!(event.fact, Fact::FlowSeen { .. })).count()
     }
 
+    /// What was counted in the end of each connection, those of the same ends one after the other.
+    pub(crate) fn of_each_connection(&self) -> Vec<FlowCounters> {
+        let mut of_each: Vec<FlowCounters> = Vec::new();
+        let mut is_over = true;
+        for event in &self.0 {
+            match &event.fact {
+                Fact::FlowGone { .. } => is_over = true,
+                Fact::FlowCounters(of) => {
+                    match of_each.last_mut().filter(|last| last.flow == of.flow && !is_over) {
+                        Some(last) => *last = of.clone(),
+                        None => of_each.push(of.clone()),
+                    }
+                    is_over = false;
+                }
+                _ => {}
+            }
+        }
+        of_each
+    }
+
     /// Whether the opening of a connection was seen.
     pub(crate) fn is_from_start(&self, local: SocketAddr) -> bool {
         let from_start = self.last(|fact| match fact {

@@ -1,0 +1,193 @@
+//! Whatever others send, and whatever ports they use: what is counted is the migration, to the byte.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
+
+#[allow(dead_code, reason = "each file of tests uses a part of it")]
+mod recording;
+
+use lab::{Host, Lab};
+use migtrace::event::Lost;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
+    sendto, setsockopt, socket, sockopt,
+};
+use recording::Recording;
+use recording::transfer::{network, transfer};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const PORT: u16 = 49152;
+/// Where somebody listens, as a QEMU does that waits for a migration.
+const OPEN_PORT: u16 = 49153;
+const NBD_PORT: u16 = 10809;
+
+/// How many strangers there are: more than there is room for connections.
+const STRANGERS: u16 = 6_000;
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// One lab at a time.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An address of nobody's (RFC 2544).
+fn stranger(number: u16) -> SocketAddrV4 {
+    let [high, low] = number.to_be_bytes();
+    SocketAddrV4::new(Ipv4Addr::new(198, 18, high, low), 1024 + number)
+}
+
+/// Sums up 16-bit words as the checksums of IP and TCP do.
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
+}
+
+/// A TCP segment without payload, behind its IPv4 header.
+fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Vec<u8> {
+    let mut tcp = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    tcp.extend([0, 0, 0, 7, 0, 0, 0, 9, 5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    let ends = [from.ip().octets(), to.ip().octets()].concat();
+    let sum = checksum(&[&ends[..], &[0, 6, 0, 20], &tcp].concat());
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    // The kernel fills in the length and the checksum.
+    let header = [&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0], &ends[..]].concat();
+    [header, tcp].concat()
+}
+
+/// Sends SYNs, and packets of connections that there never were, from many addresses to both ports.
+fn flood(from: &Host, target: Ipv4Addr) {
+    let open = || {
+        let raw = SockProtocol::Raw;
+        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, raw).unwrap()
+    };
+    // IPPROTO_RAW: the header is the sender's.
+    let socket = from.enter(open).unwrap();
+    let to = SockaddrStorage::from(SocketAddr::from((target, 0)));
+    for number in 0..STRANGERS {
+        for port in [PORT, OPEN_PORT] {
+            for flags in [SYN, ACK, RST | ACK] {
+                let packet = segment(stranger(number), SocketAddrV4::new(target, port), flags);
+                sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty()).unwrap();
+            }
+        }
+    }
+}
+
+/// A connection from a port of the source's; who closes it gives the port free at once.
+fn connect_from(lab: &Lab, local_port: u16, to: SocketAddr) -> TcpStream {
+    let connect = || {
+        let socket =
+            socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, local_port)).unwrap();
+        let SocketAddr::V4(to) = to else { panic!("{to} is not IPv4") };
+        connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&socket, sockopt::Linger, &linger).unwrap();
+        TcpStream::from(socket)
+    };
+    lab.source().enter(connect).unwrap()
+}
+
+/// Somebody listens at a host.
+fn listen(host: &Host, port: u16) -> TcpListener {
+    host.enter(|| TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_flood_of_strangers_hides_nothing_and_is_nothing() {
+    let _lock = one_at_a_time();
+    let lab = network();
+    // So that they are answered.
+    let source = lab.source().ipv4().to_string();
+    lab.destination().tool("ip", &["route", "add", "198.18.0.0/15", "via", &source]).unwrap();
+    for attach in ["auto", "clsact"] {
+        let _listener = listen(lab.destination(), OPEN_PORT);
+        let recordings =
+            [lab.source(), lab.destination()].map(|host| Recording::start(host, &["--attach", attach]));
+        let (from, target) = (lab.source(), lab.destination().ipv4());
+        flood(from, target);
+        let before = transfer(&lab);
+        let during = std::thread::scope(|scope| {
+            scope.spawn(|| flood(from, target));
+            transfer(&lab)
+        });
+        let [source, destination] = recordings.map(Recording::stop);
+        for moved in [&before, &during] {
+            moved.is_counted_by(&source);
+        }
+        assert_eq!((source.flows(), destination.flows()), (2, 2), "{attach}");
+        for facts in [&source, &destination] {
+            assert_eq!(facts.lost(), Lost::default(), "{attach}");
+            assert_eq!(facts.not_measured(), [""; 0], "{attach}");
+        }
+    }
+}
+
+#[test]
+fn a_host_whose_clients_have_the_migrations_ports_counts_migrations_only() {
+    let _lock = one_at_a_time();
+    let lab = network();
+    let range = "net.ipv4.ip_local_port_range=49152 49215";
+    lab.source().tool("sysctl", &["-q", "-w", range]).unwrap();
+    let server = listen(lab.destination(), NBD_PORT);
+    let to = SocketAddr::from((lab.destination().ipv4(), NBD_PORT));
+    let mut older = connect_from(&lab, 49_200, to);
+    let mut older_server = server.accept().unwrap().0;
+    let recording = Recording::start(lab.source(), &[]);
+    let mut disk = lab.source().enter(|| TcpStream::connect(to).unwrap()).unwrap();
+    assert!((49152..=49215).contains(&disk.local_addr().unwrap().port()), "else this proves nothing");
+    let mut disk_server = server.accept().unwrap().0;
+    let moved = transfer(&lab);
+    for (client, server) in [(&mut disk, &mut disk_server), (&mut older, &mut older_server)] {
+        for _ in 0..20 {
+            server.write_all(b"NBDMAGIC").unwrap();
+            client.read_exact(&mut [0; 8]).unwrap();
+            client.write_all(&[0x5a; 4096]).unwrap();
+            server.read_exact(&mut [0; 4096]).unwrap();
+        }
+    }
+    let facts = recording.stop();
+    moved.is_counted_by(&facts);
+    assert_eq!(facts.flows(), 1);
+}
+
+#[test]
+fn ports_that_are_used_again_at_once_are_another_connection_each_time() {
+    const TIMES: u64 = 5;
+    let _lock = one_at_a_time();
+    let lab = network();
+    let server = listen(lab.destination(), PORT);
+    let to = SocketAddr::from((lab.destination().ipv4(), PORT));
+    let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]));
+    for times in 1..=TIMES {
+        let mut client = connect_from(&lab, 40_001, to);
+        let mut server = server.accept().unwrap().0;
+        client.write_all(&vec![0x5a; 1000 * usize::try_from(times).unwrap()]).unwrap();
+        server.read_exact(&mut vec![0; 1000 * usize::try_from(times).unwrap()]).unwrap();
+        drop(client);
+        // The reset has come.
+        assert!(server.read(&mut [0]).is_err());
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    for (recording, is_source) in recordings.into_iter().zip([true, false]) {
+        let facts = recording.stop();
+        let payloads: Vec<u64> = facts
+            .of_each_connection()
+            .iter()
+            .map(|of| if is_source { of.counters.tx } else { of.counters.rx }.payload_bytes)
+            .collect();
+        assert_eq!(payloads, (1..=TIMES).map(|times| 1000 * times).collect::<Vec<_>>());
+        assert!(facts.of_each_connection().iter().all(|of| of.closed), "each was reset");
+        assert_eq!(facts.flows(), 5);
+        assert_eq!(facts.lost(), Lost::default());
+    }
+}
