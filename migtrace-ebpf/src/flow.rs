@@ -130,7 +130,7 @@ fn is_open(ctx: &TcContext, key: &FlowKey) -> bool {
 /// Makes the entry of a connection whose handshake is complete, and its bucket of fragments.
 #[inline(always)]
 fn open(key: &FlowKey, now_ns: u64) {
-    if !insert(key) {
+    if !insert(key, now_ns) {
         return;
     }
     if let Some(flow) = maps::flow(key) {
@@ -140,7 +140,7 @@ fn open(key: &FlowKey, now_ns: u64) {
 
 /// Inserts an empty entry and its bucket of fragments; says whether it did. That it could not is a loss.
 #[inline(always)]
-fn insert(key: &FlowKey) -> bool {
+fn insert(key: &FlowKey, now_ns: u64) -> bool {
     let Some(empty) = NO_FLOW.get_ptr(0) else { return false };
     // SAFETY: the map's value, to which nobody writes.
     let empty = unsafe { &*empty };
@@ -153,12 +153,28 @@ fn insert(key: &FlowKey) -> bool {
             return false;
         }
     }
-    match FLOWS.insert(key.fragments(), empty, u64::from(BPF_NOEXIST)) {
+    let fragments = key.fragments();
+    match FLOWS.insert(fragments, empty, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {}
         // Another flow of the same addresses has made the bucket: that is as good.
-        Ok(()) | Err(EEXIST) => {}
+        Err(EEXIST) => {
+            if let Some(bucket) = maps::flow(&fragments) {
+                revive(bucket, now_ns);
+            }
+        }
         Err(_) => maps::count_lost(lost::FLOWS),
     }
     true
+}
+
+/// Begins a bucket of fragments anew that user space is about to remove.
+#[inline(always)]
+fn revive(bucket: &shared::FlowEntry, now_ns: u64) {
+    let [rx, tx] = &bucket.directions;
+    if (rx.flags.get() | tx.flags.get()) & flags::RETIRED != 0 {
+        bucket.clear();
+        bucket.opened_ns.set(now_ns);
+    }
 }
 
 /// Begins an empty entry with what crossed before it was made, and tells user space.
@@ -244,7 +260,7 @@ fn tell_replaced(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
 /// Counts a connection that is open already; says whether there is an entry for it now.
 #[inline(always)]
 pub(crate) fn adopt(key: &FlowKey, now_ns: u64) -> bool {
-    if insert(key)
+    if insert(key, now_ns)
         && let Some(flow) = maps::flow(key)
     {
         await_owner(flow, now_ns);

@@ -131,7 +131,11 @@ fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
     }
     let now_ns = maps::now_ns();
     let stream = &bucket.directions[usize::from(direction)];
-    if stream.flags.get() & flags::STARTED == 0 {
+    let known = stream.flags.get();
+    if known & flags::RETIRED != 0 {
+        return;
+    }
+    if known & flags::STARTED == 0 {
         start(stream, ifindex, now_ns);
     }
     if stream.is_counted_at(ifindex) {

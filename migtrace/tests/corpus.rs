@@ -77,7 +77,7 @@ fn every_canned_log_folds_into_sound_records() {
 fn the_events_of_bytes_are_of_every_kind_and_give_records() {
     let logs: Vec<_> = corpus("fold").iter().map(|(_, bytes)| events::from_bytes(bytes)).collect();
     let kinds: BTreeSet<String> = logs.iter().flatten().map(kind).collect();
-    assert_eq!(kinds.len(), 28, "{kinds:?}");
+    assert_eq!(kinds.len(), 29, "{kinds:?}");
     let records: usize = logs.iter().map(|events| common::fold(events).len()).sum();
     assert!(records >= logs.len(), "{records} of {} logs", logs.len());
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use migtrace::event::{Announcement, Event, Fact, OwnerMethod, Purpose, QmpEvent};
-use migtrace::record::{Outcome, PhaseName, Role};
+use migtrace::record::{Outcome, Phase, PhaseName, Role};
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::{Counters, Directions, Flow, MonotonicNs};
@@ -217,6 +217,54 @@ fn snapshots_may_or_may_not_contain_the_flows_of_earlier_migrations() {
         let active = records[1].phases.iter().find(|p| p.name == PhaseName::Active).unwrap();
         assert_eq!(active.traffic.unwrap().tx.payload_bytes, 700, "the kernel kept {kept} bytes");
     }
+}
+
+#[test]
+fn snapshots_lack_the_flows_that_are_counted_no_more_from_that_instant_on() {
+    let ends = |port| Flow { local: ([192, 0, 2, 1], port).into(), remote: ([192, 0, 2, 2], 49152).into() };
+    let gone = |at_ns, port| Event { at_ns: MonotonicNs(at_ns), fact: Fact::FlowGone { flow: ends(port) } };
+    let payload_of = |events: &[Event]| {
+        let record = common::fold(events).remove(1);
+        let of = |phase: &Phase| (phase.name.as_str().to_owned(), phase.traffic.unwrap().tx.payload_bytes);
+        record.phases.iter().map(of).collect::<Vec<_>>()
+    };
+    let expected = [("setup", 60), ("active", 640), ("completed", 0)].map(|(name, n)| (name.to_owned(), n));
+    let first =
+        [vec![Event { at_ns: MonotonicNs(0), fact: qemu(7, "again") }], migration(7, 1_000, 40_000, 500, 0)];
+    // The connection is made before QEMU says `setup`, and the ports may be those of before.
+    let second = |port, kept| {
+        let mut events = migration(7, 4_000, port, 700, kept);
+        events.swap(0, 3);
+        for (event, at_ns) in events.iter_mut().zip([3_990, 3_990, 3_991, 4_000]) {
+            event.at_ns = MonotonicNs(at_ns);
+        }
+        for event in &mut events {
+            match &mut event.fact {
+                Fact::Qmp(qmp) if qmp.data["status"] != "completed" => {
+                    let counters = &mut qmp.counters.as_mut().unwrap().tx;
+                    counters.wire_bytes += 60;
+                    counters.payload_bytes += 60;
+                    counters.segments = 1;
+                }
+                Fact::FlowCounters(counters) => counters.first_ns = MonotonicNs(3_990),
+                _ => {}
+            }
+        }
+        events
+    };
+    let before = [first.concat(), vec![gone(3_000, 40_000)], second(40_000, 0)].concat();
+    assert_eq!(payload_of(&before), expected, "counted no more before the second migration");
+
+    let mut during = [first.concat(), second(40_002, 500)].concat();
+    let completed = during
+        .iter()
+        .rposition(|event| matches!(&event.fact, Fact::Qmp(qmp) if qmp.data["status"] == "completed"))
+        .unwrap();
+    let Fact::Qmp(qmp) = &mut during[completed].fact else { unreachable!() };
+    qmp.counters.as_mut().unwrap().tx.wire_bytes -= 500;
+    qmp.counters.as_mut().unwrap().tx.payload_bytes -= 500;
+    during.insert(completed, gone(4_050, 40_000));
+    assert_eq!(payload_of(&during), expected, "counted no more during the second migration");
 }
 
 #[test]

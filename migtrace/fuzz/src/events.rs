@@ -177,7 +177,8 @@ impl World<'_, '_> {
                 ];
                 Fact::FlowPurpose { flow: self.flow()?.1, purpose: *self.source.choose(&purposes)? }
             }
-            22..=25 => Fact::FlowCounters(self.flow_counters()?),
+            22..=24 => Fact::FlowCounters(self.flow_counters()?),
+            25 => Fact::FlowGone { flow: self.flow()?.1 },
             26 => Fact::GuestRun { pid: self.pid()?, vcpus: self.vcpus()? },
             27 => Fact::GuestRunVoid {
                 pid: self.pid()?,

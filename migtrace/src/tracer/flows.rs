@@ -66,7 +66,10 @@ impl Tracer {
 
     /// A flow is over: what it has carried in the end, and that.
     pub(super) fn flow_gone(&mut self, at_ns: MonotonicNs, state: &FlowState) {
-        let was_told = self.flows.get(state.opened()).is_some_and(|known| known.told);
+        let was_told = match self.flows.get(state.opened()) {
+            Some(known) => known.told || (state.is_fragments() && state.first.is_some()),
+            None => false,
+        };
         if self.flows.forget(state.opened()) && was_told {
             if let Some(counters) = watched::counters(state) {
                 self.tell(at_ns, counters);

@@ -313,6 +313,26 @@ fn a_place_in_the_table_is_free_again_when_its_flow_is_over() {
 }
 
 #[test]
+fn a_bucket_of_fragments_begins_anew_with_a_new_flow() {
+    with_default_kernel(|bench| {
+        let rest = Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
+        bench.adopt(flow(CLIENT, FIRST));
+        bench.pass(OUT, &rest);
+        let old = bench.fragments().expect("the bucket");
+        let last = bench.0.retire(old.opened()).expect("a program that takes commands").expect("the bucket");
+        assert_eq!(last.counters.tx, counters(&[&rest]));
+        bench.pass(OUT, &rest);
+        assert_eq!(bench.fragments(), None);
+        bench.adopt(flow(CLIENT + 1, FIRST));
+        bench.0.remove(old.opened()).expect("a program that takes commands");
+        bench.pass(OUT, &rest);
+        let new = bench.fragments().expect("the bucket of the new flow");
+        assert!(new.opened_ns > old.opened_ns);
+        assert_eq!(new.counters.tx, counters(&[&rest]));
+    });
+}
+
+#[test]
 fn a_full_table_is_a_counted_loss_and_the_flows_in_it_go_on() {
     with_kernel(&Settings { flow_capacity: 2, ..Settings::default() }, |bench| {
         let _listeners = listeners();
