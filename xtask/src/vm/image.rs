@@ -12,7 +12,7 @@ use lab::cpio::Archive;
 use crate::toolchain;
 
 /// What the host of the lab needs beyond what is built into a cloud kernel. Loaded at boot: there is no modprobe.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 18] = [
     "kvm_amd",
     "tun",
     "veth",
@@ -25,6 +25,7 @@ const MODULES: [&str; 17] = [
     "sch_ingress",
     "cls_bpf",
     "cls_matchall",
+    "cls_u32",
     "act_gact",
     "inet_diag",
     "tcp_diag",
