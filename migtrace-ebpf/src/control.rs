@@ -42,8 +42,8 @@ fn done(command: &Command) -> bool {
         }
         command::REMOVE => meant(key, *opened_ns).is_some() && FLOWS.remove(key).is_ok(),
         command::DISOWN => {
-            flow::disown(*tgid);
-            vcpu::disown(*tgid);
+            flow::disown_flows(*tgid);
+            vcpu::disown_vcpus(*tgid);
             true
         }
         _ => false,

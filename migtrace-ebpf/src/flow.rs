@@ -25,6 +25,9 @@ const EEXIST: i32 = -17;
 
 const RST: u8 = 0x04;
 
+/// How often another thread of a process may be faster to claim the same number.
+const RACES: u32 = 3;
+
 /// The states of a socket, as bits, in which it heeds no SYN: a connection is open, or is being closed
 /// (include/net/tcp_states.h).
 const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
@@ -293,7 +296,12 @@ pub(crate) fn own(key: &FlowKey, tgid: u32, by_user_space: u32) {
 #[inline(always)]
 fn claim(flow: &shared::FlowEntry, key: &FlowKey, tgid: u32) {
     let Some(process) = maps::process(tgid) else { return };
-    for number in 0..abi::FLOW_CLAIMS {
+    // Two threads may want the same number at once.
+    for _ in 0..RACES {
+        let number = free_claim(tgid);
+        if number >= abi::FLOW_CLAIMS {
+            break;
+        }
         if FLOW_CLAIMS.insert(Claim { tgid, number }, key, u64::from(BPF_NOEXIST)).is_ok() {
             // Two threads may claim one flow at once: the claim that the flow names counts.
             flow.claim.set(number);
@@ -302,6 +310,26 @@ fn claim(flow: &shared::FlowEntry, key: &FlowKey, tgid: u32) {
         }
     }
     maps::count_lost(lost::CLAIMS);
+}
+
+/// The first number that no flow of `tgid` has; beyond the last if there is none.
+///
+/// A global function: the verifier looks at it by itself, and not at all that follows once for each number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn free_claim(tgid: u32) -> u32 {
+    for number in 0..abi::FLOW_CLAIMS {
+        if is_claimed(tgid, number) == 0 {
+            return number;
+        }
+    }
+    abi::FLOW_CLAIMS
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_claimed(tgid: u32, number: u32) -> u32 {
+    u32::from(FLOW_CLAIMS.get_ptr(Claim { tgid, number }).is_some())
 }
 
 /// Takes the flow out of the list of its owner's.
@@ -313,12 +341,20 @@ pub(crate) fn release(flow: &shared::FlowEntry) {
     }
 }
 
-/// Empties the list of a process' flows.
-#[inline(always)]
-pub(crate) fn disown(tgid: u32) {
+/// Empties the list of a process' flows. A global function, as [`free_claim`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn disown_flows(tgid: u32) -> u32 {
     for number in 0..abi::FLOW_CLAIMS {
-        let _ = FLOW_CLAIMS.remove(Claim { tgid, number });
+        remove_claim(tgid, number);
     }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remove_claim(tgid: u32, number: u32) -> u32 {
+    u32::from(FLOW_CLAIMS.remove(Claim { tgid, number }).is_ok())
 }
 
 /// Tells user space of an owner, and what the sums over its flows lacked until now.
@@ -340,10 +376,20 @@ fn tell_owned(flow: &shared::FlowEntry, key: &FlowKey, tgid: u32, by_user_space:
 }
 
 /// Adds up the counters of all flows of `tgid`, at this instant.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn sum(tgid: u32) -> Option<&'static Sums> {
+    sum_flows(tgid);
     // SAFETY: the map's value, which is this CPU's, and this program's until its end.
-    unsafe { *SUMS.get_ptr_mut(0)? = Sums::default() };
+    SUMS.get_ptr(0).map(|sums| unsafe { &*sums })
+}
+
+/// Fills in [`SUMS`]. A global function, as [`free_claim`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sum_flows(tgid: u32) -> u32 {
+    let Some(sums) = SUMS.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as in `sum`.
+    unsafe { *sums = Sums::default() };
     let claims = maps::process(tgid).map_or(0, |process| process.flow_claims.get());
     for number in 0..abi::FLOW_CLAIMS {
         if number >= claims {
@@ -351,13 +397,12 @@ pub(crate) fn sum(tgid: u32) -> Option<&'static Sums> {
         }
         add_claimed_flow(tgid, number);
     }
-    // SAFETY: as above.
-    SUMS.get_ptr(0).map(|sums| unsafe { &*sums })
+    claims
 }
 
 /// Adds the counters of the flow that has this number among those of `tgid`.
 ///
-/// A global function: the verifier looks at it once, and not once for each round of the loop.
+/// A global function, as [`free_claim`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn add_claimed_flow(tgid: u32, number: u32) -> u32 {

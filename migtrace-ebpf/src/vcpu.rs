@@ -96,20 +96,36 @@ pub(crate) fn leave(reason: u32, error: i32) {
 #[inline(always)]
 fn insert(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
     let process = maps::process(tgid)?;
-    for number in 0..abi::VCPU_CLAIMS {
-        let claim = Claim { tgid, number };
-        if VCPU_CLAIMS.insert(claim, thread, u64::from(BPF_NOEXIST)).is_err() {
-            continue;
+    let number = claim_vcpu(tgid, thread);
+    if number < abi::VCPU_CLAIMS {
+        if VCPUS.insert(thread, Vcpu::new(tgid, number), 0).is_ok() {
+            abi::reach(&process.vcpu_claims, number);
+            return maps::vcpu(thread);
         }
-        if VCPUS.insert(thread, Vcpu::new(tgid, number), 0).is_err() {
-            let _ = VCPU_CLAIMS.remove(claim);
-            break;
-        }
-        abi::reach(&process.vcpu_claims, number);
-        return maps::vcpu(thread);
+        let _ = VCPU_CLAIMS.remove(Claim { tgid, number });
     }
     maps::count_lost(lost::VCPUS);
     None
+}
+
+/// Gives a thread the first number that no vCPU of `tgid` has; beyond the last if there is none.
+///
+/// A global function: the verifier looks at it by itself, and not at all that follows once for each number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_vcpu(tgid: u32, thread: u32) -> u32 {
+    for number in 0..abi::VCPU_CLAIMS {
+        if claim_number(tgid, thread, number) != 0 {
+            return number;
+        }
+    }
+    abi::VCPU_CLAIMS
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_number(tgid: u32, thread: u32, number: u32) -> u32 {
+    u32::from(VCPU_CLAIMS.insert(Claim { tgid, number }, thread, u64::from(BPF_NOEXIST)).is_ok())
 }
 
 /// A thread ends: a vCPU that is unplugged has no part in what follows.
@@ -123,17 +139,24 @@ pub(crate) fn unplug(thread: u32) {
     }
 }
 
-/// Takes everything out of the list of a process' vCPUs.
-#[inline(always)]
-pub(crate) fn disown(tgid: u32) {
+/// Takes everything out of the list of a process' vCPUs. A global function, as [`claim_vcpu`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn disown_vcpus(tgid: u32) -> u32 {
     for number in 0..abi::VCPU_CLAIMS {
-        let claim = Claim { tgid, number };
-        // SAFETY: the value is copied at once.
-        if let Some(thread) = unsafe { VCPU_CLAIMS.get(claim) }.copied() {
-            let _ = VCPUS.remove(thread);
-            let _ = VCPU_CLAIMS.remove(claim);
-        }
+        remove_vcpu(tgid, number);
     }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remove_vcpu(tgid: u32, number: u32) -> u32 {
+    let claim = Claim { tgid, number };
+    // SAFETY: the value is copied at once.
+    let Some(thread) = (unsafe { VCPU_CLAIMS.get(claim) }).copied() else { return 0 };
+    let _ = VCPUS.remove(thread);
+    u32::from(VCPU_CLAIMS.remove(claim).is_ok())
 }
 
 /// Tells user space if this run ends a stop of the VM; says whether it does.
@@ -149,10 +172,20 @@ fn tell(tgid: u32, now_ns: u64) -> bool {
 }
 
 /// Looks at the vCPUs of `tgid` as they are now.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn survey(tgid: u32, now_ns: u64) -> Option<&'static Survey> {
+    look_at_vcpus(tgid, now_ns);
     // SAFETY: the map's value, which is this CPU's, and this program's until its end.
-    unsafe { *SURVEY.get_ptr_mut(0)? = Survey::default() };
+    SURVEY.get_ptr(0).map(|survey| unsafe { &*survey })
+}
+
+/// Fills in [`SURVEY`]. A global function, as [`claim_vcpu`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look_at_vcpus(tgid: u32, now_ns: u64) -> u32 {
+    let Some(survey) = SURVEY.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as in `survey`.
+    unsafe { *survey = Survey::default() };
     let claims = maps::process(tgid).map_or(0, |process| process.vcpu_claims.get());
     for number in 0..abi::VCPU_CLAIMS {
         if number >= claims {
@@ -160,13 +193,12 @@ pub(crate) fn survey(tgid: u32, now_ns: u64) -> Option<&'static Survey> {
         }
         add_claimed_vcpu(tgid, number, now_ns);
     }
-    // SAFETY: as above.
-    SURVEY.get_ptr(0).map(|survey| unsafe { &*survey })
+    claims
 }
 
 /// Looks at the vCPU that has this number among those of `tgid`.
 ///
-/// A global function: the verifier looks at it once, and not once for each round of the loop.
+/// A global function, as [`claim_vcpu`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn add_claimed_vcpu(tgid: u32, number: u32, now_ns: u64) -> u32 {
