@@ -56,7 +56,11 @@ fn hear(fd: u32, message: u64, tgid: u32, process: &shared::Process) -> bool {
         Some(Part::LastLine) => part::LAST_LINE,
     };
     // SAFETY: `line` is the map's value.
-    let part = unsafe { forget(&raw mut (*line).head.part, part) };
+    let mut part = unsafe { forget(&raw mut (*line).head.part, part) };
+    // The pages that QEMU sends are the guest's, who may fill them with events.
+    if part != part::NONE && socket::is_of_migration(fd) {
+        part = part::NONE;
+    }
     let is_told = part != part::NONE && tell(&pieces, tgid, process, line);
     if is_told && (part == part::SECOND_LINE || part == part::LINE) {
         process.inside_event.set(fd.wrapping_add(1));

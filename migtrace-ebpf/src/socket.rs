@@ -76,6 +76,14 @@ pub(crate) fn tie(fd: u32) {
     }
 }
 
+/// Whether descriptor `fd` of the current process is a connection of a migration, as far as that can be known.
+#[inline(always)]
+pub(crate) fn is_of_migration(fd: u32) -> bool {
+    let offsets = SOCKET_OFFSETS.load();
+    offsets.task_files != 0
+        && flow_of(fd, &offsets).is_some_and(|key| maps::is_either_watched(key.local_port, key.remote_port))
+}
+
 /// The TCP connection behind a descriptor of the current task.
 #[inline(always)]
 fn flow_of(fd: u32, offsets: &SocketOffsets) -> Option<FlowKey> {

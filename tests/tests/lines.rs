@@ -50,3 +50,13 @@ fn each_event_is_read_from_a_pretty_monitor_too() {
     assert!(echoes.values().all(|&count| count == 2), "{echoes:?}");
     assert_eq!(found.lost("qmp_lines"), 0);
 }
+
+#[test]
+fn events_on_a_connection_of_a_migration_are_none() {
+    talking::events_on_a_connection_of_a_migration_are_none(network().source());
+}
+
+#[test]
+fn lines_push_no_other_messages_out() {
+    talking::lines_push_no_other_messages_out(&network());
+}

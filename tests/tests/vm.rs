@@ -567,15 +567,30 @@ fn what_a_killed_run_leaves_is_removed_and_nothing_else() {
 #[test]
 fn every_shape_of_an_event_is_read() {
     if in_vm() {
-        let lab = Lab::builder().without_guests().start().unwrap();
+        let lab = without_guests();
         talking::every_shape_of_an_event_is_read(lab.source());
     }
 }
 
 #[test]
-fn a_flood_of_lines_is_counted_and_leaves_room_for_the_others() {
+fn a_flood_of_events_is_counted_and_leaves_room_for_the_others() {
     if in_vm() {
-        let lab = Lab::builder().without_guests().start().unwrap();
+        let lab = without_guests();
         talking::a_flood_is_counted_and_leaves_room_for_the_others(lab.source(), 20_000);
+    }
+}
+
+#[test]
+fn events_on_a_connection_of_a_migration_are_none() {
+    if in_vm() {
+        let lab = without_guests();
+        talking::events_on_a_connection_of_a_migration_are_none(lab.source());
+    }
+}
+
+#[test]
+fn lines_of_events_push_no_other_messages_out() {
+    if in_vm() {
+        talking::lines_push_no_other_messages_out(&without_guests());
     }
 }

@@ -114,12 +114,7 @@ impl Tracer {
 
     /// Tells of lines that were dropped or could not be read: of each process when there are the first, and how many there
     /// were in the end.
-    pub(super) fn tell_unheard(
-        &mut self,
-        now: MonotonicNs,
-        pid: u32,
-        is_end: bool,
-    ) -> Result<(), TracerError> {
+    fn tell_unheard(&mut self, now: MonotonicNs, pid: u32, is_end: bool) -> Result<(), TracerError> {
         let Process { dropped_lines, .. } = self.kernel.process(pid)?.unwrap_or_default();
         let heard = self.lines.heard.entry(pid).or_default();
         let unread = heard.unread;
@@ -142,6 +137,13 @@ impl Tracer {
             self.tell_not_measured(now, &what, why);
         }
         Ok(())
+    }
+
+    /// Tells it of every process, and forgets those that are traced no more.
+    pub(super) fn tell_all_unheard(&mut self, now: MonotonicNs, is_end: bool) -> Result<(), TracerError> {
+        self.lines.heard.retain(|pid, _| self.qemus.contains_key(pid));
+        let pids: Vec<u32> = self.qemus.keys().copied().collect();
+        pids.into_iter().try_for_each(|pid| self.tell_unheard(now, pid, is_end))
     }
 
     /// Tells what [`Self::tell_unheard`] has to tell of a process that has ended, and forgets its lines.

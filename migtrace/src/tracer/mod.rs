@@ -548,12 +548,7 @@ impl Tracer {
             self.lost = so_far;
             self.tell(now, Fact::Lost { so_far, since_ns });
         }
-        self.qemus
-            .keys()
-            .copied()
-            .collect::<Vec<_>>()
-            .into_iter()
-            .try_for_each(|pid| self.tell_unheard(now, pid, is_end))
+        self.tell_all_unheard(now, is_end)
     }
 
     fn follow(&mut self, news: LinkEvent) -> Result<(), TracerError> {

@@ -2,23 +2,25 @@
 //!
 //! It is this very program, copied under QEMU's name to a folder that is root's.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{IoSlice, Read as _, Write as _, stdin};
-use std::os::fd::AsRawFd as _;
+use std::io::{IoSlice, Read, Write as _, stdin};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use lab::tracing::Recording;
-use lab::{Host, Process};
+use lab::{Connection, Host, Lab, Process};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Names the socket of the monitor; set for a talker only.
+/// Names the socket of the monitor, by its path or by its address and port; set for a talker only.
 const MONITOR_VARIABLE: &str = "TALKER_MONITOR";
 /// What a talker runs of this program.
 const TALKER: &str = "talking::a_talker_writes_what_it_is_told";
@@ -38,8 +40,11 @@ struct Write {
 /// Not a test of its own: what a [`Talker`] does.
 #[test]
 fn a_talker_writes_what_it_is_told() {
-    let Some(monitor) = std::env::var_os(MONITOR_VARIABLE) else { return };
-    let monitor = UnixStream::connect(monitor).unwrap();
+    let Ok(monitor) = std::env::var(MONITOR_VARIABLE) else { return };
+    let monitor: OwnedFd = match monitor.parse::<SocketAddr>() {
+        Ok(address) => TcpStream::connect(address).unwrap().into(),
+        Err(_) => UnixStream::connect(monitor).unwrap().into(),
+    };
     for line in stdin().lines() {
         let write: Write = serde_json::from_str(&line.unwrap()).unwrap();
         for number in 0..write.times {
@@ -62,17 +67,30 @@ struct Talker {
 }
 
 impl Talker {
+    /// With a monitor as libvirt has it.
     fn start(host: &Host) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("monitor.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        Self::start_at(host, path.to_str().unwrap(), || listener.accept().unwrap().0)
+    }
+
+    /// With a TCP connection to this port.
+    fn start_at_port(host: &Host, port: u16) -> Self {
+        let address = SocketAddr::from((host.ipv4(), port));
+        let listener = host.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+        Self::start_at(host, &address.to_string(), || listener.accept().unwrap().0)
+    }
+
+    fn start_at<M: Read + Send + 'static>(host: &Host, monitor: &str, accept: impl FnOnce() -> M) -> Self {
         let program = std::env::current_exe().unwrap();
         let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
-        let (qemu, monitor) =
-            (directory.path().join("qemu-system-x86_64"), directory.path().join("monitor.sock"));
+        let qemu = directory.path().join("qemu-system-x86_64");
         fs::copy(&program, &qemu).unwrap();
-        let listener = UnixListener::bind(&monitor).unwrap();
         let mut command = Command::new(&qemu);
-        command.args(["--exact", TALKER]).env(MONITOR_VARIABLE, &monitor);
+        command.args(["--exact", TALKER]).env(MONITOR_VARIABLE, monitor);
         let process = host.spawn(command.stdin(Stdio::piped()).stdout(Stdio::null())).unwrap();
-        let mut monitor = listener.accept().unwrap().0;
+        let mut monitor = accept();
         let heard = thread::spawn(move || {
             let mut heard = String::new();
             monitor.read_to_string(&mut heard).unwrap();
@@ -270,4 +288,52 @@ pub(crate) fn a_flood_is_counted_and_leaves_room_for_the_others(host: &Host, flo
     assert_eq!(found.not_measured(quietly), [""; 0]);
     let known = read.len() as u64 + dropped;
     assert!(known <= flooded && known + skipped >= flooded, "{} + {dropped}, {skipped} skipped", read.len());
+}
+
+/// The memory that a QEMU sends is its guest's: what looks like events there is none, but a monitor may be a TCP connection.
+pub(crate) fn events_on_a_connection_of_a_migration_are_none(host: &Host) {
+    let (mut monitor, mut migration) =
+        (Talker::start_at_port(host, 4444), Talker::start_at_port(host, 49152));
+    let (told, forged) = (monitor.pid(), migration.pid());
+    let recording = record(host, &[&monitor, &migration]);
+    for talker in [&mut monitor, &mut migration] {
+        talker.write(&[&event(0, 0)]);
+        for line in pretty(1).split_inclusive('\n') {
+            talker.write(&[line]);
+        }
+    }
+    assert_eq!(monitor.finish(), migration.finish());
+    let found = Heard::of(recording);
+    assert_eq!((found.numbers(told), found.numbers(forged)), (vec![0, 1], vec![]));
+}
+
+/// Lines that nobody reads in time fill a ring of their own: connections that are opened meanwhile are still seen.
+pub(crate) fn lines_push_no_other_messages_out(lab: &Lab) {
+    // As many as the budget of each has at once; together more than there is room for.
+    const LINES: u64 = 900;
+    let mut talkers = [(); 5].map(|()| Talker::start(lab.source()));
+    let recording = record(lab.source(), &talkers.each_ref());
+    recording.signal(Signal::SIGSTOP).unwrap();
+    let pids = talkers.each_ref().map(Talker::pid);
+    for talker in &mut talkers {
+        talker.repeat(&event(NUMBER, 0), LINES, Duration::ZERO);
+    }
+    for talker in talkers {
+        talker.finish();
+    }
+    // More of them than the gap behind the last line has room for, if there were only one ring.
+    let mut ends = BTreeSet::new();
+    for _ in 0..20 {
+        let connection = Connection::open(lab.source(), lab.destination(), false, 49152, 64 << 10).unwrap();
+        ends.insert(connection.local().unwrap().to_string());
+        connection.close().unwrap();
+    }
+    recording.signal(Signal::SIGCONT).unwrap();
+    let found = Heard::of(recording);
+    let read: u64 = pids.iter().map(|pid| found.numbers(*pid).len() as u64).sum();
+    let lost = pids.len() as u64 * LINES - read;
+    assert!(lost > 0);
+    assert_eq!(found.lost("ring_buffer"), lost, "something else than lines was lost");
+    let seen = found.of_kind("flow_seen").map(|seen| seen["flow"]["local"].as_str().unwrap().to_owned());
+    assert_eq!(seen.collect::<BTreeSet<_>>(), ends);
 }
