@@ -1,13 +1,12 @@
 //! What user space asks of the programs: nothing but they writes to what they count.
 
 use aya::Ebpf;
-use aya::maps::MapError;
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions};
 use bytes::BufMut as _;
-use migtrace_ebpf::abi::{Command, FlowKey, command};
+use migtrace_ebpf::abi::{Command, FlowEntry, FlowKey, command};
 
 use super::flows::{self, FlowState};
-use super::{FLOWS, Kernel, KernelError, Opened};
+use super::{FLOWS, Kernel, KernelError, Opened, maps, tc};
 use crate::errors::with_causes;
 use crate::units::Flow;
 
@@ -43,11 +42,8 @@ impl Kernel {
             return Ok(None);
         }
         let key = flows::key_of(flow.flow);
-        match self.flow_table()?.get(&key, 0) {
-            Ok(entry) => Ok(Some(flows::final_state(&key, &entry, self.counts_retransmissions))),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(KernelError::Map { name: FLOWS, source }),
-        }
+        let entry = maps::get::<_, FlowEntry>(&self.ebpf, FLOWS, key)?;
+        Ok(entry.map(|entry| self.final_state(&key, &entry)))
     }
 
     /// Frees the place of a flow that was retired a while ago.
@@ -68,13 +64,10 @@ pub(super) fn adopt(ebpf: &Ebpf, flow: Flow) -> Result<bool, KernelError> {
 
 /// Says whether it was done.
 fn run(ebpf: &Ebpf, command: Command) -> Result<bool, KernelError> {
-    let refused = |why: String| KernelError::Refused { what: format!("program {PROGRAM}"), why };
-    let program = ebpf.program(PROGRAM).ok_or_else(|| refused("the object does not have it".into()))?;
-    let program: &SchedClassifier =
-        program.try_into().map_err(|error: ProgramError| refused(with_causes(&error)))?;
+    let program = tc::program(ebpf, PROGRAM)?;
     let frame = frame_of(&command);
     let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-    let result = program.test_run(options).map_err(|error| refused(with_causes(&error)))?;
+    let result = program.test_run(options).map_err(|error| tc::refused(PROGRAM, with_causes(&error)))?;
     Ok(result.return_value == 1)
 }
 

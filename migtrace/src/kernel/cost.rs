@@ -6,12 +6,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::maps::{MapData, RingBuf};
 use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{KernelError, Settings, control, drain, flows, load_object, missing, tc};
+use super::{KernelError, Settings, control, drain, flows, load_object, maps, tc};
 use crate::errors::with_causes;
 use crate::units::Flow;
 
@@ -46,10 +45,14 @@ impl Trial {
     pub fn load(settings: &Settings, target: IpAddr) -> Result<Self, KernelError> {
         let mut ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default(), 0)?;
         tc::load(&mut ebpf, &tc::ECHO)?;
-        insert(&mut ebpf, "GUEST_PORTS", LOOPBACK, GuestPort::default())?;
-        insert(&mut ebpf, "ECHO_TARGETS", flows::words(target), EchoTarget { identifier: ANY_IDENTIFIER })?;
-        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-        let events = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
+        maps::set(&mut ebpf, "GUEST_PORTS", LOOPBACK, GuestPort::default())?;
+        maps::set(
+            &mut ebpf,
+            "ECHO_TARGETS",
+            flows::words(target),
+            EchoTarget { identifier: ANY_IDENTIFIER },
+        )?;
+        let events = maps::unpolled_ring(&mut ebpf, "EVENTS")?;
         let empty = load_empty().map_err(|error| KernelError::Refused {
             what: "program of two instructions".into(),
             why: error.to_string(),
@@ -91,23 +94,10 @@ impl Trial {
     }
 
     fn program(&self, name: &str) -> Result<RawFd, String> {
-        let program = self.ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
-        let program: &SchedClassifier =
-            program.try_into().map_err(|error: ProgramError| with_causes(&error))?;
+        let program = tc::program(&self.ebpf, name).map_err(|error| with_causes(&error))?;
         let fd = program.fd().map_err(|error| with_causes(&error))?;
         Ok(fd.as_fd().as_raw_fd())
     }
-}
-
-fn insert<K: aya::Pod, V: aya::Pod>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    key: K,
-    value: V,
-) -> Result<(), KernelError> {
-    let failed = |source| KernelError::Map { name, source };
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    HashMap::<_, K, V>::try_from(map).and_then(|mut map| map.insert(key, value, 0)).map_err(failed)
 }
 
 /// The CPU time of this thread: unlike the kernel's own figure, which is in whole nanoseconds a run.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use bytes::Buf as _;
 use migtrace_ebpf::abi::{
@@ -12,7 +12,7 @@ use migtrace_ebpf::session::BUCKETS;
 use tokio::io::unix::AsyncFd;
 
 use super::messages::address;
-use super::{KernelError, OBJECT, OnCpu, flows, missing, tc};
+use super::{KernelError, OBJECT, flows, maps, tc};
 use crate::errors::with_causes;
 use crate::event::{AttachMode, EchoGap};
 use crate::units::MonotonicNs;
@@ -69,16 +69,17 @@ impl EchoKernel {
             .override_global("ECHO_LIMIT", &sessions, true)
             .override_global("ECHO_MIN_GAP_NS", &min_gap_ns, true)
             .map_max_entries("EVENTS", RING_BYTES)
+            // Of use to the other programs only.
             .map_max_entries("FLOWS", 1)
-            .map_max_entries("OWNERS", 1)
-            .map_max_entries("RETRANSMITTED", 1)
+            .map_max_entries("FLOW_CLAIMS", 1)
+            .map_max_entries("HANDSHAKES", 1)
+            .map_max_entries("VCPUS", 1)
+            .map_max_entries("VCPU_CLAIMS", 1)
+            .map_max_entries("LINES", RING_BYTES)
             .load(OBJECT)
             .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
         tc::load(&mut ebpf, &tc::ECHO)?;
-        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-        let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name: "EVENTS", source })?;
-        // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
-        let events = unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?;
+        let events = maps::ring(&mut ebpf, "EVENTS")?;
         Ok(Self { ebpf, events, attached: None })
     }
 
@@ -104,29 +105,20 @@ impl EchoKernel {
 
     /// Follows the requests to `target` that carry `identifier`, or all of them.
     pub(crate) fn follow(&mut self, target: IpAddr, identifier: Option<u16>) -> Result<(), KernelError> {
-        let _on_cpu = OnCpu::stay();
-        let failed = |source| KernelError::Map { name: "ECHO_TARGETS", source };
-        let map = self.ebpf.map_mut("ECHO_TARGETS").ok_or_else(|| missing("ECHO_TARGETS"))?;
-        let mut targets: HashMap<_, [u32; 4], EchoTarget> = HashMap::try_from(map).map_err(failed)?;
         let identifier = identifier.map_or(ANY_IDENTIFIER, u32::from);
-        targets.insert(flows::words(target), EchoTarget { identifier }, 0).map_err(failed)
+        maps::set(&mut self.ebpf, "ECHO_TARGETS", flows::words(target), EchoTarget { identifier })
     }
 
     /// The sessions so far, by number.
     pub(crate) fn sessions(&self) -> Result<Vec<Session>, KernelError> {
-        let _on_cpu = OnCpu::stay();
-        let failed = |source| KernelError::Map { name: "ECHO_KEYS", source };
-        let map = self.ebpf.map("ECHO_KEYS").ok_or_else(|| missing("ECHO_KEYS"))?;
-        let keys: HashMap<_, u32, EchoKey> = HashMap::try_from(map).map_err(failed)?;
         let mut sessions = Vec::new();
-        for entry in &keys {
-            let (slot, key) = entry.map_err(failed)?;
+        for (slot, key) in maps::entries::<u32, EchoKey>(&self.ebpf, "ECHO_KEYS")? {
             sessions.push(Session {
                 slot,
                 target: address(key.target),
                 peer: address(key.peer),
                 identifier: key.identifier,
-                state: self.value("ECHO_STATES", slot)?,
+                state: maps::element(&self.ebpf, "ECHO_STATES", slot)?,
             });
         }
         sessions.sort_by_key(|session| session.slot);
@@ -135,15 +127,16 @@ impl EchoKernel {
 
     /// How many round trips fell into each bucket; see [`migtrace_ebpf::session::bucket`].
     pub(crate) fn round_trips(&self, slot: u32) -> Result<Vec<u64>, KernelError> {
-        let _on_cpu = OnCpu::stay();
         let first = slot * BUCKETS as u32;
-        (first..first + BUCKETS as u32).map(|index| self.value("ECHO_ROUND_TRIPS", index)).collect()
+        maps::elements(&self.ebpf, "ECHO_ROUND_TRIPS", first..first + BUCKETS as u32)
     }
 
     /// Packets of sessions beyond those that there was room for, and gaps that found the ring buffer full.
     pub(crate) fn lost(&self) -> Result<(u64, u64), KernelError> {
-        let _on_cpu = OnCpu::stay();
-        Ok((self.value("LOST", abi::lost::ECHO_SESSIONS)?, self.value("LOST", abi::lost::RING_BUFFER)?))
+        Ok((
+            maps::element(&self.ebpf, "LOST", abi::lost::ECHO_SESSIONS)?,
+            maps::element(&self.ebpf, "LOST", abi::lost::RING_BUFFER)?,
+        ))
     }
 
     /// The next gaps; waits until there is one. Cancel-safe.
@@ -157,12 +150,6 @@ impl EchoKernel {
     /// The gaps that are there now.
     pub(crate) fn pending_gaps(&mut self) -> Vec<SettledGap> {
         drain(self.events.get_mut())
-    }
-
-    fn value<V: aya::Pod>(&self, name: &'static str, index: u32) -> Result<V, KernelError> {
-        let failed = |source: MapError| KernelError::Map { name, source };
-        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
-        Array::<_, V>::try_from(map).and_then(|array| array.get(&index, 0)).map_err(failed)
     }
 }
 

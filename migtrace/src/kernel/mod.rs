@@ -15,6 +15,7 @@ mod frames;
 mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
+mod maps;
 mod messages;
 mod ownership;
 mod priority;
@@ -28,7 +29,7 @@ mod traced;
 use std::collections::HashMap as StdHashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
+use aya::maps::{MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, SocketOffsets};
 use tokio::io::unix::AsyncFd;
@@ -151,6 +152,21 @@ pub enum KernelError {
     Attach(#[from] TcAttachError),
 }
 
+impl KernelError {
+    /// Whether a map had no room for one entry more.
+    fn is_full(&self) -> bool {
+        self.fails_with(libc::E2BIG)
+    }
+
+    /// Whether the kernel refused to access a map with this error.
+    fn fails_with(&self, errno: i32) -> bool {
+        matches!(
+            self,
+            Self::Map { source: MapError::SyscallError(error), .. } if error.io_error.raw_os_error() == Some(errno)
+        )
+    }
+}
+
 /// The loaded programs and what they have found. Dropping it detaches everything.
 pub(crate) struct Kernel {
     ebpf: Ebpf,
@@ -199,8 +215,8 @@ impl Kernel {
         let is_attached =
             |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
         Ok(Self {
-            events: ring(&mut ebpf, "EVENTS")?,
-            lines: ring(&mut ebpf, "LINES")?,
+            events: maps::ring(&mut ebpf, "EVENTS")?,
+            lines: maps::ring(&mut ebpf, "LINES")?,
             interfaces: StdHashMap::new(),
             taps: StdHashMap::new(),
             attacher: tc::Attacher::new(settings.attach),
@@ -245,17 +261,11 @@ impl Kernel {
     }
 
     fn leave_tagged(&mut self, index: u32) -> Result<(), KernelError> {
-        let _on_cpu = OnCpu::stay();
-        self.map_mut::<u32, u32>("TAGGED_ELSEWHERE")?
-            .insert(index, 1, 0)
-            .map_err(|source| KernelError::Map { name: "TAGGED_ELSEWHERE", source })
+        maps::set(&mut self.ebpf, "TAGGED_ELSEWHERE", index, 1_u32)
     }
 
     fn add_tags(&mut self, index: u32, bytes: u32) -> Result<(), KernelError> {
-        let _on_cpu = OnCpu::stay();
-        self.map_mut::<u32, u32>("TAG_BYTES")?
-            .insert(index, bytes, 0)
-            .map_err(|source| KernelError::Map { name: "TAG_BYTES", source })
+        maps::set(&mut self.ebpf, "TAG_BYTES", index, bytes)
     }
 
     /// Forgets an interface that has vanished, or stops counting at it.
@@ -276,28 +286,17 @@ impl Kernel {
 
     /// Tells of processes that start with this name, too, as the kernel keeps it.
     pub(crate) fn take_for_qemu(&mut self, name: [u8; 16]) -> Result<(), KernelError> {
-        self.map_mut::<[u8; 16], u32>("QEMU_NAMES")?
-            .insert(name, 1, 0)
-            .map_err(|source| KernelError::Map { name: "QEMU_NAMES", source })
+        maps::set(&mut self.ebpf, "QEMU_NAMES", name, 1_u32)
     }
 
     /// What was counted of every flow, and of the fragments between every pair of hosts; in the order of their ends, which
     /// never depends on a hash.
     pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
-        let _on_cpu = OnCpu::stay();
-        let failed = |source| KernelError::Map { name: FLOWS, source };
-        let mut flows = Vec::new();
-        for entry in &self.flow_table()? {
-            let (key, entry) = entry.map_err(failed)?;
-            flows.extend(flows::state_of(&key, &entry, self.counts_retransmissions));
-        }
+        let entries = maps::entries::<FlowKey, FlowEntry>(&self.ebpf, FLOWS)?;
+        let state = |(key, entry)| flows::state_of(&key, &entry, self.counts_retransmissions);
+        let mut flows: Vec<FlowState> = entries.into_iter().filter_map(state).collect();
         flows.sort_unstable_by_key(|state| state.flow);
         Ok(flows)
-    }
-
-    fn flow_table(&self) -> Result<HashMap<&MapData, FlowKey, FlowEntry>, KernelError> {
-        let map = self.ebpf.map(FLOWS).ok_or_else(|| missing(FLOWS))?;
-        HashMap::try_from(map).map_err(|source| KernelError::Map { name: FLOWS, source })
     }
 
     /// What a message says that was counted of a flow in the end.
@@ -307,23 +306,20 @@ impl Kernel {
 
     /// How many packets had a watched port but belonged to no flow.
     pub(crate) fn strays(&self) -> Result<u64, KernelError> {
-        let _on_cpu = OnCpu::stay();
-        self.array("STRAYS")?.get(&0, 0).map_err(|source| KernelError::Map { name: "STRAYS", source })
+        maps::element(&self.ebpf, "STRAYS", 0)
     }
 
     /// What was lost so far.
     pub(crate) fn lost(&self) -> Result<Lost, KernelError> {
-        let _on_cpu = OnCpu::stay();
-        let counters = self.array("LOST")?;
-        let read =
-            |index| counters.get(&index, 0).map_err(|source| KernelError::Map { name: "LOST", source });
+        let counters = maps::elements::<u64>(&self.ebpf, "LOST", 0..abi::lost::COUNT as u32)?;
+        let read = |index| counters[index as usize];
         Ok(Lost {
-            ring_buffer: read(abi::lost::RING_BUFFER)?,
-            flows: read(abi::lost::FLOWS)?,
+            ring_buffer: read(abi::lost::RING_BUFFER),
+            flows: read(abi::lost::FLOWS),
             // A flow too many is one of which a probe cannot tell what it should.
-            probes: read(abi::lost::PROBES)? + read(abi::lost::CLAIMS)? + self.missed(),
-            qmp_lines: read(abi::lost::LINES)?,
-            vcpus: read(abi::lost::VCPUS)?,
+            probes: read(abi::lost::PROBES) + read(abi::lost::CLAIMS) + self.missed(),
+            qmp_lines: read(abi::lost::LINES),
+            vcpus: read(abi::lost::VCPUS),
         })
     }
 
@@ -358,19 +354,6 @@ impl Kernel {
         messages.sort_by_key(|message| message.at_ns);
         messages
     }
-
-    fn map_mut<K: aya::Pod, V: aya::Pod>(
-        &mut self,
-        name: &'static str,
-    ) -> Result<HashMap<&mut MapData, K, V>, KernelError> {
-        let map = self.ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-        HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
-    }
-
-    fn array(&self, name: &'static str) -> Result<Array<&MapData, u64>, KernelError> {
-        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
-        Array::try_from(map).map_err(|source| KernelError::Map { name, source })
-    }
 }
 
 /// Loads the maps and the TC programs.
@@ -399,22 +382,6 @@ fn load_object(
     tc::load(&mut ebpf, &tc::GUEST)?;
     tc::load_program(&mut ebpf, control::PROGRAM)?;
     Ok(ebpf)
-}
-
-fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
-    let ring = ebpf.take_map(name).ok_or_else(|| missing(name))?;
-    let ring = RingBuf::try_from(ring).map_err(|source| KernelError::Map { name, source })?;
-    // SAFETY: the ring buffer owns its descriptor and keeps it for its whole life.
-    Ok(unsafe { AsyncFd::register(ring) }.map_err(std::io::Error::from)?)
-}
-
-/// Whether the kernel refused a system call with this error.
-fn fails_with(error: &MapError, errno: i32) -> bool {
-    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(errno))
-}
-
-fn missing(map: &str) -> KernelError {
-    KernelError::Refused { what: format!("map {map}"), why: "the object does not have it".into() }
 }
 
 fn drain(ring: &mut RingBuf<MapData>) -> Vec<Message> {

@@ -187,20 +187,27 @@ pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelErr
 
 /// Loads one program.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
-    let refused = |why| KernelError::Refused { what: format!("program {name}"), why };
-    program(ebpf, name).map_err(refused)?.load().map_err(|error| {
-        refused(match error {
-            ProgramError::LoadError { io_error, verifier_log } => {
-                format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
-            }
-            other => with_causes(&other),
-        })
+    classifier(ebpf, name).and_then(SchedClassifier::load).map_err(|error| {
+        refused(
+            name,
+            match error {
+                ProgramError::LoadError { io_error, verifier_log } => {
+                    format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+                }
+                other => with_causes(&other),
+            },
+        )
     })
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, String> {
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.try_into().map_err(|error: ProgramError| with_causes(&error))
+pub(super) fn refused(program: &str, why: String) -> KernelError {
+    KernelError::Refused { what: format!("program {program}"), why }
+}
+
+/// A program of the object.
+pub(super) fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a SchedClassifier, KernelError> {
+    let program = ebpf.program(name).ok_or_else(|| refused(name, "the object does not have it".into()))?;
+    program.try_into().map_err(|error: ProgramError| refused(name, with_causes(&error)))
 }
 
 impl Attacher {
@@ -327,12 +334,8 @@ impl Attached {
     fn link(&mut self, ebpf: &mut Ebpf, interface: &str) -> Result<(), ProgramError> {
         for hook in self.hooks.iter_mut().filter(|hook| hook.link.is_none()) {
             let program = classifier(ebpf, hook.name)?;
-            let way = match hook.place.way {
-                Way::Ingress => TcAttachType::Ingress,
-                Way::Egress => TcAttachType::Egress,
-            };
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program.attach_with_options(interface, way, options)?;
+            let id = program.attach_with_options(interface, attach_type(hook.place.way), options)?;
             let link = program.take_link(id)?;
             hook.link = Some(Link::Tcx { program: program.info()?.id(), _link: link });
         }
@@ -432,15 +435,18 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
+const fn attach_type(way: Way) -> TcAttachType {
+    match way {
+        Way::Ingress => TcAttachType::Ingress,
+        Way::Egress => TcAttachType::Egress,
+    }
+}
+
 /// Whether a program that is not migtrace's runs before this one. Where it takes more privileges to learn whose they are
 /// than migtrace has, they are taken for others'.
 fn others_are_first(place: Place, program: u32) -> bool {
-    let way = match place.way {
-        Way::Ingress => TcAttachType::Ingress,
-        Way::Egress => TcAttachType::Egress,
-    };
     let Some(name) = links::name_of(place.interface) else { return false };
-    match SchedClassifier::query_tcx(&name, way) {
+    match SchedClassifier::query_tcx(&name, attach_type(place.way)) {
         Ok((_, programs)) => programs
             .iter()
             .take_while(|other| other.id() != program)

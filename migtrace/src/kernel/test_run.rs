@@ -80,7 +80,7 @@ fn context(ifindex: u32, gso_size: u32) -> [u8; 192] {
 impl Bench {
     fn program(&self, direction: u8) -> &SchedClassifier {
         let name = if direction == OUT { tc::EGRESS } else { tc::INGRESS };
-        self.0.ebpf.program(name).expect("the program").try_into().expect("a classifier")
+        tc::program(&self.0.ebpf, name).expect("the program")
     }
 
     /// Passes bytes to a program, which must always let the next one decide. `false`: the kernel makes no packet of

@@ -122,7 +122,7 @@ fn every_tap_of_a_process_is_armed_and_those_of_others_are_not() {
         assert_eq!(kernel.taps_of(this).unwrap().interfaces[TAPS - 1], LOOPBACK);
 
         for port in ports.filter(|port| *port != 105).chain([LOOPBACK, 500]) {
-            kernel.map_mut(PORTS).unwrap().insert(port, GuestPort::default(), 0).unwrap();
+            maps::set(&mut kernel.ebpf, PORTS, port, GuestPort::default()).unwrap();
         }
         attach_to_sendmsg(kernel);
         kernel.trace(this).unwrap();
