@@ -37,7 +37,7 @@ fn done(command: &Command) -> bool {
             let Some(flow) = meant(key, *opened_ns) else { return false };
             flow.set(flags::RETIRED);
             flow::settle(flow);
-            flow::release(flow);
+            flow::release(flow, key);
             true
         }
         command::REMOVE => meant(key, *opened_ns).is_some() && FLOWS.remove(key).is_ok(),

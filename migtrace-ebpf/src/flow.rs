@@ -3,27 +3,30 @@
 //! What is called from the path of a packet has a frame of its own, which is gone when the next one comes: on Linux 6.1
 //! the frames of a chain of calls, each rounded up to 32 bytes, share 512.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_probe_read_kernel_buf, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_NOEXIST},
+    helpers::bpf_probe_read_kernel_buf,
+    programs::TcContext,
+};
 use migtrace_ebpf::{
     abi::{
         self, Claim, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, Header, INGRESS, Sum,
         Sums, flags, kind, lost, shared,
     },
     handshake::Part,
-    packet::Tcp,
+    packet::{Tcp, tcp_flags::RST},
 };
 
 use crate::{
     maps::{
-        self, EVENTS, FLOW_CLAIMS, FLOWS, HANDSHAKES, NO_FLOW, NO_HANDSHAKE, STRAYS, SUMS, TAG_BYTES, UNOWNED,
+        self, EVENTS, FLOW_CLAIMS, FLOWS, HANDSHAKES, MEETING, Meeting, NO_FLOW, NO_HANDSHAKE, STRAYS, SUMS,
+        TAG_BYTES, UNOWNED,
     },
     socket, wire,
 };
 
 /// What the kernel says of a key that is there.
 const EEXIST: i32 = -17;
-
-const RST: u8 = 0x04;
 
 /// How often another thread of a process may be faster to claim the same number.
 const RACES: u32 = 3;
@@ -32,39 +35,63 @@ const RACES: u32 = 3;
 /// (include/net/tcp_states.h).
 const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// What becomes of a packet.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) enum Outcome {
-    /// It is one of the flow that has the entry.
-    Counts,
-    /// It is none of that flow, and all is done that is to be done.
-    Done,
+/// Looks at a packet of no flow that is known, or of one that may be over. One that proves that a connection to a watched
+/// port is open makes an entry of it, or takes that of the connection before it; no other does. Returns whether the packet
+/// is one of the flow that has the entry.
+#[inline(always)]
+pub(crate) fn meet(ctx: &TcContext, key: &FlowKey, direction: u8, packet: &Tcp, now_ns: u64) -> bool {
+    let Some(meeting) = MEETING.get_ptr_mut(0) else { return false };
+    // SAFETY: the map's value, which is this CPU's, and this program's until `look_closely` returns.
+    unsafe { *meeting = Meeting { key: *key, packet: *packet } };
+    look_closely(ctx.skb.skb, u32::from(direction), now_ns) != 0
 }
 
-/// Looks at a packet that no flow is known for. One that proves that a connection to a watched port is open makes an entry
-/// of it; no other does.
+/// Does what [`meet`] says with the packet that stands in [`MEETING`].
+///
+/// A global function: the verifier looks at it once, and not once for each way to the packet's header.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn meet(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns: u64) {
+extern "C" fn look_closely(skb: *mut __sk_buff, direction: u32, now_ns: u64) -> u32 {
+    let ctx = TcContext::new(skb);
+    // SAFETY: as in `meet`.
+    let Some(Meeting { key, packet }) = MEETING.get_ptr(0).map(|meeting| unsafe { &*meeting }) else {
+        return 0;
+    };
+    let direction = direction as usize & 1;
+    match maps::flow(key) {
+        Some(flow) => u32::from(is_of(flow, &ctx, key, direction, packet, now_ns)),
+        None => u32::from(opens(&ctx, key, direction, packet, now_ns)),
+    }
+}
+
+/// Whether a packet of no known flow opens one; it is one of that then.
+#[inline(always)]
+fn opens(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns: u64) -> bool {
     let is_to_server = maps::is_watched(packet.tuple.destination_port);
     match Part::of(packet) {
         Part::Syn if is_to_server => begin(ctx, key, direction, packet, now_ns),
         Part::Answer if answer(ctx, key, direction, packet, now_ns) => {}
-        Part::Other if is_to_server && completes(ctx, key, direction, packet) => open(key, now_ns),
+        Part::Other if is_to_server && completes(ctx, key, direction, packet) => {
+            open(key, now_ns);
+            return maps::flow(key).is_some();
+        }
         _ => maps::count(&STRAYS, 0),
     }
+    false
 }
 
-/// Looks at a packet of a known flow that may be of another connection between the same ends.
-#[inline(never)]
-pub(crate) fn meet_again(
+/// Whether a packet is one of a known flow, and not of another connection between the same ends. It may make the entry one of
+/// the other.
+#[inline(always)]
+fn is_of(
+    flow: &shared::FlowEntry,
     ctx: &TcContext,
     key: &FlowKey,
     direction: usize,
     packet: &Tcp,
     now_ns: u64,
-) -> Outcome {
-    let Some(flow) = maps::flow(key) else { return Outcome::Done };
-    let here = &flow.directions[direction & 1];
+) -> bool {
+    let here = &flow.directions[direction];
     let known = here.flags.get();
     let is_to_server = maps::is_watched(packet.tuple.destination_port);
     match Part::of(packet) {
@@ -73,25 +100,25 @@ pub(crate) fn meet_again(
             if !is_copy && (packet.tunnelled != 0 || !is_open(ctx, key)) {
                 begin(ctx, key, direction, packet, now_ns);
                 flow.set(flags::REOPENING);
-                return Outcome::Done;
+                return false;
             }
         }
         Part::Answer if known & flags::REOPENING != 0 && answer(ctx, key, direction, packet, now_ns) => {
-            return Outcome::Done;
+            return false;
         }
         Part::Other
             if known & flags::REOPENING != 0 && is_to_server && completes(ctx, key, direction, packet) =>
         {
             replace(flow, key, now_ns);
-            return Outcome::Counts;
+            return true;
         }
         _ => {}
     }
     if known & flags::RETIRED == 0 {
-        return Outcome::Counts;
+        return true;
     }
     maps::count(&STRAYS, 0);
-    Outcome::Done
+    false
 }
 
 #[inline(always)]
@@ -232,7 +259,7 @@ pub(crate) fn settle(flow: &shared::FlowEntry) {
 #[inline(always)]
 fn replace(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
     tell_replaced(flow, key, now_ns);
-    release(flow);
+    release(flow, key);
     flow.clear();
     fill(flow, key, now_ns);
 }
@@ -285,7 +312,7 @@ pub(crate) fn own(key: &FlowKey, tgid: u32, by_user_space: u32) {
     if flow.owner.get() == tgid {
         return;
     }
-    release(flow);
+    release(flow, key);
     flow.owner.set(tgid);
     settle(flow);
     claim(flow, key, tgid);
@@ -332,12 +359,14 @@ extern "C" fn is_claimed(tgid: u32, number: u32) -> u32 {
     u32::from(FLOW_CLAIMS.get_ptr(Claim { tgid, number }).is_some())
 }
 
-/// Takes the flow out of the list of its owner's.
+/// Takes the flow out of the list of its owner's, if it is there: for some there was no room, and the process that had its
+/// owner's id may have ended.
 #[inline(always)]
-pub(crate) fn release(flow: &shared::FlowEntry) {
-    let tgid = flow.owner.get();
-    if tgid != 0 {
-        let _ = FLOW_CLAIMS.remove(Claim { tgid, number: flow.claim.get() });
+pub(crate) fn release(flow: &shared::FlowEntry, key: &FlowKey) {
+    let claim = Claim { tgid: flow.owner.get(), number: flow.claim.get() };
+    // SAFETY: the value is looked at at once.
+    if unsafe { FLOW_CLAIMS.get(claim) }.is_some_and(|claimed| claimed == key) {
+        let _ = FLOW_CLAIMS.remove(claim);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::abi::shared;
 use crate::packet::Tcp;
+use crate::packet::tcp_flags::{ACK, SYN};
 
 /// What a packet with neither FIN nor RST is to a handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,8 +20,6 @@ impl Part {
     #[inline(always)]
     #[must_use]
     pub const fn of(packet: &Tcp) -> Self {
-        const SYN: u8 = 0x02;
-        const ACK: u8 = 0x10;
         match packet.tcp_flags & (SYN | ACK) {
             SYN => Self::Syn,
             0 | ACK => Self::Other,

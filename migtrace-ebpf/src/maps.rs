@@ -11,7 +11,7 @@ use migtrace_ebpf::{
         self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Handshake,
         Header, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
     },
-    packet::Ip,
+    packet::{Ip, Tcp},
     session::BUCKETS,
     vcpu_state::Survey,
     word::Word,
@@ -47,6 +47,17 @@ pub(crate) static STRAYS: Array<u64, 1> = Array::new();
 /// information cannot tell. TC programs of a CPU do not interrupt each other.
 #[btf_map]
 pub(crate) static IP: PerCpuArray<[u32; size_of::<Ip>().div_ceil(4)], 1> = PerCpuArray::new();
+
+/// A packet that is looked at more closely, and the flow that it would be of.
+#[repr(C)]
+pub(crate) struct Meeting {
+    pub(crate) key: FlowKey,
+    pub(crate) packet: Tcp,
+}
+
+/// Where it stands meanwhile. TC programs of a CPU do not interrupt each other.
+#[btf_map]
+pub(crate) static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();
 
 /// Where the flows of a process are summed up, and its vCPUs looked at. On the stack the verifier would follow every count
 /// of each. No other program of this CPU runs meanwhile that uses them.

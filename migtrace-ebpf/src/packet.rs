@@ -54,6 +54,18 @@ pub mod encapsulation {
     pub const GENEVE: u32 = 2;
 }
 
+/// Bits of [`Tcp::tcp_flags`].
+pub mod tcp_flags {
+    /// Its sender has no more to say.
+    pub const FIN: u8 = 0x01;
+    /// Its sender opens the connection.
+    pub const SYN: u8 = 0x02;
+    /// Its sender breaks the connection off.
+    pub const RST: u8 = 0x04;
+    /// It acknowledges.
+    pub const ACK: u8 = 0x10;
+}
+
 /// Addresses and ports of a packet.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tuple {
@@ -76,7 +88,7 @@ pub struct Tcp {
     pub sequence: u32,
     /// The sequence number that its sender expects next; means something with ACK.
     pub acknowledgement: u32,
-    /// Byte 13 of the TCP header: FIN 1, SYN 2, RST 4, ACK 16.
+    /// Byte 13 of the TCP header, a set of [`tcp_flags`].
     pub tcp_flags: u8,
     /// 1 when the frame carries a VLAN tag, in its bytes or beside them.
     pub tagged: u8,

@@ -2,17 +2,13 @@
 
 use crate::abi::{flags, shared};
 use crate::packet::Tcp;
+use crate::packet::tcp_flags::{FIN, RST, SYN};
 
 /// A segment that is further ahead than any window was made up, or much was missed.
 const WINDOW: u32 = 1 << 26;
 
 /// Where nothing new was seen for this long, a segment out of all windows shows where the stream is now.
 const LOST_NS: u64 = 1_000_000_000;
-
-/// Has no more to say: packets in either direction say so on their own.
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
 
 /// The [`flags`] that a packet sets.
 #[inline(always)]

@@ -8,7 +8,7 @@ use migtrace_ebpf::{
 };
 
 use crate::{
-    flow::{self, Outcome},
+    flow,
     maps::{self, IP, TAGGED_ELSEWHERE},
 };
 
@@ -93,21 +93,17 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     }
     let key = key(&tcp.tuple, direction);
     let now_ns = maps::now_ns();
-    let side = usize::from(direction);
+    let seen = stream::flags_of(tcp);
     let mut flow = maps::flow(&key);
-    if flow.is_none() {
-        flow::meet(ctx, &key, side, tcp, now_ns);
+    if flow.is_none_or(|flow| is_doubtful(seen, flow.directions[usize::from(direction)].flags.get())) {
+        if !flow::meet(ctx, &key, direction, tcp, now_ns) {
+            return;
+        }
         flow = maps::flow(&key);
     }
     let Some(flow) = flow else { return };
-    let stream = &flow.directions[side];
-    let seen = stream::flags_of(tcp);
+    let stream = &flow.directions[usize::from(direction)];
     let known = stream.flags.get();
-    if (seen & flags::SYN) | (known & (flags::REOPENING | flags::RETIRED)) != 0
-        && flow::meet_again(ctx, &key, side, tcp, now_ns) == Outcome::Done
-    {
-        return;
-    }
     if known & flags::STARTED == 0 {
         start(stream, ifindex, now_ns);
     }
@@ -119,6 +115,12 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     if stream.note(seen, is_new) & flags::PAYLOAD != 0 {
         note_first_payload(ctx, flow, stream, &key, tcp, now_ns);
     }
+}
+
+/// Whether a packet that sets the flags `seen` may be of another connection than the one that has these flags.
+#[inline(always)]
+const fn is_doubtful(seen: u32, known: u32) -> bool {
+    seen & flags::SYN | known & (flags::REOPENING | flags::RETIRED) != 0
 }
 
 /// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.

@@ -2,8 +2,11 @@
 
 use std::net::{TcpListener, TcpStream};
 
+use migtrace_ebpf::abi::{Claim, FlowKey};
+
 use super::*;
-use crate::kernel::Opened;
+use crate::kernel::flows::flow_of;
+use crate::kernel::{Opened, maps};
 
 const CLIENT: u16 = 40000;
 const CLIENT_FIRST: u32 = 0xffff_fff0;
@@ -367,5 +370,33 @@ fn a_flow_has_one_owner_of_which_user_space_is_told_once() {
         assert_eq!(opened, bench.only_flow().opened());
         assert_eq!(crossed.counters.tx, counters(&[&plain(CLIENT, FIRST)]));
         assert_eq!(bench.only_flow().owner, Some(4242));
+    });
+}
+
+#[test]
+fn what_a_process_had_whose_id_is_used_again_takes_nothing_from_the_next() {
+    const PID: u32 = 4242;
+    with_default_kernel(|bench| {
+        let listed = |bench: &Bench| {
+            let first = Claim { tgid: PID, number: 0 };
+            let key = maps::get::<_, FlowKey>(&bench.0.ebpf, "FLOW_CLAIMS", first).expect("the list");
+            key.map(|key| flow_of(&key))
+        };
+        let [old, new] = [CLIENT, CLIENT + 1].map(|port| flow(port, FIRST));
+        for flow in [old, new] {
+            assert!(bench.0.trace(PID).expect("the table"));
+            bench.adopt(flow);
+            bench.0.own(flow, PID).expect("a program that takes commands");
+            assert_eq!(listed(bench), Some(flow));
+            if flow == old {
+                bench.0.untrace(PID).expect("the table");
+                assert_eq!(listed(bench), None);
+            }
+        }
+        let all = bench.0.flows().expect("the flow table");
+        let opened =
+            all.iter().map(FlowState::opened).find(|opened| opened.flow == old).expect("the old one");
+        bench.0.retire(opened).expect("a program that takes commands").expect("the old one");
+        assert_eq!(listed(bench), Some(new));
     });
 }
