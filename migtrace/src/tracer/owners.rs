@@ -57,7 +57,7 @@ impl Tracer {
                 is_to_listener || (pid.is_some_and(waits) && flow.remote.port() >= FIRST_CLIENT_PORT);
             let is_migration =
                 ports.contains(flow.remote.port()) || (ports.contains(flow.local.port()) && is_to_us);
-            if !is_migration || self.flows.iter().any(|(opened, _)| opened.flow == flow) {
+            if !is_migration || self.flows.has(&flow) {
                 continue;
             }
             is_news = true;

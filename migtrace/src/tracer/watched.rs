@@ -124,6 +124,11 @@ impl Watched {
         if was_told { Found::InPlaceOfAnother } else { Found::Known }
     }
 
+    /// Whether one of the connections is remembered that these ends have had.
+    pub(super) fn has(&self, flow: &Flow) -> bool {
+        self.0.contains_key(flow)
+    }
+
     /// What is remembered of a flow.
     pub(super) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&Known> {
         self.0.get(&flow).filter(|known| known.opened_ns == opened_ns)
