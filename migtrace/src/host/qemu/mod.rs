@@ -207,7 +207,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::process::CommandExt as _;
     use std::process::{Child, Command, Stdio};
-    use std::time::Duration;
 
     use super::*;
     use crate::host::testing::{in_new_netns, ip};
@@ -338,12 +337,9 @@ mod tests {
     fn a_process_belongs_to_its_effective_user() {
         let Some(folder) = Folder::of_root() else { return };
         let mut command = Command::new("setpriv");
-        command.args(["--euid=65534", "--clear-groups"]).arg(folder.program("kvm")).args(["-name", "web1"]);
-        // The shell reads a command from its standard input as long as it has none: it waits.
-        let process = Running(command.stdin(Stdio::piped()).spawn().unwrap());
-        while read(process.0.id(), &none_named()).is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        // With -p the shell keeps the user that it is given.
+        command.args(["--euid=65534", "--clear-groups"]).arg(folder.program("kvm")).arg("-p");
+        let process = started(&mut command);
         assert_eq!(read(process.0.id(), &none_named()).unwrap().uid, Some(65534));
     }
 
