@@ -58,7 +58,7 @@ pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Si
 pub use packet_counter::{PacketCounter, Verdict, Way};
 pub use process::Process;
 pub use qemu::Qemu;
-pub use qmp::{Qmp, QmpError, QmpEvent};
+pub use qmp::{Qmp, QmpError, QmpEvent, say_status};
 pub use responder::{Planned, Played, Responder, Silence, Truth};
 pub use shared::{Shared, shared};
 pub use standstill::{Standstills, Witness};

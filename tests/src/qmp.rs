@@ -1,14 +1,16 @@
 //! A client of QEMU's monitor protocol (docs/interop/qmp-spec.txt).
 
 use crate::clock::monotonic_ns;
+use nix::sys::socket::{MsgFlags, sendmsg};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, IoSlice, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long QEMU may take to answer one command; under TCG on a busy machine it can be seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +45,23 @@ pub enum QmpError {
     /// The connection ended: QEMU has quit or died.
     #[error("QEMU closed its QMP socket {0}: it has ended")]
     Closed(PathBuf),
+}
+
+/// Writes to a monitor that a migration has this status, as QEMU does: an event of now in one piece, by `sendmsg`.
+///
+/// # Errors
+/// Nobody is at the other end of the monitor.
+pub fn say_status(monitor: &UnixStream, status: &str) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let line = format!(
+        "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"MIGRATION\", \"data\": \
+         {{\"status\": \"{status}\"}}}}\r\n",
+        now.as_secs(),
+        now.subsec_micros()
+    );
+    let pieces = [IoSlice::new(line.as_bytes())];
+    sendmsg::<()>(monitor.as_raw_fd(), &pieces, &[], MsgFlags::empty(), None)?;
+    Ok(())
 }
 
 /// One event of QEMU.

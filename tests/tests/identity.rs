@@ -4,19 +4,17 @@
 
 use lab::consistency::{assert_consistent, assert_replays, not_measured, phase_names};
 use lab::tracing::{self, Recording};
-use lab::{Bare, Host, Lab, Process, Qmp, monotonic_ns};
-use nix::sys::socket::{MsgFlags, sendmsg};
+use lab::{Bare, Host, Lab, Process, Qmp, monotonic_ns, say_status};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd as _;
+use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,15 +100,7 @@ fn a_process_that_speaks_as_qemu_does() {
     std::thread::spawn(move || io::copy(&mut manager, &mut io::sink()));
     loop {
         for status in ["setup", "active", "completed"] {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            let line = format!(
-                "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"MIGRATION\", \"data\": \
-                 {{\"status\": \"{status}\"}}}}\r\n",
-                now.as_secs(),
-                now.subsec_micros()
-            );
-            let pieces = [IoSlice::new(line.as_bytes())];
-            sendmsg::<()>(monitor.as_raw_fd(), &pieces, &[], MsgFlags::empty(), None).unwrap();
+            say_status(&monitor, status).unwrap();
             std::thread::sleep(Duration::from_millis(20));
         }
     }

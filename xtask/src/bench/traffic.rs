@@ -9,10 +9,10 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::{Host, Process};
+use lab::{Host, Process, say_status};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, sendmsg};
 use nix::unistd::Pid;
@@ -26,6 +26,7 @@ const MAGIC: &[u8; 4] = b"QEVM";
 /// How many pages QEMU hands over at once (`MAX_IOV_SIZE`, migration/qemu-file.c).
 const PAGES_AT_ONCE: usize = 64;
 const PAGE_BYTES: usize = 4096;
+const NO_MONITOR: &str = "cannot write to the monitor";
 /// A process that has not done by then what it was told hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -86,10 +87,10 @@ pub(crate) fn send(target: &str) -> Result<()> {
     stay_on_cpu(0)?;
     io::stdin().lock().read_line(&mut String::new())?;
 
-    say(&monitor, "setup")?;
+    say_status(&monitor, "setup").context(NO_MONITOR)?;
     let stream = TcpStream::connect(target).with_context(|| format!("cannot connect to {target}"))?;
     (&stream).write_all(MAGIC)?;
-    say(&monitor, "active")?;
+    say_status(&monitor, "active").context(NO_MONITOR)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let orders = thread::spawn(move || {
@@ -103,7 +104,7 @@ pub(crate) fn send(target: &str) -> Result<()> {
         sendmsg::<()>(stream.as_raw_fd(), &pages, &[], MsgFlags::empty(), None).context("cannot send")?;
     }
     orders.join().map_err(|_| anyhow!("the thread that takes orders panicked"))??;
-    say(&monitor, "completed")?;
+    say_status(&monitor, "completed").context(NO_MONITOR)?;
     drop(stream);
     io::stdin().lock().read_to_end(&mut Vec::new())?;
     Ok(())
@@ -118,21 +119,6 @@ fn stay_on_cpu(nth: usize) -> io::Result<()> {
     let mut chosen = CpuSet::new();
     chosen.set(cpus[nth % cpus.len()])?;
     Ok(sched_setaffinity(this_thread, &chosen)?)
-}
-
-/// Writes an event to the monitor, as QEMU does.
-fn say(monitor: &UnixStream, status: &str) -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let line = format!(
-        "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"MIGRATION\", \"data\": \
-         {{\"status\": \"{status}\"}}}}\r\n",
-        now.as_secs(),
-        now.subsec_micros()
-    );
-    let pieces = [IoSlice::new(line.as_bytes())];
-    sendmsg::<()>(monitor.as_raw_fd(), &pieces, &[], MsgFlags::empty(), None)
-        .context("cannot write to the monitor")?;
-    Ok(())
 }
 
 /// The host that receives.
