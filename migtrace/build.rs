@@ -1,4 +1,4 @@
-//! Builds the eBPF programs; `aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"))` then includes them.
+//! Builds the eBPF programs; `aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace-programs"))` then includes them.
 
 #[path = "build/toolchain.rs"]
 mod toolchain;

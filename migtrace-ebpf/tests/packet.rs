@@ -441,9 +441,13 @@ proptest! {
         let long = Buffer::new(&bytes, packet.metadata()).parse(tunnels);
         let short = Buffer::new(&bytes, packet.metadata()).parse_plain(tunnels);
         prop_assert!(short.is_none_or(|short| short == long), "{short:?} but {long:?}");
-        let is_plain = match packet.headers[..3] {
-            [Header::Ethernet, Header::Ipv4 { .. } | Header::Ipv6 { .. }, Header::Tcp { .. }] => true,
-            [Header::Ethernet, Header::Ipv4 { .. } | Header::Ipv6 { .. }, Header::Udp { .. }] => tunnels == 0,
+        let behind_link = match &packet.headers[..] {
+            [Header::Ethernet, Header::Tag(_), behind @ ..] | [Header::Ethernet, behind @ ..] => behind,
+            _ => unreachable!("every packet begins with its Ethernet header"),
+        };
+        let is_plain = match behind_link {
+            [Header::Ipv4 { .. } | Header::Ipv6 { .. }, Header::Tcp { .. }, ..] => true,
+            [Header::Ipv4 { .. } | Header::Ipv6 { .. }, Header::Udp { .. }, ..] => tunnels == 0,
             _ => false,
         };
         prop_assert_eq!(short.is_some(), is_plain);

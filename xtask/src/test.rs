@@ -74,14 +74,7 @@ fn steps(options: &Options) -> Result<Vec<Step>> {
         Step { name: "format", commands: vec![cargo(&["fmt", "--all", "--check"]), fuzz_format()] },
         Step { name: "lints", commands: vec![lints(&["--workspace", "--all-targets"], paths::cargo())] },
         Step { name: "lints of the eBPF programs", commands: vec![ebpf_lints()?] },
-        // Apart from its library, migtrace-ebpf is left out here and below: its program has the name of the command.
-        Step {
-            name: "documentation",
-            commands: vec![
-                documentation(&["--workspace", "--exclude", "migtrace-ebpf"]),
-                documentation(&["--package", "migtrace-ebpf", "--lib"]),
-            ],
-        },
+        Step { name: "documentation", commands: vec![documentation()] },
         Step { name: "unit tests", commands: unit_tests(options) },
     ];
     if !options.fast {
@@ -133,9 +126,9 @@ fn fuzz_format() -> Command {
     cargo(&["fmt", "--manifest-path", "migtrace/fuzz/Cargo.toml", "--check"])
 }
 
-fn documentation(selection: &[&str]) -> Command {
-    let mut cargo = cargo(&["doc", "--no-deps"]);
-    cargo.args(selection).env("RUSTDOCFLAGS", "-D warnings");
+fn documentation() -> Command {
+    let mut cargo = cargo(&["doc", "--no-deps", "--workspace"]);
+    cargo.env("RUSTDOCFLAGS", "-D warnings");
     cargo
 }
 
@@ -154,14 +147,14 @@ fn other_kernels(filter: Option<&str>) -> Result<Command> {
 
 fn unit_tests(options: &Options) -> Vec<Command> {
     let filter = options.filter.as_deref();
-    let packages = ["migtrace", "migtrace-guest", "xtask"].map(|name| ["--package", name]).concat();
-    let mut libraries = vec!["--package", "migtrace-ebpf", "--lib"];
+    let packages = ["migtrace", "migtrace-ebpf", "migtrace-guest", "xtask"];
+    let all_targets = [&packages.map(|name| ["--package", name]).concat()[..], &["--all-targets"]].concat();
+    let mut tests = vec![test(&all_targets, filter, &[])];
     if options.fast {
         // Else they run with the other tests of that package.
-        libraries.extend(["--package", "migtrace-tests"]);
+        tests.push(test(&["--package", "migtrace-tests", "--lib"], filter, &[]));
     }
-    let all_targets = [&packages[..], &["--all-targets"]].concat();
-    vec![test(&all_targets, filter, &[]), test(&libraries, filter, &[])]
+    tests
 }
 
 fn test(selection: &[&str], filter: Option<&str>, arguments: &[&str]) -> Command {

@@ -49,7 +49,7 @@ use btf::Btf;
 /// The flow table.
 const FLOWS: &str = "FLOWS";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace-programs"));
 
 /// What the kernel programs are to do.
 #[derive(Clone, Debug)]
