@@ -8,6 +8,9 @@ mod common;
 #[allow(unreachable_pub, reason = "the fuzz target is in another crate")]
 #[path = "../fuzz/src/events.rs"]
 mod events;
+#[allow(unreachable_pub, reason = "the fuzz target is in another crate")]
+#[path = "../fuzz/src/frame.rs"]
+mod frame;
 #[path = "../fuzz/src/statuses.rs"]
 mod statuses;
 
@@ -39,6 +42,11 @@ fn all_hold(checked: impl IntoIterator<Item = (PathBuf, Result<(), String>)>) {
 
 fn replay(target: &str, check: fn(&[u8]) -> Result<(), String>) {
     all_hold(corpus(target).into_iter().map(|(path, bytes)| (path, check(&bytes))));
+}
+
+#[test]
+fn frames() {
+    replay("frame", frame::check);
 }
 
 #[test]

@@ -17,6 +17,8 @@ const WITHOUT_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Target {
+    /// Frames: walked as by the kernel programs
+    Frame,
     /// Lines that QEMU writes to its monitor
     QmpLine,
     /// Event logs: read, written again, and folded into records
@@ -82,6 +84,7 @@ impl Target {
     /// Longer inputs say nothing new, and slow the search down.
     const fn longest_bytes(self) -> u32 {
         match self {
+            Self::Frame => 300,
             Self::QmpLine | Self::Fold => 600,
             Self::EventLog | Self::Record => 16_000,
         }
