@@ -1,5 +1,5 @@
 //! The kernel programs of migtrace: one line for each hook, the work is in the modules.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(stmt_expr_attributes))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch, stmt_expr_attributes))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

@@ -43,17 +43,6 @@ impl shared::Direction {
         self.last_ns.set(now_ns);
     }
 
-    /// Whether a packet at an interface is to be counted: every one at that of the first. Others are counted apart, since the
-    /// same packet may cross several interfaces of this host.
-    #[inline(always)]
-    pub fn is_counted_at(&self, ifindex: u32) -> bool {
-        let is_here = self.ifindex.get() == ifindex;
-        if !is_here {
-            self.elsewhere_skbs.add(1);
-        }
-        is_here
-    }
-
     /// Begins with a packet at an interface.
     #[inline(always)]
     pub fn start(&self, ifindex: u32, tag_bytes: u32, now_ns: u64) {

@@ -1,5 +1,7 @@
 //! Counts every packet of the watched flows as it is on the wire.
 
+use core::arch::asm;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use migtrace_ebpf::{
     abi::{EGRESS, FlowEvent, FlowKey, Header, flags, kind, shared},
@@ -22,14 +24,43 @@ impl Frame for Linear<'_> {
         if start + N > self.0.data_end() {
             return None;
         }
-        // SAFETY: the verifier holds us to the comparison above; bytes need no alignment.
-        Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
+        // SAFETY: the verifier holds us to the comparison above.
+        Some(unsafe { load(start) })
     }
 
     #[inline(always)]
     fn metadata(&self) -> Metadata {
         metadata(self.0)
     }
+}
+
+/// Loads as few words as make up `N` bytes. The compiler knows no load of a word that may not be aligned, and would load
+/// byte by byte; the kernels on which VMs run have one.
+///
+/// # Safety
+/// There are `N` bytes at `start`.
+#[inline(always)]
+unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut at = 0;
+    macro_rules! words {
+        ($word:ty, $instruction:literal) => {
+            while N - at >= size_of::<$word>() {
+                let word: $word;
+                // SAFETY: the caller's promise: these bytes are among the `N`.
+                unsafe {
+                    asm!($instruction, word = lateout(reg) word, from = in(reg) start + at, options(pure, readonly, nostack));
+                }
+                bytes[at..at + size_of::<$word>()].copy_from_slice(&word.to_ne_bytes());
+                at += size_of::<$word>();
+            }
+        };
+    }
+    words!(u64, "{word} = *(u64 *)({from} + 0)");
+    words!(u32, "{word} = *(u32 *)({from} + 0)");
+    words!(u16, "{word} = *(u16 *)({from} + 0)");
+    words!(u8, "{word} = *(u8 *)({from} + 0)");
+    bytes
 }
 
 /// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
@@ -88,26 +119,19 @@ pub(crate) fn count(ctx: &TcContext, direction: u8) {
 #[inline(always)]
 fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     let ifindex = ifindex(ctx);
-    if is_counted_elsewhere(ifindex, tcp) {
-        return;
-    }
     let key = key(&tcp.tuple, direction);
     let now_ns = maps::now_ns();
     let seen = stream::flags_of(tcp);
     let mut flow = maps::flow(&key);
     if flow.is_none_or(|flow| is_doubtful(seen, flow.directions[usize::from(direction)].flags.get())) {
-        if !flow::meet(ctx, &key, direction, tcp, now_ns) {
+        if is_counted_elsewhere(ifindex, tcp) || !flow::meet(ctx, &key, direction, tcp, now_ns) {
             return;
         }
         flow = maps::flow(&key);
     }
     let Some(flow) = flow else { return };
     let stream = &flow.directions[usize::from(direction)];
-    let known = stream.flags.get();
-    if known & flags::STARTED == 0 {
-        start(stream, ifindex, now_ns);
-    }
-    if !stream.is_counted_at(ifindex) {
+    if !is_counted_here(stream, ifindex, tcp, now_ns) {
         return;
     }
     stream.count(tcp, now_ns);
@@ -127,28 +151,31 @@ const fn is_doubtful(seen: u32, known: u32) -> bool {
 #[inline(always)]
 fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
     let Some(bucket) = maps::flow(&key(&fragment.tuple, direction)) else { return };
-    let ifindex = ifindex(ctx);
-    if is_counted_elsewhere(ifindex, fragment) {
-        return;
-    }
     let now_ns = maps::now_ns();
     let stream = &bucket.directions[usize::from(direction)];
-    let known = stream.flags.get();
-    if known & flags::RETIRED != 0 {
-        return;
-    }
-    if known & flags::STARTED == 0 {
-        start(stream, ifindex, now_ns);
-    }
-    if stream.is_counted_at(ifindex) {
+    let is_retired = stream.flags.get() & flags::RETIRED != 0;
+    if !is_retired && is_counted_here(stream, ifindex(ctx), fragment, now_ns) {
         stream.count(fragment, now_ns);
     }
 }
 
-/// Begins a direction of which no packet was seen.
+/// Whether a packet is to be counted at this interface: every one at that of its direction's first. The same packet may
+/// cross several interfaces of this host; at the others it is counted apart.
 #[inline(always)]
-fn start(stream: &shared::Direction, ifindex: u32, now_ns: u64) {
-    stream.start(ifindex, flow::tag_bytes(ifindex), now_ns);
+fn is_counted_here(stream: &shared::Direction, ifindex: u32, packet: &Tcp, now_ns: u64) -> bool {
+    let is_started = stream.flags.get() & flags::STARTED != 0;
+    if is_started && stream.ifindex.get() == ifindex {
+        return true;
+    }
+    if is_counted_elsewhere(ifindex, packet) {
+        return false;
+    }
+    if is_started {
+        stream.elsewhere_skbs.add(1);
+    } else {
+        stream.start(ifindex, flow::tag_bytes(ifindex), now_ns);
+    }
+    !is_started
 }
 
 #[inline(always)]

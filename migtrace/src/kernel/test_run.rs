@@ -553,6 +553,22 @@ fn tagged_frames_are_left_to_the_vlan_device_where_there_is_one() {
 }
 
 #[test]
+fn what_began_before_there_was_a_vlan_device_goes_on_where_it_began() {
+    with_default_kernel(|bench| {
+        bench.adopt(flow(40000, FIRST));
+        let headers = [Header::Ethernet, Header::Tag(0x8100), ipv4(), tcp(40000, FIRST)];
+        let (tagged, untagged) = (Packet::new(headers, [0x5a; 100]), plain(40000, FIRST));
+        bench.pass_at(OUT, &tagged, ANOTHER);
+        bench.0.leave_tagged(ANOTHER).expect("a map that can be written");
+        bench.pass_at(OUT, &untagged, INTERFACE);
+        bench.pass_at(OUT, &tagged, ANOTHER);
+        let state = bench.only_flow();
+        assert_eq!(state.counters.tx, counters(&[&tagged, &tagged]));
+        assert_eq!(state.elsewhere_skbs, 1);
+    });
+}
+
+#[test]
 fn the_tags_that_frames_get_below_an_interface_are_counted() {
     with_default_kernel(|bench| {
         bench.0.add_tags(ANOTHER, 8).expect("a map that can be written");
