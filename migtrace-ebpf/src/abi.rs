@@ -209,6 +209,10 @@ pub struct HandshakeSide<W64 = u64, W32 = u32> {
     pub ifindex: W32,
     /// Its sequence number.
     pub sequence: W32,
+    /// 1 when a socket on this machine has sent it.
+    pub sent_here: W32,
+    /// Zero.
+    pub padding: W32,
 }
 
 /// A connection to a watched port that is not open yet.
@@ -850,8 +854,8 @@ const _: () = {
     assert!(size_of::<Retransmitted>() == 5 * 8);
     assert!(size_of::<FlowEntry>() == 2 * size_of::<Direction>() + 8 + 4 * 4 + 5 * 8);
     assert!(size_of::<shared::FlowEntry>() == size_of::<FlowEntry>());
-    assert!(size_of::<HandshakeSide>() == 3 * 8 + 4 * 4);
-    assert!(size_of::<Handshake>() == 2 * 40 + 40);
+    assert!(size_of::<HandshakeSide>() == 3 * 8 + 6 * 4);
+    assert!(size_of::<Handshake>() == 2 * 48 + 40);
     assert!(size_of::<shared::Handshake>() == size_of::<Handshake>());
     assert!(size_of::<Claim>() == 8);
     assert!(size_of::<Process>() == 3 * 8 + 4 * 4);

@@ -133,22 +133,37 @@ fn begin(ctx: &TcContext, key: &FlowKey, direction: usize, syn: &Tcp, now_ns: u6
     }
     if let Some(handshake) = maps::handshake(key) {
         handshake.begin(direction, syn, wire::ifindex(ctx), now_ns);
+        note_sender(ctx, handshake, direction);
+    }
+}
+
+/// Notes whether the packet comes from a socket on this machine: where addresses are translated, no socket has those that
+/// are on the wire.
+#[inline(always)]
+fn note_sender(ctx: &TcContext, handshake: &shared::Handshake, direction: usize) {
+    if direction == usize::from(EGRESS) && socket::opens(ctx) {
+        handshake.sides[usize::from(EGRESS)].sent_here.set(1);
     }
 }
 
 #[inline(always)]
 fn answer(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns: u64) -> bool {
-    maps::handshake(key)
-        .is_some_and(|handshake| handshake.answer(direction, packet, wire::ifindex(ctx), now_ns))
+    let Some(handshake) = maps::handshake(key) else { return false };
+    let answers = handshake.answer(direction, packet, wire::ifindex(ctx), now_ns);
+    if answers {
+        note_sender(ctx, handshake, direction);
+    }
+    answers
 }
 
 /// Whether a packet completes a handshake, and one end of it is a socket here. In a tunnel that may be elsewhere: what is in
 /// it comes from other machines, or from guests.
 #[inline(always)]
 fn completes(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp) -> bool {
+    let Some(handshake) = maps::handshake(key) else { return false };
     packet.tcp_flags & RST == 0
-        && maps::handshake(key).is_some_and(|handshake| handshake.is_completed_by(direction, packet))
-        && (packet.tunnelled != 0 || socket::state(ctx, key).is_some())
+        && handshake.is_completed_by(direction, packet)
+        && (packet.tunnelled != 0 || handshake.is_sent_here() || socket::state(ctx, key).is_some())
 }
 
 /// Whether the connection of a flow is open here.

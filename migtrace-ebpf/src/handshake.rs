@@ -62,6 +62,7 @@ impl shared::HandshakeSide {
         self.wire_bytes.set(0);
         self.payload_bytes.set(0);
         self.segments.set(0);
+        self.sent_here.set(0);
     }
 }
 
@@ -97,6 +98,12 @@ impl shared::Handshake {
             && server.is_seen()
             && is_at_or_behind(packet.acknowledgement, server.sequence.get().wrapping_add(1))
             && is_at_or_behind(packet.sequence, client.sequence.get().wrapping_add(1))
+    }
+
+    /// Whether a socket on this machine has sent one of its packets.
+    #[inline(always)]
+    pub fn is_sent_here(&self) -> bool {
+        self.sides.iter().any(|side| side.sent_here.get() != 0)
     }
 
     #[inline(always)]

@@ -25,6 +25,10 @@ use crate::{
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
+/// The states of a socket, as bits, in which it opens a connection: `TCP_SYN_SENT`, `TCP_SYN_RECV` and
+/// `TCP_NEW_SYN_RECV` (include/net/tcp_states.h).
+const OPENING: u32 = 1 << 2 | 1 << 3 | 1 << 12;
+
 /// The length of the addresses and ports of IPv4, and of IPv6, by which a socket is looked up.
 const TUPLE_4: u32 = size_of::<Tuple4>() as u32;
 const TUPLE_6: u32 = size_of::<Tuple6>() as u32;
@@ -56,6 +60,16 @@ pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
     // SAFETY: it was taken above.
     unsafe { bpf_sk_release(socket.cast()) };
     Some(state)
+}
+
+/// Whether the packet that is about to leave opens a connection of a socket on this machine. What a guest sends comes from
+/// a socket too, but from none that opens a connection.
+#[inline(always)]
+pub(crate) fn opens(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel passes a valid context, and this field may be read in every TC program.
+    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: the kernel has given us a socket, and it lives as long as the packet.
+    !socket.is_null() && OPENING >> (unsafe { (*socket).state } & 31) & 1 != 0
 }
 
 /// Whether some flow's owner is looked for.

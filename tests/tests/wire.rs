@@ -16,9 +16,11 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
 use recording::{Facts, Recording};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 const PORT: u16 = 49152;
@@ -449,6 +451,55 @@ fn later_fragments_of_ipv4_are_billed_apart() {
 #[test]
 fn later_fragments_of_ipv6_are_billed_apart() {
     fragments_are_billed_apart(true);
+}
+
+/// Gives a host one more address, and translates addresses by this rule at this hook.
+fn translate(host: &Host, outer: Ipv4Addr, hook: &str, rule: &str) {
+    // Else what comes in at a port of the bridge is translated before it comes to the bridge, where the kernel can do that.
+    let _ = host.enter(|| std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0")).unwrap();
+    host.tool("ip", &["address", "add", &format!("{outer}/24"), "dev", Host::BRIDGE]).unwrap();
+    let chain = format!("add chain ip nat moved {{ type nat hook {hook}; }}");
+    host.tool("nft", &[&format!("add table ip nat; {chain}; add rule ip nat moved {rule}")]).unwrap();
+}
+
+#[test]
+fn where_addresses_are_translated_the_connection_on_the_wire_is_counted() {
+    const INNER_PORT: u16 = 6000;
+    let _lock = one_at_a_time();
+    let lab = network(Lab::builder());
+    let (from, to) = (lab.source(), lab.destination());
+    let (outer_from, outer_to) = (Ipv4Addr::new(10, 77, 0, 101), Ipv4Addr::new(10, 77, 0, 102));
+    let inner_to = SocketAddr::from((to.ipv4(), INNER_PORT));
+    translate(
+        from,
+        outer_from,
+        "postrouting priority srcnat",
+        &format!("ip daddr {outer_to} snat to {outer_from}"),
+    );
+    let at_port = format!("ip daddr {outer_to} tcp dport {PORT} dnat to {inner_to}");
+    translate(to, outer_to, "prerouting priority dstnat", &at_port);
+    let recordings = [from, to].map(|host| Recording::start(host, &[]));
+    let tap = Wiretap::start(to, Host::UPLINK).unwrap();
+    let listener = to.enter(|| TcpListener::bind(inner_to).unwrap()).unwrap();
+    let mut client = from.enter(|| TcpStream::connect((outer_to, PORT)).unwrap()).unwrap();
+    let (mut server, outer_client) = listener.accept().unwrap();
+    assert_eq!(outer_client.ip(), outer_from, "else nothing was translated");
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.write_all(&vec![0x5a; 1 << 20]).unwrap());
+        server.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    });
+    drop((client, server));
+    std::thread::sleep(Duration::from_millis(300));
+    let capture = tap.stop().unwrap();
+    let [source, destination] = recordings.map(Recording::stop);
+    let ends = (outer_client, SocketAddr::from((outer_to, PORT)));
+    assert_exact(&source, &capture, ends);
+    let seen_there = crossed(counted(&destination, (ends.1, ends.0)));
+    let truth = crossed(truth(&capture, ends));
+    assert_eq!((seen_there.rx, seen_there.tx), (truth.tx, truth.rx));
+    for facts in [&source, &destination] {
+        assert_eq!((facts.flows(), facts.lost()), (1, Lost::default()));
+    }
 }
 
 #[test]
