@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use aya::maps::{MapData, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use bytes::Buf as _;
 use migtrace_ebpf::abi::{
     self, ANY_IDENTIFIER, ECHO_SEQUENCES, EchoGapEvent, EchoKey, EchoSession, EchoTarget, kind,
 };
 use migtrace_ebpf::session::BUCKETS;
 use tokio::io::unix::AsyncFd;
+use zerocopy::FromBytes as _;
 
 use super::messages::address;
 use super::{KernelError, OBJECT, flows, maps, tc};
@@ -162,41 +162,9 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<SettledGap> {
 }
 
 /// Decodes one record of the ring buffer; `None` for what is no gap.
-fn decode(mut bytes: &[u8]) -> Option<SettledGap> {
-    if bytes.remaining() < size_of::<EchoGapEvent>() {
-        return None;
-    }
-    let _at_ns = bytes.get_u64_ne();
-    if bytes.get_u32_ne() != kind::ECHO_GAP {
-        return None;
-    }
-    let _tgid = bytes.get_u32_ne();
-    let slot = bytes.get_u32_ne();
-    let _padding = bytes.get_u32_ne();
-    let number = bytes.get_u64_ne();
-    let mut next = || bytes.get_u64_ne();
-    let gap = abi::EchoGap {
-        answered_request_ns: next(),
-        last_reply_ns: next(),
-        first_waiting_ns: next(),
-        before_resumed_ns: next(),
-        resuming_request_ns: next(),
-        resumed_ns: next(),
-        round_trip_before_ns: next(),
-        round_trip_after_ns: next(),
-        round_trips_after: next(),
-        requests: next(),
-        overtaken: next(),
-        waited: next(),
-        prompt: next(),
-        duplicate: next(),
-        worst_round_trip_ns: next(),
-        may_be: next(),
-        shortest_round_trip_ns: next(),
-        longest_interval_ns: next(),
-        disordered: next(),
-    };
-    Some(SettledGap { slot, number, gap: gap.into() })
+fn decode(record: &[u8]) -> Option<SettledGap> {
+    let (EchoGapEvent { header, slot, number, gap, .. }, _) = EchoGapEvent::read_from_prefix(record).ok()?;
+    (header.kind == kind::ECHO_GAP).then(|| SettledGap { slot, number, gap: gap.into() })
 }
 
 impl From<abi::EchoGap> for EchoGap {

@@ -33,6 +33,7 @@ use aya::maps::{MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, SocketOffsets};
 use tokio::io::unix::AsyncFd;
+use zerocopy::IntoBytes as _;
 
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, purpose};
@@ -372,8 +373,8 @@ fn load_object(
         .btf(None)
         .override_global("PORTS", &ports, true)
         .override_global("ENCAPSULATIONS", &encapsulations, true)
-        .override_global("SOCKET_OFFSETS", socket_offsets, true)
-        .override_global("RETRANSMIT_OFFSETS", retransmit_offsets, true)
+        .override_global("SOCKET_OFFSETS", socket_offsets.as_bytes(), true)
+        .override_global("RETRANSMIT_OFFSETS", retransmit_offsets.as_bytes(), true)
         .override_global("TASK_TGID", &task_tgid, true)
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)
