@@ -373,7 +373,7 @@ pub struct GuestPortEvent {
 /// The value of [`EchoTarget::identifier`] that stands for all of them.
 pub const ANY_IDENTIFIER: u32 = u32::MAX;
 
-/// How many streams of echo requests can be followed.
+/// How many streams of echo requests can be followed at once.
 pub const ECHO_SESSIONS: u32 = 16;
 
 /// How many sequence numbers there are: ICMP gives them 16 bits.
@@ -385,6 +385,10 @@ pub const ECHO_SEQUENCES: u32 = 1 << 16;
 pub struct EchoTarget {
     /// The requests with this identifier, or [`ANY_IDENTIFIER`].
     pub identifier: u32,
+    /// Zero.
+    pub padding: u32,
+    /// Only what leaves the socket with this cookie opens a session; 0: whoever asks.
+    pub socket: u64,
 }
 
 /// One stream of echo requests: who is asked, who asks, and the asker's identifier.
@@ -399,6 +403,15 @@ pub struct EchoKey {
     pub identifier: u16,
     /// Zero: the kernel hashes these bytes too.
     pub padding: u16,
+}
+
+impl EchoKey {
+    /// As much of it as tells a session from the one whose number it has got.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mark(&self) -> u64 {
+        (self.peer[3] as u64) << 32 | (self.peer[2] as u16 as u64) << 16 | self.identifier as u64
+    }
 }
 
 /// A silence of the target, as the stamps of requests and replies tell it. All times are `CLOCK_MONOTONIC`.
@@ -453,6 +466,8 @@ pub struct EchoGap {
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct EchoSession {
+    /// [`EchoKey::mark`] of the session whose number it is.
+    pub mark: u64,
     /// Requests.
     pub sent: u64,
     /// When the first request was sent.
@@ -523,6 +538,8 @@ pub struct EchoGapEvent {
     pub slot: u32,
     /// Zero.
     pub padding: u32,
+    /// When the session's first request was sent: a number may have been another session's before.
+    pub first_request_ns: u64,
     /// How many gaps of the session were told, with this one.
     pub number: u64,
     /// The gap.
@@ -537,7 +554,7 @@ pub mod lost {
     pub const FLOWS: u32 = 1;
     /// Probe hits whose data could not be read.
     pub const PROBES: u32 = 2;
-    /// Packets of echo sessions beyond the number that can be followed.
+    /// Packets of echo sessions beyond the number that can be followed at once.
     pub const ECHO_SESSIONS: u32 = 3;
     /// Flows beyond the number that can belong to one process, or to all.
     pub const CLAIMS: u32 = 4;

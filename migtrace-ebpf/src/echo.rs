@@ -1,6 +1,6 @@
 //! Follows the echo requests to watched addresses, and the replies.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::TcContext};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, programs::TcContext};
 use migtrace_ebpf::{
     abi::{ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, Header, kind, lost},
     packet::echo::{self, Echo, Plain},
@@ -55,12 +55,12 @@ pub(crate) fn follow(ctx: &TcContext) {
     // SAFETY: the value is copied at once.
     let Some(target) = (unsafe { ECHO_TARGETS.get(echo.target) }).copied() else { return };
     if target.identifier == ANY_IDENTIFIER || target.identifier == u32::from(echo.identifier) {
-        take(&echo);
+        take(ctx, &echo, target.socket);
     }
 }
 
 #[inline(always)]
-fn take(echo: &Echo) {
+fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
     let now_ns = maps::now_ns();
     let key = EchoKey { target: echo.target, peer: echo.peer, identifier: echo.identifier, padding: 0 };
     // SAFETY: the value is copied at once.
@@ -69,6 +69,8 @@ fn take(echo: &Echo) {
         Some(slot) => slot,
         // A reply to what nobody was seen to ask opens nothing.
         None if echo.is_reply => return,
+        // SAFETY: the helper has no preconditions.
+        None if socket != 0 && unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) } != socket => return,
         None => match open(&key) {
             Some(slot) => slot,
             None => return maps::count_lost(lost::ECHO_SESSIONS),
@@ -78,14 +80,20 @@ fn take(echo: &Echo) {
     // SAFETY: the map's value, which outlives this program. Requests and replies come one at a time each (see
     // `session`), and what both sides touch are words.
     let state = unsafe { &mut *state };
+    if state.mark != key.mark() {
+        // This session was taken out of the map just now, and another has got its place there.
+        return;
+    }
     if !echo.is_reply {
         return session::request(state, &Slot(slot), echo.sequence, now_ns);
     }
+    let first_request_ns = state.first_request_ns;
     let tell = |number, gap: &_| {
         maps::emit(EchoGapEvent {
             header: Header { at_ns: now_ns, kind: kind::ECHO_GAP, tgid: 0 },
             slot,
             padding: 0,
+            first_request_ns,
             number,
             gap: *gap,
         });
@@ -106,6 +114,10 @@ fn open(key: &EchoKey) -> Option<u32> {
         }
         if ECHO_KEYS.insert(slot, key, u64::from(BPF_NOEXIST)).is_err() {
             continue;
+        }
+        if let Some(state) = ECHO_STATES.get_ptr_mut(slot) {
+            // SAFETY: the map's value; nobody finds it before its number is known.
+            unsafe { (*state).mark = key.mark() };
         }
         if ECHO_SLOTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
             return Some(slot);

@@ -102,7 +102,8 @@ pub(crate) static TAG_BYTES: HashMap<u32, u32, 256> = HashMap::new();
 #[btf_map]
 pub(crate) static ECHO_TARGETS: HashMap<[u32; 4], EchoTarget, 16> = HashMap::new();
 
-/// The number of each session, and the session of each number: a number belongs to who enters it first.
+/// The number of each session, and the session of each number: a number belongs to who enters it first, until user space
+/// takes the session out of the first, and a good while later out of the second.
 #[btf_map]
 pub(crate) static ECHO_SLOTS: HashMap<EchoKey, u32, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
 #[btf_map]

@@ -42,7 +42,7 @@ const ANSWERED: u64 = 1 << 63;
 /// In a stamp: no request had this number; the stamp is that of the request before.
 const SKIPPED: u64 = 1 << 62;
 
-/// When each request was sent, by its sequence number; 0 for never.
+/// When each request was sent, by its sequence number; 0 for never. What is older than a session is of one before it.
 pub trait Stamps {
     /// What was put there last.
     fn get(&self, sequence: u16) -> u64;
@@ -110,7 +110,8 @@ pub fn reply(
 ) -> Reply {
     let stamp = stamps.get(sequence);
     let sent_ns = stamp & !(ANSWERED | SKIPPED);
-    if sent_ns == 0 || sent_ns > now_ns || stamp & SKIPPED != 0 {
+    let is_of_session = session.first_request_ns != 0 && session.first_request_ns <= sent_ns;
+    if !is_of_session || sent_ns > now_ns || stamp & SKIPPED != 0 {
         session.unasked += 1;
         return Reply::Unasked;
     }

@@ -87,10 +87,8 @@ fn insert<K: Plain, V: Plain>(
     flags: u64,
 ) -> Result<(), KernelError> {
     let _on_cpu = OnCpu::stay();
-    let failed = |source| KernelError::Map { name, source };
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut table: HashMap<_, Promised<K>, Promised<V>> = HashMap::try_from(map).map_err(failed)?;
-    table.insert(Promised(key), Promised(value), flags).map_err(failed)
+    let inserted = table_mut::<K, V>(ebpf, name)?.insert(Promised(key), Promised(value), flags);
+    inserted.map_err(|source| KernelError::Map { name, source })
 }
 
 /// Removes what a key has; says whether it had anything.
@@ -100,10 +98,8 @@ pub(super) fn remove<K: Plain, V: Plain>(
     key: K,
 ) -> Result<bool, KernelError> {
     let _on_cpu = OnCpu::stay();
-    let failed = |source| KernelError::Map { name, source };
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut table: HashMap<_, Promised<K>, Promised<V>> = HashMap::try_from(map).map_err(failed)?;
-    match table.remove(&Promised(key)).map_err(failed) {
+    let removed = table_mut::<K, V>(ebpf, name)?.remove(&Promised(key));
+    match removed.map_err(|source| KernelError::Map { name, source }) {
         Ok(()) => Ok(true),
         // Not `MapError::KeyNotFound`: aya gives the error of the system call.
         Err(error) if error.fails_with(libc::ENOENT) => Ok(false),
@@ -130,6 +126,20 @@ pub(super) fn element<V: Plain>(ebpf: &Ebpf, name: &'static str, index: u32) -> 
     elements(ebpf, name, [index]).map(|elements| elements[0])
 }
 
+/// Gives an element of an array a value.
+pub(super) fn set_element<V: Plain>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    index: u32,
+    value: V,
+) -> Result<(), KernelError> {
+    let _on_cpu = OnCpu::stay();
+    let failed = |source| KernelError::Map { name, source };
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut array: Array<_, Promised<V>> = Array::try_from(map).map_err(failed)?;
+    array.set(index, Promised(value), 0).map_err(failed)
+}
+
 /// A ring buffer; it is taken out of the object.
 pub(super) fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
     let ring = unpolled_ring(ebpf, name)?;
@@ -148,6 +158,14 @@ fn table<'a, K: Plain, V: Plain>(
     name: &'static str,
 ) -> Result<HashMap<&'a MapData, Promised<K>, Promised<V>>, KernelError> {
     let map = ebpf.map(name).ok_or_else(|| missing(name))?;
+    HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
+}
+
+fn table_mut<'a, K: Plain, V: Plain>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<&'a mut MapData, Promised<K>, Promised<V>>, KernelError> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
 }
 

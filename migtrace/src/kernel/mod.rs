@@ -12,6 +12,7 @@ mod flows;
 #[cfg(test)]
 #[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
 mod frames;
+mod grace;
 mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
@@ -37,6 +38,7 @@ use zerocopy::IntoBytes as _;
 
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, purpose};
+pub(crate) use grace::Grace;
 pub(crate) use messages::{Body, Message, Opened, QmpWrite};
 pub(crate) use priority::{OnCpu, be_punctual};
 pub use tc::{AttachPreference, Leftover, TcAttachError};
