@@ -9,7 +9,8 @@ use crate::word::Word;
 mod values;
 
 pub use values::{
-    Direction, FlowEntry, GuestPort, Handshake, HandshakeSide, Process, Retransmitted, Vcpu, shared,
+    Direction, EchoGap, EchoSession, FlowEntry, GuestPort, Handshake, HandshakeSide, Process, Retransmitted,
+    Vcpu, shared,
 };
 
 /// A packet that came in through the interface.
@@ -412,120 +413,6 @@ impl EchoKey {
     pub const fn mark(&self) -> u64 {
         (self.peer[3] as u64) << 32 | (self.peer[2] as u16 as u64) << 16 | self.identifier as u64
     }
-}
-
-/// A silence of the target, as the stamps of requests and replies tell it. All times are `CLOCK_MONOTONIC`.
-///
-/// What bounds the silence is worked out in user space; here is only what was seen.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
-#[repr(C)]
-pub struct EchoGap {
-    /// When the latest request was sent that was answered before.
-    pub answered_request_ns: u64,
-    /// When the last reply came before.
-    pub last_reply_ns: u64,
-    /// When the first request was sent that was not answered before `resumed_ns`.
-    pub first_waiting_ns: u64,
-    /// When the request was sent that precedes the one whose reply ended the gap.
-    pub before_resumed_ns: u64,
-    /// When the request was sent whose reply ended the gap.
-    pub resuming_request_ns: u64,
-    /// When the reply came that ended the gap; 0: there is no gap.
-    pub resumed_ns: u64,
-    /// The longest of the latest round trips before, in nanoseconds.
-    pub round_trip_before_ns: u64,
-    /// The longest of the first round trips after, in nanoseconds.
-    pub round_trip_after_ns: u64,
-    /// How many round trips `round_trip_after_ns` is the longest of.
-    pub round_trips_after: u64,
-    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
-    pub requests: u64,
-    /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
-    pub overtaken: u64,
-    /// Of these, those sent at `resuming_request_ns` or later that waited for longer than `round_trip_before_ns`.
-    pub waited: u64,
-    /// Of these, the other answered ones.
-    pub prompt: u64,
-    /// Replies to these that came more than once.
-    pub duplicate: u64,
-    /// The longest round trip since the gap before, or since the first request.
-    pub worst_round_trip_ns: u64,
-    /// 1: a silence that may have been, found only because later requests were answered first. Then `requests` are those
-    /// that were passed over and those that passed them, `waited` the ones of all these that waited for longer than the
-    /// latest round trips, and `prompt` the other answered ones.
-    pub may_be: u64,
-    /// Where `may_be` is 1, else 0: the shortest of the latest round trips, in nanoseconds.
-    pub shortest_round_trip_ns: u64,
-    /// Likewise: the longest time between two requests so far, in nanoseconds.
-    pub longest_interval_ns: u64,
-    /// Likewise: how many of the latest replies came after one to a later request.
-    pub disordered: u64,
-}
-
-/// What is known of one stream of echo requests. All times are `CLOCK_MONOTONIC`.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
-#[repr(C)]
-pub struct EchoSession {
-    /// [`EchoKey::mark`] of the session whose number it is.
-    pub mark: u64,
-    /// Requests.
-    pub sent: u64,
-    /// When the first request was sent.
-    pub first_request_ns: u64,
-    /// When the latest request was sent.
-    pub last_request_ns: u64,
-    /// The longest time between two requests, in nanoseconds.
-    pub longest_interval_ns: u64,
-    /// When the first request was sent that is not answered and later than every answered one; 0: none waits.
-    pub first_waiting_ns: u64,
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Of these, those that a gap delayed.
-    pub late: u64,
-    /// Replies to requests that were answered before.
-    pub duplicate: u64,
-    /// Replies to nothing that was seen.
-    pub unasked: u64,
-    /// When the last first reply to a request came.
-    pub last_reply_ns: u64,
-    /// The shortest round trip since the last gap ended, in nanoseconds.
-    pub shortest_round_trip_ns: u64,
-    /// When the latest of the answered requests was sent.
-    pub answered_request_ns: u64,
-    /// How many requests had been sent with that one.
-    pub answered_count: u64,
-    /// The longest round trip but for the late ones, in nanoseconds.
-    pub longest_round_trip_ns: u64,
-    /// Likewise, since the last gap.
-    pub worst_round_trip_ns: u64,
-    /// The longest round trip of the window that is being filled.
-    pub recent_round_trip_ns: u64,
-    /// The longest round trip of the window before.
-    pub earlier_round_trip_ns: u64,
-    /// How many round trips the window holds.
-    pub recent_count: u64,
-    /// The shortest round trip of the window that is being filled.
-    pub recent_shortest_ns: u64,
-    /// The shortest round trip of the window before; 0: there is none.
-    pub earlier_shortest_ns: u64,
-    /// Replies of the window that is being filled that came after one to a later request.
-    pub recent_disordered: u64,
-    /// Likewise, of the window before.
-    pub earlier_disordered: u64,
-    /// How many gaps were closed that were ones for sure.
-    pub gaps: u64,
-    /// The last of them. What follows it is still counted into it.
-    pub gap: EchoGap,
-    /// A silence that may have been, while the requests that were passed over may still be answered in time.
-    pub doubt: EchoGap,
-    /// What may have been one after that. Whatever comes meanwhile is made one with it.
-    pub next_doubt: EchoGap,
-    /// How many gaps were told, of either kind.
-    pub told: u64,
-    /// Sequence number of the latest request.
-    pub last_sequence: u32,
-    /// Sequence number of the latest of the answered requests.
-    pub answered_sequence: u32,
 }
 
 /// A gap, once the round trips that follow it are known.

@@ -266,6 +266,13 @@ pub(crate) fn guest_port(ifindex: u32) -> Option<&'static shared::GuestPort> {
     GUEST_PORTS.get_ptr(ifindex).map(|port| unsafe { &*port.cast() })
 }
 
+/// What is known of a stream of echo requests.
+#[inline(always)]
+pub(crate) fn echo_session(slot: u32) -> Option<&'static shared::EchoSession> {
+    // SAFETY: as in `flow`; user space resets it when no program has its number any more.
+    ECHO_STATES.get_ptr(slot).map(|session| unsafe { &*session.cast() })
+}
+
 /// The only word of a counter.
 #[inline(always)]
 pub(crate) fn counter<const N: usize>(of: &Array<u64, N>, index: u32) -> Option<&'static Word<u64>> {

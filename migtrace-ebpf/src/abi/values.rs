@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::word::Word;
+use crate::word::{Word, Words};
 
 /// Defines each of these types twice: as a copy, in which nobody else reads or writes, and in [`shared`] as the words
 /// themselves. `U64` and `U32` are the integers of the one and the words of the other.
@@ -30,7 +30,7 @@ macro_rules! values {
         /// The types of the same names are copies of these: the same bytes, in which nobody else reads or writes.
         #[allow(missing_docs, reason = "the copies' fields say what they are")]
         pub mod shared {
-            use super::Word;
+            use super::{Word, Words};
 
             type U64 = Word<u64>;
             type U32 = Word<u32>;
@@ -44,6 +44,20 @@ macro_rules! values {
                 }
 
                 const _: () = assert!(size_of::<$name>() == size_of::<super::$name>());
+
+                impl Words for $name {
+                    type Copied = super::$name;
+
+                    #[inline(always)]
+                    fn load(&self) -> super::$name {
+                        super::$name { $($field: self.$field.load(),)+ }
+                    }
+
+                    #[inline(always)]
+                    fn store(&self, value: &super::$name) {
+                        $(self.$field.store(&value.$field);)+
+                    }
+                }
             )+
         }
     };
@@ -198,6 +212,116 @@ values! {
         /// Zero.
         pub padding: U32,
     }
+
+    /// A silence of the target, as the stamps of requests and replies tell it. All times are `CLOCK_MONOTONIC`.
+    ///
+    /// What bounds the silence is worked out in user space; here is only what was seen.
+    pub struct EchoGap {
+        /// When the latest request was sent that was answered before.
+        pub answered_request_ns: U64,
+        /// When the last reply came before.
+        pub last_reply_ns: U64,
+        /// When the first request was sent that was not answered before `resumed_ns`.
+        pub first_waiting_ns: U64,
+        /// When the request was sent that precedes the one whose reply ended the gap.
+        pub before_resumed_ns: U64,
+        /// When the request was sent whose reply ended the gap.
+        pub resuming_request_ns: U64,
+        /// When the reply came that ended the gap; 0: there is no gap.
+        pub resumed_ns: U64,
+        /// The longest of the latest round trips before, in nanoseconds.
+        pub round_trip_before_ns: U64,
+        /// The longest of the first round trips after, in nanoseconds.
+        pub round_trip_after_ns: U64,
+        /// How many round trips `round_trip_after_ns` is the longest of.
+        pub round_trips_after: U64,
+        /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
+        pub requests: U64,
+        /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
+        pub overtaken: U64,
+        /// Of these, those sent at `resuming_request_ns` or later that waited for longer than `round_trip_before_ns`.
+        pub waited: U64,
+        /// Of these, the other answered ones.
+        pub prompt: U64,
+        /// Replies to these that came more than once.
+        pub duplicate: U64,
+        /// The longest round trip since the gap before, or since the first request.
+        pub worst_round_trip_ns: U64,
+        /// 1: a silence that may have been, found only because later requests were answered first. Then `requests` are those
+        /// that were passed over and those that passed them, `waited` the ones of all these that waited for longer than the
+        /// latest round trips, and `prompt` the other answered ones.
+        pub may_be: U64,
+        /// Where `may_be` is 1, else 0: the shortest of the latest round trips, in nanoseconds.
+        pub shortest_round_trip_ns: U64,
+        /// Likewise: the longest time between two requests so far, in nanoseconds.
+        pub longest_interval_ns: U64,
+        /// Likewise: how many of the latest replies came after one to a later request.
+        pub disordered: U64,
+    }
+
+    /// What is known of one stream of echo requests. All times are `CLOCK_MONOTONIC`.
+    pub struct EchoSession {
+        /// [`EchoKey::mark`](super::EchoKey::mark) of the session whose number it is.
+        pub mark: U64,
+        /// Requests.
+        pub sent: U64,
+        /// When the first request was sent.
+        pub first_request_ns: U64,
+        /// When the latest request was sent.
+        pub last_request_ns: U64,
+        /// The longest time between two requests, in nanoseconds.
+        pub longest_interval_ns: U64,
+        /// When the first request was sent that is not answered and later than every answered one; 0: none waits.
+        pub first_waiting_ns: U64,
+        /// Requests that were answered.
+        pub answered: U64,
+        /// Of these, those that a gap delayed.
+        pub late: U64,
+        /// Replies to requests that were answered before.
+        pub duplicate: U64,
+        /// Replies to nothing that was seen.
+        pub unasked: U64,
+        /// When the last first reply to a request came.
+        pub last_reply_ns: U64,
+        /// The shortest round trip since the last gap ended, in nanoseconds.
+        pub shortest_round_trip_ns: U64,
+        /// When the latest of the answered requests was sent.
+        pub answered_request_ns: U64,
+        /// How many requests had been sent with that one.
+        pub answered_count: U64,
+        /// The longest round trip but for the late ones, in nanoseconds.
+        pub longest_round_trip_ns: U64,
+        /// Likewise, since the last gap.
+        pub worst_round_trip_ns: U64,
+        /// The longest round trip of the window that is being filled.
+        pub recent_round_trip_ns: U64,
+        /// The longest round trip of the window before.
+        pub earlier_round_trip_ns: U64,
+        /// How many round trips the window holds.
+        pub recent_count: U64,
+        /// The shortest round trip of the window that is being filled.
+        pub recent_shortest_ns: U64,
+        /// The shortest round trip of the window before; 0: there is none.
+        pub earlier_shortest_ns: U64,
+        /// Replies of the window that is being filled that came after one to a later request.
+        pub recent_disordered: U64,
+        /// Likewise, of the window before.
+        pub earlier_disordered: U64,
+        /// How many gaps were closed that were ones for sure.
+        pub gaps: U64,
+        /// The last of them. What follows it is still counted into it.
+        pub gap: EchoGap,
+        /// A silence that may have been, while the requests that were passed over may still be answered in time.
+        pub doubt: EchoGap,
+        /// What may have been one after that. Whatever comes meanwhile is made one with it.
+        pub next_doubt: EchoGap,
+        /// How many gaps were told, of either kind.
+        pub told: U64,
+        /// Sequence number of the latest request.
+        pub last_sequence: U32,
+        /// Sequence number of the latest of the answered requests.
+        pub answered_sequence: U32,
+    }
 }
 
 impl shared::FlowEntry {
@@ -219,29 +343,5 @@ impl shared::FlowEntry {
             word.set(0);
         }
         self.retransmitted.store(&Retransmitted::default());
-    }
-}
-
-impl shared::Retransmitted {
-    /// A copy. Its socket is locked, so that nobody writes meanwhile.
-    #[inline(always)]
-    pub fn load(&self) -> Retransmitted {
-        Retransmitted {
-            segments: self.segments.get(),
-            payload_bytes: self.payload_bytes.get(),
-            socket: self.socket.get(),
-            socket_segments: self.socket_segments.get(),
-            socket_bytes: self.socket_bytes.get(),
-        }
-    }
-
-    /// Writes it back.
-    #[inline(always)]
-    pub fn store(&self, value: &Retransmitted) {
-        self.segments.set(value.segments);
-        self.payload_bytes.set(value.payload_bytes);
-        self.socket.set(value.socket);
-        self.socket_segments.set(value.socket_segments);
-        self.socket_bytes.set(value.socket_bytes);
     }
 }
