@@ -2,41 +2,26 @@
 //!
 //! User space reads these bytes as the kernel wrote them, so a value that Rust would call invalid must not exist.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::word::Word;
+
+mod values;
+
+pub use values::{
+    Direction, EchoGap, EchoSession, FlowEntry, GuestPort, Handshake, HandshakeSide, Process, Retransmitted,
+    Vcpu, shared,
+};
 
 /// A packet that came in through the interface.
 pub const INGRESS: u8 = 0;
 /// A packet that goes out through the interface.
 pub const EGRESS: u8 = 1;
 
-/// What lies in a map, where several CPUs and user space read and write it at once: every access is one to a whole word.
-///
-/// The types of the same names are copies of these: the same bytes, in which nobody else reads or writes.
-pub mod shared {
-    use crate::word::Word;
-
-    /// [`Direction`](super::Direction)
-    pub type Direction = super::Direction<Word<u64>, Word<u32>>;
-    /// [`FlowEntry`](super::FlowEntry)
-    pub type FlowEntry = super::FlowEntry<Word<u64>, Word<u32>>;
-    /// [`Retransmitted`](super::Retransmitted)
-    pub type Retransmitted = super::Retransmitted<Word<u64>>;
-    /// [`HandshakeSide`](super::HandshakeSide)
-    pub type HandshakeSide = super::HandshakeSide<Word<u64>, Word<u32>>;
-    /// [`Handshake`](super::Handshake)
-    pub type Handshake = super::Handshake<Word<u64>, Word<u32>>;
-    /// [`Vcpu`](super::Vcpu)
-    pub type Vcpu = super::Vcpu<Word<u64>, Word<u32>>;
-    /// [`GuestPort`](super::GuestPort)
-    pub type GuestPort = super::GuestPort<Word<u64>, Word<u32>>;
-    /// [`Process`](super::Process)
-    pub type Process = super::Process<Word<u64>, Word<u32>>;
-}
-
 /// One TCP connection, as this host sees it: what goes out is sent by the local end.
 ///
 /// A key whose ports are 0 is the bucket for IP fragments between the two addresses.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct FlowKey {
     /// This host's address in network order; IPv4 as `::ffff:a.b.c.d`.
@@ -57,40 +42,6 @@ impl FlowKey {
     }
 }
 
-/// What was counted of one connection in one direction.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct Direction<W64 = u64, W32 = u32> {
-    /// Bytes on the wire: L2 headers of every segment included, no FCS and preamble.
-    pub wire_bytes: W64,
-    /// TCP payload bytes.
-    pub payload_bytes: W64,
-    /// Frames on the wire.
-    pub segments: W64,
-    /// Socket buffers that the program saw.
-    pub skbs: W64,
-    /// `CLOCK_MONOTONIC` of the last packet.
-    pub last_ns: W64,
-    /// `CLOCK_MONOTONIC` of the last packet with payload beyond all that had crossed before; 0 while there was none.
-    pub last_byte_ns: W64,
-    /// Sequence number behind that payload; behind the SYN while there was none.
-    pub next_sequence: W32,
-    /// A set of [`flags`].
-    pub flags: W32,
-    /// Interface at which this direction is counted, the one of its first packet; valid with [`flags::STARTED`].
-    pub ifindex: W32,
-    /// Bytes of VLAN tags that a frame has on the wire but not at that interface.
-    pub tag_bytes: W32,
-    /// `CLOCK_MONOTONIC` of the first packet; valid with [`flags::STARTED`].
-    pub first_ns: W64,
-    /// Packets seen at another interface than `ifindex`; they are not in the counters above.
-    pub elsewhere_skbs: W64,
-    /// The first four bytes of TCP payload, big endian; valid with [`flags::PAYLOAD`].
-    pub first_payload: W32,
-    /// Sequence number of the SYN; valid with [`flags::SYN`].
-    pub initial_sequence: W32,
-}
-
 /// Bits of [`Direction::flags`].
 pub mod flags {
     /// The connection's opening (SYN) was seen: nothing precedes what was counted.
@@ -109,130 +60,11 @@ pub mod flags {
     pub const RETIRED: u32 = 64;
 }
 
-/// What is known of one connection.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct FlowEntry<W64 = u64, W32 = u32> {
-    /// Indexed by [`INGRESS`] and [`EGRESS`].
-    pub directions: [Direction<W64, W32>; 2],
-    /// `CLOCK_MONOTONIC` of the entry's making: a later connection between the same ends has another.
-    pub opened_ns: W64,
-    /// Thread group that owns the connection; 0 while unknown.
-    pub owner: W32,
-    /// The owner's [`Claim`] to it.
-    pub claim: W32,
-    /// 1 while the programs look for its owner.
-    pub unowned: W32,
-    /// Zero.
-    pub padding: W32,
-    /// What this host sent again.
-    pub retransmitted: Retransmitted<W64>,
-}
-
-/// What a host sent again on one connection.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct Retransmitted<W64 = u64> {
-    /// Segments.
-    pub segments: W64,
-    /// TCP payload bytes.
-    pub payload_bytes: W64,
-    /// The kernel's address of the socket that the next two are of.
-    pub socket: W64,
-    /// What the socket itself had counted when it was last looked at: `tcp_sock.total_retrans`.
-    pub socket_segments: W64,
-    /// As above: `tcp_sock.bytes_retrans`.
-    pub socket_bytes: W64,
-}
-
-impl shared::FlowEntry {
-    /// Sets flags of both directions.
-    #[inline(always)]
-    pub fn set(&self, flags: u32) {
-        for direction in &self.directions {
-            direction.set(flags);
-        }
-    }
-
-    /// Forgets everything.
-    #[inline(always)]
-    pub fn clear(&self) {
-        for direction in &self.directions {
-            direction.clear();
-        }
-        for word in [&self.owner, &self.claim] {
-            word.set(0);
-        }
-        self.retransmitted.store(&Retransmitted::default());
-    }
-}
-
-impl shared::Retransmitted {
-    /// A copy. Its socket is locked, so that nobody writes meanwhile.
-    #[inline(always)]
-    pub fn load(&self) -> Retransmitted {
-        Retransmitted {
-            segments: self.segments.get(),
-            payload_bytes: self.payload_bytes.get(),
-            socket: self.socket.get(),
-            socket_segments: self.socket_segments.get(),
-            socket_bytes: self.socket_bytes.get(),
-        }
-    }
-
-    /// Writes it back.
-    #[inline(always)]
-    pub fn store(&self, value: &Retransmitted) {
-        self.segments.set(value.segments);
-        self.payload_bytes.set(value.payload_bytes);
-        self.socket.set(value.socket);
-        self.socket_segments.set(value.socket_segments);
-        self.socket_bytes.set(value.socket_bytes);
-    }
-}
-
-/// One side of a handshake: its SYN, with or without an ACK.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct HandshakeSide<W64 = u64, W32 = u32> {
-    /// As in [`Direction`].
-    pub wire_bytes: W64,
-    /// `CLOCK_MONOTONIC` of the first of its packets.
-    pub first_ns: W64,
-    /// `CLOCK_MONOTONIC` of the last of them.
-    pub last_ns: W64,
-    /// As in [`Direction`].
-    pub payload_bytes: W32,
-    /// Packets: more than one when it was sent again; 0: none was seen.
-    pub segments: W32,
-    /// Interface of the first.
-    pub ifindex: W32,
-    /// Its sequence number.
-    pub sequence: W32,
-    /// 1 when a socket on this machine has sent it.
-    pub sent_here: W32,
-    /// Zero.
-    pub padding: W32,
-}
-
-/// A connection to a watched port that is not open yet.
-///
-/// Anybody can send a SYN, and a hundred thousand of them. What nobody can fake is the third packet of a handshake, which
-/// names a number that the second told: only that packet opens a [`FlowEntry`], with what is kept here of the first two.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct Handshake<W64 = u64, W32 = u32> {
-    /// Indexed by [`INGRESS`] and [`EGRESS`].
-    pub sides: [HandshakeSide<W64, W32>; 2],
-    /// What this host sent again of it.
-    pub retransmitted: Retransmitted<W64>,
-}
-
 /// Something that belongs to a process: flows and vCPUs have claims of their own.
 ///
 /// A process' claims are numbered from 0, so that what belongs to it can be found without a walk through what belongs to
 /// others. A number may be free again.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Claim {
     /// The process.
@@ -257,29 +89,9 @@ pub fn reach(claims: &Word<u32>, number: u32) {
     }
 }
 
-/// What the programs keep of a traced process.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct Process<W64 = u64, W32 = u32> {
-    /// The budget for the lines of QMP that it writes: see [`LINES`](crate::budget::LINES).
-    pub lines: W64,
-    /// How many lines were dropped because there was no budget for them.
-    pub dropped_lines: W64,
-    /// One more than the descriptor to which it has written lines of an event and not yet the last; 0: to none.
-    pub inside_event: W32,
-    /// The slot of memory that its latest round of reading KVM's log of dirtied pages began with.
-    pub round_slot: W32,
-    /// When that round began; 0: there was none.
-    pub round_ns: W64,
-    /// All its claims to flows have numbers below this.
-    pub flow_claims: W32,
-    /// All its claims to vCPUs have numbers below this.
-    pub vcpu_claims: W32,
-}
-
 /// A request of user space to the program `migtrace_control`, which is attached nowhere and run by `BPF_PROG_TEST_RUN`
 /// with these bytes behind an Ethernet header. So nothing but a program writes to what the programs count.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Command {
     /// One of [`command`].
@@ -311,7 +123,7 @@ pub mod command {
 }
 
 /// The sum over the flows of one owner, one direction.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Sum {
     /// Bytes on the wire.
@@ -325,7 +137,7 @@ pub struct Sum {
 }
 
 /// [`Sum`] of both directions.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Sums {
     /// Indexed by [`INGRESS`] and [`EGRESS`].
@@ -333,7 +145,7 @@ pub struct Sums {
 }
 
 /// The start of every event in the ring buffer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Header {
     /// `CLOCK_MONOTONIC`.
@@ -378,7 +190,7 @@ pub mod kind {
 }
 
 /// Something about a flow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct FlowEvent {
     /// When, and which kind.
@@ -398,7 +210,7 @@ pub struct FlowEvent {
 }
 
 /// A flow is tied to a process: from now on its counters are in the sums over that process' flows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct FlowOwned {
     /// When, and whose it is.
@@ -416,7 +228,7 @@ pub struct FlowOwned {
 }
 
 /// A flow is over, since there is a new connection between the same ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct FlowReplaced {
     /// When.
@@ -434,7 +246,7 @@ pub const QMP_LINE_MAX: usize = 4096;
 
 /// What a traced QEMU writes to its monitor of an event, and its flows' counters at that instant. The bytes follow, at
 /// most [`QMP_LINE_MAX`] of them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct QmpLine {
     /// When, and whose.
@@ -470,32 +282,8 @@ pub mod part {
 /// How many processes can be traced.
 pub const TRACED_MAX: usize = 1024;
 
-/// What is known of the thread of one vCPU. All times are `CLOCK_MONOTONIC`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct Vcpu<W64 = u64, W32 = u32> {
-    /// When it last entered KVM; 0: not seen.
-    pub entered_ns: W64,
-    /// When it last left KVM after it had surely run the guest; 0: not seen.
-    pub left_ns: W64,
-    /// When it last left KVM; 0: not seen.
-    pub exited_ns: W64,
-    /// Its process.
-    pub tgid: W32,
-    /// 1 while it is in KVM.
-    pub inside: W32,
-    /// 1 when it left because the guest halted it: it waits for an interrupt, in user space.
-    pub halted: W32,
-    /// 1 when user space was told of the run that it is in.
-    pub told: W32,
-    /// 1 from its first run after a stop until it has surely run the guest: `left_ns` is from before the stop.
-    pub resuming: W32,
-    /// The number of its process' [`Claim`] to it.
-    pub claim: W32,
-}
-
 /// The vCPUs of one VM at an instant.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Vcpus {
     /// Those that were seen to enter or leave KVM.
@@ -514,7 +302,7 @@ pub struct Vcpus {
 
 /// A vCPU enters KVM after none of its VM has been in it for a while. Told of each vCPU, because the first one may leave
 /// without having run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct GuestRun {
     /// When, and whose.
@@ -524,7 +312,7 @@ pub struct GuestRun {
 }
 
 /// The run of a [`GuestRun`] has ended without the guest having run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct GuestRunVoid {
     /// When it ended, and whose it was.
@@ -536,7 +324,7 @@ pub struct GuestRunVoid {
 }
 
 /// A process begins to read KVM's log of dirtied pages: a round of copying ends and the next begins.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct DirtyLogRead {
     /// When, and whose.
@@ -548,29 +336,11 @@ pub struct DirtyLogRead {
 /// How many taps can be watched.
 pub const GUEST_PORTS_MAX: usize = 1024;
 
-/// What is known of the guest's end of a tap. Only programs write to it, but for its first value.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct GuestPort<W64 = u64, W32 = u32> {
-    /// Frames of the guest, without those that QEMU announces it with.
-    pub frames: W64,
-    /// When the last of them came.
-    pub last_frame_ns: W64,
-    /// Announcements of the guest's place, by QEMU and by the guest.
-    pub announcements: W64,
-    /// The budget for those that are told: see [`ANNOUNCEMENTS`](crate::budget::ANNOUNCEMENTS).
-    pub announcements_full_ns: W64,
-    /// 1 while the next frame is awaited.
-    pub awaited: W32,
-    /// Zero.
-    pub padding: W32,
-}
-
 /// How many taps of one process are watched.
 pub const TAPS: usize = 32;
 
 /// The taps of a process.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct GuestTaps {
     /// Interface indices; the first 0 ends the list.
@@ -590,7 +360,7 @@ pub mod announcement {
 }
 
 /// Something came from a guest through its tap.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct GuestPortEvent {
     /// When.
@@ -604,22 +374,26 @@ pub struct GuestPortEvent {
 /// The value of [`EchoTarget::identifier`] that stands for all of them.
 pub const ANY_IDENTIFIER: u32 = u32::MAX;
 
-/// How many streams of echo requests can be followed.
+/// How many streams of echo requests can be followed at once.
 pub const ECHO_SESSIONS: u32 = 16;
 
 /// How many sequence numbers there are: ICMP gives them 16 bits.
 pub const ECHO_SEQUENCES: u32 = 1 << 16;
 
 /// What to follow of the echo requests to an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct EchoTarget {
     /// The requests with this identifier, or [`ANY_IDENTIFIER`].
     pub identifier: u32,
+    /// Zero.
+    pub padding: u32,
+    /// Only what leaves the socket with this cookie opens a session; 0: whoever asks.
+    pub socket: u64,
 }
 
 /// One stream of echo requests: who is asked, who asks, and the asker's identifier.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct EchoKey {
     /// Address in network order; IPv4 as `::ffff:a.b.c.d`.
@@ -632,120 +406,17 @@ pub struct EchoKey {
     pub padding: u16,
 }
 
-/// A silence of the target, as the stamps of requests and replies tell it. All times are `CLOCK_MONOTONIC`.
-///
-/// What bounds the silence is worked out in user space; here is only what was seen.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct EchoGap {
-    /// When the latest request was sent that was answered before.
-    pub answered_request_ns: u64,
-    /// When the last reply came before.
-    pub last_reply_ns: u64,
-    /// When the first request was sent that was not answered before `resumed_ns`.
-    pub first_waiting_ns: u64,
-    /// When the request was sent that precedes the one whose reply ended the gap.
-    pub before_resumed_ns: u64,
-    /// When the request was sent whose reply ended the gap.
-    pub resuming_request_ns: u64,
-    /// When the reply came that ended the gap; 0: there is no gap.
-    pub resumed_ns: u64,
-    /// The longest of the latest round trips before, in nanoseconds.
-    pub round_trip_before_ns: u64,
-    /// The longest of the first round trips after, in nanoseconds.
-    pub round_trip_after_ns: u64,
-    /// How many round trips `round_trip_after_ns` is the longest of.
-    pub round_trips_after: u64,
-    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
-    pub requests: u64,
-    /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
-    pub overtaken: u64,
-    /// Of these, those sent at `resuming_request_ns` or later that waited for longer than `round_trip_before_ns`.
-    pub waited: u64,
-    /// Of these, the other answered ones.
-    pub prompt: u64,
-    /// Replies to these that came more than once.
-    pub duplicate: u64,
-    /// The longest round trip since the gap before, or since the first request.
-    pub worst_round_trip_ns: u64,
-    /// 1: a silence that may have been, found only because later requests were answered first. Then `requests` are those
-    /// that were passed over and those that passed them, `waited` the ones of all these that waited for longer than the
-    /// latest round trips, and `prompt` the other answered ones.
-    pub may_be: u64,
-    /// Where `may_be` is 1, else 0: the shortest of the latest round trips, in nanoseconds.
-    pub shortest_round_trip_ns: u64,
-    /// Likewise: the longest time between two requests so far, in nanoseconds.
-    pub longest_interval_ns: u64,
-    /// Likewise: how many of the latest replies came after one to a later request.
-    pub disordered: u64,
-}
-
-/// What is known of one stream of echo requests. All times are `CLOCK_MONOTONIC`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct EchoSession {
-    /// Requests.
-    pub sent: u64,
-    /// When the first request was sent.
-    pub first_request_ns: u64,
-    /// When the latest request was sent.
-    pub last_request_ns: u64,
-    /// The longest time between two requests, in nanoseconds.
-    pub longest_interval_ns: u64,
-    /// When the first request was sent that is not answered and later than every answered one; 0: none waits.
-    pub first_waiting_ns: u64,
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Of these, those that a gap delayed.
-    pub late: u64,
-    /// Replies to requests that were answered before.
-    pub duplicate: u64,
-    /// Replies to nothing that was seen.
-    pub unasked: u64,
-    /// When the last first reply to a request came.
-    pub last_reply_ns: u64,
-    /// The shortest round trip since the last gap ended, in nanoseconds.
-    pub shortest_round_trip_ns: u64,
-    /// When the latest of the answered requests was sent.
-    pub answered_request_ns: u64,
-    /// How many requests had been sent with that one.
-    pub answered_count: u64,
-    /// The longest round trip but for the late ones, in nanoseconds.
-    pub longest_round_trip_ns: u64,
-    /// Likewise, since the last gap.
-    pub worst_round_trip_ns: u64,
-    /// The longest round trip of the window that is being filled.
-    pub recent_round_trip_ns: u64,
-    /// The longest round trip of the window before.
-    pub earlier_round_trip_ns: u64,
-    /// How many round trips the window holds.
-    pub recent_count: u64,
-    /// The shortest round trip of the window that is being filled.
-    pub recent_shortest_ns: u64,
-    /// The shortest round trip of the window before; 0: there is none.
-    pub earlier_shortest_ns: u64,
-    /// Replies of the window that is being filled that came after one to a later request.
-    pub recent_disordered: u64,
-    /// Likewise, of the window before.
-    pub earlier_disordered: u64,
-    /// How many gaps were closed that were ones for sure.
-    pub gaps: u64,
-    /// The last of them. What follows it is still counted into it.
-    pub gap: EchoGap,
-    /// A silence that may have been, while the requests that were passed over may still be answered in time.
-    pub doubt: EchoGap,
-    /// What may have been one after that. Whatever comes meanwhile is made one with it.
-    pub next_doubt: EchoGap,
-    /// How many gaps were told, of either kind.
-    pub told: u64,
-    /// Sequence number of the latest request.
-    pub last_sequence: u32,
-    /// Sequence number of the latest of the answered requests.
-    pub answered_sequence: u32,
+impl EchoKey {
+    /// As much of it as tells a session from the one whose number it has got.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mark(&self) -> u64 {
+        (self.peer[3] as u64) << 32 | (self.peer[2] as u16 as u64) << 16 | self.identifier as u64
+    }
 }
 
 /// A gap, once the round trips that follow it are known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct EchoGapEvent {
     /// When it was settled.
@@ -754,6 +425,8 @@ pub struct EchoGapEvent {
     pub slot: u32,
     /// Zero.
     pub padding: u32,
+    /// When the session's first request was sent: a number may have been another session's before.
+    pub first_request_ns: u64,
     /// How many gaps of the session were told, with this one.
     pub number: u64,
     /// The gap.
@@ -768,7 +441,7 @@ pub mod lost {
     pub const FLOWS: u32 = 1;
     /// Probe hits whose data could not be read.
     pub const PROBES: u32 = 2;
-    /// Packets of echo sessions beyond the number that can be followed.
+    /// Packets of echo sessions beyond the number that can be followed at once.
     pub const ECHO_SESSIONS: u32 = 3;
     /// Flows beyond the number that can belong to one process, or to all.
     pub const CLAIMS: u32 = 4;
@@ -783,7 +456,7 @@ pub mod lost {
 /// Where the fields lie that lead from a task's file descriptor to its socket's addresses, in bytes.
 ///
 /// User space resolves them from the running kernel's BTF. All zero: not known, the walk is not taken.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct SocketOffsets {
     /// `task_struct.files`
@@ -816,7 +489,7 @@ pub struct SocketOffsets {
 
 /// Where the fields lie that tell of a retransmission, of its socket buffer and of its socket, in bytes. All zero: not
 /// known.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct RetransmitOffsets {
     /// `sk_buff.len`
@@ -846,76 +519,6 @@ pub const fn port_range(first: u16, last: u16) -> u32 {
 #[must_use]
 pub const fn in_range(range: u32, port: u16) -> bool {
     (range >> 16) as u16 <= port && port <= range as u16
-}
-
-const _: () = {
-    assert!(size_of::<FlowKey>() == 36);
-    assert!(size_of::<Direction>() == 6 * 8 + 4 * 4 + 2 * 8 + 2 * 4);
-    assert!(size_of::<Retransmitted>() == 5 * 8);
-    assert!(size_of::<FlowEntry>() == 2 * size_of::<Direction>() + 8 + 4 * 4 + 5 * 8);
-    assert!(size_of::<shared::FlowEntry>() == size_of::<FlowEntry>());
-    assert!(size_of::<HandshakeSide>() == 3 * 8 + 6 * 4);
-    assert!(size_of::<Handshake>() == 2 * 48 + 40);
-    assert!(size_of::<shared::Handshake>() == size_of::<Handshake>());
-    assert!(size_of::<Claim>() == 8);
-    assert!(size_of::<Process>() == 3 * 8 + 4 * 4);
-    assert!(size_of::<shared::Process>() == size_of::<Process>());
-    assert!(size_of::<Command>() == 2 * 4 + 8 + 36 + 4);
-    assert!(size_of::<Sums>() == 64);
-    assert!(size_of::<Header>() == 16);
-    assert!(size_of::<FlowEvent>() == 16 + 36 + 4 + 2 * 8 + 2 * 4);
-    assert!(size_of::<FlowOwned>() == 16 + 36 + 4 + 8 + 64 + 8);
-    assert!(size_of::<FlowReplaced>() == 16 + 36 + 4 + size_of::<FlowEntry>());
-    assert!(size_of::<QmpLine>() == 16 + 64 + 32 + 4 * 4);
-    assert!(size_of::<Vcpu>() == 3 * 8 + 6 * 4);
-    assert!(size_of::<Vcpus>() == 4 * 4 + 2 * 8);
-    assert!(size_of::<GuestRun>() == 16 + 32);
-    assert!(size_of::<GuestRunVoid>() == 16 + 16);
-    assert!(size_of::<DirtyLogRead>() == 16 + 64);
-    assert!(size_of::<GuestPort>() == 4 * 8 + 2 * 4);
-    assert!(size_of::<GuestTaps>() == TAPS * 4);
-    assert!(size_of::<GuestPortEvent>() == 16 + 8);
-    assert!(size_of::<EchoKey>() == 36);
-    assert!(size_of::<EchoGap>() == 19 * 8);
-    assert!(size_of::<EchoSession>() == 24 * 8 + 3 * size_of::<EchoGap>() + 8);
-    assert!(size_of::<EchoGapEvent>() == 16 + 8 + 8 + size_of::<EchoGap>());
-    assert!(size_of::<SocketOffsets>() == 13 * 4);
-    assert!(size_of::<RetransmitOffsets>() == 5 * 4);
-};
-
-#[cfg(feature = "user")]
-mod pod {
-    //! Aya's promise that any bytes are a value of these types.
-
-    use super::{
-        Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Process,
-        RetransmitOffsets, SocketOffsets, Vcpu,
-    };
-
-    // SAFETY: integers and arrays of them, `repr(C)`, without padding (asserted above).
-    unsafe impl aya::Pod for FlowKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for FlowEntry {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for GuestPort {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Claim {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Process {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Vcpu {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for GuestTaps {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for SocketOffsets {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for RetransmitOffsets {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for EchoKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for EchoTarget {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for EchoSession {}
 }
 
 #[cfg(test)]

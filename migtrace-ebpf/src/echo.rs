@@ -1,14 +1,15 @@
 //! Follows the echo requests to watched addresses, and the replies.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::TcContext};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, programs::TcContext};
 use migtrace_ebpf::{
-    abi::{ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, Header, kind, lost},
+    abi::{ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, Header, kind, lost, shared},
     packet::echo::{self, Echo, Plain},
     session::{self, BUCKETS, Reply, Stamps},
+    word::{Word, Words as _},
 };
 
 use crate::{
-    maps::{self, ECHO_KEYS, ECHO_ROUND_TRIPS, ECHO_SLOTS, ECHO_STAMPS, ECHO_STATES, ECHO_TARGETS},
+    maps::{self, ECHO_KEYS, ECHO_ROUND_TRIPS, ECHO_SLOTS, ECHO_STAMPS, ECHO_TARGETS},
     wire::{Linear, Whole},
 };
 
@@ -25,18 +26,13 @@ impl Slot {
 impl Stamps for Slot {
     #[inline(always)]
     fn get(&self, sequence: u16) -> u64 {
-        match ECHO_STAMPS.get_ptr(self.index(sequence)) {
-            // SAFETY: the map's value; an aligned word is read as a whole.
-            Some(stamp) => unsafe { stamp.read_volatile() },
-            None => 0,
-        }
+        maps::counter(&ECHO_STAMPS, self.index(sequence)).map_or(0, Word::<u64>::get)
     }
 
     #[inline(always)]
     fn set(&self, sequence: u16, stamp: u64) {
-        if let Some(place) = ECHO_STAMPS.get_ptr_mut(self.index(sequence)) {
-            // SAFETY: the map's value; an aligned word is written as a whole.
-            unsafe { place.write_volatile(stamp) };
+        if let Some(place) = maps::counter(&ECHO_STAMPS, self.index(sequence)) {
+            place.set(stamp);
         }
     }
 }
@@ -55,12 +51,12 @@ pub(crate) fn follow(ctx: &TcContext) {
     // SAFETY: the value is copied at once.
     let Some(target) = (unsafe { ECHO_TARGETS.get(echo.target) }).copied() else { return };
     if target.identifier == ANY_IDENTIFIER || target.identifier == u32::from(echo.identifier) {
-        take(&echo);
+        take(ctx, &echo, target.socket);
     }
 }
 
 #[inline(always)]
-fn take(echo: &Echo) {
+fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
     let now_ns = maps::now_ns();
     let key = EchoKey { target: echo.target, peer: echo.peer, identifier: echo.identifier, padding: 0 };
     // SAFETY: the value is copied at once.
@@ -69,25 +65,29 @@ fn take(echo: &Echo) {
         Some(slot) => slot,
         // A reply to what nobody was seen to ask opens nothing.
         None if echo.is_reply => return,
+        // SAFETY: the helper has no preconditions.
+        None if socket != 0 && unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) } != socket => return,
         None => match open(&key) {
             Some(slot) => slot,
             None => return maps::count_lost(lost::ECHO_SESSIONS),
         },
     };
-    let Some(state) = ECHO_STATES.get_ptr_mut(slot) else { return };
-    // SAFETY: the map's value, which outlives this program. Requests and replies come one at a time each (see
-    // `session`), and what both sides touch are words.
-    let state = unsafe { &mut *state };
+    let Some(state) = maps::echo_session(slot) else { return };
+    if state.mark.get() != key.mark() {
+        // This session was taken out of the map just now, and another has got its place there.
+        return;
+    }
     if !echo.is_reply {
         return session::request(state, &Slot(slot), echo.sequence, now_ns);
     }
-    let tell = |number, gap: &_| {
+    let tell = |number, gap: &shared::EchoGap| {
         maps::emit(EchoGapEvent {
             header: Header { at_ns: now_ns, kind: kind::ECHO_GAP, tgid: 0 },
             slot,
             padding: 0,
+            first_request_ns: state.first_request_ns.get(),
             number,
-            gap: *gap,
+            gap: gap.load(),
         });
     };
     let min_gap_ns = maps::ECHO_MIN_GAP_NS.load();
@@ -106,6 +106,9 @@ fn open(key: &EchoKey) -> Option<u32> {
         }
         if ECHO_KEYS.insert(slot, key, u64::from(BPF_NOEXIST)).is_err() {
             continue;
+        }
+        if let Some(state) = maps::echo_session(slot) {
+            state.mark.set(key.mark());
         }
         if ECHO_SLOTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
             return Some(slot);

@@ -15,6 +15,7 @@ use migtrace_ebpf::{
     },
     handshake::Part,
     packet::{Tcp, tcp_flags::RST},
+    word::Words as _,
 };
 
 use crate::{

@@ -122,11 +122,6 @@ mod tests {
     const ETH0: u32 = 2;
     const BR0: u32 = 3;
 
-    fn handshake() -> shared::Handshake {
-        // SAFETY: integers, of which all zeros are a value.
-        unsafe { core::mem::zeroed() }
-    }
-
     fn packet(tcp_flags: u8, sequence: u32, acknowledgement: u32) -> Tcp {
         Tcp { tcp_flags, sequence, acknowledgement, segments: 1, wire_bytes: 74, ..Tcp::default() }
     }
@@ -142,7 +137,7 @@ mod tests {
 
     #[test]
     fn only_who_has_seen_the_answer_completes_a_handshake() {
-        let pending = handshake();
+        let pending = shared::Handshake::default();
         // Both numbers wrap.
         let (client, server) = (u32::MAX, u32::MAX - 1);
         pending.begin(OUT, &packet(2, client, 0), ETH0, 10);
@@ -162,7 +157,7 @@ mod tests {
 
     #[test]
     fn copies_count_and_what_is_seen_twice_on_its_way_does_not() {
-        let pending = handshake();
+        let pending = shared::Handshake::default();
         for (ifindex, now_ns) in [(ETH0, 10), (BR0, 11), (ETH0, 1000), (BR0, 1001)] {
             pending.begin(IN, &packet(2, 5, 0), ifindex, now_ns);
         }
@@ -174,7 +169,7 @@ mod tests {
 
     #[test]
     fn another_number_is_another_attempt() {
-        let pending = handshake();
+        let pending = shared::Handshake::default();
         pending.begin(IN, &packet(2, 5, 0), ETH0, 10);
         assert!(pending.answer(OUT, &packet(18, 70, 6), ETH0, 11));
         pending.begin(IN, &packet(2, 900, 0), ETH0, 20);

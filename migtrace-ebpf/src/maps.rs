@@ -102,7 +102,8 @@ pub(crate) static TAG_BYTES: HashMap<u32, u32, 256> = HashMap::new();
 #[btf_map]
 pub(crate) static ECHO_TARGETS: HashMap<[u32; 4], EchoTarget, 16> = HashMap::new();
 
-/// The number of each session, and the session of each number: a number belongs to who enters it first.
+/// The number of each session, and the session of each number: a number belongs to who enters it first, until user space
+/// takes the session out of the first, and a good while later out of the second.
 #[btf_map]
 pub(crate) static ECHO_SLOTS: HashMap<EchoKey, u32, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
 #[btf_map]
@@ -263,6 +264,13 @@ pub(crate) fn vcpu(thread: u32) -> Option<&'static shared::Vcpu> {
 pub(crate) fn guest_port(ifindex: u32) -> Option<&'static shared::GuestPort> {
     // SAFETY: as in `flow`; a tap is removed when nothing is attached to it any more.
     GUEST_PORTS.get_ptr(ifindex).map(|port| unsafe { &*port.cast() })
+}
+
+/// What is known of a stream of echo requests.
+#[inline(always)]
+pub(crate) fn echo_session(slot: u32) -> Option<&'static shared::EchoSession> {
+    // SAFETY: as in `flow`; user space resets it when no program has its number any more.
+    ECHO_STATES.get_ptr(slot).map(|session| unsafe { &*session.cast() })
 }
 
 /// The only word of a counter.

@@ -4,6 +4,7 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use migtrace_ebpf::abi::{EGRESS, FlowKey, flags, lost, shared};
 use migtrace_ebpf::resent::Attempt;
+use migtrace_ebpf::word::Words as _;
 
 use crate::maps::{self, RETRANSMIT_OFFSETS, SOCKET_OFFSETS};
 

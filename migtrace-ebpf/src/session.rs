@@ -27,9 +27,12 @@
 //! replies overtake each other.
 //!
 //! Each session has one writer a side: its requests come from one sender, and a NIC puts all of its replies into one
-//! queue. The fields that both sides touch are read and written as whole words; a lost race makes a bound wider.
+//! queue. What they share are words: a lost race makes a bound wider.
 
-use crate::abi::{EchoGap, EchoSession};
+use crate::{
+    abi::{EchoGap, EchoSession, shared},
+    word::Words as _,
+};
 
 /// How many round trips a window holds; the latest one to two windows are "the latest round trips".
 const WINDOW: u64 = 64;
@@ -42,7 +45,7 @@ const ANSWERED: u64 = 1 << 63;
 /// In a stamp: no request had this number; the stamp is that of the request before.
 const SKIPPED: u64 = 1 << 62;
 
-/// When each request was sent, by its sequence number; 0 for never.
+/// When each request was sent, by its sequence number; 0 for never. What is older than a session is of one before it.
 pub trait Stamps {
     /// What was put there last.
     fn get(&self, sequence: u16) -> u64;
@@ -70,30 +73,30 @@ fn sent_at(stamps: &impl Stamps, sequence: u32) -> u64 {
 
 /// Takes in a request that is sent now.
 #[inline(always)]
-pub fn request(session: &mut EchoSession, stamps: &impl Stamps, sequence: u16, now_ns: u64) {
+pub fn request(session: &shared::EchoSession, stamps: &impl Stamps, sequence: u16, now_ns: u64) {
     let sequence = u32::from(sequence);
-    if session.sent != 0 {
+    if session.sent.get() != 0 {
+        let (last_sequence, last_request_ns) = (session.last_sequence.get(), session.last_request_ns.get());
         // The same frame, seen again on its way through the same interface.
-        if sequence == session.last_sequence && stamps.get(sequence as u16) & ANSWERED == 0 {
+        if sequence == last_sequence && stamps.get(sequence as u16) & ANSWERED == 0 {
             return;
         }
-        let interval_ns = now_ns.saturating_sub(session.last_request_ns);
-        session.longest_interval_ns = session.longest_interval_ns.max(interval_ns);
+        session.longest_interval_ns.raise(now_ns.saturating_sub(last_request_ns));
         // Requests that never came this far (their neighbour was not known) leave numbers out, and a few programs
         // count otherwise: the next one must still find the one before it.
-        let step = sequence.wrapping_sub(session.last_sequence) & 0xffff;
+        let step = sequence.wrapping_sub(last_sequence) & 0xffff;
         if step > 1 && step < 1 << 15 {
-            stamps.set(sequence.wrapping_sub(1) as u16, session.last_request_ns | SKIPPED);
+            stamps.set(sequence.wrapping_sub(1) as u16, last_request_ns | SKIPPED);
         }
     } else {
-        session.first_request_ns = now_ns;
+        session.first_request_ns.set(now_ns);
     }
     stamps.set(sequence as u16, now_ns);
-    session.last_sequence = sequence;
-    session.last_request_ns = now_ns;
-    session.sent += 1;
-    if session.first_waiting_ns == 0 {
-        session.first_waiting_ns = now_ns;
+    session.last_sequence.set(sequence);
+    session.last_request_ns.set(now_ns);
+    session.sent.count(1);
+    if session.first_waiting_ns.get() == 0 {
+        session.first_waiting_ns.set(now_ns);
     }
 }
 
@@ -101,72 +104,69 @@ pub fn request(session: &mut EchoSession, stamps: &impl Stamps, sequence: u16, n
 /// lasted for less than `min_gap_ns` is none.
 #[inline(always)]
 pub fn reply(
-    session: &mut EchoSession,
+    session: &shared::EchoSession,
     stamps: &impl Stamps,
     sequence: u16,
     now_ns: u64,
     min_gap_ns: u64,
-    mut tell: impl FnMut(u64, &EchoGap),
+    mut tell: impl FnMut(u64, &shared::EchoGap),
 ) -> Reply {
     let stamp = stamps.get(sequence);
     let sent_ns = stamp & !(ANSWERED | SKIPPED);
-    if sent_ns == 0 || sent_ns > now_ns || stamp & SKIPPED != 0 {
-        session.unasked += 1;
+    let first_request_ns = session.first_request_ns.get();
+    let is_of_session = first_request_ns != 0 && first_request_ns <= sent_ns;
+    if !is_of_session || sent_ns > now_ns || stamp & SKIPPED != 0 {
+        session.unasked.count(1);
         return Reply::Unasked;
     }
     if stamp & ANSWERED != 0 {
-        session.duplicate += 1;
-        session.gap.duplicate += u64::from(session.gap.holds(sent_ns));
-        session.doubt.duplicate += u64::from(session.doubt.passed(sent_ns));
-        session.next_doubt.duplicate += u64::from(session.next_doubt.passed(sent_ns));
+        session.duplicate.count(1);
+        session.gap.duplicate.count(u64::from(session.gap.holds(sent_ns)));
+        session.doubt.duplicate.count(u64::from(session.doubt.passed(sent_ns)));
+        session.next_doubt.duplicate.count(u64::from(session.next_doubt.passed(sent_ns)));
         return Reply::Duplicate;
     }
     stamps.set(sequence, stamp | ANSWERED);
-    session.answered += 1;
+    session.answered.count(1);
     let round_trip_ns = now_ns - sent_ns;
-    let overtaken = sent_ns < session.answered_request_ns;
+    let overtaken = sent_ns < session.answered_request_ns.get();
     if overtaken {
         count_in_doubt(session, sent_ns, round_trip_ns);
     }
     settle(session, now_ns, min_gap_ns, &mut tell);
-    if session.answered != 1 {
+    if session.answered.get() != 1 {
         let around = around(session, stamps, sequence, sent_ns);
-        if let Some(gap) = gap(session, stamps, &around, now_ns, min_gap_ns) {
+        if let Some(bound_ns) = surely_silent(session, &around, now_ns, min_gap_ns) {
             if session.gap.is_unsettled() {
-                session.told += 1;
-                tell(session.told, &session.gap);
+                tell(session.next_told(), &session.gap);
             }
-            session.gap = gap;
-            session.worst_round_trip_ns = 0;
-            session.gaps += 1;
-            session.shortest_round_trip_ns = round_trip_ns;
+            close(session, stamps, &around, now_ns, bound_ns);
+            session.shortest_round_trip_ns.set(round_trip_ns);
         } else if around.passes_over(session) {
             doubt(session, sequence, &around, now_ns);
         }
     }
-    if sent_ns > session.answered_request_ns {
+    if sent_ns > session.answered_request_ns.get() {
         advance(session, stamps, u32::from(sequence), sent_ns);
     }
-    session.last_reply_ns = now_ns;
-    session.shortest_round_trip_ns = session.shortest_round_trip_ns.min(round_trip_ns);
+    session.last_reply_ns.set(now_ns);
+    session.shortest_round_trip_ns.set(session.shortest_round_trip_ns.get().min(round_trip_ns));
     if session.gap.holds(sent_ns) {
         if count_in_gap(session, sent_ns) {
             return Reply::Late;
         }
-    } else if sent_ns > session.gap.resumed_ns {
+    } else if sent_ns > session.gap.resumed_ns.get() {
         learn(session, round_trip_ns, overtaken);
         if session.gap.is_unsettled() {
-            let gap = &mut session.gap;
-            gap.round_trip_after_ns = gap.round_trip_after_ns.max(round_trip_ns);
-            gap.round_trips_after += 1;
-            if gap.round_trips_after == SETTLE {
-                session.told += 1;
-                tell(session.told, &session.gap);
+            session.gap.round_trip_after_ns.raise(round_trip_ns);
+            session.gap.round_trips_after.count(1);
+            if !session.gap.is_unsettled() {
+                tell(session.next_told(), &session.gap);
             }
         }
     }
-    session.longest_round_trip_ns = session.longest_round_trip_ns.max(round_trip_ns);
-    session.worst_round_trip_ns = session.worst_round_trip_ns.max(round_trip_ns);
+    session.longest_round_trip_ns.raise(round_trip_ns);
+    session.worst_round_trip_ns.raise(round_trip_ns);
     Reply::Prompt(round_trip_ns)
 }
 
@@ -183,27 +183,33 @@ struct Around {
 impl Around {
     /// Whether there are requests between `a` and `n` that the last gap does not hold.
     #[inline(always)]
-    const fn passes_over(&self, session: &EchoSession) -> bool {
-        let held_until_ns = longer(session.answered_request_ns, session.gap.resumed_ns);
+    fn passes_over(&self, session: &shared::EchoSession) -> bool {
+        let held_until_ns = session.answered_request_ns.get().max(session.gap.resumed_ns.get());
         held_until_ns < self.before_resumed_ns
             || (held_until_ns < self.first_waiting_ns && self.first_waiting_ns < self.resuming_request_ns)
     }
 }
 
 #[inline(always)]
-fn around(session: &EchoSession, stamps: &impl Stamps, sequence: u16, resuming_request_ns: u64) -> Around {
-    let answered_request_ns = session.answered_request_ns;
+fn around(
+    session: &shared::EchoSession,
+    stamps: &impl Stamps,
+    sequence: u16,
+    resuming_request_ns: u64,
+) -> Around {
+    let answered_request_ns = session.answered_request_ns.get();
     let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
     // The request after `a` has lost its stamp when a long gap has used all sequence numbers; then it is what was
     // kept of it. Of the two, the earlier is it: the kept one may come from a lost race with the other side. And
     // where messages overtake each other, the request that was waiting may even be older than `a`.
     let mut first_waiting_ns = resuming_request_ns;
-    let next_ns = sent_at(stamps, (session.answered_sequence + 1) & 0xffff);
+    let next_ns = sent_at(stamps, (session.answered_sequence.get() + 1) & 0xffff);
     if between(next_ns) {
         first_waiting_ns = next_ns;
     }
-    if between(session.first_waiting_ns) {
-        first_waiting_ns = first_waiting_ns.min(session.first_waiting_ns);
+    let waiting_ns = session.first_waiting_ns.get();
+    if between(waiting_ns) {
+        first_waiting_ns = first_waiting_ns.min(waiting_ns);
     }
     let mut before_resumed_ns = sent_at(stamps, u32::from(sequence).wrapping_sub(1) & 0xffff);
     if !between(before_resumed_ns) {
@@ -212,143 +218,152 @@ fn around(session: &EchoSession, stamps: &impl Stamps, sequence: u16, resuming_r
     Around { first_waiting_ns, before_resumed_ns, resuming_request_ns }
 }
 
-/// The gap that a reply ends now, if it surely ends one.
+/// Whether a reply surely ends a gap now; if so, the longest round trip that this was judged by.
 #[inline(always)]
-fn gap(
-    session: &EchoSession,
-    stamps: &impl Stamps,
+fn surely_silent(
+    session: &shared::EchoSession,
     around: &Around,
     now_ns: u64,
     min_gap_ns: u64,
-) -> Option<EchoGap> {
+) -> Option<u64> {
     let Around { first_waiting_ns, before_resumed_ns, resuming_request_ns } = *around;
     let mut bound_ns = session.longest_latest_round_trip_ns();
     if session.gap.is_unsettled() {
         // Round trips may have become longer for good with the gap before. What only waited for its end says nothing
         // of that, but one that did not is the shortest.
-        bound_ns = bound_ns.max(session.shortest_round_trip_ns.min(now_ns - resuming_request_ns));
+        bound_ns = bound_ns.max(session.shortest_round_trip_ns.get().min(now_ns - resuming_request_ns));
     }
     let waited = now_ns - resuming_request_ns > bound_ns;
     let silent_until_ns = if waited { now_ns - bound_ns } else { before_resumed_ns };
-    let silent_from_ns = (first_waiting_ns + bound_ns).max(session.last_reply_ns);
-    if silent_until_ns < silent_from_ns + min_gap_ns {
-        return None;
-    }
-    let mut requests = session.sent - session.answered_count;
+    let silent_from_ns = (first_waiting_ns + bound_ns).max(session.last_reply_ns.get());
+    (silent_until_ns >= silent_from_ns + min_gap_ns).then_some(bound_ns)
+}
+
+/// The last gap is now the one that a reply ends.
+#[inline(always)]
+fn close(session: &shared::EchoSession, stamps: &impl Stamps, around: &Around, now_ns: u64, bound_ns: u64) {
+    let mut requests = session.sent.get() - session.answered_count.get();
     // Sent on another CPU since this reply was stamped.
-    if sent_at(stamps, session.last_sequence) > now_ns {
+    if sent_at(stamps, session.last_sequence.get()) > now_ns {
         requests -= 1;
     }
-    // Known zeros would become a call of memset, whose loop the verifier does not allow without CAP_PERFMON.
-    let none = core::hint::black_box(0);
-    Some(EchoGap {
-        answered_request_ns: session.answered_request_ns,
-        last_reply_ns: session.last_reply_ns,
-        first_waiting_ns,
-        before_resumed_ns,
-        resuming_request_ns,
-        resumed_ns: now_ns,
-        round_trip_before_ns: bound_ns,
-        requests,
-        round_trip_after_ns: none,
-        round_trips_after: none,
-        overtaken: none,
-        waited: none,
-        prompt: none,
-        duplicate: none,
-        worst_round_trip_ns: session.worst_round_trip_ns,
-        may_be: none,
-        shortest_round_trip_ns: none,
-        longest_interval_ns: none,
-        disordered: none,
-    })
+    let gap = &session.gap;
+    gap.answered_request_ns.set(session.answered_request_ns.get());
+    gap.last_reply_ns.set(session.last_reply_ns.get());
+    gap.first_waiting_ns.set(around.first_waiting_ns);
+    gap.before_resumed_ns.set(around.before_resumed_ns);
+    gap.resuming_request_ns.set(around.resuming_request_ns);
+    gap.resumed_ns.set(now_ns);
+    gap.round_trip_before_ns.set(bound_ns);
+    gap.requests.set(requests);
+    gap.worst_round_trip_ns.set(session.worst_round_trip_ns.get());
+    for word in [
+        &gap.round_trip_after_ns,
+        &gap.round_trips_after,
+        &gap.overtaken,
+        &gap.waited,
+        &gap.prompt,
+        &gap.duplicate,
+        &session.worst_round_trip_ns,
+    ] {
+        word.set(0);
+    }
+    session.gaps.count(1);
 }
 
 /// Keeps in mind that the reply to `sequence` passes over requests.
 #[inline(always)]
-fn doubt(session: &mut EchoSession, sequence: u16, around: &Around, now_ns: u64) {
+fn doubt(session: &shared::EchoSession, sequence: u16, around: &Around, now_ns: u64) {
     let bound_ns = session.longest_latest_round_trip_ns();
     let with_this = session.sent_with(u32::from(sequence));
     // At least one that is passed over and the one that does, whatever was sent on another CPU just now.
-    let requests = with_this.saturating_sub(session.answered_count).max(2);
+    let requests = with_this.saturating_sub(session.answered_count.get()).max(2);
     let waited = u64::from(now_ns - around.resuming_request_ns > bound_ns);
-    let none = core::hint::black_box(0);
-    let doubt = &mut session.next_doubt;
-    if doubt.resumed_ns == 0 {
-        doubt.answered_request_ns = session.answered_request_ns;
-        doubt.last_reply_ns = session.last_reply_ns;
-        doubt.first_waiting_ns = around.first_waiting_ns;
-        doubt.round_trip_before_ns = bound_ns;
-        doubt.round_trips_after = none;
-        doubt.requests = none;
-        doubt.overtaken = none;
-        doubt.waited = none;
-        doubt.prompt = none;
-        doubt.duplicate = none;
-        doubt.worst_round_trip_ns = session.worst_round_trip_ns;
-        doubt.may_be = 1;
-        session.worst_round_trip_ns = none;
+    let doubt = &session.next_doubt;
+    if doubt.resumed_ns.get() == 0 {
+        doubt.answered_request_ns.set(session.answered_request_ns.get());
+        doubt.last_reply_ns.set(session.last_reply_ns.get());
+        doubt.first_waiting_ns.set(around.first_waiting_ns);
+        doubt.round_trip_before_ns.set(bound_ns);
+        doubt.worst_round_trip_ns.set(session.worst_round_trip_ns.get());
+        doubt.may_be.set(1);
+        for word in [
+            &doubt.round_trips_after,
+            &doubt.requests,
+            &doubt.overtaken,
+            &doubt.waited,
+            &doubt.prompt,
+            &doubt.duplicate,
+            &session.worst_round_trip_ns,
+        ] {
+            word.set(0);
+        }
     }
-    doubt.before_resumed_ns = around.before_resumed_ns.max(around.first_waiting_ns);
-    doubt.resuming_request_ns = around.resuming_request_ns;
-    doubt.resumed_ns = now_ns;
-    doubt.requests += requests;
-    doubt.waited += waited;
-    doubt.prompt += 1 - waited;
+    doubt.before_resumed_ns.set(around.before_resumed_ns.max(around.first_waiting_ns));
+    doubt.resuming_request_ns.set(around.resuming_request_ns);
+    doubt.resumed_ns.set(now_ns);
+    doubt.requests.count(requests);
+    doubt.waited.count(waited);
+    doubt.prompt.count(1 - waited);
 }
 
 /// Counts a request that was overtaken, and answered after all. As in [`count_in_gap`], everything is written every time.
 #[inline(always)]
-fn count_in_doubt(session: &mut EchoSession, sent_ns: u64, round_trip_ns: u64) {
+fn count_in_doubt(session: &shared::EchoSession, sent_ns: u64, round_trip_ns: u64) {
     let waited = round_trip_ns > session.longest_latest_round_trip_ns();
     let (first, next) = (session.doubt.passed(sent_ns), session.next_doubt.passed(sent_ns));
-    session.doubt.waited += u64::from(first && waited);
-    session.doubt.prompt += u64::from(first && !waited);
-    session.next_doubt.waited += u64::from(next && waited);
-    session.next_doubt.prompt += u64::from(next && !waited);
+    session.doubt.waited.count(u64::from(first && waited));
+    session.doubt.prompt.count(u64::from(first && !waited));
+    session.next_doubt.waited.count(u64::from(next && waited));
+    session.next_doubt.prompt.count(u64::from(next && !waited));
 }
 
 /// Tells or forgets the doubts whose requests should have been answered by now.
 #[inline(always)]
-fn settle(session: &mut EchoSession, now_ns: u64, min_gap_ns: u64, tell: &mut impl FnMut(u64, &EchoGap)) {
-    let bound_ns = session.longest_latest_round_trip_ns();
+fn settle(
+    session: &shared::EchoSession,
+    now_ns: u64,
+    min_gap_ns: u64,
+    tell: &mut impl FnMut(u64, &shared::EchoGap),
+) {
+    let (doubt, next_doubt) = (&session.doubt, &session.next_doubt);
     for _ in 0..2 {
-        if session.doubt.resumed_ns == 0 {
-            if session.next_doubt.resumed_ns == 0 {
+        if doubt.resumed_ns.get() == 0 {
+            if next_doubt.resumed_ns.get() == 0 {
                 return;
             }
-            session.doubt = session.next_doubt;
-            session.next_doubt.resumed_ns = 0;
+            doubt.store(&next_doubt.load());
+            next_doubt.resumed_ns.set(0);
         }
-        if now_ns <= session.doubt.before_resumed_ns + bound_ns {
+        let bound_ns = session.longest_latest_round_trip_ns();
+        if now_ns <= doubt.before_resumed_ns.get() + bound_ns {
             return;
         }
-        session.doubt.round_trip_after_ns = bound_ns;
-        session.doubt.shortest_round_trip_ns = session.shortest_latest_round_trip_ns();
-        session.doubt.longest_interval_ns = session.longest_interval_ns;
-        session.doubt.disordered = session.recent_disordered + session.earlier_disordered;
-        if session.doubt.is_worth_telling(min_gap_ns) {
-            session.told += 1;
-            tell(session.told, &session.doubt);
+        doubt.round_trip_after_ns.set(bound_ns);
+        doubt.shortest_round_trip_ns.set(session.shortest_latest_round_trip_ns());
+        doubt.longest_interval_ns.set(session.longest_interval_ns.get());
+        doubt.disordered.set(session.recent_disordered.get() + session.earlier_disordered.get());
+        if doubt.load().is_worth_telling(min_gap_ns) {
+            tell(session.next_told(), doubt);
         } else {
             // It parts nothing: what came before it belongs to what came since.
-            let worst_ns = session.doubt.worst_round_trip_ns;
-            let since_ns = if session.next_doubt.resumed_ns == 0 { worst_ns } else { 0 };
-            session.next_doubt.worst_round_trip_ns = session.next_doubt.worst_round_trip_ns.max(worst_ns);
-            session.worst_round_trip_ns = session.worst_round_trip_ns.max(since_ns);
+            let worst_ns = doubt.worst_round_trip_ns.get();
+            let since_ns = if next_doubt.resumed_ns.get() == 0 { worst_ns } else { 0 };
+            next_doubt.worst_round_trip_ns.raise(worst_ns);
+            session.worst_round_trip_ns.raise(since_ns);
         }
-        session.doubt.resumed_ns = 0;
+        doubt.resumed_ns.set(0);
     }
 }
 
 /// The request `sequence` is now the latest of the answered ones.
 #[inline(always)]
-fn advance(session: &mut EchoSession, stamps: &impl Stamps, sequence: u32, sent_ns: u64) {
+fn advance(session: &shared::EchoSession, stamps: &impl Stamps, sequence: u32, sent_ns: u64) {
     let next_ns = sent_at(stamps, (sequence + 1) & 0xffff);
-    session.answered_request_ns = sent_ns;
-    session.answered_sequence = sequence;
-    session.answered_count = session.sent_with(sequence);
-    session.first_waiting_ns = if next_ns > sent_ns { next_ns } else { 0 };
+    session.answered_request_ns.set(sent_ns);
+    session.answered_sequence.set(sequence);
+    session.answered_count.set(session.sent_with(sequence));
+    session.first_waiting_ns.set(if next_ns > sent_ns { next_ns } else { 0 });
 }
 
 /// Counts a request of the gap; returns whether it was answered late.
@@ -356,33 +371,99 @@ fn advance(session: &mut EchoSession, stamps: &impl Stamps, sequence: u32, sent_
 /// Every counter is written every time: of "one of these plus 1" the compiler makes an address plus one of some offsets,
 /// which the verifier does not allow without CAP_PERFMON.
 #[inline(always)]
-fn count_in_gap(session: &mut EchoSession, sent_ns: u64) -> bool {
-    let gap = &mut session.gap;
-    let overtaken = sent_ns < gap.resuming_request_ns;
-    let waited = !overtaken && sent_ns + gap.round_trip_before_ns < gap.resumed_ns;
+fn count_in_gap(session: &shared::EchoSession, sent_ns: u64) -> bool {
+    let gap = &session.gap;
+    let overtaken = sent_ns < gap.resuming_request_ns.get();
+    let waited = !overtaken && sent_ns + gap.round_trip_before_ns.get() < gap.resumed_ns.get();
     let late = overtaken || waited;
-    gap.overtaken += u64::from(overtaken);
-    gap.waited += u64::from(waited);
-    gap.prompt += u64::from(!late);
-    session.late += u64::from(late);
+    gap.overtaken.count(u64::from(overtaken));
+    gap.waited.count(u64::from(waited));
+    gap.prompt.count(u64::from(!late));
+    session.late.count(u64::from(late));
     late
 }
 
 #[inline(always)]
-fn learn(session: &mut EchoSession, round_trip_ns: u64, overtaken: bool) {
-    let shortest_ns = if session.recent_count == 0 { round_trip_ns } else { session.recent_shortest_ns };
-    session.recent_round_trip_ns = session.recent_round_trip_ns.max(round_trip_ns);
-    session.recent_shortest_ns = shortest_ns.min(round_trip_ns);
-    session.recent_disordered += u64::from(overtaken);
-    session.recent_count += 1;
-    if session.recent_count == WINDOW {
-        session.earlier_round_trip_ns = session.recent_round_trip_ns;
-        session.earlier_shortest_ns = session.recent_shortest_ns;
-        session.earlier_disordered = session.recent_disordered;
-        session.recent_round_trip_ns = 0;
-        session.recent_disordered = 0;
-        session.recent_count = 0;
+fn learn(session: &shared::EchoSession, round_trip_ns: u64, overtaken: bool) {
+    let count = session.recent_count.get() + 1;
+    let shortest_ns = if count == 1 { round_trip_ns } else { session.recent_shortest_ns.get() };
+    session.recent_round_trip_ns.raise(round_trip_ns);
+    session.recent_shortest_ns.set(shortest_ns.min(round_trip_ns));
+    session.recent_disordered.count(u64::from(overtaken));
+    session.recent_count.set(count);
+    if count == WINDOW {
+        session.earlier_round_trip_ns.set(session.recent_round_trip_ns.get());
+        session.earlier_shortest_ns.set(session.recent_shortest_ns.get());
+        session.earlier_disordered.set(session.recent_disordered.get());
+        for word in [&session.recent_round_trip_ns, &session.recent_disordered, &session.recent_count] {
+            word.set(0);
+        }
     }
+}
+
+// Of each question, the words that it is about are read, and no others.
+impl shared::EchoGap {
+    /// [`EchoGap::holds`]
+    #[inline(always)]
+    fn holds(&self, sent_ns: u64) -> bool {
+        self.answered_request_ns.get() < sent_ns && sent_ns <= self.resumed_ns.get()
+    }
+
+    /// [`EchoGap::is_unsettled`]
+    #[inline(always)]
+    fn is_unsettled(&self) -> bool {
+        is_unsettled(self.resumed_ns.get(), self.round_trips_after.get())
+    }
+
+    /// Of a silence that may have been: whether a request that was sent at this time was passed over, or passed over
+    /// others.
+    #[inline(always)]
+    fn passed(&self, sent_ns: u64) -> bool {
+        self.resumed_ns.get() != 0
+            && self.answered_request_ns.get() < sent_ns
+            && sent_ns <= self.resuming_request_ns.get()
+    }
+}
+
+impl shared::EchoSession {
+    /// [`EchoSession::longest_latest_round_trip_ns`]
+    #[inline(always)]
+    fn longest_latest_round_trip_ns(&self) -> u64 {
+        self.recent_round_trip_ns.get().max(self.earlier_round_trip_ns.get())
+    }
+
+    /// [`EchoSession::shortest_latest_round_trip_ns`]
+    #[inline(always)]
+    fn shortest_latest_round_trip_ns(&self) -> u64 {
+        let (recent_ns, earlier_ns) = (self.recent_shortest_ns.get(), self.earlier_shortest_ns.get());
+        shortest_latest(self.recent_count.get(), recent_ns, earlier_ns)
+    }
+
+    /// The number of the gap that is told now.
+    #[inline(always)]
+    fn next_told(&self) -> u64 {
+        self.told.count(1);
+        self.told.get()
+    }
+
+    /// How many requests had been sent with `sequence`, one of the latest 2^16.
+    #[inline(always)]
+    fn sent_with(&self, sequence: u32) -> u64 {
+        let later = self.last_sequence.get().wrapping_sub(sequence) & 0xffff;
+        self.sent.get().saturating_sub(u64::from(later))
+    }
+}
+
+#[inline(always)]
+const fn is_unsettled(resumed_ns: u64, round_trips_after: u64) -> bool {
+    resumed_ns != 0 && round_trips_after < SETTLE
+}
+
+#[inline(always)]
+const fn shortest_latest(recent_count: u64, recent_ns: u64, earlier_ns: u64) -> u64 {
+    let no_earlier = earlier_ns == 0;
+    let recent_is_shorter = recent_count > 0 && recent_ns < earlier_ns;
+    if no_earlier || recent_is_shorter { recent_ns } else { earlier_ns }
 }
 
 impl EchoGap {
@@ -397,15 +478,7 @@ impl EchoGap {
     #[inline(always)]
     #[must_use]
     pub const fn is_unsettled(&self) -> bool {
-        self.resumed_ns != 0 && self.round_trips_after < SETTLE
-    }
-
-    /// Of a silence that may have been: whether a request that was sent at this time was passed over, or passed over
-    /// others.
-    #[inline(always)]
-    #[must_use]
-    pub const fn passed(&self, sent_ns: u64) -> bool {
-        self.resumed_ns != 0 && self.answered_request_ns < sent_ns && sent_ns <= self.resuming_request_ns
+        is_unsettled(self.resumed_ns, self.round_trips_after)
     }
 
     /// Of a silence that may have been: whether a request was lost or late, and it may have lasted for longer than
@@ -465,9 +538,7 @@ impl EchoSession {
     #[inline(always)]
     #[must_use]
     pub const fn shortest_latest_round_trip_ns(&self) -> u64 {
-        let no_earlier = self.earlier_shortest_ns == 0;
-        let recent_is_shorter = self.recent_count > 0 && self.recent_shortest_ns < self.earlier_shortest_ns;
-        if no_earlier || recent_is_shorter { self.recent_shortest_ns } else { self.earlier_shortest_ns }
+        shortest_latest(self.recent_count, self.recent_shortest_ns, self.earlier_shortest_ns)
     }
 
     /// What has not been told yet, as it is when no more replies come: the last gap, and what may have been ones.
@@ -481,13 +552,6 @@ impl EchoSession {
         });
         let doubts = doubts.into_iter().filter(move |doubt| doubt.is_worth_telling(min_gap_ns));
         doubts.chain(Some(self.gap).filter(EchoGap::is_unsettled))
-    }
-
-    /// How many requests had been sent with `sequence`, one of the latest 2^16.
-    #[inline(always)]
-    const fn sent_with(&self, sequence: u32) -> u64 {
-        let later = self.last_sequence.wrapping_sub(sequence) & 0xffff;
-        self.sent.saturating_sub(later as u64)
     }
 }
 

@@ -149,8 +149,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn direction(next_sequence: u32) -> shared::Direction {
-        // SAFETY: integers, of which all zeros are a value.
-        let direction: shared::Direction = unsafe { core::mem::zeroed() };
+        let direction = shared::Direction::default();
         direction.next_sequence.set(next_sequence);
         direction
     }

@@ -14,6 +14,34 @@ pub struct Word<T>(UnsafeCell<T>);
 // SAFETY: an aligned word is read, written and added to as a whole.
 unsafe impl<T: Copy + Send> Sync for Word<T> {}
 
+/// One or several words.
+pub trait Words {
+    /// As many integers, to which nobody else has access.
+    type Copied;
+
+    /// Copies one word after the other: others may write meanwhile.
+    fn load(&self) -> Self::Copied;
+
+    /// Writes one word after the other.
+    fn store(&self, value: &Self::Copied);
+}
+
+impl<T: Words, const N: usize> Words for [T; N] {
+    type Copied = [T::Copied; N];
+
+    #[inline(always)]
+    fn load(&self) -> Self::Copied {
+        core::array::from_fn(|index| self[index].load())
+    }
+
+    #[inline(always)]
+    fn store(&self, value: &Self::Copied) {
+        for (word, value) in self.iter().zip(value) {
+            word.store(value);
+        }
+    }
+}
+
 macro_rules! word {
     ($type:ty, $atomic:ident) => {
         impl Word<$type> {
@@ -51,10 +79,36 @@ macro_rules! word {
                 self.atomic().fetch_add(value, core::sync::atomic::Ordering::Relaxed);
             }
 
+            /// Adds to it, wrapping, where nobody else writes: what another adds at the same time may be lost.
+            #[inline(always)]
+            pub fn count(&self, value: $type) {
+                self.set(self.get().wrapping_add(value));
+            }
+
+            /// Makes it as large as this, where nobody else writes.
+            #[inline(always)]
+            pub fn raise(&self, value: $type) {
+                self.set(self.get().max(value));
+            }
+
             #[cfg(not(target_arch = "bpf"))]
             const fn atomic(&self) -> &core::sync::atomic::$atomic {
                 // SAFETY: the word is valid and aligned for as long as it is borrowed, and nobody accesses it otherwise.
                 unsafe { core::sync::atomic::$atomic::from_ptr(self.0.get()) }
+            }
+        }
+
+        impl Words for Word<$type> {
+            type Copied = $type;
+
+            #[inline(always)]
+            fn load(&self) -> $type {
+                self.get()
+            }
+
+            #[inline(always)]
+            fn store(&self, value: &$type) {
+                self.set(*value);
             }
         }
     };

@@ -4,6 +4,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytes::BufMut as _;
 use migtrace_ebpf::abi::{Command, FlowEntry, FlowKey, command};
+use zerocopy::IntoBytes as _;
 
 use super::flows::{self, FlowState};
 use super::{FLOWS, Kernel, KernelError, Opened, maps, tc};
@@ -84,16 +85,7 @@ fn about(command: u32, Opened { flow, opened_ns }: Opened) -> Command {
 }
 
 fn frame_of(command: &Command) -> Vec<u8> {
-    let Command { command, tgid, opened_ns, key, padding } = command;
     let mut frame = vec![0; ETHERNET_HEADER];
-    frame.put_u32_ne(*command);
-    frame.put_u32_ne(*tgid);
-    frame.put_u64_ne(*opened_ns);
-    for word in key.local.into_iter().chain(key.remote) {
-        frame.put_u32_ne(word);
-    }
-    frame.put_u16_ne(key.local_port);
-    frame.put_u16_ne(key.remote_port);
-    frame.put_u32_ne(*padding);
+    frame.put_slice(command.as_bytes());
     frame
 }

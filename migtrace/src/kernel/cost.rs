@@ -50,7 +50,7 @@ impl Trial {
             &mut ebpf,
             "ECHO_TARGETS",
             flows::words(target),
-            EchoTarget { identifier: ANY_IDENTIFIER },
+            EchoTarget { identifier: ANY_IDENTIFIER, padding: 0, socket: 0 },
         )?;
         let events = maps::unpolled_ring(&mut ebpf, "EVENTS")?;
         let empty = load_empty().map_err(|error| KernelError::Refused {

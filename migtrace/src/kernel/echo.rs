@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use aya::maps::{MapData, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use bytes::Buf as _;
 use migtrace_ebpf::abi::{
     self, ANY_IDENTIFIER, ECHO_SEQUENCES, EchoGapEvent, EchoKey, EchoSession, EchoTarget, kind,
 };
 use migtrace_ebpf::session::BUCKETS;
 use tokio::io::unix::AsyncFd;
+use zerocopy::FromBytes as _;
 
 use super::messages::address;
 use super::{KernelError, OBJECT, flows, maps, tc};
@@ -23,12 +23,17 @@ mod tests;
 /// Gaps are rare, and even where many requests are lost there is one at most for each round trip.
 const RING_BYTES: u32 = 256 << 10;
 
+const SLOTS: &str = "ECHO_SLOTS";
+const KEYS: &str = "ECHO_KEYS";
+const STATES: &str = "ECHO_STATES";
+const ROUND_TRIPS: &str = "ECHO_ROUND_TRIPS";
+
 /// Makes room for this many sessions.
 pub(super) fn size(loader: &mut EbpfLoader<'_>, sessions: u32) {
     loader
-        .map_max_entries("ECHO_STATES", sessions)
+        .map_max_entries(STATES, sessions)
         .map_max_entries("ECHO_STAMPS", sessions * ECHO_SEQUENCES)
-        .map_max_entries("ECHO_ROUND_TRIPS", sessions * BUCKETS as u32);
+        .map_max_entries(ROUND_TRIPS, sessions * BUCKETS as u32);
 }
 
 /// The loaded programs. Dropping it detaches them.
@@ -47,13 +52,26 @@ pub(crate) struct Session {
     pub(crate) peer: IpAddr,
     pub(crate) identifier: u16,
     pub(crate) state: EchoSession,
+    key: EchoKey,
+}
+
+/// A number, and which of the sessions that it has had.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct SessionId {
+    pub(crate) slot: u32,
+    pub(crate) first_request_ns: u64,
+}
+
+impl Session {
+    pub(crate) const fn id(&self) -> SessionId {
+        SessionId { slot: self.slot, first_request_ns: self.state.first_request_ns }
+    }
 }
 
 /// A gap that the programs have found and settled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SettledGap {
-    /// The session's number.
-    pub(crate) slot: u32,
+    pub(crate) session: SessionId,
     /// The number of the gap among those that were told of its session, from 1.
     pub(crate) number: u64,
     pub(crate) gap: EchoGap,
@@ -103,22 +121,48 @@ impl EchoKernel {
         attacher.look(&mut self.ebpf, std::iter::once(attached))
     }
 
-    /// Follows the requests to `target` that carry `identifier`, or all of them.
-    pub(crate) fn follow(&mut self, target: IpAddr, identifier: Option<u16>) -> Result<(), KernelError> {
+    /// Follows the requests to `target` that carry `identifier`, or all of them; with the cookie of a `socket`, the stream
+    /// of requests that it sends and no other.
+    pub(crate) fn follow(
+        &mut self,
+        target: IpAddr,
+        identifier: Option<u16>,
+        socket: Option<u64>,
+    ) -> Result<(), KernelError> {
         let identifier = identifier.map_or(ANY_IDENTIFIER, u32::from);
-        maps::set(&mut self.ebpf, "ECHO_TARGETS", flows::words(target), EchoTarget { identifier })
+        let whose = EchoTarget { identifier, padding: 0, socket: socket.unwrap_or(0) };
+        maps::set(&mut self.ebpf, "ECHO_TARGETS", flows::words(target), whose)
+    }
+
+    /// Follows a session no more: a later request of the same asker opens another.
+    ///
+    /// Its number stays taken until [`Self::give_back`]: a program that runs on another CPU may still count a packet there.
+    pub(crate) fn retire(&mut self, session: &Session) -> Result<(), KernelError> {
+        maps::remove::<_, u32>(&mut self.ebpf, SLOTS, session.key).map(drop)
+    }
+
+    /// Gives back the number of a session that was retired a while ago. Before, its state and its round trips are final.
+    pub(crate) fn give_back(&mut self, slot: u32) -> Result<(), KernelError> {
+        for (bucket, count) in (first_bucket(slot)..).zip(self.round_trips(slot)?) {
+            if count != 0 {
+                maps::set_element(&mut self.ebpf, ROUND_TRIPS, bucket, 0_u64)?;
+            }
+        }
+        maps::set_element(&mut self.ebpf, STATES, slot, EchoSession::default())?;
+        maps::remove::<_, EchoKey>(&mut self.ebpf, KEYS, slot).map(drop)
     }
 
     /// The sessions so far, by number.
     pub(crate) fn sessions(&self) -> Result<Vec<Session>, KernelError> {
         let mut sessions = Vec::new();
-        for (slot, key) in maps::entries::<u32, EchoKey>(&self.ebpf, "ECHO_KEYS")? {
+        for (slot, key) in maps::entries::<u32, EchoKey>(&self.ebpf, KEYS)? {
             sessions.push(Session {
                 slot,
                 target: address(key.target),
                 peer: address(key.peer),
                 identifier: key.identifier,
-                state: maps::element(&self.ebpf, "ECHO_STATES", slot)?,
+                state: maps::element(&self.ebpf, STATES, slot)?,
+                key,
             });
         }
         sessions.sort_by_key(|session| session.slot);
@@ -127,8 +171,8 @@ impl EchoKernel {
 
     /// How many round trips fell into each bucket; see [`migtrace_ebpf::session::bucket`].
     pub(crate) fn round_trips(&self, slot: u32) -> Result<Vec<u64>, KernelError> {
-        let first = slot * BUCKETS as u32;
-        maps::elements(&self.ebpf, "ECHO_ROUND_TRIPS", first..first + BUCKETS as u32)
+        let first = first_bucket(slot);
+        maps::elements(&self.ebpf, ROUND_TRIPS, first..first + BUCKETS as u32)
     }
 
     /// Packets of sessions beyond those that there was room for, and gaps that found the ring buffer full.
@@ -153,6 +197,10 @@ impl EchoKernel {
     }
 }
 
+const fn first_bucket(slot: u32) -> u32 {
+    slot * BUCKETS as u32
+}
+
 fn drain(ring: &mut RingBuf<MapData>) -> Vec<SettledGap> {
     let mut gaps = Vec::new();
     while let Some(item) = ring.next() {
@@ -162,41 +210,11 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<SettledGap> {
 }
 
 /// Decodes one record of the ring buffer; `None` for what is no gap.
-fn decode(mut bytes: &[u8]) -> Option<SettledGap> {
-    if bytes.remaining() < size_of::<EchoGapEvent>() {
-        return None;
-    }
-    let _at_ns = bytes.get_u64_ne();
-    if bytes.get_u32_ne() != kind::ECHO_GAP {
-        return None;
-    }
-    let _tgid = bytes.get_u32_ne();
-    let slot = bytes.get_u32_ne();
-    let _padding = bytes.get_u32_ne();
-    let number = bytes.get_u64_ne();
-    let mut next = || bytes.get_u64_ne();
-    let gap = abi::EchoGap {
-        answered_request_ns: next(),
-        last_reply_ns: next(),
-        first_waiting_ns: next(),
-        before_resumed_ns: next(),
-        resuming_request_ns: next(),
-        resumed_ns: next(),
-        round_trip_before_ns: next(),
-        round_trip_after_ns: next(),
-        round_trips_after: next(),
-        requests: next(),
-        overtaken: next(),
-        waited: next(),
-        prompt: next(),
-        duplicate: next(),
-        worst_round_trip_ns: next(),
-        may_be: next(),
-        shortest_round_trip_ns: next(),
-        longest_interval_ns: next(),
-        disordered: next(),
-    };
-    Some(SettledGap { slot, number, gap: gap.into() })
+fn decode(record: &[u8]) -> Option<SettledGap> {
+    let (event, _) = EchoGapEvent::read_from_prefix(record).ok()?;
+    let EchoGapEvent { header, slot, first_request_ns, number, gap, .. } = event;
+    let session = SessionId { slot, first_request_ns };
+    (header.kind == kind::ECHO_GAP).then(|| SettledGap { session, number, gap: gap.into() })
 }
 
 impl From<abi::EchoGap> for EchoGap {

@@ -5,34 +5,56 @@
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, Pod};
 use tokio::io::unix::AsyncFd;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{KernelError, OnCpu};
 
 /// include/uapi/linux/bpf.h: an entry that is there stays as it is.
 const BPF_NOEXIST: u64 = 1;
 
+/// What can be a key or a value: any bytes are one, and it has no padding.
+pub(super) trait Plain: Copy + FromBytes + Immutable + IntoBytes + 'static {}
+
+impl<T: Copy + FromBytes + Immutable + IntoBytes + 'static> Plain for T {}
+
+/// The same, as aya wants to be promised it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Promised<T>(T);
+
+// SAFETY: zerocopy has looked at every field of `T`: any bytes are a value of it, and none of its own are undefined.
+unsafe impl<T: Plain> Pod for Promised<T> {}
+
 /// What a key has, if anything.
-pub(super) fn get<K: Pod, V: Pod>(ebpf: &Ebpf, name: &'static str, key: K) -> Result<Option<V>, KernelError> {
+pub(super) fn get<K: Plain, V: Plain>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    key: K,
+) -> Result<Option<V>, KernelError> {
     let _on_cpu = OnCpu::stay();
-    match table::<K, V>(ebpf, name)?.get(&key, 0) {
-        Ok(value) => Ok(Some(value)),
+    match table::<K, V>(ebpf, name)?.get(&Promised(key), 0) {
+        Ok(Promised(value)) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),
         Err(source) => Err(KernelError::Map { name, source }),
     }
 }
 
 /// All entries, in no order.
-pub(super) fn entries<K: Pod, V: Pod>(ebpf: &Ebpf, name: &'static str) -> Result<Vec<(K, V)>, KernelError> {
+pub(super) fn entries<K: Plain, V: Plain>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, KernelError> {
     let _on_cpu = OnCpu::stay();
-    let entries = table::<K, V>(ebpf, name)?.iter().collect::<Result<_, _>>();
-    entries.map_err(|source| KernelError::Map { name, source })
+    let table = table::<K, V>(ebpf, name)?;
+    let entries = table.iter().map(|entry| entry.map(|(Promised(key), Promised(value))| (key, value)));
+    entries.collect::<Result<_, _>>().map_err(|source| KernelError::Map { name, source })
 }
 
 /// Gives a key a value, whatever it had before.
 ///
 /// # Errors
 /// Besides others one that [is because the table is full](KernelError::is_full).
-pub(super) fn set<K: Pod, V: Pod>(
+pub(super) fn set<K: Plain, V: Plain>(
     ebpf: &mut Ebpf,
     name: &'static str,
     key: K,
@@ -45,7 +67,7 @@ pub(super) fn set<K: Pod, V: Pod>(
 ///
 /// # Errors
 /// As [`set`].
-pub(super) fn add<K: Pod, V: Pod>(
+pub(super) fn add<K: Plain, V: Plain>(
     ebpf: &mut Ebpf,
     name: &'static str,
     key: K,
@@ -57,7 +79,7 @@ pub(super) fn add<K: Pod, V: Pod>(
     }
 }
 
-fn insert<K: Pod, V: Pod>(
+fn insert<K: Plain, V: Plain>(
     ebpf: &mut Ebpf,
     name: &'static str,
     key: K,
@@ -65,23 +87,19 @@ fn insert<K: Pod, V: Pod>(
     flags: u64,
 ) -> Result<(), KernelError> {
     let _on_cpu = OnCpu::stay();
-    let failed = |source| KernelError::Map { name, source };
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut table: HashMap<_, K, V> = HashMap::try_from(map).map_err(failed)?;
-    table.insert(key, value, flags).map_err(failed)
+    let inserted = table_mut::<K, V>(ebpf, name)?.insert(Promised(key), Promised(value), flags);
+    inserted.map_err(|source| KernelError::Map { name, source })
 }
 
 /// Removes what a key has; says whether it had anything.
-pub(super) fn remove<K: Pod, V: Pod>(
+pub(super) fn remove<K: Plain, V: Plain>(
     ebpf: &mut Ebpf,
     name: &'static str,
     key: K,
 ) -> Result<bool, KernelError> {
     let _on_cpu = OnCpu::stay();
-    let failed = |source| KernelError::Map { name, source };
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut table: HashMap<_, K, V> = HashMap::try_from(map).map_err(failed)?;
-    match table.remove(&key).map_err(failed) {
+    let removed = table_mut::<K, V>(ebpf, name)?.remove(&Promised(key));
+    match removed.map_err(|source| KernelError::Map { name, source }) {
         Ok(()) => Ok(true),
         // Not `MapError::KeyNotFound`: aya gives the error of the system call.
         Err(error) if error.fails_with(libc::ENOENT) => Ok(false),
@@ -90,7 +108,7 @@ pub(super) fn remove<K: Pod, V: Pod>(
 }
 
 /// Elements of an array, by their indices.
-pub(super) fn elements<V: Pod>(
+pub(super) fn elements<V: Plain>(
     ebpf: &Ebpf,
     name: &'static str,
     indices: impl IntoIterator<Item = u32>,
@@ -98,13 +116,28 @@ pub(super) fn elements<V: Pod>(
     let _on_cpu = OnCpu::stay();
     let failed = |source| KernelError::Map { name, source };
     let map = ebpf.map(name).ok_or_else(|| missing(name))?;
-    let array: Array<_, V> = Array::try_from(map).map_err(failed)?;
-    indices.into_iter().map(|index| array.get(&index, 0).map_err(failed)).collect()
+    let array: Array<_, Promised<V>> = Array::try_from(map).map_err(failed)?;
+    let element = |index| array.get(&index, 0).map(|Promised(value)| value).map_err(failed);
+    indices.into_iter().map(element).collect()
 }
 
 /// One element of an array.
-pub(super) fn element<V: Pod>(ebpf: &Ebpf, name: &'static str, index: u32) -> Result<V, KernelError> {
+pub(super) fn element<V: Plain>(ebpf: &Ebpf, name: &'static str, index: u32) -> Result<V, KernelError> {
     elements(ebpf, name, [index]).map(|elements| elements[0])
+}
+
+/// Gives an element of an array a value.
+pub(super) fn set_element<V: Plain>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    index: u32,
+    value: V,
+) -> Result<(), KernelError> {
+    let _on_cpu = OnCpu::stay();
+    let failed = |source| KernelError::Map { name, source };
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut array: Array<_, Promised<V>> = Array::try_from(map).map_err(failed)?;
+    array.set(index, Promised(value), 0).map_err(failed)
 }
 
 /// A ring buffer; it is taken out of the object.
@@ -120,11 +153,19 @@ pub(super) fn unpolled_ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingB
     RingBuf::try_from(ring).map_err(|source| KernelError::Map { name, source })
 }
 
-fn table<'a, K: Pod, V: Pod>(
+fn table<'a, K: Plain, V: Plain>(
     ebpf: &'a Ebpf,
     name: &'static str,
-) -> Result<HashMap<&'a MapData, K, V>, KernelError> {
+) -> Result<HashMap<&'a MapData, Promised<K>, Promised<V>>, KernelError> {
     let map = ebpf.map(name).ok_or_else(|| missing(name))?;
+    HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
+}
+
+fn table_mut<'a, K: Plain, V: Plain>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<&'a mut MapData, Promised<K>, Promised<V>>, KernelError> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     HashMap::try_from(map).map_err(|source| KernelError::Map { name, source })
 }
 

@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use bytes::Buf;
-use migtrace_ebpf::abi::{self, EGRESS, FlowEntry, FlowKey, INGRESS, kind, part};
+use migtrace_ebpf::abi::{
+    self, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, INGRESS, QmpLine, Sum, Sums, kind,
+    part,
+};
 use migtrace_ebpf::qmp_write::Part;
+use zerocopy::FromBytes;
 
 use super::flows::{FirstPacket, flow_of};
 
@@ -74,126 +77,107 @@ pub(crate) struct QmpWrite {
 
 impl Message {
     /// Decodes one record; `None` for a kind or a size that no program of ours writes.
-    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
-        if bytes.remaining() < size_of::<abi::Header>() {
-            return None;
-        }
-        let at_ns = MonotonicNs(bytes.get_u64_ne());
-        let kind = bytes.get_u32_ne();
-        let pid = bytes.get_u32_ne();
+    pub(crate) fn decode(record: &[u8]) -> Option<Self> {
+        let (abi::Header { at_ns, kind, tgid: pid }, _) = abi::Header::read_from_prefix(record).ok()?;
         let body = match kind {
             kind::PROCESS_EXEC => Body::ProcessExec { pid },
             kind::PROCESS_FORK => Body::ProcessFork { pid },
             kind::PROCESS_EXIT => Body::ProcessExit { pid },
-            kind::FLOW_SEEN | kind::FLOW_PAYLOAD => flow(kind, bytes)?,
-            kind::FLOW_OWNED => flow_owned(pid, bytes)?,
-            kind::FLOW_REPLACED => flow_replaced(bytes)?,
-            kind::QMP_LINE => qmp_line(pid, bytes)?,
-            kind::GUEST_RUN if bytes.remaining() >= size_of::<abi::Vcpus>() => {
-                Body::GuestRun { pid, vcpus: vcpus(&mut bytes) }
+            kind::FLOW_SEEN => flow_seen(&read(record)?),
+            kind::FLOW_OWNED => flow_owned(&read(record)?),
+            kind::FLOW_PAYLOAD => flow_payload(&read(record)?),
+            kind::FLOW_REPLACED => flow_replaced(&read(record)?),
+            kind::QMP_LINE => qmp_line(record)?,
+            kind::GUEST_RUN => {
+                let abi::GuestRun { vcpus, .. } = read(record)?;
+                Body::GuestRun { pid, vcpus: vcpus.into() }
             }
-            kind::GUEST_RUN_VOID if bytes.remaining() >= 16 => Body::GuestRunVoid {
-                pid,
-                entered_ns: MonotonicNs(bytes.get_u64_ne()),
-                certain: bytes.get_u64_ne() != 0,
-            },
-            kind::DIRTY_LOG if bytes.remaining() >= size_of::<abi::Sums>() => {
-                Body::DirtyLog { pid, sums: sums(&mut bytes) }
+            kind::GUEST_RUN_VOID => {
+                let abi::GuestRunVoid { entered_ns, certain, .. } = read(record)?;
+                Body::GuestRunVoid { pid, entered_ns: MonotonicNs(entered_ns), certain: certain != 0 }
             }
-            kind::GUEST_FRAME | kind::ANNOUNCEMENT if bytes.remaining() >= 8 => {
-                let ifindex = bytes.get_u32_ne();
-                match (kind, announcement(bytes.get_u32_ne())) {
-                    (kind::GUEST_FRAME, _) => Body::GuestFrame { ifindex },
-                    (_, Some(kind)) => Body::Announcement { ifindex, kind },
-                    (_, None) => return None,
-                }
+            kind::DIRTY_LOG => {
+                let abi::DirtyLogRead { sums, .. } = read(record)?;
+                Body::DirtyLog { pid, sums: directions(&sums) }
+            }
+            kind::GUEST_FRAME => {
+                let abi::GuestPortEvent { ifindex, .. } = read(record)?;
+                Body::GuestFrame { ifindex }
+            }
+            kind::ANNOUNCEMENT => {
+                let abi::GuestPortEvent { ifindex, announcement: kind, .. } = read(record)?;
+                Body::Announcement { ifindex, kind: announcement(kind)? }
             }
             _ => return None,
         };
-        Some(Self { at_ns, body })
+        Some(Self { at_ns: MonotonicNs(at_ns), body })
     }
 }
 
-fn flow(kind: u32, mut bytes: &[u8]) -> Option<Body> {
-    if bytes.remaining() < size_of::<abi::FlowEvent>() - size_of::<abi::Header>() {
-        return None;
-    }
-    let key = flow_key(&mut bytes);
-    let ifindex = bytes.get_u32_ne();
-    let flow = Opened { flow: flow_of(&key), opened_ns: MonotonicNs(bytes.get_u64_ne()) };
-    let first = FirstPacket { at_ns: MonotonicNs(bytes.get_u64_ne()), ifindex };
-    let first_bytes = bytes.get_u32_ne();
-    Some(match kind {
-        kind::FLOW_SEEN => Body::FlowSeen { flow, first },
-        _ => Body::FlowPayload { flow, first_bytes },
-    })
+/// What a record begins with.
+fn read<T: FromBytes>(record: &[u8]) -> Option<T> {
+    T::read_from_prefix(record).ok().map(|(event, _)| event)
 }
 
-fn flow_owned(pid: u32, mut bytes: &[u8]) -> Option<Body> {
-    if bytes.remaining() < size_of::<abi::FlowOwned>() - size_of::<abi::Header>() {
-        return None;
-    }
-    let key = flow_key(&mut bytes);
-    let by_user_space = bytes.get_u32_ne() != 0;
-    let flow = Opened { flow: flow_of(&key), opened_ns: MonotonicNs(bytes.get_u64_ne()) };
-    let crossed = Crossed { counters: sums(&mut bytes), last_ns: MonotonicNs(bytes.get_u64_ne()) };
-    Some(Body::FlowOwned { flow, pid, by_user_space, crossed })
+fn opened(key: &FlowKey, opened_ns: u64) -> Opened {
+    Opened { flow: flow_of(key), opened_ns: MonotonicNs(opened_ns) }
 }
 
-fn flow_replaced(mut bytes: &[u8]) -> Option<Body> {
-    if bytes.remaining() < size_of::<abi::FlowReplaced>() - size_of::<abi::Header>() {
-        return None;
-    }
-    let key = flow_key(&mut bytes);
-    bytes.advance(size_of::<u32>());
-    // SAFETY: there are as many bytes, as checked above, and any are a value: integers without padding.
-    let entry = unsafe { bytes.as_ptr().cast::<FlowEntry>().read_unaligned() };
-    Some(Body::FlowReplaced { key, entry: Box::new(entry) })
+fn flow_seen(event: &FlowEvent) -> Body {
+    let first = FirstPacket { at_ns: MonotonicNs(event.first_ns), ifindex: event.ifindex };
+    Body::FlowSeen { flow: opened(&event.key, event.opened_ns), first }
 }
 
-fn qmp_line(pid: u32, mut bytes: &[u8]) -> Option<Body> {
-    if bytes.remaining() < size_of::<abi::QmpLine>() - size_of::<abi::Header>() {
-        return None;
+fn flow_payload(event: &FlowEvent) -> Body {
+    Body::FlowPayload { flow: opened(&event.key, event.opened_ns), first_bytes: event.first_payload }
+}
+
+fn flow_owned(event: &FlowOwned) -> Body {
+    Body::FlowOwned {
+        flow: opened(&event.key, event.opened_ns),
+        pid: event.header.tgid,
+        by_user_space: event.by_user_space != 0,
+        crossed: Crossed { counters: directions(&event.crossed), last_ns: MonotonicNs(event.last_ns) },
     }
-    let sums = sums(&mut bytes);
-    let vcpus = vcpus(&mut bytes);
-    let summed = bytes.get_u32_ne() != 0;
-    let part = match bytes.get_u32_ne() {
+}
+
+fn flow_replaced(event: &FlowReplaced) -> Body {
+    Body::FlowReplaced { key: event.key, entry: Box::new(event.entry) }
+}
+
+fn qmp_line(record: &[u8]) -> Option<Body> {
+    let (line, bytes) = QmpLine::read_from_prefix(record).ok()?;
+    let part = match line.part {
         part::WHOLE => Part::Whole,
         part::SECOND_LINE => Part::SecondLine,
         part::LINE => Part::Line,
         part::LAST_LINE => Part::LastLine,
         _ => return None,
     };
-    let cut = bytes.get_u32_ne() != 0;
-    bytes.advance(4);
     let write = QmpWrite {
-        sums: summed.then_some(sums),
-        vcpus: (vcpus.known > 0).then_some(vcpus),
+        sums: (line.summed != 0).then(|| directions(&line.sums)),
+        vcpus: (line.vcpus.known > 0).then(|| line.vcpus.into()),
         bytes: bytes.to_vec(),
-        cut,
+        cut: line.cut != 0,
     };
-    Some(Body::QmpLine { pid, part, write })
+    Some(Body::QmpLine { pid: line.header.tgid, part, write })
 }
 
-fn sums(bytes: &mut &[u8]) -> Directions<Counters> {
-    let mut sum = || Counters {
-        wire_bytes: bytes.get_u64_ne(),
-        payload_bytes: bytes.get_u64_ne(),
-        segments: bytes.get_u64_ne(),
-        skbs: bytes.get_u64_ne(),
+fn directions(sums: &Sums) -> Directions<Counters> {
+    let counters = |direction: u8| {
+        let Sum { wire_bytes, payload_bytes, segments, skbs } = sums.by_direction[usize::from(direction)];
+        Counters { wire_bytes, payload_bytes, segments, skbs }
     };
-    const { assert!(INGRESS == 0 && EGRESS == 1) };
-    let rx = sum();
-    let tx = sum();
-    Directions { tx, rx }
+    Directions { tx: counters(EGRESS), rx: counters(INGRESS) }
 }
 
-fn vcpus(bytes: &mut &[u8]) -> Vcpus {
-    let (known, inside) = (bytes.get_u32_ne(), bytes.get_u32_ne());
-    let (starting, halted) = (bytes.get_u32_ne(), bytes.get_u32_ne());
-    let mut left = || Some(bytes.get_u64_ne()).filter(|&left_ns| left_ns != 0).map(MonotonicNs);
-    Vcpus { known, inside, starting, halted, first_left_ns: left(), last_left_ns: left() }
+impl From<abi::Vcpus> for Vcpus {
+    fn from(vcpus: abi::Vcpus) -> Self {
+        let abi::Vcpus { known, inside, starting, halted, first_left_ns, last_left_ns } = vcpus;
+        let left = |left_ns| (left_ns != 0).then_some(MonotonicNs(left_ns));
+        let (first_left_ns, last_left_ns) = (left(first_left_ns), left(last_left_ns));
+        Self { known, inside, starting, halted, first_left_ns, last_left_ns }
+    }
 }
 
 const fn announcement(kind: u32) -> Option<Announcement> {
@@ -203,12 +187,6 @@ const fn announcement(kind: u32) -> Option<Announcement> {
         abi::announcement::NEIGHBOUR_ADVERTISEMENT => Some(Announcement::NeighbourAdvertisement),
         _ => None,
     }
-}
-
-fn flow_key(bytes: &mut &[u8]) -> FlowKey {
-    let mut address = || [bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne(), bytes.get_u32_ne()];
-    let (local, remote) = (address(), address());
-    FlowKey { local, remote, local_port: bytes.get_u16_ne(), remote_port: bytes.get_u16_ne() }
 }
 
 pub(super) fn address(words: [u32; 4]) -> IpAddr {
@@ -221,56 +199,129 @@ pub(super) fn address(words: [u32; 4]) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::IntoBytes as _;
+
     use super::*;
 
-    fn bytes_of(words: &[u32]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    const fn header(kind: u32) -> abi::Header {
+        abi::Header { at_ns: 7, kind, tgid: 42 }
+    }
+
+    fn key() -> FlowKey {
+        let address = |last: u32| [0, 0, 0xffff_u32.to_be(), last.to_be()];
+        FlowKey { local: address(1), remote: address(2), local_port: 40000, remote_port: 49152 }
+    }
+
+    fn flow() -> Opened {
+        let flow = Flow { local: "0.0.0.1:40000".parse().unwrap(), remote: "0.0.0.2:49152".parse().unwrap() };
+        Opened { flow, opened_ns: MonotonicNs(5) }
+    }
+
+    fn event(kind: u32) -> FlowEvent {
+        FlowEvent {
+            header: header(kind),
+            key: key(),
+            ifindex: 3,
+            opened_ns: 5,
+            first_ns: 4,
+            first_payload: 0x1122_3344,
+            padding: 0,
+        }
+    }
+
+    fn sums() -> Sums {
+        let sum =
+            |first| Sum { wire_bytes: first, payload_bytes: first + 1, segments: first + 2, skbs: first + 3 };
+        Sums { by_direction: [sum(1), sum(5)] }
+    }
+
+    fn counters() -> Directions<Counters> {
+        let counters = |first| Counters {
+            wire_bytes: first,
+            payload_bytes: first + 1,
+            segments: first + 2,
+            skbs: first + 3,
+        };
+        Directions { tx: counters(5), rx: counters(1) }
+    }
+
+    fn line(part: u32, vcpus: abi::Vcpus) -> QmpLine {
+        QmpLine { header: header(kind::QMP_LINE), sums: sums(), vcpus, summed: 1, part, cut: 0, padding: 0 }
+    }
+
+    fn says(record: &[u8], body: Body) {
+        assert_eq!(Message::decode(record), Some(Message { at_ns: MonotonicNs(7), body }));
     }
 
     #[test]
     fn a_process_event_is_its_header() {
-        let bytes = bytes_of(&[7, 0, kind::PROCESS_EXIT, 42]);
-        let expected = Message { at_ns: MonotonicNs(7), body: Body::ProcessExit { pid: 42 } };
-        assert_eq!(Message::decode(&bytes), Some(expected));
+        says(header(kind::PROCESS_EXIT).as_bytes(), Body::ProcessExit { pid: 42 });
+    }
+
+    #[test]
+    fn a_flow_comes_with_its_first_packet_and_later_with_its_first_payload() {
+        let first = FirstPacket { at_ns: MonotonicNs(4), ifindex: 3 };
+        says(event(kind::FLOW_SEEN).as_bytes(), Body::FlowSeen { flow: flow(), first });
+        let payload = Body::FlowPayload { flow: flow(), first_bytes: 0x1122_3344 };
+        says(event(kind::FLOW_PAYLOAD).as_bytes(), payload);
     }
 
     #[test]
     fn an_owner_comes_with_what_had_crossed_in_each_direction() {
-        let mut words = vec![7, 0, kind::FLOW_OWNED, 42];
-        words.extend(
-            [[0, 0, 0xffff_u32.to_be(), 1_u32.to_be()], [0, 0, 0xffff_u32.to_be(), 2_u32.to_be()]].concat(),
-        );
-        words.extend([40000 | 49152 << 16, 1, 5, 0]);
-        // What came in, what went out, and when the last of it did, in words of 32 bits.
-        words.extend((1..=8).flat_map(|count| [count, 0]));
-        words.extend([6, 0]);
-        let Some(Message { at_ns, body: Body::FlowOwned { flow, pid, by_user_space, crossed } }) =
-            Message::decode(&bytes_of(&words))
-        else {
-            panic!("no owner")
+        let owned = FlowOwned {
+            header: header(kind::FLOW_OWNED),
+            key: key(),
+            by_user_space: 1,
+            opened_ns: 5,
+            crossed: sums(),
+            last_ns: 6,
         };
-        assert_eq!((at_ns, pid, by_user_space), (MonotonicNs(7), 42, true));
-        assert_eq!(
-            flow.flow,
-            Flow { local: "0.0.0.1:40000".parse().unwrap(), remote: "0.0.0.2:49152".parse().unwrap() }
-        );
-        assert_eq!(flow.opened_ns, MonotonicNs(5));
-        let counters = |wire_bytes| Counters {
-            wire_bytes,
-            payload_bytes: wire_bytes + 1,
-            segments: wire_bytes + 2,
-            skbs: wire_bytes + 3,
-        };
-        assert_eq!(crossed.counters, Directions { tx: counters(5), rx: counters(1) });
-        assert_eq!(crossed.last_ns, MonotonicNs(6));
+        let crossed = Crossed { counters: counters(), last_ns: MonotonicNs(6) };
+        says(owned.as_bytes(), Body::FlowOwned { flow: flow(), pid: 42, by_user_space: true, crossed });
+    }
+
+    #[test]
+    fn a_flow_that_is_replaced_comes_with_all_that_was_counted() {
+        let entry = FlowEntry { opened_ns: 5, owner: 42, ..FlowEntry::default() };
+        let replaced = FlowReplaced { header: header(kind::FLOW_REPLACED), key: key(), padding: 0, entry };
+        says(replaced.as_bytes(), Body::FlowReplaced { key: key(), entry: Box::new(entry) });
+    }
+
+    #[test]
+    fn a_line_is_what_follows_its_head() {
+        let record = [line(part::WHOLE, abi::Vcpus::default()).as_bytes(), b"{}"].concat();
+        let write = QmpWrite { sums: Some(counters()), vcpus: None, bytes: b"{}".to_vec(), cut: false };
+        says(&record, Body::QmpLine { pid: 42, part: Part::Whole, write });
+
+        let vcpus = abi::Vcpus { known: 2, inside: 1, last_left_ns: 9, ..abi::Vcpus::default() };
+        let said = Message::decode(line(part::LINE, vcpus).as_bytes());
+        let Some(Message { body: Body::QmpLine { write, .. }, .. }) = said else { panic!("{said:?}") };
+        let seen = write.vcpus.unwrap();
+        assert_eq!((seen.known, seen.inside, seen.halted), (2, 1, 0));
+        assert_eq!((seen.first_left_ns, seen.last_left_ns), (None, Some(MonotonicNs(9))));
+        assert!(write.bytes.is_empty());
+        assert_eq!(Message::decode(line(part::NONE, vcpus).as_bytes()), None, "such a line is not told");
     }
 
     #[test]
     fn what_is_cut_off_or_unknown_is_no_message() {
         assert_eq!(Message::decode(&[0; 3]), None);
-        assert_eq!(Message::decode(&bytes_of(&[7, 0, 99, 42])), None);
-        for kind in [kind::FLOW_SEEN, kind::FLOW_OWNED, kind::FLOW_REPLACED, kind::QMP_LINE] {
-            assert_eq!(Message::decode(&bytes_of(&[7, 0, kind, 42, 1, 2, 3])), None);
+        assert_eq!(Message::decode(header(99).as_bytes()), None);
+        let whole = [event(kind::FLOW_SEEN).as_bytes(), &[0; 400]].concat();
+        for (kind, size) in [
+            (kind::FLOW_SEEN, size_of::<FlowEvent>()),
+            (kind::FLOW_PAYLOAD, size_of::<FlowEvent>()),
+            (kind::FLOW_OWNED, size_of::<FlowOwned>()),
+            (kind::FLOW_REPLACED, size_of::<FlowReplaced>()),
+            (kind::QMP_LINE, size_of::<QmpLine>()),
+            (kind::GUEST_RUN, size_of::<abi::GuestRun>()),
+            (kind::GUEST_RUN_VOID, size_of::<abi::GuestRunVoid>()),
+            (kind::DIRTY_LOG, size_of::<abi::DirtyLogRead>()),
+            (kind::GUEST_FRAME, size_of::<abi::GuestPortEvent>()),
+            (kind::ANNOUNCEMENT, size_of::<abi::GuestPortEvent>()),
+        ] {
+            let record = [header(kind).as_bytes(), &whole[size_of::<abi::Header>()..size - 1]].concat();
+            assert_eq!(Message::decode(&record), None, "kind {kind}");
         }
     }
 }

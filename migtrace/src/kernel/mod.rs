@@ -12,6 +12,7 @@ mod flows;
 #[cfg(test)]
 #[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
 mod frames;
+mod grace;
 mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
@@ -33,9 +34,11 @@ use aya::maps::{MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{self, FlowEntry, FlowKey, PORT_RANGES, RetransmitOffsets, SocketOffsets};
 use tokio::io::unix::AsyncFd;
+use zerocopy::IntoBytes as _;
 
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, purpose};
+pub(crate) use grace::Grace;
 pub(crate) use messages::{Body, Message, Opened, QmpWrite};
 pub(crate) use priority::{OnCpu, be_punctual};
 pub use tc::{AttachPreference, Leftover, TcAttachError};
@@ -372,8 +375,8 @@ fn load_object(
         .btf(None)
         .override_global("PORTS", &ports, true)
         .override_global("ENCAPSULATIONS", &encapsulations, true)
-        .override_global("SOCKET_OFFSETS", socket_offsets, true)
-        .override_global("RETRANSMIT_OFFSETS", retransmit_offsets, true)
+        .override_global("SOCKET_OFFSETS", socket_offsets.as_bytes(), true)
+        .override_global("RETRANSMIT_OFFSETS", retransmit_offsets.as_bytes(), true)
         .override_global("TASK_TGID", &task_tgid, true)
         .map_max_entries("FLOWS", settings.flow_capacity)
         .load(OBJECT)

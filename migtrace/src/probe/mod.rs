@@ -3,6 +3,7 @@
 //!
 //! Neither libvirt nor QEMU has to be on this host; it only has to reach the address.
 
+mod ended;
 mod preflight;
 mod report;
 mod sender;
@@ -22,12 +23,13 @@ use crate::event::{AttachMode, EchoEnd, EchoGap, EchoStart, Fact, NotMeasured};
 use crate::host::clock;
 use crate::host::identity::Identity;
 use crate::host::links;
-use crate::kernel::echo::{EchoKernel, Session, SettledGap};
-use crate::kernel::{AttachPreference, KernelError};
+use crate::kernel::echo::{EchoKernel, Session, SessionId, SettledGap};
+use crate::kernel::{AttachPreference, Grace, KernelError};
 use crate::record::Gap;
 use crate::timeline::{gaps, removals};
 use crate::tracer::attachments::cannot_look;
 use crate::units::MonotonicNs;
+use ended::Ended;
 use sender::{Schedule, Sender, Sent};
 use socket::EchoSocket;
 
@@ -217,10 +219,12 @@ pub struct Prober {
     sender: Option<Sender>,
     /// What became of the sending, once it has stopped.
     sent: Option<Sent>,
-    /// Sessions with a smaller number are the pre-flight's.
-    first_slot: u32,
+    /// Sessions that nothing is asked in any more, until their numbers are free.
+    retired: Grace<SessionId>,
+    /// The streams whose numbers were given back.
+    ended: Ended,
     /// The gaps that the kernel has told, by session and number.
-    told: BTreeMap<(u32, u64), EchoGap>,
+    told: BTreeMap<(SessionId, u64), EchoGap>,
     /// How many of these may have been none.
     doubts: usize,
     /// How many more there were of that kind.
@@ -256,7 +260,6 @@ impl Prober {
             }
             _ => None,
         };
-        let first_slot = kernel.sessions()?.last().map_or(0, |session| session.slot + 1);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut prober = Self {
@@ -267,7 +270,8 @@ impl Prober {
             preflight,
             sender: None,
             sent: None,
-            first_slot,
+            retired: Grace::default(),
+            ended: Ended::default(),
             told: BTreeMap::new(),
             doubts: 0,
             unlisted: 0,
@@ -281,14 +285,14 @@ impl Prober {
         };
         match prober.options.interval {
             Some(interval) => prober.send(identifier, interval)?,
-            None => prober.kernel.follow(prober.options.target, None)?,
+            None => prober.kernel.follow(prober.options.target, None, None)?,
         }
         Ok(prober)
     }
 
     fn send(&mut self, identifier: u16, interval: Duration) -> Result<(), ProbeError> {
         let socket = open_socket(&self.options, identifier)?;
-        self.kernel.follow(self.options.target, Some(socket.identifier()))?;
+        follow(&mut self.kernel, self.options.target, &socket)?;
         let schedule = Schedule { interval, count: self.options.count };
         self.sender = Some(Sender::start(socket, schedule).map_err(host("start the sending thread"))?);
         Ok(())
@@ -327,6 +331,9 @@ impl Prober {
                 _ = self.tick.tick() => {
                     if Instant::now() >= self.next_look {
                         self.look_after_attachments();
+                        if self.options.interval.is_none() {
+                            self.give_back(clock::now().map_err(host("read the clock"))?)?;
+                        }
                     }
                     if !self.sending_over && self.sender.as_ref().is_some_and(Sender::is_done) {
                         self.sending_over = true;
@@ -356,7 +363,7 @@ impl Prober {
 
     fn take(&mut self, gaps: Vec<SettledGap>) {
         for settled in gaps {
-            if settled.slot < self.first_slot {
+            if !self.is_observed(settled.session) {
                 continue;
             }
             self.news.push(settled.gap);
@@ -365,7 +372,7 @@ impl Prober {
                 continue;
             }
             self.doubts += usize::from(settled.gap.may_be);
-            self.told.insert((settled.slot, settled.number), settled.gap);
+            self.told.insert((settled.session, settled.number), settled.gap);
         }
     }
 
@@ -375,7 +382,44 @@ impl Prober {
 
     fn sessions(&self) -> Result<Vec<Session>, ProbeError> {
         let sessions = self.kernel.sessions()?;
-        Ok(sessions.into_iter().filter(|session| session.slot >= self.first_slot).collect())
+        Ok(sessions.into_iter().filter(|session| self.is_observed(session.id())).collect())
+    }
+
+    /// Whether a session is the observation's. Those of the pre-flight began before.
+    const fn is_observed(&self, session: SessionId) -> bool {
+        session.first_request_ns >= self.start.monotonic_ns
+    }
+
+    /// Retires the sessions that are over by `now`, and gives back the numbers of those that were retired a while ago.
+    fn give_back(&mut self, now: MonotonicNs) -> Result<(), ProbeError> {
+        let free = self.retired.take_over();
+        let sessions = self.sessions()?;
+        if !free.is_empty() {
+            let pending = self.kernel.pending_gaps();
+            self.take(pending);
+        }
+        let is_crowded = sessions.len() > ECHO_SESSIONS as usize / 2;
+        for session in sessions {
+            let id = session.id();
+            if free.contains(&id) {
+                let stream = self.stream(&session)?;
+                self.ended.add(stream, session.state.gaps as usize);
+                self.told.retain(|(of, _), _| *of != id);
+                self.kernel.give_back(session.slot)?;
+            } else if !self.retired.iter().any(|retired| *retired == id)
+                && ended::is_over(&session.state, now, is_crowded)
+            {
+                self.kernel.retire(&session)?;
+                self.retired.begin(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of a session.
+    fn stream(&self, session: &Session) -> Result<Stream, ProbeError> {
+        let echo = report::echo(session, &self.kernel.round_trips(session.slot)?);
+        Ok(Stream { echo, gaps: self.gaps_of(session)? })
     }
 
     /// The observation as it is now.
@@ -384,7 +428,7 @@ impl Prober {
     /// The kernel side cannot be read any more.
     pub fn live(&self) -> Result<Live, ProbeError> {
         let now = clock::now().map_err(host("read the clock"))?;
-        let mut live = Live::default();
+        let mut live = self.ended.sum();
         for session in self.sessions()? {
             let state = &session.state;
             live.sent += state.sent;
@@ -405,12 +449,9 @@ impl Prober {
             clock::now().map_err(host("read the clock"))?.0.saturating_sub(self.start.monotonic_ns);
         self.stop().await?;
         let sent = self.sent.take();
-        let mut streams = Vec::new();
+        let (mut streams, unlisted) = std::mem::take(&mut self.ended).into_streams();
         for session in self.sessions()? {
-            streams.push(Stream {
-                echo: report::echo(&session, &self.kernel.round_trips(session.slot)?),
-                gaps: self.gaps_of(&session)?,
-            });
+            streams.push(self.stream(&session)?);
         }
         let refused = sent.as_ref().map_or(0, |sent| sent.refused);
         let mut not_measured = self.not_measured(&streams)?;
@@ -425,6 +466,13 @@ impl Prober {
         not_measured.extend((self.unlisted > 0).then(|| NotMeasured {
             what: "some silences that may have been".into(),
             why: format!("there were {} more than the {MOST_DOUBTS} that are listed", self.unlisted),
+        }));
+        not_measured.extend((unlisted > 0).then(|| NotMeasured {
+            what: "some streams of requests that ended".into(),
+            why: format!(
+                "there were {unlisted} more than the {} that are listed, with fewer requests",
+                ended::MOST_STREAMS
+            ),
         }));
         Ok(Report {
             schema: SCHEMA.into(),
@@ -514,7 +562,7 @@ impl Prober {
     /// All gaps of a session: those that were told, those that were about to be, and the one that has not ended.
     fn gaps_of(&self, session: &Session) -> Result<Vec<Gap>, ProbeError> {
         let state = &session.state;
-        let told = self.told.range((session.slot, 0)..=(session.slot, u64::MAX)).map(|(_, seen)| *seen);
+        let told = self.told.range((session.id(), 0)..=(session.id(), u64::MAX)).map(|(_, seen)| *seen);
         let ended = told.chain(self.unsettled(state));
         let mut gaps: Vec<Gap> = ended.map(|seen| self.gap(&seen)).filter(Gap::is_plausible).collect();
         gaps.extend(self.open_gap(state)?.map(|(_, gap)| gap));
@@ -544,7 +592,9 @@ impl Prober {
         if untracked > 0 {
             add(
                 "some streams of requests",
-                format!("{untracked} packets belong to more streams than can be followed ({ECHO_SESSIONS})"),
+                format!(
+                    "{untracked} packets belong to more streams than can be followed at once ({ECHO_SESSIONS})"
+                ),
             );
         }
         if untold > 0 {
@@ -650,6 +700,12 @@ fn open_socket(options: &Options, identifier: u16) -> Result<EchoSocket, ProbeEr
         .map_err(host("open a socket for ICMP echo requests (this needs CAP_NET_RAW)"))
 }
 
+/// Follows what this socket asks, and nobody else.
+fn follow(kernel: &mut EchoKernel, target: IpAddr, socket: &EchoSocket) -> Result<(), ProbeError> {
+    let cookie = socket.cookie().map_err(host("ask for the cookie of the socket"))?;
+    Ok(kernel.follow(target, Some(socket.identifier()), Some(cookie))?)
+}
+
 /// An identifier that hardly anybody else uses now.
 fn identifier() -> Result<u16, ProbeError> {
     let now_ns = clock::now().map_err(host("read the clock"))?.0;
@@ -678,6 +734,36 @@ mod tests {
         let error = host("open a socket")(cause);
         assert_eq!(error.to_string(), "cannot open a socket");
         assert_eq!(std::error::Error::source(&error).map(ToString::to_string), Some(told));
+    }
+
+    /// Follows what two others ask, one of whom is gone for long and comes back.
+    async fn follow_others() {
+        let neighbour = IpAddr::from([192, 0, 2, 9]);
+        let listening = Options { interval: None, preflight: false, ..Options::new(neighbour) };
+        let mut prober = Prober::start(listening).await.unwrap();
+        let mut askers = [7, 8].map(|identifier| EchoSocket::open(neighbour, identifier, 0, None).unwrap());
+        let a_while = || tokio::time::sleep(Duration::from_millis(250));
+        askers.iter_mut().for_each(|asker| asker.send(0).unwrap());
+        a_while().await;
+        let soon = clock::now().unwrap();
+        prober.give_back(soon).unwrap();
+        askers[1].send(1).unwrap();
+        a_while().await;
+        let state = |prober: &Prober, slot: usize| prober.sessions().unwrap()[slot].state;
+        let later = MonotonicNs(state(&prober, 0).last_reply_ns + 300_000_000_000);
+        prober.give_back(later).unwrap();
+        assert!(prober.retired.iter().eq([&prober.sessions().unwrap()[0].id()]), "only who asks no more");
+        a_while().await;
+        prober.give_back(soon).unwrap();
+        askers[0].send(1).unwrap();
+        a_while().await;
+        assert_eq!(state(&prober, 0).sent, 1, "the number is free, and its own once more");
+        let live = prober.live().unwrap();
+        assert_eq!((live.sent, live.answered), (4, 4));
+        let report = prober.finish(End::Interrupted).await.unwrap();
+        let told = report.streams.iter().map(|Stream { echo, .. }| (echo.identifier, echo.sent, echo.lost));
+        assert_eq!(told.collect::<Vec<_>>(), [(7, 1, 0), (7, 1, 0), (8, 2, 0)]);
+        assert_eq!(report.not_measured, []);
     }
 
     /// Observes a neighbour that is silent for a while, refuses to send for a while, and ends while it is silent once more.
@@ -721,6 +807,16 @@ mod tests {
 
     #[test]
     fn an_end_that_is_dropped_midway_and_asked_for_again_tells_everything_once() {
+        beside_a_neighbour(|neighbour| block_on(observe_and_end(neighbour)));
+    }
+
+    #[test]
+    fn a_stream_is_told_as_it_ended_when_its_number_is_another_s() {
+        beside_a_neighbour(|_| block_on(follow_others()));
+    }
+
+    /// Runs a test in a network namespace whose neighbour, in another, has the address 192.0.2.9.
+    fn beside_a_neighbour(test: impl FnOnce(&str) + Send) {
         in_new_netns(|| {
             let neighbour = this_netns();
             ip("link add answering type veth peer name asking");
@@ -730,7 +826,7 @@ mod tests {
                 ip_in(&neighbour, &format!("link set asking netns {}", this_netns()));
                 ip("link set asking up");
                 ip("addr add 192.0.2.1/24 dev asking");
-                block_on(observe_and_end(&neighbour));
+                test(&neighbour);
             });
         });
     }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::report::Preflight;
 use super::sender::{Schedule, Sender};
-use super::{Options, ProbeError, host, open_socket};
+use super::{Options, ProbeError, follow, host, open_socket};
 use crate::kernel::echo::{EchoKernel, Session};
 
 /// How many sessions it takes: one to wake the path up, one to measure it.
@@ -93,7 +93,7 @@ async fn ask(
 ) -> Result<Option<Session>, ProbeError> {
     let socket = open_socket(way.options, way.identifier.wrapping_add(number))?;
     let identifier = socket.identifier();
-    kernel.follow(way.options.target, Some(identifier))?;
+    follow(kernel, way.options.target, &socket)?;
     let look = |kernel: &EchoKernel| {
         let sessions = kernel.sessions()?;
         Ok::<_, ProbeError>(sessions.into_iter().find(|session| session.identifier == identifier))

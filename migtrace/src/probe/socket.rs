@@ -8,8 +8,14 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{BindToDevice, RcvBuf};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname,
-    setsockopt, socket,
+    getsockopt, setsockopt, socket,
 };
+use nix::{getsockopt_impl, sockopt_impl};
+
+sockopt_impl!(
+    /// What tells a socket from all others.
+    Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64
+);
 
 const HEADER_BYTES: usize = 8;
 /// RFC 792.
@@ -63,6 +69,11 @@ impl EchoSocket {
     /// The identifier of its requests.
     pub(super) const fn identifier(&self) -> u16 {
         self.identifier
+    }
+
+    /// What tells it from all other sockets: the kernel programs see that too.
+    pub(super) fn cookie(&self) -> io::Result<u64> {
+        Ok(getsockopt(&self.socket, Cookie)?)
     }
 
     /// Sends a request.

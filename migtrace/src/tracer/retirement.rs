@@ -2,14 +2,14 @@
 //!
 //! A flow of a process that migrates is never over: the sums that go with QEMU's events hold it, and must not fall.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::watched::{Known, Watched};
 use super::{TracerError, host};
 use crate::host::sockets;
-use crate::kernel::{FlowState, Opened};
+use crate::kernel::{FlowState, Grace, Opened};
 use crate::units::MonotonicNs;
 
 /// How long nothing may have crossed before a connection that was closed is over: by then nothing is sent again.
@@ -22,15 +22,13 @@ const SILENT_OWNED: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(10);
 /// How long nothing may have crossed on a connection whose socket is not to be found here: it may be in a tunnel.
 const IDLE_ELSEWHERE: Duration = Duration::from_secs(600);
-/// How long a program on another CPU may at most take for a packet that it has begun.
-const GRACE: Duration = Duration::from_millis(200);
 
 /// The flows that are being taken out of the table.
 #[derive(Debug)]
 pub(super) struct Retirement {
     /// More connections than these are too many: those that nobody owns go.
     comfortable: usize,
-    retired: VecDeque<(Instant, Opened)>,
+    retired: Grace<Opened>,
 }
 
 /// What the table holds at an instant.
@@ -113,23 +111,22 @@ impl Verdict {
 impl Retirement {
     /// For a table that has room for `capacity` connections.
     pub(super) fn new(capacity: u32) -> Self {
-        Self { comfortable: capacity as usize / 2, retired: VecDeque::new() }
+        Self { comfortable: capacity as usize / 2, retired: Grace::default() }
     }
 
     /// Notes that a flow counts no more.
     pub(super) fn retired(&mut self, flow: Opened) {
-        self.retired.push_back((Instant::now(), flow));
+        self.retired.begin(flow);
     }
 
     /// The flows whose places are free.
     pub(super) fn take_ripe(&mut self) -> Vec<Opened> {
-        let ripe = self.retired.partition_point(|(since, _)| since.elapsed() >= GRACE);
-        self.retired.drain(..ripe).map(|(_, flow)| flow).collect()
+        self.retired.take_over()
     }
 
     /// Whether flows wait for their places to be free.
     pub(super) fn is_pending(&self) -> bool {
-        !self.retired.is_empty()
+        self.retired.iter().next().is_some()
     }
 
     /// The flows that are over, and the buckets of fragments that belong to no flow.

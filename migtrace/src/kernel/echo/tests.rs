@@ -108,7 +108,7 @@ fn every_shape_of_request_and_reply_is_followed_in_the_kernel() {
             } else {
                 (DESTINATION.into(), SOURCE.into())
             };
-            kernel.follow(target, None).unwrap();
+            kernel.follow(target, None, None).unwrap();
             for (direction, is_reply) in [("egress", false), ("ingress", true)] {
                 let ip = ip(is_ipv6, is_reply, option_words);
                 pass(kernel, direction, &echo(tags, ip, extensions, is_reply, (7, 1)));
@@ -124,7 +124,7 @@ fn every_shape_of_request_and_reply_is_followed_in_the_kernel() {
 #[test]
 fn only_what_is_asked_for_is_followed() {
     with_programs(2, |kernel| {
-        kernel.follow(target(), Some(7)).unwrap();
+        kernel.follow(target(), Some(7), None).unwrap();
         pass(kernel, "egress", &plain(false, 8, 1));
         pass(kernel, "egress", &Packet::new([Header::Ethernet, ip(false, false, 0), tcp(1, 2)], [0; 8]));
         // The other way round: it is the target that asks.
@@ -134,7 +134,7 @@ fn only_what_is_asked_for_is_followed() {
         assert_eq!(kernel.sessions().unwrap().len(), 0);
         pass(kernel, "egress", &plain(false, 7, 1));
         assert_eq!(only_session(kernel).state.sent, 1);
-        kernel.follow(target(), None).unwrap();
+        kernel.follow(target(), None, None).unwrap();
         pass(kernel, "egress", &plain(false, 8, 1));
         assert_eq!(kernel.sessions().unwrap().len(), 2);
         pass(kernel, "egress", &plain(false, 9, 1));
@@ -144,9 +144,97 @@ fn only_what_is_asked_for_is_followed() {
 }
 
 #[test]
+fn what_another_socket_sends_is_no_stream_of_the_one_that_is_followed() {
+    with_programs(1, |kernel| {
+        // Test runs have sockets of their own, whose cookies are counted up from 1.
+        kernel.follow(target(), Some(7), Some(u64::MAX)).unwrap();
+        pass(kernel, "egress", &plain(false, 7, 1));
+        assert_eq!(kernel.sessions().unwrap().len(), 0);
+        assert_eq!(kernel.lost().unwrap(), (0, 0));
+    });
+}
+
+#[test]
+fn a_number_that_is_given_back_is_another_session_s_from_its_first_request_on() {
+    with_programs(1, |kernel| {
+        kernel.follow(target(), None, None).unwrap();
+        for sequence in 0..5 {
+            pass(kernel, "egress", &plain(false, 7, sequence));
+        }
+        for sequence in 0..3 {
+            pass(kernel, "ingress", &plain(true, 7, sequence));
+        }
+        let first = only_session(kernel);
+        kernel.retire(&first).unwrap();
+        pass(kernel, "ingress", &plain(true, 7, 3));
+        pass(kernel, "egress", &plain(false, 8, 0));
+        let retired = only_session(kernel);
+        assert_eq!(retired.state, first.state, "what is retired counts no more");
+        assert_eq!(kernel.lost().unwrap(), (1, 0), "and nobody has its number yet");
+        assert_eq!(kernel.round_trips(0).unwrap().iter().sum::<u64>(), 3);
+
+        kernel.give_back(first.slot).unwrap();
+        assert_eq!(kernel.sessions().unwrap().len(), 0);
+        pass(kernel, "egress", &plain(false, 8, 0));
+        // These were asked by the one before.
+        pass(kernel, "ingress", &plain(true, 8, 3));
+        pass(kernel, "ingress", &plain(true, 8, 4));
+        pass(kernel, "ingress", &plain(true, 8, 0));
+        let second = only_session(kernel);
+        assert_eq!((second.slot, second.identifier), (0, 8));
+        assert!(second.id() > first.id());
+        let state = second.state;
+        assert_eq!((state.sent, state.answered, state.unasked, state.duplicate), (1, 1, 2, 0));
+        assert_eq!(kernel.round_trips(0).unwrap().iter().sum::<u64>(), 1);
+    });
+}
+
+#[test]
+fn a_session_that_was_retired_begins_anew_when_its_asker_comes_back() {
+    with_programs(2, |kernel| {
+        kernel.follow(target(), None, None).unwrap();
+        pass(kernel, "egress", &plain(false, 7, 1));
+        let first = only_session(kernel);
+        kernel.retire(&first).unwrap();
+        pass(kernel, "egress", &plain(false, 7, 2));
+        pass(kernel, "ingress", &plain(true, 7, 2));
+        let sessions = kernel.sessions().unwrap();
+        let [old, new] = &sessions[..] else { panic!("{sessions:?}") };
+        assert_eq!((old.state.sent, old.state.answered), (1, 0));
+        assert_eq!((new.slot, new.state.sent, new.state.answered), (1, 1, 1));
+        kernel.give_back(old.slot).unwrap();
+        pass(kernel, "egress", &plain(false, 7, 3));
+        let session = only_session(kernel);
+        assert_eq!((session.slot, session.state.sent), (1, 2), "it keeps its own number");
+    });
+}
+
+#[test]
+fn no_flood_of_sessions_takes_the_numbers_for_good() {
+    with_programs(4, |kernel| {
+        kernel.follow(target(), None, None).unwrap();
+        for round in 0..3 {
+            for identifier in 0..8 {
+                pass(kernel, "egress", &plain(false, 100 * round + identifier, 1));
+            }
+            let sessions = kernel.sessions().unwrap();
+            assert_eq!(sessions.len(), 4);
+            sessions.iter().for_each(|session| kernel.retire(session).unwrap());
+            sessions.iter().for_each(|session| kernel.give_back(session.slot).unwrap());
+            pass(kernel, "egress", &plain(false, 7, 1));
+            pass(kernel, "ingress", &plain(true, 7, 1));
+            let session = only_session(kernel);
+            assert_eq!((session.identifier, session.state.sent, session.state.answered), (7, 1, 1));
+            kernel.retire(&session).unwrap();
+            kernel.give_back(session.slot).unwrap();
+        }
+    });
+}
+
+#[test]
 fn duplicates_strays_and_numbers_that_wrap_around_are_counted_in_the_kernel() {
     with_programs(1, |kernel| {
-        kernel.follow(target(), None).unwrap();
+        kernel.follow(target(), None, None).unwrap();
         for sequence in [65_534, 65_535, 0, 1] {
             pass(kernel, "egress", &plain(false, 7, sequence));
             pass(kernel, "ingress", &plain(true, 7, sequence));
@@ -164,7 +252,7 @@ fn duplicates_strays_and_numbers_that_wrap_around_are_counted_in_the_kernel() {
 #[test]
 fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
     with_programs(1, |kernel| {
-        kernel.follow(target(), None).unwrap();
+        kernel.follow(target(), None, None).unwrap();
         let mut sequence = 0;
         let mut answered = |kernel: &EchoKernel, number: u16| {
             for _ in 0..number {
@@ -199,7 +287,7 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
         let state = only_session(kernel).state;
         let gaps = kernel.pending_gaps();
         let [settled] = &gaps[..] else { panic!("{gaps:?}") };
-        assert_eq!((settled.slot, settled.number), (0, 1));
+        assert_eq!((settled.session, settled.number), (only_session(kernel).id(), 1));
         assert_eq!(settled.gap, state.gap.into(), "what was told is what was counted");
         assert_eq!((settled.gap.requests, settled.gap.prompt + settled.gap.waited), (11, 1));
         assert!(settled.gap.resumed_ns.since(settled.gap.answered_request_ns) >= 500_000_000);
@@ -210,7 +298,7 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
 #[test]
 fn requests_that_are_passed_over_and_never_answered_may_be_a_gap_in_the_kernel() {
     with_programs(1, |kernel| {
-        kernel.follow(target(), None).unwrap();
+        kernel.follow(target(), None, None).unwrap();
         let ask = |kernel: &EchoKernel, sequence| pass(kernel, "egress", &plain(false, 7, sequence));
         let answer = |kernel: &EchoKernel, sequence| pass(kernel, "ingress", &plain(true, 7, sequence));
         let wait = || std::thread::sleep(Duration::from_millis(250));
@@ -232,7 +320,8 @@ fn requests_that_are_passed_over_and_never_answered_may_be_a_gap_in_the_kernel()
         let state = only_session(kernel).state;
         let told = kernel.pending_gaps();
         let [settled] = &told[..] else { panic!("{told:#?}") };
-        assert_eq!((settled.slot, settled.number, state.told, state.gaps), (0, 1, 1, 0));
+        assert_eq!((settled.session, settled.number), (only_session(kernel).id(), 1));
+        assert_eq!((state.told, state.gaps), (1, 0));
         let gap = settled.gap;
         assert!(gap.may_be);
         assert_eq!((gap.requests, gap.prompt, gap.waited), (3, 1, 0));

@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use migtrace_ebpf::abi::EchoSession;
+use migtrace_ebpf::abi::{EchoSession, shared};
 use migtrace_ebpf::session::{self, Reply, Stamps};
+use migtrace_ebpf::word::Words as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -230,22 +231,23 @@ fn observe(scenario: &Scenario, requests: &[Request], random: &mut Random) -> Ob
     }
     seen.sort_unstable();
     let slots = Slots(RefCell::new(vec![0; 1 << 16]));
-    let mut state = EchoSession::default();
+    let state = shared::EchoSession::default();
     let mut gaps = Vec::new();
     let mut late = vec![false; requests.len()];
     for (at_ns, is_reply, number) in seen {
         let (sequence, sent_ns) = (number as u16, requests[number].sent_ns);
         if is_reply {
-            let is_slow = at_ns - sent_ns > state.longest_latest_round_trip_ns();
-            let is_overtaken = sent_ns < state.answered_request_ns;
-            let reply = session::reply(&mut state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
-                gaps.push((at_ns, *gap));
+            let is_slow = at_ns - sent_ns > state.load().longest_latest_round_trip_ns();
+            let is_overtaken = sent_ns < state.answered_request_ns.get();
+            let reply = session::reply(&state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
+                gaps.push((at_ns, gap.load()));
             });
             late[number] |= is_slow && is_overtaken && reply != Reply::Duplicate;
         } else {
-            session::request(&mut state, &slots, sequence, at_ns);
+            session::request(&state, &slots, sequence, at_ns);
         }
     }
+    let state = state.load();
     gaps.extend(state.unsettled(MIN_GAP_NS).map(|gap| (u64::MAX, gap)));
     Observed { state, gaps, late, duplicates }
 }
@@ -521,20 +523,20 @@ fn a_silence_just_after_another_is_a_gap_of_its_own() {
 fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
     const MS: u64 = 1_000_000;
     let slots = Slots(RefCell::new(vec![0; 1 << 16]));
-    let mut state = EchoSession::default();
+    let state = shared::EchoSession::default();
     let mut gaps = Vec::new();
-    let mut told = |_, gap: &abi::EchoGap| gaps.push(closed(&(*gap).into(), ORIGIN));
+    let mut told = |_, gap: &shared::EchoGap| gaps.push(closed(&gap.load().into(), ORIGIN));
     for number in 0..400_u64 {
         // The sender stood still for 16 ms with one request on its way, which came back after that.
         let sent_ns = ORIGIN.0 + number * MS + if number > 200 { 16 * MS } else { 0 };
-        session::request(&mut state, &slots, number as u16, sent_ns);
+        session::request(&state, &slots, number as u16, sent_ns);
         let round_trip_ns = match number {
             200 => 15 * MS,
             // A silence of 12 ms, with the next request.
             201..213 => continue,
             _ => 100_000,
         };
-        session::reply(&mut state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut told);
+        session::reply(&state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut told);
     }
     let [late, lost] = &gaps[..] else { panic!("{gaps:#?}") };
     assert_eq!((late.late, late.lost), (1, 0), "{late:#?}");
