@@ -17,6 +17,7 @@ mod guest;
 mod kernel_log;
 mod maps;
 mod messages;
+mod misses;
 mod ownership;
 mod priority;
 mod probes;
@@ -27,7 +28,7 @@ mod test_run;
 mod traced;
 
 use std::collections::HashMap as StdHashMap;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 
 use aya::maps::{MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
@@ -323,17 +324,10 @@ impl Kernel {
         })
     }
 
-    /// Runs of our programs that the kernel skipped, as far as it tells (Linux 5.12 and later).
+    /// Runs of our programs that the kernel skipped, as far as it tells.
     fn missed(&self) -> u64 {
-        self.ebpf
-            .programs()
-            .filter_map(|(_, program)| {
-                let fd = program.fd().ok()?.as_fd().as_raw_fd();
-                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-                let line = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-                line.trim().parse::<u64>().ok()
-            })
-            .sum()
+        let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        programs.filter_map(|program| misses::of(program.as_fd())).sum()
     }
 
     /// The next events; waits until there may be one. Cancel-safe.
