@@ -16,6 +16,7 @@ mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod maps;
+mod memory;
 mod messages;
 mod misses;
 mod ownership;
@@ -197,7 +198,10 @@ impl Kernel {
         let mut ebpf =
             load_object(settings, &socket_offsets.value, &retransmit_offsets.value, task_tgid.value)?;
         let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets, &task_tgid);
-        Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())
+        let kernel = Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())?;
+        // To load takes more memory than all that comes after it.
+        memory::give_back();
+        Ok(kernel)
     }
 
     /// As [`Self::load`], but attaches nothing.
