@@ -4,6 +4,7 @@
 
 mod askers;
 mod bytes;
+mod cpu_time;
 mod downtime;
 mod packets;
 mod report;

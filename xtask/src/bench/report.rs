@@ -11,7 +11,7 @@ use crate::bytes;
 use crate::line_of;
 use crate::packets::Packets;
 use crate::statistics::Spread;
-use crate::throughput::Throughput;
+use crate::throughput::{Cpu, Throughput};
 
 /// What migtrace may cost.
 const LEAST_RATIO: f64 = 0.98;
@@ -60,6 +60,7 @@ impl fmt::Display for Report {
         writeln!(f, "Each figure is a median; half of the measurements lie in the range after it.")?;
         self.packets(f)?;
         self.throughput(f)?;
+        self.cpu(f)?;
         self.bytes(f)
     }
 }
@@ -90,16 +91,15 @@ impl Report {
             "\nOne TCP stream at full rate, each tool compared with the streams before and after it:\n"
         )?;
         let mut table = table(["with", "throughput", "with / without", "CPU of the tool", "its memory"]);
-        let Throughput { alone_bits_per_s, rows } = &self.throughput;
+        let Throughput { alone_bits_per_s, rows, .. } = &self.throughput;
         let none = String::new;
         table.add_row(["nothing".to_owned(), gigabits(alone_bits_per_s), none(), none(), none()]);
         for row in rows {
-            let Spread { median, low, high } = row.ratio;
             let is_tool = row.peak_memory_bytes > 0;
             table.add_row([
                 row.tool.to_owned(),
                 gigabits(&row.bits_per_s),
-                format!("{median:.3} ({low:.3} to {high:.3})"),
+                times(&row.ratio),
                 if is_tool { format!("{:.2} % of a core", row.cores.median * 100.0) } else { none() },
                 if is_tool { format!("{:.1} MiB", mebibytes(row.peak_memory_bytes)) } else { none() },
             ]);
@@ -110,6 +110,53 @@ impl Report {
             "Budget of migtrace: at least {LEAST_RATIO} of the throughput, at most {} % of a core and \
              {MOST_MEMORY_MIB} MiB.",
             MOST_CORES * 100.0
+        )
+    }
+
+    fn cpu(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nCPU time of the same streams, in nanoseconds for each KiB of payload. Processes: the sender, the receiver \
+             and the tool.\n"
+        )?;
+        let mut table = table([
+            "with",
+            "sender",
+            "receiver",
+            "tool",
+            "softirqs",
+            "machine",
+            "processes, with / without",
+            "machine, with / without",
+        ]);
+        let Throughput { alone_cpu, rows, .. } = &self.throughput;
+        let median = |spread: &Spread| format!("{:.0}", spread.median);
+        let row = |name: &str, cpu: &Cpu, is_tool: bool, ratios: [String; 2]| {
+            let Cpu { sender, receiver, tool, softirq, machine } = cpu;
+            let tool = if is_tool { format!("{:.1}", tool.median) } else { String::new() };
+            let softirq = softirq.as_ref().map_or_else(|| "unknown".to_owned(), median);
+            let [processes_ratio, machine_ratio] = ratios;
+            let name = name.to_owned();
+            [
+                name,
+                median(sender),
+                median(receiver),
+                tool,
+                softirq,
+                median(machine),
+                processes_ratio,
+                machine_ratio,
+            ]
+        };
+        table.add_row(row("nothing", alone_cpu, false, Default::default()));
+        for of in rows {
+            let ratios = [times(&of.processes_ratio), times(&of.machine_ratio)];
+            table.add_row(row(of.tool, &of.cpu, of.peak_memory_bytes > 0, ratios));
+        }
+        writeln!(f, "{table}\n")?;
+        writeln!(
+            f,
+            "Softirqs and interrupts are in the other columns too (with CONFIG_IRQ_TIME_ACCOUNTING=y in the machine's only)."
         )
     }
 
@@ -142,6 +189,10 @@ pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
 
 fn nanoseconds(spread: &Spread) -> String {
     format!("{:.1} ns, {:.1} to {:.1}", spread.median, spread.low, spread.high)
+}
+
+fn times(Spread { median, low, high }: &Spread) -> String {
+    format!("{median:.3} ({low:.3} to {high:.3})")
 }
 
 fn gigabits(spread: &Spread) -> String {

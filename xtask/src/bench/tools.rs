@@ -14,10 +14,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use lab::{Host, Process};
 use migtrace::record::Record;
 use nix::sys::signal::Signal;
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
 use serde::Serialize;
 
+use crate::cpu_time;
 use crate::traffic::PORT;
 
 /// How long a tool may take to start or to end.
@@ -147,11 +146,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The CPU time that it has used, in user space and in the kernel on its account.
+    /// The CPU time that it has used.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        let clock = clock_getcpuclockid(Pid::from_raw(self.process.id().cast_signed()));
-        let time = clock.and_then(clock_gettime).context("cannot read the CPU time of a tool")?;
-        Ok(time.into())
+        cpu_time::of_process(self.process.id())
     }
 
     /// The most memory that it has had resident, in bytes.
