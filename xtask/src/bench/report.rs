@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::bytes;
+use crate::idle::{Idle, Memory};
 use crate::line_of;
 use crate::packets::Packets;
 use crate::statistics::Spread;
@@ -17,6 +18,9 @@ use crate::throughput::{Cpu, Throughput};
 const LEAST_RATIO: f64 = 0.98;
 const MOST_CORES: f64 = 0.01;
 const MOST_MEMORY_MIB: f64 = 32.0;
+/// Likewise while it waits.
+const MOST_IDLE_CORES: f64 = 0.0005;
+const MOST_IDLE_MEMORY_MIB: f64 = 20.0;
 
 /// Where it was measured.
 #[derive(Serialize)]
@@ -50,6 +54,7 @@ impl fmt::Display for Machine {
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) packets: Packets,
+    pub(crate) idle: Idle,
     pub(crate) throughput: Throughput,
     pub(crate) bytes: Vec<bytes::Row>,
 }
@@ -59,6 +64,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.machine)?;
         writeln!(f, "Each figure is a median; half of the measurements lie in the range after it.")?;
         self.packets(f)?;
+        self.idle(f)?;
         self.throughput(f)?;
         self.cpu(f)?;
         self.bytes(f)
@@ -83,6 +89,27 @@ impl Report {
         }
         writeln!(f, "{table}\n")?;
         writeln!(f, "Messages to user space: {messages} for {passed} packets.")
+    }
+
+    fn idle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nmigtrace record beside a QEMU while nothing happens:\n")?;
+        let Idle { cores_at_first, cores, memory } = &self.idle;
+        let Memory { resident, anonymous, rings, files } = memory;
+        let mut table = table(["while it waits", "used"]);
+        let share = |cores: &f64| format!("{:.3} % of a core", cores * 100.0);
+        let size = |bytes: &u64| format!("{:.1} MiB", mebibytes(*bytes));
+        table.add_row(["CPU in the minute after a QEMU has come".to_owned(), share(cores_at_first)]);
+        table.add_row(["CPU after that".to_owned(), share(cores)]);
+        table.add_row(["memory".to_owned(), size(resident)]);
+        table.add_row(["- its own".to_owned(), size(anonymous)]);
+        table.add_row(["- the ring buffers, each page mapped twice".to_owned(), size(rings)]);
+        table.add_row(["- the program and its libraries, as far as read".to_owned(), size(files)]);
+        writeln!(f, "{table}\n")?;
+        writeln!(
+            f,
+            "Budget: at most {} % of a core after the first minute, and {MOST_IDLE_MEMORY_MIB} MiB.",
+            MOST_IDLE_CORES * 100.0
+        )
     }
 
     fn throughput(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
