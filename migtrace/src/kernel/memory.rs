@@ -1,6 +1,6 @@
 //! Memory that is needed no more.
 
-/// Gives what was freed back to the system. glibc keeps what lies below anything that is still used.
+/// Gives what was freed back to the system. By itself glibc keeps all that lies below something that is still used.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: glibc allows the call at any time, on any thread, and it takes nothing that is used.
