@@ -40,12 +40,14 @@ impl Progress {
         self.bar.suspend(|| say(line));
     }
 
-    /// Shows the migration as it is now; asks for it only if somebody can see it.
-    pub(super) fn show(&mut self, live: impl FnOnce() -> Option<Live>) {
-        if self.bar.is_hidden() {
-            return;
-        }
-        if let Some(live) = live() {
+    /// Whether somebody can see it.
+    pub(super) fn is_seen(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Shows the migration as it is now.
+    pub(super) fn show(&mut self, live: Option<Live>) {
+        if let Some(live) = live {
             self.measure_rate(&live);
             self.bar.set_message(clean(&self.line(&live)).into_owned());
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::time::Instant;
 
 use migtrace::event::{EndReason, Fact, NotMeasured, ProbeStatus};
 use migtrace::host::capabilities::Capability;
@@ -29,8 +30,10 @@ use super::signals::Signals;
 use crate::cli::{self, Tunnel};
 use crate::streams::{Stream, say};
 
-/// How often the live line changes.
+/// How often the live line changes while a migration runs.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// How often it does while one is waited for.
+const SHOW_WAITING_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &cli::Record) -> Result<Exit> {
     check_privileges(&Capability::NEEDED)?;
@@ -141,7 +144,7 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
     }
     progress.say("ready");
 
-    let mut show = tokio::time::interval(SHOW_EVERY);
+    let mut next_show = Instant::now();
     let limit = options.timeout.unwrap_or(Duration::MAX);
     let timeout = tokio::time::sleep(limit);
     tokio::pin!(timeout);
@@ -149,6 +152,7 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
         tokio::select! {
             event = recorder.next() => match event? {
                 Some(event) => {
+                    next_show = next_show.min(Instant::now() + SHOW_EVERY);
                     log.write(&event);
                     if let Fact::NotMeasured(NotMeasured { what, why }) = &event.fact {
                         progress.say(&format!("not measured: {what}: {why}"));
@@ -163,7 +167,11 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
             () = signals.any() => break EndReason::Interrupted,
             () = &mut timeout => break EndReason::TimedOut,
             () = discard_events(client.as_mut()) => {}
-            _ = show.tick() => progress.show(|| recorder.live()),
+            () = tokio::time::sleep_until(next_show), if progress.is_seen() => {
+                let live = recorder.live();
+                next_show = Instant::now() + if live.is_some() { SHOW_EVERY } else { SHOW_WAITING_EVERY };
+                progress.show(live);
+            }
         }
     };
     progress.end();

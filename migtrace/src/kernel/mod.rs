@@ -17,7 +17,9 @@ mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod maps;
+mod memory;
 mod messages;
+mod misses;
 mod ownership;
 mod priority;
 mod probes;
@@ -28,7 +30,7 @@ mod test_run;
 mod traced;
 
 use std::collections::HashMap as StdHashMap;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 
 use aya::maps::{MapData, MapError, RingBuf};
 use aya::{Ebpf, EbpfLoader};
@@ -199,7 +201,10 @@ impl Kernel {
         let mut ebpf =
             load_object(settings, &socket_offsets.value, &retransmit_offsets.value, task_tgid.value)?;
         let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets, &task_tgid);
-        Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())
+        let kernel = Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())?;
+        // To load takes more memory than all that comes after it.
+        memory::give_back();
+        Ok(kernel)
     }
 
     /// As [`Self::load`], but attaches nothing.
@@ -326,17 +331,10 @@ impl Kernel {
         })
     }
 
-    /// Runs of our programs that the kernel skipped, as far as it tells (Linux 5.12 and later).
+    /// Runs of our programs that the kernel skipped, as far as it tells.
     fn missed(&self) -> u64 {
-        self.ebpf
-            .programs()
-            .filter_map(|(_, program)| {
-                let fd = program.fd().ok()?.as_fd().as_raw_fd();
-                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-                let line = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-                line.trim().parse::<u64>().ok()
-            })
-            .sum()
+        let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        programs.filter_map(|program| misses::of(program.as_fd())).sum()
     }
 
     /// The next events; waits until there may be one. Cancel-safe.

@@ -34,7 +34,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-/// Sets up, builds and measures; prints the tables to standard output. Takes up to two minutes after the build.
+/// Sets up, builds and measures; prints the tables to standard output. Takes up to five minutes after the build.
 ///
 /// # Errors
 /// When the machine lacks something, or a measurement fails.

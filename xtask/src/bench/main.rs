@@ -4,7 +4,9 @@
 
 mod askers;
 mod bytes;
+mod cpu_time;
 mod downtime;
+mod idle;
 mod packets;
 mod report;
 mod statistics;
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    // Said before two minutes are spent.
+    // Said before minutes are spent.
     let json = match &options.json {
         Some(path) => {
             Some((path, File::create(path).with_context(|| format!("cannot write {}", path.display()))?))
@@ -81,16 +83,19 @@ fn publish(report: &(impl Display + Serialize), json: Option<(&PathBuf, File)>) 
 
 fn costs(options: &Options) -> Result<Report> {
     let machine = Machine::read()?;
-    eprintln!("1/3 the programs, packet by packet");
+    eprintln!("1/4 the programs, packet by packet");
     let packets = packets::measure()?;
     let lab = Lab::builder().without_guests().start().context("cannot make the lab")?;
     let receiver = Receiver::start(lab.destination())?;
-    let tools = [Tool::Migtrace(options.migtrace.clone()), Tool::Tcpdump, Tool::Iftop];
-    eprintln!("2/3 a stream at full rate, with and without a tool, {} rounds", options.rounds);
+    let migtrace = Tool::Migtrace(options.migtrace.clone());
+    eprintln!("2/4 waiting for a migration, two minutes");
+    let idle = idle::measure(&lab, &migtrace)?;
+    let tools = [migtrace, Tool::Tcpdump, Tool::Iftop];
+    eprintln!("3/4 a stream at full rate, with and without a tool, {} rounds", options.rounds);
     let throughput = throughput::measure(&lab, &receiver, &tools, options.rounds)?;
-    eprintln!("3/3 bytes counted, beside those that the receiver saw");
+    eprintln!("4/4 bytes counted, beside those that the receiver saw");
     let bytes = bytes::measure(&lab, &receiver, &tools)?;
-    Ok(Report { machine, packets, throughput, bytes })
+    Ok(Report { machine, packets, idle, throughput, bytes })
 }
 
 /// The first line of a file that the kernel writes.

@@ -8,15 +8,19 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::bytes;
+use crate::idle::{Idle, Memory};
 use crate::line_of;
 use crate::packets::Packets;
 use crate::statistics::Spread;
-use crate::throughput::Throughput;
+use crate::throughput::{Cpu, Throughput};
 
 /// What migtrace may cost.
 const LEAST_RATIO: f64 = 0.98;
 const MOST_CORES: f64 = 0.01;
 const MOST_MEMORY_MIB: f64 = 32.0;
+/// Likewise while it waits.
+const MOST_IDLE_CORES: f64 = 0.0005;
+const MOST_IDLE_MEMORY_MIB: f64 = 20.0;
 
 /// Where it was measured.
 #[derive(Serialize)]
@@ -50,6 +54,7 @@ impl fmt::Display for Machine {
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) packets: Packets,
+    pub(crate) idle: Idle,
     pub(crate) throughput: Throughput,
     pub(crate) bytes: Vec<bytes::Row>,
 }
@@ -59,7 +64,9 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.machine)?;
         writeln!(f, "Each figure is a median; half of the measurements lie in the range after it.")?;
         self.packets(f)?;
+        self.idle(f)?;
         self.throughput(f)?;
+        self.cpu(f)?;
         self.bytes(f)
     }
 }
@@ -84,22 +91,42 @@ impl Report {
         writeln!(f, "Messages to user space: {messages} for {passed} packets.")
     }
 
+    fn idle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nmigtrace record beside a QEMU while nothing happens:\n")?;
+        let Idle { cores_at_first, cores, memory } = &self.idle;
+        let Memory { resident, anonymous, rings, files } = memory;
+        let mut table = table(["while it waits", "used"]);
+        let share = |cores: &f64| format!("{:.3} % of a core", cores * 100.0);
+        let size = |bytes: &u64| format!("{:.1} MiB", mebibytes(*bytes));
+        table.add_row(["CPU in the minute after a QEMU has come".to_owned(), share(cores_at_first)]);
+        table.add_row(["CPU after that".to_owned(), share(cores)]);
+        table.add_row(["memory".to_owned(), size(resident)]);
+        table.add_row(["- its own".to_owned(), size(anonymous)]);
+        table.add_row(["- the ring buffers, each page mapped twice".to_owned(), size(rings)]);
+        table.add_row(["- the program and its libraries, as far as read".to_owned(), size(files)]);
+        writeln!(f, "{table}\n")?;
+        writeln!(
+            f,
+            "Budget: at most {} % of a core after the first minute, and {MOST_IDLE_MEMORY_MIB} MiB.",
+            MOST_IDLE_CORES * 100.0
+        )
+    }
+
     fn throughput(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "\nOne TCP stream at full rate, each tool compared with the streams before and after it:\n"
         )?;
         let mut table = table(["with", "throughput", "with / without", "CPU of the tool", "its memory"]);
-        let Throughput { alone_bits_per_s, rows } = &self.throughput;
+        let Throughput { alone_bits_per_s, rows, .. } = &self.throughput;
         let none = String::new;
         table.add_row(["nothing".to_owned(), gigabits(alone_bits_per_s), none(), none(), none()]);
         for row in rows {
-            let Spread { median, low, high } = row.ratio;
             let is_tool = row.peak_memory_bytes > 0;
             table.add_row([
                 row.tool.to_owned(),
                 gigabits(&row.bits_per_s),
-                format!("{median:.3} ({low:.3} to {high:.3})"),
+                times(&row.ratio),
                 if is_tool { format!("{:.2} % of a core", row.cores.median * 100.0) } else { none() },
                 if is_tool { format!("{:.1} MiB", mebibytes(row.peak_memory_bytes)) } else { none() },
             ]);
@@ -110,6 +137,53 @@ impl Report {
             "Budget of migtrace: at least {LEAST_RATIO} of the throughput, at most {} % of a core and \
              {MOST_MEMORY_MIB} MiB.",
             MOST_CORES * 100.0
+        )
+    }
+
+    fn cpu(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nCPU time of the same streams, in nanoseconds for each KiB of payload. Processes: the sender, the receiver \
+             and the tool.\n"
+        )?;
+        let mut table = table([
+            "with",
+            "sender",
+            "receiver",
+            "tool",
+            "softirqs",
+            "machine",
+            "processes, with / without",
+            "machine, with / without",
+        ]);
+        let Throughput { alone_cpu, rows, .. } = &self.throughput;
+        let median = |spread: &Spread| format!("{:.0}", spread.median);
+        let row = |name: &str, cpu: &Cpu, is_tool: bool, ratios: [String; 2]| {
+            let Cpu { sender, receiver, tool, softirq, machine } = cpu;
+            let tool = if is_tool { format!("{:.1}", tool.median) } else { String::new() };
+            let softirq = softirq.as_ref().map_or_else(|| "unknown".to_owned(), median);
+            let [processes_ratio, machine_ratio] = ratios;
+            let name = name.to_owned();
+            [
+                name,
+                median(sender),
+                median(receiver),
+                tool,
+                softirq,
+                median(machine),
+                processes_ratio,
+                machine_ratio,
+            ]
+        };
+        table.add_row(row("nothing", alone_cpu, false, Default::default()));
+        for of in rows {
+            let ratios = [times(&of.processes_ratio), times(&of.machine_ratio)];
+            table.add_row(row(of.tool, &of.cpu, of.peak_memory_bytes > 0, ratios));
+        }
+        writeln!(f, "{table}\n")?;
+        writeln!(
+            f,
+            "Softirqs and interrupts are in the other columns too (with CONFIG_IRQ_TIME_ACCOUNTING=y in the machine's only)."
         )
     }
 
@@ -142,6 +216,10 @@ pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
 
 fn nanoseconds(spread: &Spread) -> String {
     format!("{:.1} ns, {:.1} to {:.1}", spread.median, spread.low, spread.high)
+}
+
+fn times(Spread { median, low, high }: &Spread) -> String {
+    format!("{median:.3} ({low:.3} to {high:.3})")
 }
 
 fn gigabits(spread: &Spread) -> String {

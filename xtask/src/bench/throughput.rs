@@ -1,4 +1,4 @@
-//! How much slower a stream is while a tool watches it, and what the tool itself uses.
+//! How much slower a stream is while a tool watches it, how much more CPU time it takes, and what the tool itself uses.
 
 use std::iter;
 use std::thread;
@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use lab::Lab;
 use serde::Serialize;
 
+use crate::cpu_time::Machine;
 use crate::statistics::Spread;
 use crate::tools::{Purpose, Running, Tool};
 use crate::traffic::{Receiver, Sender};
@@ -21,6 +22,7 @@ const MEASURED: Duration = Duration::from_millis(1500);
 pub(crate) struct Throughput {
     /// Without any tool.
     pub(crate) alone_bits_per_s: Spread,
+    pub(crate) alone_cpu: Cpu,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -31,16 +33,70 @@ pub(crate) struct Row {
     pub(crate) bits_per_s: Spread,
     /// Throughput with the tool over the mean of the throughputs right before and right after, without it.
     pub(crate) ratio: Spread,
+    pub(crate) cpu: Cpu,
+    /// CPU time of the sender, the receiver and the tool together, for the same payload, likewise.
+    pub(crate) processes_ratio: Spread,
+    /// CPU time of the whole machine, likewise.
+    pub(crate) machine_ratio: Spread,
     /// CPU time of the tool's process a second.
     pub(crate) cores: Spread,
     pub(crate) peak_memory_bytes: u64,
 }
 
+/// CPU time of a stream: nanoseconds for each KiB of its payload.
+#[derive(Serialize)]
+pub(crate) struct Cpu {
+    pub(crate) sender: Spread,
+    pub(crate) receiver: Spread,
+    pub(crate) tool: Spread,
+    /// None where the kernel does not account it. It is in the others too, unless the kernel has
+    /// `CONFIG_IRQ_TIME_ACCOUNTING`: then in that of the machine only.
+    pub(crate) softirq: Option<Spread>,
+    /// Everything that was done on this machine meanwhile.
+    pub(crate) machine: Spread,
+}
+
 /// One stream.
 struct Sample {
-    bits_per_s: f64,
-    cores: f64,
+    seconds: f64,
+    bytes: f64,
+    used: Used,
     peak_memory_bytes: u64,
+}
+
+/// CPU time.
+struct Used {
+    sender: Duration,
+    receiver: Duration,
+    tool: Duration,
+    softirq: Duration,
+    machine: Duration,
+}
+
+impl Sample {
+    fn bits_per_s(&self) -> f64 {
+        self.bytes * 8.0 / self.seconds
+    }
+
+    fn ns_per_kib(&self, of: impl Fn(&Used) -> Duration) -> f64 {
+        of(&self.used).as_secs_f64() * 1e9 * 1024.0 / self.bytes
+    }
+
+    fn processes(&self) -> f64 {
+        self.ns_per_kib(|used| used.sender + used.receiver + used.tool)
+    }
+
+    fn machine(&self) -> f64 {
+        self.ns_per_kib(|used| used.machine)
+    }
+}
+
+/// A stream with a tool, and the streams right before and right after, without it.
+struct Compared {
+    sample: Sample,
+    /// Places among the streams without any tool.
+    before: usize,
+    after: usize,
 }
 
 /// What a comparison of nothing with nothing is called: how far it is from 1 is how far to trust the others.
@@ -51,39 +107,63 @@ pub(crate) fn measure(lab: &Lab, receiver: &Receiver, tools: &[Tool], rounds: u3
     let mut alone = vec![stream(lab, receiver, None)?];
     let tools: Vec<_> = iter::once(None).chain(tools.iter().map(Some)).collect();
     let name = |tool: Option<&Tool>| tool.map_or(CONTROL, |tool| tool.name(Purpose::Cost));
-    let mut with: Vec<Vec<(Sample, f64)>> = tools.iter().map(|_| Vec::new()).collect();
+    let mut with: Vec<Vec<Compared>> = tools.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for (tool, compared) in tools.iter().zip(&mut with) {
             let sample = stream(lab, receiver, *tool).with_context(|| format!("with {}", name(*tool)))?;
-            let after = stream(lab, receiver, None)?;
-            let before = alone.last().unwrap_or(&after).bits_per_s;
-            let ratio = sample.bits_per_s / ((before + after.bits_per_s) / 2.0);
-            compared.push((sample, ratio));
-            alone.push(after);
+            let after = alone.len();
+            compared.push(Compared { sample, before: after - 1, after });
+            alone.push(stream(lab, receiver, None)?);
         }
     }
+    let all = || with.iter().flatten().map(|compared| &compared.sample).chain(&alone);
+    let knows_softirqs = all().any(|sample| !sample.used.softirq.is_zero());
     let rows = tools.iter().zip(&with).map(|(tool, compared)| {
-        let spread = |of: fn(&Sample) -> f64| Spread::of(compared.iter().map(|(sample, _)| of(sample)));
-        let peaks = compared.iter().map(|(sample, _)| sample.peak_memory_bytes);
+        let samples = || compared.iter().map(|compared| &compared.sample);
+        let ratio = |of: fn(&Sample) -> f64| {
+            let ratios = compared.iter().map(|Compared { sample, before, after }| {
+                of(sample) / ((of(&alone[*before]) + of(&alone[*after])) / 2.0)
+            });
+            Spread::of(ratios)
+        };
         Row {
             tool: name(*tool),
-            bits_per_s: spread(|sample| sample.bits_per_s),
-            ratio: Spread::of(compared.iter().map(|(_, ratio)| *ratio)),
-            cores: spread(|sample| sample.cores),
-            peak_memory_bytes: peaks.max().unwrap_or_default(),
+            bits_per_s: Spread::of(samples().map(Sample::bits_per_s)),
+            ratio: ratio(Sample::bits_per_s),
+            cpu: cpu(samples, knows_softirqs),
+            processes_ratio: ratio(Sample::processes),
+            machine_ratio: ratio(Sample::machine),
+            cores: Spread::of(samples().map(|sample| sample.used.tool.as_secs_f64() / sample.seconds)),
+            peak_memory_bytes: samples().map(|sample| sample.peak_memory_bytes).max().unwrap_or_default(),
         }
     });
     let rows = rows.collect();
-    let alone_bits_per_s = Spread::of(alone.iter().map(|sample| sample.bits_per_s));
-    Ok(Throughput { alone_bits_per_s, rows })
+    Ok(Throughput {
+        alone_bits_per_s: Spread::of(alone.iter().map(Sample::bits_per_s)),
+        alone_cpu: cpu(|| alone.iter(), knows_softirqs),
+        rows,
+    })
+}
+
+fn cpu<'a, I: Iterator<Item = &'a Sample>>(samples: impl Fn() -> I, knows_softirqs: bool) -> Cpu {
+    let spread = |of: fn(&Used) -> Duration| Spread::of(samples().map(|sample| sample.ns_per_kib(of)));
+    Cpu {
+        sender: spread(|used| used.sender),
+        receiver: spread(|used| used.receiver),
+        tool: spread(|used| used.tool),
+        softirq: knows_softirqs.then(|| spread(|used| used.softirq)),
+        machine: spread(|used| used.machine),
+    }
 }
 
 /// What is read before and after the time that is measured.
 struct Reading {
     at: Instant,
     bytes: u64,
-    /// Of the tool.
-    cpu_time: Duration,
+    sender: Duration,
+    receiver: Duration,
+    tool: Duration,
+    machine: Machine,
 }
 
 fn stream(lab: &Lab, receiver: &Receiver, tool: Option<&Tool>) -> Result<Sample> {
@@ -97,7 +177,10 @@ fn stream(lab: &Lab, receiver: &Receiver, tool: Option<&Tool>) -> Result<Sample>
         Ok(Reading {
             at: Instant::now(),
             bytes: connection.bytes(),
-            cpu_time: tool.as_ref().map_or(Ok(Duration::ZERO), Running::cpu_time)?,
+            sender: sender.cpu_time()?,
+            receiver: connection.cpu_time()?,
+            tool: tool.as_ref().map_or(Ok(Duration::ZERO), Running::cpu_time)?,
+            machine: Machine::read()?,
         })
     };
     let before = read()?;
@@ -110,11 +193,16 @@ fn stream(lab: &Lab, receiver: &Receiver, tool: Option<&Tool>) -> Result<Sample>
         tool.finish(receiver.address().ip())?;
     }
     sender.quit()?;
-    let seconds = (after.at - before.at).as_secs_f64();
-    let bytes = (after.bytes - before.bytes) as f64;
     Ok(Sample {
-        bits_per_s: bytes * 8.0 / seconds,
-        cores: (after.cpu_time - before.cpu_time).as_secs_f64() / seconds,
+        seconds: (after.at - before.at).as_secs_f64(),
+        bytes: (after.bytes - before.bytes) as f64,
+        used: Used {
+            sender: after.sender - before.sender,
+            receiver: after.receiver - before.receiver,
+            tool: after.tool - before.tool,
+            softirq: after.machine.softirq_since(&before.machine),
+            machine: after.machine.worked_since(&before.machine),
+        },
         peak_memory_bytes,
     })
 }

@@ -14,10 +14,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use lab::{Host, Process};
 use migtrace::record::Record;
 use nix::sys::signal::Signal;
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
 use serde::Serialize;
 
+use crate::cpu_time;
 use crate::traffic::PORT;
 
 /// How long a tool may take to start or to end.
@@ -44,6 +43,8 @@ pub(crate) enum Tool {
 pub(crate) enum Purpose {
     /// To see what it costs.
     Cost,
+    /// To see what it costs while nothing happens.
+    Wait,
     /// To see what it counts in a stream that ends within this time.
     Count(Duration),
 }
@@ -62,7 +63,7 @@ impl Tool {
     pub(crate) fn name(&self, purpose: Purpose) -> &'static str {
         match (self, purpose) {
             (Self::Migtrace(_), _) => "migtrace record",
-            (Self::Tcpdump, Purpose::Cost) => "tcpdump -w /dev/null",
+            (Self::Tcpdump, Purpose::Cost | Purpose::Wait) => "tcpdump -w /dev/null",
             (Self::Tcpdump, Purpose::Count(_)) => "tcpdump -s 128 -w",
             (Self::Iftop, _) => "iftop -t",
         }
@@ -76,16 +77,19 @@ impl Tool {
         let (mut command, ready) = match self {
             Self::Migtrace(path) => {
                 let mut command = Command::new(path);
-                command.args(["record", "--timeout", "60s", "--output"]).arg(&record);
-                // The sender is this program.
-                command.arg("--qemu-binary").arg(env::current_exe().context("cannot find this program")?);
+                command.args(["record", "--output"]).arg(&record);
+                if purpose != Purpose::Wait {
+                    // The sender is this program.
+                    let sender = env::current_exe().context("cannot find this program")?;
+                    command.args(["--timeout", "60s", "--qemu-binary"]).arg(sender);
+                }
                 (command, "ready")
             }
             Self::Tcpdump => {
                 let mut command = Command::new("tcpdump");
                 command.args(["-n", "-i", interface]);
                 match purpose {
-                    Purpose::Cost => command.args(["-w", "/dev/null"]),
+                    Purpose::Cost | Purpose::Wait => command.args(["-w", "/dev/null"]),
                     // Its file holds no sum, so it goes to someone who adds up; without the payload, which would
                     // only keep both busy.
                     Purpose::Count(_) => command.args(["-s", "128", "-U", "-w", "-"]),
@@ -95,7 +99,7 @@ impl Tool {
             }
             Self::Iftop => {
                 let seconds = match purpose {
-                    Purpose::Cost => PATIENCE,
+                    Purpose::Cost | Purpose::Wait => PATIENCE,
                     Purpose::Count(stream) => stream + COUNTING_MARGIN,
                 };
                 let mut command = Command::new("iftop");
@@ -147,16 +151,19 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The CPU time that it has used, in user space and in the kernel on its account.
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The CPU time that it has used.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        let clock = clock_getcpuclockid(Pid::from_raw(self.process.id().cast_signed()));
-        let time = clock.and_then(clock_gettime).context("cannot read the CPU time of a tool")?;
-        Ok(time.into())
+        cpu_time::of_process(self.id())
     }
 
     /// The most memory that it has had resident, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.process.id());
+        let path = format!("/proc/{}/status", self.id());
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());

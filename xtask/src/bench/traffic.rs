@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use lab::{Host, Process, say_status};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, sendmsg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
+
+use crate::cpu_time;
 
 /// The first port that libvirt gives to migrations.
 pub(crate) const PORT: u16 = 49152;
@@ -47,6 +50,11 @@ impl Sender {
         let mut process = host.spawn(&mut command)?;
         let orders = process.child().stdin.take();
         Ok(Self { process, orders })
+    }
+
+    /// The CPU time that it has used.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time::of_process(self.process.id())
     }
 
     /// Lets it connect, and send as fast as it can.
@@ -158,7 +166,10 @@ impl Receiver {
         stream.set_nonblocking(false)?;
         let bytes = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&bytes);
+        let (tell_id, id) = mpsc::channel();
         let thread = thread::spawn(move || {
+            // The other end waits for it.
+            let _ = tell_id.send(gettid());
             stay_on_cpu(1)?;
             let mut buffer = vec![0; 1 << 20];
             loop {
@@ -168,7 +179,8 @@ impl Receiver {
                 };
             }
         });
-        Ok(Connection { bytes, thread })
+        let id = id.recv().context("the receiver does not start")?;
+        Ok(Connection { bytes, thread, id })
     }
 }
 
@@ -176,12 +188,19 @@ impl Receiver {
 pub(crate) struct Connection {
     bytes: Arc<AtomicU64>,
     thread: JoinHandle<io::Result<()>>,
+    /// Of the thread.
+    id: Pid,
 }
 
 impl Connection {
     /// How many bytes have come.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The CPU time that reading has taken.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time::of_thread(self.id)
     }
 
     /// Waits for its end.
