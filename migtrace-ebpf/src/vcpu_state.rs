@@ -168,8 +168,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn new() -> shared::Vcpu {
-        // SAFETY: integers, of which all zeros are a value.
-        unsafe { core::mem::zeroed() }
+        shared::Vcpu::default()
     }
 
     fn survey(vcpus: &[shared::Vcpu], now_ns: u64) -> Survey {

@@ -118,8 +118,7 @@ fn is_counted_as_it_is_cut(tcp: &Tcp, input: &Input<'_>) -> Result<(), String> {
 
 /// Whatever a packet says, the arithmetic behind the walk takes it in.
 fn is_taken_in(tcp: &Tcp) {
-    // SAFETY: integers, of which all zeros are a value.
-    let (direction, handshake): (shared::Direction, shared::Handshake) = unsafe { std::mem::zeroed() };
+    let (direction, handshake) = (shared::Direction::default(), shared::Handshake::default());
     for direction_of_packet in [0, 1] {
         match Part::of(tcp) {
             Part::Syn => handshake.begin(direction_of_packet, tcp, 1, 1),
