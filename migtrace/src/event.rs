@@ -395,6 +395,8 @@ pub enum Purpose {
     PostcopyPreempt,
     /// TLS: what is inside cannot be told.
     Tls,
+    /// No migration, though it goes to a watched port: as much comes back as from a server of disks.
+    Other,
     /// Anything else.
     Unknown,
 }

@@ -208,6 +208,30 @@ fn a_pid_and_a_port_that_are_used_again_are_new() {
 }
 
 #[test]
+fn a_disk_at_a_port_of_migrations_is_in_no_record_and_ends_no_recording() {
+    let mut events = migration(7, 100, 40_009, 20 << 20, 0);
+    events.retain(|event| !matches!(event.fact, Fact::Qmp(_)));
+    for event in &mut events {
+        match &mut event.fact {
+            Fact::FlowPurpose { purpose, .. } => *purpose = Purpose::Other,
+            Fact::FlowCounters(counters) => counters.closed = false,
+            _ => {}
+        }
+    }
+    let Fact::FlowCounters(disk) = &events[events.len() - 1].fact else { unreachable!() };
+    let gone = Fact::FlowGone { flow: disk.flow };
+    events.push(Event { at_ns: MonotonicNs(900), fact: gone });
+    events.insert(0, Event { at_ns: MonotonicNs(0), fact: qemu(7, "reads") });
+    let mut timeline = Timeline::new(Selection::default());
+    events.iter().for_each(|event| timeline.push(event));
+    assert!(timeline.ended().is_none() && timeline.live(MonotonicNs(950)).is_none());
+    events.extend(migration(7, 1_000, 40_000, 500, 0));
+    let [record] = &common::fold(&events)[..] else { panic!("not one record") };
+    assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 500);
+    assert_eq!(record.traffic.flows.len(), 1);
+}
+
+#[test]
 fn snapshots_may_or_may_not_contain_the_flows_of_earlier_migrations() {
     for kept in [0, 500] {
         let mut events = vec![Event { at_ns: MonotonicNs(0), fact: qemu(7, "again") }];

@@ -20,6 +20,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+const MIB: usize = 1 << 20;
 const PORT: u16 = 49152;
 /// Where somebody listens, as a QEMU does that waits for a migration.
 const OPEN_PORT: u16 = 49153;
@@ -158,6 +159,58 @@ fn a_host_whose_clients_have_the_migrations_ports_counts_migrations_only() {
     let facts = recording.stop();
     moved.is_counted_by(&facts);
     assert_eq!(facts.flows(), 1);
+}
+
+/// Reads from a disk of the server's: requests of some bytes, and answers of many.
+fn read_disk(client: &mut TcpStream, server: &mut TcpStream, mebibytes: usize) {
+    let mut page = vec![0; MIB];
+    for _ in 0..mebibytes {
+        client.write_all(b"give me one more").unwrap();
+        server.read_exact(&mut [0; 16]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| server.write_all(&[0x5a; MIB]).unwrap());
+            client.read_exact(&mut page).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_disk_at_a_port_of_migrations_is_none_once_it_is_read() {
+    let _lock = one_at_a_time();
+    let lab = network();
+    let server = listen(lab.destination(), OPEN_PORT);
+    let to = SocketAddr::from((lab.destination().ipv4(), OPEN_PORT));
+    let disk = || {
+        let client = lab.source().enter(|| TcpStream::connect(to).unwrap()).unwrap();
+        (client, server.accept().unwrap().0)
+    };
+    let mut older = disk();
+    read_disk(&mut older.0, &mut older.1, 20);
+    let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]));
+    let mut newer = disk();
+    read_disk(&mut newer.0, &mut newer.1, 20);
+    for recording in &recordings {
+        recording.wait_for("\"flow_gone\"");
+    }
+    let moved = transfer(&lab);
+    read_disk(&mut older.0, &mut older.1, 20);
+    read_disk(&mut newer.0, &mut newer.1, 20);
+    let end = |(client, server): (TcpStream, TcpStream)| [client.local_addr(), server.local_addr()];
+    let [older, newer] = [older, newer].map(|disk| end(disk).map(Result::unwrap));
+    // Long enough for two looks at what belongs to no connection.
+    std::thread::sleep(Duration::from_secs(3));
+    let [source, destination] = recordings.map(Recording::stop);
+    moved.is_counted_by(&source);
+    for (facts, is_client) in [(&source, true), (&destination, false)] {
+        let ends =
+            |[client, server]: [SocketAddr; 2]| if is_client { (client, server) } else { (server, client) };
+        assert_eq!(facts.flows(), 2, "the newer disk, and what looks like a migration");
+        assert!(facts.flow(ends(older).0, ends(older).1).is_none(), "the older disk was known for one");
+        let counted = facts.flow(ends(newer).0, ends(newer).1).unwrap().counters;
+        let read = counted.tx.payload_bytes + counted.rx.payload_bytes;
+        assert!((16 << 20..30 << 20).contains(&read), "{read} bytes were counted of the newer disk");
+        assert_eq!(facts.lost(), Lost::default());
+    }
 }
 
 #[test]

@@ -289,8 +289,8 @@ fn small_writes_are_counted() {
 fn both_directions_at_once_are_counted() {
     compare(Lab::builder(), &[(false, PORT), (true, PORT + 1)], |connection| {
         std::thread::scope(|scope| {
-            scope.spawn(|| connection.send(16 * MIB, 64 << 10).unwrap());
-            scope.spawn(|| connection.send_back(16 * MIB, 48 << 10).unwrap());
+            scope.spawn(|| connection.send(12 * MIB, 64 << 10).unwrap());
+            scope.spawn(|| connection.send_back(12 * MIB, 48 << 10).unwrap());
         });
     });
 }
@@ -316,9 +316,10 @@ fn received_segments_that_the_host_has_joined_are_counted_one_by_one() {
     let recording = Recording::start(lab.source(), &[]);
     let tap = Wiretap::start(lab.destination(), Host::UPLINK).unwrap();
     let connection =
-        Connection::open(lab.source(), lab.destination(), false, PORT, WINDOW_BYTES / 2).unwrap();
-    let ends = ends(&connection);
-    connection.send_back(64 * MIB, 64 << 10).unwrap();
+        Connection::open(lab.destination(), lab.source(), false, PORT, WINDOW_BYTES / 2).unwrap();
+    let (remote, local) = ends(&connection);
+    let ends = (local, remote);
+    connection.send(64 * MIB, 64 << 10).unwrap();
     connection.close().unwrap();
     let capture = tap.stop().unwrap();
     let facts = recording.stop();

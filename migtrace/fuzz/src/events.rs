@@ -174,6 +174,7 @@ impl World<'_, '_> {
                     Purpose::Tls,
                     Purpose::PostcopyPreempt,
                     Purpose::Unknown,
+                    Purpose::Other,
                 ];
                 Fact::FlowPurpose { flow: self.flow()?.1, purpose: *self.source.choose(&purposes)? }
             }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags,
 };
@@ -12,10 +13,14 @@ use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::netlink::Connection;
-use crate::units::Flow;
+use crate::units::{Directions, Flow};
 
 /// "Whatever the cookie": both words of the cookie all ones (`INET_DIAG_NOCOOKIE`).
 const NO_COOKIE: [u8; 8] = [0xff; 8];
+
+/// Where `struct tcp_info` (include/uapi/linux/tcp.h) has its counters.
+const TCP_INFO_BYTES_ACKED: usize = 120;
+const TCP_INFO_BYTES_RECEIVED: usize = 128;
 
 /// Who holds a connection's socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,7 +57,7 @@ pub(crate) fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, O
 }
 
 /// An open connection.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Open {
     /// IPv4-mapped addresses are given as IPv4, as they are on the wire.
     pub(crate) flow: Flow,
@@ -60,6 +65,8 @@ pub(crate) struct Open {
     pub(crate) pid: Option<u32>,
     /// Whether somebody listens on its local port, so that it may have come to us.
     pub(crate) is_to_listener: bool,
+    /// The payload that it has carried so far, as the socket has counted it: who has connected counts its SYN too.
+    pub(crate) payload_bytes: Directions<u64>,
 }
 
 /// The open connections of this network namespace with either end on a port that `ports` accepts, and which of the
@@ -75,7 +82,7 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
         let question = SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
+            extensions: ExtensionFlags::INFO,
             states: StateFlags::all() - StateFlags::TIME_WAIT - StateFlags::CLOSE - StateFlags::SYN_RECV,
             socket_id: any,
         });
@@ -95,7 +102,7 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
             if flow.remote.port() == 0 {
                 listened.insert(flow.local.port());
             } else if ports(flow.local.port()) || ports(flow.remote.port()) {
-                found.push((flow, response.header.inode));
+                found.push((flow, response.header.inode, payload_of(&response)));
             }
         }
     }
@@ -103,13 +110,14 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
         return Ok(Vec::new());
     }
     let holders = holders(pids);
-    let open = |(flow, inode): (Flow, u32)| Open {
+    let open = |(flow, inode, payload_bytes): (Flow, u32, Directions<u64>)| Open {
         flow,
         pid: holders.get(&inode).copied(),
         is_to_listener: listened.contains(&flow.local.port()),
+        payload_bytes,
     };
     let mut found: Vec<Open> = found.into_iter().map(open).collect();
-    found.sort_unstable();
+    found.sort_unstable_by_key(|open| open.flow);
     Ok(found)
 }
 
@@ -185,6 +193,16 @@ fn open_inode(response: &InetResponse, flow: &Flow) -> Option<u32> {
     (header.inode != 0 && same(flow_of(header))).then_some(header.inode)
 }
 
+/// What a socket says that it has sent, and had acknowledged, and received; nothing if the kernel does not say.
+fn payload_of(response: &InetResponse) -> Directions<u64> {
+    let info = response
+        .nlas
+        .iter()
+        .find_map(|nla| if let Nla::TcpInfo(bytes) = nla { Some(&bytes[..]) } else { None });
+    let word = |offset: usize| info?.get(offset..)?.first_chunk().copied().map(u64::from_ne_bytes);
+    Directions { tx: word(TCP_INFO_BYTES_ACKED).unwrap_or(0), rx: word(TCP_INFO_BYTES_RECEIVED).unwrap_or(0) }
+}
+
 fn flow_of(header: &InetResponseHeader) -> Flow {
     let id = &header.socket_id;
     let end = |address: IpAddr, port| SocketAddr::new(unmapped(address), port);
@@ -225,8 +243,10 @@ fn socket_inode(target: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
+    use std::time::Duration;
 
     use super::*;
     use crate::host::testing::{in_new_netns, ip};
@@ -327,9 +347,21 @@ mod tests {
         let (listener, client, server) = connected("127.0.0.1:0", "127.0.0.1:0");
         let port = listener.local_addr().unwrap().port();
         let found = |pids: &[u32]| connections(pids, |candidate| candidate == port).unwrap();
-        let open = |socket, pid, is_to_listener| Open { flow: flow(socket), pid, is_to_listener };
-        let mut expected = vec![open(&client, Some(me()), false), open(&server, Some(me()), true)];
-        expected.sort_unstable();
+        (&client).write_all(&[0; 300]).unwrap();
+        (&server).read_exact(&mut [0; 300]).unwrap();
+        (&server).write_all(&[0; 20]).unwrap();
+        (&client).read_exact(&mut [0; 20]).unwrap();
+        // An acknowledgement may be late.
+        std::thread::sleep(Duration::from_millis(300));
+        let open = |socket, pid, is_to_listener, tx, rx| Open {
+            flow: flow(socket),
+            pid,
+            is_to_listener,
+            payload_bytes: Directions { tx, rx },
+        };
+        let mut expected =
+            vec![open(&client, Some(me()), false, 300 + 1, 20), open(&server, Some(me()), true, 20, 300)];
+        expected.sort_unstable_by_key(|open| open.flow);
         assert_eq!(found(&[me()]), expected);
         assert!(found(&[1]).iter().all(|open| open.pid.is_none()));
         drop(listener);

@@ -100,6 +100,15 @@ pub(crate) const fn purpose(first_bytes: u32) -> Option<Purpose> {
     }
 }
 
+/// From as much payload on, a listener's answers tell what its connection is.
+const MANY_BYTES: u64 = 16 << 20;
+
+/// Whether the payload from who listens on the watched port, and to it, is that of something else than a migration: there,
+/// little comes back. The most is a bit for each page, when the destination of a post-copy migration is found again.
+pub(crate) const fn is_other(from_listener: u64, to_listener: u64) -> bool {
+    from_listener >= MANY_BYTES && from_listener >= to_listener / 4
+}
+
 /// What an entry says; `None` for one that counts no more.
 pub(super) fn state_of(key: &FlowKey, entry: &FlowEntry, counts_retransmissions: bool) -> Option<FlowState> {
     let [rx, tx] = &entry.directions;

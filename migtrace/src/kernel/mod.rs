@@ -39,7 +39,7 @@ use tokio::io::unix::AsyncFd;
 use zerocopy::IntoBytes as _;
 
 pub use examine::{WIRE, examine};
-pub(crate) use flows::{FirstPacket, FlowState, purpose};
+pub(crate) use flows::{FirstPacket, FlowState, is_other, purpose};
 pub(crate) use grace::Grace;
 pub(crate) use messages::{Body, Message, Opened, QmpWrite};
 pub(crate) use priority::{OnCpu, be_punctual};

@@ -186,6 +186,7 @@ fn carries(flow: &FlowRecord) -> String {
         Purpose::Nbd => "disk",
         Purpose::PostcopyPreempt => "urgent pages",
         Purpose::Tls => "TLS",
+        Purpose::Other => "other",
         Purpose::Unknown => UNKNOWN,
     };
     if flow.from_start { carries.to_owned() } else { format!("{carries}, first part not seen") }

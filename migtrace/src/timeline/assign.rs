@@ -115,6 +115,7 @@ pub(super) fn migrations(facts: &Facts) -> Vec<Migration<'_>> {
     if facts.processes.is_empty() {
         let flows = in_order(facts.flows.iter());
         if flows.iter().any(|f| f.purpose == Purpose::Ram) {
+            let flows: Vec<_> = flows.into_iter().filter(|f| f.purpose != Purpose::Other).collect();
             found.extend(silent(facts, None, &flows, &[], false));
         }
     }
@@ -275,10 +276,11 @@ fn carried(flow: &FlowFacts) -> Directions<Counters> {
 }
 
 /// Gives each segment the flows that began in it or, when they began between two, before it: the connection is
-/// made, and disks are copied, before QEMU says `setup`. Returns the flows that belong to none.
+/// made, and disks are copied, before QEMU says `setup`. Returns the flows that belong to none of these, and may belong to a
+/// migration of which nothing was said.
 fn share_out<'a>(segments: &mut [Segment<'a>], flows: &[&'a FlowFacts]) -> Vec<&'a FlowFacts> {
     let mut left = Vec::new();
-    for flow in flows {
+    for flow in flows.iter().filter(|flow| flow.purpose != Purpose::Other) {
         let first = flow.first();
         let next = segments.partition_point(|s| s.first() <= first);
         let inside = next.checked_sub(1).filter(|&i| segments[i].end.is_none_or(|end| first <= end.at()));

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use super::retirement::Sight;
 use super::watched::{self, Found, Known, Owner};
 use super::{Tracer, TracerError, host, owners};
-use crate::event::{Fact, OwnerMethod};
+use crate::event::{Fact, OwnerMethod, Purpose};
 use crate::host::clock;
-use crate::kernel::{FirstPacket, FlowState, Opened};
-use crate::units::MonotonicNs;
+use crate::kernel::{FirstPacket, FlowState, Opened, is_other};
+use crate::units::{Directions, Flow, MonotonicNs};
 
 /// How often the counters of flows older than [`YOUNG`] become events: an hour's log stays small.
 const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);
@@ -109,6 +109,7 @@ impl Tracer {
         if let Some(pid) = state.owner {
             self.flow_owned(opened, Owner { at_ns: now, pid, method: OwnerMethod::Socket, crossed: None });
         }
+        self.look_at_answers(now, state);
         let Some(known) = self.known(now, opened) else { return Ok(()) };
         let age = state.first.map_or(0, |first| now.0.saturating_sub(first.at_ns.0));
         let is_young = Duration::from_nanos(age) < YOUNG;
@@ -120,6 +121,31 @@ impl Tracer {
             self.tell(now, counters);
         }
         Ok(())
+    }
+
+    /// Notes a flow that is no migration, by how much comes back; not of a process that says that it migrates.
+    fn look_at_answers(&mut self, now: MonotonicNs, state: &FlowState) {
+        let flow = state.flow;
+        let is_other = self.carries_other(flow, state.counters.map(|counters| counters.payload_bytes));
+        let is_busy = state.owner.is_some_and(|pid| self.migrating.contains_key(&pid));
+        if !is_other || is_busy {
+            return;
+        }
+        let Some(known) = self.known(now, state.opened()) else { return };
+        if known.purpose.is_none() {
+            known.purpose = Some(Purpose::Other);
+            self.tell(now, Fact::FlowPurpose { flow, purpose: Purpose::Other });
+        }
+    }
+
+    /// Whether the payload of a connection shows that it is no migration's.
+    pub(super) fn carries_other(&self, flow: Flow, Directions { tx, rx }: Directions<u64>) -> bool {
+        match (self.ports.contains(flow.local.port()), self.ports.contains(flow.remote.port())) {
+            (true, false) => is_other(tx, rx),
+            (false, true) => is_other(rx, tx),
+            // Either end may be the one that listens.
+            _ => false,
+        }
     }
 
     /// Takes the flows that are over out of the table.

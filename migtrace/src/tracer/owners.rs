@@ -50,14 +50,14 @@ impl Tracer {
             }
         };
         let mut is_news = false;
-        for Open { flow, pid, is_to_listener } in found {
+        for Open { flow, pid, is_to_listener, payload_bytes } in found {
             // A migration goes to a watched port. A QEMU that has been connected to listens no more.
             let waits = |pid| self.qemus.get(&pid).is_some_and(|qemu| qemu.incoming);
             let is_to_us =
                 is_to_listener || (pid.is_some_and(waits) && flow.remote.port() >= FIRST_CLIENT_PORT);
             let is_migration =
                 ports.contains(flow.remote.port()) || (ports.contains(flow.local.port()) && is_to_us);
-            if !is_migration || self.flows.has(&flow) {
+            if !is_migration || self.carries_other(flow, payload_bytes) || self.flows.has(&flow) {
                 continue;
             }
             is_news = true;

@@ -1,6 +1,6 @@
 //! Which flows are over: their places in the table are wanted for others.
 //!
-//! A flow of a process that migrates is never over: the sums that go with QEMU's events hold it, and must not fall.
+//! What turns out to be no migration is over at once. A flow of a process that migrates is never over: the sums that go with QEMU's events hold it, and must not fall.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::watched::{Known, Watched};
 use super::{TracerError, host};
+use crate::event::Purpose;
 use crate::host::sockets;
 use crate::kernel::{FlowState, Grace, Opened};
 use crate::units::MonotonicNs;
@@ -54,7 +55,9 @@ impl<'a> Sight<'a> {
         let mut carrying = BTreeSet::new();
         let mut peers = BTreeSet::new();
         for (opened, known) in watched.iter() {
-            if let (Some(owner), Some(_)) = (known.owner, known.purpose) {
+            if let (Some(owner), Some(purpose)) = (known.owner, known.purpose)
+                && purpose != Purpose::Other
+            {
                 carrying.insert(owner.pid);
                 peers.insert((owner.pid, opened.flow.remote.ip()));
             }
@@ -79,7 +82,7 @@ impl<'a> Sight<'a> {
             let is_stranger = !self.peers.contains(&(pid, state.flow.remote.ip()));
             return Verdict::over_if(is_crowded && is_silent && is_stranger && age >= SILENT);
         }
-        if state.closed && quiet >= CLOSED {
+        if known.purpose == Some(Purpose::Other) || (state.closed && quiet >= CLOSED) {
             return Verdict::Over;
         }
         let is_awaited = owner.is_some() && !is_crowded;
