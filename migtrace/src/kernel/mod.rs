@@ -16,6 +16,7 @@ mod grace;
 mod guest;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
+mod loading;
 mod maps;
 mod memory;
 mod messages;

@@ -6,6 +6,7 @@ use aya::Ebpf;
 use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
 
 use super::btf::{Btf, BtfError};
+use super::loading;
 use crate::errors::with_causes;
 use crate::event::{Probe, ProbeStatus};
 
@@ -227,19 +228,19 @@ impl Hook {
         let attached = match self {
             Self::Kprobe { function, .. } | Self::Kretprobe { function, .. } => {
                 <&mut KProbe>::try_from(program).and_then(|program| {
-                    program.load()?;
+                    loading::retry(|| program.load())?;
                     program.attach(function, 0).map(drop)
                 })
             }
             Self::Tracepoint { category, name, .. } => {
                 <&mut TracePoint>::try_from(program).and_then(|program| {
-                    program.load()?;
+                    loading::retry(|| program.load())?;
                     program.attach(category, name).map(drop)
                 })
             }
             Self::RawTracepoint { program: tracepoint } => {
                 <&mut RawTracePoint>::try_from(program).and_then(|program| {
-                    program.load()?;
+                    loading::retry(|| program.load())?;
                     program.attach(tracepoint).map(drop)
                 })
             }

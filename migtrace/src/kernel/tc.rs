@@ -18,6 +18,7 @@ use aya::programs::tc::{self, SchedClassifierLink, TcAttachOptions, TcAttachType
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
 use super::KernelError;
+use super::loading;
 use super::ownership::{FilterName, Owner};
 use super::probes::last_meaningful_lines;
 use super::tcx;
@@ -187,7 +188,7 @@ pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelErr
 
 /// Loads one program.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
-    classifier(ebpf, name).and_then(SchedClassifier::load).map_err(|error| {
+    classifier(ebpf, name).and_then(|program| loading::retry(|| program.load())).map_err(|error| {
         refused(
             name,
             match error {
