@@ -6,6 +6,7 @@
 use crate::command;
 use crate::host::Host;
 use crate::lab::Lab;
+use crate::nbd::NbdDisk;
 use crate::process::Process;
 use crate::qmp::{Qmp, QmpEvent};
 use anyhow::{Context as _, Result, bail};
@@ -18,42 +19,52 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const MEMORY_MIB: usize = 64;
 /// How much a migration has to send.
 const FILLED_MIB: usize = 16;
 /// Above what the firmware uses.
 const FILLED_FROM: usize = 16 << 20;
 const PRETTY_SOCKET: &str = "qmp-pretty.sock";
 const START_PATIENCE: Duration = Duration::from_secs(20);
+const KVM: &str = "/dev/kvm";
 
-/// Where the guest in KVM counts.
+/// Where a guest counts.
 const COUNTER: u32 = 0x500;
 
 /// A boot sector that counts without pause: `xor ax, ax; mov ds, ax; next: inc dword [0x500]; jmp next`
-const COUNTING: [u8; 512] = {
-    const CODE: [u8; 11] = [0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x00, 0x05, 0xeb, 0xf9];
+const COUNTING: [u8; 512] = boot_sector(&[0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x00, 0x05, 0xeb, 0xf9]);
+
+/// What a BIOS takes for a boot sector.
+pub(crate) const fn boot_sector(code: &[u8]) -> [u8; 512] {
     let mut sector = [0; 512];
     let mut at = 0;
-    while at < CODE.len() {
-        sector[at] = CODE[at];
+    while at < code.len() {
+        sector[at] = code[at];
         at += 1;
     }
     [sector[510], sector[511]] = [0x55, 0xaa];
     sector
-};
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Accelerator {
-    Tcg,
-    Kvm,
 }
 
-impl Accelerator {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Tcg => "tcg",
-            Self::Kvm => "kvm",
-        }
+/// What kind of machine a QEMU is.
+#[derive(Clone, Copy)]
+struct Machine {
+    accelerator: &'static str,
+    memory_mib: usize,
+    filled_mib: usize,
+    /// What it boots from a disk of its own.
+    boots: Option<&'static [u8]>,
+}
+
+impl Machine {
+    const INTERPRETED: Self =
+        Self { accelerator: "tcg", memory_mib: 64, filled_mib: FILLED_MIB, boots: None };
+    const IN_KVM: Self = Self { accelerator: "kvm", boots: Some(&COUNTING), ..Self::INTERPRETED };
+    const TINY: Self = Self { memory_mib: 16, filled_mib: 0, ..Self::INTERPRETED };
+
+    /// In KVM, where there is one.
+    fn tiny() -> Self {
+        let accelerator = if Path::new(KVM).exists() { "kvm" } else { "tcg" };
+        Self { accelerator, ..Self::TINY }
     }
 }
 
@@ -72,7 +83,7 @@ impl Bare {
     ///
     /// When QEMU is not installed or does not start.
     pub fn start(host: &Host, name: &str) -> Result<Self> {
-        Self::start_with(host, name, Accelerator::Tcg, &[])
+        Self::start_with(host, name, Machine::INTERPRETED, &[])
     }
 
     /// Starts one that another user runs.
@@ -84,7 +95,7 @@ impl Bare {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
         command.arg(command::find("qemu-system-x86_64")?);
-        Self::start_command(host, name, Accelerator::Tcg, &[], command, Some(uid))
+        Self::start_command(host, name, Machine::INTERPRETED, &[], command, Some(uid))
     }
 
     /// Starts one that runs this QEMU.
@@ -93,7 +104,7 @@ impl Bare {
     ///
     /// As [`Bare::start`].
     pub fn start_program(host: &Host, name: &str, program: &Path) -> Result<Self> {
-        Self::start_command(host, name, Accelerator::Tcg, &[], Command::new(program), None)
+        Self::start_command(host, name, Machine::INTERPRETED, &[], Command::new(program), None)
     }
 
     /// Starts one with so many vCPUs in KVM: the first counts without pause, the others wait in KVM to be woken up. There
@@ -104,12 +115,7 @@ impl Bare {
     /// As [`Bare::start`]; and when there is no KVM.
     pub fn in_kvm(host: &Host, name: &str, vcpus: u32) -> Result<Self> {
         let topology = format!("cpus={vcpus},sockets={}", vcpus + 1);
-        Self::start_with(
-            host,
-            name,
-            Accelerator::Kvm,
-            &["-smp", &format!("{topology},maxcpus={}", vcpus + 1)],
-        )
+        Self::start_with(host, name, Machine::IN_KVM, &["-smp", &format!("{topology},maxcpus={}", vcpus + 1)])
     }
 
     /// Plugs in the vCPU that [`Bare::in_kvm`] has left room for.
@@ -129,7 +135,7 @@ impl Bare {
         Ok(())
     }
 
-    /// How far the guest in KVM has counted: it goes on only while the guest runs.
+    /// How far the guest has counted, in KVM or on a disk that is served: it goes on only while the guest runs.
     ///
     /// # Errors
     ///
@@ -158,10 +164,7 @@ impl Bare {
     ///
     /// As [`Bare::start`].
     pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, Accelerator::Tcg, &["-incoming", "defer"])?;
-        bare.turn_events_on()?;
-        bare.listen(port)?;
-        Ok(bare)
+        Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer"])?.awaiting(port)
     }
 
     /// As [`Bare::incoming`], but its guest does not run before [`Bare::resume`]: libvirt's way.
@@ -170,10 +173,7 @@ impl Bare {
     ///
     /// As [`Bare::start`].
     pub fn incoming_paused(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, Accelerator::Tcg, &["-incoming", "defer", "-S"])?;
-        bare.turn_events_on()?;
-        bare.listen(port)?;
-        Ok(bare)
+        Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer", "-S"])?.awaiting(port)
     }
 
     /// Lets the guest run.
@@ -192,9 +192,54 @@ impl Bare {
     ///
     /// As [`Bare::start`].
     pub fn incoming_silently(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, Accelerator::Tcg, &["-incoming", "defer"])?;
+        let mut bare = Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer"])?;
         bare.listen(port)?;
         Ok(bare)
+    }
+
+    /// Starts one that boots from a disk which another host serves, and reads and writes it without pause.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`]; and when the disk is not served.
+    pub fn on_disk(host: &Host, name: &str, disk: &NbdDisk) -> Result<Self> {
+        Self::start_with(host, name, Machine::INTERPRETED, &["-drive", &disk.drive()])
+    }
+
+    /// As [`Bare::incoming`], with the disk of the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::on_disk`].
+    pub fn incoming_on_disk(host: &Host, name: &str, disk: &NbdDisk, port: u16) -> Result<Self> {
+        let options = ["-drive", &disk.drive(), "-incoming", "defer"];
+        Self::start_with(host, name, Machine::INTERPRETED, &options)?.awaiting(port)
+    }
+
+    /// Starts one of which next to nothing has to be sent, with a tap that goes with it. It is in KVM, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn tiny(host: &Host, name: &str) -> Result<Self> {
+        Self::start_with(host, name, Machine::tiny(), &tap())
+    }
+
+    /// As [`Bare::incoming`], of a tiny one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bare::start`].
+    pub fn incoming_tiny(host: &Host, name: &str, port: u16) -> Result<Self> {
+        let options = [&tap()[..], &["-incoming", "defer"]].concat();
+        Self::start_with(host, name, Machine::tiny(), &options)?.awaiting(port)
+    }
+
+    /// It waits for a migration, and tells of it with events.
+    fn awaiting(mut self, port: u16) -> Result<Self> {
+        self.turn_events_on()?;
+        self.listen(port)?;
+        Ok(self)
     }
 
     fn turn_events_on(&mut self) -> Result<()> {
@@ -208,23 +253,22 @@ impl Bare {
         Ok(())
     }
 
-    fn start_with(host: &Host, name: &str, accelerator: Accelerator, more: &[&str]) -> Result<Self> {
+    fn start_with(host: &Host, name: &str, machine: Machine, more: &[&str]) -> Result<Self> {
         let command = Command::new(command::find("qemu-system-x86_64")?);
-        Self::start_command(host, name, accelerator, more, command, None)
+        Self::start_command(host, name, machine, more, command, None)
     }
 
     /// `command` runs QEMU, as this user or as the one of this process.
     fn start_command(
         host: &Host,
         name: &str,
-        accelerator: Accelerator,
+        machine: Machine,
         more: &[&str],
         mut command: Command,
         user: Option<u32>,
     ) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a folder for a QEMU")?;
         let path = |file: &str| directory.path().join(file).display().to_string();
-        fs::write(path("memory"), noise(FILLED_MIB << 20)).context("cannot write a guest's memory")?;
         chown(directory.path(), user, user).context("cannot give a folder to QEMU's user")?;
         command
             .args([
@@ -233,18 +277,23 @@ impl Bare {
                 "-machine",
                 "pc",
                 "-accel",
-                accelerator.name(),
+                machine.accelerator,
                 "-nodefaults",
                 "-no-user-config",
             ])
-            .args(["-display", "none", "-m", &MEMORY_MIB.to_string()])
-            .args(["-device", &format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"))])
+            .args(["-display", "none", "-m", &machine.memory_mib.to_string()])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp.sock"))])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp-spare.sock"))])
             .args(["-qmp-pretty", &format!("unix:{},server=on,wait=off", path(PRETTY_SOCKET))])
             .args(more);
-        if accelerator == Accelerator::Kvm {
-            fs::write(path("disk"), COUNTING).context("cannot write a boot sector")?;
+        if machine.filled_mib > 0 {
+            fs::write(path("memory"), noise(machine.filled_mib << 20))
+                .context("cannot write a guest's memory")?;
+            let loader = format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"));
+            command.args(["-device", &loader]);
+        }
+        if let Some(sector) = machine.boots {
+            fs::write(path("disk"), sector).context("cannot write a boot sector")?;
             command.args(["-drive", &format!("file={},format=raw,if=ide,read-only=off", path("disk"))]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -328,6 +377,12 @@ impl Bare {
             }
         }
     }
+}
+
+/// A NIC, and its tap.
+fn tap() -> [&'static str; 4] {
+    const NETDEV: &str = "tap,id=net,ifname=vnet0,script=no,downscript=no";
+    ["-netdev", NETDEV, "-device", "virtio-net-pci,netdev=net,romfile="]
 }
 
 /// Bytes without a pattern (xorshift64).

@@ -2,6 +2,7 @@
 
 use crate::clock::monotonic_ns;
 use crate::host::Host;
+use crate::nbd;
 use crate::qemu::{DISK_NODE, Qemu};
 use crate::qmp::{QmpError, QmpEvent};
 use anyhow::{Context as _, Result, bail};
@@ -224,11 +225,7 @@ pub(crate) fn prepare(destination: &mut Qemu, migration: &Migration, disk: bool)
     configure(destination, migration)?;
     if disk {
         let any = if migration.ipv6 { "::" } else { "0.0.0.0" };
-        let port = migration.disk_port.to_string();
-        let address = json!({ "type": "inet", "data": { "host": any, "port": port } });
-        destination.qmp().execute("nbd-server-start", json!({ "addr": address }))?;
-        let export = json!({ "id": DISK_NODE, "type": "nbd", "node-name": DISK_NODE, "writable": true });
-        destination.qmp().execute("block-export-add", export)?;
+        nbd::export(destination.qmp(), DISK_NODE, any, migration.disk_port)?;
     }
     let uri = match (migration.ipv6, migration.ram_port) {
         (false, port) => format!("tcp:0:{port}"),

@@ -1,8 +1,8 @@
 //! The TCX links of another process, and how somebody else breaks them (`bpftool link detach` does it so).
 
+use crate::fdinfo::FdInfo;
 use crate::packet_counter::{bpf, call};
 use anyhow::{Context as _, Result};
-use std::fs;
 use std::os::fd::AsRawFd as _;
 
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
@@ -15,13 +15,11 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 /// When there is no such process, or the kernel refuses.
 pub fn break_tcx_links(pid: u32) -> Result<usize> {
     let mut broken = 0;
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("no such process")? {
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        if field("link_type:") != Some("tcx") || field("ifindex:") == Some("0") {
+    for info in FdInfo::of_process(pid)? {
+        if info.field("link_type:") != Some("tcx") || info.field("ifindex:") == Some("0") {
             continue;
         }
-        let id: u32 = field("link_id:").context("a link without a number")?.parse()?;
+        let id: u32 = info.field("link_id:").context("a link without a number")?.parse()?;
         let link = bpf(BPF_LINK_GET_FD_BY_ID, &id).context("cannot open a link by its number")?;
         call(BPF_LINK_DETACH, &link.as_raw_fd().cast_unsigned()).context("cannot break a link")?;
         broken += 1;

@@ -5,8 +5,10 @@
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod recording;
 
-use lab::{Host, Lab};
+use lab::consistency::assert_replays;
+use lab::{Bare, Capture, Host, Lab, NbdDisk, Tally, Wiretap, tracing};
 use migtrace::event::Lost;
+use migtrace::units::Directions;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
@@ -14,17 +16,22 @@ use nix::sys::socket::{
 };
 use recording::Recording;
 use recording::transfer::{network, transfer};
+use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const MIB: usize = 1 << 20;
+const MIB: u64 = 1 << 20;
 const PORT: u16 = 49152;
 /// Where somebody listens, as a QEMU does that waits for a migration.
 const OPEN_PORT: u16 = 49153;
 const NBD_PORT: u16 = 10809;
+/// What programs that connect get for their end on the source: the ports of migrations.
+const CLIENT_PORTS: RangeInclusive<u16> = 49152..=49215;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many strangers there are: more than there is room for connections.
 const STRANGERS: u16 = 6_000;
@@ -103,6 +110,11 @@ fn listen(host: &Host, port: u16) -> TcpListener {
     host.enter(|| TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap()
 }
 
+fn give_clients_the_migrations_ports(host: &Host) {
+    let range = format!("net.ipv4.ip_local_port_range={} {}", CLIENT_PORTS.start(), CLIENT_PORTS.end());
+    host.tool("sysctl", &["-q", "-w", &range]).unwrap();
+}
+
 #[test]
 fn a_flood_of_strangers_hides_nothing_and_is_nothing() {
     let _lock = one_at_a_time();
@@ -137,15 +149,14 @@ fn a_flood_of_strangers_hides_nothing_and_is_nothing() {
 fn a_host_whose_clients_have_the_migrations_ports_counts_migrations_only() {
     let _lock = one_at_a_time();
     let lab = network();
-    let range = "net.ipv4.ip_local_port_range=49152 49215";
-    lab.source().tool("sysctl", &["-q", "-w", range]).unwrap();
+    give_clients_the_migrations_ports(lab.source());
     let server = listen(lab.destination(), NBD_PORT);
     let to = SocketAddr::from((lab.destination().ipv4(), NBD_PORT));
     let mut older = connect_from(&lab, 49_200, to);
     let mut older_server = server.accept().unwrap().0;
     let recording = Recording::start(lab.source(), &[]);
     let mut disk = lab.source().enter(|| TcpStream::connect(to).unwrap()).unwrap();
-    assert!((49152..=49215).contains(&disk.local_addr().unwrap().port()), "else this proves nothing");
+    assert!(CLIENT_PORTS.contains(&disk.local_addr().unwrap().port()), "else this proves nothing");
     let mut disk_server = server.accept().unwrap().0;
     let moved = transfer(&lab);
     for (client, server) in [(&mut disk, &mut disk_server), (&mut older, &mut older_server)] {
@@ -162,13 +173,13 @@ fn a_host_whose_clients_have_the_migrations_ports_counts_migrations_only() {
 }
 
 /// Reads from a disk of the server's: requests of some bytes, and answers of many.
-fn read_disk(client: &mut TcpStream, server: &mut TcpStream, mebibytes: usize) {
-    let mut page = vec![0; MIB];
+fn read_disk(client: &mut TcpStream, server: &mut TcpStream, mebibytes: u64) {
+    let mut page = vec![0; MIB as usize];
     for _ in 0..mebibytes {
         client.write_all(b"give me one more").unwrap();
         server.read_exact(&mut [0; 16]).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| server.write_all(&[0x5a; MIB]).unwrap());
+            scope.spawn(|| server.write_all(&[0x5a; MIB as usize]).unwrap());
             client.read_exact(&mut page).unwrap();
         });
     }
@@ -208,8 +219,94 @@ fn a_disk_at_a_port_of_migrations_is_none_once_it_is_read() {
         assert!(facts.flow(ends(older).0, ends(older).1).is_none(), "the older disk was known for one");
         let counted = facts.flow(ends(newer).0, ends(newer).1).unwrap().counters;
         let read = counted.tx.payload_bytes + counted.rx.payload_bytes;
-        assert!((16 << 20..30 << 20).contains(&read), "{read} bytes were counted of the newer disk");
+        assert!((16 * MIB..30 * MIB).contains(&read), "{read} bytes were counted of the newer disk");
         assert_eq!(facts.lost(), Lost::default());
+    }
+}
+
+/// Waits until a guest has used its disk so many times more.
+fn wait_for_disk(guest: &mut Bare, times: u32) {
+    let until = guest.count().unwrap() + times;
+    let deadline = Instant::now() + PATIENCE;
+    while guest.count().unwrap() < until {
+        assert!(Instant::now() < deadline, "the guest does not use its disk");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a tap saw of the connections of a host to this port of another: the port of each, and bytes and segments each way.
+fn connections(capture: &Capture, from: &Host, to: SocketAddr) -> Vec<(SocketAddr, Directions<Tally>)> {
+    let of_host = capture
+        .streams
+        .iter()
+        .filter(|((sender, receiver), _)| (sender.ip(), *receiver) == (from.ipv4().into(), to));
+    of_host
+        .map(|((sender, _), tx)| (*sender, Directions { tx: *tx, rx: capture.stream(to, *sender) }))
+        .collect()
+}
+
+#[test]
+fn a_guest_whose_disk_has_the_migrations_ports_moves_and_its_disk_is_not_counted() {
+    let _lock = one_at_a_time();
+    let lab = network();
+    let hosts = [lab.source(), lab.destination()];
+    hosts.iter().for_each(|host| give_clients_the_migrations_ports(host));
+    // Where somebody is to listen.
+    let reserved = format!("net.ipv4.ip_local_reserved_ports={PORT}");
+    lab.destination().tool("sysctl", &["-q", "-w", &reserved]).unwrap();
+    let disk = NbdDisk::serve(lab.observer(), NBD_PORT).unwrap();
+    let served = SocketAddr::from((lab.observer().ipv4(), NBD_PORT));
+    // The source's connection to the disk is older than the recording, the destination's is not.
+    let mut source = Bare::on_disk(lab.source(), "networked", &disk).unwrap();
+    wait_for_disk(&mut source, 10);
+    let recordings = hosts.map(|host| tracing::Recording::start(host, &[]).unwrap());
+    let taps = hosts.map(|host| Wiretap::start(host, Host::UPLINK).unwrap());
+    let mut destination = Bare::incoming_on_disk(lab.destination(), "networked", &disk, PORT).unwrap();
+    wait_for_disk(&mut source, 100);
+    // It would take 16 s.
+    source.migrate(lab.destination().ipv4(), PORT, 1).unwrap();
+    source.wait_for_status("active", PATIENCE).unwrap();
+    wait_for_disk(&mut source, 100);
+    let unlimited = json!({ "max-bandwidth": 1_u64 << 40 });
+    source.qmp().execute("migrate-set-parameters", unlimited).unwrap();
+    // What the guest has counted arrives with its memory: only then does it tell what it does here.
+    for end in [&mut source, &mut destination] {
+        end.wait_for_status("completed", PATIENCE).unwrap();
+    }
+    wait_for_disk(&mut destination, 100);
+
+    let records = recordings.map(|recording| assert_replays(&recording.finish(PATIENCE).unwrap()));
+    let captures = taps.map(|tap| tap.stop().unwrap());
+    let listener = SocketAddr::from((lab.destination().ipv4(), PORT));
+    for ((record, capture), host) in records.iter().zip(&captures).zip(hosts) {
+        let disks = connections(capture, host, served);
+        assert!(disks.iter().all(|(client, _)| CLIENT_PORTS.contains(&client.port())), "{disks:?}");
+        let of_disk = |way: fn(&Directions<Tally>) -> Tally| {
+            disks.iter().map(|(_, of)| way(of).payload_bytes).sum::<u64>()
+        };
+        assert!(of_disk(|of| of.tx) > 2 * MIB && of_disk(|of| of.rx) > 2 * MIB, "{disks:?}");
+
+        let migrations = connections(capture, lab.source(), listener);
+        let [(client, truth)] = &migrations[..] else { panic!("{migrations:?}") };
+        assert!(truth.tx.longest_bytes <= 1514 && truth.rx.longest_bytes <= 1514, "{truth:?}");
+        assert!(CLIENT_PORTS.contains(&client.port()));
+        let flows = record["traffic"]["flows"].as_array().unwrap();
+        assert_eq!(flows.len(), 1, "{flows:#?}");
+        let is_source = host.role() == lab.source().role();
+        let ends = if is_source { [*client, listener] } else { [listener, *client] };
+        assert_eq!([&flows[0]["local"], &flows[0]["remote"]], ends.map(|end| end.to_string()).each_ref());
+        for counted in [&flows[0]["counters"], &record["traffic"]["total"]] {
+            for (way, truth) in [("tx", truth.tx), ("rx", truth.rx)] {
+                let counted = ["wire_bytes", "payload_bytes", "segments"].map(|of| counted[way][of].as_u64());
+                let truth = [truth.bytes, truth.payload_bytes, truth.frames].map(Some);
+                assert_eq!(
+                    counted,
+                    truth,
+                    "{} {way}: left is what migtrace counted, right is what crossed",
+                    host.role()
+                );
+            }
+        }
     }
 }
 
