@@ -10,6 +10,7 @@ use aya::maps::{MapData, RingBuf};
 use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
+use super::system_call::bpf;
 use super::{KernelError, Settings, control, drain, flows, load_object, maps, tc};
 use crate::errors::with_causes;
 use crate::units::Flow;
@@ -129,28 +130,29 @@ struct TestRunAttributes {
     duration_ns: u32,
 }
 
-const BPF_PROG_LOAD: libc::c_int = 5;
-const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 
 fn load_empty() -> io::Result<OwnedFd> {
     // r0 = -1 (TC_ACT_UNSPEC); exit
     const INSTRUCTIONS: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
-    let attributes = LoadAttributes {
+    let mut attributes = LoadAttributes {
         program_type: BPF_PROG_TYPE_SCHED_CLS,
         instruction_count: 2,
         instructions: INSTRUCTIONS.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
     };
     // SAFETY: both pointers are to constants.
-    let fd = unsafe { bpf(BPF_PROG_LOAD, attributes) }?;
+    let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn test_run(program: RawFd, frame: &[u8], repeat: u32) -> io::Result<()> {
     let data_size_in = u32::try_from(frame.len()).map_err(io::Error::other)?;
-    let attributes = TestRunAttributes {
+    let mut attributes = TestRunAttributes {
         program: program.cast_unsigned(),
         data_size_in,
         data_in: frame.as_ptr() as u64,
@@ -158,21 +160,7 @@ fn test_run(program: RawFd, frame: &[u8], repeat: u32) -> io::Result<()> {
         ..TestRunAttributes::default()
     };
     // SAFETY: the pointer is to `frame`, which is only read.
-    unsafe { bpf(BPF_PROG_TEST_RUN, attributes) }.map(drop)
-}
-
-/// The system call.
-///
-/// # Safety
-///
-/// `T` is what the kernel takes for this command, and all that its pointers point to outlives the call.
-unsafe fn bpf<T>(command: libc::c_int, mut attributes: T) -> io::Result<RawFd> {
-    // SAFETY: the size goes with the attributes; the rest is the caller's promise.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<T>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    RawFd::try_from(result).map_err(io::Error::other)
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }.map(drop)
 }
 
 #[cfg(test)]

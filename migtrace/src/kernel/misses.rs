@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use super::system_call::bpf;
+
 /// The command (include/uapi/linux/bpf.h).
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
@@ -30,12 +32,10 @@ pub(super) fn of(program: BorrowedFd<'_>) -> Option<u64> {
         info_bytes: size_of::<ProgramInfo>() as u32,
         info: &raw mut info as u64,
     };
-    // SAFETY: `query` is as long as is said, and says how long `info` is; the kernel writes to nothing else, and both
-    // outlive the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut query, size_of::<Query>()) };
+    // SAFETY: `query` says how long `info` is, and the kernel writes to nothing else.
+    let result = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut query) };
     // A kernel that knows less of a program has written less.
-    let is_told = result == 0 && query.info_bytes as usize == size_of::<ProgramInfo>();
+    let is_told = result.is_ok() && query.info_bytes as usize == size_of::<ProgramInfo>();
     is_told.then_some(info.recursion_misses)
 }
 

@@ -24,6 +24,7 @@ mod misses;
 mod ownership;
 mod priority;
 mod probes;
+mod system_call;
 mod tc;
 mod tcx;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::system_call::bpf;
 use crate::host::filters::{Place, Way};
 
 /// The command and its attach types (include/uapi/linux/bpf.h).
@@ -45,11 +46,7 @@ pub(super) fn programs(place: Place) -> io::Result<Vec<u32>> {
         count: MOST as u32,
         ..Query::default()
     };
-    // SAFETY: `query` is as long as is said, and has room for `count` numbers where it says; the kernel writes to nothing
-    // else, and both outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: `query` has room for `count` numbers where it says, and the kernel writes to nothing else.
+    unsafe { bpf(BPF_PROG_QUERY, &mut query) }?;
     Ok(programs.into_iter().take(query.count as usize).collect())
 }
