@@ -1,6 +1,7 @@
 //! Which flows are over: their places in the table are wanted for others.
 //!
-//! What turns out to be no migration is over at once. A flow of a process that migrates is never over: the sums that go with QEMU's events hold it, and must not fall.
+//! What turns out to be no migration is over at once. A flow of a process that migrates is never over: the sums that go with
+//! QEMU's events hold it, and must not fall.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
