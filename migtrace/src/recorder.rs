@@ -15,7 +15,7 @@ use crate::host::neighbours::Neighbours;
 use crate::probe::{ProbeError, Prober, Step};
 use crate::record::Record;
 use crate::selection::{Selection, introductions};
-use crate::timeline::{Live, Timeline};
+use crate::timeline::{Ended, Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
 pub use owners::Untied;
 use owners::{Look, Owners};
@@ -23,6 +23,9 @@ use settling::Settling;
 
 /// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After a look, nobody looks for so many times as long as it took: each is at all that was said so far, and a QEMU may say
+/// much.
+const LOOK_REST: u32 = 10;
 /// How often it is looked whose the probed address is.
 const OWNER_EVERY: Duration = Duration::from_secs(1);
 /// How long the network has to tell it before the person is asked: an address that answers was found before.
@@ -79,9 +82,13 @@ pub struct Recorder {
     probe: Option<Probe>,
     timeline: Timeline,
     looked: Instant,
+    /// How long that took.
+    look_took: Duration,
     /// Something has happened since the last look.
     unexamined: bool,
-    /// The awaited migration has ended.
+    /// How the awaited migration has ended, as far as the last look told.
+    ended: Option<Ended>,
+    /// It has ended.
     settling: Option<Settling>,
 }
 
@@ -118,7 +125,9 @@ impl Recorder {
             timeline: Timeline::new(selection.clone()),
             selection,
             looked: Instant::now(),
+            look_took: Duration::ZERO,
             unexamined: false,
+            ended: None,
             settling: None,
         };
         for qemu in present {
@@ -225,11 +234,7 @@ impl Recorder {
                     }
                 }
                 () = until(look_for_owners) => self.look_for_owners()?,
-                () = until(look) => {
-                    if self.settling.is_none() {
-                        self.look();
-                    }
-                }
+                () = until(look) => self.look(),
             }
         };
         if let Fact::QemuSeen(qemu) = &event.fact
@@ -240,7 +245,8 @@ impl Recorder {
         self.timeline.push(&event);
         self.unexamined = true;
         let is_turning_point = matches!(event.fact, Fact::Qmp(_) | Fact::QemuGone { .. });
-        if self.settling.is_none() && (is_turning_point || self.looked.elapsed() >= LOOK_EVERY) {
+        let every = if is_turning_point { Duration::ZERO } else { LOOK_EVERY };
+        if self.looked.elapsed() >= self.pause(every) {
             self.look();
         }
         Ok(Some(event))
@@ -263,23 +269,32 @@ impl Recorder {
     /// When to look again if nothing happens before. The last fact of a migration may be the last for hours: nobody else
     /// would look.
     fn next_look(&self) -> Option<Instant> {
-        match &self.settling {
-            Some(settling) => settling.next_look(Instant::now()),
-            None => self.unexamined.then(|| self.looked + LOOK_EVERY),
-        }
+        let examined = self.unexamined.then(|| self.looked + self.pause(LOOK_EVERY));
+        let settled = self.settling.as_ref().and_then(|settling| settling.next_look(Instant::now()));
+        [examined, settled].into_iter().flatten().min()
     }
 
     /// Finds out whether the awaited migration has ended.
     fn look(&mut self) {
+        let begun = Instant::now();
+        self.ended = self.timeline.ended();
         self.looked = Instant::now();
+        self.look_took = self.looked - begun;
         self.unexamined = false;
-        self.settling = self.timeline.ended().map(|end| Settling::new(self.looked, &end));
+        if self.settling.is_none() {
+            self.settling = self.ended.as_ref().map(|end| Settling::new(self.looked, end));
+        }
+    }
+
+    /// How long to wait after a look, if that is to be `every` so often.
+    fn pause(&self, every: Duration) -> Duration {
+        every.max(self.look_took * LOOK_REST)
     }
 
     fn has_settled(&mut self) -> Result<bool, ProbeError> {
         let Some(settling) = &mut self.settling else { return Ok(false) };
         let now = Instant::now();
-        if !settling.has_settled(now, self.timeline.ended().as_ref()) {
+        if !settling.has_settled(now, self.ended.as_ref()) {
             return Ok(false);
         }
         // The probed guest may still be, or soon fall, silent.
@@ -330,7 +345,7 @@ impl Recorder {
     /// The process of the migration that has ended.
     #[must_use]
     pub fn ended_pid(&self) -> Option<u32> {
-        self.timeline.ended()?.pid
+        self.ended.as_ref()?.pid
     }
 
     /// Stops tracing: the last events, and the records of all migrations that were seen.
