@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 
 use aya::programs::ProgramError;
 
+use crate::errors::with_causes;
+
 /// How often the kernel is asked, as by libbpf.
 const ATTEMPTS: u32 = 5;
 
@@ -25,9 +27,42 @@ fn ask<T>(mut question: impl FnMut() -> T, is_interrupted: impl Fn(&T) -> bool) 
     question()
 }
 
+/// Why a program was not loaded or attached, with the verifier's last words.
+pub(super) fn why(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
+        }
+        other => with_causes(other),
+    }
+}
+
+/// The end of a verifier's log without its statistics, ready to follow the error.
+fn last_meaningful_lines(log: &str) -> String {
+    let meaningful: Vec<_> = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .filter(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
+        .collect();
+    let last = meaningful.iter().rev().take(2).rev().copied().collect::<Vec<_>>().join(" | ");
+    if last.is_empty() { last } else { format!(" (verifier: {last})") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_verifier_log_the_last_word_counts() {
+        let log =
+            "0: R1=ctx()\n; let x\n7: (85) call unknown#195\nunknown func unknown#195\nprocessed 8 insns\n";
+        assert_eq!(
+            last_meaningful_lines(log),
+            " (verifier: 7: (85) call unknown#195 | unknown func unknown#195)"
+        );
+        assert_eq!(last_meaningful_lines(""), "");
+    }
 
     #[test]
     fn who_was_interrupted_is_asked_again_and_who_has_answered_is_not() {

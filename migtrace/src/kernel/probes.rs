@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{KProbe, RawTracePoint, TracePoint};
 
 use super::btf::{Btf, BtfError};
 use super::loading;
-use crate::errors::with_causes;
 use crate::event::{Probe, ProbeStatus};
 
 /// A kernel hook and the program for it.
@@ -245,41 +244,13 @@ impl Hook {
                 })
             }
         };
-        attached.map_err(|error| match error {
-            ProgramError::LoadError { io_error, verifier_log } => {
-                format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
-            }
-            other => with_causes(&other),
-        })
+        attached.map_err(|error| loading::why(&error))
     }
-}
-
-/// The end of a verifier's log without its statistics, ready to follow the error.
-pub(super) fn last_meaningful_lines(log: &str) -> String {
-    let meaningful: Vec<_> = log
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .filter(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
-        .collect();
-    let last = meaningful.iter().rev().take(2).rev().copied().collect::<Vec<_>>().join(" | ");
-    if last.is_empty() { last } else { format!(" (verifier: {last})") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_a_verifier_log_the_last_word_counts() {
-        let log =
-            "0: R1=ctx()\n; let x\n7: (85) call unknown#195\nunknown func unknown#195\nprocessed 8 insns\n";
-        assert_eq!(
-            last_meaningful_lines(log),
-            " (verifier: 7: (85) call unknown#195 | unknown func unknown#195)"
-        );
-        assert_eq!(last_meaningful_lines(""), "");
-    }
 
     #[test]
     fn a_missing_type_is_a_reason_and_no_error() {

@@ -20,7 +20,6 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use super::KernelError;
 use super::loading;
 use super::ownership::{FilterName, Owner};
-use super::probes::last_meaningful_lines;
 use super::tcx;
 use crate::errors::with_causes;
 use crate::event::{AttachMode, TcProgram};
@@ -188,17 +187,9 @@ pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelErr
 
 /// Loads one program.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
-    classifier(ebpf, name).and_then(|program| loading::retry(|| program.load())).map_err(|error| {
-        refused(
-            name,
-            match error {
-                ProgramError::LoadError { io_error, verifier_log } => {
-                    format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
-                }
-                other => with_causes(&other),
-            },
-        )
-    })
+    classifier(ebpf, name)
+        .and_then(|program| loading::retry(|| program.load()))
+        .map_err(|error| refused(name, loading::why(&error)))
 }
 
 pub(super) fn refused(program: &str, why: String) -> KernelError {
