@@ -61,7 +61,7 @@ pub use map_entries::map_entries;
 pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Side};
 pub use nbd::NbdDisk;
 pub use packet_counter::{PacketCounter, Verdict, Way};
-pub use process::Process;
+pub use process::{Process, process_status};
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent, say_status};
 pub use responder::{Planned, Played, Responder, Silence, Truth};

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{Pid, setsid};
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Output};
@@ -136,6 +137,19 @@ pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<u32
     // Somebody has to wait for it, or it stays as a zombie for as long as this process lives.
     std::thread::spawn(move || child.wait());
     Ok(id)
+}
+
+/// A number of `/proc/PID/status` (proc_pid_status(5)): sizes are in KiB.
+///
+/// # Errors
+///
+/// When there is no such process, or no such field with a number.
+pub fn process_status(pid: u32, field: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("{path} has no {field}"))
 }
 
 /// Turns the process into this command inside `netns`, as `exec` does.

@@ -4,7 +4,7 @@
 
 use lab::consistency::assert_consistent;
 use lab::tracing::{Recorded, Recording};
-use lab::{Bare, Lab, map_entries};
+use lab::{Bare, Lab, map_entries, process_status};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -45,13 +45,6 @@ impl Held {
     }
 }
 
-/// The memory of a process that is no file's, in KiB.
-fn memory_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let size = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB"));
-    size.unwrap().trim().parse().unwrap()
-}
-
 /// Moves the guest of a QEMU to one that starts for it, and ends the first.
 fn migrate(lab: &Lab, mut guest: Bare, to_source: bool) -> Bare {
     let to = if to_source { lab.source() } else { lab.destination() };
@@ -85,12 +78,14 @@ fn a_hundred_migrations_of_another_guest_leave_nothing_in_a_recording() {
     assert_eq!((before.entries["TRACED"], before.entries["GUEST_PORTS"]), (2, 1), "{before:?}");
     assert_eq!((before.entries["FLOWS"], before.entries["FLOW_CLAIMS"]), (0, 0), "{before:?}");
 
+    // Its memory that is no file's.
+    let own_kib = || process_status(pid, "RssAnon").unwrap();
     let mut halfway_kib = 0;
     for number in 1..=ROUND_TRIPS {
         guest = migrate(&lab, guest, false);
         guest = migrate(&lab, guest, true);
         if number == ROUND_TRIPS / 2 {
-            halfway_kib = memory_kib(pid);
+            halfway_kib = own_kib();
         }
     }
     assert_ne!(Held::by(pid).entries["FLOWS"], 0, "the last connections are not over yet");
@@ -99,7 +94,7 @@ fn a_hundred_migrations_of_another_guest_leave_nothing_in_a_recording() {
         before,
         "left is what it holds after the last, right before the first"
     );
-    let grown_kib = memory_kib(pid).saturating_sub(halfway_kib);
+    let grown_kib = own_kib().saturating_sub(halfway_kib);
     assert!(grown_kib < GROWTH_KIB, "{grown_kib} KiB more than after {halfway_kib} KiB halfway");
 
     let _destination = Bare::incoming(lab.destination(), "awaited", PORT).unwrap();

@@ -4,7 +4,7 @@
 
 use lab::consistency::{assert_consistent, assert_replays, not_measured, phase_names};
 use lab::tracing::{self, Recorded, Recording};
-use lab::{Bare, Lab};
+use lab::{Bare, Lab, process_status};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -56,25 +56,18 @@ fn a_wait_that_takes_too_long_has_seen_nothing_and_says_so() {
     assert!(recorded.stderr.contains("no migration was seen within the time of --timeout"), "{recorded:?}");
 }
 
-/// A number of `/proc/PID/status`.
-fn status(pid: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap()
-}
-
 #[test]
 fn while_nothing_happens_it_sleeps_and_keeps_little_memory() {
     const SECONDS: u64 = 5;
     let lab = network();
     let recording = Recording::start(lab.source(), &[]).unwrap();
-    let slept = || status(recording.pid(), "voluntary_ctxt_switches");
+    let slept = || process_status(recording.pid(), "voluntary_ctxt_switches").unwrap();
     let before = slept();
     std::thread::sleep(Duration::from_secs(SECONDS));
     // What is looked at every second takes two or three.
     let wake_ups = slept() - before;
     assert!(wake_ups <= 8 * SECONDS, "it woke up {wake_ups} times in {SECONDS} s");
-    let own_kib = status(recording.pid(), "RssAnon");
+    let own_kib = process_status(recording.pid(), "RssAnon").unwrap();
     assert!(own_kib <= 6 << 10, "it keeps {own_kib} KiB");
     recording.signal(Signal::SIGINT).unwrap();
     recording.finish(PATIENCE).unwrap();

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::{Host, Process};
+use lab::{Host, Process, process_status};
 use migtrace::record::Record;
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -163,11 +163,7 @@ impl Running {
 
     /// The most memory that it has had resident, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.id());
-        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        Ok(kib.with_context(|| format!("{path} has no VmHWM"))? << 10)
+        Ok(process_status(self.id(), "VmHWM")? << 10)
     }
 
     /// Ends it after the stream to `peer` has ended.
