@@ -10,7 +10,7 @@ use migtrace_ebpf::{
 
 use crate::{
     maps::{self, ECHO_KEYS, ECHO_ROUND_TRIPS, ECHO_SLOTS, ECHO_STAMPS, ECHO_TARGETS},
-    wire::{Linear, Whole},
+    skb::{Linear, Whole},
 };
 
 /// The stamps of one session.

@@ -9,7 +9,7 @@ use migtrace_ebpf::{
 
 use crate::{
     maps::{self, GUEST_TAPS},
-    wire::{Linear, Whole},
+    skb::{Linear, Whole},
 };
 
 #[inline(always)]

@@ -27,6 +27,8 @@ mod qmp;
 #[cfg(target_arch = "bpf")]
 mod retransmit;
 #[cfg(target_arch = "bpf")]
+mod skb;
+#[cfg(target_arch = "bpf")]
 mod socket;
 #[cfg(target_arch = "bpf")]
 mod vcpu;
