@@ -81,8 +81,9 @@ fn tell(pieces: &Pieces, tgid: u32, process: &shared::Process, line: *mut Line) 
     }
     let tokens = length as u64 / budget::LINE_TOKEN_BYTES + 1;
     let Some(lines) = budget::LINES.spend(process.lines.get(), tokens, at_ns) else {
-        process.dropped_lines.add(1);
+        // In this order, and read in the other: so no process' count is ever above that of all.
         maps::count_lost(lost::LINES);
+        process.dropped_lines.add(1);
         return false;
     };
     process.lines.set(lines);

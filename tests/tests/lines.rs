@@ -10,7 +10,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use talking::Heard;
+use std::time::Duration;
+use talking::{Heard, NUMBER, PATIENCE, Talker, event, record};
 
 fn network() -> Lab {
     Lab::builder().without_guests().start().unwrap()
@@ -49,6 +50,23 @@ fn each_event_is_read_from_a_pretty_monitor_too() {
     assert_eq!(echoes.len(), 20, "{echoes:?}");
     assert!(echoes.values().all(|&count| count == 2), "{echoes:?}");
     assert_eq!(found.lost("qmp_lines"), 0);
+}
+
+#[test]
+fn what_a_process_lost_is_never_more_than_what_all_lost() {
+    let lab = network();
+    let mut flood = Talker::start(lab.source());
+    let pid = flood.pid();
+    let recording = record(lab.source(), &[&flood]);
+    // It goes on while both are read.
+    flood.repeat(&event(NUMBER, 0), u64::MAX, Duration::ZERO);
+    recording.wait_for_event(" lines were dropped so far", PATIENCE).unwrap();
+    let found = Heard::of(recording);
+    let told = found.not_measured(pid);
+    let in_all = told.last().unwrap().strip_suffix(" lines were dropped in all").unwrap();
+    let of_process: u64 = in_all.rsplit_once(' ').unwrap().1.parse().unwrap();
+    let of_all = found.lost("qmp_lines");
+    assert!(of_process <= of_all, "{of_process} of {of_all}");
 }
 
 #[test]

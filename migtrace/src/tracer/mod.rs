@@ -539,16 +539,19 @@ impl Tracer {
         Ok(())
     }
 
+    /// Tells what was lost. A process goes on writing meanwhile: its own count comes first, so that the sum holds it.
     fn tell_lost(&mut self, is_end: bool) -> Result<(), TracerError> {
+        let begun = clock::now().map_err(host("read the clock"))?;
+        self.tell_all_unheard(begun, is_end)?;
         let mut so_far = self.kernel.lost()?;
         so_far.qmp_lines += self.lines.unread();
         let now = clock::now().map_err(host("read the clock"))?;
-        let since_ns = self.looked_for_losses.replace(now);
+        let since_ns = self.looked_for_losses.replace(begun);
         if so_far != self.lost {
             self.lost = so_far;
             self.tell(now, Fact::Lost { so_far, since_ns });
         }
-        self.tell_all_unheard(now, is_end)
+        Ok(())
     }
 
     fn follow(&mut self, news: LinkEvent) -> Result<(), TracerError> {

@@ -25,9 +25,9 @@ const MONITOR_VARIABLE: &str = "TALKER_MONITOR";
 /// What a talker runs of this program.
 const TALKER: &str = "talking::a_talker_writes_what_it_is_told";
 /// In a write that is repeated: its number.
-const NUMBER: &str = "#";
+pub(crate) const NUMBER: &str = "#";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One `sendmsg`, or several that are alike.
 #[derive(Deserialize, Serialize)]
@@ -56,10 +56,15 @@ fn a_talker_writes_what_it_is_told() {
             thread::sleep(write.pause);
         }
     }
+    drop(monitor);
+    // Until it is killed: a process that ends may end the migration that it told of, and with it the recording.
+    loop {
+        thread::park();
+    }
 }
 
 /// A running one.
-struct Talker {
+pub(crate) struct Talker {
     process: Process,
     /// All that came out at the other end of its monitor.
     heard: Option<thread::JoinHandle<String>>,
@@ -68,7 +73,7 @@ struct Talker {
 
 impl Talker {
     /// With a monitor as libvirt has it.
-    fn start(host: &Host) -> Self {
+    pub(crate) fn start(host: &Host) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("monitor.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -99,7 +104,7 @@ impl Talker {
         Self { process, heard: Some(heard), _directory: directory }
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
@@ -116,21 +121,19 @@ impl Talker {
     }
 
     /// Has it write a text so many times, each with its number in place of `#`.
-    fn repeat(&mut self, text: &str, times: u64, pause: Duration) {
+    pub(crate) fn repeat(&mut self, text: &str, times: u64, pause: Duration) {
         self.tell(&[text], times, pause);
     }
 
-    /// Waits until it has written all, and ends it. Returns what came out at the other end.
-    fn finish(mut self) -> String {
+    /// Waits until it has written all; its process goes on. Returns what came out at the other end.
+    fn finish(&mut self) -> String {
         drop(self.process.child().stdin.take());
-        let heard = self.heard.take().unwrap().join().unwrap();
-        assert!(self.process.wait(PATIENCE).unwrap().success());
-        heard
+        self.heard.take().unwrap().join().unwrap()
     }
 }
 
 /// An event about a migration, as QEMU writes it, with a number to know it by and a padding.
-fn event(number: impl std::fmt::Display, padding: usize) -> String {
+pub(crate) fn event(number: impl std::fmt::Display, padding: usize) -> String {
     let padding = "x".repeat(padding);
     format!(
         r#"{{"timestamp": {{"seconds": 1800000000, "microseconds": 5}}, "event": "MIGRATION_PASS", "data": {{"pass": {number}, "padding": "{padding}"}}}}"#
@@ -149,7 +152,7 @@ fn pretty(number: u64) -> String {
 }
 
 /// A recording of talkers, all of which it knows.
-fn record(host: &Host, talkers: &[&Talker]) -> Recording {
+pub(crate) fn record(host: &Host, talkers: &[&Talker]) -> Recording {
     let recording = Recording::start(host, &[]).unwrap();
     for talker in talkers {
         recording.wait_for_event(&format!("\"pid\":{}", talker.pid()), PATIENCE).unwrap();
@@ -190,7 +193,7 @@ impl Heard {
     }
 
     /// What is said not to be measured of a process, in order.
-    fn not_measured(&self, pid: u32) -> Vec<&str> {
+    pub(crate) fn not_measured(&self, pid: u32) -> Vec<&str> {
         let what = format!("QMP events of QEMU {pid}");
         let told = self.of_kind("not_measured").filter(|event| event["what"] == *what);
         told.map(|event| event["why"].as_str().unwrap()).collect()
@@ -270,6 +273,7 @@ pub(crate) fn a_flood_is_counted_and_leaves_room_for_the_others(host: &Host, flo
     quiet.repeat(&event(NUMBER, 0), QUIET, Duration::from_millis(10));
     quiet.finish();
     flood.finish();
+    drop(flood);
     let found = Heard::of(recording);
 
     let skipped = found.lost("probes");
@@ -318,7 +322,7 @@ pub(crate) fn lines_push_no_other_messages_out(lab: &Lab) {
     for talker in &mut talkers {
         talker.repeat(&event(NUMBER, 0), LINES, Duration::ZERO);
     }
-    for talker in talkers {
+    for talker in &mut talkers {
         talker.finish();
     }
     // More of them than the gap behind the last line has room for, if there were only one ring.
