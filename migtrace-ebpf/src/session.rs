@@ -138,6 +138,9 @@ pub fn reply(
         let around = around(session, stamps, sequence, sent_ns);
         if let Some(bound_ns) = surely_silent(session, &around, now_ns, min_gap_ns) {
             if session.gap.is_unsettled() {
+                // What was on its way when it ended, and has not been answered yet, belongs to the gap that ends now.
+                let shared = session.gap_count.get().saturating_sub(session.answered_count.get());
+                session.gap.requests.set(session.gap.requests.get().saturating_sub(shared));
                 tell(session.next_told(), &session.gap);
             }
             close(session, stamps, &around, now_ns, bound_ns);
@@ -242,10 +245,10 @@ fn surely_silent(
 /// The last gap is now the one that a reply ends.
 #[inline(always)]
 fn close(session: &shared::EchoSession, stamps: &impl Stamps, around: &Around, now_ns: u64, bound_ns: u64) {
-    let mut requests = session.sent.get() - session.answered_count.get();
-    // Sent on another CPU since this reply was stamped.
+    let mut sent = session.sent.get();
+    // On another CPU since this reply was stamped.
     if sent_at(stamps, session.last_sequence.get()) > now_ns {
-        requests -= 1;
+        sent -= 1;
     }
     let gap = &session.gap;
     gap.answered_request_ns.set(session.answered_request_ns.get());
@@ -255,7 +258,8 @@ fn close(session: &shared::EchoSession, stamps: &impl Stamps, around: &Around, n
     gap.resuming_request_ns.set(around.resuming_request_ns);
     gap.resumed_ns.set(now_ns);
     gap.round_trip_before_ns.set(bound_ns);
-    gap.requests.set(requests);
+    gap.requests.set(sent - session.answered_count.get());
+    session.gap_count.set(sent);
     gap.worst_round_trip_ns.set(session.worst_round_trip_ns.get());
     for word in [
         &gap.round_trip_after_ns,

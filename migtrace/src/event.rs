@@ -591,7 +591,8 @@ pub struct EchoGap {
     pub round_trip_before_ns: u64,
     /// The longest of the first round trips after, in nanoseconds; 0 when none was seen.
     pub round_trip_after_ns: u64,
-    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
+    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`, but for those that a gap right after
+    /// it holds too.
     pub requests: u64,
     /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
     pub overtaken: u64,

@@ -239,7 +239,8 @@ values! {
         pub round_trip_after_ns: U64,
         /// How many round trips `round_trip_after_ns` is the longest of.
         pub round_trips_after: U64,
-        /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`.
+        /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`, but for those that a gap right after
+        /// it holds too.
         pub requests: U64,
         /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
         pub overtaken: U64,
@@ -315,6 +316,8 @@ values! {
         pub gaps: U64,
         /// The last of them. What follows it is still counted into it.
         pub gap: EchoGap,
+        /// How many requests had been sent when it ended.
+        pub gap_count: U64,
         /// A silence that may have been, while the requests that were passed over may still be answered in time.
         pub doubt: EchoGap,
         /// What may have been one after that. Whatever comes meanwhile is made one with it.

@@ -176,21 +176,24 @@ fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let end = Bounds::new(earliest_end.max(start.low).min(seen.resumed_ns), seen.resumed_ns);
     let low_ns = end.low.0.saturating_sub(start.high.0);
     let high_ns = end.high.0.saturating_sub(start.low.0);
-    // With slower round trips after the gap than before, what looked as if it had waited may not have.
-    let (late, prompt) = if was_waiting {
+    // With slower round trips after the gap than before, what looked as if it had waited may not have. But what took longer
+    // than all others was late, whether or not it proves a wait.
+    let (late, prompt) = if waited_ns > round_trip_ns {
         (seen.overtaken.saturating_add(seen.waited), seen.prompt)
     } else {
         (seen.overtaken, seen.prompt.saturating_add(seen.waited))
     };
+    let lost = seen.requests.saturating_sub(late).saturating_sub(prompt);
+    let by_losses = !was_waiting && lost > 0;
     Gap {
         start: start.since(origin),
         length: Estimate {
             value_ns: end.middle().saturating_sub(start.middle()).clamp(low_ns, high_ns),
             low_ns,
             high_ns: Some(high_ns),
-            method: if was_waiting { Method::DelayedReplies } else { Method::LostRequests },
+            method: if by_losses { Method::LostRequests } else { Method::DelayedReplies },
         },
-        lost: seen.requests.saturating_sub(late).saturating_sub(prompt),
+        lost,
         late,
         duplicate: seen.duplicate,
         interval_at_start_ns: seen.first_waiting_ns.0.saturating_sub(seen.answered_request_ns.0),

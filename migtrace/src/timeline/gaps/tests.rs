@@ -254,10 +254,14 @@ fn observe(scenario: &Scenario, requests: &[Request], random: &mut Random) -> Ob
 
 const ORIGIN: MonotonicNs = MonotonicNs(1_000_000_000);
 
-/// All gaps that are told, with the bounds that a report shows.
+/// All gaps that the kernel's side tells, with the bounds that a report shows.
+fn found(simulated: &Simulated) -> impl Iterator<Item = (abi::EchoGap, Gap)> {
+    simulated.gaps.iter().map(|(_, seen)| (*seen, closed(&(*seen).into(), ORIGIN)))
+}
+
+/// Those that are shown.
 fn told(simulated: &Simulated) -> Vec<(abi::EchoGap, Gap)> {
-    let gaps = simulated.gaps.iter().map(|(_, seen)| (*seen, closed(&(*seen).into(), ORIGIN)));
-    gaps.filter(|(_, gap)| gap.is_plausible()).collect()
+    found(simulated).filter(|(_, gap)| gap.is_plausible()).collect()
 }
 
 /// Those that surely lasted for as long as a gap has to.
@@ -364,12 +368,22 @@ proptest! {
         scenario in dense_scenarios(),
     ) {
         let simulated = simulate(&scenario);
-        let gaps = told(&simulated);
+        let (gaps, explained): (Vec<_>, Vec<_>) = found(&simulated).partition(|(_, gap)| gap.is_plausible());
+        // The round trips that follow are as long, so nothing speaks for a silence. One that was is no longer than what is
+        // possible without a gap.
+        let state = &simulated.state;
+        let without_gap_ns = state.longest_interval_ns + state.longest_round_trip_ns;
+        for (seen, gap) in &explained {
+            let longest_ns = seen.resumed_ns - seen.answered_request_ns;
+            prop_assert!(seen.may_be == 0 && longest_ns <= without_gap_ns, "{seen:#?} {gap:#?}");
+        }
         for silence in &simulated.silences {
             let within = silence.from_ns..silence.until_ns;
             // What was lost next to a gap was lost to it.
-            let is_held =
-                |request: &Request| gaps.iter().any(|(seen, _)| seen.may_be == 0 && seen.holds(request.sent_ns));
+            let is_held = |request: &Request| {
+                let all = gaps.iter().chain(&explained);
+                all.into_iter().any(|(seen, _)| seen.may_be == 0 && seen.holds(request.sent_ns))
+            };
             let is_hit = |(request, late): (&Request, &bool)| {
                 within.contains(&request.arrived_ns)
                     && (request.replied_ns.is_none() || *late)
@@ -430,7 +444,10 @@ proptest! {
         prop_assert_eq!(state.duplicate, simulated.duplicates);
         prop_assert_eq!(state.unasked, 0);
         for (seen, gap) in sure(&simulated) {
-            let inside = |r: &&Request| seen.holds(r.sent_ns);
+            let mut later = found(&simulated).skip_while(|(other, _)| *other != seen).skip(1);
+            let next = later.find(|(other, _)| other.may_be == 0).map(|(next, _)| next);
+            let inside =
+                |r: &&Request| seen.holds(r.sent_ns) && next.is_none_or(|next| !next.holds(r.sent_ns));
             let lost = requests.iter().filter(inside).filter(|r| r.replied_ns.is_none()).count() as u64;
             // Told when the first replies to later requests had come: slower ones are still on their way.
             let told_at = simulated.gaps.iter().find(|(_, other)| *other == seen).unwrap().0;
@@ -472,6 +489,40 @@ fn lost_late_and_prompt_requests_are_told_apart() {
         assert_eq!(gap.length.method, method);
         assert!(holds(&simulated.truths[0], gap));
     }
+}
+
+/// The guest answers the requests that waited for the end of its silence, and then they are on their way for longer than
+/// those before: so it looks as if it had fallen silent once more, with what was on its way at that time.
+#[test]
+fn what_is_on_its_way_between_two_gaps_is_lost_to_one_of_them() {
+    let scenario = Scenario {
+        interval_ns: 4_000_000,
+        before: Path { there_ns: 17_200_000, back_ns: 800_000, jitter_ns: 0 },
+        after: Path { there_ns: 1_000, back_ns: 32_000_000, jitter_ns: 0 },
+        outages: vec![Outage { length: 5.7, phase: 1.3, silence: Silence::LosesThenDelays }],
+        ..scenario(Silence::Loses, 0.0)
+    };
+    let simulated = simulate(&scenario);
+    let gaps = told(&simulated);
+    let lost: u64 = gaps.iter().map(|(_, gap)| gap.lost).sum();
+    let unanswered = simulated.requests.iter().filter(|r| r.replied_ns.is_none()).count();
+    assert_eq!((gaps.len(), lost), (2, unanswered as u64), "{gaps:#?}");
+}
+
+/// What waited for the end of a silence took just less than twice as long as the slower replies of the host that the guest
+/// has moved to.
+#[test]
+fn a_silence_whose_replies_are_not_much_later_than_those_after_it_may_have_been() {
+    let scenario = Scenario {
+        before: Path { there_ns: 50_000, back_ns: 450_000, jitter_ns: 0 },
+        after: Path { there_ns: 380_000, back_ns: 770_000, jitter_ns: 0 },
+        ..scenario(Silence::Delays, 18.0)
+    };
+    let simulated = simulate(&scenario);
+    let [(_, gap)] = &told(&simulated)[..] else { panic!("{:#?}", simulated.gaps) };
+    assert!(!gap.is_sure() && gap.lost == 0 && gap.late > 0, "{gap:#?}");
+    assert_eq!(gap.length.method, Method::DelayedReplies);
+    assert!(covers(gap, &simulated.silences[0]), "{gap:#?}");
 }
 
 #[test]
