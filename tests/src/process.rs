@@ -121,8 +121,9 @@ pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
     Ok(Process { child, line })
 }
 
-/// Starts `command` inside `netns`, detached (setsid): it stays when this process ends.
-pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<u32> {
+/// Starts `command` inside `netns`, detached (setsid): it stays when this process ends. Until then somebody has to wait for
+/// it, or it stays as a zombie when it ends.
+pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<Child> {
     let line = line(command);
     let netns_file = netns.file();
     let enter = move || {
@@ -132,11 +133,7 @@ pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<u32
     };
     // SAFETY: two system calls and no allocation, which is all that may happen between fork and exec.
     unsafe { command.pre_exec(enter) };
-    let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
-    let id = child.id();
-    // Somebody has to wait for it, or it stays as a zombie for as long as this process lives.
-    std::thread::spawn(move || child.wait());
-    Ok(id)
+    command.spawn().with_context(|| format!("cannot start `{line}`"))
 }
 
 /// A number of `/proc/PID/status` (proc_pid_status(5)): sizes are in KiB.

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// From its start to its monitor.
@@ -65,6 +65,22 @@ pub struct Qemu {
     process: Option<Process>,
 }
 
+/// A QEMU that was started just now.
+enum Started {
+    /// It ends with this process.
+    Bound(Process),
+    Detached(Child),
+}
+
+impl Started {
+    fn child(&mut self) -> &mut Child {
+        match self {
+            Self::Bound(process) => process.child(),
+            Self::Detached(child) => child,
+        }
+    }
+}
+
 impl Qemu {
     /// Starts it and connects to its monitor. Everything that it leaves is in the plan's directory.
     pub(crate) fn start(plan: &Plan<'_>) -> Result<Self> {
@@ -75,28 +91,32 @@ impl Qemu {
         let log = log_path(directory);
         let log_file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
         command.stdin(std::process::Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        let (pid, mut process) = if plan.lasting {
-            (process::spawn_detached(plan.host.netns(), &mut command)?, None)
+        let netns = plan.host.netns();
+        let mut started = if plan.lasting {
+            Started::Detached(process::spawn_detached(netns, &mut command)?)
         } else {
-            let process = process::spawn(plan.host.netns(), &mut command)?;
-            (process.id(), Some(process))
+            Started::Bound(process::spawn(netns, &mut command)?)
         };
+        let pid = started.child().id();
         fs::write(pid_path(directory), pid.to_string())?;
-        let started = Instant::now();
+        let since = Instant::now();
         let qmp = loop {
-            let ended = match &mut process {
-                Some(process) => process.try_wait()?.is_some(),
-                None => !is_alive(pid, directory),
-            };
-            if ended {
-                bail!("QEMU ended right after its start: {}", tail(&log));
+            if let Some(status) = started.child().try_wait()? {
+                bail!("QEMU ended right after its start ({status}): {}", tail(&log));
             }
             match Qmp::connect(&qmp_path(directory)) {
                 Ok(qmp) => break qmp,
-                Err(error) if started.elapsed() > START_PATIENCE => {
+                Err(error) if since.elapsed() > START_PATIENCE => {
                     return Err(error).with_context(|| format!("QEMU does not answer: {}", tail(&log)));
                 }
                 Err(_) => std::thread::sleep(POLL),
+            }
+        };
+        let process = match started {
+            Started::Bound(process) => Some(process),
+            Started::Detached(mut child) => {
+                std::thread::spawn(move || child.wait());
+                None
             }
         };
         Ok(Self { pid, qmp, directory: directory.into(), process })
