@@ -45,8 +45,9 @@ fn a_talker_writes_what_it_is_told() {
         Ok(address) => TcpStream::connect(address).unwrap().into(),
         Err(_) => UnixStream::connect(monitor).unwrap().into(),
     };
-    for line in stdin().lines() {
-        let write: Write = serde_json::from_str(&line.unwrap()).unwrap();
+    let mut lines = stdin().lines().map(Result::unwrap);
+    for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+        let write: Write = serde_json::from_str(&line).unwrap();
         for number in 0..write.times {
             let pieces: Vec<_> =
                 write.pieces.iter().map(|p| p.replace(NUMBER, &number.to_string())).collect();
@@ -57,10 +58,8 @@ fn a_talker_writes_what_it_is_told() {
         }
     }
     drop(monitor);
-    // Until it is killed: a process that ends may end the migration that it told of, and with it the recording.
-    loop {
-        thread::park();
-    }
+    // A process that ends may end the migration that it told of, and with it the recording.
+    assert_eq!(lines.next(), None, "it was to write no more");
 }
 
 /// A running one.
@@ -127,8 +126,14 @@ impl Talker {
 
     /// Waits until it has written all; its process goes on. Returns what came out at the other end.
     fn finish(&mut self) -> String {
-        drop(self.process.child().stdin.take());
+        self.process.child().stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         self.heard.take().unwrap().join().unwrap()
+    }
+
+    /// Ends one that has [finished](Self::finish).
+    fn end(mut self) {
+        drop(self.process.child().stdin.take());
+        assert!(self.process.wait(PATIENCE).unwrap().success());
     }
 }
 
@@ -253,6 +258,7 @@ pub(crate) fn every_shape_of_an_event_is_read(host: &Host) {
     talker.write(&[&event(last, 0)]);
 
     let heard = talker.finish();
+    talker.end();
     assert_eq!(heard.matches("MIGRATION_PASS").count() as u64, last + 1 + 2, "{heard}");
     let found = Heard::of(recording);
     assert_eq!(found.numbers(pid), (0..=last).collect::<Vec<_>>());
@@ -273,8 +279,9 @@ pub(crate) fn a_flood_is_counted_and_leaves_room_for_the_others(host: &Host, flo
     quiet.repeat(&event(NUMBER, 0), QUIET, Duration::from_millis(10));
     quiet.finish();
     flood.finish();
-    drop(flood);
+    flood.end();
     let found = Heard::of(recording);
+    quiet.end();
 
     let skipped = found.lost("probes");
     assert_eq!(found.lost("ring_buffer"), 0);
@@ -308,6 +315,8 @@ pub(crate) fn events_on_a_connection_of_a_migration_are_none(host: &Host) {
     }
     assert_eq!(monitor.finish(), migration.finish());
     let found = Heard::of(recording);
+    monitor.end();
+    migration.end();
     assert_eq!((found.numbers(told), found.numbers(forged)), (vec![0, 1], vec![]));
 }
 
@@ -334,6 +343,7 @@ pub(crate) fn lines_push_no_other_messages_out(lab: &Lab) {
     }
     recording.signal(Signal::SIGCONT).unwrap();
     let found = Heard::of(recording);
+    talkers.into_iter().for_each(Talker::end);
     let read: u64 = pids.iter().map(|pid| found.numbers(*pid).len() as u64).sum();
     let lost = pids.len() as u64 * LINES - read;
     assert!(lost > 0);
