@@ -3,12 +3,12 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, programs::TcContext};
 use migtrace_ebpf::{
     abi::{ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, Header, kind, lost, shared},
+    echo_session::{self, BUCKETS, Reply, Stamps},
     packet::echo::{self, Echo, Plain},
-    session::{self, BUCKETS, Reply, Stamps},
     word::{Word, Words as _},
 };
 
-use crate::{
+use super::{
     maps::{self, ECHO_KEYS, ECHO_ROUND_TRIPS, ECHO_SLOTS, ECHO_STAMPS, ECHO_TARGETS},
     skb::{Linear, Whole},
 };
@@ -78,7 +78,7 @@ fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
         return;
     }
     if !echo.is_reply {
-        return session::request(state, &Slot(slot), echo.sequence, now_ns);
+        return echo_session::request(state, &Slot(slot), echo.sequence, now_ns);
     }
     let tell = |number, gap: &shared::EchoGap| {
         maps::emit(EchoGapEvent {
@@ -91,9 +91,9 @@ fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
         });
     };
     let min_gap_ns = maps::ECHO_MIN_GAP_NS.load();
-    let reply = session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, tell);
+    let reply = echo_session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, tell);
     if let Reply::Prompt(round_trip_ns) = reply {
-        maps::count(&ECHO_ROUND_TRIPS, slot * BUCKETS as u32 + session::bucket(round_trip_ns));
+        maps::count(&ECHO_ROUND_TRIPS, slot * BUCKETS as u32 + echo_session::bucket(round_trip_ns));
     }
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::abi::{DirtyLogRead, Header, kind, lost};
 
-use crate::{flow, maps, process};
+use super::{flow, maps, process};
 
 /// `_IOW(KVMIO, 0x42, struct kvm_dirty_log)`
 const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;

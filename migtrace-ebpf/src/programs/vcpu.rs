@@ -10,7 +10,7 @@ use migtrace_ebpf::{
     vcpu_state::{Left, Survey},
 };
 
-use crate::{
+use super::{
     maps::{self, SURVEY, VCPU_CLAIMS, VCPUS},
     process,
 };

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::TcContext;
 use migtrace_ebpf::abi::{Command, FlowKey, command, flags, shared};
 
-use crate::{
+use super::{
     flow,
     maps::{self, FLOWS},
     vcpu,

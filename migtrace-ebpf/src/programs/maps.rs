@@ -11,8 +11,8 @@ use migtrace_ebpf::{
         self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Handshake,
         Header, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
     },
+    echo_session::BUCKETS,
     packet::{Ip, Tcp},
-    session::BUCKETS,
     vcpu_state::Survey,
     word::Word,
 };
@@ -113,12 +113,12 @@ pub(crate) static ECHO_KEYS: HashMap<u32, EchoKey, { abi::ECHO_SESSIONS as usize
 #[btf_map]
 pub(crate) static ECHO_STATES: Array<EchoSession, { abi::ECHO_SESSIONS as usize }> = Array::new();
 
-/// When each request was sent, by session and sequence number; see `migtrace_ebpf::session::Stamps`.
+/// When each request was sent, by session and sequence number; see `migtrace_ebpf::echo_session::Stamps`.
 #[btf_map]
 pub(crate) static ECHO_STAMPS: Array<u64, { (abi::ECHO_SESSIONS * abi::ECHO_SEQUENCES) as usize }> =
     Array::new();
 
-/// Round trips, by session and by `migtrace_ebpf::session::bucket`.
+/// Round trips, by session and by `migtrace_ebpf::echo_session::bucket`.
 #[btf_map]
 pub(crate) static ECHO_ROUND_TRIPS: Array<u64, { abi::ECHO_SESSIONS as usize * BUCKETS }> = Array::new();
 

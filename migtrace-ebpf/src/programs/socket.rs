@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::abi::{FlowKey, SocketOffsets, lost};
 
-use crate::{
+use super::{
     flow,
     maps::{self, SOCKET_OFFSETS, UNOWNED},
 };

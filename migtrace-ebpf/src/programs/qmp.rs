@@ -15,10 +15,10 @@ use migtrace_ebpf::{
     qmp_write::{Beginning, LOOKED_AT, Part},
 };
 
-use crate::{
-    flow, guest,
+use super::{
+    flow,
     maps::{self, LINE, LINES, Line},
-    process, socket, vcpu,
+    process, socket, tap, vcpu,
 };
 
 /// `struct user_msghdr` and `struct iovec` are user-space ABI: the same on every 64-bit kernel.
@@ -105,7 +105,7 @@ fn tell(pieces: &Pieces, tgid: u32, process: &shared::Process, line: *mut Line) 
     };
     let told = LINES.output_untyped::<[u8]>(record, 0).is_ok();
     if told {
-        guest::await_next_frame(tgid);
+        tap::await_next_frame(tgid);
     } else {
         maps::count_lost(lost::RING_BUFFER);
     }

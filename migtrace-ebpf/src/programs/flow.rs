@@ -18,7 +18,7 @@ use migtrace_ebpf::{
     word::Words as _,
 };
 
-use crate::{
+use super::{
     maps::{
         self, EVENTS, FLOW_CLAIMS, FLOWS, HANDSHAKES, MEETING, Meeting, NO_FLOW, NO_HANDSHAKE, STRAYS, SUMS,
         TAG_BYTES, UNOWNED,

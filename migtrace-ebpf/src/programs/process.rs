@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::abi::{Header, kind, shared};
 
-use crate::{
+use super::{
     maps::{self, QEMU_NAMES, TASK_TGID},
     vcpu,
 };

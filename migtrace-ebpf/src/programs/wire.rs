@@ -7,7 +7,7 @@ use migtrace_ebpf::{
     stream,
 };
 
-use crate::{
+use super::{
     flow,
     maps::{self, TAGGED_ELSEWHERE},
     skb::{Linear, Whole},

@@ -3,10 +3,10 @@
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use migtrace_ebpf::abi::{EGRESS, FlowKey, flags, lost, shared};
-use migtrace_ebpf::resent::Attempt;
+use migtrace_ebpf::retransmission::Attempt;
 use migtrace_ebpf::word::Words as _;
 
-use crate::maps::{self, RETRANSMIT_OFFSETS, SOCKET_OFFSETS};
+use super::maps::{self, RETRANSMIT_OFFSETS, SOCKET_OFFSETS};
 
 #[inline(always)]
 pub(crate) fn count(ctx: &RawTracePointContext) {
@@ -14,7 +14,7 @@ pub(crate) fn count(ctx: &RawTracePointContext) {
         return;
     }
     let socket: u64 = ctx.arg(0);
-    let Some(key) = crate::socket::key_of(socket, &SOCKET_OFFSETS.load()) else { return };
+    let Some(key) = super::socket::key_of(socket, &SOCKET_OFFSETS.load()) else { return };
     if !maps::is_either_watched(key.local_port, key.remote_port) {
         return;
     }

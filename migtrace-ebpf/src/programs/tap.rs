@@ -7,7 +7,7 @@ use migtrace_ebpf::{
     packet::announcement::{Plain, parse, parse_plain},
 };
 
-use crate::{
+use super::{
     maps::{self, GUEST_TAPS},
     skb::{Linear, Whole},
 };

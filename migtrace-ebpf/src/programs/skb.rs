@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use migtrace_ebpf::packet::{Frame, Ip, Metadata};
 
-use crate::maps::IP;
+use super::maps::IP;
 
 /// A socket buffer's linear part, read where it lies.
 pub(crate) struct Linear<'a>(pub(crate) &'a TcContext);
