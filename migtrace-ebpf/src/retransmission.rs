@@ -1,37 +1,37 @@
-//! What a host has sent again on one connection, from what its socket counts itself.
+//! What a host has retransmitted on one connection, from the counters of its socket.
 //!
-//! The kernel tells of every retransmission, but since Linux 6.17 now and then one is not told to the program that
-//! listens. The socket has counted it all the same, so the next one that is told makes up for it.
+//! The tracepoint fires for every retransmission, but since Linux 6.17 a program now and then misses one. The socket has
+//! counted it all the same, so the next one that is seen makes up for it.
 
 use crate::abi::Retransmitted;
 
-/// -EBUSY: an earlier copy still waits in a queue of this host, so the socket has neither tried nor counted it.
+/// -EBUSY: an earlier copy is still in a queue of this host, so the socket has neither sent nor counted this one.
 const NOT_TRIED: i32 = -16;
 
-/// A retransmission that the kernel tells of.
+/// A retransmission, as the tracepoint reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     /// The kernel's address of the socket.
     pub socket: u64,
-    /// Segments that were to be sent again.
+    /// Segments to retransmit.
     pub segments: u64,
     /// Their TCP payload bytes.
     pub payload_bytes: u64,
-    /// Segments that the socket has counted so far, these and those of failed attempts included.
+    /// Segments that the socket has counted so far, including these and those of failed attempts.
     pub total_segments: u64,
     /// As above, payload bytes.
     pub total_bytes: u64,
-    /// How it went, as a negative errno or what a queue of this host said; none where the kernel tells of successes only.
+    /// The result: a negative errno, or the verdict of a queue of this host. None where the tracepoint fires for successes only.
     pub outcome: Option<i32>,
 }
 
 impl Retransmitted {
-    /// Takes in an attempt. `is_whole`: the connection was seen from its start, so all that its socket has counted is
-    /// wanted.
+    /// Takes in an attempt. `is_whole`: the connection was seen from its start, so all that its socket has counted belongs
+    /// to it.
     #[inline(always)]
     pub fn take(&mut self, attempt: &Attempt, is_whole: bool) {
         let Some(outcome) = attempt.outcome else {
-            // What the socket counts besides has failed.
+            // Whatever else the socket has counted has failed.
             self.segments += attempt.segments;
             self.payload_bytes += attempt.payload_bytes;
             return;
@@ -51,7 +51,7 @@ impl Retransmitted {
         let segments = attempt.total_segments.saturating_sub(self.socket_segments);
         let payload_bytes = attempt.total_bytes.saturating_sub(self.socket_bytes);
         if outcome >= 0 {
-            // More than 0: a queue of this host dropped it, but after it had been seen on its way.
+            // Above 0: a queue of this host dropped it, but it had been counted on its way before.
             self.segments += segments;
             self.payload_bytes += payload_bytes;
             self.socket_segments = attempt.total_segments;
@@ -73,7 +73,7 @@ mod tests {
     const DROPPED: i32 = 1;
     const MSS: u64 = 1448;
 
-    /// A socket that sends again, and what is told of it.
+    /// A socket that retransmits, and what is seen of it.
     struct Socket {
         address: u64,
         total: u64,
@@ -96,11 +96,11 @@ mod tests {
             Self { total, ..Self::new() }
         }
 
-        fn untold(&mut self, segments: u64) {
+        fn missed(&mut self, segments: u64) {
             self.total += segments;
         }
 
-        fn told(&mut self, segments: u64, outcome: Option<i32>, is_whole: bool) {
+        fn seen(&mut self, segments: u64, outcome: Option<i32>, is_whole: bool) {
             let attempt = Attempt {
                 socket: self.address,
                 segments,
@@ -113,8 +113,8 @@ mod tests {
         }
 
         fn sent(&mut self, segments: u64) {
-            self.untold(segments);
-            self.told(segments, Some(0), true);
+            self.missed(segments);
+            self.seen(segments, Some(0), true);
         }
 
         #[track_caller]
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_added_up() {
+    fn what_is_seen_is_added_up() {
         let mut socket = Socket::new();
         socket.sent(1);
         socket.sent(3);
@@ -132,55 +132,55 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_made_up_for_by_the_next() {
+    fn the_next_attempt_makes_up_for_missed_ones() {
         let mut socket = Socket::new();
-        socket.untold(2);
+        socket.missed(2);
         socket.sent(1);
-        socket.untold(5);
+        socket.missed(5);
         socket.assert(3);
         socket.sent(1);
         socket.assert(9);
     }
 
     #[test]
-    fn what_was_before_the_connection_was_watched_is_left_out() {
+    fn retransmissions_before_the_connection_was_watched_are_left_out() {
         let mut socket = Socket::after(40);
-        socket.untold(2);
-        socket.told(2, Some(0), false);
+        socket.missed(2);
+        socket.seen(2, Some(0), false);
         socket.assert(2);
     }
 
     #[test]
-    fn what_failed_was_not_sent_whether_the_socket_has_counted_it_or_not() {
+    fn failed_attempts_do_not_count_even_if_the_socket_has_counted_them() {
         let mut socket = Socket::new();
         socket.sent(1);
-        socket.told(1, Some(NOT_TRIED), true);
-        socket.told(1, Some(ENOMEM), true);
-        socket.untold(2);
-        socket.told(2, Some(ENOMEM), true);
+        socket.seen(1, Some(NOT_TRIED), true);
+        socket.seen(1, Some(ENOMEM), true);
+        socket.missed(2);
+        socket.seen(2, Some(ENOMEM), true);
         socket.sent(1);
         socket.assert(2);
     }
 
     #[test]
-    fn what_a_queue_dropped_had_been_on_its_way() {
+    fn a_segment_that_a_queue_drops_counts() {
         let mut socket = Socket::new();
-        socket.untold(2);
-        socket.told(2, Some(DROPPED), true);
+        socket.missed(2);
+        socket.seen(2, Some(DROPPED), true);
         socket.assert(2);
     }
 
     #[test]
-    fn where_failures_are_not_told_only_what_is_told_counts() {
+    fn where_failures_are_not_reported_only_what_is_seen_counts() {
         let mut socket = Socket::new();
-        socket.untold(7);
-        socket.untold(1);
-        socket.told(1, None, true);
+        socket.missed(7);
+        socket.missed(1);
+        socket.seen(1, None, true);
         socket.assert(1);
     }
 
     #[test]
-    fn another_socket_of_the_same_addresses_begins_anew() {
+    fn another_socket_with_the_same_addresses_starts_anew() {
         let mut socket = Socket::new();
         socket.sent(9);
         socket.address = 2;

@@ -1,4 +1,4 @@
-//! What user space asks for: see [`Command`].
+//! Carries out the requests of user space: see [`Command`].
 
 use aya_ebpf::programs::TcContext;
 use migtrace_ebpf::abi::{Command, FlowKey, command, flags, shared};
@@ -6,43 +6,43 @@ use migtrace_ebpf::abi::{Command, FlowKey, command, flags, shared};
 use super::{
     flow,
     maps::{self, FLOWS},
-    vcpu,
+    ownership, vcpu,
 };
 
-/// The command stands behind a header of Ethernet, without which nothing is a packet.
+/// Offset of the command: it follows an Ethernet header, without which the kernel accepts no packet.
 const COMMAND: usize = 14;
 
-/// Does what the packet asks for; returns whether it could.
+/// Carries out the command in the packet; returns 1 on success, else 0.
 #[inline(always)]
 pub(crate) fn obey(ctx: &TcContext) -> i32 {
     let Ok(command) = ctx.load::<Command>(COMMAND) else { return 0 };
-    i32::from(done(&command))
+    i32::from(carry_out(&command))
 }
 
 #[inline(always)]
-fn done(command: &Command) -> bool {
+fn carry_out(command: &Command) -> bool {
     let Command { command, tgid, opened_ns, key, .. } = command;
     match *command {
         command::ADOPT => flow::adopt(key, maps::now_ns()),
         command::OWN => {
-            flow::own(key, *tgid, 1);
+            ownership::own(key, *tgid, 1);
             true
         }
         command::SETTLE => {
             let Some(flow) = meant(key, *opened_ns) else { return false };
-            flow::settle(flow);
+            ownership::settle(flow);
             true
         }
         command::RETIRE => {
             let Some(flow) = meant(key, *opened_ns) else { return false };
             flow.set(flags::RETIRED);
-            flow::settle(flow);
-            flow::release(flow, key);
+            ownership::settle(flow);
+            ownership::release(flow, key);
             true
         }
         command::REMOVE => meant(key, *opened_ns).is_some() && FLOWS.remove(key).is_ok(),
         command::DISOWN => {
-            flow::disown_flows(*tgid);
+            ownership::disown_flows(*tgid);
             vcpu::disown_vcpus(*tgid);
             true
         }
@@ -50,7 +50,7 @@ fn done(command: &Command) -> bool {
     }
 }
 
-/// The flow that user space means, unless another connection has taken its place since.
+/// The flow that user space means, unless another connection has taken its place meanwhile.
 #[inline(always)]
 fn meant(key: &FlowKey, opened_ns: u64) -> Option<&'static shared::FlowEntry> {
     maps::flow(key).filter(|flow| flow.opened_ns.get() == opened_ns)

@@ -1,15 +1,18 @@
-//! Follows the echo requests to watched addresses, and the replies.
+//! Follows echo requests to watched addresses, and the replies.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, programs::TcContext};
 use migtrace_ebpf::{
-    abi::{ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, Header, kind, lost, shared},
+    abi::{
+        ANY_IDENTIFIER, ECHO_SEQUENCES, ECHO_SESSIONS, EchoGapEvent, EchoKey, EventHeader, kind, lost, shared,
+    },
     echo_session::{self, BUCKETS, Reply, Stamps},
-    packet::echo::{self, Echo, Plain},
+    packet::echo::{self, EchoMessage, PlainEcho},
     word::{Word, Words as _},
 };
 
 use super::{
     maps::{self, ECHO_KEYS, ECHO_ROUND_TRIPS, ECHO_SLOTS, ECHO_STAMPS, ECHO_TARGETS},
+    settings,
     skb::{Linear, Whole},
 };
 
@@ -37,13 +40,13 @@ impl Stamps for Slot {
     }
 }
 
-/// Takes in one packet, whichever way it goes.
+/// Takes in one packet, in either direction.
 #[inline(always)]
 pub(crate) fn follow(ctx: &TcContext) {
     let echo = match echo::parse_plain(&Linear(ctx)) {
-        Plain::Echo(echo) => echo,
-        Plain::Other => return,
-        Plain::Unknown => match echo::parse(&Whole(ctx)) {
+        PlainEcho::Echo(echo) => echo,
+        PlainEcho::Other => return,
+        PlainEcho::Unknown => match echo::parse(&Whole(ctx)) {
             Some(echo) => echo,
             None => return,
         },
@@ -56,14 +59,14 @@ pub(crate) fn follow(ctx: &TcContext) {
 }
 
 #[inline(always)]
-fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
+fn take(ctx: &TcContext, echo: &EchoMessage, socket: u64) {
     let now_ns = maps::now_ns();
     let key = EchoKey { target: echo.target, peer: echo.peer, identifier: echo.identifier, padding: 0 };
     // SAFETY: the value is copied at once.
     let known = unsafe { ECHO_SLOTS.get(key) }.copied();
     let slot = match known {
         Some(slot) => slot,
-        // A reply to what nobody was seen to ask opens nothing.
+        // A reply to a request that was not seen opens no session.
         None if echo.is_reply => return,
         // SAFETY: the helper has no preconditions.
         None if socket != 0 && unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) } != socket => return,
@@ -74,15 +77,15 @@ fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
     };
     let Some(state) = maps::echo_session(slot) else { return };
     if state.mark.get() != key.mark() {
-        // This session was taken out of the map just now, and another has got its place there.
+        // User space took this session out of the map just now, and another one has got its number.
         return;
     }
     if !echo.is_reply {
         return echo_session::request(state, &Slot(slot), echo.sequence, now_ns);
     }
-    let tell = |number, gap: &shared::EchoGap| {
+    let emit = |number, gap: &shared::EchoGap| {
         maps::emit(EchoGapEvent {
-            header: Header { at_ns: now_ns, kind: kind::ECHO_GAP, tgid: 0 },
+            header: EventHeader { at_ns: now_ns, kind: kind::ECHO_GAP, tgid: 0 },
             slot,
             padding: 0,
             first_request_ns: state.first_request_ns.get(),
@@ -90,18 +93,18 @@ fn take(ctx: &TcContext, echo: &Echo, socket: u64) {
             gap: gap.load(),
         });
     };
-    let min_gap_ns = maps::ECHO_MIN_GAP_NS.load();
-    let reply = echo_session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, tell);
+    let min_gap_ns = settings::ECHO_MIN_GAP_NS.load();
+    let reply = echo_session::reply(state, &Slot(slot), echo.sequence, now_ns, min_gap_ns, emit);
     if let Reply::Prompt(round_trip_ns) = reply {
         maps::count(&ECHO_ROUND_TRIPS, slot * BUCKETS as u32 + echo_session::bucket(round_trip_ns));
     }
 }
 
-/// Gives a session the next free number. `None`: all are taken.
+/// Gives a session the first free number. `None`: all are taken.
 #[inline(never)]
 fn open(key: &EchoKey) -> Option<u32> {
     for slot in 0..ECHO_SESSIONS {
-        if slot >= maps::ECHO_LIMIT.load() {
+        if slot >= settings::ECHO_LIMIT.load() {
             return None;
         }
         if ECHO_KEYS.insert(slot, key, u64::from(BPF_NOEXIST)).is_err() {
@@ -113,7 +116,7 @@ fn open(key: &EchoKey) -> Option<u32> {
         if ECHO_SLOTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
             return Some(slot);
         }
-        // Another CPU was faster with the same session: its number holds.
+        // Another CPU was faster with the same session: the number it chose is valid.
         let _ = ECHO_KEYS.remove(slot);
         // SAFETY: the value is copied at once.
         return unsafe { ECHO_SLOTS.get(key) }.copied();

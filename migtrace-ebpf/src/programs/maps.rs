@@ -1,15 +1,14 @@
-//! The maps that user space reads and writes, and the constants that it sets before loading.
+//! The maps, most of which user space reads or writes, and safe access to their values.
 
 use aya_ebpf::{
-    Global,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use migtrace_ebpf::{
     abi::{
-        self, Claim, EchoKey, EchoSession, EchoTarget, FlowEntry, FlowKey, GuestPort, GuestTaps, Handshake,
-        Header, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
+        self, Claim, EchoKey, EchoSession, EchoTarget, EventHeader, FlowEntry, FlowKey, GuestPort, GuestTaps,
+        Handshake, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
     },
     echo_session::BUCKETS,
     packet::{Ip, Tcp},
@@ -17,60 +16,60 @@ use migtrace_ebpf::{
     word::Word,
 };
 
-/// Connections. No LRU: it would evict one, and its bytes, without a word.
+/// Connections. No LRU map: it would silently evict one, with its bytes.
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowEntry, 4096> = HashMap::new();
 
-/// Connections that are not open yet. Anybody can fill it: the oldest of these go.
+/// Connections that are not open yet. Anybody can fill this map, so it evicts the oldest.
 #[btf_map]
 pub(crate) static HANDSHAKES: LruHashMap<FlowKey, Handshake, 4096> = LruHashMap::new();
 
-/// What new entries of the two begin with: they are too large for the stack. Nobody writes there.
+/// Empty values, from which new entries of the two are made: they are too large for the stack. Nobody writes to these.
 #[btf_map]
 pub(crate) static NO_FLOW: Array<FlowEntry, 1> = Array::new();
 #[btf_map]
 pub(crate) static NO_HANDSHAKE: Array<Handshake, 1> = Array::new();
 
-/// The flows of each process.
+/// The flows of each process: see [`Claim`].
 #[btf_map]
 pub(crate) static FLOW_CLAIMS: HashMap<Claim, FlowKey, 4096> = HashMap::new();
 
-/// How many flows there are whose owner is looked for.
+/// How many flows still have no owner, and are looked for in each traced `sendmsg`.
 #[btf_map]
 pub(crate) static UNOWNED: Array<u64, 1> = Array::new();
 
-/// How many packets had a watched port but belonged to no flow.
+/// Packets with a watched port that belong to no flow.
 #[btf_map]
 pub(crate) static STRAYS: Array<u64, 1> = Array::new();
 
-/// Where the verifier loses track of how an IP header was found: room for an `Ip`, whose type the kernel's type
-/// information cannot tell. TC programs of a CPU do not interrupt each other.
+/// Room for an `Ip`, in which the verifier loses track of how the header was found. Declared as words: BTF cannot describe
+/// the type of `Ip`. TC programs of one CPU do not interrupt each other.
 #[btf_map]
 pub(crate) static IP: PerCpuArray<[u32; size_of::<Ip>().div_ceil(4)], 1> = PerCpuArray::new();
 
-/// A packet that is looked at more closely, and the flow that it would be of.
+/// A packet that needs a closer look, and the flow to which it would belong.
 #[repr(C)]
 pub(crate) struct Meeting {
     pub(crate) key: FlowKey,
     pub(crate) packet: Tcp,
 }
 
-/// Where it stands meanwhile. TC programs of a CPU do not interrupt each other.
+/// Holds it meanwhile. TC programs of one CPU do not interrupt each other.
 #[btf_map]
 pub(crate) static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();
 
-/// Where the flows of a process are summed up, and its vCPUs looked at. On the stack the verifier would follow every count
-/// of each. No other program of this CPU runs meanwhile that uses them.
+/// Where the flows of a process are added up, and its vCPUs are looked at. On the stack, the verifier would follow every
+/// possible value of each counter. No other program that uses them runs on this CPU meanwhile.
 #[btf_map]
 pub(crate) static SUMS: PerCpuArray<Sums, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SURVEY: PerCpuArray<Survey, 1> = PerCpuArray::new();
 
-/// Thread groups that are traced: QEMU processes.
+/// Traced processes, by thread group: QEMUs.
 #[btf_map]
 pub(crate) static TRACED: HashMap<u32, Process, { abi::TRACED_MAX }> = HashMap::new();
 
-/// Names of processes that user space takes for QEMU's too, as the kernel keeps them; the value is of no meaning.
+/// Further names that a QEMU process may have, as the kernel keeps them (`task_struct.comm`); the values mean nothing.
 #[btf_map]
 pub(crate) static QEMU_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
 
@@ -78,7 +77,7 @@ pub(crate) static QEMU_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
 #[btf_map]
 pub(crate) static VCPUS: HashMap<u32, Vcpu, 4096> = HashMap::new();
 
-/// The threads of each process' vCPUs.
+/// The vCPU threads of each process: see [`Claim`].
 #[btf_map]
 pub(crate) static VCPU_CLAIMS: HashMap<Claim, u32, 4096> = HashMap::new();
 
@@ -86,34 +85,34 @@ pub(crate) static VCPU_CLAIMS: HashMap<Claim, u32, 4096> = HashMap::new();
 #[btf_map]
 pub(crate) static GUEST_PORTS: HashMap<u32, GuestPort, { abi::GUEST_PORTS_MAX }> = HashMap::new();
 
-/// The taps of each of them.
+/// The taps of each traced QEMU.
 #[btf_map]
 pub(crate) static GUEST_TAPS: HashMap<u32, GuestTaps, 1024> = HashMap::new();
 
-/// Interfaces at which tagged frames are left to the VLAN device above.
+/// Interfaces at which tagged frames are not counted, because the VLAN device above counts them.
 #[btf_map]
 pub(crate) static TAGGED_ELSEWHERE: HashMap<u32, u32, 256> = HashMap::new();
 
-/// VLAN devices, by interface index: how many bytes of tags a frame has below them.
+/// VLAN devices, by interface index: how many bytes of tags their frames have on the wire.
 #[btf_map]
 pub(crate) static TAG_BYTES: HashMap<u32, u32, 256> = HashMap::new();
 
-/// Addresses whose echo replies are followed.
+/// Addresses whose echo requests and replies are followed.
 #[btf_map]
 pub(crate) static ECHO_TARGETS: HashMap<[u32; 4], EchoTarget, 16> = HashMap::new();
 
-/// The number of each session, and the session of each number: a number belongs to who enters it first, until user space
-/// takes the session out of the first, and a good while later out of the second.
+/// The number of each echo session, and the session that has each number. A number belongs to the session that enters it
+/// first. User space takes an ended session out of the first map, and much later out of the second.
 #[btf_map]
 pub(crate) static ECHO_SLOTS: HashMap<EchoKey, u32, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
 #[btf_map]
 pub(crate) static ECHO_KEYS: HashMap<u32, EchoKey, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
 
-/// Sessions by number. This and the next two have room for [`ECHO_LIMIT`] of them.
+/// Echo sessions by number. User space makes this map and the next two as large as `settings::ECHO_LIMIT` requires.
 #[btf_map]
 pub(crate) static ECHO_STATES: Array<EchoSession, { abi::ECHO_SESSIONS as usize }> = Array::new();
 
-/// When each request was sent, by session and sequence number; see `migtrace_ebpf::echo_session::Stamps`.
+/// When each request was sent, by session and sequence number: see `migtrace_ebpf::echo_session::Stamps`.
 #[btf_map]
 pub(crate) static ECHO_STAMPS: Array<u64, { (abi::ECHO_SESSIONS * abi::ECHO_SEQUENCES) as usize }> =
     Array::new();
@@ -122,118 +121,40 @@ pub(crate) static ECHO_STAMPS: Array<u64, { (abi::ECHO_SESSIONS * abi::ECHO_SEQU
 #[btf_map]
 pub(crate) static ECHO_ROUND_TRIPS: Array<u64, { abi::ECHO_SESSIONS as usize * BUCKETS }> = Array::new();
 
-/// How many sessions there is room for.
-#[unsafe(no_mangle)]
-pub(crate) static ECHO_LIMIT: Global<u32> = Global::new(abi::ECHO_SESSIONS);
-
-/// A gap that surely lasted for less, in nanoseconds, is none.
-#[unsafe(no_mangle)]
-pub(crate) static ECHO_MIN_GAP_NS: Global<u64> = Global::new(1_000_000);
-
 /// See [`abi::lost`].
 #[btf_map]
 pub(crate) static LOST: Array<u64, { abi::lost::COUNT }> = Array::new();
 
-/// Everything that user space is told at once, but for lines of QMP; rare by construction.
+/// Events for user space, except QMP lines. They are rare by construction.
 #[btf_map]
-pub(crate) static EVENTS: RingBuf<Header, { 1 << 20 }> = RingBuf::new();
+pub(crate) static EVENTS: RingBuf<EventHeader, { 1 << 20 }> = RingBuf::new();
 
-/// Lines of QMP: how many there are is up to the processes that write them.
+/// QMP lines. Their number is up to the processes that write them, so they cannot crowd out [`EVENTS`].
 #[btf_map]
-pub(crate) static LINES: RingBuf<Header, { 1 << 20 }> = RingBuf::new();
+pub(crate) static LINES: RingBuf<EventHeader, { 1 << 20 }> = RingBuf::new();
 
-/// Where a record for [`LINES`] is put together.
+/// Where an entry of [`LINES`] is put together.
 #[btf_map]
 pub(crate) static LINE: PerCpuArray<Line, 1> = PerCpuArray::new();
 
-/// A record for [`LINES`].
+/// An entry of [`LINES`], and room to build it.
 #[repr(C)]
 pub(crate) struct Line {
     /// How many bytes were copied.
     pub(crate) length: u64,
     pub(crate) head: QmpLine,
-    /// Twice as many as are told: the last of several pieces is as long as it wants to be, and cut afterwards.
+    /// Twice as many as are emitted: the last of several pieces is copied whole, and cut afterwards.
     pub(crate) bytes: [u8; 2 * QMP_LINE_MAX],
-}
-
-/// Watched TCP ports: ranges as packed by [`abi::port_range`], the first 0 ends the list.
-#[unsafe(no_mangle)]
-pub(crate) static PORTS: [Global<u32>; abi::PORT_RANGES] = [
-    Global::new(abi::port_range(49152, 49215)),
-    Global::new(0),
-    Global::new(0),
-    Global::new(0),
-    Global::new(0),
-    Global::new(0),
-    Global::new(0),
-    Global::new(0),
-];
-
-/// A set of `packet::encapsulation`.
-#[unsafe(no_mangle)]
-pub(crate) static ENCAPSULATIONS: Global<u32> = Global::new(0);
-
-/// Where a thread has its thread group's id (`task_struct.tgid`); 0 while unknown.
-#[unsafe(no_mangle)]
-pub(crate) static TASK_TGID: Global<u32> = Global::new(0);
-
-/// See [`abi::SocketOffsets`].
-#[unsafe(no_mangle)]
-pub(crate) static SOCKET_OFFSETS: Global<abi::SocketOffsets> = Global::new(abi::SocketOffsets {
-    task_files: 0,
-    files_fdt: 0,
-    fdtable_max_fds: 0,
-    fdtable_fd: 0,
-    file_private_data: 0,
-    socket_sk: 0,
-    family: 0,
-    daddr: 0,
-    rcv_saddr: 0,
-    v6_daddr: 0,
-    v6_rcv_saddr: 0,
-    dport: 0,
-    num: 0,
-});
-
-/// See [`abi::RetransmitOffsets`].
-#[unsafe(no_mangle)]
-pub(crate) static RETRANSMIT_OFFSETS: Global<abi::RetransmitOffsets> = Global::new(abi::RetransmitOffsets {
-    len: 0,
-    tcp_gso_segs: 0,
-    total_retrans: 0,
-    bytes_retrans: 0,
-    tracepoint_has_error: 0,
-});
-
-/// Whether a port is watched.
-#[inline(always)]
-pub(crate) fn is_watched(port: u16) -> bool {
-    is_either_watched(port, port)
-}
-
-/// Whether one of the ports of a packet is watched.
-#[inline(always)]
-pub(crate) fn is_either_watched(source_port: u16, destination_port: u16) -> bool {
-    for range in &PORTS {
-        let range = range.load();
-        if range == 0 {
-            return false;
-        }
-        if abi::in_range(range, source_port) || abi::in_range(range, destination_port) {
-            return true;
-        }
-    }
-    false
 }
 
 /// A flow's entry.
 ///
-/// What was removed from the table may be another flow's entry a moment later: so nothing is removed that was not marked
-/// a good while before as [`abi::flags::RETIRED`].
+/// A removed entry may become another flow's entry a moment later. So user space marks an entry as
+/// [`abi::flags::RETIRED`] long before it removes it.
 #[inline(always)]
 pub(crate) fn flow(key: &FlowKey) -> Option<&'static shared::FlowEntry> {
-    // SAFETY: the map's value: as large and as aligned, in memory for as long as the program runs, and all access to it is
-    // to whole words.
+    // SAFETY: the map's value has this size and alignment, stays in memory for as long as the program runs, and is only
+    // accessed in whole words.
     FLOWS.get_ptr(key).map(|entry| unsafe { &*entry.cast() })
 }
 
@@ -259,28 +180,28 @@ pub(crate) fn vcpu(thread: u32) -> Option<&'static shared::Vcpu> {
     VCPUS.get_ptr(thread).map(|vcpu| unsafe { &*vcpu.cast() })
 }
 
-/// What is known of the guest's end of a tap.
+/// The state of a tap.
 #[inline(always)]
 pub(crate) fn guest_port(ifindex: u32) -> Option<&'static shared::GuestPort> {
     // SAFETY: as in `flow`; a tap is removed when nothing is attached to it any more.
     GUEST_PORTS.get_ptr(ifindex).map(|port| unsafe { &*port.cast() })
 }
 
-/// What is known of a stream of echo requests.
+/// The state of an echo session.
 #[inline(always)]
 pub(crate) fn echo_session(slot: u32) -> Option<&'static shared::EchoSession> {
     // SAFETY: as in `flow`; user space resets it when no program has its number any more.
     ECHO_STATES.get_ptr(slot).map(|session| unsafe { &*session.cast() })
 }
 
-/// The only word of a counter.
+/// An element of an array of counters.
 #[inline(always)]
 pub(crate) fn counter<const N: usize>(of: &Array<u64, N>, index: u32) -> Option<&'static Word<u64>> {
     // SAFETY: as in `flow`.
     of.get_ptr(index).map(|counter| unsafe { &*counter.cast() })
 }
 
-/// Counts one more.
+/// Adds one to a counter.
 #[inline(always)]
 pub(crate) fn count<const N: usize>(of: &Array<u64, N>, index: u32) {
     if let Some(counter) = counter(of, index) {
@@ -295,13 +216,13 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Counts a loss of one of [`abi::lost`].
+/// Counts a loss; `what` is one of [`abi::lost`].
 #[inline(always)]
 pub(crate) fn count_lost(what: u32) {
     count(&LOST, what);
 }
 
-/// Puts an event into the ring buffer, or counts its loss. Written in place: the stack is 512 bytes.
+/// Puts an event into the ring buffer, or counts its loss. It is written in place, because the stack has 512 bytes.
 #[inline(always)]
 pub(crate) fn emit<T: 'static>(event: T) {
     match EVENTS.reserve_untyped::<T>(0) {

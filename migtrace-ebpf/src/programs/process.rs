@@ -1,13 +1,14 @@
-//! QEMU processes that come and go.
+//! Notices QEMU processes that start, fork and end.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel},
     programs::{RawTracePointContext, TracePointContext},
 };
-use migtrace_ebpf::abi::{Header, kind, shared};
+use migtrace_ebpf::abi::{EventHeader, kind, shared};
 
 use super::{
-    maps::{self, QEMU_NAMES, TASK_TGID},
+    maps::{self, QEMU_NAMES},
+    settings::TASK_TGID,
     vcpu,
 };
 
@@ -17,64 +18,64 @@ pub(crate) fn traced() -> Option<u32> {
     known().map(|(tgid, _)| tgid)
 }
 
-/// The same, and what is known of it. Its other threads read and write that too.
+/// The thread group of the current task and its state, if it is traced. Its other threads read and write the state too.
 #[inline(always)]
 pub(crate) fn known() -> Option<(u32, &'static shared::Process)> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     maps::process(tgid).map(|process| (tgid, process))
 }
 
-/// The request of an `ioctl`, from `syscalls:sys_enter_ioctl`.
+/// The request of an `ioctl`: from `syscalls:sys_enter_ioctl`.
 #[inline(always)]
 pub(crate) fn ioctl_request(ctx: &TracePointContext) -> Option<u64> {
     // SAFETY: the offset is the tracepoint's field `cmd`.
     unsafe { ctx.read_at::<u64>(24) }.ok()
 }
 
-/// Its argument.
+/// The argument of an `ioctl`: from the same tracepoint.
 #[inline(always)]
 pub(crate) fn ioctl_argument(ctx: &TracePointContext) -> Option<u64> {
     // SAFETY: the offset is the tracepoint's field `arg`.
     unsafe { ctx.read_at::<u64>(32) }.ok()
 }
 
-/// Whether the current task has one of QEMU's names (`qemu-system-*`, `qemu-kvm`, `kvm`, NixOS' `.qemu-system-*-wrapped`,
-/// or one that a person gave). Anybody can take such a name: user space looks closer.
+/// Whether the current task has one of QEMU's names: `qemu-system-*`, `qemu-kvm`, `kvm`, `.qemu-system-*-wrapped` on NixOS,
+/// or one that a person configured. Anybody can take such a name, so user space looks closer.
 #[inline(always)]
 fn looks_like_qemu() -> bool {
     let Ok(comm) = bpf_get_current_comm() else { return false };
     comm.starts_with(b"qemu")
         || comm.starts_with(b"kvm")
         || comm.starts_with(b".qemu")
-        // SAFETY: only whether there is an entry counts.
+        // SAFETY: the value is not read.
         || unsafe { QEMU_NAMES.get(comm) }.is_some()
 }
 
-/// A process has become another program: tell of those that look like QEMU, and of those that were one.
+/// The current process has executed another program. Reports processes that look like QEMU now, or were traced before.
 #[inline(always)]
 pub(crate) fn exec() {
     if looks_like_qemu() || traced().is_some() {
         let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXEC, tgid });
+        maps::emit(EventHeader { at_ns: maps::now_ns(), kind: kind::PROCESS_EXEC, tgid });
     }
 }
 
-/// The current task has a child. A QEMU that goes into the background (`-daemonize`) forks twice and executes nothing;
-/// the first of its children may end before user space knows it, so that it counts what they are called, too.
+/// The current task has a new child. A QEMU that goes into the background (`-daemonize`) forks twice and executes nothing.
+/// Its first child may end before user space traces it, so children of tasks that only look like QEMU are reported too.
 #[inline(always)]
 pub(crate) fn fork(ctx: &RawTracePointContext) {
     let child: u64 = ctx.arg(1);
     let address = child.wrapping_add(u64::from(TASK_TGID.load())) as *const u32;
     // SAFETY: the helper checks the address.
     let Ok(tgid) = (unsafe { bpf_probe_read_kernel(address) }) else { return };
-    // QEMU starts threads all the time.
+    // QEMU starts threads all the time; they are not reported.
     let is_thread = tgid == (bpf_get_current_pid_tgid() >> 32) as u32;
     if !is_thread && (traced().is_some() || looks_like_qemu()) {
-        maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_FORK, tgid });
+        maps::emit(EventHeader { at_ns: maps::now_ns(), kind: kind::PROCESS_FORK, tgid });
     }
 }
 
-/// A thread ends; the end of the first thread of a traced process is the process'.
+/// A thread ends. A traced process has ended with its first thread.
 #[inline(always)]
 pub(crate) fn exit() {
     let thread = bpf_get_current_pid_tgid() as u32;
@@ -82,6 +83,6 @@ pub(crate) fn exit() {
     if let Some(tgid) = traced()
         && tgid == thread
     {
-        maps::emit(Header { at_ns: maps::now_ns(), kind: kind::PROCESS_EXIT, tgid });
+        maps::emit(EventHeader { at_ns: maps::now_ns(), kind: kind::PROCESS_EXIT, tgid });
     }
 }

@@ -1,33 +1,38 @@
-//! Counts what this host sends again, from the tracepoint that fires on every retransmission of TCP, tail loss
-//! probes included (a probe on `tcp_retransmit_skb` would miss those).
+//! Counts what this host retransmits. The tracepoint fires for every retransmission of TCP, including tail loss probes,
+//! which a kprobe on `tcp_retransmit_skb` would miss.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use migtrace_ebpf::abi::{EGRESS, FlowKey, flags, lost, shared};
 use migtrace_ebpf::retransmission::Attempt;
 use migtrace_ebpf::word::Words as _;
 
-use super::maps::{self, RETRANSMIT_OFFSETS, SOCKET_OFFSETS};
+use super::{
+    maps,
+    settings::{self, RETRANSMIT_OFFSETS, SOCKET_OFFSETS},
+    socket,
+};
 
+/// Takes in one retransmission.
 #[inline(always)]
 pub(crate) fn count(ctx: &RawTracePointContext) {
     if RETRANSMIT_OFFSETS.load().len == 0 {
         return;
     }
-    let socket: u64 = ctx.arg(0);
-    let Some(key) = super::socket::key_of(socket, &SOCKET_OFFSETS.load()) else { return };
-    if !maps::is_either_watched(key.local_port, key.remote_port) {
+    let sock: u64 = ctx.arg(0);
+    let Some(key) = socket::key_of(sock, &SOCKET_OFFSETS.load()) else { return };
+    if !settings::is_either_watched(key.local_port, key.remote_port) {
         return;
     }
-    match attempt(ctx, socket) {
+    match attempt(ctx, sock) {
         Some(attempt) => take(&key, &attempt),
-        None => maps::count_lost(lost::PROBES),
+        None => maps::count_lost(lost::UNREADABLE),
     }
 }
 
 #[inline(always)]
 fn attempt(ctx: &RawTracePointContext, socket: u64) -> Option<Attempt> {
     let offsets = RETRANSMIT_OFFSETS.load();
-    // On the retransmission queue a buffer holds payload only: headers are added to its clone.
+    // A buffer in the retransmission queue holds only payload: the headers are added to its clone.
     let skb: u64 = ctx.arg(1);
     Some(Attempt {
         socket,
@@ -39,7 +44,7 @@ fn attempt(ctx: &RawTracePointContext, socket: u64) -> Option<Attempt> {
     })
 }
 
-/// What is of no connection that is counted, or opened, was not counted either.
+/// Adds an attempt to its flow or handshake. Without either, the packets of its connection are not counted either.
 #[inline(always)]
 fn take(key: &FlowKey, attempt: &Attempt) {
     if let Some(flow) = maps::flow(key) {
@@ -50,7 +55,7 @@ fn take(key: &FlowKey, attempt: &Attempt) {
     }
 }
 
-/// The socket is locked, so that nobody else takes in an attempt of this flow meanwhile.
+/// The socket is locked, so nobody else takes in an attempt of this flow meanwhile.
 #[inline(always)]
 fn add(of: &shared::Retransmitted, attempt: &Attempt, is_whole: bool) {
     let mut sum = of.load();

@@ -1,4 +1,4 @@
-//! The bytes of a socket buffer, and what the kernel knows of it besides.
+//! A packet's bytes, and what the kernel knows about it besides.
 
 use core::arch::asm;
 
@@ -7,7 +7,7 @@ use migtrace_ebpf::packet::{Frame, Ip, Metadata};
 
 use super::maps::IP;
 
-/// A socket buffer's linear part, read where it lies.
+/// The linear part of a socket buffer, read by direct packet access.
 pub(crate) struct Linear<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Linear<'_> {
@@ -27,11 +27,11 @@ impl Frame for Linear<'_> {
     }
 }
 
-/// Loads as few words as make up `N` bytes. The compiler knows no load of a word that may not be aligned, and would load
-/// byte by byte; the kernels on which VMs run have one.
+/// Loads `N` bytes as few large words. The compiler has no load for unaligned words on this target and would load byte by
+/// byte; the CPUs on which VMs run do have one.
 ///
 /// # Safety
-/// There are `N` bytes at `start`.
+/// `N` bytes at `start` must be readable.
 #[inline(always)]
 unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
     let mut bytes = [0; N];
@@ -40,7 +40,7 @@ unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
         ($word:ty, $instruction:literal) => {
             while N - at >= size_of::<$word>() {
                 let word: $word;
-                // SAFETY: the caller's promise: these bytes are among the `N`.
+                // SAFETY: these bytes are among the `N` that the caller promises.
                 unsafe {
                     asm!($instruction, word = lateout(reg) word, from = in(reg) start + at, options(pure, readonly, nostack));
                 }
@@ -56,7 +56,7 @@ unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
     bytes
 }
 
-/// All of a socket buffer, copied out. Never pulled into the linear part: that would reallocate the packet.
+/// All of a socket buffer, copied piece by piece. It is never pulled into the linear part: that would reallocate the packet.
 pub(crate) struct Whole<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Whole<'_> {
@@ -74,7 +74,7 @@ impl Frame for Whole<'_> {
     fn forget_the_way(&self, ip: Ip) -> Option<Ip> {
         const { assert!(align_of::<Ip>() <= align_of::<u32>()) };
         let place = IP.get_ptr_mut(0)?.cast::<Ip>();
-        // SAFETY: `place` has room for an `Ip`, and nothing that could use it runs between this and the next.
+        // SAFETY: `place` has room for an `Ip`, and nothing else uses it on this CPU until the read below.
         unsafe { place.write_volatile(ip) };
         // SAFETY: as above, and an `Ip` has just been written there.
         Some(unsafe { place.read_volatile() })
@@ -86,4 +86,11 @@ fn metadata(ctx: &TcContext) -> Metadata {
     let skb: *const __sk_buff = ctx.skb.skb;
     // SAFETY: the kernel passes a valid context, and these fields may be read in every TC program.
     unsafe { Metadata { length: (*skb).len, gso_size: (*skb).gso_size, vlan_present: (*skb).vlan_present } }
+}
+
+/// The index of the interface at which the packet is seen.
+#[inline(always)]
+pub(super) fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel passes a valid context, and this field may be read in every TC program.
+    unsafe { (*ctx.skb.skb).ifindex }
 }

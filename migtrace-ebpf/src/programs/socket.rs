@@ -1,8 +1,8 @@
-//! Sockets: whether a connection has one here, and which process uses it.
+//! Finds whether a connection has a socket here, and which process uses it.
 //!
-//! A flow is tied to the process that uses its socket, from the process' file descriptor. Not who connected counts
-//! (libvirt's daemon connects and passes the descriptor on) but who sends, and who accepted. The walk task -> files ->
-//! socket needs nothing but the offsets of a few fields.
+//! A flow belongs to the process that sends on its socket or has accepted it, not to the one that connected: libvirt's
+//! daemon connects and passes the descriptor on. The process is found from its file descriptor. The walk from task to files
+//! to socket needs only the offsets of a few fields.
 
 use aya_ebpf::{
     bindings::{
@@ -18,26 +18,26 @@ use aya_ebpf::{
 use migtrace_ebpf::abi::{FlowKey, SocketOffsets, lost};
 
 use super::{
-    flow,
-    maps::{self, SOCKET_OFFSETS, UNOWNED},
+    maps, ownership,
+    settings::{self, SOCKET_OFFSETS},
 };
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// The states of a socket, as bits, in which it opens a connection: `TCP_SYN_SENT`, `TCP_SYN_RECV` and
+/// The states, as bits, in which a socket opens a connection: `TCP_SYN_SENT`, `TCP_SYN_RECV` and
 /// `TCP_NEW_SYN_RECV` (include/net/tcp_states.h).
 const OPENING: u32 = 1 << 2 | 1 << 3 | 1 << 12;
 
-/// The length of the addresses and ports of IPv4, and of IPv6, by which a socket is looked up.
+/// The sizes of the keys by which a socket is looked up: addresses and ports, of IPv4 and of IPv6.
 const TUPLE_4: u32 = size_of::<Tuple4>() as u32;
 const TUPLE_6: u32 = size_of::<Tuple6>() as u32;
 
-/// The socket of whoever asks, or of the interface that a packet is at.
+/// Look in the network namespace of the interface (`BPF_F_CURRENT_NETNS`).
 const THIS_NETWORK: u64 = -1_i64 as u64;
 
-/// The state of the socket here that takes the packets of a flow (include/net/tcp_states.h): the connection's own, or else
-/// one that listens. `None`: there is no such socket in this network namespace.
+/// The state (include/net/tcp_states.h) of the socket here that receives the packets of a flow: the connection's own, or
+/// else a listening one. `None`: this network namespace has no such socket.
 #[inline(always)]
 pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
     let skb = ctx.skb.skb.cast();
@@ -45,7 +45,7 @@ pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
     let [a, b, mapped, saddr] = key.remote;
     let socket = if a | b == 0 && mapped == 0xffff_u32.to_be() {
         let mut tuple = Tuple4 { saddr, daddr: key.local[3], sport, dport };
-        // SAFETY: the context is valid and the tuple as long as is said.
+        // SAFETY: the context is valid, and the tuple has the given length.
         unsafe { bpf_skc_lookup_tcp(skb, (&raw mut tuple).cast(), TUPLE_4, THIS_NETWORK, 0) }
     } else {
         let mut tuple = Tuple6 { saddr: key.remote, daddr: key.local, sport, dport };
@@ -55,27 +55,21 @@ pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
     if socket.is_null() {
         return None;
     }
-    // SAFETY: the kernel has given us a socket, whose state may be read until it is given back.
+    // SAFETY: the kernel has returned a socket, whose state may be read until it is released.
     let state = unsafe { (*socket).state };
-    // SAFETY: it was taken above.
+    // SAFETY: it was acquired above.
     unsafe { bpf_sk_release(socket.cast()) };
     Some(state)
 }
 
-/// Whether the packet that is about to leave opens a connection of a socket on this machine. What a guest sends comes from
-/// a socket too, but from none that opens a connection.
+/// Whether the packet that is about to leave comes from a socket of this machine that opens a connection. What a guest sends
+/// belongs to a socket too (of the tap), but that one opens no connection.
 #[inline(always)]
 pub(crate) fn opens(ctx: &TcContext) -> bool {
     // SAFETY: the kernel passes a valid context, and this field may be read in every TC program.
     let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
-    // SAFETY: the kernel has given us a socket, and it lives as long as the packet.
+    // SAFETY: the kernel has given us a socket, which lives as long as the packet.
     !socket.is_null() && OPENING >> (unsafe { (*socket).state } & 31) & 1 != 0
-}
-
-/// Whether some flow's owner is looked for.
-#[inline(always)]
-pub(crate) fn wanted() -> bool {
-    maps::counter(&UNOWNED, 0).is_some_and(|unowned| unowned.get() != 0)
 }
 
 /// Gives the flow behind descriptor `fd` of the current process to that process.
@@ -86,16 +80,17 @@ pub(crate) fn tie(fd: u32) {
         return;
     }
     if let Some(key) = flow_of(fd, &offsets) {
-        flow::own(&key, (bpf_get_current_pid_tgid() >> 32) as u32, 0);
+        ownership::own(&key, (bpf_get_current_pid_tgid() >> 32) as u32, 0);
     }
 }
 
-/// Whether descriptor `fd` of the current process is a connection of a migration, as far as that can be known.
+/// Whether descriptor `fd` of the current process is a migration's connection, as far as that can be known.
 #[inline(always)]
 pub(crate) fn is_of_migration(fd: u32) -> bool {
     let offsets = SOCKET_OFFSETS.load();
     offsets.task_files != 0
-        && flow_of(fd, &offsets).is_some_and(|key| maps::is_either_watched(key.local_port, key.remote_port))
+        && flow_of(fd, &offsets)
+            .is_some_and(|key| settings::is_either_watched(key.local_port, key.remote_port))
 }
 
 /// The TCP connection behind a descriptor of the current task.
@@ -147,7 +142,7 @@ fn field<T>(base: u64, offset: u32) -> Option<T> {
     // SAFETY: the helper checks the address and fails where nothing is mapped.
     let value = unsafe { bpf_probe_read_kernel(address) };
     if value.is_err() {
-        maps::count_lost(lost::PROBES);
+        maps::count_lost(lost::UNREADABLE);
     }
     value.ok()
 }

@@ -1,4 +1,4 @@
-//! When the vCPUs of traced QEMUs enter and leave KVM, and what that tells of their VM.
+//! Notices when the vCPUs of traced QEMUs enter and leave KVM, and so when a VM runs again after a stop.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{ProbeContext, TracePointContext},
 };
 use migtrace_ebpf::{
-    abi::{self, Claim, GuestRun, GuestRunVoid, Header, Vcpu, kind, lost, shared},
+    abi::{self, Claim, EventHeader, GuestRun, GuestRunVoid, Vcpu, kind, lost, shared},
     vcpu_state::{Left, Survey},
 };
 
@@ -18,7 +18,7 @@ use super::{
 /// `_IO(KVMIO, 0x80)`
 const KVM_RUN: u64 = 0xae80;
 
-/// `kvm_vcpu_ioctl(struct file *, unsigned int request, unsigned long argument)` is called.
+/// A task calls `kvm_vcpu_ioctl(struct file *, unsigned int request, unsigned long argument)`.
 #[inline(always)]
 pub(crate) fn ioctl(ctx: &ProbeContext) {
     if ctx.arg::<u32>(1).map(u64::from) == Some(KVM_RUN) {
@@ -26,7 +26,7 @@ pub(crate) fn ioctl(ctx: &ProbeContext) {
     }
 }
 
-/// `ioctl(fd, request, argument)` is called.
+/// A task calls `ioctl(fd, request, argument)`.
 #[inline(always)]
 pub(crate) fn system_call(ctx: &TracePointContext) {
     if process::ioctl_request(ctx) == Some(KVM_RUN) {
@@ -39,19 +39,20 @@ fn enter() {
     let Some(tgid) = process::traced() else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
-    // Told before the vCPU is marked as inside: it must not count itself.
+    // Reported before the vCPU is marked as inside: it must not count itself.
     if let Some(vcpu) = known(thread, tgid) {
-        let told = vcpu.paused(now_ns) && tell(tgid, now_ns);
-        vcpu.enter(now_ns, told);
+        let reported = vcpu.paused(now_ns) && report(tgid, now_ns);
+        vcpu.enter(now_ns, reported);
     } else {
-        let told = tell(tgid, now_ns);
+        let reported = report(tgid, now_ns);
         if let Some(vcpu) = insert(thread, tgid) {
-            vcpu.enter(now_ns, told);
+            vcpu.enter(now_ns, reported);
         }
     }
 }
 
-/// The vCPU of a thread of `tgid`. The id may have been another process' thread's, whose end was not seen.
+/// The vCPU of a thread of `tgid`. An entry of another process is ignored: its thread had the same id, and its end was
+/// missed.
 #[inline(always)]
 fn known(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
     maps::vcpu(thread).filter(|vcpu| vcpu.tgid.get() == tgid)
@@ -74,7 +75,7 @@ pub(crate) fn leave(reason: u32, error: i32) {
     let thread = bpf_get_current_pid_tgid() as u32;
     let now_ns = maps::now_ns();
     let Some(vcpu) = known(thread, tgid) else {
-        // It was in KVM before the tracing.
+        // It entered KVM before it was traced.
         if let Some(vcpu) = insert(thread, tgid) {
             vcpu.leave(now_ns, reason, error);
         }
@@ -86,13 +87,13 @@ pub(crate) fn leave(reason: u32, error: i32) {
         Left::Doubtful => 0,
     };
     maps::emit(GuestRunVoid {
-        header: Header { at_ns: now_ns, kind: kind::GUEST_RUN_VOID, tgid },
+        header: EventHeader { at_ns: now_ns, kind: kind::GUEST_RUN_VOID, tgid },
         entered_ns: vcpu.entered_ns.get(),
         certain,
     });
 }
 
-/// Makes the entry of a vCPU that was not seen before, and enters it into the list of its process'.
+/// Makes the entry of a new vCPU, and enters it into the list of its process' vCPUs.
 #[inline(always)]
 fn insert(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
     let process = maps::process(tgid)?;
@@ -108,9 +109,9 @@ fn insert(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
     None
 }
 
-/// Gives a thread the first number that no vCPU of `tgid` has; beyond the last if there is none.
+/// Gives a thread the first number that no vCPU of `tgid` has; [`abi::VCPU_CLAIMS`] if all are taken.
 ///
-/// A global function: the verifier looks at it by itself, and not at all that follows once for each number.
+/// A global function: the verifier checks it on its own, instead of all that follows once for each number.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn claim_vcpu(tgid: u32, thread: u32) -> u32 {
@@ -128,10 +129,10 @@ extern "C" fn claim_number(tgid: u32, thread: u32, number: u32) -> u32 {
     u32::from(VCPU_CLAIMS.insert(Claim { tgid, number }, thread, u64::from(BPF_NOEXIST)).is_ok())
 }
 
-/// A thread ends: a vCPU that is unplugged has no part in what follows.
+/// A thread ends. If it was a vCPU, it was unplugged, and must not count in later stops.
 #[inline(always)]
 pub(crate) fn unplug(thread: u32) {
-    // Of most threads there is no entry.
+    // Most threads have no entry.
     if let Some(vcpu) = maps::vcpu(thread) {
         let (tgid, number) = (vcpu.tgid.get(), vcpu.claim.get());
         let _ = VCPU_CLAIMS.remove(Claim { tgid, number });
@@ -139,7 +140,7 @@ pub(crate) fn unplug(thread: u32) {
     }
 }
 
-/// Takes everything out of the list of a process' vCPUs. A global function, as [`claim_vcpu`].
+/// Empties the list of a process' vCPUs. A global function, like [`claim_vcpu`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn disown_vcpus(tgid: u32) -> u32 {
@@ -159,13 +160,13 @@ extern "C" fn remove_vcpu(tgid: u32, number: u32) -> u32 {
     u32::from(VCPU_CLAIMS.remove(claim).is_ok())
 }
 
-/// Tells user space if this run ends a stop of the VM; says whether it does.
+/// Reports to user space that this run ends a stop of the VM, if it does; returns whether it does.
 #[inline(always)]
-fn tell(tgid: u32, now_ns: u64) -> bool {
+fn report(tgid: u32, now_ns: u64) -> bool {
     let Some(survey) = survey(tgid, now_ns) else { return false };
     let stopped = survey.stopped(now_ns);
     if stopped {
-        let header = Header { at_ns: now_ns, kind: kind::GUEST_RUN, tgid };
+        let header = EventHeader { at_ns: now_ns, kind: kind::GUEST_RUN, tgid };
         maps::emit(GuestRun { header, vcpus: survey.vcpus });
     }
     stopped
@@ -175,11 +176,11 @@ fn tell(tgid: u32, now_ns: u64) -> bool {
 #[inline(always)]
 pub(crate) fn survey(tgid: u32, now_ns: u64) -> Option<&'static Survey> {
     look_at_vcpus(tgid, now_ns);
-    // SAFETY: the map's value, which is this CPU's, and this program's until its end.
+    // SAFETY: the map's value for this CPU, which only this program uses until it ends.
     SURVEY.get_ptr(0).map(|survey| unsafe { &*survey })
 }
 
-/// Fills in [`SURVEY`]. A global function, as [`claim_vcpu`].
+/// Fills in [`SURVEY`]. A global function, like [`claim_vcpu`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn look_at_vcpus(tgid: u32, now_ns: u64) -> u32 {
@@ -196,9 +197,7 @@ extern "C" fn look_at_vcpus(tgid: u32, now_ns: u64) -> u32 {
     claims
 }
 
-/// Looks at the vCPU that has this number among those of `tgid`.
-///
-/// A global function, as [`claim_vcpu`].
+/// Adds the vCPU that has this number among the vCPUs of `tgid`. A global function, like [`claim_vcpu`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn add_claimed_vcpu(tgid: u32, number: u32, now_ns: u64) -> u32 {

@@ -1,30 +1,31 @@
-//! Counts every packet of the watched flows as it is on the wire.
+//! Counts every packet of the migration flows as it is on the wire.
 
 use aya_ebpf::programs::TcContext;
 use migtrace_ebpf::{
-    abi::{EGRESS, FlowEvent, FlowKey, Header, flags, kind, shared},
+    abi::{EGRESS, EventHeader, FlowEvent, FlowKey, flags, kind, shared},
     packet::{self, Frame as _, Packet, Tcp, Tuple, Wanted},
     stream,
 };
 
 use super::{
-    flow,
+    flow, handshake,
     maps::{self, TAGGED_ELSEWHERE},
-    skb::{Linear, Whole},
+    settings,
+    skb::{Linear, Whole, ifindex},
 };
 
-/// Counts one packet of one of [`migtrace_ebpf::abi::INGRESS`] and `EGRESS`.
+/// Counts one packet; `direction` is [`migtrace_ebpf::abi::INGRESS`] or [`EGRESS`].
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u8) {
-    let encapsulations = maps::ENCAPSULATIONS.load();
-    // Most packets end at their ports: there a call would cost more than all else that they need. The walk has enough to
-    // be verified without them.
+    let encapsulations = settings::ENCAPSULATIONS.load();
+    // For most packets the look at the ports is the last step, and a call there would cost more than all else. The full walk
+    // calls a function, because the verifier has enough to do without one more copy.
     let plain = Wanted {
         encapsulations,
         ports: #[inline(always)]
-        |source, destination| maps::is_either_watched(source, destination),
+        |source, destination| settings::is_either_watched(source, destination),
     };
-    let any = Wanted { encapsulations, ports: maps::is_either_watched };
+    let any = Wanted { encapsulations, ports: settings::is_either_watched };
     let packet =
         packet::parse_plain(&Linear(ctx), &plain).unwrap_or_else(|| packet::parse(&Whole(ctx), &any));
     match packet {
@@ -42,7 +43,7 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     let seen = stream::flags_of(tcp);
     let mut flow = maps::flow(&key);
     if flow.is_none_or(|flow| is_doubtful(seen, flow.directions[usize::from(direction)].flags.get())) {
-        if is_counted_elsewhere(ifindex, tcp) || !flow::meet(ctx, &key, direction, tcp, now_ns) {
+        if is_counted_elsewhere(ifindex, tcp) || !handshake::meet(ctx, &key, direction, tcp, now_ns) {
             return;
         }
         flow = maps::flow(&key);
@@ -59,13 +60,13 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     }
 }
 
-/// Whether a packet that sets the flags `seen` may be of another connection than the one that has these flags.
+/// Whether a packet with the flags `seen` may belong to another connection than the one that has the flags `known`.
 #[inline(always)]
 const fn is_doubtful(seen: u32, known: u32) -> bool {
     seen & flags::SYN | known & (flags::REOPENING | flags::RETIRED) != 0
 }
 
-/// Later fragments carry no ports. They are billed to the pair of addresses, if a watched flow has opened it.
+/// Counts a later fragment, which carries no ports: in the bucket of its pair of addresses, if a flow has opened one.
 #[inline(always)]
 fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
     let Some(bucket) = maps::flow(&key(&fragment.tuple, direction)) else { return };
@@ -77,8 +78,8 @@ fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
     }
 }
 
-/// Whether a packet is to be counted at this interface: every one at that of its direction's first. The same packet may
-/// cross several interfaces of this host; at the others it is counted apart.
+/// Whether a packet is counted at this interface. Each direction is counted at the interface of its first packet. The same
+/// packet may cross several interfaces of this host; at the others it is only counted as seen elsewhere.
 #[inline(always)]
 fn is_counted_here(stream: &shared::Direction, ifindex: u32, packet: &Tcp, now_ns: u64) -> bool {
     let is_started = stream.flags.get() & flags::STARTED != 0;
@@ -96,13 +97,7 @@ fn is_counted_here(stream: &shared::Direction, ifindex: u32, packet: &Tcp, now_n
     !is_started
 }
 
-#[inline(always)]
-pub(crate) fn ifindex(ctx: &TcContext) -> u32 {
-    // SAFETY: the kernel passes a valid context, and this field may be read in every TC program.
-    unsafe { (*ctx.skb.skb).ifindex }
-}
-
-/// Whether a VLAN device above this interface counts the packet.
+/// Whether the packet is counted at a VLAN device above this interface.
 #[inline(always)]
 fn is_counted_elsewhere(ifindex: u32, packet: &Tcp) -> bool {
     // SAFETY: the reference is used at once; nothing removes entries.
@@ -122,7 +117,7 @@ fn note_first_payload(
     let first_payload = u32::from_be_bytes(bytes);
     stream.first_payload.set(first_payload);
     maps::emit(FlowEvent {
-        header: Header { at_ns: now_ns, kind: kind::FLOW_PAYLOAD, tgid: 0 },
+        header: EventHeader { at_ns: now_ns, kind: kind::FLOW_PAYLOAD, tgid: 0 },
         key: *key,
         ifindex: 0,
         opened_ns: flow.opened_ns.get(),

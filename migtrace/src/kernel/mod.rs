@@ -8,10 +8,6 @@ pub mod cost;
 pub(crate) mod echo;
 mod examine;
 mod flows;
-/// Packets for the tests of the programs.
-#[cfg(test)]
-#[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
-mod frames;
 mod grace;
 mod guest;
 #[cfg(feature = "kernel-log")]
@@ -327,7 +323,7 @@ impl Kernel {
             ring_buffer: read(abi::lost::RING_BUFFER),
             flows: read(abi::lost::FLOWS),
             // A flow too many is one of which a probe cannot tell what it should.
-            probes: read(abi::lost::PROBES) + read(abi::lost::CLAIMS) + self.missed(),
+            probes: read(abi::lost::UNREADABLE) + read(abi::lost::CLAIMS) + self.missed(),
             qmp_lines: read(abi::lost::LINES),
             vcpus: read(abi::lost::VCPUS),
         })

@@ -5,11 +5,13 @@ mod opening;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use super::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, TCP, Truth, UDP};
-use super::frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use migtrace_ebpf::abi::EGRESS as OUT;
 use migtrace_ebpf::abi::INGRESS as IN;
+use migtrace_ebpf::testing::frames::{
+    BuiltPacket, DESTINATION, DESTINATION_6, Header, SOURCE, SOURCE_6, TCP, UDP, WireCost,
+};
+use migtrace_ebpf::testing::frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 
 use super::flows::purpose;
 use super::messages::Body;
@@ -108,12 +110,12 @@ impl Bench {
     }
 
     #[track_caller]
-    fn pass_at(&self, direction: u8, packet: &Packet, ifindex: u32) {
+    fn pass_at(&self, direction: u8, packet: &BuiltPacket, ifindex: u32) {
         self.run(direction, &packet.bytes(), ifindex, packet.metadata().gso_size);
     }
 
     #[track_caller]
-    fn pass(&self, direction: u8, packet: &Packet) {
+    fn pass(&self, direction: u8, packet: &BuiltPacket) {
         self.pass_at(direction, packet, INTERFACE);
     }
 
@@ -158,10 +160,10 @@ impl Bench {
     }
 }
 
-fn counters(packets: &[&Packet]) -> Counters {
+fn counters(packets: &[&BuiltPacket]) -> Counters {
     let mut sum = Counters::default();
     for packet in packets {
-        let Truth { wire_bytes, payload_bytes, segments } = packet.truth();
+        let WireCost { wire_bytes, payload_bytes, segments } = packet.wire_cost();
         sum += Counters { wire_bytes, payload_bytes, segments, skbs: 1 };
     }
     sum
@@ -189,16 +191,16 @@ fn all_ends() -> [Flow; 4] {
 }
 
 /// A packet of the commonest shape.
-fn plain(source_port: u16, destination_port: u16) -> Packet {
-    Packet::new([Header::Ethernet, ipv4(), tcp(source_port, destination_port)], [0x5a; 500])
+fn plain(source_port: u16, destination_port: u16) -> BuiltPacket {
+    BuiltPacket::new([Header::Ethernet, ipv4(), tcp(source_port, destination_port)], [0x5a; 500])
 }
 
 /// A packet over IPv4 with its addresses exchanged.
-fn reversed(packet: Packet) -> Packet {
+fn reversed(packet: BuiltPacket) -> BuiltPacket {
     let back = Header::Ipv4 { source: DESTINATION, destination: SOURCE, option_words: 0, fragment: 0 };
     let is_ipv4 = |header: &Header| matches!(header, Header::Ipv4 { .. });
     let headers = packet.headers.iter().map(|header| if is_ipv4(header) { back } else { *header });
-    Packet { headers: headers.collect(), ..packet }
+    BuiltPacket { headers: headers.collect(), ..packet }
 }
 
 fn ipv4_with(option_words: u8, fragment: u16) -> Header {
@@ -274,8 +276,8 @@ fn every_shape_of_headers_is_counted_as_it_is_cut_in_both_directions() {
             for (payload, segment_size) in
                 [(0, None), (6, None), (700, None), (1448, Some(1448)), (2500, Some(290)), (2500, Some(1))]
             {
-                let packet = Packet::new(headers.clone(), vec![0x5a; payload]);
-                passed.push(Packet { segment_size, ..packet });
+                let packet = BuiltPacket::new(headers.clone(), vec![0x5a; payload]);
+                passed.push(BuiltPacket { segment_size, ..packet });
             }
             let before = bench.flows();
             for packet in &passed {
@@ -311,7 +313,7 @@ fn padding_of_a_short_frame_is_on_the_wire_but_no_payload() {
     with_default_kernel(|bench| {
         bench.adopt(flow_in(FIRST, 40000));
         let bare = Header::Tcp { source_port: 40000, destination_port: FIRST, flags: ACK, option_words: 0 };
-        let packet = Packet::new([Header::Ethernet, ipv4(), bare], []).padded(6);
+        let packet = BuiltPacket::new([Header::Ethernet, ipv4(), bare], []).padded(6);
         bench.pass(IN, &packet);
         let counted = bench.only_flow().counters.rx;
         assert_eq!(counted, counters(&[&packet]));
@@ -324,7 +326,7 @@ fn further_packets_add_to_their_own_direction_of_the_flow() {
     with_default_kernel(|bench| {
         bench.adopt(flow(40000, FIRST));
         let (there, back) = (plain(40000, FIRST), reversed(plain(FIRST, 40000)));
-        let large = Packet { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
+        let large = BuiltPacket { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
         for packet in [&there, &large, &there] {
             bench.pass(OUT, packet);
         }
@@ -410,7 +412,7 @@ fn the_first_payload_is_read_behind_every_shape_of_headers() {
             for ends in all_ends() {
                 bench.adopt(Flow { local: (ends.local.ip(), port).into(), ..ends });
             }
-            bench.pass(OUT, &Packet::new(headers, *b"\x11\x22\x33\x44\0\0\0\x01"));
+            bench.pass(OUT, &BuiltPacket::new(headers, *b"\x11\x22\x33\x44\0\0\0\x01"));
             let said = bench.said();
             assert!(
                 matches!(said[..], [Body::FlowPayload { first_bytes: 0x1122_3344, .. }]),
@@ -424,14 +426,15 @@ fn the_first_payload_is_read_behind_every_shape_of_headers() {
 fn fragments_are_billed_to_their_pair_of_addresses_once_a_watched_flow_has_opened_it() {
     with_default_kernel(|bench| {
         let rest = |protocol| {
-            Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(protocol)], [0x5a; 300])
+            BuiltPacket::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(protocol)], [0x5a; 300])
         };
         bench.pass(OUT, &rest(TCP));
         assert_eq!(bench.flows(), []);
 
         bench.adopt(flow(40000, FIRST));
         // The first fragment carries the ports.
-        let first = Packet::new([Header::Ethernet, ipv4_with(0, 0x2000), tcp(40000, FIRST)], [0x5a; 800]);
+        let first =
+            BuiltPacket::new([Header::Ethernet, ipv4_with(0, 0x2000), tcp(40000, FIRST)], [0x5a; 800]);
         bench.pass(OUT, &first);
         bench.pass(OUT, &rest(TCP));
         bench.pass(OUT, &rest(TCP));
@@ -445,11 +448,11 @@ fn fragments_are_billed_to_their_pair_of_addresses_once_a_watched_flow_has_opene
         assert_eq!(fragments.counters.rx, Counters::default());
 
         let rest_6 = [Header::Ethernet, ipv6(), Header::Fragment { field: 800 }, Header::RestOf(TCP)];
-        let rest_6 = Packet::new(rest_6, [0x5a; 300]);
+        let rest_6 = BuiltPacket::new(rest_6, [0x5a; 300]);
         bench.pass(OUT, &rest_6);
         assert_eq!(bench.flows().len(), 2, "nobody has opened that bucket");
         bench.adopt(all_ends()[2]);
-        let first_6 = Packet::new(
+        let first_6 = BuiltPacket::new(
             [Header::Ethernet, ipv6(), Header::Fragment { field: 1 }, tcp(40000, FIRST)],
             [0x5a; 800],
         );
@@ -465,7 +468,7 @@ fn fragments_are_billed_to_their_pair_of_addresses_once_a_watched_flow_has_opene
 fn a_fragment_at_another_interface_is_not_counted_twice() {
     with_default_kernel(|bench| {
         bench.adopt(flow(40000, FIRST));
-        let rest = Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
+        let rest = BuiltPacket::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
         bench.pass(OUT, &plain(40000, FIRST));
         bench.pass(OUT, &rest);
         bench.pass_at(OUT, &rest, ANOTHER);
@@ -482,7 +485,7 @@ fn tunnels_are_looked_into_only_when_asked_for() {
             all_ends().into_iter().for_each(|flow| bench.adopt(flow));
             for (name, headers) in tunnelled() {
                 let before = bench.flows();
-                bench.pass(OUT, &Packet::new(headers.clone(), [0x5a; 100]));
+                bench.pass(OUT, &BuiltPacket::new(headers.clone(), [0x5a; 100]));
                 let asked_for = if name.starts_with("VXLAN") { vxlan } else { geneve };
                 assert_eq!(bench.flows() != before, asked_for, "{name}, VXLAN {vxlan}, Geneve {geneve}");
             }
@@ -535,7 +538,10 @@ fn tagged_frames_are_left_to_the_vlan_device_where_there_is_one() {
         bench.adopt(flow(40001, FIRST));
         bench.0.leave_tagged(ANOTHER).expect("a map that can be written");
         let tagged = |fragment, last| {
-            Packet::new([Header::Ethernet, Header::Tag(0x8100), ipv4_with(0, fragment), last], [0x5a; 100])
+            BuiltPacket::new(
+                [Header::Ethernet, Header::Tag(0x8100), ipv4_with(0, fragment), last],
+                [0x5a; 100],
+            )
         };
         bench.pass_at(OUT, &tagged(0, tcp(40000, FIRST)), ANOTHER);
         assert_eq!(bench.flows(), []);
@@ -557,7 +563,7 @@ fn what_began_before_there_was_a_vlan_device_goes_on_where_it_began() {
     with_default_kernel(|bench| {
         bench.adopt(flow(40000, FIRST));
         let headers = [Header::Ethernet, Header::Tag(0x8100), ipv4(), tcp(40000, FIRST)];
-        let (tagged, untagged) = (Packet::new(headers, [0x5a; 100]), plain(40000, FIRST));
+        let (tagged, untagged) = (BuiltPacket::new(headers, [0x5a; 100]), plain(40000, FIRST));
         bench.pass_at(OUT, &tagged, ANOTHER);
         bench.0.leave_tagged(ANOTHER).expect("a map that can be written");
         bench.pass_at(OUT, &untagged, INTERFACE);
@@ -573,7 +579,7 @@ fn the_tags_that_frames_get_below_an_interface_are_counted() {
     with_default_kernel(|bench| {
         bench.0.add_tags(ANOTHER, 8).expect("a map that can be written");
         bench.adopt(flow(40000, FIRST));
-        let large = Packet { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
+        let large = BuiltPacket { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
         bench.pass_at(OUT, &large, ANOTHER);
         let without = counters(&[&large]);
         let expected = Counters { wire_bytes: without.wire_bytes + 2 * 8, ..without };
@@ -587,7 +593,7 @@ fn no_packet_is_ever_withheld_from_the_next_program() {
         // `try_run` asserts the verdict.
         let mut cut_off = 0;
         for (_, headers) in [shapes(), tunnelled()].concat() {
-            let bytes = Packet::new(headers, [0x5a; 20]).bytes();
+            let bytes = BuiltPacket::new(headers, [0x5a; 20]).bytes();
             for length in 14..bytes.len() {
                 cut_off += u32::from(bench.try_run(IN, &bytes[..length], INTERFACE, 0));
                 cut_off += u32::from(bench.try_run(OUT, &bytes[..length], INTERFACE, 1448));

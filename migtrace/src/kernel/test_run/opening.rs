@@ -28,7 +28,7 @@ fn segment(from: End, to: End, flags: u8, sequence: u32, acknowledgement: u32, p
         Header::Ipv4 { source: from.0, destination: to.0, option_words: 0, fragment: 0 },
         Header::Tcp { source_port: from.1, destination_port: to.1, flags, option_words: 3 },
     ];
-    let mut bytes = Packet::new(headers, vec![0x5a; payload]).bytes();
+    let mut bytes = BuiltPacket::new(headers, vec![0x5a; payload]).bytes();
     bytes[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
     bytes[ACKNOWLEDGEMENT..ACKNOWLEDGEMENT + 4].copy_from_slice(&acknowledgement.to_be_bytes());
     bytes
@@ -191,7 +191,7 @@ fn a_connection_of_others_that_only_passes_through_is_none() {
         for (flags, sequence, acknowledgement, direction) in handshake {
             let ends = [(SOURCE, CLIENT), (DESTINATION, FIRST)];
             let [from, to] = if direction == OUT { ends } else { [ends[1], ends[0]] };
-            let outer = Packet::new(
+            let outer = BuiltPacket::new(
                 [Header::Ethernet, outer_ipv4(), Header::Udp { port: 4789 }, Header::Vxlan],
                 segment(from, to, flags, sequence, acknowledgement, 0),
             );
@@ -318,7 +318,7 @@ fn a_place_in_the_table_is_free_again_when_its_flow_is_over() {
 #[test]
 fn a_bucket_of_fragments_begins_anew_with_a_new_flow() {
     with_default_kernel(|bench| {
-        let rest = Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
+        let rest = BuiltPacket::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
         bench.adopt(flow(CLIENT, FIRST));
         bench.pass(OUT, &rest);
         let old = bench.fragments().expect("the bucket");

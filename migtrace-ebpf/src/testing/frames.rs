@@ -1,114 +1,157 @@
-//! Frames built header by header, and what becomes of them on the wire: the truth that the packet walk is held to.
+//! Packets built header by header, and the frames that they become on the wire. The packet walk must count as many bytes as
+//! these have.
 //!
-//! Nothing here walks headers or divides: [`Packet::cut`] makes the frames that leave the host, and they are
-//! measured with a ruler.
+//! Nothing here walks headers or divides: [`BuiltPacket::cut`] makes the frames that leave the host, and
+//! [`BuiltPacket::wire_cost`] adds up their lengths.
 
 use std::fmt;
+use std::vec;
+use std::vec::Vec;
 
-use migtrace_ebpf::packet::Metadata;
+use crate::packet::Metadata;
 
-/// A header; what depends on its neighbours (lengths, next protocols) is filled in when the frame is built.
+/// A header. What depends on its neighbours (lengths, next protocols) is filled in when the frame is built.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Header {
+pub enum Header {
+    /// Ethernet.
     Ethernet,
     /// A VLAN tag among the bytes, with its EtherType.
     Tag(u16),
+    /// IPv4.
     Ipv4 {
+        /// Source address.
         source: [u8; 4],
+        /// Destination address.
         destination: [u8; 4],
+        /// Words of options.
         option_words: u8,
-        /// The flags and the offset, as they are in the header.
+        /// The fragment's flags and offset, as they are in the header.
         fragment: u16,
     },
+    /// IPv6.
     Ipv6 {
+        /// Source address.
         source: [u8; 16],
+        /// Destination address.
         destination: [u8; 16],
     },
-    /// Eight bytes and eight times `more`.
+    /// A hop-by-hop header.
     HopByHop {
+        /// How many times eight bytes it has after the first eight.
         more: u8,
     },
     /// The hop-by-hop header of a packet of more than 64 KiB (RFC 2675).
     Jumbo,
+    /// A routing header.
     Routing {
+        /// As in a hop-by-hop header.
         more: u8,
     },
+    /// A header with options for the destination.
     DestinationOptions {
+        /// As in a hop-by-hop header.
         more: u8,
     },
+    /// A fragment header.
     Fragment {
         /// The offset and the flags, as they are in the header.
         field: u16,
     },
-    /// Twelve bytes and four times `check_words`.
+    /// An authentication header.
     Authentication {
+        /// How many times four bytes it has after the first twelve.
         check_words: u8,
     },
+    /// UDP.
     Udp {
+        /// Destination port.
         port: u16,
     },
+    /// VXLAN.
     Vxlan,
+    /// Geneve.
     Geneve {
+        /// Words of options.
         option_words: u8,
     },
+    /// TCP.
     Tcp {
+        /// Source port.
         source_port: u16,
+        /// Destination port.
         destination_port: u16,
+        /// The flags, as they are in the header.
         flags: u8,
+        /// Words of options.
         option_words: u8,
     },
-    /// No bytes: what follows belongs to this protocol, whose header was in an earlier fragment.
+    /// No bytes. What follows belongs to this protocol; its header is in the payload, or was in an earlier fragment.
     RestOf(u8),
 }
 
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
+/// The number of the protocol TCP.
+pub const TCP: u8 = 6;
+/// The number of the protocol UDP.
+pub const UDP: u8 = 17;
 
-pub(crate) const SOURCE: [u8; 4] = [10, 0, 0, 1];
-pub(crate) const DESTINATION: [u8; 4] = [10, 0, 0, 2];
-pub(crate) const SOURCE_6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5];
-pub(crate) const DESTINATION_6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10];
+/// The source of [`ipv4`].
+pub const SOURCE: [u8; 4] = [10, 0, 0, 1];
+/// The destination of [`ipv4`].
+pub const DESTINATION: [u8; 4] = [10, 0, 0, 2];
+/// The source of [`ipv6`].
+pub const SOURCE_6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5];
+/// The destination of [`ipv6`].
+pub const DESTINATION_6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10];
 
-pub(crate) const fn ipv4() -> Header {
+/// An IPv4 header without options.
+#[must_use]
+pub const fn ipv4() -> Header {
     Header::Ipv4 { source: SOURCE, destination: DESTINATION, option_words: 0, fragment: 0 }
 }
 
-pub(crate) const fn ipv6() -> Header {
+/// An IPv6 header.
+#[must_use]
+pub const fn ipv6() -> Header {
     Header::Ipv6 { source: SOURCE_6, destination: DESTINATION_6 }
 }
 
-/// The host's own address pair, around a tunnel.
-pub(crate) const fn outer_ipv4() -> Header {
+/// The IPv4 header around a tunnel, with the addresses of the hosts.
+#[must_use]
+pub const fn outer_ipv4() -> Header {
     Header::Ipv4 { source: [192, 0, 2, 1], destination: [192, 0, 2, 2], option_words: 0, fragment: 0 }
 }
 
-/// As [`outer_ipv4`].
-pub(crate) const fn outer_ipv6() -> Header {
+/// The IPv6 header around a tunnel, with the addresses of the hosts.
+#[must_use]
+pub const fn outer_ipv6() -> Header {
     Header::Ipv6 { source: [0x20; 16], destination: [0x21; 16] }
 }
 
-/// A header with time stamps among its options, as Linux sends it.
-/// Sequence number of every TCP packet.
-pub(crate) const SEQUENCE: u32 = 0x0102_0304;
+/// The sequence number of every TCP packet.
+pub const SEQUENCE: u32 = 0x0102_0304;
 
-pub(crate) const fn tcp(source_port: u16, destination_port: u16) -> Header {
+/// A TCP header with time stamps as options, as Linux sends it.
+#[must_use]
+pub const fn tcp(source_port: u16, destination_port: u16) -> Header {
     Header::Tcp { source_port, destination_port, flags: 0x10, option_words: 3 }
 }
 
-/// What a socket buffer holds, and what the kernel knows besides.
+/// A packet as a socket buffer holds it, with what the kernel knows about it besides.
 #[derive(Clone)]
-pub(crate) struct Packet {
-    pub(crate) headers: Vec<Header>,
-    pub(crate) payload: Vec<u8>,
-    /// Payload bytes of a segment, when the buffer is to be cut.
-    pub(crate) segment_size: Option<usize>,
+pub struct BuiltPacket {
+    /// Its headers, beginning with Ethernet.
+    pub headers: Vec<Header>,
+    /// What follows them.
+    pub payload: Vec<u8>,
+    /// Payload bytes of a segment, if the buffer is cut into segments.
+    pub segment_size: Option<usize>,
     /// Whether a VLAN tag is held beside the bytes.
-    pub(crate) accelerated_tag: bool,
-    /// Zeros behind the packet, as devices append them to short frames.
-    pub(crate) padding: usize,
+    pub accelerated_tag: bool,
+    /// Bytes of zeros after the packet, which devices append to short frames.
+    pub padding: usize,
 }
 
-impl fmt::Debug for Packet {
+impl fmt::Debug for BuiltPacket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { headers, payload, segment_size, accelerated_tag, padding } = self;
         write!(f, "{headers:?}, {} bytes of payload cut at {segment_size:?}, ", payload.len())?;
@@ -116,16 +159,20 @@ impl fmt::Debug for Packet {
     }
 }
 
-/// What a packet costs, measured on the frames that it becomes.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Truth {
-    pub(crate) wire_bytes: u64,
-    pub(crate) payload_bytes: u64,
-    pub(crate) segments: u64,
+/// What a packet costs on the wire, measured on the frames that it becomes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WireCost {
+    /// L2 bytes of all frames.
+    pub wire_bytes: u64,
+    /// Payload bytes of all frames.
+    pub payload_bytes: u64,
+    /// How many frames there are.
+    pub segments: u64,
 }
 
-impl Packet {
-    pub(crate) fn new(headers: impl Into<Vec<Header>>, payload: impl Into<Vec<u8>>) -> Self {
+impl BuiltPacket {
+    /// A packet that is one frame.
+    pub fn new(headers: impl Into<Vec<Header>>, payload: impl Into<Vec<u8>>) -> Self {
         Self {
             headers: headers.into(),
             payload: payload.into(),
@@ -135,22 +182,29 @@ impl Packet {
         }
     }
 
-    pub(crate) fn cut_at(self, segment_size: usize) -> Self {
+    /// The same, but it is cut into segments of this many payload bytes.
+    #[must_use]
+    pub fn cut_at(self, segment_size: usize) -> Self {
         Self { segment_size: Some(segment_size), ..self }
     }
 
-    pub(crate) fn padded(self, padding: usize) -> Self {
+    /// The same with this many zeros after it.
+    #[must_use]
+    pub fn padded(self, padding: usize) -> Self {
         Self { padding, ..self }
     }
 
     /// The socket buffer's bytes.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = build(&self.headers, &self.payload);
         bytes.resize(bytes.len() + self.padding, 0);
         bytes
     }
 
-    pub(crate) fn metadata(&self) -> Metadata {
+    /// What the kernel knows about the socket buffer.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
         Metadata {
             length: self.bytes().len() as u32,
             gso_size: self.segment_size.unwrap_or(0) as u32,
@@ -158,18 +212,19 @@ impl Packet {
         }
     }
 
-    /// The frames that leave the host, with the payload bytes in each.
-    pub(crate) fn cut(&self) -> Vec<(Vec<u8>, usize)> {
+    /// The frames that leave the host, each with its number of payload bytes.
+    #[must_use]
+    pub fn cut(&self) -> Vec<(Vec<u8>, usize)> {
         let mut headers = self.headers.clone();
         let pieces: Vec<&[u8]> = match self.segment_size {
             Some(size) => {
-                // A segment is small enough to do without; `ipv6_gso_segment` takes it out.
+                // Segments are small and need none: `ipv6_gso_segment` takes it out.
                 headers.retain(|header| !matches!(header, Header::Jumbo));
                 self.payload.chunks(size).collect()
             }
             None => vec![&self.payload],
         };
-        // A SYN, an ACK or a FIN is a frame without payload.
+        // A packet without payload is one frame too.
         let pieces = if pieces.is_empty() { vec![&self.payload[..]] } else { pieces };
         if self.accelerated_tag {
             headers.insert(1, Header::Tag(0x8100));
@@ -184,9 +239,11 @@ impl Packet {
             .collect()
     }
 
-    pub(crate) fn truth(&self) -> Truth {
+    /// What the packet costs on the wire.
+    #[must_use]
+    pub fn wire_cost(&self) -> WireCost {
         let frames = self.cut();
-        Truth {
+        WireCost {
             wire_bytes: frames.iter().map(|(frame, _)| frame.len() as u64).sum(),
             payload_bytes: frames.iter().map(|(_, payload)| *payload as u64).sum(),
             segments: frames.len() as u64,
@@ -215,7 +272,7 @@ impl Header {
             Self::Tag(_) => [&[0xa0, 100], &ethertype(next)[..]].concat(),
             Self::Ipv4 { source, destination, option_words, fragment } => {
                 let length = 20 + 4 * usize::from(option_words);
-                // Linux leaves it 0 when it does not fit (BIG TCP).
+                // Linux sets it to 0 when it does not fit (BIG TCP).
                 let total_length = u16::try_from(length + behind).unwrap_or(0).to_be_bytes();
                 let fragment = fragment.to_be_bytes();
                 let mut bytes = vec![0x45 + option_words, 0];
@@ -248,7 +305,7 @@ impl Header {
             }
             Self::Fragment { field } => {
                 let field = field.to_be_bytes();
-                // The second byte is reserved, and no length.
+                // The second byte is reserved, not a length.
                 vec![protocol(next), 7, field[0], field[1], 1, 2, 3, 4]
             }
             Self::Authentication { check_words } => {
@@ -274,7 +331,7 @@ impl Header {
                 let mut bytes = [source_port.to_be_bytes(), destination_port.to_be_bytes()].concat();
                 bytes.extend(SEQUENCE.to_be_bytes());
                 bytes.extend([5, 6, 7, 8]);
-                // The low bits of the first byte are no part of the length.
+                // The low bits of the first byte do not belong to the length.
                 bytes.extend([(5 + option_words) << 4 | 0x01, flags, 0xff, 0xff, 0, 0, 0, 0]);
                 bytes.resize(length, 1);
                 bytes

@@ -1,15 +1,19 @@
-//! Announcements as they are seen at a tap, and what resembles them.
+//! Announcements as they are seen at a tap, and frames that resemble them.
 
-use migtrace_ebpf::abi::announcement::{GRATUITOUS_ARP, NEIGHBOUR_ADVERTISEMENT, NONE, RARP};
+use std::vec;
+use std::vec::Vec;
+
+use crate::abi::announcement::{GRATUITOUS_ARP, NEIGHBOUR_ADVERTISEMENT, NONE, RARP};
 
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const ADDRESS: [u8; 4] = [192, 0, 2, 7];
 const GATEWAY: [u8; 4] = [192, 0, 2, 1];
 
-/// A name, the frame, and which announcement it is.
-type Named = (&'static str, fn() -> Vec<u8>, u32);
+/// A name, the frame, and one of [`announcement`](crate::abi::announcement).
+pub type Named = (&'static str, fn() -> Vec<u8>, u32);
 
-pub(crate) const FRAMES: [Named; 10] = [
+/// Each kind of announcement, and frames that are none.
+pub const FRAMES: [Named; 10] = [
     ("RARP request of QEMU", || arp(0x8035, 3, [0; 4], [0; 4]), RARP),
     ("RARP reply", || arp(0x8035, 4, [0; 4], [0; 4]), NONE),
     ("gratuitous ARP request", || arp(0x0806, 1, ADDRESS, ADDRESS), GRATUITOUS_ARP),
@@ -41,7 +45,7 @@ fn arp(ethertype: u16, operation: u16, sender: [u8; 4], target: [u8; 4]) -> Vec<
     ethernet(ethertype, &body)
 }
 
-/// With the byte that holds an advertisement's flags.
+/// An ICMPv6 message of this kind; `flags` is where a neighbour advertisement has its flags.
 fn icmpv6(kind: u8, flags: u8) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0, 0, 24, 58, 255];
     packet.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
@@ -52,7 +56,8 @@ fn icmpv6(kind: u8, flags: u8) -> Vec<u8> {
 }
 
 /// The frame with VLAN tags of these EtherTypes among its bytes.
-pub(crate) fn tagged(frame: &[u8], ethertypes: &[u16]) -> Vec<u8> {
+#[must_use]
+pub fn tagged(frame: &[u8], ethertypes: &[u16]) -> Vec<u8> {
     let tags = ethertypes.iter().flat_map(|ethertype| [(ethertype >> 8) as u8, *ethertype as u8, 0, 5]);
     frame[..12].iter().copied().chain(tags).chain(frame[12..].iter().copied()).collect()
 }
