@@ -16,9 +16,9 @@ use migtrace_ebpf::testing::frames::{ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 use super::flows::purpose;
 use super::messages::Body;
 use super::{FlowState, Kernel, Settings, tc};
-use crate::event::{Lost, Purpose};
 use crate::ports::PortRanges;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vocabulary::{Lost, Purpose};
 
 /// Interfaces of the namespace that each test gets: loopback and two more.
 const INTERFACE: u32 = 1;
