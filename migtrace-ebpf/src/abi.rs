@@ -1,5 +1,5 @@
-//! Keys, counters and events as they cross the border between the kernel and user space: `repr(C)`, no padding, no enum and
-//! no bool.
+//! Keys, counters and events as they cross the border between the kernel and user space: `repr(C)`, no padding, no
+//! enum and no bool.
 //!
 //! User space reads these bytes as the kernel wrote them. So every pattern of bits must be a valid value.
 
@@ -32,7 +32,8 @@ pub use tap::{GUEST_PORTS_MAX, GuestPort, GuestPortEvent, GuestTaps, TAPS, annou
 
 /// Values in maps, which several CPUs and user space read and write at once: every access is one to a whole word.
 ///
-/// The types of the same names in [`abi`](super::abi) are their copies: the same bytes, which nobody else reads or writes.
+/// The types of the same names in [`abi`](super::abi) are their copies: the same bytes, which nobody else reads or
+/// writes.
 pub mod shared {
     pub use super::echo::shared::{EchoGap, EchoSession};
     pub use super::flow::shared::{Direction, FlowEntry, Handshake, HandshakeSide, Retransmitted};

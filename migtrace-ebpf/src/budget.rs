@@ -128,7 +128,8 @@ mod tests {
             prop_assert_eq!(granted(LINES, 1, instants), gaps.len() as u64);
         }
 
-        /// CPUs may race, and the clock may seem to go back between two of them: no panic, and no bucket that stays empty.
+        /// CPUs may race, and the clock may seem to go back between two of them: no panic, and no bucket that stays
+        /// empty.
         #[test]
         fn any_word_is_a_valid_bucket(bucket: u64, now_ns: u64, tokens: u64) {
             if let Some(after) = LINES.spend(bucket, tokens, now_ns) {

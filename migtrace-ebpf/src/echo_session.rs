@@ -1,7 +1,9 @@
-//! What a series of echo requests and replies shows of the target: its round trips, and the gaps in which it was silent.
+//! What a series of echo requests and replies shows of the target: its round trips, and the gaps in which it was
+//! silent.
 //!
-//! A gap is found when the reply that ends it comes. It is bounded by the stamps of four requests: `a` is the latest one that
-//! was answered before, `f` the one sent next, `n` the one whose reply ends the gap, and `b` the one sent before `n`.
+//! A gap is found when the reply that ends it comes. It is bounded by the stamps of four requests: `a` is the latest
+//! one that was answered before, `f` the one sent next, `n` the one whose reply ends the gap, and `b` the one sent
+//! before `n`.
 //!
 //! ```text
 //!   requests   a     f  . . . . . . .  b     n
@@ -9,24 +11,26 @@
 //!   the guest  |~~~x___________________________x~~~
 //! ```
 //!
-//! The guest answered `a`, so it fell silent after `a` was sent. Had it been awake when `f` reached it, `f'` would have come
-//! before `n'`. If `n'` came as fast as replies usually do, the guest woke up between the arrivals of `b` and `n`. If `n'`
-//! took longer, `n` had been waiting, and the guest woke up one round trip before `n'` at the earliest. None of this needs a
-//! lost request: when requests queue until the guest wakes up, `f` and `n` are the same.
+//! The guest answered `a`, so it fell silent after `a` was sent. Had it been awake when `f` reached it, `f'` would
+//! have come before `n'`. If `n'` came as fast as replies usually do, the guest woke up between the arrivals of `b`
+//! and `n`. If `n'` took longer, `n` had been waiting, and the guest woke up one round trip before `n'` at the
+//! earliest. None of this needs a lost request: when requests queue until the guest wakes up, `f` and `n` are the
+//! same.
 //!
-//! "As fast as replies usually do" means no longer than the longest of the latest round trips, before the gap or right after
-//! it: the guest may be on another host by then. So a gap is reported only when a few round trips after it are known too.
+//! "As fast as replies usually do" means no longer than the longest of the latest round trips, before the gap or
+//! right after it: the guest may be on another host by then. So a gap is reported only when a few round trips after
+//! it are known too.
 //!
-//! Where round trips are as long as a silence, these bounds leave nothing of it. All that is seen then is that `n` has passed
-//! over requests: `f` to `b` were not answered when `n'` came. Some may have been overtaken on their way, and their replies
-//! still come within a usual round trip. A request whose reply does not was lost or late, and there may have been a silence
-//! from `a` to `n'`. It is reported as a possible gap, of any length from nothing up to that, unless these requests belong to
-//! the last gap and so were lost to that. All this is kept apart from the certain gaps, and does not change what is learnt of
-//! round trips: a possible gap hides nothing. Possible gaps that overlap are joined, so there is at most one for each round
-//! trip, however many replies overtake each other.
+//! Where round trips are as long as a silence, these bounds leave nothing of it. All that is seen then is that `n`
+//! has passed over requests: `f` to `b` were not answered when `n'` came. Some may have been overtaken on their way,
+//! and their replies still come within a usual round trip. A request whose reply does not was lost or late, and there
+//! may have been a silence from `a` to `n'`. It is reported as a possible gap, of any length from nothing up to that,
+//! unless these requests belong to the last gap and so were lost to that. All this is kept apart from the certain
+//! gaps, and does not change what is learnt of round trips: a possible gap hides nothing. Possible gaps that overlap
+//! are joined, so there is at most one for each round trip, however many replies overtake each other.
 //!
-//! Each session has one writer for each direction: its requests come from one sender, and a NIC puts all of its replies into
-//! one queue. What the two share is in whole words, so losing a race only makes a bound wider.
+//! Each session has one writer for each direction: its requests come from one sender, and a NIC puts all of its
+//! replies into one queue. What the two share is in whole words, so losing a race only makes a bound wider.
 
 mod doubt;
 mod gap;
@@ -37,7 +41,7 @@ pub use round_trips::{BUCKETS, bucket, bucket_start_ns};
 
 use crate::abi::{EchoGap, EchoSession, shared};
 use doubt::{count_in_doubt, doubt, settle};
-use gap::{around, close, count_in_gap, surely_silent};
+use gap::{around, certainly_silent, close, count_in_gap};
 use round_trips::learn;
 
 /// In a stamp: the request was answered.
@@ -45,7 +49,8 @@ const ANSWERED: u64 = 1 << 63;
 /// In a stamp: no request had this number. The stamp is that of the request before.
 const SKIPPED: u64 = 1 << 62;
 
-/// When each request was sent, by its sequence number; 0: never. A stamp older than the session is from an earlier one.
+/// When each request was sent, by its sequence number; 0: never. A stamp older than the session is from an earlier
+/// one.
 pub trait Stamps {
     /// The stamp of a sequence number.
     fn get(&self, sequence: u16) -> u64;
@@ -83,8 +88,8 @@ pub fn request(session: &shared::EchoSession, stamps: &impl Stamps, sequence: u1
             return;
         }
         session.longest_interval_ns.raise(now_ns.saturating_sub(last_request_ns));
-        // Numbers are left out by requests that did not get this far because their neighbour was not resolved, and by a few
-        // programs that count differently. The next request must still find the one before it.
+        // Numbers are left out by requests that did not get this far because their neighbour was not resolved, and by
+        // a few programs that count differently. The next request must still find the one before it.
         let step = sequence.wrapping_sub(last_sequence) & 0xffff;
         if step > 1 && step < 1 << 15 {
             stamps.set(sequence.wrapping_sub(1) as u16, last_request_ns | SKIPPED);
@@ -101,8 +106,8 @@ pub fn request(session: &shared::EchoSession, stamps: &impl Stamps, sequence: u1
     }
 }
 
-/// Takes in a reply that came now. Hands a gap and its number to `report` when all is known of it. Silences that certainly
-/// were shorter than `min_gap_ns` are ignored.
+/// Takes in a reply that came now. Hands a gap and its number to `report` when all is known of it. Silences that
+/// certainly were shorter than `min_gap_ns` are ignored.
 #[inline(always)]
 pub fn reply(
     session: &shared::EchoSession,
@@ -136,19 +141,7 @@ pub fn reply(
     }
     settle(session, now_ns, min_gap_ns, &mut report);
     if session.answered.get() != 1 {
-        let around = around(session, stamps, sequence, sent_ns);
-        if let Some(bound_ns) = surely_silent(session, &around, now_ns, min_gap_ns) {
-            if session.gap.is_unsettled() {
-                // Requests that were on their way when it ended, and are still unanswered, belong to the gap that ends now.
-                let shared = session.gap_count.get().saturating_sub(session.answered_count.get());
-                session.gap.requests.set(session.gap.requests.get().saturating_sub(shared));
-                report(session.next_reported(), &session.gap);
-            }
-            close(session, stamps, &around, now_ns, bound_ns);
-            session.shortest_round_trip_ns.set(round_trip_ns);
-        } else if around.passes_over(session) {
-            doubt(session, sequence, &around, now_ns);
-        }
+        end_silence(session, stamps, sequence, sent_ns, now_ns, min_gap_ns, &mut report);
     }
     if sent_ns > session.answered_request_ns.get() {
         advance(session, stamps, u32::from(sequence), sent_ns);
@@ -172,6 +165,33 @@ pub fn reply(
     session.longest_round_trip_ns.raise(round_trip_ns);
     session.worst_round_trip_ns.raise(round_trip_ns);
     Reply::Prompt(round_trip_ns)
+}
+
+/// Stores the gap that a reply ends, if there was one: a certain gap, or a possible one.
+#[inline(always)]
+fn end_silence(
+    session: &shared::EchoSession,
+    stamps: &impl Stamps,
+    sequence: u16,
+    sent_ns: u64,
+    now_ns: u64,
+    min_gap_ns: u64,
+    report: &mut impl FnMut(u64, &shared::EchoGap),
+) {
+    let around = around(session, stamps, sequence, sent_ns);
+    if let Some(bound_ns) = certainly_silent(session, &around, now_ns, min_gap_ns) {
+        if session.gap.is_unsettled() {
+            // Requests that were on their way when it ended, and are still unanswered, belong to the gap that ends
+            // now.
+            let shared = session.gap_count.get().saturating_sub(session.answered_count.get());
+            session.gap.requests.set(session.gap.requests.get().saturating_sub(shared));
+            report(session.next_reported(), &session.gap);
+        }
+        close(session, stamps, &around, now_ns, bound_ns);
+        session.shortest_round_trip_ns.set(now_ns - sent_ns);
+    } else if around.passes_over(session) {
+        doubt(session, sequence, &around, now_ns);
+    }
 }
 
 /// Makes `sequence` the latest of the answered requests.

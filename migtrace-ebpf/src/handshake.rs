@@ -89,8 +89,8 @@ impl shared::Handshake {
         answers
     }
 
-    /// Whether a packet without SYN that goes in `direction` proves that the client has received the answer. Usually that is
-    /// the third packet of the handshake. If that was lost or overtaken, it is a later one.
+    /// Whether a packet without SYN that goes in `direction` proves that the client has received the answer. Usually
+    /// that is the third packet of the handshake. If that was lost or overtaken, it is a later one.
     #[inline(always)]
     pub fn is_completed_by(&self, direction: usize, packet: &Tcp) -> bool {
         let [client, server] = self.client_and_server(direction);

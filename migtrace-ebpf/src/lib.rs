@@ -1,7 +1,8 @@
 //! The border between the kernel programs of migtrace and its user space.
 //!
 //! This library is plain Rust without `std`. The same code runs in the kernel and in a test on the host. The programs
-//! themselves are the binary of this package (`src/main.rs` and `src/programs/`): each file there has its arithmetic here.
+//! themselves are the binary of this package (`src/main.rs` and `src/programs/`): each file there has its arithmetic
+//! here.
 //!
 //! ```text
 //! hook                          program            arithmetic here                   result
@@ -12,7 +13,7 @@
 //! sendmsg, accept               qmp, ownership     qmp_write, budget                 QMP events, flows' owners
 //! tracepoint tcp_retransmit_skb retransmission     retransmission                    retransmitted bytes
 //! KVM_RUN, kvm_userspace_exit   vcpu               vcpu_state                        stops and runs of the VM
-//! KVM_GET_DIRTY_LOG             dirty_log                                            rounds of copying
+//! KVM_GET_DIRTY_LOG             dirty_log                                            beginnings of passes
 //! sched_process_exec/fork/exit  process                                              QEMUs that come and go
 //! BPF_PROG_TEST_RUN             control            abi::Command                      what user space asks for
 //! ```

@@ -1,4 +1,4 @@
-//! The kernel programs of migtrace: where each one enters. The work is in [`programs`], the arithmetic in the library.
+//! The kernel programs of migtrace: where each one enters. The work is in `programs`, the arithmetic in the library.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch, stmt_expr_attributes))]
 #![cfg_attr(
     target_arch = "bpf",

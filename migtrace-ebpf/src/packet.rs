@@ -1,15 +1,15 @@
 //! From a frame's bytes to the flow that it belongs to, and what it costs on the wire.
 //!
-//! A socket buffer may stand for many frames. TCP hands down up to 64 KiB at once (512 KiB with BIG TCP), and the kernel or
-//! the NIC cuts that into segments of `gso_size` payload bytes, each with a copy of the headers. So
+//! A socket buffer may stand for many frames. TCP hands down up to 64 KiB at once (512 KiB with BIG TCP), and the
+//! kernel or the NIC cuts that into segments of `gso_size` payload bytes, each with a copy of the headers. So
 //!
 //! ```text
 //! segments = ceil(payload / gso_size)                       1 if gso_size is 0
 //! wire     = length + (segments - 1) * headers              + 4 * segments with an accelerated VLAN tag
 //! ```
 //!
-//! This is exact, because all segments except the last are full. Neither `__sk_buff.wire_len` gives this (it is wrong at
-//! ingress, and for tunnels on some kernels) nor `gso_segs` (it is 0 from a tap).
+//! This is exact, because all segments except the last are full. Neither `__sk_buff.wire_len` gives this (it is wrong
+//! at ingress, and for tunnels on some kernels) nor `gso_segs` (it is 0 from a tap).
 
 pub mod announcement;
 pub mod echo;
@@ -36,11 +36,12 @@ pub trait Frame {
     /// What the kernel knows about it besides.
     fn metadata(&self) -> Metadata;
 
-    /// Returns `ip` unchanged, but in a way that makes the verifier forget how it was found. `None`: that was not possible.
+    /// Returns `ip` unchanged, but in a way that makes the verifier forget how it was found. `None`: that was not
+    /// possible.
     ///
-    /// Dozens of paths lead to a packet's IP header, and old verifiers check all that follows once for each path that they
-    /// can distinguish. Without this, Linux 6.1 needed a tenth of the million instructions that a verifier looks at, and
-    /// with tunnels a million was not enough.
+    /// Dozens of paths lead to a packet's IP header, and old verifiers check all that follows once for each path that
+    /// they can distinguish. Without this, Linux 6.1 needed a tenth of the million instructions that a verifier looks
+    /// at, and with tunnels a million was not enough.
     #[inline(always)]
     fn forget_the_way(&self, ip: Ip) -> Option<Ip> {
         Some(ip)
@@ -134,13 +135,13 @@ pub enum Packet {
 pub struct Wanted<P> {
     /// The tunnels to look into: a set of [`encapsulation`].
     pub encapsulations: u32,
-    /// Whether a packet with this source and this destination port is wanted. Called before anything is read that only a
-    /// wanted packet needs: most packets of a host are not wanted.
+    /// Whether a packet with this source and this destination port is wanted. Called before anything is read that
+    /// only a wanted packet needs: most packets of a host are not wanted.
     pub ports: P,
 }
 
-/// Finds the wanted TCP packet in a frame of the common shape: at most one VLAN tag among the bytes, no extension header, no
-/// tunnel. `None`: use [`parse`].
+/// Finds the wanted TCP packet in a frame of the common shape: at most one VLAN tag among the bytes, no extension
+/// header, no tunnel. `None`: use [`parse`].
 ///
 /// Nearly every packet of a host has this shape. Without loops, the verifier can follow direct packet access.
 #[inline(always)]

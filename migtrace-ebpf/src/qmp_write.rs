@@ -1,8 +1,8 @@
 //! How a write to a monitor begins, and whether it carries an event.
 //!
-//! QEMU flushes a monitor's output at each end of a line. So an event is one write, and so is a reply. But at a monitor with
-//! `pretty=on` each line is one write: `{`, then `"timestamp": {`, and so on until `}`. All lines except the first and the
-//! last are indented.
+//! QEMU flushes a monitor's output at each end of a line. So an event is one write, and so is a reply. But at a
+//! monitor with `pretty=on` each line is one write: `{`, then `"timestamp": {`, and so on until `}`. All lines except
+//! the first and the last are indented.
 
 /// How many bytes of a write are looked at.
 pub const LOOKED_AT: usize = 32;
@@ -48,7 +48,8 @@ impl Beginning {
         while at < LOOKED_AT - KEY.len() && matches!(bytes[at], b' ' | b'\t' | b'\r' | b'\n') {
             at += 1;
         }
-        // Not `==` of slices: in the kernel that is a call with a loop over a number of bytes that the verifier does not know.
+        // Not `==` of slices: in the kernel that is a call with a loop over a number of bytes that the verifier does
+        // not know.
         let is_key = KEY.iter().enumerate().all(|(index, byte)| bytes[at + index] == *byte);
         match (is_object, is_key) {
             (true, true) => Self::Event,
@@ -59,8 +60,8 @@ impl Beginning {
         }
     }
 
-    /// What the write carries of an event, if anything. `is_inside`: lines of an event were written to this descriptor, but
-    /// not its last one.
+    /// What the write carries of an event, if anything. `is_inside`: lines of an event were written to this
+    /// descriptor, but not its last one.
     #[inline(always)]
     #[must_use]
     pub const fn content(self, is_inside: bool) -> Option<Content> {

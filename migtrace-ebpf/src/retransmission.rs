@@ -1,7 +1,7 @@
 //! What a host has retransmitted on one connection, from the counters of its socket.
 //!
-//! The tracepoint fires for every retransmission, but since Linux 6.17 a program now and then misses one. The socket has
-//! counted it all the same, so the next one that is seen makes up for it.
+//! The tracepoint fires for every retransmission, but since Linux 6.17 a program now and then misses one. The socket
+//! has counted it all the same, so the next one that is seen makes up for it.
 
 use crate::abi::Retransmitted;
 
@@ -21,13 +21,14 @@ pub struct Attempt {
     pub total_segments: u64,
     /// As above, payload bytes.
     pub total_bytes: u64,
-    /// The result: a negative errno, or the verdict of a queue of this host. None where the tracepoint fires for successes only.
+    /// The result: a negative errno, or the verdict of a queue of this host. None where the tracepoint fires for
+    /// successes only.
     pub outcome: Option<i32>,
 }
 
 impl Retransmitted {
-    /// Takes in an attempt. `is_whole`: the connection was seen from its start, so all that its socket has counted belongs
-    /// to it.
+    /// Takes in an attempt. `is_whole`: the connection was seen from its start, so all that its socket has counted
+    /// belongs to it.
     #[inline(always)]
     pub fn take(&mut self, attempt: &Attempt, is_whole: bool) {
         let Some(outcome) = attempt.outcome else {

@@ -104,8 +104,8 @@ impl shared::Direction {
         }
     }
 
-    /// Notes when payload crosses that has not crossed before; returns whether it does. Retransmitted payload has crossed
-    /// before.
+    /// Notes when payload crosses that has not crossed before; returns whether it does. Retransmitted payload has
+    /// crossed before.
     ///
     /// The packets of one connection are handed down one after the other.
     #[inline(always)]
@@ -126,10 +126,11 @@ impl shared::Direction {
         is_new
     }
 
-    /// Takes in the flags `seen` of a packet, whose payload is new or is not; returns those that were not known before.
+    /// Takes in the flags `seen` of a packet, whose payload is new or is not; returns those that were not known
+    /// before.
     ///
-    /// FIN and RST are retracted if that side goes on with the connection: anybody can forge an RST or a FIN, which the other
-    /// end then ignores.
+    /// FIN and RST are retracted if that side goes on with the connection: anybody can forge an RST or a FIN, which
+    /// the other end then ignores.
     #[inline(always)]
     pub fn note(&self, seen: u32, is_new: bool) -> u32 {
         let known = self.flags.get();

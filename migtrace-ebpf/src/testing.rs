@@ -1,5 +1,5 @@
-//! For the tests of this crate and of its users: frames with known costs, and announcements. The feature `testing` enables
-//! it, which no program and no release needs.
+//! For the tests of this crate and of its users: frames with known costs, and announcements. The feature `testing`
+//! enables it, which no program and no release needs.
 
 pub mod announcements;
 pub mod frames;

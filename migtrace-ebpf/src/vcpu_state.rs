@@ -1,8 +1,8 @@
 //! When a vCPU, and its VM, stopped and runs again, as seen from its entries into KVM and its exits.
 //!
-//! A halted vCPU stays in KVM for as long as it likes, so only an exit can show a stop. But a signal makes a vCPU leave
-//! without any stop. And to finish an I/O access, QEMU enters KVM with `immediate_exit` set: that run ends with EINTR before
-//! the guest has executed anything.
+//! A halted vCPU stays in KVM for as long as it likes, so only an exit can show a stop. But a signal makes a vCPU
+//! leave without any stop. And to finish an I/O access, QEMU enters KVM with `immediate_exit` set: that run ends with
+//! EINTR before the guest has executed anything.
 
 use core::sync::atomic::{
     Ordering::{Acquire, Release},
@@ -20,12 +20,12 @@ const EINTR: i32 = 4;
 /// A VM is not stopped while its vCPUs are all outside of KVM for less than this: they work on I/O.
 pub const PAUSE_NS: u64 = 1_000_000;
 
-/// A run that a signal ended sooner than this may have been one with `immediate_exit`. KVM leaves the exit reason of the run
-/// before in place, and that was a signal if the VM was stopped.
+/// A run that a signal ended sooner than this may have been one with `immediate_exit`. KVM leaves the exit reason of
+/// the run before in place, and that was a signal if the VM was stopped.
 const DOUBTFUL_NS: u64 = 100_000;
 
-/// While the first run of a vCPU after a stop is shorter than this, it does not show that the stop is over: the vCPU may
-/// leave without having run.
+/// While the first run of a vCPU after a stop is shorter than this, it does not show that the stop is over: the vCPU
+/// may leave without having run.
 const STARTING_NS: u64 = 100_000_000;
 
 /// How a run ended that was reported to user space.
@@ -48,8 +48,8 @@ impl Vcpu {
     }
 }
 
-/// Only the vCPU's own thread writes, while others read. `inside` is cleared last: whoever reads that a vCPU is outside also
-/// reads when it left.
+/// Only the vCPU's own thread writes, while others read. `inside` is cleared last: whoever reads that a vCPU is
+/// outside also reads when it left.
 impl shared::Vcpu {
     /// Whether it has been outside of KVM for so long that the whole VM may have been stopped.
     #[inline(always)]
@@ -150,8 +150,8 @@ impl Survey {
         self.active_ns = self.active_ns.max(active_ns);
     }
 
-    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM shows it: no vCPU is in KVM or has recently
-    /// been, except those that may end the same stop, and not all of them just wait for an interrupt.
+    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM shows it: no vCPU is in KVM or has
+    /// recently been, except those that may end the same stop, and not all of them just wait for an interrupt.
     #[inline(always)]
     #[must_use]
     pub const fn stopped(&self, now_ns: u64) -> bool {

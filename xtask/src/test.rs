@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn steps(options: &Options) -> Result<Vec<Step>> {
     let filter = options.filter.as_deref();
     let mut steps = vec![
-        Step { name: "format", commands: vec![cargo(&["fmt", "--all", "--check"]), fuzz_format()] },
+        Step { name: "format", commands: vec![cargo(&["fmt", "--all", "--check"])] },
         Step { name: "lints", commands: vec![lints(&["--workspace", "--all-targets"], paths::cargo())] },
         Step { name: "lints of the eBPF programs", commands: vec![ebpf_lints()?] },
         Step { name: "documentation", commands: vec![documentation()] },
@@ -119,11 +119,6 @@ fn ebpf_lints() -> Result<Command> {
     let selection = ["--package", "migtrace-ebpf", "--lib", "--bins"];
     let build_core = ["--target", "bpfel-unknown-none", "-Zbuild-std=core"];
     Ok(lints(&[&selection[..], &build_core[..]].concat(), cargo))
-}
-
-/// The fuzz targets are a workspace of their own.
-fn fuzz_format() -> Command {
-    cargo(&["fmt", "--manifest-path", "migtrace/fuzz/Cargo.toml", "--check"])
 }
 
 fn documentation() -> Command {

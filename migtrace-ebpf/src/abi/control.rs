@@ -5,7 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::FlowKey;
 
 /// A request of user space to the program `migtrace_control`. That program is attached nowhere: user space runs it by
-/// `BPF_PROG_TEST_RUN`, with an Ethernet header and these bytes as the packet. So only programs write to what programs count.
+/// `BPF_PROG_TEST_RUN`, with an Ethernet header and these bytes as the packet. So only programs write to what
+/// programs count.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct Command {
@@ -13,7 +14,8 @@ pub struct Command {
     pub command: u32,
     /// A process.
     pub tgid: u32,
-    /// [`FlowEntry::opened_ns`](super::FlowEntry::opened_ns) of the flow: another connection with the same key has another.
+    /// [`FlowEntry::opened_ns`](super::FlowEntry::opened_ns) of the flow: another connection with the same key has
+    /// another.
     pub opened_ns: u64,
     /// The flow.
     pub key: FlowKey,

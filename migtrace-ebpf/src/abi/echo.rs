@@ -90,8 +90,8 @@ shared_values! {
         pub round_trip_after_ns: U64,
         /// From how many round trips `round_trip_after_ns` was taken.
         pub round_trips_after: U64,
-        /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`, except those that also belong to
-        /// a gap right after this one.
+        /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`, except those that also
+        /// belong to a gap right after this one.
         pub requests: U64,
         /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
         pub overtaken: U64,
@@ -103,9 +103,9 @@ shared_values! {
         pub duplicate: U64,
         /// The longest round trip since the gap before, or since the first request.
         pub worst_round_trip_ns: U64,
-        /// 1: a possible silence, found only because later requests were answered first. Then `requests` are those that were
-        /// passed over and those that passed them; `waited` are those of them that waited for longer than the latest round
-        /// trips; `prompt` are the other answered ones.
+        /// 1: a possible silence, found only because later requests were answered first. Then `requests` are those
+        /// that were passed over and those that passed them; `waited` are those of them that waited for longer than
+        /// the latest round trips; `prompt` are the other answered ones.
         pub may_be: U64,
         /// With `may_be`, else 0: the shortest of the latest round trips, in nanoseconds.
         pub shortest_round_trip_ns: U64,

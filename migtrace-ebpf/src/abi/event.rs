@@ -18,14 +18,15 @@ pub struct EventHeader {
 pub mod kind {
     /// [`FlowEvent`](crate::abi::FlowEvent): a flow is open.
     pub const FLOW_SEEN: u32 = 1;
-    /// [`FlowOwned`](crate::abi::FlowOwned): `tgid` sends on the flow's socket or has accepted it, or user space found that.
+    /// [`FlowOwned`](crate::abi::FlowOwned): `tgid` sends on the flow's socket or has accepted it, or user space
+    /// found that.
     pub const FLOW_OWNED: u32 = 2;
     /// [`FlowEvent`](crate::abi::FlowEvent): the first payload of a flow in one direction.
     pub const FLOW_PAYLOAD: u32 = 3;
     /// [`QmpLine`](crate::abi::QmpLine): a QEMU writes an event, or a part of one, to its monitor.
     pub const QMP_LINE: u32 = 4;
-    /// Only an [`EventHeader`](super::EventHeader): `tgid` has executed a program. Its name looks like QEMU's, or it was
-    /// traced.
+    /// Only an [`EventHeader`](super::EventHeader): `tgid` has executed a program. Its name looks like QEMU's, or it
+    /// was traced.
     pub const PROCESS_EXEC: u32 = 5;
     /// Only an [`EventHeader`](super::EventHeader): the main thread of `tgid`, a traced process, has ended.
     pub const PROCESS_EXIT: u32 = 6;
@@ -37,13 +38,14 @@ pub mod kind {
     pub const GUEST_RUN_VOID: u32 = 9;
     /// [`DirtyLogRead`](crate::abi::DirtyLogRead): a traced process begins to read the log of dirtied pages.
     pub const DIRTY_LOG: u32 = 10;
-    /// [`GuestPortEvent`](crate::abi::GuestPortEvent): the first frame since the tap is watched, or since its QEMU last
-    /// emitted a QMP event.
+    /// [`GuestPortEvent`](crate::abi::GuestPortEvent): the first frame since the tap is watched, or since its QEMU
+    /// last emitted a QMP event.
     pub const GUEST_FRAME: u32 = 11;
     /// [`GuestPortEvent`](crate::abi::GuestPortEvent): an announcement.
     pub const ANNOUNCEMENT: u32 = 12;
     /// [`FlowReplaced`](crate::abi::FlowReplaced): a new connection between the same ends takes a flow's place.
     pub const FLOW_REPLACED: u32 = 13;
-    /// Only an [`EventHeader`](super::EventHeader): `tgid` is a new process. Its parent is traced, or looks like QEMU.
+    /// Only an [`EventHeader`](super::EventHeader): `tgid` is a new process. Its parent is traced, or looks like
+    /// QEMU.
     pub const PROCESS_FORK: u32 = 14;
 }

@@ -216,8 +216,9 @@ shared_values! {
 
     /// A connection to a watched port that is not open yet.
     ///
-    /// Anybody can send a SYN, or a hundred thousand of them. But nobody can fake the third packet of a handshake, which
-    /// repeats a number from the second. So only that packet opens a [`FlowEntry`], with what is kept here of the first two.
+    /// Anybody can send a SYN, or a hundred thousand of them. But nobody can fake the third packet of a handshake,
+    /// which repeats a number from the second. So only that packet opens a [`FlowEntry`], with what is kept here of
+    /// the first two.
     pub struct Handshake {
         /// Indexed by [`INGRESS`] and [`EGRESS`].
         pub sides: [HandshakeSide; 2],

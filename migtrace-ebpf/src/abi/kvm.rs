@@ -23,8 +23,8 @@ pub struct Vcpus {
     pub last_left_ns: u64,
 }
 
-/// A vCPU enters KVM after none of its VM was in it for a while. Emitted for each vCPU that does, because the first one may
-/// leave without having run.
+/// A vCPU enters KVM after none of its VM was in it for a while. Emitted for each vCPU that does, because the first
+/// one may leave without having run.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct GuestRun {

@@ -30,7 +30,8 @@ pub struct Claim {
 /// Takes note of a claim `number`: `claims` is above the number of every claim.
 #[inline(always)]
 pub fn reach(claims: &Word<u32>, number: u32) {
-    // Another CPU may do the same at the same time. Then the limit is a little too high, which costs some futile lookups.
+    // Another CPU may do the same at the same time. Then the limit is a little too high, which costs some futile
+    // lookups.
     let below = claims.get();
     if number >= below {
         claims.add(number + 1 - below);

@@ -7,8 +7,8 @@ use super::{EventHeader, Sums, Vcpus};
 /// How many bytes of one write are copied. An event has some 200.
 pub const QMP_LINE_MAX: usize = 4096;
 
-/// An event, or a part of one, that a traced QEMU writes to its monitor, with the counters of its flows at that instant. The
-/// bytes follow, at most [`QMP_LINE_MAX`] of them.
+/// An event, or a part of one, that a traced QEMU writes to its monitor, with the counters of its flows at that
+/// instant. The bytes follow, at most [`QMP_LINE_MAX`] of them.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct QmpLine {

@@ -36,8 +36,8 @@ pub struct SocketOffsets {
     pub num: u32,
 }
 
-/// Offsets, in bytes, of the fields that describe a retransmission: of its socket buffer and of its socket. All zero: not
-/// known, so retransmissions are not counted.
+/// Offsets, in bytes, of the fields that describe a retransmission: of its socket buffer and of its socket. All zero:
+/// not known, so retransmissions are not counted.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub struct RetransmitOffsets {

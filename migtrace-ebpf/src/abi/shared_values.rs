@@ -1,7 +1,7 @@
 //! The macro that defines values in maps.
 
-/// Defines each of these types twice: as a copy, which nobody else reads or writes, and in a module `shared` as the words in
-/// the map. `U64` and `U32` are the integers of the copy and the words of the other.
+/// Defines each of these types twice: as a copy, which nobody else reads or writes, and in a module `shared` as the
+/// words in the map. `U64` and `U32` are the integers of the copy and the words of the other.
 macro_rules! shared_values {
     ($(
         $(#[$about:meta])*

@@ -42,7 +42,8 @@ pub(super) fn doubt(session: &shared::EchoSession, sequence: u16, around: &Aroun
     doubt.prompt.count(1 - waited);
 }
 
-/// Counts a request that was overtaken and then answered after all. Everything is written every time: see `count_in_gap`.
+/// Counts a request that was overtaken and then answered after all. Everything is written every time: see
+/// `count_in_gap`.
 #[inline(always)]
 pub(super) fn count_in_doubt(session: &shared::EchoSession, sent_ns: u64, round_trip_ns: u64) {
     let waited = round_trip_ns > session.longest_latest_round_trip_ns();
@@ -114,10 +115,10 @@ impl EchoGap {
 
     /// For a possible gap: the widest time in which the target may have been silent, as its start and its end.
     ///
-    /// Usually that is from the last answered request to the reply that ended the gap. There are two exceptions. Where
-    /// messages overtake each other, requests up to a round trip before and after may have found the target silent too. And
-    /// where a reply came so late that the first request that was passed over had already arrived, both may have waited for
-    /// the end of the silence; the first one to wait did so for at most a round trip.
+    /// Usually that is from the last answered request to the reply that ended the gap. There are two exceptions.
+    /// Where messages overtake each other, requests up to a round trip before and after may have found the target
+    /// silent too. And where a reply came so late that the first request that was passed over had already arrived,
+    /// both may have waited for the end of the silence; the first one to wait did so for at most a round trip.
     #[inline(always)]
     #[must_use]
     pub const fn widest_ns(&self) -> (u64, u64) {

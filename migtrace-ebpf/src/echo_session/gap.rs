@@ -36,9 +36,9 @@ pub(super) fn around(
 ) -> Around {
     let answered_request_ns = session.answered_request_ns.get();
     let between = |sent_ns: u64| answered_request_ns < sent_ns && sent_ns < resuming_request_ns;
-    // `f` is found in two ways, and the earlier one counts. The stamp after that of `a` is lost when a long gap has used all
-    // sequence numbers. `session.first_waiting_ns` may be too late, after a lost race with the other side. Where messages
-    // overtake each other, that request may even be older than `a`: then it is not between.
+    // `f` is found in two ways, and the earlier one counts. The stamp after that of `a` is lost when a long gap has
+    // used all sequence numbers. `session.first_waiting_ns` may be too late, after a lost race with the other side.
+    // Where messages overtake each other, that request may even be older than `a`: then it is not between.
     let mut first_waiting_ns = resuming_request_ns;
     let next_ns = sent_at(stamps, (session.answered_sequence.get() + 1) & 0xffff);
     if between(next_ns) {
@@ -57,7 +57,7 @@ pub(super) fn around(
 
 /// Whether a reply certainly ends a gap now; if so, the longest round trip from which this was concluded.
 #[inline(always)]
-pub(super) fn surely_silent(
+pub(super) fn certainly_silent(
     session: &shared::EchoSession,
     around: &Around,
     now_ns: u64,
@@ -66,8 +66,8 @@ pub(super) fn surely_silent(
     let Around { first_waiting_ns, before_resumed_ns, resuming_request_ns } = *around;
     let mut bound_ns = session.longest_latest_round_trip_ns();
     if session.gap.is_unsettled() {
-        // Round trips may have become longer for good with the gap before. Replies that only waited for its end do not show
-        // that, but the shortest round trip since then does: it did not wait.
+        // Round trips may have become longer for good with the gap before. Replies that only waited for its end do
+        // not show that, but the shortest round trip since then does: it did not wait.
         bound_ns = bound_ns.max(session.shortest_round_trip_ns.get().min(now_ns - resuming_request_ns));
     }
     let waited = now_ns - resuming_request_ns > bound_ns;
@@ -117,8 +117,8 @@ pub(super) fn close(
 
 /// Counts a request that belongs to the gap; returns whether it was answered late.
 ///
-/// Every counter is written every time. If only one of them were, the compiler would add a variable offset to an address,
-/// which the verifier does not allow without `CAP_PERFMON`.
+/// Every counter is written every time. If only one of them were, the compiler would add a variable offset to an
+/// address, which the verifier does not allow without `CAP_PERFMON`.
 #[inline(always)]
 pub(super) fn count_in_gap(session: &shared::EchoSession, sent_ns: u64) -> bool {
     let gap = &session.gap;

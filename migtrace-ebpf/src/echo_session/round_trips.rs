@@ -2,7 +2,8 @@
 
 use crate::abi::{EchoSession, shared};
 
-/// How many round trips a window holds. The "latest round trips" are those of the current window and of the one before.
+/// How many round trips a window holds. The "latest round trips" are those of the current window and of the one
+/// before.
 const WINDOW: u64 = 64;
 
 /// Adds a round trip to the latest ones.
@@ -67,8 +68,8 @@ pub(super) const fn longer(a_ns: u64, b_ns: u64) -> u64 {
     if a_ns > b_ns { a_ns } else { b_ns }
 }
 
-/// Each power of two of nanoseconds is divided into 2 to the power of this many buckets. So a bucket is at most 1/16 of its
-/// value wide.
+/// Each power of two of nanoseconds is divided into 2 to the power of this many buckets. So a bucket is at most 1/16
+/// of its value wide.
 const STEPS: u32 = 4;
 /// Round trips of 2^40 ns (18 minutes) or more share the last bucket.
 const LARGEST: u32 = 40;

@@ -41,10 +41,11 @@ pub enum PlainEcho {
     Unknown,
 }
 
-/// Finds the echo message in a frame of the common shape: no VLAN tag among the bytes, no IPv4 option, no extension header.
+/// Finds the echo message in a frame of the common shape: no VLAN tag among the bytes, no IPv4 option, no extension
+/// header.
 ///
-/// Every offset here is a constant: without `CAP_PERFMON` in the loader, the verifier allows only these in direct packet
-/// access.
+/// Every offset here is a constant: without `CAP_PERFMON` in the loader, the verifier allows only these in direct
+/// packet access.
 #[inline(always)]
 pub fn parse_plain<F: Frame>(frame: &F) -> PlainEcho {
     const IPV4: u32 = ETHERNET_HEADER;

@@ -113,8 +113,8 @@ pub(super) const fn is_extension(protocol: u8) -> bool {
 
 /// Reads the IPv6 header at `offset`, and the extension headers after it.
 ///
-/// The loop has few exits, and early ones, for the sake of older verifiers. They follow every combination of values that it
-/// may leave: of a million instructions that a verifier may look at, Linux 6.1 needs a tenth.
+/// The loop has few exits, and early ones, for the sake of older verifiers. They follow every combination of values
+/// that it may leave: of a million instructions that a verifier may look at, Linux 6.1 needs a tenth.
 #[inline(always)]
 pub(super) fn ipv6<F: Frame>(frame: &F, offset: u32) -> Option<Ip> {
     let mut ip = ipv6_fixed(frame, offset)?;

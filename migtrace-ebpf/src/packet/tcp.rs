@@ -6,7 +6,8 @@ use super::{Frame, Metadata, Packet, Tcp, Wanted};
 
 const TCP_HEADER: u32 = 20;
 
-/// Finds the wanted TCP packet after an IP header of TCP. `None`: the frame is too short, or its lengths are impossible.
+/// Finds the wanted TCP packet after an IP header of TCP. `None`: the frame is too short, or its lengths are
+/// impossible.
 #[inline(always)]
 pub(super) fn tcp<F, P>(frame: &F, wanted: &Wanted<P>, ip: &Ip) -> Option<Packet>
 where
@@ -40,8 +41,8 @@ where
     Some(if ip.later_fragment { Packet::Fragment(packet) } else { Packet::Tcp(packet) })
 }
 
-/// Payload bytes: up to the end of the buffer, or to the end of the packet according to IP. Frames of fewer than 60 bytes
-/// arrive padded, and the padding is not payload.
+/// Payload bytes: up to the end of the buffer, or to the end of the packet according to IP. Frames of fewer than 60
+/// bytes arrive padded, and the padding is not payload.
 #[inline(always)]
 fn payload(metadata: Metadata, ip: &Ip, payload_offset: u32) -> u32 {
     let mut end = metadata.length;
@@ -51,8 +52,8 @@ fn payload(metadata: Metadata, ip: &Ip, payload_offset: u32) -> u32 {
     end.saturating_sub(payload_offset)
 }
 
-/// The frames, and the bytes on the wire, of `payload` bytes after `headers` bytes. `jumbo` bytes of the headers are left out
-/// of segments.
+/// The frames, and the bytes on the wire, of `payload` bytes after `headers` bytes. `jumbo` bytes of the headers are
+/// left out of segments.
 #[inline(always)]
 fn cost(metadata: Metadata, headers: u32, payload: u32, jumbo: u32) -> (u32, u64) {
     let mut length = metadata.length;

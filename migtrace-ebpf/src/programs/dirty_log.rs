@@ -1,5 +1,5 @@
-//! Notices when a traced QEMU asks KVM which pages the guest has dirtied. There one pass ends and the next begins, also
-//! when QEMU emits no event for it.
+//! Notices when a traced QEMU asks KVM which pages the guest has dirtied. There one pass ends and the next begins,
+//! also when QEMU emits no event for it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
@@ -12,7 +12,8 @@ use super::{maps, ownership, process};
 /// `_IOW(KVMIO, 0x42, struct kvm_dirty_log)`
 const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;
 
-/// A round is over after this time at the latest: its first slot may never be read again, when its memory was unplugged.
+/// A round is over after this time at the latest: its first slot may never be read again, when its memory was
+/// unplugged.
 const ROUND_NS: u64 = 1_000_000_000;
 
 /// A task calls `kvm_vm_ioctl(struct file *, unsigned int request, unsigned long argument)`.
@@ -35,8 +36,8 @@ pub(crate) fn system_call(ctx: &TracePointContext) {
     }
 }
 
-/// QEMU reads every memory slot once a round, one after the other. So a round begins with the slot with which the round
-/// before began.
+/// QEMU reads every memory slot once a round, one after the other. So a round begins with the slot with which the
+/// round before began.
 #[inline(always)]
 fn read(argument: u64) {
     let Some((tgid, process)) = process::known() else { return };

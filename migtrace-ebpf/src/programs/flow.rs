@@ -25,7 +25,8 @@ pub(super) fn open(key: &FlowKey, now_ns: u64) {
     }
 }
 
-/// Inserts an empty entry and the bucket for its fragments; returns whether it did. No room for it is counted as a loss.
+/// Inserts an empty entry and the bucket for its fragments; returns whether it did. No room for it is counted as a
+/// loss.
 #[inline(always)]
 fn insert(key: &FlowKey, now_ns: u64) -> bool {
     let Some(empty) = NO_FLOW.get_ptr(0) else { return false };
@@ -108,7 +109,8 @@ fn emit_replaced(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
         return maps::count_lost(lost::RING_BUFFER);
     };
     let out = event.as_mut_ptr();
-    // SAFETY: `out` is the reserved record, which has room for every field; the helper reads no more than the map's value.
+    // SAFETY: `out` is the reserved record, which has room for every field; the helper reads no more than the map's
+    // value.
     let read = unsafe {
         (*out).header = EventHeader { at_ns: now_ns, kind: kind::FLOW_REPLACED, tgid: 0 };
         (*out).key = *key;

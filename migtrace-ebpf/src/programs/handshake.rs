@@ -1,7 +1,7 @@
 //! Opens flows: only a complete handshake, with a socket of this host at one end, opens one.
 //!
-//! The functions that are called for a packet have stack frames of their own, which are free again for the next call: on
-//! Linux 6.1 the frames of a chain of calls, each rounded up to 32 bytes, share 512 bytes.
+//! The functions that are called for a packet have stack frames of their own, which are free again for the next call:
+//! on Linux 6.1 the frames of a chain of calls, each rounded up to 32 bytes, share 512 bytes.
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
@@ -23,9 +23,9 @@ use super::{
 /// (include/net/tcp_states.h).
 const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// Looks at a packet of an unknown flow, or of a flow that may be over. A packet that proves that a connection to a watched
-/// port is open makes an entry for it, or reuses the entry of the connection before; no other packet does. Returns whether
-/// the packet belongs to the flow that has the entry now.
+/// Looks at a packet of an unknown flow, or of a flow that may be over. A packet that proves that a connection to a
+/// watched port is open makes an entry for it, or reuses the entry of the connection before; no other packet does.
+/// Returns whether the packet belongs to the flow that has the entry now.
 #[inline(always)]
 pub(crate) fn meet(ctx: &TcContext, key: &FlowKey, direction: u8, packet: &Tcp, now_ns: u64) -> bool {
     let Some(meeting) = MEETING.get_ptr_mut(0) else { return false };
@@ -68,8 +68,8 @@ fn opens(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns:
     false
 }
 
-/// Whether a packet belongs to the flow that has the entry, not to an earlier or later connection between the same ends. It
-/// may give the entry to its own connection.
+/// Whether a packet belongs to the flow that has the entry, not to an earlier or later connection between the same
+/// ends. It may give the entry to its own connection.
 #[inline(always)]
 fn is_of(
     flow: &shared::FlowEntry,
@@ -109,6 +109,7 @@ fn is_of(
     false
 }
 
+/// Takes in a SYN: makes an entry for its handshake, if there is none.
 #[inline(always)]
 fn begin(ctx: &TcContext, key: &FlowKey, direction: usize, syn: &Tcp, now_ns: u64) {
     if maps::handshake(key).is_none()
@@ -125,8 +126,8 @@ fn begin(ctx: &TcContext, key: &FlowKey, direction: usize, syn: &Tcp, now_ns: u6
     }
 }
 
-/// Notes whether the packet comes from a socket of this machine. Where addresses are translated, no socket has those that
-/// are on the wire, so it could not be found later.
+/// Notes whether the packet comes from a socket of this machine. Where addresses are translated, no socket has those
+/// that are on the wire, so it could not be found later.
 #[inline(always)]
 fn note_sender(ctx: &TcContext, handshake: &shared::Handshake, direction: usize) {
     if direction == usize::from(EGRESS) && socket::opens(ctx) {
@@ -134,6 +135,7 @@ fn note_sender(ctx: &TcContext, handshake: &shared::Handshake, direction: usize)
     }
 }
 
+/// Takes in a SYN with ACK; returns whether it answers a SYN that was seen.
 #[inline(always)]
 fn answer(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns: u64) -> bool {
     let Some(handshake) = maps::handshake(key) else { return false };
@@ -144,8 +146,8 @@ fn answer(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns
     answers
 }
 
-/// Whether a packet completes a handshake, and one end of the connection is a socket here. For a packet in a tunnel no socket
-/// is required: it comes from other machines, or from guests.
+/// Whether a packet completes a handshake, and one end of the connection is a socket here. For a packet in a tunnel
+/// no socket is required: it comes from other machines, or from guests.
 #[inline(always)]
 fn completes(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp) -> bool {
     let Some(handshake) = maps::handshake(key) else { return false };

@@ -24,7 +24,8 @@ pub(crate) static FLOWS: HashMap<FlowKey, FlowEntry, 4096> = HashMap::new();
 #[btf_map]
 pub(crate) static HANDSHAKES: LruHashMap<FlowKey, Handshake, 4096> = LruHashMap::new();
 
-/// Empty values, from which new entries of the two are made: they are too large for the stack. Nobody writes to these.
+/// Empty values, from which new entries of the two are made: they are too large for the stack. Nobody writes to
+/// these.
 #[btf_map]
 pub(crate) static NO_FLOW: Array<FlowEntry, 1> = Array::new();
 #[btf_map]
@@ -42,8 +43,8 @@ pub(crate) static UNOWNED: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(crate) static STRAYS: Array<u64, 1> = Array::new();
 
-/// Room for an `Ip`, in which the verifier loses track of how the header was found. Declared as words: BTF cannot describe
-/// the type of `Ip`. TC programs of one CPU do not interrupt each other.
+/// Room for an `Ip`, in which the verifier loses track of how the header was found. Declared as words: BTF cannot
+/// describe the type of `Ip`. TC programs of one CPU do not interrupt each other.
 #[btf_map]
 pub(crate) static IP: PerCpuArray<[u32; size_of::<Ip>().div_ceil(4)], 1> = PerCpuArray::new();
 
@@ -58,8 +59,8 @@ pub(crate) struct Meeting {
 #[btf_map]
 pub(crate) static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();
 
-/// Where the flows of a process are added up, and its vCPUs are looked at. On the stack, the verifier would follow every
-/// possible value of each counter. No other program that uses them runs on this CPU meanwhile.
+/// Where the flows of a process are added up, and its vCPUs are looked at. On the stack, the verifier would follow
+/// every possible value of each counter. No other program that uses them runs on this CPU meanwhile.
 #[btf_map]
 pub(crate) static SUMS: PerCpuArray<Sums, 1> = PerCpuArray::new();
 #[btf_map]
@@ -69,7 +70,8 @@ pub(crate) static SURVEY: PerCpuArray<Survey, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static TRACED: HashMap<u32, Process, { abi::TRACED_MAX }> = HashMap::new();
 
-/// Further names that a QEMU process may have, as the kernel keeps them (`task_struct.comm`); the values mean nothing.
+/// Further names that a QEMU process may have, as the kernel keeps them (`task_struct.comm`); the values mean
+/// nothing.
 #[btf_map]
 pub(crate) static QEMU_NAMES: HashMap<[u8; 16], u32, 64> = HashMap::new();
 
@@ -101,8 +103,8 @@ pub(crate) static TAG_BYTES: HashMap<u32, u32, 256> = HashMap::new();
 #[btf_map]
 pub(crate) static ECHO_TARGETS: HashMap<[u32; 4], EchoTarget, 16> = HashMap::new();
 
-/// The number of each echo session, and the session that has each number. A number belongs to the session that enters it
-/// first. User space takes an ended session out of the first map, and much later out of the second.
+/// The number of each echo session, and the session that has each number. A number belongs to the session that enters
+/// it first. User space takes an ended session out of the first map, and much later out of the second.
 #[btf_map]
 pub(crate) static ECHO_SLOTS: HashMap<EchoKey, u32, { abi::ECHO_SESSIONS as usize }> = HashMap::new();
 #[btf_map]
@@ -153,16 +155,16 @@ pub(crate) struct Line {
 /// [`abi::flags::RETIRED`] long before it removes it.
 #[inline(always)]
 pub(crate) fn flow(key: &FlowKey) -> Option<&'static shared::FlowEntry> {
-    // SAFETY: the map's value has this size and alignment, stays in memory for as long as the program runs, and is only
-    // accessed in whole words.
+    // SAFETY: the map's value has this size and alignment, stays in memory for as long as the program runs, and is
+    // only accessed in whole words.
     FLOWS.get_ptr(key).map(|entry| unsafe { &*entry.cast() })
 }
 
 /// A handshake that is not over.
 #[inline(always)]
 pub(crate) fn handshake(key: &FlowKey) -> Option<&'static shared::Handshake> {
-    // SAFETY: as in `flow`. One that is evicted meanwhile is another's: then neither of them proves anything, since the
-    // numbers of its packets do not fit.
+    // SAFETY: as in `flow`. One that is evicted meanwhile is another's: then neither of them proves anything, since
+    // the numbers of its packets do not fit.
     HANDSHAKES.get_ptr(key).map(|entry| unsafe { &*entry.cast() })
 }
 

@@ -7,7 +7,7 @@
 //! sendmsg, accept ─────────── qmp ──── socket ───── ownership reads QMP events, finds whose flow it is
 //! tcp_retransmit_skb ──────── retransmission                  counts what is sent again
 //! KVM_RUN, exits from KVM ─── vcpu                            notices when the VM stops and runs again
-//! KVM_GET_DIRTY_LOG ───────── dirty_log                       notices the rounds of copying
+//! KVM_GET_DIRTY_LOG ───────── dirty_log                       notices where a pass begins
 //! exec, fork, exit ────────── process                         notices QEMUs that come and go
 //! BPF_PROG_TEST_RUN ───────── control                         does what user space asks for
 //! ```

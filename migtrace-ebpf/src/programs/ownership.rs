@@ -89,8 +89,8 @@ extern "C" fn is_claimed(tgid: u32, number: u32) -> u32 {
     u32::from(FLOW_CLAIMS.get_ptr(Claim { tgid, number }).is_some())
 }
 
-/// Takes a flow out of the list of its owner's flows, if it is there. For some there was no room, and the owner's id may
-/// belong to another process by now.
+/// Takes a flow out of the list of its owner's flows, if it is there. For some there was no room, and the owner's id
+/// may belong to another process by now.
 #[inline(always)]
 pub(crate) fn release(flow: &shared::FlowEntry, key: &FlowKey) {
     let claim = Claim { tgid: flow.owner.get(), number: flow.claim.get() };
@@ -119,7 +119,8 @@ extern "C" fn remove_claim(tgid: u32, number: u32) -> u32 {
 /// Reports a flow's owner to user space, with the counters that the sums over the owner's flows lacked until now.
 #[inline(always)]
 fn emit_owned(flow: &shared::FlowEntry, key: &FlowKey, tgid: u32, by_user_space: u32) {
-    // A packet that is counted meanwhile has a later stamp. That shows user space that the counters are not of this instant.
+    // A packet that is counted meanwhile has a later stamp. That shows user space that the counters are not of this
+    // instant.
     let at_ns = maps::now_ns();
     let mut crossed = Sums::default();
     add(&mut crossed, flow);
@@ -159,7 +160,8 @@ extern "C" fn sum_flows(tgid: u32) -> u32 {
     claims
 }
 
-/// Adds the counters of the flow that has this number among the flows of `tgid`. A global function, like [`free_claim`].
+/// Adds the counters of the flow that has this number among the flows of `tgid`. A global function, like
+/// [`free_claim`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn add_claimed_flow(tgid: u32, number: u32) -> u32 {

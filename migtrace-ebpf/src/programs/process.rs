@@ -18,7 +18,8 @@ pub(crate) fn traced() -> Option<u32> {
     known().map(|(tgid, _)| tgid)
 }
 
-/// The thread group of the current task and its state, if it is traced. Its other threads read and write the state too.
+/// The thread group of the current task and its state, if it is traced. Its other threads read and write the state
+/// too.
 #[inline(always)]
 pub(crate) fn known() -> Option<(u32, &'static shared::Process)> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -39,8 +40,8 @@ pub(crate) fn ioctl_argument(ctx: &TracePointContext) -> Option<u64> {
     unsafe { ctx.read_at::<u64>(32) }.ok()
 }
 
-/// Whether the current task has one of QEMU's names: `qemu-system-*`, `qemu-kvm`, `kvm`, `.qemu-system-*-wrapped` on NixOS,
-/// or one that a person configured. Anybody can take such a name, so user space looks closer.
+/// Whether the current task has one of QEMU's names: `qemu-system-*`, `qemu-kvm`, `kvm`, `.qemu-system-*-wrapped` on
+/// NixOS, or one that a person configured. Anybody can take such a name, so user space looks closer.
 #[inline(always)]
 fn looks_like_qemu() -> bool {
     let Ok(comm) = bpf_get_current_comm() else { return false };
@@ -51,7 +52,8 @@ fn looks_like_qemu() -> bool {
         || unsafe { QEMU_NAMES.get(comm) }.is_some()
 }
 
-/// The current process has executed another program. Reports processes that look like QEMU now, or were traced before.
+/// The current process has executed another program. Reports processes that look like QEMU now, or were traced
+/// before.
 #[inline(always)]
 pub(crate) fn exec() {
     if looks_like_qemu() || traced().is_some() {
@@ -60,8 +62,9 @@ pub(crate) fn exec() {
     }
 }
 
-/// The current task has a new child. A QEMU that goes into the background (`-daemonize`) forks twice and executes nothing.
-/// Its first child may end before user space traces it, so children of tasks that only look like QEMU are reported too.
+/// The current task has a new child. A QEMU that goes into the background (`-daemonize`) forks twice and executes
+/// nothing. Its first child may end before user space traces it, so children of tasks that only look like QEMU are
+/// reported too.
 #[inline(always)]
 pub(crate) fn fork(ctx: &RawTracePointContext) {
     let child: u64 = ctx.arg(1);

@@ -1,8 +1,9 @@
-//! Reads the QMP events that a traced QEMU writes to its monitor, while it writes them, with the counters of its flows.
+//! Reads the QMP events that a traced QEMU writes to its monitor, while it writes them, with the counters of its
+//! flows.
 //!
-//! Replies and commands are not copied: only writes that begin like an event, and at a monitor with `pretty=on` the lines
-//! after such a write. Only `sendmsg` is read, by which QEMU writes to a socket. To a pipe, a terminal or a file it writes
-//! by `write`, which is not read.
+//! Replies and commands are not copied: only writes that begin like an event, and at a monitor with `pretty=on` the
+//! lines after such a write. Only `sendmsg` is read, by which QEMU writes to a socket. To a pipe, a terminal or a
+//! file it writes by `write`, which is not read.
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_user, bpf_probe_read_user_buf},
@@ -39,9 +40,9 @@ pub(crate) fn sendmsg(fd: u32, message: u64) {
 
 /// Passes a write on to user space if it is an event or a part of one; returns whether it is.
 ///
-/// A write that begins in another way is not read further. So an event is missed when QEMU writes it together with a reply
-/// before it, or with the rest of a line that was written in part. QEMU does so while nobody reads its monitor and the
-/// socket is full.
+/// A write that begins in another way is not read further. So an event is missed when QEMU writes it together with a
+/// reply before it, or with the rest of a line that was written in part. QEMU does so while nobody reads its monitor
+/// and the socket is full.
 #[inline(always)]
 fn read(fd: u32, message: u64, tgid: u32, process: &shared::Process) -> bool {
     let Some(pieces) = Pieces::of(message) else { return false };
@@ -112,8 +113,8 @@ fn emit(pieces: &Pieces, tgid: u32, process: &shared::Process, line: *mut Line) 
     emitted
 }
 
-/// Passes a value through memory, so that the verifier forgets where it came from. Else it would follow all that comes after
-/// once for each way in which the value may have been computed.
+/// Passes a value through memory, so that the verifier forgets where it came from. Else it would follow all that
+/// comes after once for each way in which the value may have been computed.
 ///
 /// # Safety
 ///
@@ -175,9 +176,9 @@ impl Pieces {
         Some(Self { first: user(message + MSG_IOV)?, count: user(message + MSG_IOVLEN)? })
     }
 
-    /// Copies the first pieces one after the other, up to `MAX` bytes; returns how many bytes, and notes in `cut` whether
-    /// there are more. There is room for twice as many: the verifier bounds where a piece begins and how long it is, each by
-    /// itself, but not their sum.
+    /// Copies the first pieces one after the other, up to `MAX` bytes; returns how many bytes, and notes in `cut`
+    /// whether there are more. There is room for twice as many: the verifier bounds where a piece begins and how long
+    /// it is, each by itself, but not their sum.
     #[inline(always)]
     fn copy<const MAX: usize>(&self, line: *mut Line) -> usize {
         const { assert!(MAX <= QMP_LINE_MAX) }

@@ -1,5 +1,5 @@
-//! Counts what this host retransmits. The tracepoint fires for every retransmission of TCP, including tail loss probes,
-//! which a kprobe on `tcp_retransmit_skb` would miss.
+//! Counts what this host retransmits. The tracepoint fires for every retransmission of TCP, including tail loss
+//! probes, which a kprobe on `tcp_retransmit_skb` would miss.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use migtrace_ebpf::abi::{EGRESS, FlowKey, flags, lost, shared};

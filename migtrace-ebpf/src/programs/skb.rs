@@ -27,8 +27,8 @@ impl Frame for Linear<'_> {
     }
 }
 
-/// Loads `N` bytes as few large words. The compiler has no load for unaligned words on this target and would load byte by
-/// byte; the CPUs on which VMs run do have one.
+/// Loads `N` bytes as few large words. The compiler has no load for unaligned words on this target and would load
+/// byte by byte; the CPUs on which VMs run do have one.
 ///
 /// # Safety
 /// `N` bytes at `start` must be readable.
@@ -56,7 +56,8 @@ unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
     bytes
 }
 
-/// All of a socket buffer, copied piece by piece. It is never pulled into the linear part: that would reallocate the packet.
+/// All of a socket buffer, copied piece by piece. It is never pulled into the linear part: that would reallocate the
+/// packet.
 pub(crate) struct Whole<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Whole<'_> {

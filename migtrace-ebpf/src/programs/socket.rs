@@ -1,8 +1,8 @@
 //! Finds whether a connection has a socket here, and which process uses it.
 //!
-//! A flow belongs to the process that sends on its socket or has accepted it, not to the one that connected: libvirt's
-//! daemon connects and passes the descriptor on. The process is found from its file descriptor. The walk from task to files
-//! to socket needs only the offsets of a few fields.
+//! A flow belongs to the process that sends on its socket or has accepted it, not to the one that connected:
+//! libvirt's daemon connects and passes the descriptor on. The process is found from its file descriptor. The walk
+//! from task to files to socket needs only the offsets of a few fields.
 
 use aya_ebpf::{
     bindings::{
@@ -36,8 +36,8 @@ const TUPLE_6: u32 = size_of::<Tuple6>() as u32;
 /// Look in the network namespace of the interface (`BPF_F_CURRENT_NETNS`).
 const THIS_NETWORK: u64 = -1_i64 as u64;
 
-/// The state (include/net/tcp_states.h) of the socket here that receives the packets of a flow: the connection's own, or
-/// else a listening one. `None`: this network namespace has no such socket.
+/// The state (include/net/tcp_states.h) of the socket here that receives the packets of a flow: the connection's own,
+/// or else a listening one. `None`: this network namespace has no such socket.
 #[inline(always)]
 pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
     let skb = ctx.skb.skb.cast();
@@ -62,8 +62,8 @@ pub(crate) fn state(ctx: &TcContext, key: &FlowKey) -> Option<u32> {
     Some(state)
 }
 
-/// Whether the packet that is about to leave comes from a socket of this machine that opens a connection. What a guest sends
-/// belongs to a socket too (of the tap), but that one opens no connection.
+/// Whether the packet that is about to leave comes from a socket of this machine that opens a connection. What a
+/// guest sends belongs to a socket too (of the tap), but that one opens no connection.
 #[inline(always)]
 pub(crate) fn opens(ctx: &TcContext) -> bool {
     // SAFETY: the kernel passes a valid context, and this field may be read in every TC program.

@@ -44,8 +44,8 @@ pub(crate) fn notice(ctx: &TcContext) {
     }
 }
 
-/// A QEMU has emitted an event. Its guest may have stopped, so the next frame at each of its taps is reported. User space
-/// would ask for it too late when a guest is resumed at once.
+/// A QEMU has emitted an event. Its guest may have stopped, so the next frame at each of its taps is reported. User
+/// space would ask for it too late when a guest is resumed at once.
 #[inline(always)]
 pub(crate) fn await_next_frame(tgid: u32) {
     let Some(taps) = GUEST_TAPS.get_ptr(tgid) else { return };

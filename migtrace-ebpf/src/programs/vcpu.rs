@@ -51,8 +51,8 @@ fn enter() {
     }
 }
 
-/// The vCPU of a thread of `tgid`. An entry of another process is ignored: its thread had the same id, and its end was
-/// missed.
+/// The vCPU of a thread of `tgid`. An entry of another process is ignored: its thread had the same id, and its end
+/// was missed.
 #[inline(always)]
 fn known(thread: u32, tgid: u32) -> Option<&'static shared::Vcpu> {
     maps::vcpu(thread).filter(|vcpu| vcpu.tgid.get() == tgid)

@@ -18,8 +18,8 @@ use super::{
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u8) {
     let encapsulations = settings::ENCAPSULATIONS.load();
-    // For most packets the look at the ports is the last step, and a call there would cost more than all else. The full walk
-    // calls a function, because the verifier has enough to do without one more copy.
+    // For most packets the look at the ports is the last step, and a call there would cost more than all else. The
+    // full walk calls a function, because the verifier has enough to do without one more copy.
     let plain = Wanted {
         encapsulations,
         ports: #[inline(always)]
@@ -78,8 +78,8 @@ fn count_fragment(ctx: &TcContext, direction: u8, fragment: &Tcp) {
     }
 }
 
-/// Whether a packet is counted at this interface. Each direction is counted at the interface of its first packet. The same
-/// packet may cross several interfaces of this host; at the others it is only counted as seen elsewhere.
+/// Whether a packet is counted at this interface. Each direction is counted at the interface of its first packet. The
+/// same packet may cross several interfaces of this host; at the others it is only counted as seen elsewhere.
 #[inline(always)]
 fn is_counted_here(stream: &shared::Direction, ifindex: u32, packet: &Tcp, now_ns: u64) -> bool {
     let is_started = stream.flags.get() & flags::STARTED != 0;

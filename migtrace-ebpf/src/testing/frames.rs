@@ -1,5 +1,5 @@
-//! Packets built header by header, and the frames that they become on the wire. The packet walk must count as many bytes as
-//! these have.
+//! Packets built header by header, and the frames that they become on the wire. The packet walk must count as many
+//! bytes as these have.
 //!
 //! Nothing here walks headers or divides: [`BuiltPacket::cut`] makes the frames that leave the host, and
 //! [`BuiltPacket::wire_cost`] adds up their lengths.
