@@ -10,8 +10,8 @@ use aya::maps::{MapData, RingBuf};
 use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
 use nix::time::{ClockId, clock_gettime};
 
-use super::system_call::bpf;
-use super::{KernelError, Settings, control, drain, flows, load_object, maps, tc};
+use super::bpf_syscall::bpf;
+use super::{KernelError, Settings, drain, flow_commands, flows, load_object, maps, tc};
 use crate::errors::with_causes;
 use crate::units::Flow;
 
@@ -66,7 +66,7 @@ impl Trial {
     /// # Errors
     /// There is no room for it.
     pub fn watch(&self, flow: Flow) -> Result<(), KernelError> {
-        if control::adopt(&self.ebpf, flow)? {
+        if flow_commands::adopt(&self.ebpf, flow)? {
             return Ok(());
         }
         Err(KernelError::Refused { what: format!("flow {flow}"), why: "the flow table is full".into() })

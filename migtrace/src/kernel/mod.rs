@@ -1,8 +1,9 @@
 //! The only place that names aya: loads the programs, attaches them, reads what they found.
 
 mod btf;
-mod control;
+mod flow_commands;
 // Not for an embedder: `cargo xtask bench` times the programs with it.
+mod bpf_syscall;
 #[doc(hidden)]
 pub mod cost;
 pub(crate) mod echo;
@@ -12,24 +13,21 @@ mod flows;
 #[cfg(test)]
 #[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
 mod frames;
-mod grace;
-mod guest;
+mod grace_period;
 mod instruments;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
-mod loading;
 mod maps;
 mod memory;
 mod messages;
-mod misses;
-mod ownership;
-mod priority;
-mod system_call;
+mod programs;
+mod scheduling;
+mod skipped_runs;
+mod tap;
 mod tc;
-mod tcx;
 #[cfg(test)]
 mod test_run;
-mod traced;
+mod traced_processes;
 
 use std::collections::HashMap as StdHashMap;
 use std::os::fd::AsFd as _;
@@ -42,9 +40,9 @@ use zerocopy::IntoBytes as _;
 
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState, is_other, purpose};
-pub(crate) use grace::Grace;
+pub(crate) use grace_period::Grace;
 pub(crate) use messages::{Body, Message, Opened, QmpWrite};
-pub(crate) use priority::{OnCpu, be_punctual};
+pub(crate) use scheduling::{OnCpu, be_punctual};
 pub use tc::{AttachPreference, Leftover, TcAttachError};
 pub(crate) use tc::{Change, ChangeNews, cleanup};
 
@@ -341,7 +339,7 @@ impl Kernel {
     /// Runs of our programs that the kernel skipped, as far as it tells.
     fn missed(&self) -> u64 {
         let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
-        programs.filter_map(|program| misses::of(program.as_fd())).sum()
+        programs.filter_map(|program| skipped_runs::of(program.as_fd())).sum()
     }
 
     /// The next events; waits until there may be one. Cancel-safe.
@@ -388,7 +386,7 @@ fn load_object(
         .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
     tc::load(&mut ebpf, &tc::COUNT)?;
     tc::load(&mut ebpf, &tc::GUEST)?;
-    tc::load_program(&mut ebpf, control::PROGRAM)?;
+    tc::load_program(&mut ebpf, flow_commands::PROGRAM)?;
     Ok(ebpf)
 }
 

@@ -3,8 +3,8 @@
 
 use std::io;
 
-use super::system_call::bpf;
 use crate::host::filters::{Place, Way};
+use crate::kernel::bpf_syscall::bpf;
 
 /// The command and its attach types (include/uapi/linux/bpf.h).
 const BPF_PROG_QUERY: libc::c_long = 16;

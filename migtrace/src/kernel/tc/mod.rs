@@ -1,7 +1,7 @@
 //! Attaches the TC programs to interfaces: as TCX links where the kernel has them, as filters of the clsact qdisc
 //! otherwise. Looks whether they are still there, and attaches again those that somebody else has removed.
 //!
-//! TCX links die with this process. Filters do not, so each says [whose it is](super::ownership): the next run and
+//! TCX links die with this process. Filters do not, so each says [whose it is](filter_owner): the next run and
 //! [`cleanup`] remove those of processes that live no more. The clsact qdisc is never removed: it may hold filters of
 //! others.
 //!
@@ -18,9 +18,7 @@ use aya::programs::tc::{self, SchedClassifierLink, TcAttachOptions, TcAttachType
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
 use super::KernelError;
-use super::loading;
-use super::ownership::{FilterName, Owner};
-use super::tcx;
+use super::programs;
 use crate::errors::with_causes;
 use crate::event::TcProgram;
 use crate::host::clock;
@@ -28,6 +26,10 @@ use crate::host::filters::{Filter, Filters, News, Place, Touched, Way};
 use crate::host::links;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
+use filter_owner::{FilterName, Owner};
+
+mod filter_owner;
+mod tcx;
 
 #[cfg(test)]
 mod tests;
@@ -189,8 +191,8 @@ pub(super) fn load(ebpf: &mut Ebpf, programs: &Programs) -> Result<(), KernelErr
 /// Loads one program.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
     classifier(ebpf, name)
-        .and_then(|program| loading::retry(|| program.load()))
-        .map_err(|error| refused(name, loading::why(&error)))
+        .and_then(|program| programs::retry(|| program.load()))
+        .map_err(|error| refused(name, programs::why(&error)))
 }
 
 pub(super) fn refused(program: &str, why: String) -> KernelError {

@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::programs::{KProbe, RawTracePoint, TracePoint};
 
 use super::btf::{Btf, BtfError};
-use super::loading;
+use super::programs;
 use crate::event::{Instrument, InstrumentStatus};
 
 /// A kernel hook and the program for it.
@@ -228,24 +228,24 @@ impl Hook {
         let attached = match self {
             Self::Kprobe { function, .. } | Self::Kretprobe { function, .. } => {
                 <&mut KProbe>::try_from(program).and_then(|program| {
-                    loading::retry(|| program.load())?;
+                    programs::retry(|| program.load())?;
                     program.attach(function, 0).map(drop)
                 })
             }
             Self::Tracepoint { category, name, .. } => {
                 <&mut TracePoint>::try_from(program).and_then(|program| {
-                    loading::retry(|| program.load())?;
+                    programs::retry(|| program.load())?;
                     program.attach(category, name).map(drop)
                 })
             }
             Self::RawTracepoint { program: tracepoint } => {
                 <&mut RawTracePoint>::try_from(program).and_then(|program| {
-                    loading::retry(|| program.load())?;
+                    programs::retry(|| program.load())?;
                     program.attach(tracepoint).map(drop)
                 })
             }
         };
-        attached.map_err(|error| loading::why(&error))
+        attached.map_err(|error| programs::why(&error))
     }
 }
 
