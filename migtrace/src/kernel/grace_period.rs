@@ -1,34 +1,35 @@
-//! What the programs must have let go of before its place is another's.
+//! The time between taking something from the programs and using its place again: a program on another CPU may still
+//! use it for the packet that it is working on.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a program on another CPU may at most take for a packet that it has begun.
-const GRACE: Duration = Duration::from_millis(200);
+/// The most that a program may take for one packet.
+const LENGTH: Duration = Duration::from_millis(200);
 
-/// What was taken from the programs, in this order: each is free after a while.
+/// What was taken from the programs and is not free yet, the oldest first.
 #[derive(Debug)]
-pub(crate) struct Grace<T>(VecDeque<(Instant, T)>);
+pub(crate) struct GracePeriod<T>(VecDeque<(Instant, T)>);
 
-impl<T> Default for Grace<T> {
+impl<T> Default for GracePeriod<T> {
     fn default() -> Self {
         Self(VecDeque::new())
     }
 }
 
-impl<T> Grace<T> {
-    /// Notes that programs find this no more.
+impl<T> GracePeriod<T> {
+    /// Begins the grace period of something that programs cannot find any more.
     pub(crate) fn begin(&mut self, what: T) {
         self.0.push_back((Instant::now(), what));
     }
 
-    /// What no program has any more.
-    pub(crate) fn take_over(&mut self) -> Vec<T> {
-        let over = self.0.partition_point(|(since, _)| since.elapsed() >= GRACE);
-        self.0.drain(..over).map(|(_, what)| what).collect()
+    /// Takes what no program can be using any more.
+    pub(crate) fn take_free(&mut self) -> Vec<T> {
+        let free = self.0.partition_point(|(since, _)| since.elapsed() >= LENGTH);
+        self.0.drain(..free).map(|(_, what)| what).collect()
     }
 
-    /// What a program may still have.
+    /// What a program may still be using.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|(_, what)| what)
     }
@@ -39,15 +40,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_taken_is_free_after_a_while_and_only_once() {
-        let mut grace = Grace::default();
-        grace.begin(1);
-        grace.begin(2);
-        assert!(grace.take_over().is_empty());
-        assert_eq!(grace.iter().collect::<Vec<_>>(), [&1, &2]);
-        std::thread::sleep(GRACE);
-        grace.begin(3);
-        assert_eq!(grace.take_over(), [1, 2]);
-        assert_eq!(grace.iter().collect::<Vec<_>>(), [&3]);
+    fn each_item_is_free_once_after_its_grace_period() {
+        let mut items = GracePeriod::default();
+        items.begin(1);
+        items.begin(2);
+        assert!(items.take_free().is_empty());
+        assert_eq!(items.iter().collect::<Vec<_>>(), [&1, &2]);
+        std::thread::sleep(LENGTH);
+        items.begin(3);
+        assert_eq!(items.take_free(), [1, 2]);
+        assert_eq!(items.iter().collect::<Vec<_>>(), [&3]);
     }
 }

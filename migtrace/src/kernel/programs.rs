@@ -1,33 +1,57 @@
-//! Loading programs, also while signals come.
+//! The programs of the object: finds one by its name, loads it, and says why the kernel refused it.
 
 use std::io::ErrorKind;
 
-use aya::programs::ProgramError;
+use aya::Ebpf;
+use aya::programs::{ProgramError, SchedClassifier};
 
+use super::KernelError;
 use crate::errors::with_causes;
 
-/// How often the kernel is asked, as by libbpf.
+/// How often a program is loaded before giving up; libbpf tries as often.
 const ATTEMPTS: u32 = 5;
 
-/// Loads a program. The verifier gives up where it is when this process gets a signal, and is asked again then.
-pub(super) fn retry(load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    ask(load, |result| match result {
+/// A TC program of the object.
+pub(super) fn tc<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a SchedClassifier, KernelError> {
+    let program = ebpf.program(name).ok_or_else(|| absent(name))?;
+    program.try_into().map_err(|error: ProgramError| refused(name, with_causes(&error)))
+}
+
+/// Loads a TC program.
+pub(super) fn load_tc(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
+    <&mut SchedClassifier>::try_from(program)
+        .and_then(|program| load(|| program.load()))
+        .map_err(|error| refused(name, why(&error)))
+}
+
+fn absent(program: &str) -> KernelError {
+    KernelError::Absent { what: format!("program {program}") }
+}
+
+pub(super) fn refused(program: &str, why: String) -> KernelError {
+    KernelError::Refused { what: format!("program {program}"), why }
+}
+
+/// Loads a program. The verifier gives up when this process gets a signal, so this tries again then.
+pub(super) fn load(load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    retry(load, |result| match result {
         Err(ProgramError::LoadError { io_error, .. }) => io_error.kind() == ErrorKind::WouldBlock,
         _ => false,
     })
 }
 
-fn ask<T>(mut question: impl FnMut() -> T, is_interrupted: impl Fn(&T) -> bool) -> T {
+fn retry<T>(mut attempt: impl FnMut() -> T, was_interrupted: impl Fn(&T) -> bool) -> T {
     for _ in 1..ATTEMPTS {
-        let answer = question();
-        if !is_interrupted(&answer) {
-            return answer;
+        let result = attempt();
+        if !was_interrupted(&result) {
+            return result;
         }
     }
-    question()
+    attempt()
 }
 
-/// Why a program was not loaded or attached, with the verifier's last words.
+/// Why a program was not loaded or attached, with the last lines of the verifier's log.
 pub(super) fn why(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -54,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_verifier_log_the_last_word_counts() {
+    fn an_error_shows_the_last_lines_of_the_verifier_log_without_its_statistics() {
         let log =
             "0: R1=ctx()\n; let x\n7: (85) call unknown#195\nunknown func unknown#195\nprocessed 8 insns\n";
         assert_eq!(
@@ -65,19 +89,19 @@ mod tests {
     }
 
     #[test]
-    fn who_was_interrupted_is_asked_again_and_who_has_answered_is_not() {
+    fn an_interrupted_load_is_tried_again_five_times_at_most() {
         const INTERRUPTED: &str = "interrupted";
-        let asked = |answer: fn(u32) -> &'static str| {
-            let mut times = 0;
-            let question = || {
-                times += 1;
-                answer(times)
+        let attempts = |result_of: fn(u32) -> &'static str| {
+            let mut attempts = 0;
+            let attempt = || {
+                attempts += 1;
+                result_of(attempts)
             };
-            let last = ask(question, |answer| *answer == INTERRUPTED);
-            (times, last)
+            let last = retry(attempt, |result| *result == INTERRUPTED);
+            (attempts, last)
         };
-        assert_eq!(asked(|_| "loaded"), (1, "loaded"));
-        assert_eq!(asked(|times| if times < 3 { INTERRUPTED } else { "refused" }), (3, "refused"));
-        assert_eq!(asked(|_| INTERRUPTED), (5, INTERRUPTED));
+        assert_eq!(attempts(|_| "loaded"), (1, "loaded"));
+        assert_eq!(attempts(|attempt| if attempt < 3 { INTERRUPTED } else { "refused" }), (3, "refused"));
+        assert_eq!(attempts(|_| INTERRUPTED), (5, INTERRUPTED));
     }
 }

@@ -1,4 +1,4 @@
-//! How often the kernel has skipped a program, asked with one system call: to read the same in `/proc/self/fdinfo` takes ten.
+//! How often the kernel has skipped a program. It takes one system call; `/proc/self/fdinfo` would take ten.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -15,7 +15,7 @@ struct Query {
     info: u64,
 }
 
-/// `struct bpf_prog_info`. Zeros ask for none of the lists that may go with it.
+/// `struct bpf_prog_info`. The zeros request none of its optional lists.
 #[repr(C)]
 #[derive(Default)]
 struct ProgramInfo {
@@ -24,7 +24,7 @@ struct ProgramInfo {
     recursion_misses: u64,
 }
 
-/// How often this program did not run because one ran already on that CPU. `None`: this kernel does not tell.
+/// How often a program did not run because one was already running on that CPU; `None` where the kernel does not report it.
 pub(super) fn of(program: BorrowedFd<'_>) -> Option<u64> {
     let mut info = ProgramInfo::default();
     let mut query = Query {
@@ -32,11 +32,12 @@ pub(super) fn of(program: BorrowedFd<'_>) -> Option<u64> {
         info_bytes: size_of::<ProgramInfo>() as u32,
         info: &raw mut info as u64,
     };
-    // SAFETY: `query` says how long `info` is, and the kernel writes to nothing else.
+    // SAFETY: `Query` is laid out as the kernel expects for this command. It holds the size of `info`, which outlives the
+    // call, and the kernel writes to nothing else.
     let result = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut query) };
-    // A kernel that knows less of a program has written less.
-    let is_told = result.is_ok() && query.info_bytes as usize == size_of::<ProgramInfo>();
-    is_told.then_some(info.recursion_misses)
+    // An older kernel has written less.
+    let is_reported = result.is_ok() && query.info_bytes as usize == size_of::<ProgramInfo>();
+    is_reported.then_some(info.recursion_misses)
 }
 
 #[cfg(test)]
@@ -45,23 +46,22 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use super::*;
-    use crate::kernel::{RetransmitOffsets, Settings, SocketOffsets, load_object};
+    use crate::kernel::offsets::Offsets;
+    use crate::kernel::{Settings, object, testing};
 
     #[test]
-    fn it_is_what_the_kernel_says_of_the_descriptor() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: loading eBPF programs needs root");
+    fn the_count_is_the_one_in_the_descriptors_fdinfo() {
+        if !testing::may_load() {
             return;
         }
-        let offsets = (SocketOffsets::default(), RetransmitOffsets::default());
-        let ebpf = load_object(&Settings::default(), &offsets.0, &offsets.1, 0).unwrap();
+        let ebpf = object::load(&Settings::default(), &Offsets::default()).unwrap();
         let programs: Vec<_> = ebpf.programs().filter_map(|(_, program)| program.fd().ok()).collect();
         assert!(!programs.is_empty());
         for program in programs {
             let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
             let info = fs::read_to_string(path).unwrap();
-            let told = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-            assert_eq!(of(program.as_fd()), told.map(|told| told.trim().parse().unwrap()), "{info}");
+            let shown = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+            assert_eq!(of(program.as_fd()), shown.map(|count| count.trim().parse().unwrap()), "{info}");
         }
     }
 }
