@@ -1,8 +1,8 @@
-//! An address as the programs write it: 16 bytes in network order, IPv4 mapped into IPv6.
+//! IP addresses as the programs write them: 16 bytes in network order, IPv4 mapped into IPv6.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The address as the programs write it.
+/// An address as the programs write it.
 pub(super) fn words(address: IpAddr) -> [u32; 4] {
     let octets = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -15,7 +15,7 @@ pub(super) fn words(address: IpAddr) -> [u32; 4] {
     words
 }
 
-/// The address that the programs wrote.
+/// An address that the programs wrote.
 pub(super) fn address(words: [u32; 4]) -> IpAddr {
     let mut octets = [0; 16];
     for (bytes, word) in octets.chunks_exact_mut(4).zip(words) {

@@ -8,10 +8,11 @@ use std::io;
 /// The kernel's.
 ///
 /// # Safety
-/// `T` must be laid out as the kernel expects for this command, and everything that its pointers point to must outlive the
-/// call.
+/// `T` must be laid out as the kernel expects for this command, and everything that its pointers point to
+/// must outlive the call.
 pub(super) unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel gets the true size of `attributes`; the caller vouches for its layout and its pointers.
+    // SAFETY: the kernel gets the true size of `attributes`; the caller vouches for its layout and its
+    // pointers.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

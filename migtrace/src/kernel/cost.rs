@@ -1,4 +1,5 @@
-//! Measures what a TC program costs: runs it on one packet many times over (`BPF_PROG_TEST_RUN`), attached to nothing.
+//! Measures what a TC program costs: runs it on one packet many times over (`BPF_PROG_TEST_RUN`), attached to
+//! nothing.
 
 use std::io;
 use std::net::IpAddr;
@@ -41,7 +42,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Loads the programs. The one at taps watches the packets of test runs, the one for echoes watches requests to `target`.
+    /// Loads the programs. The one at taps watches the packets of test runs, the one for echoes watches
+    /// requests to `target`.
     ///
     /// # Errors
     /// The kernel refused a program or a map.
@@ -74,8 +76,8 @@ impl Trial {
         Err(KernelError::Full { what: "flows", room: self.flow_capacity })
     }
 
-    /// Runs a program `repeat` times on `frame` (14 to about 3500 bytes, from the Ethernet header on). Returns the CPU time of
-    /// this thread for that, without anything else that ran on this CPU meanwhile.
+    /// Runs a program `repeat` times on `frame` (14 to about 3500 bytes, from the Ethernet header on).
+    /// Returns the CPU time of this thread for that, without anything else that ran on this CPU meanwhile.
     ///
     /// # Errors
     /// The kernel cannot make a packet from the frame.
@@ -103,7 +105,8 @@ impl Trial {
     }
 }
 
-/// The CPU time of this thread. The kernel's own figure for a test run is in whole nanoseconds a run, which is too coarse.
+/// The CPU time of this thread. The kernel's own figure for a test run is in whole nanoseconds a run, which
+/// is too coarse.
 fn thread_time() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
@@ -145,8 +148,8 @@ fn load_empty() -> io::Result<OwnedFd> {
         instructions: INSTRUCTIONS.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
     };
-    // SAFETY: `LoadAttributes` is laid out as the kernel expects for this command, and both pointers are to constants of the
-    // lengths that the kernel reads: two instructions and a string that ends with 0.
+    // SAFETY: `LoadAttributes` is laid out as the kernel expects for this command, and both pointers are to
+    // constants of the lengths that the kernel reads: two instructions and a string that ends with 0.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just opened this descriptor for this call, and nothing else owns it.
@@ -162,8 +165,8 @@ fn test_run(program: RawFd, frame: &[u8], repeat: u32) -> io::Result<()> {
         repeat,
         ..TestRunAttributes::default()
     };
-    // SAFETY: `TestRunAttributes` is laid out as the kernel expects for this command. The only pointer is to `frame`, which
-    // outlives the call, has `data_size_in` bytes and is only read.
+    // SAFETY: `TestRunAttributes` is laid out as the kernel expects for this command. The only pointer is to
+    // `frame`, which outlives the call, has `data_size_in` bytes and is only read.
     unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }.map(drop)
 }
 

@@ -1,5 +1,5 @@
-//! What user space asks of the programs about flows. Only the programs write to the flow table, so each change is a
-//! command to one of them, by a test run.
+//! Commands about flows. Only the programs write to the flow table, so user space asks one of them for each
+//! change, by a test run.
 
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -37,8 +37,8 @@ impl Kernel {
 
     /// Stops counting a flow; returns its final counters. `None` when it is gone, or replaced by a later one.
     ///
-    /// Its entry stays in the table until [`Self::remove`]: a program that is running on another CPU may still count a packet
-    /// there.
+    /// Its entry stays in the table until [`Self::remove`]: a program that is running on another CPU may
+    /// still count a packet there.
     pub(crate) fn retire(&self, flow: Opened) -> Result<Option<FlowState>, KernelError> {
         if !run(&self.ebpf, about(command::RETIRE, flow))? {
             return Ok(None);

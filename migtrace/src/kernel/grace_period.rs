@@ -1,5 +1,5 @@
-//! The time between taking something from the programs and using its place again: a program on another CPU may still
-//! use it for the packet that it is working on.
+//! The time that must pass before a place that was taken from the programs is used again: a program on
+//! another CPU may still use it for its current packet.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

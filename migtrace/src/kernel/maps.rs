@@ -1,7 +1,7 @@
 //! Access to the maps by their names.
 //!
-//! While a system call accesses a map, the kernel skips programs on that CPU: so each function here keeps the CPU for
-//! itself ([`OnCpu`]).
+//! While a system call accesses a map, the kernel skips programs on that CPU: so each function here keeps the
+//! CPU for itself ([`OnCpu`]).
 
 use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
 use aya::{Ebpf, Pod};
@@ -23,8 +23,8 @@ impl<T: Copy + FromBytes + Immutable + IntoBytes + 'static> Plain for T {}
 #[repr(transparent)]
 struct Bytes<T>(T);
 
-// SAFETY: zerocopy has checked every field of `T`: any bytes are a valid value, and no byte is padding. `Bytes` adds nothing
-// to `T`.
+// SAFETY: zerocopy has checked every field of `T`: any bytes are a valid value, and no byte is padding.
+// `Bytes` adds nothing to `T`.
 unsafe impl<T: Plain> Pod for Bytes<T> {}
 
 /// The value of a key, if it has one.

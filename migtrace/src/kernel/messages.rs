@@ -37,7 +37,8 @@ pub(crate) enum Body {
     FlowOwned { flow: Opened, pid: u32, by_user_space: bool, crossed: Crossed },
     /// The first payload of a flow in one direction.
     FlowPayload { flow: Opened, first_bytes: u32 },
-    /// A flow is over: a new connection between the same ends has replaced it in the table. This was its entry.
+    /// A flow is over: a new connection between the same ends has replaced it in the table. This was its
+    /// entry.
     FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
     /// A process writes a QMP event, or a part of one, to its monitor.
     QmpLine { pid: u32, part: Part, write: QmpWrite },

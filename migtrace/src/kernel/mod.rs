@@ -1,17 +1,19 @@
-//! The kernel side: loads the eBPF programs, attaches them, reads what they found. The only module that names aya.
+//! The kernel side: loads the eBPF programs, attaches them, reads what they found. The only module that names
+//! aya.
 //!
 //! It knows flows, processes, taps and sessions of echo requests, but nothing of phases or migrations.
-//!
-//! # In which order to read
-//!
-//! 1. [`Kernel`], below: all that a tracer uses. [`settings`] is what it is asked to do, [`error`] what can go wrong.
-//! 2. How it starts: [`object`] makes the maps, [`offsets`] and [`btf`] find fields of the kernel's structs, [`programs`]
-//!    loads a program, [`instruments`] is the table of what is observed and attaches it, [`tc`] attaches to interfaces.
-//! 3. What it reads: [`messages`] come through ring buffers, [`flows`] is the flow table, [`tap`] the guests' frames;
-//!    [`maps`] reads any map by its name.
-//! 4. What it asks of the programs while they run: [`flow_commands`], [`traced_processes`].
-//! 5. [`echo`]: the programs of `migtrace probe`, loaded on their own.
-//! 6. [`examine`] tries on this host what works, for `migtrace doctor`; [`cost`] measures what the programs cost.
+
+// In which order to read:
+//
+// 1. `Kernel`, below: what a tracer uses. `settings` is what it is asked to do, `error` what can go wrong.
+// 2. How it starts: `object` makes the maps, `offsets` and `btf` find fields of the kernel's structs,
+//    `programs` loads a program, `instruments` attaches one program for each entry of its table, `tc`
+//    attaches programs to interfaces.
+// 3. What it reads: `messages` come through ring buffers, `flows` is the flow table, `tap` has the frames of
+//    guests; `maps` reads any map by its name.
+// 4. What it asks of the programs while they run: `flow_commands`, `traced_processes`.
+// 5. `echo`: the programs of `migtrace probe`, which are loaded on their own.
+// 6. `examine` tries what works on this host, for `migtrace doctor`; `cost` measures what the programs cost.
 
 mod address;
 mod bpf_syscall;
@@ -151,8 +153,8 @@ impl Kernel {
         self.ties_sockets
     }
 
-    /// Counts at an interface of this network namespace. With `skip_tagged`, VLAN frames are left to the device above;
-    /// `tag_bytes` are added to each frame.
+    /// Counts at an interface of this network namespace. With `skip_tagged`, VLAN frames are left to the
+    /// device above; `tag_bytes` are added to each frame.
     pub(crate) fn attach(
         &mut self,
         name: &str,
@@ -193,7 +195,7 @@ impl Kernel {
     /// What happened to the TC programs since the last call. Those that somebody removed are attached again.
     pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<Change>> {
         let all = self.interfaces.values_mut().chain(self.taps.values_mut());
-        self.attacher.look(&mut self.ebpf, all)
+        self.attacher.check(&mut self.ebpf, all)
     }
 
     /// Also reports processes that start under this name, as the kernel keeps it.
@@ -201,8 +203,8 @@ impl Kernel {
         maps::set(&mut self.ebpf, "QEMU_NAMES", name, 1_u32)
     }
 
-    /// What was counted of every flow, and of the fragments between every pair of hosts. Sorted by addresses and ports, so that
-    /// the order never depends on a hash.
+    /// What was counted of every flow, and of the fragments between every pair of hosts. Sorted by addresses
+    /// and ports, so that the order never depends on a hash.
     pub(crate) fn flows(&self) -> Result<Vec<FlowState>, KernelError> {
         let entries = maps::entries::<FlowKey, FlowEntry>(&self.ebpf, FLOWS)?;
         let state = |(key, entry)| flows::state_of(&key, &entry, self.counts_retransmissions);

@@ -1,7 +1,7 @@
 //! Where the programs find what they read of the kernel's structs.
 //!
-//! Rust emits no CO-RE relocations for eBPF, so user space looks the few offsets up in the kernel's [BTF](super::btf) and
-//! hands them over as constants.
+//! Rust emits no CO-RE relocations for eBPF, so user space looks the few offsets up in the kernel's
+//! [BTF](super::btf) and hands them over as constants.
 
 use migtrace_ebpf::abi::{RetransmitOffsets, SocketOffsets};
 

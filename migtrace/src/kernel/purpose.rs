@@ -20,8 +20,9 @@ pub(crate) const fn purpose(first_bytes: u32) -> Option<Purpose> {
 /// With this much payload from the listener, its share shows what the connection is.
 const MANY_BYTES: u64 = 16 << 20;
 
-/// Whether these numbers of payload bytes, from and to the end that listens on the watched port, show something other than
-/// a migration. In a migration little comes back: at most a bit for each page, when a post-copy migration is recovered.
+/// Whether these numbers of payload bytes, from and to the end that listens on the watched port, show
+/// something other than a migration. In a migration little comes back: at most a bit for each page, when a
+/// post-copy migration is recovered.
 pub(crate) const fn is_other(from_listener: u64, to_listener: u64) -> bool {
     from_listener >= MANY_BYTES && from_listener >= to_listener / 4
 }

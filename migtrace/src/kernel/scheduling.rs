@@ -2,15 +2,16 @@
 
 use std::marker::PhantomData;
 
-/// Asks the scheduler to wake the calling thread as soon as its timers fire. Without `CAP_SYS_NICE` the thread stays as it
-/// is, and will be late more often.
+/// Asks the scheduler to wake the calling thread as soon as its timers fire. Without `CAP_SYS_NICE` the
+/// thread stays as it is, and will be late more often.
 pub(crate) fn be_punctual() {
     // A timer of an ordinary thread may fire 50 µs late, so that wake-ups can be merged.
     let _ = nix::sys::prctl::set_timerslack(1);
     let _ = schedule(REAL_TIME, 1);
 }
 
-/// A thread with this policy runs before every ordinary thread, even at the lowest priority. Its children do not inherit it.
+/// A thread with this policy runs before every ordinary thread, even at the lowest priority. Its children do
+/// not inherit it.
 const REAL_TIME: libc::c_int = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
 
 fn schedule(policy: libc::c_int, priority: libc::c_int) -> bool {
@@ -22,8 +23,8 @@ fn schedule(policy: libc::c_int, priority: libc::c_int) -> bool {
 /// Keeps the calling thread on its CPU until this is dropped, if it may (`CAP_SYS_NICE`).
 ///
 /// While a system call accesses a map, the kernel skips the programs of kprobes and tracepoints on that CPU
-/// (`bpf_disable_instrumentation`). A kernel that preempts system calls lets other threads run there meanwhile, for any
-/// length of time, and all of their events would be missed.
+/// (`bpf_disable_instrumentation`). A kernel that preempts system calls lets other threads run there
+/// meanwhile, for any length of time, and all of their events would be missed.
 pub(crate) struct OnCpu {
     /// The policy to restore; `None` when it was not changed.
     before: Option<libc::c_int>,

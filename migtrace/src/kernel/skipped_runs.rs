@@ -24,7 +24,8 @@ struct ProgramInfo {
     recursion_misses: u64,
 }
 
-/// How often a program did not run because one was already running on that CPU; `None` where the kernel does not report it.
+/// How often a program did not run because one was already running on that CPU; `None` where the kernel does
+/// not report it.
 pub(super) fn of(program: BorrowedFd<'_>) -> Option<u64> {
     let mut info = ProgramInfo::default();
     let mut query = Query {
@@ -32,8 +33,8 @@ pub(super) fn of(program: BorrowedFd<'_>) -> Option<u64> {
         info_bytes: size_of::<ProgramInfo>() as u32,
         info: &raw mut info as u64,
     };
-    // SAFETY: `Query` is laid out as the kernel expects for this command. It holds the size of `info`, which outlives the
-    // call, and the kernel writes to nothing else.
+    // SAFETY: `Query` is laid out as the kernel expects for this command. It holds the size of `info`, which
+    // outlives the call, and the kernel writes to nothing else.
     let result = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut query) };
     // An older kernel has written less.
     let is_reported = result.is_ok() && query.info_bytes as usize == size_of::<ProgramInfo>();

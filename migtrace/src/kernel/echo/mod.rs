@@ -1,5 +1,5 @@
-//! The programs that follow echo requests and replies, for `migtrace probe`: loads and attaches them, reads what they
-//! found.
+//! The programs that follow echo requests and replies, for `migtrace probe`: loads and attaches them, reads
+//! what they found.
 
 use std::net::IpAddr;
 
@@ -79,7 +79,8 @@ pub(crate) struct SettledGap {
 }
 
 impl EchoKernel {
-    /// Loads the programs, with room for `sessions`. Gaps that are certainly shorter than `min_gap_ns` are ignored.
+    /// Loads the programs, with room for `sessions`. Gaps that are certainly shorter than `min_gap_ns` are
+    /// ignored.
     pub(crate) fn load(sessions: u32, min_gap_ns: u64) -> Result<Self, KernelError> {
         let mut loader = EbpfLoader::new();
         size(&mut loader, sessions);
@@ -117,11 +118,11 @@ impl EchoKernel {
     /// What happened to the programs since the last call. Those that somebody removed are attached again.
     pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<tc::Change>> {
         let Some((attacher, attached)) = &mut self.attached else { return Ok(Vec::new()) };
-        attacher.look(&mut self.ebpf, std::iter::once(attached))
+        attacher.check(&mut self.ebpf, std::iter::once(attached))
     }
 
-    /// Follows the requests to `target`: those with `identifier` if it is given, and only those of the socket with this cookie
-    /// if `socket` is given.
+    /// Follows the requests to `target`: those with `identifier` if it is given, and only those of the socket
+    /// with this cookie if `socket` is given.
     pub(crate) fn follow(
         &mut self,
         target: IpAddr,
@@ -135,13 +136,14 @@ impl EchoKernel {
 
     /// Stops following a session: a later request of the same sender opens another one.
     ///
-    /// Its slot stays taken until [`Self::free`]: a program that is running on another CPU may still count a packet there.
+    /// Its slot stays taken until [`Self::free`]: a program that is running on another CPU may still count a
+    /// packet there.
     pub(crate) fn retire(&mut self, session: &Session) -> Result<(), KernelError> {
         maps::remove::<_, u32>(&mut self.ebpf, SLOTS, session.key).map(drop)
     }
 
-    /// Frees the slot of a session whose retirement is a [`GracePeriod`](super::GracePeriod) ago. Until then its final state
-    /// and round trips can be read.
+    /// Frees the slot of a session whose retirement is a [`GracePeriod`](super::GracePeriod) ago. Until then
+    /// its final state and round trips can be read.
     pub(crate) fn free(&mut self, slot: u32) -> Result<(), KernelError> {
         for (bucket, count) in (first_bucket(slot)..).zip(self.round_trips(slot)?) {
             if count != 0 {

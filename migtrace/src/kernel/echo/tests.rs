@@ -1,4 +1,5 @@
-//! Runs the programs in the kernel (`BPF_PROG_TEST_RUN`) on packets that are built here. They are attached to nothing.
+//! Runs the programs in the kernel (`BPF_PROG_TEST_RUN`) on packets that are built here. They are attached to
+//! nothing.
 
 use std::net::IpAddr;
 use std::time::Duration;

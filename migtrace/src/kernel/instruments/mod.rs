@@ -31,7 +31,8 @@ impl Unmet {
     }
 }
 
-/// Loads and attaches every instrument. One that cannot be attached is listed with the reason; that is not an error.
+/// Loads and attaches every instrument. One that cannot be attached is listed with the reason; that is not an
+/// error.
 pub(super) fn attach_all(ebpf: &mut Ebpf, unmet: &mut Unmet) -> Vec<Instrument> {
     if !Path::new(KVM_DEVICE).exists() {
         let why = "KVM is not loaded (run `modprobe kvm_intel` or `modprobe kvm_amd` before tracing)";

@@ -61,8 +61,8 @@ pub(super) const TABLE: [Definition; 9] = [
             kretprobe("__sys_accept4", "accept_kretprobe"),
             system_call("sys_exit_accept4", "accept_tracepoint"),
         ],
-        lost: "the exact time from which a flow's owner is known: sock_diag and /proc show the owner some milliseconds \
-               later",
+        lost: "the exact time from which a flow's owner is known: sock_diag and /proc show the owner some \
+               milliseconds later",
     },
     Definition {
         name: "retransmit",
@@ -79,10 +79,11 @@ pub(super) const TABLE: [Definition; 9] = [
             // No kernel preempts a program at a tracepoint.
             tracepoint("kvm", "kvm_userspace_exit", "vcpu_exit_tracepoint"),
             Hook {
-                // A program that is preempted is skipped for everybody else who reaches it on that CPU meanwhile.
+                // A program that is preempted is skipped for everybody else who reaches it on that CPU
+                // meanwhile.
                 note: Some(
-                    "newer kernels can preempt the program of a raw tracepoint: if another vCPU exits meanwhile, that exit is \
-                     lost (and counted as lost)",
+                    "newer kernels can preempt the program of a raw tracepoint: if another vCPU exits \
+                     meanwhile, that exit is lost (and counted as lost)",
                 ),
                 ..raw_tracepoint("kvm_userspace_exit")
             },
@@ -121,8 +122,8 @@ pub(super) const TABLE: [Definition; 9] = [
         observes: "QEMUs that go into the background (`-daemonize`)",
         needs: &[Need::TaskTgid],
         hooks: &[raw_tracepoint("sched_process_fork")],
-        lost: "up to a second of a QEMU that goes into the background while migtrace traces: /proc is read once a second \
-               instead",
+        lost: "up to a second of a QEMU that goes into the background while migtrace traces: /proc is read once \
+               a second instead",
     },
     Definition {
         name: "exit",

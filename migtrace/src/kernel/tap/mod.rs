@@ -11,7 +11,8 @@ const PORTS: &str = "GUEST_PORTS";
 const TAPS_OF: &str = "GUEST_TAPS";
 
 impl Kernel {
-    /// Watches a guest's tap from now on; its first frame is reported. False when no more taps of this QEMU can be watched.
+    /// Watches a guest's tap from now on; its first frame is reported. False when no more taps of this QEMU
+    /// can be watched.
     pub(crate) fn attach_tap(&mut self, pid: u32, name: &str, index: u32) -> Result<bool, KernelError> {
         if !self.watch_port(pid, index)? {
             return Ok(false);

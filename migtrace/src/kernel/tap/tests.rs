@@ -1,4 +1,5 @@
-//! Runs the program in the kernel (`BPF_PROG_TEST_RUN`) on frames that are built here. It is attached to nothing.
+//! Runs the program in the kernel (`BPF_PROG_TEST_RUN`) on frames that are built here. It is attached to
+//! nothing.
 
 #[path = "../../../../migtrace-ebpf/tests/announcements/mod.rs"]
 mod announcements;
@@ -163,7 +164,8 @@ fn frames_at_an_unwatched_interface_are_ignored() {
 #[test]
 fn a_full_table_of_taps_is_an_error_that_says_so() {
     with_tap(|kernel| {
-        // The loopback interface has one entry already. A process each, as a process may have few taps.
+        // The loopback interface has one entry already. Each tap is another process', because a process may
+        // have only a few.
         for index in 2..=u32::try_from(GUEST_PORTS_MAX).unwrap() {
             assert!(kernel.watch_port(1_000_000 + index, index).unwrap());
         }

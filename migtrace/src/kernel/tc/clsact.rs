@@ -1,12 +1,13 @@
 //! Filters of the clsact qdisc.
 //!
-//! They do not die with the process that added them, so the name of each [says who owns it](super::filter_owner): the
-//! next run and [`cleanup`] remove those whose owner is gone. The clsact qdisc is never removed, because it may hold
-//! somebody else's filters.
+//! They do not die with the process that added them, so the name of each [says who owns
+//! it](super::filter_owner): the next run and [`cleanup`] remove those whose owner is gone. The clsact qdisc
+//! is never removed, because it may hold somebody else's filters.
 //!
-//! A filter that says "pass" or "drop" ends the walk, so ours should be the first. All filters of one preference have one
-//! kind and one protocol (`tc_new_tfilter`, net/sched/cls_api.c): where somebody has filters of another kind at the first
-//! preference, ours takes the next one that is free, and this is reported.
+//! A filter that says "pass" or "drop" ends the walk, so ours should be the first. All filters of one
+//! preference have one kind and one protocol (`tc_new_tfilter`, net/sched/cls_api.c): where somebody has
+//! filters of another kind at the first preference, ours takes the next one that is free, and this is
+//! reported.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -58,11 +59,11 @@ impl Clsact {
         let owner = Owner::new();
         let owner =
             owner.map_err(|error| cannot("open the Unix socket that names the filters' owner", &error))?;
-        // Listen first, so that no change after a look is missed.
+        // Listen first, so that no change is missed after the filters are listed.
         let news = News::listen().map_err(|error| cannot("listen for changes of filters", &error))?;
         let filters = Filters::open().map_err(|error| cannot("open a netlink socket", &error))?;
-        // Filters of a killed run still cost time with every packet, and nobody reads their counts. If they cannot be
-        // removed they do no other harm, and `migtrace cleanup` says why.
+        // Filters of a killed run still cost time with every packet, and nobody reads their counts. If they
+        // cannot be removed they do no other harm, and `migtrace cleanup` says why.
         let _ = links::list()
             .and_then(|links| cleanup(links.iter().map(|link| (link.index, link.name.as_str()))));
         Ok(Self { owner: Arc::new(owner), filters, news })
@@ -81,8 +82,8 @@ impl Clsact {
         loop {
             match self.filters.add(place, preference, &name, program.fd()?.as_fd()) {
                 Ok(()) => break,
-                // "Specified filter kind does not match existing one" or "Protocol mismatch for filter with specified
-                // priority".
+                // "Specified filter kind does not match existing one" or "Protocol mismatch for filter with
+                // specified priority".
                 Err(error) if preference < LAST_PREFERENCE && error.raw_os_error() == Some(libc::EINVAL) => {
                     preference += 1;
                 }
@@ -117,8 +118,8 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        // Found by its name: somebody may have removed it, and another filter may have its handle now. If this fails, the
-        // next run finds it without an owner and removes it.
+        // Found by its name: somebody may have removed it, and another filter may have its handle now. If
+        // this fails, the next run finds it without an owner and removes it.
         let _ = Filters::open().and_then(|mut filters| {
             let all = filters.list(self.place, Some(self.preference))?;
             all.iter().filter(|filter| filter.name == self.name).try_for_each(|own| filters.remove(own))
@@ -147,7 +148,8 @@ fn is_left(filter: &filters::Filter) -> bool {
 }
 
 /// Removes what killed runs left at these interfaces (index and name): filters that run `migtrace_ingress`,
-/// `migtrace_egress`, `migtrace_echo_ingress`, `migtrace_echo_egress` or `migtrace_guest` and whose owner is gone.
+/// `migtrace_egress`, `migtrace_echo_ingress`, `migtrace_echo_egress` or `migtrace_guest` and whose owner is
+/// gone.
 ///
 /// # Errors
 ///

@@ -1,12 +1,14 @@
-//! Who owns a filter of the clsact qdisc, and whether the owner still runs: a filter outlives the process that added it.
+//! Who owns a filter of the clsact qdisc, and whether the owner still runs: a filter outlives the process
+//! that added it.
 //!
-//! A process that adds filters holds an abstract Unix socket, and the name of each filter ends in that socket's name. The
-//! kernel frees the name when the process ends, however it ends. Such names belong to a network namespace, as filters do,
-//! so a migtrace in a container and one on the host see each other's names if they see each other's filters. This needs no
-//! privileges and no `/proc`, which shows the processes of one pid namespace only.
+//! A process that adds filters holds an abstract Unix socket, and the name of each filter ends in that
+//! socket's name. The kernel frees the name when the process ends, however it ends. Such names belong to a
+//! network namespace, as filters do, so a migtrace in a container and one on the host see each other's names
+//! if they see each other's filters. This needs no privileges and no `/proc`, which shows the processes of
+//! one pid namespace only.
 //!
-//! Any local user can take a name that has become free, and so keep the filters of a killed run from being removed. Nobody
-//! can take the name of a running process, or guess a name before it is taken.
+//! Any local user can take a name that has become free, and so keep the filters of a killed run from being
+//! removed. Nobody can take the name of a running process, or guess a name before it is taken.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -62,7 +64,8 @@ impl FilterName {
         }
     }
 
-    /// Whether the filter was left behind, as far as can be known. A filter that names no owner counts as left behind.
+    /// Whether the filter was left behind, as far as can be known. A filter that names no owner counts as
+    /// left behind.
     pub(super) fn is_left(&self) -> bool {
         self.owner.as_deref().is_none_or(|owner| !runs(owner))
     }
@@ -79,8 +82,8 @@ fn address(owner: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("{PREFIX}{owner}"))
 }
 
-/// Whether a process holds this name in this network namespace. Yes, if that cannot be found out (a security module may
-/// forbid it).
+/// Whether a process holds this name in this network namespace. Yes, if that cannot be found out (a security
+/// module may forbid it).
 fn runs(owner: &str) -> bool {
     let connect = || UnixDatagram::unbound()?.connect_addr(&address(owner)?);
     match connect() {

@@ -1,8 +1,10 @@
-//! Attaches the TC programs to interfaces: as TCX links where the kernel has them, otherwise as filters of the clsact
-//! qdisc. Later checks whether they are still there, and attaches again those that somebody has removed.
+//! Attaches the TC programs to interfaces: as TCX links where the kernel has them, otherwise as filters of
+//! the clsact qdisc. Later checks whether they are still there, and attaches again those that somebody has
+//! removed.
 //!
 //! Read [`Attacher`] first, then [`tcx`] and [`clsact`], the two ways of attaching.
 
+mod change;
 mod clsact;
 mod filter_owner;
 mod tcx;
@@ -23,6 +25,7 @@ use crate::host::links;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
 
+pub(crate) use change::{Change, ChangeNews};
 pub use clsact::Leftover;
 pub(crate) use clsact::cleanup;
 use clsact::{Clsact, Filter};
@@ -76,30 +79,6 @@ pub struct TcAttachError {
     pub interface: String,
     /// What was tried, what happened, what to do.
     pub why: String,
-}
-
-/// A change to programs that were attached.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Change {
-    /// Index of the interface.
-    pub(crate) interface: u32,
-    pub(crate) what: TcProgram,
-    pub(crate) mode: AttachMode,
-    pub(crate) news: ChangeNews,
-}
-
-/// See [`Change`].
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum ChangeNews {
-    /// Somebody removed some of the programs, or removed programs are attached again.
-    Removed {
-        /// The last time at which all of them are known to have been attached.
-        last_seen_ns: MonotonicNs,
-        /// When all of them were attached again, or why they cannot be.
-        again: Result<MonotonicNs, String>,
-    },
-    /// Somebody else's program runs before one of them and may keep packets from it.
-    Behind,
 }
 
 /// Attaches programs in one network namespace.
@@ -197,8 +176,9 @@ impl Attacher {
         Ok(())
     }
 
-    /// Checks whether programs are still attached and still run before those of others. Attaches again what was removed.
-    pub(super) fn look<'a>(
+    /// Checks whether programs are still attached and still run before those of others. Attaches again what
+    /// was removed.
+    pub(super) fn check<'a>(
         &mut self,
         ebpf: &mut Ebpf,
         all: impl Iterator<Item = &'a mut Attached>,
@@ -210,9 +190,9 @@ impl Attacher {
         };
         let mut changes = Vec::new();
         for attached in all {
-            let is_worth_a_look =
+            let is_worth_a_check =
                 attached.mode == AttachMode::Tcx || attached.is_missing || touched.contains(attached.index);
-            if is_worth_a_look && !attached.look(self.clsact.as_mut())? {
+            if is_worth_a_check && !attached.check(self.clsact.as_mut())? {
                 // The interface itself is gone, which is reported elsewhere.
                 continue;
             }
@@ -229,7 +209,7 @@ impl Attacher {
         Ok(changes)
     }
 
-    /// Attaches again what was removed. A failure is reported once, and tried again with each look.
+    /// Attaches again what was removed. A failure is reported once, and tried again with each check.
     fn repair(&mut self, ebpf: &mut Ebpf, attached: &mut Attached) -> io::Result<Option<Change>> {
         let again = match self.attach_again(ebpf, attached) {
             Ok(()) => Ok(clock::now()?),
@@ -288,7 +268,7 @@ impl Attached {
     }
 
     /// Looks for each program at its place; false when the interface is gone.
-    fn look(&mut self, mut clsact: Option<&mut Clsact>) -> io::Result<bool> {
+    fn check(&mut self, mut clsact: Option<&mut Clsact>) -> io::Result<bool> {
         for program in &mut self.programs {
             let order = match (&program.link, &mut clsact) {
                 (Some(Link::Tcx(link)), _) => match link.order() {

@@ -60,8 +60,8 @@ const fn attach_type(way: Way) -> TcAttachType {
     }
 }
 
-/// Whether somebody else's program runs before this one. Their names take more privileges than migtrace may have; without
-/// these, they count as somebody else's.
+/// Whether somebody else's program runs before this one. Their names take more privileges than migtrace may
+/// have; without these, they count as somebody else's.
 fn others_are_first(place: Place, program: u32) -> bool {
     let Some(name) = links::name_of(place.interface) else { return false };
     match SchedClassifier::query_tcx(&name, attach_type(place.way)) {
@@ -94,7 +94,8 @@ struct Query {
 /// (`CAP_SYS_ADMIN`) that it takes to learn more of a program than its id.
 ///
 /// # Errors
-/// `ENODEV` when there is no such interface in the calling thread's network namespace; `EINVAL` before Linux 6.6.
+/// `ENODEV` when there is no such interface in the calling thread's network namespace; `EINVAL` before Linux
+/// 6.6.
 fn programs_at(place: Place) -> io::Result<Vec<u32>> {
     let mut programs = [0_u32; MOST];
     let mut query = Query {
@@ -107,8 +108,8 @@ fn programs_at(place: Place) -> io::Result<Vec<u32>> {
         count: MOST as u32,
         ..Query::default()
     };
-    // SAFETY: `Query` is laid out as the kernel expects for this command. `programs` outlives the call and has room for
-    // `count` ids, and the kernel writes to nothing else.
+    // SAFETY: `Query` is laid out as the kernel expects for this command. `programs` outlives the call and
+    // has room for `count` ids, and the kernel writes to nothing else.
     unsafe { bpf(BPF_PROG_QUERY, &mut query) }?;
     Ok(programs.into_iter().take(query.count as usize).collect())
 }

@@ -129,7 +129,7 @@ fn the_next_start_removes_the_filters_of_killed_runs_and_no_others() {
     });
 }
 
-/// Removes filters with `tc`. The next look must notice that and attach them again.
+/// Removes filters with `tc`. The next check must notice that and attach them again.
 fn assert_noticed(kernel: &mut Kernel, remove: &[&str]) {
     assert_eq!(news(kernel), []);
     let before = clock::now().unwrap();

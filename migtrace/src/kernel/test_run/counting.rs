@@ -28,7 +28,8 @@ fn every_shape_of_headers_is_counted_as_on_the_wire_in_both_directions() {
             } else {
                 ((SOURCE, 40000).into(), (DESTINATION, FIRST).into())
             };
-            // What comes in with these addresses is another flow than what goes out: its local end is the destination.
+            // Incoming packets with these addresses belong to another flow than outgoing ones: its local end
+            // is the destination.
             let after = bench.flows();
             let grown = |flow: Flow, counters_of: fn(&FlowState) -> Counters| {
                 let of = |flows: &[FlowState]| flows.iter().find(|state| state.flow == flow).map(counters_of);

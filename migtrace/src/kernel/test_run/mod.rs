@@ -1,5 +1,5 @@
-//! Runs the counting programs in the kernel (`BPF_PROG_TEST_RUN`) on packets that are built here. They are attached to
-//! nothing.
+//! Runs the counting programs in the kernel (`BPF_PROG_TEST_RUN`) on packets that are built here. They are
+//! attached to nothing.
 
 mod connection;
 mod counting;
@@ -81,8 +81,8 @@ impl Bench {
         programs::tc(&self.0.ebpf, name).expect("the program")
     }
 
-    /// Passes bytes to a program, which must always leave the packet to the next one. False when the kernel makes no packet
-    /// of them, as some kernels do with a truncated IP header.
+    /// Passes bytes to a program, which must always leave the packet to the next one. False when the kernel
+    /// makes no packet of them, as some kernels do with a truncated IP header.
     #[track_caller]
     fn try_run(&self, direction: u8, bytes: &[u8], ifindex: u32, gso_size: u32) -> bool {
         let context = context(ifindex, gso_size);

@@ -41,7 +41,7 @@ fn shapes() -> Vec<(&'static str, Vec<Header>)> {
     ]
 }
 
-/// The headers around a packet in a tunnel, with their name.
+/// Every shape of headers around a packet in a tunnel, with its name.
 fn outer(tunnel: Tunnel) -> Vec<(&'static str, Vec<Header>)> {
     let (link, tag) = (Header::Ethernet, Header::Tag(0x8100));
     match tunnel {
