@@ -10,7 +10,7 @@ use aya::programs::{KProbe, RawTracePoint, TracePoint};
 use super::programs;
 use crate::event::{Instrument, InstrumentStatus};
 pub(super) use table::Need;
-use table::{Definition, Hook, Place, TABLE};
+use table::{AttachPoint, Definition, Hook, TABLE};
 
 /// It is there while a module of KVM is loaded, and always where KVM is built into the kernel.
 const KVM_DEVICE: &str = "/sys/class/misc/kvm";
@@ -56,21 +56,21 @@ fn attach(ebpf: &mut Ebpf, definition: &Definition, unmet: Option<&str>) -> Inst
     for (index, hook) in hooks.iter().enumerate() {
         match hook.attach(ebpf) {
             Ok(()) => {
-                instrument.hook = Some(hook.place.name());
+                instrument.hook = Some(hook.point.name());
                 instrument.status =
                     if index == 0 { InstrumentStatus::Ok } else { InstrumentStatus::Fallback };
                 instrument.lost = None;
                 instrument.note = hook.note.map(Into::into);
                 break;
             }
-            Err(why) => refused.push(format!("{}: {why}", hook.place.name())),
+            Err(why) => refused.push(format!("{}: {why}", hook.point.name())),
         }
     }
     instrument.why = (!refused.is_empty()).then(|| refused.join("; "));
     instrument
 }
 
-impl Place {
+impl AttachPoint {
     fn name(self) -> String {
         match self {
             Self::Kprobe { function } => format!("kprobe:{function}"),
@@ -87,22 +87,25 @@ impl Hook {
         let name = self.program;
         let program =
             ebpf.program_mut(name).ok_or_else(|| format!("the eBPF object has no program {name}"))?;
-        let attached = match self.place {
-            Place::Kprobe { function } | Place::Kretprobe { function } => <&mut KProbe>::try_from(program)
-                .and_then(|program| {
+        let attached = match self.point {
+            AttachPoint::Kprobe { function } | AttachPoint::Kretprobe { function } => {
+                <&mut KProbe>::try_from(program).and_then(|program| {
                     programs::load(|| program.load())?;
                     program.attach(function, 0).map(drop)
-                }),
-            Place::Tracepoint { category, name } => {
+                })
+            }
+            AttachPoint::Tracepoint { category, name } => {
                 <&mut TracePoint>::try_from(program).and_then(|program| {
                     programs::load(|| program.load())?;
                     program.attach(category, name).map(drop)
                 })
             }
-            Place::RawTracepoint { name } => <&mut RawTracePoint>::try_from(program).and_then(|program| {
-                programs::load(|| program.load())?;
-                program.attach(name).map(drop)
-            }),
+            AttachPoint::RawTracepoint { name } => {
+                <&mut RawTracePoint>::try_from(program).and_then(|program| {
+                    programs::load(|| program.load())?;
+                    program.attach(name).map(drop)
+                })
+            }
         };
         attached.map_err(|error| programs::why(&error))
     }

@@ -17,7 +17,7 @@ pub(super) struct Definition {
 
 /// A place in the kernel, and the program that is attached there.
 pub(super) struct Hook {
-    pub(super) place: Place,
+    pub(super) point: AttachPoint,
     pub(super) program: &'static str,
     /// What is worse about this hook than about the first one.
     pub(super) note: Option<&'static str>,
@@ -25,7 +25,7 @@ pub(super) struct Hook {
 
 /// A place in the kernel where a program can be attached.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum AttachPoint {
     Kprobe { function: &'static str },
     Kretprobe { function: &'static str },
     Tracepoint { category: &'static str, name: &'static str },
@@ -135,20 +135,20 @@ pub(super) const TABLE: [Definition; 9] = [
 ];
 
 const fn kprobe(function: &'static str, program: &'static str) -> Hook {
-    Hook { place: Place::Kprobe { function }, program, note: None }
+    Hook { point: AttachPoint::Kprobe { function }, program, note: None }
 }
 
 const fn kretprobe(function: &'static str, program: &'static str) -> Hook {
-    Hook { place: Place::Kretprobe { function }, program, note: None }
+    Hook { point: AttachPoint::Kretprobe { function }, program, note: None }
 }
 
 const fn tracepoint(category: &'static str, name: &'static str, program: &'static str) -> Hook {
-    Hook { place: Place::Tracepoint { category, name }, program, note: None }
+    Hook { point: AttachPoint::Tracepoint { category, name }, program, note: None }
 }
 
 /// The program has the tracepoint's name.
 const fn raw_tracepoint(name: &'static str) -> Hook {
-    Hook { place: Place::RawTracepoint { name }, program: name, note: None }
+    Hook { point: AttachPoint::RawTracepoint { name }, program: name, note: None }
 }
 
 /// A tracepoint of `syscalls`. It puts every task of the host on the slow path of every system call.

@@ -20,7 +20,7 @@ use aya::programs::tc::{self, TcError};
 use super::filter_owner::{FilterName, Owner};
 use super::{COUNT, ECHO, GUEST, OURS, Order, classifier};
 use crate::errors::with_causes;
-use crate::host::filters::{self, Filters, News, Place, Way};
+use crate::host::filters::{Filter, Filters, News, Place, Way};
 use crate::host::links;
 
 /// The first to run. Among filters of one preference the newest runs first.
@@ -46,7 +46,7 @@ pub(super) struct Clsact {
 }
 
 /// A filter of ours. Dropping it removes the filter; until then its owner lives.
-pub(super) struct Filter {
+pub(super) struct OwnFilter {
     place: Place,
     preference: u16,
     name: String,
@@ -75,7 +75,7 @@ impl Clsact {
         ebpf: &mut Ebpf,
         program: &str,
         place: Place,
-    ) -> Result<Filter, ProgramError> {
+    ) -> Result<OwnFilter, ProgramError> {
         let name = self.owner.filter(program).to_string();
         let program = classifier(ebpf, program)?;
         let mut preference = FIRST_PREFERENCE;
@@ -90,7 +90,7 @@ impl Clsact {
                 Err(error) => return Err(ProgramError::IOError(error)),
             }
         }
-        let added = Filter { place, preference, name, _owner: self.owner.clone() };
+        let added = OwnFilter { place, preference, name, _owner: self.owner.clone() };
         // The `ingress` qdisc has only one place, and puts every filter there.
         let ingress = Place { way: Way::Ingress, ..place };
         if place.way == Way::Egress
@@ -102,7 +102,7 @@ impl Clsact {
     }
 
     /// Where a filter stands among those of its preference.
-    pub(super) fn order(&mut self, own: &Filter) -> io::Result<Order> {
+    pub(super) fn order(&mut self, own: &OwnFilter) -> io::Result<Order> {
         let all = self.filters.list(own.place, Some(own.preference))?;
         let position = all.iter().position(|filter| filter.name == own.name);
         let is_behind = |position: usize| all[..position].iter().any(|filter| !filter.name.starts_with(OURS));
@@ -110,13 +110,13 @@ impl Clsact {
     }
 }
 
-impl Filter {
+impl OwnFilter {
     pub(super) const fn has_first_preference(&self) -> bool {
         self.preference == FIRST_PREFERENCE
     }
 }
 
-impl Drop for Filter {
+impl Drop for OwnFilter {
     fn drop(&mut self) {
         // Found by its name: somebody may have removed it, and another filter may have its handle now. If
         // this fails, the next run finds it without an owner and removes it.
@@ -141,7 +141,7 @@ pub(super) fn add_qdisc(interface: &str) -> Result<(), String> {
 }
 
 /// Whether a filter runs one of our programs and its owner is gone.
-fn is_left(filter: &filters::Filter) -> bool {
+fn is_left(filter: &Filter) -> bool {
     let name = FilterName::parse(&filter.name);
     let mut programs = [COUNT, ECHO, GUEST].into_iter().flat_map(|set| set.by_way);
     programs.any(|(program, _)| *program == name.program) && name.is_left()

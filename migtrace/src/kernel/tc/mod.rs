@@ -28,7 +28,8 @@ use crate::vocabulary::AttachMode;
 pub(crate) use change::{Change, ChangeNews};
 pub use clsact::Leftover;
 pub(crate) use clsact::cleanup;
-use clsact::{Clsact, Filter};
+use clsact::{Clsact, OwnFilter};
+use tcx::TcxLink;
 
 pub(super) const INGRESS: &str = "migtrace_ingress";
 pub(super) const EGRESS: &str = "migtrace_egress";
@@ -108,12 +109,12 @@ struct AttachedProgram {
     name: &'static str,
     place: Place,
     /// `None` before it is attached, and after somebody has removed it.
-    link: Option<Link>,
+    attachment: Option<Attachment>,
 }
 
-enum Link {
-    Tcx(tcx::Link),
-    Clsact(Filter),
+enum Attachment {
+    Tcx(TcxLink),
+    Clsact(OwnFilter),
 }
 
 /// Loads the programs of a set.
@@ -162,7 +163,7 @@ impl Attacher {
             none => none.insert(Clsact::open()?),
         };
         clsact::add_qdisc(interface)?;
-        for program in attached.programs.iter_mut().filter(|program| program.link.is_none()) {
+        for program in attached.programs.iter_mut().filter(|program| program.attachment.is_none()) {
             let filter = clsact.add(ebpf, program.name, program.place).map_err(|error| {
                 format!(
                     "clsact: {}; possible causes: an `ingress` qdisc in the place of clsact (see `tc qdisc show dev \
@@ -171,7 +172,7 @@ impl Attacher {
                 )
             })?;
             attached.behind_others |= !filter.has_first_preference();
-            program.link = Some(Link::Clsact(filter));
+            program.attachment = Some(Attachment::Clsact(filter));
         }
         Ok(())
     }
@@ -196,7 +197,7 @@ impl Attacher {
                 // The interface itself is gone, which is reported elsewhere.
                 continue;
             }
-            if attached.programs.iter().all(|program| program.link.is_some()) {
+            if attached.programs.iter().all(|program| program.attachment.is_some()) {
                 attached.seen_ns = now;
             } else {
                 changes.extend(self.repair(ebpf, attached)?);
@@ -236,7 +237,7 @@ impl Attached {
     fn nothing_yet(set: &'static ProgramSet, index: u32, now: MonotonicNs) -> Self {
         let program = |&(name, way)| {
             let place = Place { interface: index, way };
-            AttachedProgram { name, place, link: None }
+            AttachedProgram { name, place, attachment: None }
         };
         Self {
             set,
@@ -260,9 +261,9 @@ impl Attached {
 
     /// Attaches the missing programs as TCX links.
     fn link(&mut self, ebpf: &mut Ebpf, interface: &str) -> Result<(), ProgramError> {
-        for program in self.programs.iter_mut().filter(|program| program.link.is_none()) {
-            let link = tcx::Link::attach(classifier(ebpf, program.name)?, interface, program.place)?;
-            program.link = Some(Link::Tcx(link));
+        for program in self.programs.iter_mut().filter(|program| program.attachment.is_none()) {
+            let link = TcxLink::attach(classifier(ebpf, program.name)?, interface, program.place)?;
+            program.attachment = Some(Attachment::Tcx(link));
         }
         Ok(())
     }
@@ -270,12 +271,12 @@ impl Attached {
     /// Looks for each program at its place; false when the interface is gone.
     fn check(&mut self, mut clsact: Option<&mut Clsact>) -> io::Result<bool> {
         for program in &mut self.programs {
-            let order = match (&program.link, &mut clsact) {
-                (Some(Link::Tcx(link)), _) => match link.order() {
+            let order = match (&program.attachment, &mut clsact) {
+                (Some(Attachment::Tcx(link)), _) => match link.order() {
                     Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(false),
                     order => order?,
                 },
-                (Some(Link::Clsact(filter)), Some(clsact)) => clsact.order(filter)?,
+                (Some(Attachment::Clsact(filter)), Some(clsact)) => clsact.order(filter)?,
                 _ => continue,
             };
             self.behind_others |= order == Order::BehindOthers;
@@ -283,7 +284,7 @@ impl Attached {
                 if links::name_of(self.index).is_none() {
                     return Ok(false);
                 }
-                program.link = None;
+                program.attachment = None;
             }
         }
         Ok(true)

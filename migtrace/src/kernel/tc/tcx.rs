@@ -18,13 +18,13 @@ const BPF_TCX_EGRESS: u32 = 47;
 const MOST: usize = 64;
 
 /// A program at a place. Dropping it detaches the program.
-pub(super) struct Link {
+pub(super) struct TcxLink {
     program: u32,
     place: Place,
     _link: SchedClassifierLink,
 }
 
-impl Link {
+impl TcxLink {
     /// Attaches a program before all others at its place.
     pub(super) fn attach(
         program: &mut SchedClassifier,
