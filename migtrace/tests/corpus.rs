@@ -1,18 +1,10 @@
-//! What the fuzz targets have found worth keeping, and every canned log, through the checks of those targets.
+//! Runs the checks of the fuzz targets on the inputs that they found worth keeping, and on every canned log.
 //!
 //! `cargo xtask fuzz` looks for more.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
 mod common;
-#[allow(unreachable_pub, reason = "the fuzz target is in another crate")]
-#[path = "../fuzz/src/events.rs"]
-mod events;
-#[allow(unreachable_pub, reason = "the fuzz target is in another crate")]
-#[path = "../fuzz/src/frame.rs"]
-mod frame;
-#[path = "../fuzz/src/statuses.rs"]
-mod statuses;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use migtrace::event::Event;
 use migtrace::invariants::{self, inputs};
+use migtrace_fuzz::{events, frame};
 
 /// The inputs of a target: their names and their bytes.
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {

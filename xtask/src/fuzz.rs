@@ -94,7 +94,7 @@ impl Target {
 fn cargo_fuzz(command: &str) -> Command {
     let mut cargo = paths::cargo();
     cargo.args(["fuzz", command, "--fuzz-dir", "migtrace/fuzz"]).args(WITHOUT_SANITIZER);
-    cargo.arg("--target-dir").arg(paths::target().join("fuzz/build"));
+    cargo.args(["--features", "targets"]).arg("--target-dir").arg(paths::target().join("fuzz/build"));
     cargo
 }
 

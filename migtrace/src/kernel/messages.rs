@@ -1,10 +1,10 @@
 //! The messages of the kernel programs, as they come through the ring buffers.
 
 use migtrace_ebpf::abi::{
-    self, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, INGRESS, QmpLine, Sum, Sums, kind,
-    part,
+    self, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, INGRESS, QmpLine, Sum, Sums,
+    content, kind,
 };
-use migtrace_ebpf::qmp_write::Part;
+use migtrace_ebpf::qmp_write::Content;
 use zerocopy::FromBytes;
 
 use super::flows::{FirstPacket, flow_of};
@@ -41,7 +41,7 @@ pub(crate) enum Body {
     /// entry.
     FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
     /// A process writes a QMP event, or a part of one, to its monitor.
-    QmpLine { pid: u32, part: Part, write: QmpWrite },
+    QmpLine { pid: u32, content: Content, write: QmpWrite },
     /// A vCPU enters KVM while no other vCPU of its VM is inside.
     GuestRun { pid: u32, vcpus: Vcpus },
     /// Retracts the run that began at `entered_ns`; unless `certain`, it may have been one.
@@ -76,7 +76,8 @@ pub(crate) struct QmpWrite {
 impl Message {
     /// Decodes one record of a ring buffer; `None` for a kind or size that no program writes.
     pub(crate) fn decode(record: &[u8]) -> Option<Self> {
-        let (abi::Header { at_ns, kind, tgid: pid }, _) = abi::Header::read_from_prefix(record).ok()?;
+        let (abi::EventHeader { at_ns, kind, tgid: pid }, _) =
+            abi::EventHeader::read_from_prefix(record).ok()?;
         let body = match kind {
             kind::PROCESS_EXEC => Body::ProcessExec { pid },
             kind::PROCESS_FORK => Body::ProcessFork { pid },
@@ -145,11 +146,11 @@ fn flow_replaced(event: &FlowReplaced) -> Body {
 
 fn qmp_line(record: &[u8]) -> Option<Body> {
     let (line, bytes) = QmpLine::read_from_prefix(record).ok()?;
-    let part = match line.part {
-        part::WHOLE => Part::Whole,
-        part::SECOND_LINE => Part::SecondLine,
-        part::LINE => Part::Line,
-        part::LAST_LINE => Part::LastLine,
+    let content = match line.content {
+        content::WHOLE => Content::Whole,
+        content::SECOND_LINE => Content::SecondLine,
+        content::LINE => Content::Line,
+        content::LAST_LINE => Content::LastLine,
         _ => return None,
     };
     let write = QmpWrite {
@@ -158,7 +159,7 @@ fn qmp_line(record: &[u8]) -> Option<Body> {
         bytes: bytes.to_vec(),
         cut: line.cut != 0,
     };
-    Some(Body::QmpLine { pid: line.header.tgid, part, write })
+    Some(Body::QmpLine { pid: line.header.tgid, content, write })
 }
 
 fn directions(sums: &Sums) -> Directions<Counters> {
@@ -193,8 +194,8 @@ mod tests {
 
     use super::*;
 
-    const fn header(kind: u32) -> abi::Header {
-        abi::Header { at_ns: 7, kind, tgid: 42 }
+    const fn header(kind: u32) -> abi::EventHeader {
+        abi::EventHeader { at_ns: 7, kind, tgid: 42 }
     }
 
     fn key() -> FlowKey {
@@ -235,8 +236,16 @@ mod tests {
         Directions { tx: counters(5), rx: counters(1) }
     }
 
-    fn line(part: u32, vcpus: abi::Vcpus) -> QmpLine {
-        QmpLine { header: header(kind::QMP_LINE), sums: sums(), vcpus, summed: 1, part, cut: 0, padding: 0 }
+    fn line(content: u32, vcpus: abi::Vcpus) -> QmpLine {
+        QmpLine {
+            header: header(kind::QMP_LINE),
+            sums: sums(),
+            vcpus,
+            summed: 1,
+            content,
+            cut: 0,
+            padding: 0,
+        }
     }
 
     #[track_caller]
@@ -283,19 +292,19 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_line_follow_its_header() {
-        let record = [line(part::WHOLE, abi::Vcpus::default()).as_bytes(), b"{}"].concat();
+        let record = [line(content::WHOLE, abi::Vcpus::default()).as_bytes(), b"{}"].concat();
         let write = QmpWrite { sums: Some(counters()), vcpus: None, bytes: b"{}".to_vec(), cut: false };
-        assert_decodes(&record, Body::QmpLine { pid: 42, part: Part::Whole, write });
+        assert_decodes(&record, Body::QmpLine { pid: 42, content: Content::Whole, write });
 
         let vcpus = abi::Vcpus { known: 2, inside: 1, last_left_ns: 9, ..abi::Vcpus::default() };
-        let decoded = Message::decode(line(part::LINE, vcpus).as_bytes());
+        let decoded = Message::decode(line(content::LINE, vcpus).as_bytes());
         let Some(Message { body: Body::QmpLine { write, .. }, .. }) = decoded else { panic!("{decoded:?}") };
         let seen = write.vcpus.unwrap();
         assert_eq!((seen.known, seen.inside, seen.halted), (2, 1, 0));
         assert_eq!((seen.first_left_ns, seen.last_left_ns), (None, Some(MonotonicNs(9))));
         assert!(write.bytes.is_empty());
         assert_eq!(
-            Message::decode(line(part::NONE, vcpus).as_bytes()),
+            Message::decode(line(content::NONE, vcpus).as_bytes()),
             None,
             "the programs send no such line"
         );
@@ -318,7 +327,7 @@ mod tests {
             (kind::GUEST_FRAME, size_of::<abi::GuestPortEvent>()),
             (kind::ANNOUNCEMENT, size_of::<abi::GuestPortEvent>()),
         ] {
-            let record = [header(kind).as_bytes(), &whole[size_of::<abi::Header>()..size - 1]].concat();
+            let record = [header(kind).as_bytes(), &whole[size_of::<abi::EventHeader>()..size - 1]].concat();
             assert_eq!(Message::decode(&record), None, "kind {kind}");
         }
     }

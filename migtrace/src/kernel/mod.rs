@@ -26,10 +26,6 @@ mod error;
 mod examine;
 mod flow_commands;
 mod flows;
-/// Packets for the tests of the programs.
-#[cfg(test)]
-#[path = "../../../migtrace-ebpf/tests/frames/mod.rs"]
-mod frames;
 mod grace_period;
 mod instruments;
 #[cfg(feature = "kernel-log")]
@@ -231,7 +227,7 @@ impl Kernel {
             ring_buffer: read(abi::lost::RING_BUFFER),
             flows: read(abi::lost::FLOWS),
             // A flow without room in its owner's list is missing from the sums that an instrument reports.
-            hook_calls: read(abi::lost::PROBES) + read(abi::lost::CLAIMS) + self.skipped_runs(),
+            hook_calls: read(abi::lost::UNREADABLE) + read(abi::lost::CLAIMS) + self.skipped_runs(),
             qmp_lines: read(abi::lost::LINES),
             vcpus: read(abi::lost::VCPUS),
         })

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use migtrace_ebpf::session::bucket_start_ns;
+use migtrace_ebpf::echo_session::bucket_start_ns;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +151,7 @@ fn percentile(counts: &[u64], percent: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migtrace_ebpf::session::{BUCKETS, bucket};
+    use migtrace_ebpf::echo_session::{BUCKETS, bucket};
 
     #[test]
     fn percentiles_are_those_of_what_was_counted_to_within_a_sixteenth() {

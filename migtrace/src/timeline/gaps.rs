@@ -1,6 +1,6 @@
 //! From the stamps of echo requests and replies to gaps with their bounds.
 //!
-//! `migtrace_ebpf::session` tells which requests a gap is found from, and why they bound it. Here the bounds are worked
+//! `migtrace_ebpf::echo_session` tells which requests a gap is found from, and why they bound it. Here the bounds are worked
 //! out. They hold if no message of the path is slower than the longest round trip that was seen around the gap, and if
 //! what is lost around a gap was lost to it.
 //!

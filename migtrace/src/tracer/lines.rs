@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use migtrace_ebpf::abi::Process;
 use migtrace_ebpf::budget::LINES;
-use migtrace_ebpf::qmp_write::Part;
+use migtrace_ebpf::qmp_write::Content;
 
 use super::{Tracer, TracerError, qmp_line};
 use crate::kernel::QmpWrite;
@@ -44,18 +44,18 @@ impl Lines {
         &mut self,
         at_ns: MonotonicNs,
         pid: u32,
-        part: Part,
+        content: Content,
         write: QmpWrite,
     ) -> Option<(MonotonicNs, QmpWrite)> {
         let heard = self.heard.entry(pid).or_default();
-        let misses_end = match part {
-            Part::Whole => return Some((at_ns, write)),
-            Part::SecondLine => {
+        let misses_end = match content {
+            Content::Whole => return Some((at_ns, write)),
+            Content::SecondLine => {
                 // The first was written alone, and is not told.
                 let bytes = [b"{".as_slice(), &write.bytes].concat();
                 heard.unfinished.replace((at_ns, QmpWrite { bytes, ..write })).is_some()
             }
-            Part::Line | Part::LastLine => {
+            Content::Line | Content::LastLine => {
                 if let Some((_, begun)) = &mut heard.unfinished {
                     let has_room = begun.bytes.len() + write.bytes.len() <= EVENT_BYTES;
                     if has_room {
@@ -63,7 +63,7 @@ impl Lines {
                     }
                     begun.cut |= write.cut || !has_room;
                 }
-                if part == Part::LastLine {
+                if content == Content::LastLine {
                     return heard.unfinished.take();
                 }
                 false
@@ -100,10 +100,10 @@ impl Tracer {
         &mut self,
         at_ns: MonotonicNs,
         pid: u32,
-        part: Part,
+        content: Content,
         write: QmpWrite,
     ) -> Result<(), TracerError> {
-        let Some((at_ns, QmpWrite { sums, vcpus, bytes, cut })) = self.lines.take(at_ns, pid, part, write)
+        let Some((at_ns, QmpWrite { sums, vcpus, bytes, cut })) = self.lines.take(at_ns, pid, content, write)
         else {
             return Ok(());
         };

@@ -382,7 +382,7 @@ impl Tracer {
                 let state = self.kernel.final_state(&key, &entry);
                 self.flow_gone(at_ns, &state);
             }
-            Body::QmpLine { pid, part, write } => self.take_line(at_ns, pid, part, write)?,
+            Body::QmpLine { pid, content, write } => self.take_line(at_ns, pid, content, write)?,
             Body::GuestRun { pid, vcpus } => self.tell(at_ns, Fact::GuestRun { pid, vcpus }),
             Body::GuestRunVoid { pid, entered_ns, certain } => {
                 self.tell(at_ns, Fact::GuestRunVoid { pid, entered_ns, certain });

@@ -8,7 +8,7 @@ use aya::{Ebpf, EbpfLoader};
 use migtrace_ebpf::abi::{
     self, ANY_IDENTIFIER, ECHO_SEQUENCES, EchoGapEvent, EchoKey, EchoSession, EchoTarget, kind,
 };
-use migtrace_ebpf::session::BUCKETS;
+use migtrace_ebpf::echo_session::BUCKETS;
 use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes as _;
 
@@ -171,7 +171,7 @@ impl EchoKernel {
         Ok(sessions)
     }
 
-    /// The number of round trips in each bucket; see [`migtrace_ebpf::session::bucket`].
+    /// The number of round trips in each bucket; see [`migtrace_ebpf::echo_session::bucket`].
     pub(crate) fn round_trips(&self, slot: u32) -> Result<Vec<u64>, KernelError> {
         let first = first_bucket(slot);
         maps::elements(&self.ebpf, ROUND_TRIPS, first..first + BUCKETS as u32)

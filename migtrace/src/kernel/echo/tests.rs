@@ -4,8 +4,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::kernel::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, tcp};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use migtrace_ebpf::testing::frames::{
+    BuiltPacket, DESTINATION, DESTINATION_6, Header, SOURCE, SOURCE_6, tcp,
+};
 
 use super::*;
 use crate::host::testing::block_on;
@@ -24,7 +26,7 @@ fn with_programs(sessions: u32, test: impl FnOnce(&mut EchoKernel)) {
 }
 
 /// Passes a packet to one of the programs, which must always leave it to the next one.
-fn pass(kernel: &EchoKernel, direction: &str, packet: &Packet) {
+fn pass(kernel: &EchoKernel, direction: &str, packet: &BuiltPacket) {
     let program = kernel.ebpf.program(&format!("migtrace_echo_{direction}")).unwrap();
     let program: &SchedClassifier = program.try_into().unwrap();
     let bytes = packet.bytes();
@@ -60,7 +62,7 @@ fn echo(
     extensions: &[Header],
     is_reply: bool,
     message_of: (u16, u16),
-) -> Packet {
+) -> BuiltPacket {
     let (icmp, kind) = match (&ip, is_reply) {
         (Header::Ipv4 { .. }, false) => (ICMP, 8),
         (Header::Ipv4 { .. }, true) => (ICMP, 0),
@@ -68,10 +70,10 @@ fn echo(
         (_, true) => (ICMPV6, 129),
     };
     let headers = [&[Header::Ethernet], tags, &[ip], extensions, &[Header::RestOf(icmp)]].concat();
-    Packet::new(headers, message(kind, message_of.0, message_of.1))
+    BuiltPacket::new(headers, message(kind, message_of.0, message_of.1))
 }
 
-fn plain(is_reply: bool, identifier: u16, sequence: u16) -> Packet {
+fn plain(is_reply: bool, identifier: u16, sequence: u16) -> BuiltPacket {
     echo(&[], ip(false, is_reply, 0), &[], is_reply, (identifier, sequence))
 }
 
@@ -125,7 +127,7 @@ fn only_the_requests_that_were_asked_for_are_followed() {
     with_programs(2, |kernel| {
         kernel.follow(target(), Some(7), None).unwrap();
         pass(kernel, "egress", &plain(false, 8, 1));
-        pass(kernel, "egress", &Packet::new([Header::Ethernet, ip(false, false, 0), tcp(1, 2)], [0; 8]));
+        pass(kernel, "egress", &BuiltPacket::new([Header::Ethernet, ip(false, false, 0), tcp(1, 2)], [0; 8]));
         // The other way round: the target sends the request.
         pass(kernel, "ingress", &echo(&[], ip(false, true, 0), &[], false, (7, 1)));
         // A reply without a request.
@@ -320,7 +322,7 @@ fn requests_that_are_overtaken_and_never_answered_may_be_a_gap() {
         let gaps = kernel.pending_gaps();
         let [settled] = &gaps[..] else { panic!("{gaps:#?}") };
         assert_eq!((settled.session, settled.number), (only_session(kernel).id(), 1));
-        assert_eq!((state.told, state.gaps), (1, 0));
+        assert_eq!((state.reported, state.gaps), (1, 0));
         let gap = settled.gap;
         assert!(gap.may_be);
         assert_eq!((gap.requests, gap.prompt, gap.waited), (3, 1, 0));

@@ -1,20 +1,17 @@
 //! Runs the program in the kernel (`BPF_PROG_TEST_RUN`) on frames that are built here. It is attached to
 //! nothing.
 
-#[path = "../../../../migtrace-ebpf/tests/announcements/mod.rs"]
-mod announcements;
-
 use std::io::IoSlice;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use announcements::{FRAMES, tagged};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, TracePoint};
 use migtrace_ebpf::abi::GUEST_PORTS_MAX;
 use migtrace_ebpf::abi::TAPS;
 use migtrace_ebpf::abi::announcement::{NONE, RARP};
 use migtrace_ebpf::budget::ANNOUNCEMENTS;
+use migtrace_ebpf::testing::announcements::{FRAMES, tagged};
 use nix::sys::socket::{MsgFlags, sendmsg};
 
 use super::*;

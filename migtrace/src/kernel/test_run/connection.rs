@@ -30,7 +30,7 @@ pub(super) fn segment(
         Header::Ipv4 { source: from.0, destination: to.0, option_words: 0, fragment: 0 },
         Header::Tcp { source_port: from.1, destination_port: to.1, flags, option_words: 3 },
     ];
-    let mut bytes = Packet::new(headers, vec![0x5a; payload]).bytes();
+    let mut bytes = BuiltPacket::new(headers, vec![0x5a; payload]).bytes();
     bytes[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
     bytes[ACKNOWLEDGEMENT..ACKNOWLEDGEMENT + 4].copy_from_slice(&acknowledgement.to_be_bytes());
     bytes

@@ -12,8 +12,8 @@ fn every_shape_of_headers_is_counted_as_on_the_wire_in_both_directions() {
             for (payload, segment_size) in
                 [(0, None), (6, None), (700, None), (1448, Some(1448)), (2500, Some(290)), (2500, Some(1))]
             {
-                let packet = Packet::new(headers.clone(), vec![0x5a; payload]);
-                passed.push(Packet { segment_size, ..packet });
+                let packet = BuiltPacket::new(headers.clone(), vec![0x5a; payload]);
+                passed.push(BuiltPacket { segment_size, ..packet });
             }
             let before = bench.flows();
             for packet in &passed {
@@ -50,7 +50,7 @@ fn the_padding_of_a_short_frame_counts_as_wire_bytes_but_not_as_payload() {
     with_default_bench(|bench| {
         bench.adopt(flow_in(FIRST, 40000));
         let bare = Header::Tcp { source_port: 40000, destination_port: FIRST, flags: ACK, option_words: 0 };
-        let packet = Packet::new([Header::Ethernet, ipv4(), bare], []).padded(6);
+        let packet = BuiltPacket::new([Header::Ethernet, ipv4(), bare], []).padded(6);
         bench.pass(IN, &packet);
         let counted = bench.only_flow().counters.rx;
         assert_eq!(counted, counters(&[&packet]));
@@ -63,7 +63,7 @@ fn each_packet_adds_to_its_own_direction_of_the_flow() {
     with_default_bench(|bench| {
         bench.adopt(flow(40000, FIRST));
         let (there, back) = (plain(40000, FIRST), reversed(plain(FIRST, 40000)));
-        let large = Packet { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
+        let large = BuiltPacket { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
         for packet in [&there, &large, &there] {
             bench.pass(OUT, packet);
         }
@@ -120,7 +120,7 @@ fn a_tunnel_is_looked_into_only_when_that_was_asked_for() {
             for tunnel in Tunnel::ALL {
                 for (name, headers) in in_tunnel(tunnel) {
                     let before = bench.flows();
-                    bench.pass(OUT, &Packet::new(headers, [0x5a; 100]));
+                    bench.pass(OUT, &BuiltPacket::new(headers, [0x5a; 100]));
                     let is_counted = bench.flows() != before;
                     assert_eq!(is_counted, asked_for == Some(tunnel), "{name}, asked for {asked_for:?}");
                 }

@@ -8,14 +8,15 @@ use super::*;
 fn fragments_count_for_their_pair_of_addresses_once_a_watched_flow_has_opened_it() {
     with_default_bench(|bench| {
         let rest = |protocol| {
-            Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(protocol)], [0x5a; 300])
+            BuiltPacket::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(protocol)], [0x5a; 300])
         };
         bench.pass(OUT, &rest(TCP));
         assert_eq!(bench.flows(), []);
 
         bench.adopt(flow(40000, FIRST));
         // The first fragment carries the ports.
-        let first = Packet::new([Header::Ethernet, ipv4_with(0, 0x2000), tcp(40000, FIRST)], [0x5a; 800]);
+        let first =
+            BuiltPacket::new([Header::Ethernet, ipv4_with(0, 0x2000), tcp(40000, FIRST)], [0x5a; 800]);
         bench.pass(OUT, &first);
         bench.pass(OUT, &rest(TCP));
         bench.pass(OUT, &rest(TCP));
@@ -29,11 +30,11 @@ fn fragments_count_for_their_pair_of_addresses_once_a_watched_flow_has_opened_it
         assert_eq!(fragments.counters.rx, Counters::default());
 
         let rest_6 = [Header::Ethernet, ipv6(), Header::Fragment { field: 800 }, Header::RestOf(TCP)];
-        let rest_6 = Packet::new(rest_6, [0x5a; 300]);
+        let rest_6 = BuiltPacket::new(rest_6, [0x5a; 300]);
         bench.pass(OUT, &rest_6);
         assert_eq!(bench.flows().len(), 2, "no flow has opened that bucket");
         bench.adopt(all_ends()[2]);
-        let first_6 = Packet::new(
+        let first_6 = BuiltPacket::new(
             [Header::Ethernet, ipv6(), Header::Fragment { field: 1 }, tcp(40000, FIRST)],
             [0x5a; 800],
         );
@@ -49,7 +50,7 @@ fn fragments_count_for_their_pair_of_addresses_once_a_watched_flow_has_opened_it
 fn a_fragment_seen_at_two_interfaces_is_counted_once() {
     with_default_bench(|bench| {
         bench.adopt(flow(40000, FIRST));
-        let rest = Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
+        let rest = BuiltPacket::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
         bench.pass(OUT, &plain(40000, FIRST));
         bench.pass(OUT, &rest);
         bench.pass_at(OUT, &rest, ANOTHER);
@@ -62,7 +63,7 @@ fn a_fragment_seen_at_two_interfaces_is_counted_once() {
 #[test]
 fn the_fragments_of_a_new_flow_are_counted_from_zero() {
     with_default_bench(|bench| {
-        let rest = Packet::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
+        let rest = BuiltPacket::new([Header::Ethernet, ipv4_with(0, 100), Header::RestOf(TCP)], [0x5a; 300]);
         bench.adopt(flow(CLIENT, FIRST));
         bench.pass(OUT, &rest);
         let old = bench.fragments().expect("the bucket");

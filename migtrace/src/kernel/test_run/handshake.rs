@@ -106,7 +106,7 @@ fn a_forwarded_connection_opens_no_flow_unless_it_is_in_a_tunnel() {
         for (flags, sequence, acknowledgement, direction) in handshake {
             let ends = [(SOURCE, CLIENT), (DESTINATION, FIRST)];
             let [from, to] = if direction == OUT { ends } else { [ends[1], ends[0]] };
-            let outer = Packet::new(
+            let outer = BuiltPacket::new(
                 [Header::Ethernet, outer_ipv4(), Header::Udp { port: 4789 }, Header::Vxlan],
                 segment(from, to, flags, sequence, acknowledgement, 0),
             );

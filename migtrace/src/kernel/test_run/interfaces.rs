@@ -26,7 +26,10 @@ fn tagged_frames_are_left_to_the_vlan_device_where_there_is_one() {
         bench.adopt(flow(40001, FIRST));
         bench.0.leave_tagged(ANOTHER).expect("a map that can be written");
         let tagged = |fragment, last| {
-            Packet::new([Header::Ethernet, Header::Tag(0x8100), ipv4_with(0, fragment), last], [0x5a; 100])
+            BuiltPacket::new(
+                [Header::Ethernet, Header::Tag(0x8100), ipv4_with(0, fragment), last],
+                [0x5a; 100],
+            )
         };
         bench.pass_at(OUT, &tagged(0, tcp(40000, FIRST)), ANOTHER);
         assert_eq!(bench.flows(), []);
@@ -48,7 +51,7 @@ fn a_flow_older_than_the_vlan_device_is_still_counted_where_it_was() {
     with_default_bench(|bench| {
         bench.adopt(flow(40000, FIRST));
         let headers = [Header::Ethernet, Header::Tag(0x8100), ipv4(), tcp(40000, FIRST)];
-        let (tagged, untagged) = (Packet::new(headers, [0x5a; 100]), plain(40000, FIRST));
+        let (tagged, untagged) = (BuiltPacket::new(headers, [0x5a; 100]), plain(40000, FIRST));
         bench.pass_at(OUT, &tagged, ANOTHER);
         bench.0.leave_tagged(ANOTHER).expect("a map that can be written");
         bench.pass_at(OUT, &untagged, INTERFACE);
@@ -64,7 +67,7 @@ fn the_tags_that_frames_get_below_an_interface_are_counted() {
     with_default_bench(|bench| {
         bench.0.add_tags(ANOTHER, 8).expect("a map that can be written");
         bench.adopt(flow(40000, FIRST));
-        let large = Packet { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
+        let large = BuiltPacket { payload: vec![0; 2896], ..plain(40000, FIRST) }.cut_at(1448);
         bench.pass_at(OUT, &large, ANOTHER);
         let without = counters(&[&large]);
         let expected = Counters { wire_bytes: without.wire_bytes + 2 * 8, ..without };

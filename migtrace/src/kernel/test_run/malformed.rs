@@ -9,7 +9,7 @@ fn every_packet_goes_on_to_the_next_program() {
         // `try_run` asserts the verdict.
         let mut cut_off = 0;
         for (_, headers) in all_shapes() {
-            let bytes = Packet::new(headers, [0x5a; 20]).bytes();
+            let bytes = BuiltPacket::new(headers, [0x5a; 20]).bytes();
             for length in 14..bytes.len() {
                 cut_off += u32::from(bench.try_run(IN, &bytes[..length], INTERFACE, 0));
                 cut_off += u32::from(bench.try_run(OUT, &bytes[..length], INTERFACE, 1448));

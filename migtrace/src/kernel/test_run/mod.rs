@@ -11,11 +11,13 @@ mod malformed;
 mod reports;
 mod shapes;
 
-use super::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, TCP, Truth, UDP};
-use super::frames::{ipv4, ipv6, outer_ipv4, tcp};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use migtrace_ebpf::abi::EGRESS as OUT;
 use migtrace_ebpf::abi::INGRESS as IN;
+use migtrace_ebpf::testing::frames::{
+    BuiltPacket, DESTINATION, DESTINATION_6, Header, SOURCE, SOURCE_6, TCP, UDP, WireCost,
+};
+use migtrace_ebpf::testing::frames::{ipv4, ipv6, outer_ipv4, tcp};
 
 use super::messages::Body;
 use super::{FlowState, Kernel, Settings, Tunnel, programs, purpose, tc};
@@ -106,12 +108,12 @@ impl Bench {
     }
 
     #[track_caller]
-    fn pass_at(&self, direction: u8, packet: &Packet, ifindex: u32) {
+    fn pass_at(&self, direction: u8, packet: &BuiltPacket, ifindex: u32) {
         self.run(direction, &packet.bytes(), ifindex, packet.metadata().gso_size);
     }
 
     #[track_caller]
-    fn pass(&self, direction: u8, packet: &Packet) {
+    fn pass(&self, direction: u8, packet: &BuiltPacket) {
         self.pass_at(direction, packet, INTERFACE);
     }
 
@@ -156,10 +158,10 @@ impl Bench {
     }
 }
 
-fn counters(packets: &[&Packet]) -> Counters {
+fn counters(packets: &[&BuiltPacket]) -> Counters {
     let mut sum = Counters::default();
     for packet in packets {
-        let Truth { wire_bytes, payload_bytes, segments } = packet.truth();
+        let WireCost { wire_bytes, payload_bytes, segments } = packet.wire_cost();
         sum += Counters { wire_bytes, payload_bytes, segments, skbs: 1 };
     }
     sum
@@ -187,14 +189,14 @@ fn all_ends() -> [Flow; 4] {
 }
 
 /// A packet of the commonest shape.
-fn plain(source_port: u16, destination_port: u16) -> Packet {
-    Packet::new([Header::Ethernet, ipv4(), tcp(source_port, destination_port)], [0x5a; 500])
+fn plain(source_port: u16, destination_port: u16) -> BuiltPacket {
+    BuiltPacket::new([Header::Ethernet, ipv4(), tcp(source_port, destination_port)], [0x5a; 500])
 }
 
 /// A packet over IPv4 with its addresses exchanged.
-fn reversed(packet: Packet) -> Packet {
+fn reversed(packet: BuiltPacket) -> BuiltPacket {
     let back = Header::Ipv4 { source: DESTINATION, destination: SOURCE, option_words: 0, fragment: 0 };
     let is_ipv4 = |header: &Header| matches!(header, Header::Ipv4 { .. });
     let headers = packet.headers.iter().map(|header| if is_ipv4(header) { back } else { *header });
-    Packet { headers: headers.collect(), ..packet }
+    BuiltPacket { headers: headers.collect(), ..packet }
 }

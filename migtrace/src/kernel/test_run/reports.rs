@@ -42,7 +42,7 @@ fn the_first_payload_is_read_after_every_shape_of_headers() {
             for ends in all_ends() {
                 bench.adopt(Flow { local: (ends.local.ip(), port).into(), ..ends });
             }
-            bench.pass(OUT, &Packet::new(headers, *b"\x11\x22\x33\x44\0\0\0\x01"));
+            bench.pass(OUT, &BuiltPacket::new(headers, *b"\x11\x22\x33\x44\0\0\0\x01"));
             let messages = bench.messages();
             assert!(
                 matches!(messages[..], [Body::FlowPayload { first_bytes: 0x1122_3344, .. }]),

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use migtrace_ebpf::abi::{EchoSession, shared};
-use migtrace_ebpf::session::{self, Reply, Stamps};
+use migtrace_ebpf::echo_session::{self, Reply, Stamps};
 use migtrace_ebpf::word::Words as _;
 use proptest::prelude::*;
 
@@ -239,12 +239,12 @@ fn observe(scenario: &Scenario, requests: &[Request], random: &mut Random) -> Ob
         if is_reply {
             let is_slow = at_ns - sent_ns > state.load().longest_latest_round_trip_ns();
             let is_overtaken = sent_ns < state.answered_request_ns.get();
-            let reply = session::reply(&state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
+            let reply = echo_session::reply(&state, &slots, sequence, at_ns, MIN_GAP_NS, |_, gap| {
                 gaps.push((at_ns, gap.load()));
             });
             late[number] |= is_slow && is_overtaken && reply != Reply::Duplicate;
         } else {
-            session::request(&state, &slots, sequence, at_ns);
+            echo_session::request(&state, &slots, sequence, at_ns);
         }
     }
     let state = state.load();
@@ -580,14 +580,14 @@ fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
     for number in 0..400_u64 {
         // The sender stood still for 16 ms with one request on its way, which came back after that.
         let sent_ns = ORIGIN.0 + number * MS + if number > 200 { 16 * MS } else { 0 };
-        session::request(&state, &slots, number as u16, sent_ns);
+        echo_session::request(&state, &slots, number as u16, sent_ns);
         let round_trip_ns = match number {
             200 => 15 * MS,
             // A silence of 12 ms, with the next request.
             201..213 => continue,
             _ => 100_000,
         };
-        session::reply(&state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut told);
+        echo_session::reply(&state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut told);
     }
     let [late, lost] = &gaps[..] else { panic!("{gaps:#?}") };
     assert_eq!((late.late, late.lost), (1, 0), "{late:#?}");
