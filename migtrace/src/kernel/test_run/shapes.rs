@@ -1,8 +1,8 @@
 //! The shapes of headers that a packet may have.
 
-use super::super::Tunnel;
+use migtrace_ebpf::testing::frames::outer_ipv6;
+
 use super::*;
-use migtrace_ebpf::testing::frames::{Header, ipv4, ipv6, outer_ipv4, outer_ipv6, tcp};
 
 pub(super) fn ipv4_with(option_words: u8, fragment: u16) -> Header {
     Header::Ipv4 { source: SOURCE, destination: DESTINATION, option_words, fragment }
