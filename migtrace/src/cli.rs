@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ContextValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use migtrace::kernel::AttachPreference;
+use migtrace::kernel::{AttachChoice, Tunnel};
 use migtrace::ports::PortRanges;
 use migtrace::probe;
 use migtrace::terminal::clean;
@@ -113,7 +114,7 @@ pub(crate) struct Record {
     #[arg(long, value_name = "RANGES", default_value_t)]
     pub(crate) ports: PortRanges,
     /// Look for the connections inside tunnels too
-    #[arg(long, value_name = "TUNNEL", value_delimiter = ',')]
+    #[arg(long, value_name = "TUNNEL", value_delimiter = ',', value_parser = tunnels())]
     pub(crate) decapsulate: Vec<Tunnel>,
     /// How to attach to interfaces: TCX links, or filters of the clsact qdisc
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
@@ -252,10 +253,9 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Tunnel {
-    Vxlan,
-    Geneve,
+/// Parses the name of a tunnel.
+fn tunnels() -> impl TypedValueParser<Value = Tunnel> {
+    PossibleValuesParser::new(Tunnel::ALL.map(Tunnel::name)).try_map(|name| name.parse())
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -268,7 +268,7 @@ pub(crate) enum Attach {
     Clsact,
 }
 
-impl From<Attach> for AttachPreference {
+impl From<Attach> for AttachChoice {
     fn from(attach: Attach) -> Self {
         match attach {
             Attach::Auto => Self::Auto,

@@ -28,7 +28,7 @@ use super::probe;
 use super::progress::Progress;
 use super::report::render;
 use super::signals::Signals;
-use crate::cli::{self, Tunnel};
+use crate::cli;
 use crate::streams::{Stream, say};
 
 /// How often the live line changes while a migration runs.
@@ -203,8 +203,7 @@ async fn start_probe(options: &cli::Record, recorder: &mut Recorder) -> Result<O
 fn settings(options: &cli::Record) -> Settings {
     Settings::default()
         .ports(options.ports.clone())
-        .vxlan(options.decapsulate.contains(&Tunnel::Vxlan))
-        .geneve(options.decapsulate.contains(&Tunnel::Geneve))
+        .tunnels(options.decapsulate.clone())
         .flow_capacity(options.flow_capacity)
         .attach(options.attach.into())
 }

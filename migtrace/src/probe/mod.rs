@@ -24,7 +24,7 @@ use crate::host::clock;
 use crate::host::identity::Identity;
 use crate::host::links;
 use crate::kernel::echo::{EchoKernel, Session, SessionId, SettledGap};
-use crate::kernel::{AttachPreference, Grace, KernelError};
+use crate::kernel::{AttachChoice, GracePeriod, KernelError};
 use crate::record::Gap;
 use crate::timeline::{gaps, removals};
 use crate::tracer::attachments::cannot_look;
@@ -156,7 +156,7 @@ pub struct Options {
     /// Look for loss and rate limits first.
     pub preflight: bool,
     /// How to attach the programs.
-    pub attach: AttachPreference,
+    pub attach: AttachChoice,
 }
 
 impl Options {
@@ -171,7 +171,7 @@ impl Options {
             interface: None,
             min_gap: None,
             preflight: true,
-            attach: AttachPreference::Auto,
+            attach: AttachChoice::Auto,
         }
     }
 
@@ -221,7 +221,7 @@ pub struct Prober {
     /// What became of the sending, once it has stopped.
     sent: Option<Sent>,
     /// Sessions that nothing is asked in any more, until their numbers are free.
-    retired: Grace<SessionId>,
+    retired: GracePeriod<SessionId>,
     /// The streams whose numbers were given back.
     ended: Ended,
     /// The gaps that the kernel has told, by session and number.
@@ -271,7 +271,7 @@ impl Prober {
             preflight,
             sender: None,
             sent: None,
-            retired: Grace::default(),
+            retired: GracePeriod::default(),
             ended: Ended::default(),
             told: BTreeMap::new(),
             doubts: 0,
@@ -393,7 +393,7 @@ impl Prober {
 
     /// Retires the sessions that are over by `now`, and gives back the numbers of those that were retired a while ago.
     fn give_back(&mut self, now: MonotonicNs) -> Result<(), ProbeError> {
-        let free = self.retired.take_over();
+        let free = self.retired.take_free();
         let sessions = self.sessions()?;
         if !free.is_empty() {
             let pending = self.kernel.pending_gaps();
@@ -406,7 +406,7 @@ impl Prober {
                 let stream = self.stream(&session)?;
                 self.ended.add(stream, session.state.gaps as usize);
                 self.told.retain(|(of, _), _| *of != id);
-                self.kernel.give_back(session.slot)?;
+                self.kernel.free(session.slot)?;
             } else if !self.retired.iter().any(|retired| *retired == id)
                 && ended::is_over(&session.state, now, is_crowded)
             {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::watched::{Known, Watched};
 use super::{TracerError, host};
 use crate::host::sockets;
-use crate::kernel::{FlowState, Grace, Opened};
+use crate::kernel::{FlowState, GracePeriod, Opened};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Purpose;
 
@@ -30,7 +30,7 @@ const IDLE_ELSEWHERE: Duration = Duration::from_secs(600);
 pub(super) struct Retirement {
     /// More connections than these are too many: those that nobody owns go.
     comfortable: usize,
-    retired: Grace<Opened>,
+    retired: GracePeriod<Opened>,
 }
 
 /// What the table holds at an instant.
@@ -115,7 +115,7 @@ impl Verdict {
 impl Retirement {
     /// For a table that has room for `capacity` connections.
     pub(super) fn new(capacity: u32) -> Self {
-        Self { comfortable: capacity as usize / 2, retired: Grace::default() }
+        Self { comfortable: capacity as usize / 2, retired: GracePeriod::default() }
     }
 
     /// Notes that a flow counts no more.
@@ -125,7 +125,7 @@ impl Retirement {
 
     /// The flows whose places are free.
     pub(super) fn take_ripe(&mut self) -> Vec<Opened> {
-        self.retired.take_over()
+        self.retired.take_free()
     }
 
     /// Whether flows wait for their places to be free.

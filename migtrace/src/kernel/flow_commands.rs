@@ -1,4 +1,5 @@
-//! What user space asks of the programs: nothing but they writes to what they count.
+//! Commands about flows. Only the programs write to the flow table, so user space asks one of them for each
+//! change, by a test run.
 
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -7,37 +8,37 @@ use migtrace_ebpf::abi::{Command, FlowEntry, FlowKey, command};
 use zerocopy::IntoBytes as _;
 
 use super::flows::{self, FlowState};
-use super::{FLOWS, Kernel, KernelError, Opened, maps, tc};
+use super::{FLOWS, Kernel, KernelError, Opened, maps, programs};
 use crate::errors::with_causes;
 use crate::units::Flow;
 
 /// The program that takes commands.
 pub(super) const PROGRAM: &str = "migtrace_control";
 
-/// A test run wants a packet, and a packet a header of Ethernet.
+/// A test run needs a packet, and a packet an Ethernet header.
 const ETHERNET_HEADER: usize = 14;
 
 impl Kernel {
-    /// Counts a connection that is open already. `false`: the table is full.
+    /// Counts a connection that is already open; false when the table is full.
     pub(crate) fn adopt(&self, flow: Flow) -> Result<bool, KernelError> {
         adopt(&self.ebpf, flow)
     }
 
-    /// Gives a flow to a process. The programs tell of it as of an owner that they have found.
+    /// Makes a process the owner of a flow. The programs report it like an owner that they found themselves.
     pub(crate) fn own(&self, flow: Flow, pid: u32) -> Result<(), KernelError> {
         run(&self.ebpf, Command { command: command::OWN, tgid: pid, key: flows::key_of(flow), ..NOTHING })
             .map(drop)
     }
 
-    /// Looks for a flow's owner no more.
+    /// Stops the search for a flow's owner.
     pub(crate) fn settle(&self, flow: Opened) -> Result<(), KernelError> {
         run(&self.ebpf, about(command::SETTLE, flow)).map(drop)
     }
 
-    /// Counts a flow no more; returns what was counted in the end. `None`: it is no more, or another has its place.
+    /// Stops counting a flow; returns its final counters. `None` when it is gone, or replaced by a later one.
     ///
-    /// Its place in the table stays taken until [`Self::remove`]: a program that runs on another CPU may still count a packet
-    /// there.
+    /// Its entry stays in the table until [`Self::remove`]: a program that is running on another CPU may
+    /// still count a packet there.
     pub(crate) fn retire(&self, flow: Opened) -> Result<Option<FlowState>, KernelError> {
         if !run(&self.ebpf, about(command::RETIRE, flow))? {
             return Ok(None);
@@ -47,12 +48,12 @@ impl Kernel {
         Ok(entry.map(|entry| self.final_state(&key, &entry)))
     }
 
-    /// Frees the place of a flow that was retired a while ago.
+    /// Removes the entry of a flow whose retirement is a [`GracePeriod`](super::GracePeriod) ago.
     pub(crate) fn remove(&self, flow: Opened) -> Result<(), KernelError> {
         run(&self.ebpf, about(command::REMOVE, flow)).map(drop)
     }
 
-    /// Takes everything from a process that it had.
+    /// Takes all flows and vCPUs from a process.
     pub(super) fn disown(&self, pid: u32) -> Result<(), KernelError> {
         run(&self.ebpf, Command { command: command::DISOWN, tgid: pid, ..NOTHING }).map(drop)
     }
@@ -63,12 +64,13 @@ pub(super) fn adopt(ebpf: &Ebpf, flow: Flow) -> Result<bool, KernelError> {
     run(ebpf, Command { command: command::ADOPT, key: flows::key_of(flow), ..NOTHING })
 }
 
-/// Says whether it was done.
+/// Runs a command; returns whether the program carried it out.
 fn run(ebpf: &Ebpf, command: Command) -> Result<bool, KernelError> {
-    let program = tc::program(ebpf, PROGRAM)?;
+    let program = programs::tc(ebpf, PROGRAM)?;
     let frame = frame_of(&command);
     let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-    let result = program.test_run(options).map_err(|error| tc::refused(PROGRAM, with_causes(&error)))?;
+    let result =
+        program.test_run(options).map_err(|error| programs::refused(PROGRAM, with_causes(&error)))?;
     Ok(result.return_value == 1)
 }
 

@@ -1,4 +1,4 @@
-//! The program that notices what comes from guests through their taps: attaches it, reads what it found.
+//! The program that observes guests' frames on their taps: attaches it, reads what it found.
 
 use migtrace_ebpf::abi::{GUEST_PORTS_MAX, GuestPort, GuestTaps};
 
@@ -11,8 +11,8 @@ const PORTS: &str = "GUEST_PORTS";
 const TAPS_OF: &str = "GUEST_TAPS";
 
 impl Kernel {
-    /// Notices from now on what comes from a guest through its tap, and tells of the first frame. False when as many taps
-    /// of its QEMU are watched as can be.
+    /// Watches a guest's tap from now on; its first frame is reported. False when no more taps of this QEMU
+    /// can be watched.
     pub(crate) fn attach_tap(&mut self, pid: u32, name: &str, index: u32) -> Result<bool, KernelError> {
         if !self.watch_port(pid, index)? {
             return Ok(false);
@@ -36,7 +36,7 @@ impl Kernel {
             return Ok(false);
         };
         *free = index;
-        // No program may see the entry of a tap that is attached already replaced.
+        // Set before the program is attached: a program must not see its entry replaced.
         let port = GuestPort { awaited: 1, ..GuestPort::default() };
         maps::set(&mut self.ebpf, PORTS, index, port).map_err(|error| {
             if error.is_full() {
@@ -59,12 +59,12 @@ impl Kernel {
         maps::set(&mut self.ebpf, TAPS_OF, pid, taps)
     }
 
-    /// What came from a guest through its tap so far; `None` for a tap that is not watched.
+    /// The guest's frames on its tap so far; `None` for a tap that is not watched.
     pub(crate) fn guest_port(&self, index: u32) -> Result<Option<GuestPort>, KernelError> {
         maps::get(&self.ebpf, PORTS, index)
     }
 
-    /// Forgets a tap of a process.
+    /// Stops watching a tap of a process.
     pub(crate) fn detach_tap(&mut self, pid: u32, index: u32) -> Result<(), KernelError> {
         self.taps.remove(&index);
         let mut rest = GuestTaps::default();

@@ -1,4 +1,5 @@
-//! The programs that follow echo requests and replies: loads and attaches them, reads what they found.
+//! The programs that follow echo requests and replies, for `migtrace probe`: loads and attaches them, reads
+//! what they found.
 
 use std::net::IpAddr;
 
@@ -11,9 +12,8 @@ use migtrace_ebpf::echo_session::BUCKETS;
 use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes as _;
 
-use super::messages::address;
-use super::{KernelError, OBJECT, flows, maps, tc};
-use crate::errors::with_causes;
+use super::address::{address, words};
+use super::{KernelError, maps, object, tc};
 use crate::event::EchoGap;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
@@ -21,7 +21,7 @@ use crate::vocabulary::AttachMode;
 #[cfg(test)]
 mod tests;
 
-/// Gaps are rare, and even where many requests are lost there is one at most for each round trip.
+/// Gaps are rare: even when many requests are lost there is at most one for each round trip.
 const RING_BYTES: u32 = 256 << 10;
 
 const SLOTS: &str = "ECHO_SLOTS";
@@ -29,7 +29,7 @@ const KEYS: &str = "ECHO_KEYS";
 const STATES: &str = "ECHO_STATES";
 const ROUND_TRIPS: &str = "ECHO_ROUND_TRIPS";
 
-/// Makes room for this many sessions.
+/// Sets the sizes of the maps for this many sessions.
 pub(super) fn size(loader: &mut EbpfLoader<'_>, sessions: u32) {
     loader
         .map_max_entries(STATES, sessions)
@@ -44,10 +44,10 @@ pub(crate) struct EchoKernel {
     attached: Option<(tc::Attacher, tc::Attached)>,
 }
 
-/// One stream of requests.
+/// One stream of requests, from one sender under one identifier.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Session {
-    /// Its number.
+    /// Its place in the maps.
     pub(crate) slot: u32,
     pub(crate) target: IpAddr,
     pub(crate) peer: IpAddr,
@@ -56,7 +56,7 @@ pub(crate) struct Session {
     key: EchoKey,
 }
 
-/// A number, and which of the sessions that it has had.
+/// Identifies one session: another may have its slot later.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct SessionId {
     pub(crate) slot: u32,
@@ -69,34 +69,33 @@ impl Session {
     }
 }
 
-/// A gap that the programs have found and settled.
+/// A gap that the programs have found, with everything about it known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SettledGap {
     pub(crate) session: SessionId,
-    /// The number of the gap among those that were told of its session, from 1.
+    /// Its number among the reported gaps of its session, from 1.
     pub(crate) number: u64,
     pub(crate) gap: EchoGap,
 }
 
 impl EchoKernel {
-    /// Loads the programs, with room for `sessions`. A gap that surely lasted for less than `min_gap_ns` is none.
+    /// Loads the programs, with room for `sessions`. Gaps that are certainly shorter than `min_gap_ns` are
+    /// ignored.
     pub(crate) fn load(sessions: u32, min_gap_ns: u64) -> Result<Self, KernelError> {
         let mut loader = EbpfLoader::new();
         size(&mut loader, sessions);
-        let mut ebpf = loader
-            .btf(None)
+        loader
             .override_global("ECHO_LIMIT", &sessions, true)
             .override_global("ECHO_MIN_GAP_NS", &min_gap_ns, true)
             .map_max_entries("EVENTS", RING_BYTES)
-            // Of use to the other programs only.
+            // Used by the other programs only.
             .map_max_entries("FLOWS", 1)
             .map_max_entries("FLOW_CLAIMS", 1)
             .map_max_entries("HANDSHAKES", 1)
             .map_max_entries("VCPUS", 1)
             .map_max_entries("VCPU_CLAIMS", 1)
-            .map_max_entries("LINES", RING_BYTES)
-            .load(OBJECT)
-            .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })?;
+            .map_max_entries("LINES", RING_BYTES);
+        let mut ebpf = object::make_maps(&mut loader)?;
         tc::load(&mut ebpf, &tc::ECHO)?;
         let events = maps::ring(&mut ebpf, "EVENTS")?;
         Ok(Self { ebpf, events, attached: None })
@@ -107,23 +106,23 @@ impl EchoKernel {
         &mut self,
         interface: &str,
         index: u32,
-        preference: tc::AttachPreference,
+        choice: tc::AttachChoice,
     ) -> Result<AttachMode, KernelError> {
-        let mut attacher = tc::Attacher::new(preference);
+        let mut attacher = tc::Attacher::new(choice);
         let attached = attacher.attach(&mut self.ebpf, &tc::ECHO, interface, index)?;
         let mode = attached.mode();
         self.attached = Some((attacher, attached));
         Ok(mode)
     }
 
-    /// What has become of the programs since the last time. Those that somebody removed are attached again.
+    /// What happened to the programs since the last call. Those that somebody removed are attached again.
     pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<tc::Change>> {
         let Some((attacher, attached)) = &mut self.attached else { return Ok(Vec::new()) };
-        attacher.look(&mut self.ebpf, std::iter::once(attached))
+        attacher.check(&mut self.ebpf, std::iter::once(attached))
     }
 
-    /// Follows the requests to `target` that carry `identifier`, or all of them; with the cookie of a `socket`, the stream
-    /// of requests that it sends and no other.
+    /// Follows the requests to `target`: those with `identifier` if it is given, and only those of the socket
+    /// with this cookie if `socket` is given.
     pub(crate) fn follow(
         &mut self,
         target: IpAddr,
@@ -132,18 +131,20 @@ impl EchoKernel {
     ) -> Result<(), KernelError> {
         let identifier = identifier.map_or(ANY_IDENTIFIER, u32::from);
         let whose = EchoTarget { identifier, padding: 0, socket: socket.unwrap_or(0) };
-        maps::set(&mut self.ebpf, "ECHO_TARGETS", flows::words(target), whose)
+        maps::set(&mut self.ebpf, "ECHO_TARGETS", words(target), whose)
     }
 
-    /// Follows a session no more: a later request of the same asker opens another.
+    /// Stops following a session: a later request of the same sender opens another one.
     ///
-    /// Its number stays taken until [`Self::give_back`]: a program that runs on another CPU may still count a packet there.
+    /// Its slot stays taken until [`Self::free`]: a program that is running on another CPU may still count a
+    /// packet there.
     pub(crate) fn retire(&mut self, session: &Session) -> Result<(), KernelError> {
         maps::remove::<_, u32>(&mut self.ebpf, SLOTS, session.key).map(drop)
     }
 
-    /// Gives back the number of a session that was retired a while ago. Before, its state and its round trips are final.
-    pub(crate) fn give_back(&mut self, slot: u32) -> Result<(), KernelError> {
+    /// Frees the slot of a session whose retirement is a [`GracePeriod`](super::GracePeriod) ago. Until then
+    /// its final state and round trips can be read.
+    pub(crate) fn free(&mut self, slot: u32) -> Result<(), KernelError> {
         for (bucket, count) in (first_bucket(slot)..).zip(self.round_trips(slot)?) {
             if count != 0 {
                 maps::set_element(&mut self.ebpf, ROUND_TRIPS, bucket, 0_u64)?;
@@ -153,7 +154,7 @@ impl EchoKernel {
         maps::remove::<_, EchoKey>(&mut self.ebpf, KEYS, slot).map(drop)
     }
 
-    /// The sessions so far, by number.
+    /// The sessions so far, in the order of their slots.
     pub(crate) fn sessions(&self) -> Result<Vec<Session>, KernelError> {
         let mut sessions = Vec::new();
         for (slot, key) in maps::entries::<u32, EchoKey>(&self.ebpf, KEYS)? {
@@ -170,13 +171,13 @@ impl EchoKernel {
         Ok(sessions)
     }
 
-    /// How many round trips fell into each bucket; see [`migtrace_ebpf::echo_session::bucket`].
+    /// The number of round trips in each bucket; see [`migtrace_ebpf::echo_session::bucket`].
     pub(crate) fn round_trips(&self, slot: u32) -> Result<Vec<u64>, KernelError> {
         let first = first_bucket(slot);
         maps::elements(&self.ebpf, ROUND_TRIPS, first..first + BUCKETS as u32)
     }
 
-    /// Packets of sessions beyond those that there was room for, and gaps that found the ring buffer full.
+    /// How many packets belonged to sessions without a slot, and how many gaps found the ring buffer full.
     pub(crate) fn lost(&self) -> Result<(u64, u64), KernelError> {
         Ok((
             maps::element(&self.ebpf, "LOST", abi::lost::ECHO_SESSIONS)?,
@@ -210,7 +211,7 @@ fn drain(ring: &mut RingBuf<MapData>) -> Vec<SettledGap> {
     gaps
 }
 
-/// Decodes one record of the ring buffer; `None` for what is no gap.
+/// Decodes one record of the ring buffer; `None` if it is not a gap.
 fn decode(record: &[u8]) -> Option<SettledGap> {
     let (event, _) = EchoGapEvent::read_from_prefix(record).ok()?;
     let EchoGapEvent { header, slot, first_request_ns, number, gap, .. } = event;

@@ -1,41 +1,42 @@
-//! When a thread gets the CPU, and when it may lose it.
+//! When the scheduler gives a thread the CPU, and takes it away.
 
 use std::marker::PhantomData;
 
-/// Asks the scheduler to wake the calling thread when its timers fire rather than some time later. Where that is not
-/// allowed (it wants `CAP_SYS_NICE`), the thread goes on as it is: it will be late more often.
+/// Asks the scheduler to wake the calling thread as soon as its timers fire. Without `CAP_SYS_NICE` the
+/// thread stays as it is, and will be late more often.
 pub(crate) fn be_punctual() {
-    // A timer of an ordinary thread may fire 50 µs late, so that several wake-ups can be made one.
+    // A timer of an ordinary thread may fire 50 µs late, so that wake-ups can be merged.
     let _ = nix::sys::prctl::set_timerslack(1);
     let _ = schedule(REAL_TIME, 1);
 }
 
-/// The lowest of the real-time priorities comes before every ordinary thread, and its children do not inherit it.
+/// A thread with this policy runs before every ordinary thread, even at the lowest priority. Its children do
+/// not inherit it.
 const REAL_TIME: libc::c_int = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
 
 fn schedule(policy: libc::c_int, priority: libc::c_int) -> bool {
     let parameters = libc::sched_param { sched_priority: priority };
-    // SAFETY: 0 is the calling thread, and the parameters live until the call returns.
+    // SAFETY: 0 means the calling thread, and `parameters` lives until the call returns.
     unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }
 
-/// Keeps the CPU for the calling thread until it is dropped, where that is allowed (`CAP_SYS_NICE`).
+/// Keeps the calling thread on its CPU until this is dropped, if it may (`CAP_SYS_NICE`).
 ///
 /// While a system call accesses a map, the kernel skips the programs of kprobes and tracepoints on that CPU
-/// (`bpf_disable_instrumentation`). A kernel that preempts system calls lets others run there meanwhile, for as long as
-/// it likes, and none of their events would be seen.
+/// (`bpf_disable_instrumentation`). A kernel that preempts system calls lets other threads run there
+/// meanwhile, for any length of time, and all of their events would be missed.
 pub(crate) struct OnCpu {
-    /// The policy of an ordinary thread, to which it goes back.
+    /// The policy to restore; `None` when it was not changed.
     before: Option<libc::c_int>,
-    /// It is the thread's, not the process'.
+    /// The policy belongs to this thread: a drop on another one would change that one's.
     _thread: PhantomData<*const ()>,
 }
 
 impl OnCpu {
     pub(crate) fn stay() -> Self {
-        // SAFETY: 0 is the calling thread.
+        // SAFETY: 0 means the calling thread, and no memory is passed.
         let before = unsafe { libc::sched_getscheduler(0) };
-        // A thread with another policy has its reasons.
+        // Another policy was chosen on purpose.
         let is_ordinary = matches!(before, libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE);
         let before = (is_ordinary && schedule(REAL_TIME, 1)).then_some(before);
         Self { before, _thread: PhantomData }
@@ -55,12 +56,12 @@ mod tests {
     use super::*;
 
     fn policy() -> libc::c_int {
-        // SAFETY: 0 is the calling thread.
+        // SAFETY: 0 means the calling thread, and no memory is passed.
         unsafe { libc::sched_getscheduler(0) }
     }
 
     #[test]
-    fn a_thread_is_as_it_was_afterwards() {
+    fn a_thread_gets_its_own_policy_back() {
         if !schedule(REAL_TIME, 1) {
             eprintln!("skipped: real-time priorities need CAP_SYS_NICE");
             return;
@@ -70,7 +71,7 @@ mod tests {
             let outer = OnCpu::stay();
             assert_eq!(policy(), REAL_TIME);
             drop(OnCpu::stay());
-            assert_eq!(policy(), REAL_TIME, "the inner one has nothing to give back");
+            assert_eq!(policy(), REAL_TIME, "the inner one has nothing to restore");
             drop(outer);
             assert_eq!(policy(), before);
         }

@@ -1,4 +1,4 @@
-//! The processes that the programs follow.
+//! The processes that the programs trace.
 
 use migtrace_ebpf::abi::Process;
 
@@ -7,7 +7,7 @@ use super::{Kernel, KernelError, maps};
 const TRACED: &str = "TRACED";
 
 impl Kernel {
-    /// Reads the QMP events of a process and its sockets from now on; false when there is no room for one more.
+    /// Traces the QMP events and the sockets of a process from now on; false when the table is full.
     pub(crate) fn trace(&mut self, pid: u32) -> Result<bool, KernelError> {
         match maps::add(&mut self.ebpf, TRACED, pid, Process::default()) {
             Ok(()) => Ok(true),
@@ -16,7 +16,7 @@ impl Kernel {
         }
     }
 
-    /// Forgets a process.
+    /// Stops tracing a process.
     pub(crate) fn untrace(&mut self, pid: u32) -> Result<(), KernelError> {
         if maps::remove::<_, Process>(&mut self.ebpf, TRACED, pid)? { self.disown(pid) } else { Ok(()) }
     }
@@ -33,27 +33,17 @@ mod tests {
 
     use super::*;
     use crate::kernel::Settings;
-
-    /// Runs `test` with freshly loaded programs; says so and does nothing without root.
-    fn with_kernel(test: impl FnOnce(&mut Kernel)) {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: loading eBPF programs needs root");
-            return;
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _inside = runtime.enter();
-        test(&mut Kernel::load_detached(&Settings::default()).unwrap());
-    }
+    use crate::kernel::testing::with_kernel;
 
     #[test]
-    fn a_full_table_has_no_room_until_a_process_is_forgotten() {
-        with_kernel(|kernel| {
+    fn a_full_table_takes_another_process_once_one_is_untraced() {
+        with_kernel(&Settings::default(), |kernel| {
             let room = u32::try_from(TRACED_MAX).unwrap();
             for pid in 1..=room {
                 assert!(kernel.trace(pid).unwrap(), "{pid}");
             }
             assert!(!kernel.trace(room + 1).unwrap());
-            assert!(kernel.trace(1).unwrap(), "it is there");
+            assert!(kernel.trace(1).unwrap(), "it is traced already");
             assert_eq!(kernel.process(room + 1).unwrap(), None);
             kernel.untrace(1).unwrap();
             kernel.untrace(1).unwrap();
@@ -62,8 +52,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_process_outlives_that_it_is_met_again() {
-        with_kernel(|kernel| {
+    fn tracing_a_traced_process_again_keeps_what_is_known_of_it() {
+        with_kernel(&Settings::default(), |kernel| {
             let known = Process { dropped_lines: 7, ..Process::default() };
             maps::set(&mut kernel.ebpf, TRACED, 42_u32, known).unwrap();
             assert!(kernel.trace(42).unwrap());

@@ -1,12 +1,14 @@
-//! Whose a filter of the clsact qdisc is, and whether its owner lives: a filter survives the process that added it.
+//! Who owns a filter of the clsact qdisc, and whether the owner still runs: a filter outlives the process
+//! that added it.
 //!
-//! Who adds filters holds an abstract Unix socket, and every filter's name ends in that socket's name. The kernel takes
-//! the name away with the process, however it ends. Such names belong to a network namespace, as filters do: so a
-//! migtrace in a container sees that of one on the host, and the other way round, if they see each other's filters at
-//! all. That needs neither `/proc`, which shows the processes of one pid namespace, nor privileges.
+//! A process that adds filters holds an abstract Unix socket, and the name of each filter ends in that
+//! socket's name. The kernel frees the name when the process ends, however it ends. Such names belong to a
+//! network namespace, as filters do, so a migtrace in a container and one on the host see each other's names
+//! if they see each other's filters. This needs no privileges and no `/proc`, which shows the processes of
+//! one pid namespace only.
 //!
-//! Any local user can take a name that has become free, and so keep the filters of a killed run from being removed. No
-//! one can take that of a living process, or guess one before it is taken.
+//! Any local user can take a name that has become free, and so keep the filters of a killed run from being
+//! removed. Nobody can take the name of a running process, or guess a name before it is taken.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,16 +16,16 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Between the name of a program and that of who owns the filter.
+/// Between the name of the program and that of the owner.
 const SEPARATOR: char = '@';
-/// What the names of sockets begin with.
+/// The names of all sockets begin with this.
 const PREFIX: &str = "migtrace-filters-";
 
-/// A living owner of filters.
+/// An owner of filters that runs.
 #[derive(Debug)]
 pub(super) struct Owner {
     name: String,
-    /// Open for as long as this lives, and closed in every program that this process runs.
+    /// Close-on-exec: no program that this process runs keeps the name.
     _socket: UnixDatagram,
 }
 
@@ -33,7 +35,7 @@ impl Owner {
     /// # Errors
     /// No Unix socket can be opened.
     pub(super) fn new() -> io::Result<Self> {
-        // The process id is for people: it may be that of another pid namespace.
+        // The process id is for people only: it may be one of another pid namespace.
         let nonce = RandomState::new().hash_one(0);
         let name = format!("{}-{nonce:016x}", std::process::id());
         let socket = UnixDatagram::bind_addr(&address(&name)?)?;
@@ -50,7 +52,7 @@ impl Owner {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct FilterName {
     pub(super) program: String,
-    /// None: it is that of an early version, which did not say.
+    /// `None` for a filter of an early version, which did not name the owner.
     owner: Option<String>,
 }
 
@@ -62,9 +64,10 @@ impl FilterName {
         }
     }
 
-    /// Whether nobody uses the filter any more, so far as can be known. A filter without an owner counts as left.
+    /// Whether the filter was left behind, as far as can be known. A filter that names no owner counts as
+    /// left behind.
     pub(super) fn is_left(&self) -> bool {
-        self.owner.as_deref().is_none_or(|owner| !lives(owner))
+        self.owner.as_deref().is_none_or(|owner| !runs(owner))
     }
 }
 
@@ -79,13 +82,13 @@ fn address(owner: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("{PREFIX}{owner}"))
 }
 
-/// Whether somebody holds the name in this network namespace. When the kernel does not say (a security module may forbid
-/// to ask), somebody may.
-fn lives(owner: &str) -> bool {
-    let asked = || UnixDatagram::unbound()?.connect_addr(&address(owner)?);
-    match asked() {
+/// Whether a process holds this name in this network namespace. Yes, if that cannot be found out (a security
+/// module may forbid it).
+fn runs(owner: &str) -> bool {
+    let connect = || UnixDatagram::unbound()?.connect_addr(&address(owner)?);
+    match connect() {
         Ok(()) => true,
-        // A name that is too long for a socket is nobody's.
+        // A name too long for a socket has no owner.
         Err(error) => !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput),
     }
 }
@@ -96,7 +99,7 @@ mod tests {
     use crate::host::testing::in_new_netns;
 
     #[test]
-    fn a_name_says_what_runs_and_whose_it_is() {
+    fn a_name_holds_the_program_and_the_owner() {
         let owner = Owner::new().unwrap();
         let name = owner.filter("migtrace_ingress");
         let text = name.to_string();
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_owner_has_is_left_when_it_is_gone_and_no_earlier() {
+    fn a_filter_is_left_behind_once_its_owner_is_gone_and_not_before() {
         let (owner, other) = (Owner::new().unwrap(), Owner::new().unwrap());
         let [name, others] = [&owner, &other].map(|owner| owner.filter("migtrace_egress"));
         assert!(!name.is_left() && !others.is_left());
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_those_of_the_network_namespace() {
+    fn an_owner_is_known_in_its_own_network_namespace_only() {
         let here = Owner::new().unwrap().filter("migtrace_guest");
         let held = Owner::new().unwrap();
         in_new_netns(|| assert!(held.filter("migtrace_guest").is_left()));
