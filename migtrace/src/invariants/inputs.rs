@@ -7,7 +7,7 @@ use crate::event::{Event, Fact, FlowCounters, LogReader, LogWriter};
 use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::Timeline;
-use crate::tracer::qmp_line as line;
+use crate::tracer::messages::qmp_line as line;
 use crate::units::{Flow, MonotonicNs};
 
 /// A line that QEMU, or whoever has taken it over, wrote to its monitor.

@@ -27,7 +27,7 @@ use crate::kernel::echo::{EchoKernel, Session, SessionId, SettledGap};
 use crate::kernel::{AttachPreference, Grace, KernelError};
 use crate::record::Gap;
 use crate::timeline::{gaps, removals};
-use crate::tracer::attachments::cannot_look;
+use crate::tracer::this_host::attachments::cannot_look;
 use crate::units::MonotonicNs;
 use crate::vocabulary::{AttachMode, NotMeasured};
 use ended::Ended;

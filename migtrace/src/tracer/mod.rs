@@ -3,17 +3,10 @@
 //! A [`Tracer`] joins what the kernel programs report with what `/proc` and netlink know. It decides nothing about
 //! migrations: that is the [timeline](crate::timeline)'s.
 
-pub(crate) mod attachments;
 mod cleanup;
 mod flows;
-mod lines;
-mod owners;
-mod pretenders;
-pub(crate) mod qmp_line;
-mod retirement;
-mod scans;
-mod taps;
-mod watched;
+pub(crate) mod messages;
+pub(crate) mod this_host;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -38,13 +31,14 @@ use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
 use crate::vocabulary::{Lost, NotMeasured};
 pub use cleanup::{CleanedUp, clean_up};
-use lines::Lines;
-use owners::Adoption;
-use pretenders::Pretenders;
-use retirement::{Migrating, Retirement};
-use scans::Scans;
-use taps::Tap;
-use watched::{Owner, Watched};
+use flows::known::{Owner, Watched};
+use flows::owner_search::Adoption;
+use flows::retirement::{Migrating, Retirement};
+use messages::lines::Lines;
+use messages::qmp_line;
+use this_host::pretenders::Pretenders;
+use this_host::scans::{self, Scans};
+use this_host::taps::Tap;
 
 /// How often the flow table is read, and the counters of young flows become events.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);

@@ -6,8 +6,9 @@ use migtrace_ebpf::abi::Process;
 use migtrace_ebpf::budget::LINES;
 use migtrace_ebpf::qmp_write::Part;
 
-use super::{Tracer, TracerError, qmp_line};
+use super::qmp_line;
 use crate::kernel::QmpWrite;
+use crate::tracer::{Tracer, TracerError};
 use crate::units::MonotonicNs;
 
 /// The lines of one event are put together up to this size; QEMU's events are far below.
@@ -32,7 +33,7 @@ struct Heard {
 
 /// The lines of QMP by process.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(in crate::tracer) struct Lines {
     heard: BTreeMap<u32, Heard>,
     /// How often something could not be read, of all processes that there ever were.
     unread: u64,
@@ -79,7 +80,7 @@ impl Lines {
     }
 
     /// Whether to look again for the taps of a process that tells of something.
-    pub(super) fn is_look_due(&mut self, at_ns: MonotonicNs, pid: u32) -> bool {
+    pub(in crate::tracer) fn is_look_due(&mut self, at_ns: MonotonicNs, pid: u32) -> bool {
         let heard = self.heard.entry(pid).or_default();
         let is_due = heard.looked_ns.is_none_or(|looked| at_ns.0.saturating_sub(looked.0) >= LOOK_EVERY_NS);
         if is_due {
@@ -89,14 +90,14 @@ impl Lines {
     }
 
     /// How often something could not be read.
-    pub(super) const fn unread(&self) -> u64 {
+    pub(in crate::tracer) const fn unread(&self) -> u64 {
         self.unread
     }
 }
 
 impl Tracer {
     /// Takes in what a QEMU has written to its monitor.
-    pub(super) fn take_line(
+    pub(in crate::tracer) fn take_line(
         &mut self,
         at_ns: MonotonicNs,
         pid: u32,
@@ -140,14 +141,18 @@ impl Tracer {
     }
 
     /// Tells it of every process, and forgets those that are traced no more.
-    pub(super) fn tell_all_unheard(&mut self, now: MonotonicNs, is_end: bool) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn tell_all_unheard(
+        &mut self,
+        now: MonotonicNs,
+        is_end: bool,
+    ) -> Result<(), TracerError> {
         self.lines.heard.retain(|pid, _| self.qemus.contains_key(pid));
         let pids: Vec<u32> = self.qemus.keys().copied().collect();
         pids.into_iter().try_for_each(|pid| self.tell_unheard(now, pid, is_end))
     }
 
     /// Tells what [`Self::tell_unheard`] has to tell of a process that has ended, and forgets its lines.
-    pub(super) fn forget_lines(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn forget_lines(&mut self, now: MonotonicNs, pid: u32) -> Result<(), TracerError> {
         self.tell_unheard(now, pid, true)?;
         self.lines.heard.remove(&pid);
         Ok(())

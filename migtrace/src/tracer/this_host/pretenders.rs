@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{Tracer, TracerError, host};
 use crate::host::clock;
 use crate::host::qemu::{self, Distrust, Kind, Pretender, shown};
+use crate::tracer::{Tracer, TracerError, host};
 use crate::units::MonotonicNs;
 
 /// So many executables are named; of the rest only the processes are counted.
@@ -15,7 +15,7 @@ const WHAT_TO_DO: &str = "if it is a QEMU, name that executable with --qemu-bina
 
 /// What is known of them.
 #[derive(Debug, Default)]
-pub(super) struct Pretenders {
+pub(in crate::tracer) struct Pretenders {
     named: BTreeSet<(PathBuf, Distrust)>,
     /// The most processes of other executables that were there at once, and how many of these were told of.
     more: usize,
@@ -55,7 +55,7 @@ impl Pretenders {
 
 impl Tracer {
     /// Says of processes that are called as QEMU is why they are not traced.
-    pub(super) fn tell_pretenders(&mut self, at_ns: MonotonicNs, seen: Vec<Pretender>) {
+    pub(in crate::tracer) fn tell_pretenders(&mut self, at_ns: MonotonicNs, seen: Vec<Pretender>) {
         for Pretender { pid, executable, why } in self.pretenders.take(seen) {
             let executable = shown(&executable);
             self.tell_not_measured(
@@ -81,7 +81,7 @@ impl Tracer {
     }
 
     /// Says how many of them there were in the end.
-    pub(super) fn count_pretenders(&mut self) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn count_pretenders(&mut self) -> Result<(), TracerError> {
         let now = clock::now().map_err(host("read the clock"))?;
         self.tell_more_pretenders(now, true);
         Ok(())

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::watched::{Known, Watched};
-use super::{TracerError, host};
+use super::known::{Known, Watched};
 use crate::host::sockets;
 use crate::kernel::{FlowState, Grace, Opened};
+use crate::tracer::{TracerError, host};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Purpose;
 
@@ -27,14 +27,14 @@ const IDLE_ELSEWHERE: Duration = Duration::from_secs(600);
 
 /// The flows that are being taken out of the table.
 #[derive(Debug)]
-pub(super) struct Retirement {
+pub(in crate::tracer) struct Retirement {
     /// More connections than these are too many: those that nobody owns go.
     comfortable: usize,
     retired: Grace<Opened>,
 }
 
 /// What the table holds at an instant.
-pub(super) struct Sight<'a> {
+pub(in crate::tracer) struct Sight<'a> {
     now: MonotonicNs,
     states: &'a [FlowState],
     /// Processes that migrate.
@@ -44,10 +44,10 @@ pub(super) struct Sight<'a> {
 }
 
 /// What a process said last of its migration.
-pub(super) type Migrating = BTreeMap<u32, String>;
+pub(in crate::tracer) type Migrating = BTreeMap<u32, String>;
 
 impl<'a> Sight<'a> {
-    pub(super) fn of(
+    pub(in crate::tracer) fn of(
         now: MonotonicNs,
         states: &'a [FlowState],
         watched: &Watched,
@@ -114,27 +114,31 @@ impl Verdict {
 
 impl Retirement {
     /// For a table that has room for `capacity` connections.
-    pub(super) fn new(capacity: u32) -> Self {
+    pub(in crate::tracer) fn new(capacity: u32) -> Self {
         Self { comfortable: capacity as usize / 2, retired: Grace::default() }
     }
 
     /// Notes that a flow counts no more.
-    pub(super) fn retired(&mut self, flow: Opened) {
+    pub(in crate::tracer) fn retired(&mut self, flow: Opened) {
         self.retired.begin(flow);
     }
 
     /// The flows whose places are free.
-    pub(super) fn take_ripe(&mut self) -> Vec<Opened> {
+    pub(in crate::tracer) fn take_ripe(&mut self) -> Vec<Opened> {
         self.retired.take_over()
     }
 
     /// Whether flows wait for their places to be free.
-    pub(super) fn is_pending(&self) -> bool {
+    pub(in crate::tracer) fn is_pending(&self) -> bool {
         self.retired.iter().next().is_some()
     }
 
     /// The flows that are over, and the buckets of fragments that belong to no flow.
-    pub(super) fn over(&self, sight: &Sight<'_>, watched: &mut Watched) -> Result<Vec<Opened>, TracerError> {
+    pub(in crate::tracer) fn over(
+        &self,
+        sight: &Sight<'_>,
+        watched: &mut Watched,
+    ) -> Result<Vec<Opened>, TracerError> {
         let is_crowded = sight.states.len() > self.comfortable;
         let mut over = Vec::new();
         let mut ends = BTreeSet::new();

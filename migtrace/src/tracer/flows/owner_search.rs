@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::qmp_line::Line;
-use super::{Tracer, TracerError, host};
 use crate::host::clock;
 use crate::host::sockets::{self, Open};
+use crate::tracer::messages::qmp_line::Line;
+use crate::tracer::{Tracer, TracerError, host};
 
 /// How long the kernel programs have to find a flow's owner before `sock_diag` is asked.
 const OWNER_PATIENCE: Duration = Duration::from_millis(50);
 /// How often an ownerless flow is looked up before it is taken for somebody else's.
-pub(super) const OWNER_TRIES: u32 = 20;
+pub(in crate::tracer) const OWNER_TRIES: u32 = 20;
 
 /// The ports that clients are given by most systems begin here: below, somebody listens.
 const FIRST_CLIENT_PORT: u16 = 32768;
@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// When it is looked for connections whose opening was missed.
 #[derive(Debug, Default)]
-pub(super) struct Adoption {
+pub(in crate::tracer) struct Adoption {
     /// How many packets had belonged to no flow when it was looked last.
     strays: u64,
     /// Not before.
@@ -33,7 +33,7 @@ pub(super) struct Adoption {
 
 impl Tracer {
     /// Counts the connections to watched ports that are open already, and gives them to the QEMUs that hold them.
-    pub(super) fn adopt_connections(&mut self) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn adopt_connections(&mut self) -> Result<(), TracerError> {
         self.adoption.strays = self.kernel.strays()?;
         let pids: Vec<u32> = self.qemus.keys().copied().collect();
         let ports = self.ports.clone();
@@ -66,14 +66,17 @@ impl Tracer {
             }
         }
         let waited = self.adoption.waited;
-        self.adoption.waited =
-            if is_news { Duration::ZERO } else { (waited * 2).clamp(super::scans::SOON, LONGEST_WAIT) };
+        self.adoption.waited = if is_news {
+            Duration::ZERO
+        } else {
+            (waited * 2).clamp(crate::tracer::this_host::scans::SOON, LONGEST_WAIT)
+        };
         self.adoption.next = Some(Instant::now() + self.adoption.waited);
         Ok(())
     }
 
     /// Looks for connections whose opening was missed, if there are packets that belong to none.
-    pub(super) fn adopt_strays(&mut self) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn adopt_strays(&mut self) -> Result<(), TracerError> {
         let is_time = self.adoption.next.is_none_or(|next| Instant::now() >= next);
         if is_time && self.kernel.strays()? != self.adoption.strays {
             self.adopt_connections()?;
@@ -82,7 +85,7 @@ impl Tracer {
     }
 
     /// Notes whether a QEMU migrates.
-    pub(super) fn note_migration(&mut self, pid: u32, line: &Line) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn note_migration(&mut self, pid: u32, line: &Line) -> Result<(), TracerError> {
         let status = line.data.get("status").and_then(serde_json::Value::as_str);
         let Some(status) = status.filter(|_| line.name == "MIGRATION") else { return Ok(()) };
         if matches!(status, "none" | "completed" | "failed" | "cancelled") {
@@ -96,7 +99,7 @@ impl Tracer {
     }
 
     /// Asks `sock_diag` and `/proc` for the owners that the kernel programs did not find.
-    pub(super) fn find_owners(&mut self) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn find_owners(&mut self) -> Result<(), TracerError> {
         let patience = if self.kernel.ties_sockets() { OWNER_PATIENCE } else { Duration::ZERO };
         let wanted = self.flows.ownerless(patience, OWNER_TRIES);
         if !wanted.is_empty() {

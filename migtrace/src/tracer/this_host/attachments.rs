@@ -1,14 +1,14 @@
 //! Whether the TC programs stay where they were attached, and before those of others.
 
-use super::{Tracer, TracerError, host};
 use crate::event::{Fact, TcProgram, TcRemoved};
 use crate::host::clock;
 use crate::kernel::{Change, ChangeNews};
+use crate::tracer::{Tracer, TracerError, host};
 use crate::vocabulary::{AttachMode, NotMeasured};
 
 impl Tracer {
     /// Tells what somebody else has done to the programs; those that were removed are attached again.
-    pub(super) fn look_after_attachments(&mut self) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn look_after_attachments(&mut self) -> Result<(), TracerError> {
         let looked = self.kernel.look_after_attachments();
         let now = clock::now().map_err(host("read the clock"))?;
         let changes = match looked {

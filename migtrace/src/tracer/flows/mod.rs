@@ -1,17 +1,22 @@
 //! What becomes of the flows in the table: each is told of when it is found, counted, and told of again when it is over.
 
+pub(in crate::tracer) mod known;
+pub(in crate::tracer) mod owner_search;
+pub(in crate::tracer) mod retirement;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::retirement::Sight;
-use super::watched::{self, Found, Known, Owner};
-use super::{Tracer, TracerError, host, owners};
+use self::{known as watched, owner_search as owners};
 use crate::event::{Fact, OwnerMethod};
 use crate::host::clock;
 use crate::kernel::{FirstPacket, FlowState, Opened, is_other};
+use crate::tracer::{Tracer, TracerError, host};
 use crate::units::{Directions, Flow, MonotonicNs};
 use crate::vocabulary::Purpose;
+use known::{Found, Known, Owner};
+use retirement::Sight;
 
 /// How often the counters of flows older than [`YOUNG`] become events: an hour's log stays small.
 const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);
@@ -20,7 +25,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 
 impl Tracer {
     /// A flow is in the table, and has had its first packet.
-    pub(super) fn flow_seen(
+    pub(in crate::tracer) fn flow_seen(
         &mut self,
         opened: Opened,
         first: FirstPacket,
@@ -43,7 +48,7 @@ impl Tracer {
     }
 
     /// A flow has an owner.
-    pub(super) fn flow_owned(&mut self, opened: Opened, owner: Owner) {
+    pub(in crate::tracer) fn flow_owned(&mut self, opened: Opened, owner: Owner) {
         let Some(known) = self.known(owner.at_ns, opened) else { return };
         if known.owner.is_some_and(|before| before.pid == owner.pid) {
             return;
@@ -55,7 +60,7 @@ impl Tracer {
     }
 
     /// A flow has carried its first payload.
-    pub(super) fn flow_payload(&mut self, at_ns: MonotonicNs, opened: Opened, first_bytes: u32) {
+    pub(in crate::tracer) fn flow_payload(&mut self, at_ns: MonotonicNs, opened: Opened, first_bytes: u32) {
         let Some(purpose) = crate::kernel::purpose(first_bytes) else { return };
         let Some(known) = self.known(at_ns, opened) else { return };
         // The first that says something is right: the answers of the other end begin with anything.
@@ -66,7 +71,7 @@ impl Tracer {
     }
 
     /// A flow is over: what it has carried in the end, and that.
-    pub(super) fn flow_gone(&mut self, at_ns: MonotonicNs, state: &FlowState) {
+    pub(in crate::tracer) fn flow_gone(&mut self, at_ns: MonotonicNs, state: &FlowState) {
         let was_told = match self.flows.get(state.opened()) {
             Some(known) => known.told || (state.is_fragments() && state.first.is_some()),
             None => false,
@@ -88,7 +93,7 @@ impl Tracer {
     }
 
     /// Tells the counters of every flow that has moved since the last time, and which of them are over.
-    pub(super) fn sample(&mut self) -> Result<(), TracerError> {
+    pub(in crate::tracer) fn sample(&mut self) -> Result<(), TracerError> {
         let now = clock::now().map_err(host("read the clock"))?;
         let states = self.kernel.flows()?;
         // What the programs have told of is known from when they found it, and not from now.
@@ -114,7 +119,8 @@ impl Tracer {
         let Some(known) = self.known(now, opened) else { return Ok(()) };
         let age = state.first.map_or(0, |first| now.0.saturating_sub(first.at_ns.0));
         let is_young = Duration::from_nanos(age) < YOUNG;
-        let due = known.is_due(state, now, if is_young { super::SAMPLE_EVERY } else { SAMPLE_OLD_EVERY });
+        let due =
+            known.is_due(state, now, if is_young { crate::tracer::SAMPLE_EVERY } else { SAMPLE_OLD_EVERY });
         // When an owner is found now, QEMU's events until now lack what this flow has carried, moved or not.
         if (due || (known.told && known.awaits_owner(owners::OWNER_TRIES)))
             && let Some(counters) = watched::counters(state)
@@ -140,7 +146,11 @@ impl Tracer {
     }
 
     /// Whether the payload of a connection shows that it is no migration's.
-    pub(super) fn carries_other(&self, flow: Flow, Directions { tx, rx }: Directions<u64>) -> bool {
+    pub(in crate::tracer) fn carries_other(
+        &self,
+        flow: Flow,
+        Directions { tx, rx }: Directions<u64>,
+    ) -> bool {
         match (self.ports.contains(flow.local.port()), self.ports.contains(flow.remote.port())) {
             (true, false) => is_other(tx, rx),
             (false, true) => is_other(rx, tx),

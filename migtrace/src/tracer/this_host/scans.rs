@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often it is read while something may have changed.
-pub(super) const SOON: Duration = Duration::from_secs(1);
+pub(in crate::tracer) const SOON: Duration = Duration::from_secs(1);
 /// How often it is read otherwise.
 const RARELY: Duration = Duration::from_secs(60);
 /// For how long a change is followed.
 const SETTLING: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Scans {
+pub(in crate::tracer) struct Scans {
     /// Nothing tells of processes that start and end.
     always: bool,
     last: Instant,
@@ -25,17 +25,17 @@ pub(super) struct Scans {
 
 impl Scans {
     /// `/proc` is read now. Without instruments that tell of processes, it is `always` to be read soon again.
-    pub(super) fn new(now: Instant, always: bool) -> Self {
+    pub(in crate::tracer) fn new(now: Instant, always: bool) -> Self {
         Self { always, last: now, settled: now + SETTLING }
     }
 
     /// Something has changed: more may.
-    pub(super) fn follow_change(&mut self, now: Instant) {
+    pub(in crate::tracer) fn follow_change(&mut self, now: Instant) {
         self.settled = now + SETTLING;
     }
 
     /// Whether it is to be read now; then it is.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+    pub(in crate::tracer) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.always || now < self.settled || now >= self.last + RARELY;
         if is_due {
             self.last = now;

@@ -10,33 +10,33 @@ use crate::vocabulary::Purpose;
 
 /// One connection of those that its ends have had, or the fragments between two hosts.
 #[derive(Debug)]
-pub(super) struct Known {
-    pub(super) opened_ns: MonotonicNs,
+pub(in crate::tracer) struct Known {
+    pub(in crate::tracer) opened_ns: MonotonicNs,
     /// Its first packet was told of. Something else may be known first: a connection that is older than the tracing has
     /// an owner before it moves.
-    pub(super) told: bool,
+    pub(in crate::tracer) told: bool,
     since: Instant,
-    pub(super) owner: Option<Owner>,
-    pub(super) owner_tries: u32,
+    pub(in crate::tracer) owner: Option<Owner>,
+    pub(in crate::tracer) owner_tries: u32,
     /// Nobody looks for its owner any more.
-    pub(super) settled: bool,
-    pub(super) purpose: Option<Purpose>,
+    pub(in crate::tracer) settled: bool,
+    pub(in crate::tracer) purpose: Option<Purpose>,
     sample: Option<Sample>,
     /// When it was looked last whether there is a socket for it.
-    pub(super) looked_for_socket: Option<Instant>,
+    pub(in crate::tracer) looked_for_socket: Option<Instant>,
 }
 
 /// Whose a flow is, and since when that is known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Owner {
-    pub(super) at_ns: MonotonicNs,
-    pub(super) pid: u32,
-    pub(super) method: OwnerMethod,
-    pub(super) crossed: Option<Crossed>,
+pub(in crate::tracer) struct Owner {
+    pub(in crate::tracer) at_ns: MonotonicNs,
+    pub(in crate::tracer) pid: u32,
+    pub(in crate::tracer) method: OwnerMethod,
+    pub(in crate::tracer) crossed: Option<Crossed>,
 }
 
 impl Owner {
-    pub(super) const fn of(self, flow: Flow) -> Fact {
+    pub(in crate::tracer) const fn of(self, flow: Flow) -> Fact {
         let Self { pid, method, crossed, .. } = self;
         Fact::FlowOwner { flow, pid, method, crossed }
     }
@@ -67,7 +67,7 @@ impl Known {
 
     /// Whether its counters should be told at `now`: they have moved, and the last time is long enough ago. That it was
     /// closed is told at once.
-    pub(super) fn is_due(&mut self, state: &FlowState, now: MonotonicNs, every: Duration) -> bool {
+    pub(in crate::tracer) fn is_due(&mut self, state: &FlowState, now: MonotonicNs, every: Duration) -> bool {
         let sample = Sample { at_ns: now, counters: state.counters, closed: state.closed };
         let due = match self.sample {
             None => state.counters.tx.skbs + state.counters.rx.skbs > 0,
@@ -85,14 +85,14 @@ impl Known {
     }
 
     /// Whether its owner is not known, and will be looked up again.
-    pub(super) const fn awaits_owner(&self, tries: u32) -> bool {
+    pub(in crate::tracer) const fn awaits_owner(&self, tries: u32) -> bool {
         self.owner.is_none() && self.owner_tries < tries
     }
 }
 
 /// What a flow of the table is to what is remembered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Found {
+pub(in crate::tracer) enum Found {
     /// It is remembered now.
     Known,
     /// Likewise; and one between the same ends is over that was told of, and whose end was not.
@@ -103,16 +103,16 @@ pub(super) enum Found {
 
 /// The flows of the table.
 #[derive(Debug, Default)]
-pub(super) struct Watched(BTreeMap<Flow, Known>);
+pub(in crate::tracer) struct Watched(BTreeMap<Flow, Known>);
 
 impl Watched {
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::tracer) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Remembers a flow.
-    pub(super) fn find(&mut self, Opened { flow, opened_ns }: Opened) -> Found {
+    pub(in crate::tracer) fn find(&mut self, Opened { flow, opened_ns }: Opened) -> Found {
         let known = self.0.entry(flow).or_insert_with(|| Known::new(opened_ns));
         if known.opened_ns == opened_ns {
             return Found::Known;
@@ -126,32 +126,32 @@ impl Watched {
     }
 
     /// Whether one of the connections is remembered that these ends have had.
-    pub(super) fn has(&self, flow: &Flow) -> bool {
+    pub(in crate::tracer) fn has(&self, flow: &Flow) -> bool {
         self.0.contains_key(flow)
     }
 
     /// What is remembered of a flow.
-    pub(super) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&Known> {
+    pub(in crate::tracer) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&Known> {
         self.0.get(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Likewise.
-    pub(super) fn get_mut(&mut self, Opened { flow, opened_ns }: Opened) -> Option<&mut Known> {
+    pub(in crate::tracer) fn get_mut(&mut self, Opened { flow, opened_ns }: Opened) -> Option<&mut Known> {
         self.0.get_mut(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Forgets a flow; says whether it was remembered.
-    pub(super) fn forget(&mut self, opened: Opened) -> bool {
+    pub(in crate::tracer) fn forget(&mut self, opened: Opened) -> bool {
         self.get(opened).is_some() && self.0.remove(&opened.flow).is_some()
     }
 
     /// The flows, in their order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Opened, &Known)> {
+    pub(in crate::tracer) fn iter(&self) -> impl Iterator<Item = (Opened, &Known)> {
         self.0.iter().map(|(flow, known)| (Opened { flow: *flow, opened_ns: known.opened_ns }, known))
     }
 
     /// The connections whose owner should be looked up now.
-    pub(super) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
+    pub(in crate::tracer) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
         let due = |known: &Known| known.awaits_owner(tries) && known.since.elapsed() >= patience;
         self.0
             .iter_mut()
@@ -164,7 +164,7 @@ impl Watched {
     }
 
     /// The connections that were looked up in vain often enough, each once.
-    pub(super) fn given_up(&mut self, tries: u32) -> Vec<Opened> {
+    pub(in crate::tracer) fn given_up(&mut self, tries: u32) -> Vec<Opened> {
         let due = |known: &Known| known.owner.is_none() && known.owner_tries >= tries && !known.settled;
         self.0
             .iter_mut()
@@ -177,13 +177,13 @@ impl Watched {
     }
 
     /// Makes every flow due, so that its final counters are told.
-    pub(super) fn forget_samples(&mut self) {
+    pub(in crate::tracer) fn forget_samples(&mut self) {
         self.0.values_mut().for_each(|known| known.sample = None);
     }
 }
 
 /// The fact that tells a flow's counters; `None` for one that has none.
-pub(super) fn counters(state: &FlowState) -> Option<Fact> {
+pub(in crate::tracer) fn counters(state: &FlowState) -> Option<Fact> {
     if state.is_fragments() {
         return Some(Fact::Fragments {
             local: state.flow.local.ip(),
