@@ -24,7 +24,7 @@ const TCP_INFO_BYTES_RECEIVED: usize = 128;
 
 /// Who holds a connection's socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Owner {
+pub(crate) struct Holder {
     /// The process; the lowest id when several of the candidates hold the socket.
     pub(crate) pid: u32,
     /// The socket's inode, as in `/proc/PID/fd`'s `socket:[inode]`.
@@ -39,7 +39,7 @@ pub(crate) struct Owner {
 ///
 /// # Errors
 /// The netlink socket's.
-pub(crate) fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, Owner)>> {
+pub(crate) fn holders_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, Holder)>> {
     let mut kernel = Connection::open(NETLINK_SOCK_DIAG)?;
     let mut inodes = Vec::new();
     for flow in flows {
@@ -51,14 +51,14 @@ pub(crate) fn owners_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, O
     let holders = holders(pids);
     let owned = inodes.into_iter().filter_map(|(flow, inode)| {
         let pid = *holders.get(&inode)?;
-        Some((flow, Owner { pid, inode }))
+        Some((flow, Holder { pid, inode }))
     });
     Ok(owned.collect())
 }
 
 /// An open connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Open {
+pub(crate) struct OpenConnection {
     /// IPv4-mapped addresses are given as IPv4, as they are on the wire.
     pub(crate) flow: Flow,
     /// The process that holds it, if it is one of the candidates.
@@ -74,7 +74,7 @@ pub(crate) struct Open {
 ///
 /// # Errors
 /// The netlink socket's; `NotFound` when the kernel cannot list TCP sockets.
-pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<Vec<Open>> {
+pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<Vec<OpenConnection>> {
     let mut kernel = Connection::open(NETLINK_SOCK_DIAG)?;
     let mut listened = HashSet::new();
     let mut found = Vec::new();
@@ -110,13 +110,13 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
         return Ok(Vec::new());
     }
     let holders = holders(pids);
-    let open = |(flow, inode, payload_bytes): (Flow, u32, Directions<u64>)| Open {
+    let open = |(flow, inode, payload_bytes): (Flow, u32, Directions<u64>)| OpenConnection {
         flow,
         pid: holders.get(&inode).copied(),
         is_to_listener: listened.contains(&flow.local.port()),
         payload_bytes,
     };
-    let mut found: Vec<Open> = found.into_iter().map(open).collect();
+    let mut found: Vec<OpenConnection> = found.into_iter().map(open).collect();
     found.sort_unstable_by_key(|open| open.flow);
     Ok(found)
 }
@@ -274,8 +274,8 @@ mod tests {
     }
 
     /// The owner of one flow.
-    fn owner_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Owner>> {
-        Ok(owners_of(&[flow], pids)?.pop().map(|(_, owner)| owner))
+    fn holder_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Holder>> {
+        Ok(holders_of(&[flow], pids)?.pop().map(|(_, owner)| owner))
     }
 
     #[test]
@@ -290,9 +290,9 @@ mod tests {
     fn each_end_of_a_connection_is_found_by_its_own_side() {
         for (listen, connect) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0")] {
             let (_listener, client, server) = connected(listen, connect);
-            let owned = |inode| Owner { pid: me(), inode };
+            let owned = |inode| Holder { pid: me(), inode };
             assert_eq!(
-                owners_of(&[flow(&server), flow(&client)], &[1, me()]).unwrap(),
+                holders_of(&[flow(&server), flow(&client)], &[1, me()]).unwrap(),
                 [(flow(&server), owned(inode(&server))), (flow(&client), owned(inode(&client)))],
                 "{listen}"
             );
@@ -307,7 +307,7 @@ mod tests {
         let mapped = flow(&server);
         let wire = Flow { local: client.peer_addr().unwrap(), remote: client.local_addr().unwrap() };
         for flow in [mapped, wire] {
-            assert_eq!(owner_of(flow, &[me()]).unwrap().unwrap().inode, inode(&server), "{flow}");
+            assert_eq!(holder_of(flow, &[me()]).unwrap().unwrap().inode, inode(&server), "{flow}");
         }
         let port = server.local_addr().unwrap().port();
         let found = connections(&[me()], |candidate| candidate == port).unwrap();
@@ -320,15 +320,15 @@ mod tests {
     #[test]
     fn a_socket_of_another_process_has_no_owner_among_the_candidates() {
         let (_listener, client, _server) = connected("127.0.0.1:0", "127.0.0.1:0");
-        assert_eq!(owner_of(flow(&client), &[]).unwrap(), None);
-        assert_eq!(owner_of(flow(&client), &[1, u32::MAX]).unwrap(), None);
+        assert_eq!(holder_of(flow(&client), &[]).unwrap(), None);
+        assert_eq!(holder_of(flow(&client), &[1, u32::MAX]).unwrap(), None);
     }
 
     #[test]
     fn the_listener_is_not_taken_for_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let never = Flow { local: listener.local_addr().unwrap(), remote: "127.0.0.1:1".parse().unwrap() };
-        assert_eq!(owner_of(never, &[me()]).unwrap(), None);
+        assert_eq!(holder_of(never, &[me()]).unwrap(), None);
         let port = listener.local_addr().unwrap().port();
         assert_eq!(connections(&[me()], |candidate| candidate == port).unwrap(), []);
     }
@@ -339,7 +339,7 @@ mod tests {
         let flow = flow(&client);
         drop(client);
         drop(server);
-        assert_eq!(owner_of(flow, &[me()]).unwrap(), None);
+        assert_eq!(holder_of(flow, &[me()]).unwrap(), None);
     }
 
     #[test]
@@ -353,7 +353,7 @@ mod tests {
         (&client).read_exact(&mut [0; 20]).unwrap();
         // An acknowledgement may be late.
         std::thread::sleep(Duration::from_millis(300));
-        let open = |socket, pid, is_to_listener, tx, rx| Open {
+        let open = |socket, pid, is_to_listener, tx, rx| OpenConnection {
             flow: flow(socket),
             pid,
             is_to_listener,
@@ -375,7 +375,7 @@ mod tests {
         let flows: Vec<Flow> =
             pairs.iter().flat_map(|(_, client, server)| [flow(client), flow(server)]).collect();
         let found: Vec<Flow> =
-            owners_of(&flows, &[me()]).unwrap().into_iter().map(|(flow, _)| flow).collect();
+            holders_of(&flows, &[me()]).unwrap().into_iter().map(|(flow, _)| flow).collect();
         assert_eq!(found, flows);
     }
 
@@ -400,7 +400,7 @@ mod tests {
                 local: without(client.local_addr().unwrap()),
                 remote: without(client.peer_addr().unwrap()),
             };
-            assert_eq!(owner_of(wire, &[me()]).unwrap().unwrap().inode, inode(&client));
+            assert_eq!(holder_of(wire, &[me()]).unwrap().unwrap().inode, inode(&client));
         });
     }
 }

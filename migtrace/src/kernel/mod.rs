@@ -26,6 +26,7 @@ mod ownership;
 mod priority;
 mod system_call;
 mod tc;
+mod tc_changes;
 mod tcx;
 #[cfg(test)]
 mod test_run;
@@ -46,7 +47,8 @@ pub(crate) use grace::Grace;
 pub(crate) use messages::{Body, Message, Opened, QmpWrite};
 pub(crate) use priority::{OnCpu, be_punctual};
 pub use tc::{AttachPreference, Leftover, TcAttachError};
-pub(crate) use tc::{Change, ChangeNews, cleanup};
+pub(crate) use tc::{Change, cleanup};
+pub(crate) use tc_changes::cannot_look;
 
 use crate::errors::with_causes;
 use crate::event::Instrument;

@@ -1,40 +1,40 @@
-//! Which flows are over: their places in the table are wanted for others.
+//! Which flows are over. They give up their places in the table for others.
 //!
-//! What turns out to be no migration is over at once. A flow of a process that migrates is never over: the sums that go with
-//! QEMU's events hold it, and must not fall.
+//! A connection that turns out not to be a migration's is over at once. A flow of a process that migrates is never over:
+//! the sums that come with QEMU's events include it, and must not fall.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::known::{Known, Watched};
+use super::known_flows::{KnownFlow, KnownFlows};
 use crate::host::sockets;
 use crate::kernel::{FlowState, Grace, Opened};
-use crate::tracer::{TracerError, host};
+use crate::tracer::error::{TracerError, host};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Purpose;
 
-/// How long nothing may have crossed before a connection that was closed is over: by then nothing is sent again.
+/// A closed connection is over when nothing has crossed for this long: by then nothing is sent again.
 const CLOSED: Duration = Duration::from_secs(10);
-/// How long a connection may take before it carries something, if it is nobody's that is traced.
+/// A connection without a traced owner is over when it has carried nothing for this long.
 const SILENT: Duration = Duration::from_secs(3);
-/// Likewise of a traced process: the channel of the pages that the guest waits for is opened long before it is used.
+/// Likewise with one: the channel for pages that the guest waits for is opened long before it is used.
 const SILENT_OWNED: Duration = Duration::from_secs(60);
-/// How long nothing may have crossed before it is asked whether there is a socket at all; and how often it is asked.
+/// When nothing has crossed for this long, the kernel is asked whether there is a socket at all, and so often.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long nothing may have crossed on a connection whose socket is not to be found here: it may be in a tunnel.
+/// A connection whose socket is not found here (it may be in a tunnel) is over when nothing has crossed for this long.
 const IDLE_ELSEWHERE: Duration = Duration::from_secs(600);
 
 /// The flows that are being taken out of the table.
 #[derive(Debug)]
-pub(in crate::tracer) struct Retirement {
-    /// More connections than these are too many: those that nobody owns go.
+pub(super) struct Retirement {
+    /// With more connections than these the table is crowded, and those without an owner go.
     comfortable: usize,
     retired: Grace<Opened>,
 }
 
 /// What the table holds at an instant.
-pub(in crate::tracer) struct Sight<'a> {
+pub(super) struct Snapshot<'a> {
     now: MonotonicNs,
     states: &'a [FlowState],
     /// Processes that migrate.
@@ -43,19 +43,19 @@ pub(in crate::tracer) struct Sight<'a> {
     peers: BTreeSet<(u32, IpAddr)>,
 }
 
-/// What a process said last of its migration.
-pub(in crate::tracer) type Migrating = BTreeMap<u32, String>;
+/// The last status of each process that migrates.
+pub(super) type Migrating = BTreeMap<u32, String>;
 
-impl<'a> Sight<'a> {
-    pub(in crate::tracer) fn of(
+impl<'a> Snapshot<'a> {
+    pub(super) fn of(
         now: MonotonicNs,
         states: &'a [FlowState],
-        watched: &Watched,
+        flows: &KnownFlows,
         migrating: &Migrating,
     ) -> Self {
         let mut carrying = BTreeSet::new();
         let mut peers = BTreeSet::new();
-        for (opened, known) in watched.iter() {
+        for (opened, known) in flows.iter() {
             if let (Some(owner), Some(purpose)) = (known.owner, known.purpose)
                 && purpose != Purpose::Other
             {
@@ -63,7 +63,7 @@ impl<'a> Sight<'a> {
                 peers.insert((owner.pid, opened.flow.remote.ip()));
             }
         }
-        // A destination says `setup` when it begins to listen, which may be long before anybody comes.
+        // A destination says `setup` when it begins to listen, which may be long before anybody connects.
         let is_busy =
             |(pid, status): (&u32, &String)| (status != "setup" || carrying.contains(pid)).then_some(*pid);
         Self { now, states, busy: migrating.iter().filter_map(is_busy).collect(), peers }
@@ -73,13 +73,13 @@ impl<'a> Sight<'a> {
         Duration::from_nanos(self.now.0.saturating_sub(at.0))
     }
 
-    /// What is to be done with a connection.
-    fn verdict(&self, state: &FlowState, known: &Known, is_crowded: bool) -> Verdict {
+    /// Whether a connection is over.
+    fn verdict(&self, state: &FlowState, known: &KnownFlow, is_crowded: bool) -> Verdict {
         let owner = known.owner.map(|owner| owner.pid);
         let (age, quiet) = (self.since(state.opened_ns), self.since(state.last_ns));
         let is_silent = !state.has_payload() && state.from_start;
         if let Some(pid) = owner.filter(|pid| self.busy.contains(pid)) {
-            // Whoever knocks at the port of a QEMU that is being migrated to is let in by it.
+            // A QEMU that is being migrated to accepts whoever connects to its port.
             let is_stranger = !self.peers.contains(&(pid, state.flow.remote.ip()));
             return Verdict::over_if(is_crowded && is_silent && is_stranger && age >= SILENT);
         }
@@ -114,37 +114,37 @@ impl Verdict {
 
 impl Retirement {
     /// For a table that has room for `capacity` connections.
-    pub(in crate::tracer) fn new(capacity: u32) -> Self {
+    pub(super) fn new(capacity: u32) -> Self {
         Self { comfortable: capacity as usize / 2, retired: Grace::default() }
     }
 
-    /// Notes that a flow counts no more.
-    pub(in crate::tracer) fn retired(&mut self, flow: Opened) {
+    /// Notes that a flow is no longer counted.
+    pub(super) fn retired(&mut self, flow: Opened) {
         self.retired.begin(flow);
     }
 
-    /// The flows whose places are free.
-    pub(in crate::tracer) fn take_ripe(&mut self) -> Vec<Opened> {
+    /// The flows whose places can be given to others now.
+    pub(super) fn take_ripe(&mut self) -> Vec<Opened> {
         self.retired.take_over()
     }
 
-    /// Whether flows wait for their places to be free.
-    pub(in crate::tracer) fn is_pending(&self) -> bool {
+    /// Whether flows wait for that.
+    pub(super) fn is_pending(&self) -> bool {
         self.retired.iter().next().is_some()
     }
 
-    /// The flows that are over, and the buckets of fragments that belong to no flow.
-    pub(in crate::tracer) fn over(
+    /// The flows that are over, and the fragments between hosts that have no flow left.
+    pub(super) fn over(
         &self,
-        sight: &Sight<'_>,
-        watched: &mut Watched,
+        snapshot: &Snapshot<'_>,
+        flows: &mut KnownFlows,
     ) -> Result<Vec<Opened>, TracerError> {
-        let is_crowded = sight.states.len() > self.comfortable;
+        let is_crowded = snapshot.states.len() > self.comfortable;
         let mut over = Vec::new();
         let mut ends = BTreeSet::new();
-        for state in sight.states.iter().filter(|state| !state.is_fragments()) {
-            let Some(known) = watched.get_mut(state.opened()) else { continue };
-            let is_over = match sight.verdict(state, known, is_crowded) {
+        for state in snapshot.states.iter().filter(|state| !state.is_fragments()) {
+            let Some(known) = flows.get_mut(state.opened()) else { continue };
+            let is_over = match snapshot.verdict(state, known, is_crowded) {
                 Verdict::Stays => false,
                 Verdict::Over => true,
                 Verdict::IfNoSocket => {
@@ -160,7 +160,7 @@ impl Retirement {
                 ends.insert((state.flow.local.ip(), state.flow.remote.ip()));
             }
         }
-        let orphans = sight.states.iter().filter(|state| {
+        let orphans = snapshot.states.iter().filter(|state| {
             state.is_fragments() && !ends.contains(&(state.flow.local.ip(), state.flow.remote.ip()))
         });
         over.extend(orphans.map(FlowState::opened));

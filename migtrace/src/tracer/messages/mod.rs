@@ -1,4 +1,5 @@
-//! What the kernel programs report: the lines of QMP that QEMUs write.
+//! What the kernel programs report of themselves and of what QEMUs write: QMP events, and what was lost.
 
-pub(in crate::tracer) mod lines;
+pub(super) mod losses;
+pub(super) mod qmp_events;
 pub(crate) mod qmp_line;

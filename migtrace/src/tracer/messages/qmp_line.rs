@@ -1,9 +1,9 @@
-//! What QEMU writes to a monitor, and which of the events are about migration.
+//! Reads what QEMU writes to a monitor, and picks the events that are about migration.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The events that tell something about a migration (QEMU's qapi/); all others are dropped unread.
+/// The events about migrations (QEMU's qapi/). All others are dropped.
 const MIGRATION_EVENTS: [&str; 15] = [
     "MIGRATION",
     "MIGRATION_PASS",
@@ -22,7 +22,7 @@ const MIGRATION_EVENTS: [&str; 15] = [
     "VFIO_MIGRATION",
 ];
 
-/// An event as it stands in its line.
+/// An event as it was written.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Line {
     pub(crate) name: String,
@@ -44,16 +44,16 @@ struct Timestamp {
     microseconds: i64,
 }
 
-/// What stands in the bytes of a write.
+/// What a write consists of.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Written {
     /// The events that are about migration, in order.
     pub(crate) events: Vec<Line>,
-    /// How many stretches of it are no QMP, or events that cannot be read.
+    /// How many stretches of it are not QMP, or are events that cannot be read.
     pub(crate) unread: u64,
 }
 
-/// Reads what was written: events one after the other, with replies between them if QEMU had both to write.
+/// Reads a write: events one after the other, with replies between them if QEMU had both to write.
 pub(crate) fn parse(mut bytes: &[u8]) -> Written {
     let mut written = Written::default();
     loop {
@@ -70,17 +70,17 @@ pub(crate) fn parse(mut bytes: &[u8]) -> Written {
             }
         }
         written.unread += 1;
-        // Within a message no line but its first begins so, however it is spaced.
+        // Only the first line of a message begins like this, however the message is spaced.
         let rest = &bytes[messages.byte_offset()..];
         let Some(next) = rest.windows(2).position(|pair| pair == b"\n{") else { return written };
         bytes = &rest[next + 1..];
     }
 }
 
-/// It calls itself an event, and is none.
+/// It has the key of an event, and is not a valid one.
 struct Unreadable;
 
-/// The event of a message; `None` when it is not about migration, or is no event.
+/// The event in a message; `None` when the message is not an event, or not one about migration.
 fn event(message: serde_json::Map<String, Value>) -> Result<Option<Line>, Unreadable> {
     if !message.contains_key("event") {
         return Ok(None);
@@ -143,21 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pretty_event_is_one() {
+    fn an_event_over_several_lines_is_one_event() {
         let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(STOP).unwrap()).unwrap();
         let pretty = pretty.replace('\n', "\r\n");
         assert_eq!(read(&format!("{pretty}\r\n{pretty}\r\n")), stops(2, 0));
     }
 
     #[test]
-    fn what_is_cut_is_counted_and_leaves_what_precedes_it() {
+    fn an_event_that_is_cut_off_is_counted_and_those_before_it_are_read() {
         for cut in 1..STOP.len() {
             assert_eq!(read(&format!("{STOP}\r\n{}", &STOP[..cut])), stops(1, 1), "{cut}");
         }
     }
 
     #[test]
-    fn garbage_is_counted_and_leaves_what_follows_on_a_line_of_its_own() {
+    fn garbage_is_counted_and_an_event_on_a_line_of_its_own_after_it_is_read() {
         assert_eq!(read(&format!("{STOP}\r\n\u{1}garbage\r\nmore of it\r\n{STOP}\r\n")), stops(2, 1));
         assert_eq!(read(&format!("{STOP}\r\n{{\"timestamp\": {{\r\n{STOP}")), stops(2, 1));
         assert_eq!(read(&format!("}}\n{{]\n{{]\n{STOP}")), stops(1, 3));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_calls_itself_an_event_and_is_none_is_counted() {
+    fn an_event_that_cannot_be_read_is_counted() {
         for text in [
             r#"{"event": "STOP"}"#,
             r#"{"timestamp": 5, "event": "STOP"}"#,

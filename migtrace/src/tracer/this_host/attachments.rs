@@ -1,72 +1,41 @@
-//! Whether the TC programs stay where they were attached, and before those of others.
+//! Whether the TC programs stay where they were attached, and run before those of others.
 
-use crate::event::{Fact, TcProgram, TcRemoved};
-use crate::host::clock;
-use crate::kernel::{Change, ChangeNews};
-use crate::tracer::{Tracer, TracerError, host};
-use crate::vocabulary::{AttachMode, NotMeasured};
+use super::interfaces::Interfaces;
+use super::taps::Taps;
+use crate::event::{Fact, TcProgram};
+use crate::kernel::{Change, cannot_look};
+use crate::tracer::base::Base;
+use crate::tracer::error::TracerError;
+use crate::tracer::queue::now;
+use crate::vocabulary::NotMeasured;
 
-impl Tracer {
-    /// Tells what somebody else has done to the programs; those that were removed are attached again.
-    pub(in crate::tracer) fn look_after_attachments(&mut self) -> Result<(), TracerError> {
-        let looked = self.kernel.look_after_attachments();
-        let now = clock::now().map_err(host("read the clock"))?;
-        let changes = match looked {
-            Ok(changes) => changes,
-            Err(error) => {
-                let NotMeasured { what, why } = cannot_look(&error);
-                self.tell_not_measured(now, &what, why);
-                return Ok(());
-            }
-        };
-        for change in changes {
-            let tap = self.taps.get(&change.interface).filter(|_| change.what == TcProgram::Guest);
-            let interface =
-                tap.map_or_else(|| self.interface_name(change.interface), |tap| tap.interface.clone());
-            match change.fact(interface) {
-                Fact::NotMeasured(NotMeasured { what, why }) => self.tell_not_measured(now, &what, why),
-                fact => self.tell(now, fact),
-            }
+/// Reports what somebody else has done to the programs. Those that were removed are attached again.
+pub(in crate::tracer) fn look(
+    base: &mut Base,
+    interfaces: &Interfaces,
+    taps: &Taps,
+) -> Result<(), TracerError> {
+    let looked = base.kernel.look_after_attachments();
+    let now = now()?;
+    let changes = match looked {
+        Ok(changes) => changes,
+        Err(error) => {
+            let NotMeasured { what, why } = cannot_look(&error);
+            base.events.not_measured(now, &what, why);
+            return Ok(());
         }
-        Ok(())
-    }
-}
-
-/// What it means when the kernel does not say what is attached.
-pub(crate) fn cannot_look(error: &std::io::Error) -> NotMeasured {
-    NotMeasured {
-        what: "whether somebody removes migtrace's TC programs".into(),
-        why: format!("the kernel does not say what is attached: {error}"),
-    }
-}
-
-impl Change {
-    /// The change as a fact; `interface` is the name of the interface.
-    pub(crate) fn fact(self, interface: String) -> Fact {
-        match self.news {
-            ChangeNews::Removed { last_seen_ns, again } => {
-                let (attached_again_ns, why) = match again {
-                    Ok(at_ns) => (Some(at_ns), None),
-                    Err(why) => (None, Some(why)),
-                };
-                let program = self.what;
-                Fact::TcRemoved(TcRemoved { interface, program, last_seen_ns, attached_again_ns, why })
-            }
-            ChangeNews::Behind => Fact::NotMeasured(match self.mode {
-                AttachMode::Tcx => NotMeasured {
-                    what: format!("packets that other TCX programs at {interface} drop or accept"),
-                    why: format!(
-                        "somebody has attached one before migtrace's; see `bpftool net show dev {interface}`"
-                    ),
-                },
-                AttachMode::Clsact => NotMeasured {
-                    what: format!("packets that other filters at {interface} drop or accept"),
-                    why: format!(
-                        "a filter of somebody else runs before migtrace's; see `tc filter show dev {interface} \
-                         ingress` and `egress`; TCX (Linux 6.6 and later) is before all filters"
-                    ),
-                },
-            }),
+    };
+    for change in changes {
+        let name = name(&change, interfaces, taps);
+        match change.fact(name) {
+            Fact::NotMeasured(NotMeasured { what, why }) => base.events.not_measured(now, &what, why),
+            fact => base.events.add(now, fact),
         }
     }
+    Ok(())
+}
+
+fn name(change: &Change, interfaces: &Interfaces, taps: &Taps) -> String {
+    let tap = if change.what == TcProgram::Guest { taps.name(change.interface) } else { None };
+    tap.map_or_else(|| interfaces.name(change.interface), ToOwned::to_owned)
 }

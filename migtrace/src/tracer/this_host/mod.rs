@@ -1,6 +1,8 @@
-//! What runs on this host: its QEMUs, their taps, and the programs at its interfaces.
+//! What runs on this host: its QEMUs, their taps, and the interfaces at which packets are counted.
 
-pub(crate) mod attachments;
-pub(in crate::tracer) mod pretenders;
-pub(in crate::tracer) mod scans;
-pub(in crate::tracer) mod taps;
+pub(super) mod attachments;
+pub(super) mod interfaces;
+mod pretenders;
+pub(super) mod qemus;
+pub(super) mod scans;
+pub(super) mod taps;

@@ -1,31 +1,58 @@
-//! Processes that are called as QEMU is and are not traced: what is said of them. There may be thousands, with any names.
+//! Processes that call themselves QEMU and are not traced, and what is reported of them. There may be thousands, with any
+//! names.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::host::clock;
-use crate::host::qemu::{self, Distrust, Kind, Pretender, shown};
-use crate::tracer::{Tracer, TracerError, host};
+use crate::host::qemu::{Distrust, Pretender, shown};
+use crate::tracer::queue::EventQueue;
 use crate::units::MonotonicNs;
 
-/// So many executables are named; of the rest only the processes are counted.
+/// So many executables are named. Of the rest only the processes are counted.
 const MOST_NAMED: usize = 5;
 
 const WHAT_TO_DO: &str = "if it is a QEMU, name that executable with --qemu-binary";
 
-/// What is known of them.
+/// The pretenders that were seen so far.
 #[derive(Debug, Default)]
-pub(in crate::tracer) struct Pretenders {
+pub(super) struct Pretenders {
     named: BTreeSet<(PathBuf, Distrust)>,
-    /// The most processes of other executables that were there at once, and how many of these were told of.
+    /// The most processes of other executables that were there at once, and how many of these were reported.
     more: usize,
-    told: usize,
+    reported: usize,
 }
 
 impl Pretenders {
-    /// Takes in those that were seen at once. Gives the ones that are to be named.
+    /// Reports why processes that call themselves QEMU are not traced.
+    pub(super) fn report(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, seen: Vec<Pretender>) {
+        for Pretender { pid, executable, why } in self.take(seen) {
+            let executable = shown(&executable);
+            events.not_measured(
+                at_ns,
+                &format!("process {pid} and others that run {executable}"),
+                format!("they call themselves QEMU, but run an executable {why}: {WHAT_TO_DO}"),
+            );
+        }
+        self.report_rest(events, at_ns, false);
+    }
+
+    /// Reports those that were not named, if that is due.
+    pub(super) fn report_rest(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, is_over: bool) {
+        if let Some(more) = self.unreported(is_over) {
+            events.not_measured(
+                at_ns,
+                &format!("{more} more processes that call themselves QEMU"),
+                format!(
+                    "they run other executables that are not known to be QEMU's: {WHAT_TO_DO}; --pid shows why a \
+                     process is not traced"
+                ),
+            );
+        }
+    }
+
+    /// Takes in those that were seen at once. Returns the ones to name.
     fn take(&mut self, seen: Vec<Pretender>) -> Vec<Pretender> {
-        let mut news = Vec::new();
+        let mut new = Vec::new();
         let mut more = 0;
         for pretender in seen {
             let key = (pretender.executable.clone(), pretender.why.clone());
@@ -34,69 +61,29 @@ impl Pretenders {
             }
             if self.named.len() < MOST_NAMED {
                 self.named.insert(key);
-                news.push(pretender);
+                new.push(pretender);
             } else {
                 more += 1;
             }
         }
         self.more = self.more.max(more);
-        news
+        new
     }
 
-    /// How many processes more there were, if that is to be told: at once when there are some, and when all is over.
-    fn untold(&mut self, is_over: bool) -> Option<usize> {
-        let is_news = self.more > self.told && (self.told == 0 || is_over);
-        is_news.then(|| {
-            self.told = self.more;
+    /// How many more processes there were, if that is to be reported: when there are some for the first time, and at the
+    /// end.
+    fn unreported(&mut self, is_over: bool) -> Option<usize> {
+        let is_new = self.more > self.reported && (self.reported == 0 || is_over);
+        is_new.then(|| {
+            self.reported = self.more;
             self.more
         })
     }
 }
 
-impl Tracer {
-    /// Says of processes that are called as QEMU is why they are not traced.
-    pub(in crate::tracer) fn tell_pretenders(&mut self, at_ns: MonotonicNs, seen: Vec<Pretender>) {
-        for Pretender { pid, executable, why } in self.pretenders.take(seen) {
-            let executable = shown(&executable);
-            self.tell_not_measured(
-                at_ns,
-                &format!("process {pid} and others that run {executable}"),
-                format!("they are called as QEMU is, but run an executable {why}: {WHAT_TO_DO}"),
-            );
-        }
-        self.tell_more_pretenders(at_ns, false);
-    }
-
-    fn tell_more_pretenders(&mut self, at_ns: MonotonicNs, is_over: bool) {
-        if let Some(more) = self.pretenders.untold(is_over) {
-            self.tell_not_measured(
-                at_ns,
-                &format!("{more} processes more that are called as QEMU is"),
-                format!(
-                    "they run other executables that are not known to be QEMU's: {WHAT_TO_DO}, and --pid says why a \
-                     process is not traced"
-                ),
-            );
-        }
-    }
-
-    /// Says how many of them there were in the end.
-    pub(in crate::tracer) fn count_pretenders(&mut self) -> Result<(), TracerError> {
-        let now = clock::now().map_err(host("read the clock"))?;
-        self.tell_more_pretenders(now, true);
-        Ok(())
-    }
-
-    /// Why a process that is called as QEMU is is not traced; none: it is not called so, or is traced.
-    #[must_use]
-    pub fn why_not_traced(&self, pid: u32) -> Option<String> {
-        match qemu::identify(pid, &self.binaries) {
-            Kind::Pretender(Pretender { executable, why, .. }) => {
-                Some(format!("it is called as QEMU is, but runs {}, {why}: {WHAT_TO_DO}", shown(&executable)))
-            }
-            _ => None,
-        }
-    }
+/// Why this process is not traced.
+pub(super) fn why_not_traced(Pretender { executable, why, .. }: &Pretender) -> String {
+    format!("it calls itself QEMU, but runs {}, {why}: {WHAT_TO_DO}", shown(executable))
 }
 
 #[cfg(test)]
@@ -119,19 +106,19 @@ mod tests {
         assert_eq!(pretenders.take(vec![sleeping(1_000)]), []);
         let writable = Pretender { why: Distrust::File, ..sleeping(7) };
         assert_eq!(pids(&pretenders.take(vec![writable])), [7], "for another reason");
-        assert_eq!(pretenders.untold(false), None);
-        assert_eq!(pretenders.untold(true), None);
+        assert_eq!(pretenders.unreported(false), None);
+        assert_eq!(pretenders.unreported(true), None);
     }
 
     #[test]
-    fn of_many_executables_a_few_are_named_and_the_processes_of_the_rest_counted() {
+    fn a_few_of_many_executables_are_named_and_the_processes_of_the_rest_are_counted() {
         let mut pretenders = Pretenders::default();
         let each = |number| pretender(number, &format!("/home/{number}/kvm"));
         assert_eq!(pids(&pretenders.take((0..100).map(each).collect())), [0, 1, 2, 3, 4]);
-        assert_eq!(pretenders.untold(false), Some(95));
+        assert_eq!(pretenders.unreported(false), Some(95));
         pretenders.take((0..300).map(each).collect());
-        assert_eq!(pretenders.untold(false), None, "once, whatever comes");
-        assert_eq!(pretenders.untold(true), Some(295), "and what it came to in the end");
-        assert_eq!(pretenders.untold(true), None);
+        assert_eq!(pretenders.unreported(false), None, "once, whatever comes");
+        assert_eq!(pretenders.unreported(true), Some(295), "and the most that there were, at the end");
+        assert_eq!(pretenders.unreported(true), None);
     }
 }

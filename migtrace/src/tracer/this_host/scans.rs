@@ -1,40 +1,41 @@
-//! When `/proc` is read for QEMUs that no instrument told of, and for taps that were opened late.
+//! When to read `/proc` for QEMUs that no instrument reported, and for taps that were opened late.
 //!
-//! To read it takes milliseconds on a host with thousands of processes. So it is read often only while something may
-//! have changed that no instrument tells of: a QEMU that has just started opens its taps later, and one of an unusual name is
-//! not told of, but makes a tap or a connection.
+//! Reading it takes milliseconds on a host with thousands of processes. So it is read often only while something may
+//! have changed that no instrument reports: a QEMU that has just started opens its taps later, and one with an unusual
+//! name is not reported, but makes a tap or a connection.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often it is read while something may have changed.
+/// How often `/proc` is read while something may have changed.
 pub(in crate::tracer) const SOON: Duration = Duration::from_secs(1);
 /// How often it is read otherwise.
 const RARELY: Duration = Duration::from_secs(60);
 /// For how long a change is followed.
 const SETTLING: Duration = Duration::from_secs(60);
 
+/// When to read `/proc`.
 #[derive(Debug)]
 pub(in crate::tracer) struct Scans {
-    /// Nothing tells of processes that start and end.
+    /// Read it every second, since nothing reports processes that start and end.
     always: bool,
     last: Instant,
     settled: Instant,
 }
 
 impl Scans {
-    /// `/proc` is read now. Without instruments that tell of processes, it is `always` to be read soon again.
+    /// `/proc` is read now. Where no instrument reports processes, it is `always` soon to be read again.
     pub(in crate::tracer) fn new(now: Instant, always: bool) -> Self {
         Self { always, last: now, settled: now + SETTLING }
     }
 
-    /// Something has changed: more may.
+    /// Something has changed, and more may follow.
     pub(in crate::tracer) fn follow_change(&mut self, now: Instant) {
         self.settled = now + SETTLING;
     }
 
-    /// Whether it is to be read now; then it is.
+    /// Whether it is to be read now. If so, it counts as read.
     pub(in crate::tracer) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.always || now < self.settled || now >= self.last + RARELY;
         if is_due {
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_read_every_second_for_a_minute_after_a_change_and_then_every_minute() {
+    fn proc_is_read_every_second_for_a_minute_after_a_change_and_then_every_minute() {
         let start = Instant::now();
         let mut scans = Scans::new(start, false);
         let due = |scans: &mut Scans, from: u64, to: u64| -> Vec<u64> {
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn without_probes_it_is_read_every_second() {
+    fn without_instruments_proc_is_read_every_second() {
         let start = Instant::now();
         let mut scans = Scans::new(start, true);
         assert!((1..500).all(|second| scans.is_due(start + SOON * second)));

@@ -1,4 +1,4 @@
-//! What the tracer remembers of the flows that are in the table.
+//! What the tracer knows of the flows that are in the table.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,22 +8,22 @@ use crate::kernel::{FlowState, Opened};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vocabulary::Purpose;
 
-/// One connection of those that its ends have had, or the fragments between two hosts.
+/// One of the connections that its two ends have had, or the fragments between two hosts.
 #[derive(Debug)]
-pub(in crate::tracer) struct Known {
-    pub(in crate::tracer) opened_ns: MonotonicNs,
-    /// Its first packet was told of. Something else may be known first: a connection that is older than the tracing has
-    /// an owner before it moves.
-    pub(in crate::tracer) told: bool,
+pub(super) struct KnownFlow {
+    pub(super) opened_ns: MonotonicNs,
+    /// Its first packet was reported. Something else may be known before: a connection that is older than the tracing has
+    /// an owner before a packet of it is seen.
+    pub(super) reported: bool,
     since: Instant,
-    pub(in crate::tracer) owner: Option<Owner>,
-    pub(in crate::tracer) owner_tries: u32,
-    /// Nobody looks for its owner any more.
-    pub(in crate::tracer) settled: bool,
-    pub(in crate::tracer) purpose: Option<Purpose>,
+    pub(super) owner: Option<Owner>,
+    pub(super) owner_tries: u32,
+    /// Its owner is no longer looked for.
+    pub(super) settled: bool,
+    pub(super) purpose: Option<Purpose>,
     sample: Option<Sample>,
-    /// When it was looked last whether there is a socket for it.
-    pub(in crate::tracer) looked_for_socket: Option<Instant>,
+    /// When the kernel was last asked whether there is a socket for it.
+    pub(super) looked_for_socket: Option<Instant>,
 }
 
 /// Whose a flow is, and since when that is known.
@@ -36,13 +36,13 @@ pub(in crate::tracer) struct Owner {
 }
 
 impl Owner {
-    pub(in crate::tracer) const fn of(self, flow: Flow) -> Fact {
+    pub(super) const fn of(self, flow: Flow) -> Fact {
         let Self { pid, method, crossed, .. } = self;
         Fact::FlowOwner { flow, pid, method, crossed }
     }
 }
 
-/// What was last told of a flow.
+/// What was last reported of a flow.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at_ns: MonotonicNs,
@@ -50,11 +50,11 @@ struct Sample {
     closed: bool,
 }
 
-impl Known {
+impl KnownFlow {
     fn new(opened_ns: MonotonicNs) -> Self {
         Self {
             opened_ns,
-            told: false,
+            reported: false,
             since: Instant::now(),
             owner: None,
             owner_tries: 0,
@@ -65,15 +65,15 @@ impl Known {
         }
     }
 
-    /// Whether its counters should be told at `now`: they have moved, and the last time is long enough ago. That it was
-    /// closed is told at once.
-    pub(in crate::tracer) fn is_due(&mut self, state: &FlowState, now: MonotonicNs, every: Duration) -> bool {
+    /// Whether its counters should be reported at `now`: they have moved, and the last report is long enough ago. That
+    /// it was closed is reported at once.
+    pub(super) fn is_due(&mut self, state: &FlowState, now: MonotonicNs, every: Duration) -> bool {
         let sample = Sample { at_ns: now, counters: state.counters, closed: state.closed };
         let due = match self.sample {
             None => state.counters.tx.skbs + state.counters.rx.skbs > 0,
             Some(last) if last.closed != sample.closed => true,
             Some(last) => {
-                // A tick that comes a little early is no reason to wait for the next.
+                // A tick that comes a little early counts.
                 let waited = Duration::from_nanos(now.0.saturating_sub(last.at_ns.0)) + every / 10;
                 last.counters != sample.counters && waited >= every
             }
@@ -85,74 +85,74 @@ impl Known {
     }
 
     /// Whether its owner is not known, and will be looked up again.
-    pub(in crate::tracer) const fn awaits_owner(&self, tries: u32) -> bool {
+    pub(super) const fn awaits_owner(&self, tries: u32) -> bool {
         self.owner.is_none() && self.owner_tries < tries
     }
 }
 
-/// What a flow of the table is to what is remembered.
+/// How a flow relates to what is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::tracer) enum Found {
-    /// It is remembered now.
+pub(super) enum Found {
+    /// It is known now.
     Known,
-    /// Likewise; and one between the same ends is over that was told of, and whose end was not.
+    /// It is known now, and another one between the same ends is over. That one was reported, but not its end.
     InPlaceOfAnother,
-    /// It is over: what is told comes late.
+    /// It is over: this report of it comes late.
     Over,
 }
 
 /// The flows of the table.
 #[derive(Debug, Default)]
-pub(in crate::tracer) struct Watched(BTreeMap<Flow, Known>);
+pub(super) struct KnownFlows(BTreeMap<Flow, KnownFlow>);
 
-impl Watched {
+impl KnownFlows {
     /// Whether there are none.
-    pub(in crate::tracer) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Remembers a flow.
-    pub(in crate::tracer) fn find(&mut self, Opened { flow, opened_ns }: Opened) -> Found {
-        let known = self.0.entry(flow).or_insert_with(|| Known::new(opened_ns));
+    /// Makes a flow known, unless it is over.
+    pub(super) fn find(&mut self, Opened { flow, opened_ns }: Opened) -> Found {
+        let known = self.0.entry(flow).or_insert_with(|| KnownFlow::new(opened_ns));
         if known.opened_ns == opened_ns {
             return Found::Known;
         }
         if known.opened_ns > opened_ns {
             return Found::Over;
         }
-        let was_told = known.told;
-        *known = Known::new(opened_ns);
-        if was_told { Found::InPlaceOfAnother } else { Found::Known }
+        let was_reported = known.reported;
+        *known = KnownFlow::new(opened_ns);
+        if was_reported { Found::InPlaceOfAnother } else { Found::Known }
     }
 
-    /// Whether one of the connections is remembered that these ends have had.
-    pub(in crate::tracer) fn has(&self, flow: &Flow) -> bool {
+    /// Whether one of the connections is known that these ends have had.
+    pub(super) fn has(&self, flow: &Flow) -> bool {
         self.0.contains_key(flow)
     }
 
-    /// What is remembered of a flow.
-    pub(in crate::tracer) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&Known> {
+    /// What is known of a flow.
+    pub(super) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&KnownFlow> {
         self.0.get(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Likewise.
-    pub(in crate::tracer) fn get_mut(&mut self, Opened { flow, opened_ns }: Opened) -> Option<&mut Known> {
+    pub(super) fn get_mut(&mut self, Opened { flow, opened_ns }: Opened) -> Option<&mut KnownFlow> {
         self.0.get_mut(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
-    /// Forgets a flow; says whether it was remembered.
-    pub(in crate::tracer) fn forget(&mut self, opened: Opened) -> bool {
+    /// Forgets a flow. Returns whether it was known.
+    pub(super) fn forget(&mut self, opened: Opened) -> bool {
         self.get(opened).is_some() && self.0.remove(&opened.flow).is_some()
     }
 
     /// The flows, in their order.
-    pub(in crate::tracer) fn iter(&self) -> impl Iterator<Item = (Opened, &Known)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Opened, &KnownFlow)> {
         self.0.iter().map(|(flow, known)| (Opened { flow: *flow, opened_ns: known.opened_ns }, known))
     }
 
     /// The connections whose owner should be looked up now.
-    pub(in crate::tracer) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
-        let due = |known: &Known| known.awaits_owner(tries) && known.since.elapsed() >= patience;
+    pub(super) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
+        let due = |known: &KnownFlow| known.awaits_owner(tries) && known.since.elapsed() >= patience;
         self.0
             .iter_mut()
             .filter(|(flow, known)| flow.local.port() != 0 && due(known))
@@ -164,8 +164,8 @@ impl Watched {
     }
 
     /// The connections that were looked up in vain often enough, each once.
-    pub(in crate::tracer) fn given_up(&mut self, tries: u32) -> Vec<Opened> {
-        let due = |known: &Known| known.owner.is_none() && known.owner_tries >= tries && !known.settled;
+    pub(super) fn given_up(&mut self, tries: u32) -> Vec<Opened> {
+        let due = |known: &KnownFlow| known.owner.is_none() && known.owner_tries >= tries && !known.settled;
         self.0
             .iter_mut()
             .filter(|(_, known)| due(known))
@@ -176,14 +176,14 @@ impl Watched {
             .collect()
     }
 
-    /// Makes every flow due, so that its final counters are told.
-    pub(in crate::tracer) fn forget_samples(&mut self) {
+    /// Makes every flow due.
+    pub(super) fn forget_samples(&mut self) {
         self.0.values_mut().for_each(|known| known.sample = None);
     }
 }
 
-/// The fact that tells a flow's counters; `None` for one that has none.
-pub(in crate::tracer) fn counters(state: &FlowState) -> Option<Fact> {
+/// A flow's counters as a fact; `None` while it has had no packet.
+pub(super) fn counters(state: &FlowState) -> Option<Fact> {
     if state.is_fragments() {
         return Some(Fact::Fragments {
             local: state.flow.local.ip(),
@@ -213,13 +213,13 @@ mod tests {
         let flow =
             Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
         let opened = |ns| Opened { flow, opened_ns: MonotonicNs(ns) };
-        let mut watched = Watched::default();
-        assert_eq!(watched.find(opened(5)), Found::Known);
-        watched.get_mut(opened(5)).expect("it is remembered").told = true;
-        assert_eq!(watched.find(opened(5)), Found::Known);
-        assert_eq!(watched.find(opened(9)), Found::InPlaceOfAnother);
-        assert!(!watched.get(opened(9)).expect("it is remembered").told);
-        assert_eq!(watched.find(opened(5)), Found::Over);
-        assert!(!watched.forget(opened(5)) && watched.forget(opened(9)) && watched.is_empty());
+        let mut flows = KnownFlows::default();
+        assert_eq!(flows.find(opened(5)), Found::Known);
+        flows.get_mut(opened(5)).expect("it is known").reported = true;
+        assert_eq!(flows.find(opened(5)), Found::Known);
+        assert_eq!(flows.find(opened(9)), Found::InPlaceOfAnother);
+        assert!(!flows.get(opened(9)).expect("it is known").reported);
+        assert_eq!(flows.find(opened(5)), Found::Over);
+        assert!(!flows.forget(opened(5)) && flows.forget(opened(9)) && flows.is_empty());
     }
 }
