@@ -1,0 +1,112 @@
+use std::io::Write as _;
+
+use super::*;
+use crate::host::testing::{in_new_netns, ip};
+
+const INGRESS: Place = Place { interface: 77, way: Way::Ingress };
+
+fn tc(words: &str) {
+    let output = std::process::Command::new("tc").args(words.split_whitespace()).output();
+    let output = output.expect("iproute2's tc command");
+    assert!(output.status.success(), "tc {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn add_bpf(way: &str, priority: u16) {
+    // Without spaces between its instructions; the last one may be followed by a comma.
+    let place = format!("filter add dev v0 {way} pref {priority} protocol all bpf bytecode");
+    let words = place.split_whitespace().chain(["1,6 0 0 0,", "flowid", "1:1"]);
+    let output = std::process::Command::new("tc").args(words).output().expect("iproute2's tc command");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn in_netns_with_clsact(test: impl FnOnce() + Send) {
+    in_new_netns(|| {
+        ip("link add v0 index 77 type veth peer name v1");
+        tc("qdisc add dev v0 clsact");
+        test();
+    });
+}
+
+#[test]
+fn bpf_filters_are_found_among_all_kinds_in_the_order_in_which_they_run() {
+    in_netns_with_clsact(|| {
+        tc("filter add dev v0 ingress pref 3 protocol ip u32 match ip protocol 17 0xff flowid 1:1");
+        tc("filter add dev v0 ingress pref 4 protocol ipv6 u32 match ip6 protocol 17 0xff flowid 1:1");
+        add_bpf("ingress", 5);
+        add_bpf("ingress", 2);
+        add_bpf("ingress", 2);
+        tc("filter add dev v0 ingress chain 7 pref 1 protocol ip u32 match ip protocol 17 0xff flowid 1:1");
+        let mut filters = Filters::open().unwrap();
+        let found = filters.list(INGRESS, None).unwrap();
+        let places: Vec<_> = found.iter().map(|filter| (filter.priority, filter.handle)).collect();
+        assert_eq!(places, [(2, 2), (2, 1), (5, 1)], "the newest of a priority is the first");
+        assert!(found.iter().all(|filter| filter.protocol == EVERY_PROTOCOL && filter.name.is_empty()));
+        assert_eq!(filters.list(INGRESS, Some(5)).unwrap(), found[2..]);
+        assert_eq!(filters.list(Place { way: Way::Egress, ..INGRESS }, None).unwrap(), []);
+
+        filters.remove(&found[0]).unwrap();
+        filters.remove(&found[0]).unwrap();
+        assert_eq!(filters.list(INGRESS, None).unwrap(), found[1..]);
+        tc("qdisc del dev v0 clsact");
+        assert_eq!(filters.list(INGRESS, None).unwrap(), []);
+        filters.remove(&found[1]).unwrap();
+        ip("link del v0");
+        assert_eq!(filters.list(INGRESS, None).unwrap(), []);
+        filters.remove(&found[1]).unwrap();
+    });
+}
+
+#[test]
+fn news_tell_where_something_has_changed_and_nothing_where_nothing_has() {
+    in_netns_with_clsact(|| {
+        ip("link add w0 index 78 type veth peer name w1");
+        let mut news = News::listen().unwrap();
+        let touched = |news: &mut News| news.touched().unwrap();
+        assert_eq!(touched(&mut news), Touched::Some(BTreeSet::new()));
+        ip("link set v0 up");
+        ip("link set v0 down");
+        assert!(!touched(&mut news).contains(INGRESS.interface), "to go down and up is nothing");
+        add_bpf("ingress", 1);
+        let found = touched(&mut news);
+        assert!(found.contains(77) && !found.contains(78), "{found:?}");
+        for change in ["filter del dev v0 ingress", "filter del dev v0 egress", "qdisc del dev v0 clsact"] {
+            add_bpf("egress", 1);
+            touched(&mut news);
+            tc(change);
+            assert!(touched(&mut news).contains(77), "{change}");
+        }
+        assert_eq!(touched(&mut news), Touched::Some(BTreeSet::new()));
+    });
+}
+
+#[test]
+fn too_much_news_may_be_about_anything() {
+    in_netns_with_clsact(|| {
+        let mut news = News::listen().unwrap();
+        let round = "filter add dev v0 ingress pref 1 protocol ip u32 match ip protocol 17 0xff flowid 1:1\n\
+                     filter del dev v0 ingress\n";
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(round.repeat(1_000).as_bytes()).unwrap();
+        tc(&format!("-batch {}", file.path().display()));
+        assert_eq!(news.touched().unwrap(), Touched::Any);
+        assert!(Touched::Any.contains(1));
+    });
+}
+
+#[test]
+fn attributes_that_cannot_be_read_are_none() {
+    let name = bytes(&[DefaultNla::new(TCA_KIND, text("bpf")), DefaultNla::new(TCA_CHAIN, vec![0; 4])]);
+    assert_eq!(attribute(&name, TCA_KIND), Some(&b"bpf\0"[..]));
+    assert_eq!(attribute(&name, TCA_CHAIN), Some(&[0; 4][..]));
+    assert_eq!(attribute(&name, TCA_OPTIONS), None);
+    for length in 0..name.len() {
+        let cut = &name[..length];
+        assert_eq!(attribute(cut, TCA_KIND).is_some(), length >= 8, "{length}");
+        assert_eq!(attribute(cut, TCA_CHAIN), None);
+    }
+    for length in [0, 3, 0xffff] {
+        let mut wrong = name.clone();
+        wrong[..2].copy_from_slice(&u16::to_ne_bytes(length));
+        assert_eq!(attribute(&wrong, TCA_CHAIN), None);
+    }
+}
