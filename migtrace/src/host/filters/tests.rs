@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use super::*;
@@ -11,9 +12,9 @@ fn tc(words: &str) {
     assert!(output.status.success(), "tc {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn add_bpf(way: &str, priority: u16) {
+fn add_bpf(way: &str, preference: u16) {
     // Without spaces between its instructions; the last one may be followed by a comma.
-    let place = format!("filter add dev v0 {way} pref {priority} protocol all bpf bytecode");
+    let place = format!("filter add dev v0 {way} pref {preference} protocol all bpf bytecode");
     let words = place.split_whitespace().chain(["1,6 0 0 0,", "flowid", "1:1"]);
     let output = std::process::Command::new("tc").args(words).output().expect("iproute2's tc command");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -38,9 +39,13 @@ fn bpf_filters_are_found_among_all_kinds_in_the_order_in_which_they_run() {
         tc("filter add dev v0 ingress chain 7 pref 1 protocol ip u32 match ip protocol 17 0xff flowid 1:1");
         let mut filters = Filters::open().unwrap();
         let found = filters.list(INGRESS, None).unwrap();
-        let places: Vec<_> = found.iter().map(|filter| (filter.priority, filter.handle)).collect();
-        assert_eq!(places, [(2, 2), (2, 1), (5, 1)], "the newest of a priority is the first");
-        assert!(found.iter().all(|filter| filter.protocol == EVERY_PROTOCOL && filter.name.is_empty()));
+        let places: Vec<_> = found.iter().map(|filter| (filter.preference, filter.handle)).collect();
+        assert_eq!(places, [(2, 2), (2, 1), (5, 1)], "the newest filter with a preference runs first");
+        assert!(
+            found
+                .iter()
+                .all(|filter| filter.protocol == (libc::ETH_P_ALL as u16).to_be() && filter.name.is_empty())
+        );
         assert_eq!(filters.list(INGRESS, Some(5)).unwrap(), found[2..]);
         assert_eq!(filters.list(Place { way: Way::Egress, ..INGRESS }, None).unwrap(), []);
 
@@ -57,7 +62,7 @@ fn bpf_filters_are_found_among_all_kinds_in_the_order_in_which_they_run() {
 }
 
 #[test]
-fn news_tell_where_something_has_changed_and_nothing_where_nothing_has() {
+fn changes_are_reported_with_their_interface_and_nothing_else_is() {
     in_netns_with_clsact(|| {
         ip("link add w0 index 78 type veth peer name w1");
         let mut news = News::listen().unwrap();
@@ -80,7 +85,7 @@ fn news_tell_where_something_has_changed_and_nothing_where_nothing_has() {
 }
 
 #[test]
-fn too_much_news_may_be_about_anything() {
+fn after_too_many_changes_any_interface_may_have_changed() {
     in_netns_with_clsact(|| {
         let mut news = News::listen().unwrap();
         let round = "filter add dev v0 ingress pref 1 protocol ip u32 match ip protocol 17 0xff flowid 1:1\n\
@@ -91,22 +96,4 @@ fn too_much_news_may_be_about_anything() {
         assert_eq!(news.touched().unwrap(), Touched::Any);
         assert!(Touched::Any.contains(1));
     });
-}
-
-#[test]
-fn attributes_that_cannot_be_read_are_none() {
-    let name = bytes(&[DefaultNla::new(TCA_KIND, text("bpf")), DefaultNla::new(TCA_CHAIN, vec![0; 4])]);
-    assert_eq!(attribute(&name, TCA_KIND), Some(&b"bpf\0"[..]));
-    assert_eq!(attribute(&name, TCA_CHAIN), Some(&[0; 4][..]));
-    assert_eq!(attribute(&name, TCA_OPTIONS), None);
-    for length in 0..name.len() {
-        let cut = &name[..length];
-        assert_eq!(attribute(cut, TCA_KIND).is_some(), length >= 8, "{length}");
-        assert_eq!(attribute(cut, TCA_CHAIN), None);
-    }
-    for length in [0, 3, 0xffff] {
-        let mut wrong = name.clone();
-        wrong[..2].copy_from_slice(&u16::to_ne_bytes(length));
-        assert_eq!(attribute(&wrong, TCA_CHAIN), None);
-    }
 }

@@ -1,7 +1,13 @@
+use std::net::IpAddr;
+
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+
 use super::*;
 use crate::host::testing::{in_new_netns, ip, this_netns};
 
-pub(super) fn named(links: &[Link], name: &str) -> Link {
+fn named(links: &[Link], name: &str) -> Link {
     links.iter().find(|link| link.name == name).unwrap_or_else(|| panic!("{name} in {links:?}")).clone()
 }
 
@@ -18,7 +24,7 @@ fn a_new_namespace_has_its_loopback_alone() {
 }
 
 #[test]
-fn every_property_of_a_stack_of_devices() {
+fn every_property_of_a_stack_of_devices_is_read() {
     in_new_netns(|| {
         ip("link add br0 type bridge");
         ip("link add eth0 mtu 9000 type veth peer name far0");
@@ -46,7 +52,7 @@ fn every_property_of_a_stack_of_devices() {
 }
 
 #[test]
-fn a_vlan_with_its_id_and_what_carries_it() {
+fn a_vlan_is_read_with_its_id_and_the_device_below() {
     // Made up, as not every kernel has VLANs.
     let mut message = LinkMessage::default();
     message.header.index = 7;

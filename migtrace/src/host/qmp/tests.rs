@@ -1,5 +1,10 @@
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::UnixListener;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
 
 use super::*;
 use crate::host::testing::block_on;
@@ -65,7 +70,7 @@ fn greeted_by(greeting: &str) -> Result<Qmp, QmpError> {
 }
 
 #[test]
-fn events_that_nobody_waits_for_do_not_pile_up_in_qemu() {
+fn discarded_events_do_not_pile_up_in_qemu() {
     block_on(async {
         let (_folder, path, listener) = socket();
         // More than any socket's buffer holds.
@@ -91,7 +96,7 @@ fn events_that_nobody_waits_for_do_not_pile_up_in_qemu() {
 }
 
 #[test]
-fn a_migration_is_asked_for() {
+fn each_question_about_a_migration_gets_its_answer() {
     let status = json!({ "status": "completed", "downtime": 6, "ram": { "transferred": 1_136_533 } });
     with_server(
         |command, id| {
@@ -131,7 +136,7 @@ fn a_migration_is_asked_for() {
 }
 
 #[test]
-fn events_and_states_that_nobody_knows_do_no_harm() {
+fn unknown_events_and_states_do_no_harm() {
     let event =
         r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "BRAND_NEW", "data": {"x": [1]}}"#;
     with_server(
@@ -155,13 +160,13 @@ fn an_event_before_the_greetings_answer_does_no_harm() {
 }
 
 #[test]
-fn a_pretty_monitor_is_understood() {
+fn a_monitor_that_writes_pretty_json_is_understood() {
     let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(GREETING).unwrap()).unwrap();
     greeted_by(&format!("{}\r\n", pretty.replace('\n', "\r\n"))).unwrap();
 }
 
 #[test]
-fn a_socket_that_is_taken_is_told_and_does_not_hang() {
+fn a_socket_with_another_client_is_an_error_and_does_not_hang() {
     block_on(async {
         let (_folder, path, listener) = socket();
         // QEMU with a client: it listens, and accepts nobody else.
@@ -170,8 +175,8 @@ fn a_socket_that_is_taken_is_told_and_does_not_hang() {
         assert_eq!(
             error.to_string(),
             format!(
-                "the QMP socket {} is in use by another client (libvirt?), or QEMU hangs: it does not greet; \
-                 give QEMU a second one (-qmp unix:PATH,server=on,wait=off)",
+                "the QMP socket {} gives no greeting: another client (libvirt?) uses it, or QEMU hangs; \
+                 give QEMU a second QMP socket (-qmp unix:PATH,server=on,wait=off)",
                 path.display()
             )
         );
@@ -180,7 +185,7 @@ fn a_socket_that_is_taken_is_told_and_does_not_hang() {
 }
 
 #[test]
-fn a_socket_with_a_full_queue_is_taken_too() {
+fn a_socket_with_a_full_queue_counts_as_taken() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("qmp");
@@ -199,7 +204,7 @@ fn a_socket_with_a_full_queue_is_taken_too() {
 }
 
 #[test]
-fn a_socket_that_is_not_there_is_told() {
+fn a_socket_that_does_not_exist_is_an_error() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("none");
@@ -210,7 +215,7 @@ fn a_socket_that_is_not_there_is_told() {
 }
 
 #[test]
-fn what_is_no_qmp_is_told() {
+fn a_greeting_that_is_not_qmp_is_an_error() {
     for greeting in ["SSH-2.0-OpenSSH_9.2\r\n", "[1]\n", "{\"hello\": 1}\n", "\u{0}\u{1}\n", "\"QMP\"\n"] {
         let error = greeted_by(greeting).unwrap_err();
         assert!(matches!(error, QmpError::NotQmp { .. }), "{greeting:?}: {error}");
@@ -226,12 +231,12 @@ fn a_message_without_an_end_is_given_up() {
             while stream.write_all(&[b'['; 1 << 16]).await.is_ok() {}
         };
         let (result, ()) = tokio::join!(Qmp::connect(&path, LONG), server);
-        assert!(result.unwrap_err().to_string().ends_with("a message without an end"));
+        assert!(result.unwrap_err().to_string().ends_with("a message has no end"));
     });
 }
 
 #[test]
-fn garbage_in_place_of_an_answer_is_told() {
+fn garbage_in_place_of_an_answer_is_an_error() {
     with_server(
         |_, _| Some("}}}\r\n".to_owned()),
         LONG,
@@ -243,7 +248,7 @@ fn garbage_in_place_of_an_answer_is_told() {
 }
 
 #[test]
-fn a_qemu_that_ends_midway_is_told() {
+fn a_qemu_that_ends_during_a_command_is_an_error() {
     with_server(
         |_, _| None,
         LONG,
@@ -257,7 +262,7 @@ fn a_qemu_that_ends_midway_is_told() {
 }
 
 #[test]
-fn a_refusal_is_told_in_qemus_words_and_the_next_command_works() {
+fn a_refusal_is_given_in_qemus_words_and_the_next_command_works() {
     with_server(
         |command, id| {
             Some(match command {
@@ -279,7 +284,7 @@ fn a_refusal_is_told_in_qemus_words_and_the_next_command_works() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
+fn a_late_answer_is_not_taken_for_the_next_one() {
     let late = std::cell::RefCell::new(None);
     with_server(
         |command, id| {
@@ -301,7 +306,7 @@ fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
 }
 
 #[test]
-fn a_real_qemu_and_its_second_client() {
+fn a_real_qemu_answers_one_client_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("qmp");
     let argument = format!("unix:{},server=on,wait=off", path.display());

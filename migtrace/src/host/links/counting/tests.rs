@@ -127,7 +127,7 @@ fn a_macvlan_is_counted_at_its_parent() {
 }
 
 #[test]
-fn what_cannot_be_counted_at_is_refused_with_the_reason() {
+fn an_unsuitable_interface_is_refused_with_the_reason() {
     in_new_netns(|| {
         ethernet("eth0");
         ip("tuntap add tun0 mode tun");
@@ -139,7 +139,7 @@ fn what_cannot_be_counted_at_is_refused_with_the_reason() {
         assert!(chosen(&["lo"]).unwrap_err().contains("both ends would be counted"));
         assert!(chosen(&["tun0"]).unwrap_err().contains("no Ethernet header"));
         assert!(chosen(&[]).is_err(), "a tun device is not chosen by its address");
-        assert_eq!(chosen(&["eth0", "eth0"]).unwrap(), [point("eth0", false)], "named twice is meant once");
+        assert_eq!(chosen(&["eth0", "eth0"]).unwrap(), [point("eth0", false)], "named twice, counted once");
     });
 }
 
@@ -199,7 +199,7 @@ impl Stack {
 }
 
 #[test]
-fn a_vlan_and_what_carries_it_share_the_packets() {
+fn a_vlan_and_the_device_below_share_the_packets() {
     let stack = Stack::default().device("eth0", None).vlan("eth0.100", "eth0").address("eth0.100");
     assert_eq!(stack.chosen(&[]).unwrap(), [point("eth0.100", false)]);
     let stack = stack.address("eth0");
