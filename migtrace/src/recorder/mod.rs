@@ -1,6 +1,6 @@
-//! Waits for migrations and makes their records: a [`Tracer`] whose events go through a [`Timeline`].
+//! Waits for migrations and makes their records: the events of a [`Tracer`] go through a [`Timeline`].
 
-mod owners;
+mod probed_vm;
 mod settling;
 
 use std::io;
@@ -17,41 +17,43 @@ use crate::record::Record;
 use crate::selection::{Selection, introductions};
 use crate::timeline::{Ended, Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
-pub use owners::Untied;
-use owners::{Look, Owners};
+pub use probed_vm::Untied;
+use probed_vm::{ProbedVm, Surroundings};
 use settling::Settling;
 
-/// Facts other than QMP events are many; whether one of them ended the migration may be found out this much later.
+/// QMP events are examined at once. There are many other facts, so whether one of them ended the migration may be found
+/// out this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// After a look, nobody looks for so many times as long as it took: each is at all that was said so far, and a QEMU may say
-/// much.
+/// After a look, the next one waits this many times as long as it took. Each look goes through all events so far, and a QEMU
+/// may write very many.
 const LOOK_REST: u32 = 10;
-/// How often it is looked whose the probed address is.
-const OWNER_EVERY: Duration = Duration::from_secs(1);
-/// How long the network has to tell it before the person is asked: an address that answers was found before.
-const OWNER_PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is looked meanwhile.
-const OWNER_SOON: Duration = Duration::from_millis(50);
+/// How often to look which VM has the probed address.
+const VM_EVERY: Duration = Duration::from_secs(1);
+/// How long the network has to show it before a person has to name the VM. The MAC of an address that answers is known
+/// sooner.
+const VM_PATIENCE: Duration = Duration::from_secs(1);
+/// How often to look meanwhile.
+const VM_SOON: Duration = Duration::from_millis(50);
 
 /// Why a recording cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecorderError {
-    /// The tracing.
+    /// Tracing failed.
     #[error(transparent)]
     Tracer(#[from] TracerError),
-    /// The echo requests that go with it.
+    /// Probing failed.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// There are several VMs, and it is not known which of them has the probed address.
+    /// There are several VMs, and it is unknown which of them has the probed address.
     #[error(
-        "which VM has {target} is not known: {why}; name it with --vm or --pid: this network namespace has {}",
+        "cannot find out which VM has {target}: {why}; name the VM with --vm or --pid; this network namespace has: {}",
         introductions(present)
     )]
     WhoseAddress {
         /// The address.
         target: IpAddr,
-        /// Why nothing but a [`Selection`] can tell.
+        /// Why only a [`Selection`] can decide it.
         why: Untied,
         /// The QEMUs of this network namespace.
         present: Vec<Qemu>,
@@ -77,44 +79,44 @@ pub enum RecorderError {
 pub struct Recorder {
     tracer: Tracer,
     selection: Selection,
-    /// Whose VM the selected name means.
+    /// The user whose VM the selected name means.
     user: User,
     probe: Option<Probe>,
     timeline: Timeline,
     looked: Instant,
-    /// How long that took.
+    /// How long the last look took.
     look_took: Duration,
     /// Something has happened since the last look.
     unexamined: bool,
-    /// How the awaited migration has ended, as far as the last look told.
+    /// How the awaited migration has ended, according to the last look.
     ended: Option<Ended>,
-    /// It has ended.
+    /// It has ended, and the rest is waited for.
     settling: Option<Settling>,
 }
 
-/// Whose VM a name means.
+/// The user whose VM a name means.
 #[derive(Clone, Copy)]
 enum User {
-    /// The [`Selection`] says it.
+    /// The [`Selection`] names the user.
     Selected,
-    /// The user of the first QEMU that had it: its process, once it was seen.
+    /// The user of the first QEMU with that name. This is its process, once one was seen.
     OfFirst(Option<u32>),
 }
 
-/// An address that is asked for echo replies.
+/// An address that is probed.
 struct Probe {
     prober: Prober,
-    owners: Owners,
+    vm: ProbedVm,
     neighbours: Neighbours,
-    /// When it is looked again whose the address is.
+    /// When to look again which VM has the address.
     next_look: Instant,
 }
 
 impl Recorder {
-    /// Records what `tracer` tells of the selected VMs.
+    /// Records what `tracer` yields of the selected VMs.
     ///
-    /// A name or UUID means the VM of one user: of the one whose QEMU is here first (see [`Selection::is_of_one_user`]).
-    /// One that another user starts with it is said not to be recorded, and is not.
+    /// A name or UUID means the VM of one user: the one whose QEMU is seen first (see [`Selection::is_of_one_user`]). A VM
+    /// that another user starts with the same name is reported as not measured.
     #[must_use]
     pub fn new(tracer: Tracer, selection: Selection) -> Self {
         let present: Vec<Qemu> = tracer.qemus().cloned().collect();
@@ -136,15 +138,15 @@ impl Recorder {
         recorder
     }
 
-    /// Takes the user of the first QEMU of the selected name for the one who is meant. Returns whether this QEMU has the
-    /// name, and is another user's.
+    /// Takes the user of the first QEMU with the selected name as the one who is meant. Returns whether this QEMU has the
+    /// name, but belongs to another user.
     fn settle_user(&mut self, qemu: &Qemu) -> bool {
         let Selection { vm: Some(_), pid: None, uid } = self.selection else { return false };
         let User::OfFirst(first) = self.user else { return false };
         if !self.selection.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref()) {
             return false;
         }
-        // What is started by root may become another user's in a moment (`-runas`).
+        // A process that root starts may change to another user a moment later (`-runas`).
         if first.is_some_and(|first| first != qemu.pid) {
             return uid != qemu.uid;
         }
@@ -153,57 +155,57 @@ impl Recorder {
             self.selection.uid = qemu.uid;
             self.timeline.select(self.selection.clone());
             if let Some(probe) = &mut self.probe {
-                probe.owners.select(self.selection.clone());
+                probe.vm.select(self.selection.clone());
             }
         }
         false
     }
 
-    /// Records what `prober` finds too. A migration is then over when the guest answers, or has not for 30 s.
+    /// Also records what `prober` finds. A migration is then over when the guest answers, or has not answered for 30 s.
     ///
-    /// What is found is of one VM: of the one that has the address' MAC, or else of the selected one. Waits up to a second
-    /// for the network to tell which that is. Where there is one VM at most, it may stay open.
+    /// What is found belongs to one VM: the one that has the address' MAC, or else the selected one. Waits up to a second for
+    /// the network to show which one that is. Where there is at most one VM, it may stay unknown.
     ///
     /// # Errors
-    /// [`RecorderError::WhoseAddress`]: there are several VMs, the network does not tell which of them is asked, and the
+    /// [`RecorderError::WhoseAddress`]: there are several VMs, the network does not show which of them is probed, and the
     /// [`Selection`] does not name one. Otherwise as [`Tracer::note`].
     pub async fn probe(&mut self, prober: Prober) -> Result<(), RecorderError> {
         let cannot = |source| ProbeError::Host { what: "find the MAC of the address", source };
         let mut neighbours = Neighbours::at(prober.interface()).map_err(cannot)?;
         let target = prober.target();
-        let mut owners = Owners::new(target, self.selection.clone());
-        let deadline = Instant::now() + OWNER_PATIENCE;
+        let mut vm = ProbedVm::new(target, self.selection.clone());
+        let deadline = Instant::now() + VM_PATIENCE;
         let news = loop {
-            let now = look_around(&self.tracer, &owners, &mut neighbours).map_err(cannot)?;
-            let news = owners.look(&now);
-            let Some(why) = owners.doubt(&now) else { break news };
-            // What has a MAC was heard by the bridge, too.
+            let now = look_around(&self.tracer, &vm, &mut neighbours).map_err(cannot)?;
+            let news = vm.update(&now);
+            let Some(why) = vm.doubt(&now) else { break news };
+            // Once there is a MAC, the bridge has heard it, too: waiting longer helps only without one.
             if why != Untied::NoMac || Instant::now() >= deadline {
                 let present = self.tracer.qemus().cloned().collect();
                 return Err(RecorderError::WhoseAddress { target, why, present });
             }
-            tokio::time::sleep(OWNER_SOON).await;
+            tokio::time::sleep(VM_SOON).await;
         };
         self.tracer.note(Fact::EchoStart(prober.started()))?;
         news.into_iter().try_for_each(|fact| self.tracer.note(fact))?;
-        self.probe = Some(Probe { prober, owners, neighbours, next_look: Instant::now() + OWNER_EVERY });
+        self.probe = Some(Probe { prober, vm, neighbours, next_look: Instant::now() + VM_EVERY });
         Ok(())
     }
 
-    /// A QEMU of the VM that is probed; none while it is not known which that is.
+    /// A QEMU of the VM that is probed; `None` while it is unknown which VM that is.
     #[must_use]
     pub fn probed(&self) -> Option<&Qemu> {
-        self.probe.as_ref()?.owners.owner()
+        self.probe.as_ref()?.vm.qemu()
     }
 
-    /// Looks whether there is news of whose the probed address is.
-    fn look_for_owners(&mut self) -> Result<(), TracerError> {
+    /// Looks which VM has the probed address, and reports what is new.
+    fn look_for_vm(&mut self) -> Result<(), TracerError> {
         let Some(probe) = &mut self.probe else { return Ok(()) };
-        probe.next_look = Instant::now() + OWNER_EVERY;
-        let Probe { owners, neighbours, .. } = probe;
-        // What cannot be told now may be a second later.
-        let Ok(now) = look_around(&self.tracer, owners, neighbours) else { return Ok(()) };
-        let news = owners.look(&now);
+        probe.next_look = Instant::now() + VM_EVERY;
+        let Probe { vm, neighbours, .. } = probe;
+        // If this fails now, it may succeed a second later.
+        let Ok(now) = look_around(&self.tracer, vm, neighbours) else { return Ok(()) };
+        let news = vm.update(&now);
         news.into_iter().try_for_each(|fact| self.tracer.note(fact))
     }
 
@@ -213,19 +215,19 @@ impl Recorder {
         &self.tracer
     }
 
-    /// The next event; `None` once a migration has ended and its last packets were counted. A guest that has arrived on
-    /// this host is waited for until it runs, for a minute at most and as long as its QEMU lives: whoever manages it lets
-    /// it run, and may do so seconds later. Cancel-safe.
+    /// The next event; `None` once a migration has ended and its last packets were counted. If a guest has arrived on this
+    /// host, that is not before it runs: its manager starts it, which may take seconds. It is waited for as long as its QEMU
+    /// lives, but for at most a minute. Cancel-safe.
     ///
     /// # Errors
-    /// As [`Tracer::next`], and what stops a probe.
+    /// As [`Tracer::next`], or probing failed.
     pub async fn next(&mut self) -> Result<Option<Event>, RecorderError> {
         let event = loop {
             if self.has_settled()? {
                 return Ok(None);
             }
             let look = self.next_look();
-            let look_for_owners = self.probe.as_ref().map(|probe| probe.next_look);
+            let look_for_vm = self.probe.as_ref().map(|probe| probe.next_look);
             tokio::select! {
                 event = self.tracer.next() => break event?,
                 step = next_step(self.probe.as_mut()) => {
@@ -233,7 +235,7 @@ impl Recorder {
                         self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
                     }
                 }
-                () = until(look_for_owners) => self.look_for_owners()?,
+                () = until(look_for_vm) => self.look_for_vm()?,
                 () = until(look) => self.look(),
             }
         };
@@ -252,13 +254,13 @@ impl Recorder {
         Ok(Some(event))
     }
 
-    /// Says that a QEMU is not recorded.
+    /// Reports that a QEMU is not recorded.
     fn note_other_user(&mut self, qemu: &Qemu) -> Result<(), TracerError> {
         let user = |uid: Option<u32>| uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
         self.tracer.note_not_measured(
             "a VM of the selected name or UUID that another user has started",
             format!(
-                "it runs with the user id {}, and the VM that was there before with {}: --pid selects one by its \
+                "it runs with the user id {}, and the VM that was seen before with {}; --pid selects one by its \
                  process",
                 user(qemu.uid),
                 user(self.selection.uid)
@@ -266,8 +268,8 @@ impl Recorder {
         )
     }
 
-    /// When to look again if nothing happens before. The last fact of a migration may be the last for hours: nobody else
-    /// would look.
+    /// When to look again if nothing happens before. The last fact of a migration may be the last one for hours, so no
+    /// other event would lead to a look.
     fn next_look(&self) -> Option<Instant> {
         let examined = self.unexamined.then(|| self.looked + self.pause(LOOK_EVERY));
         let settled = self.settling.as_ref().and_then(|settling| settling.next_look(Instant::now()));
@@ -286,7 +288,7 @@ impl Recorder {
         }
     }
 
-    /// How long to wait after a look, if that is to be `every` so often.
+    /// How long to wait after a look before the next, which is due after `every` at the earliest.
     fn pause(&self, every: Duration) -> Duration {
         every.max(self.look_took * LOOK_REST)
     }
@@ -302,16 +304,16 @@ impl Recorder {
         Ok(!settling.watches(now, probe.prober.is_in_gap()?))
     }
 
-    /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, [`Self::finish`]
-    /// says nothing of what they told as a whole. Cancel-safe: called again, it goes on.
+    /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, what [`Self::finish`]
+    /// returns has no summary of them. Cancel-safe: called again, it continues.
     ///
     /// # Errors
-    /// As [`Tracer::note`], and what stops a probe.
+    /// As [`Tracer::note`], or probing failed.
     pub async fn end_probe(&mut self) -> Result<(), RecorderError> {
         let Some(probe) = &mut self.probe else { return Ok(()) };
         let facts = probe.prober.end().await?;
         // A QEMU may have come since the last time.
-        self.look_for_owners()?;
+        self.look_for_vm()?;
         self.probe = None;
         for fact in facts {
             match fact {
@@ -322,7 +324,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Adds a fact that something else found out at this instant.
+    /// Adds a fact that something else found at this instant.
     ///
     /// # Errors
     /// As [`Tracer::note`].
@@ -336,7 +338,7 @@ impl Recorder {
         self.timeline.live(clock::now().ok()?)
     }
 
-    /// Whether the awaited migration has ended. Its last packets, and what comes after it, may still be waited for.
+    /// Whether the awaited migration has ended. Its last packets, and what follows it, may still be waited for.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         self.settling.is_some()
@@ -361,7 +363,7 @@ impl Recorder {
     }
 }
 
-// Whoever embeds a recording may have an executor with several threads.
+// An embedder may have an executor with several threads.
 const _: () = {
     const fn can_move_between_threads<T: Send>() {}
     can_move_between_threads::<Recorder>();
@@ -369,17 +371,21 @@ const _: () = {
     can_move_between_threads::<Prober>();
 };
 
-/// What is known now of the address and of who may have it.
-fn look_around<'a>(tracer: &'a Tracer, owners: &Owners, neighbours: &mut Neighbours) -> io::Result<Look<'a>> {
-    let mac = neighbours.mac_of(owners.target())?;
-    let mut look = Look { qemus: tracer.qemus().collect(), mac, port: None };
-    if let Some(mac) = owners.mac_without_vm(&look) {
-        look.port = neighbours.port_of(mac)?;
+/// What this host and its network show of the probed address now.
+fn look_around<'a>(
+    tracer: &'a Tracer,
+    vm: &ProbedVm,
+    neighbours: &mut Neighbours,
+) -> io::Result<Surroundings<'a>> {
+    let mac = neighbours.mac_of(vm.target())?;
+    let mut now = Surroundings { qemus: tracer.qemus().collect(), mac, port: None };
+    if let Some(mac) = vm.mac_without_vm(&now) {
+        now.port = neighbours.port_of(mac)?;
     }
-    Ok(look)
+    Ok(now)
 }
 
-/// Never ends without an instant.
+/// Waits for an instant; for ever without one.
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
@@ -387,7 +393,7 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-/// Never ends without a probe.
+/// The next step of a probe; waits for ever without one.
 async fn next_step(probe: Option<&mut Probe>) -> Result<Step, ProbeError> {
     match probe {
         Some(probe) => probe.prober.next().await,

@@ -8,7 +8,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::tc::{TcHandle, TcHeader};
 
-use super::{Filter, Place, Way};
+use super::filter::{Filter, Place, Way};
 
 /// Attributes of a filter, and of the options of one of kind `bpf` (include/uapi/linux/pkt_cls.h).
 const TCA_KIND: u16 = 1;

@@ -4,6 +4,7 @@
 //! takes to tell them from ours, so that none of them can hide ours.
 
 mod changes;
+mod filter;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -15,38 +16,10 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 pub(crate) use changes::{News, Touched};
+pub(crate) use filter::{Filter, Place, Way};
 
 use super::netlink::Connection;
 use message::Message;
-
-/// The direction of the packets that a filter sees.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Way {
-    /// Packets that come in through the interface.
-    Ingress,
-    /// Packets that go out through it.
-    Egress,
-}
-
-/// Where filters are.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Place {
-    /// Index of the interface.
-    pub(crate) interface: u32,
-    pub(crate) way: Way,
-}
-
-/// A filter of kind `bpf`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Filter {
-    pub(crate) place: Place,
-    /// `tc`'s `pref`: filters with a smaller one run first.
-    pub(crate) preference: u16,
-    protocol: u16,
-    handle: u32,
-    /// The name that it was added with.
-    pub(crate) name: String,
-}
 
 /// Asks the kernel for filters of the namespace in which it was opened.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Which process holds a TCP connection: `sock_diag` names the socket's inode, `/proc/PID/fd` who has it open.
+//! Which process holds a TCP connection: `sock_diag` gives the socket's inode, `/proc/PID/fd` shows who has it open.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -15,10 +15,10 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use super::netlink::Connection;
 use crate::units::{Directions, Flow};
 
-/// "Whatever the cookie": both words of the cookie all ones (`INET_DIAG_NOCOOKIE`).
+/// Any cookie: all bits of both its words are set (`INET_DIAG_NOCOOKIE`).
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
-/// Where `struct tcp_info` (include/uapi/linux/tcp.h) has its counters.
+/// Offsets of the counters in `struct tcp_info` (include/uapi/linux/tcp.h).
 const TCP_INFO_BYTES_ACKED: usize = 120;
 const TCP_INFO_BYTES_RECEIVED: usize = 128;
 
@@ -33,9 +33,9 @@ pub(crate) struct Holder {
 
 /// Those of `flows` that one of the processes `pids` holds, in the order of `flows`.
 ///
-/// A flow is left out when its connection is closed or is another process's. Its addresses may be IPv4 or IPv4-mapped
-/// IPv6, whatever the socket itself is. Costs one look-up in the kernel a flow, and one listing a process of its open
-/// files; a process whose files may not be listed holds nothing.
+/// A flow is left out when its connection is closed or belongs to another process. Its addresses may be IPv4 or IPv4-mapped
+/// IPv6, whatever the socket itself is. This costs one look-up in the kernel per flow, and one listing of open files per
+/// process. A process whose files may not be listed counts as holding nothing.
 ///
 /// # Errors
 /// The netlink socket's.
@@ -59,13 +59,13 @@ pub(crate) fn holders_of(flows: &[Flow], pids: &[u32]) -> io::Result<Vec<(Flow, 
 /// An open connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct OpenConnection {
-    /// IPv4-mapped addresses are given as IPv4, as they are on the wire.
+    /// Its ends. IPv4-mapped addresses are given as IPv4, as they are on the wire.
     pub(crate) flow: Flow,
     /// The process that holds it, if it is one of the candidates.
     pub(crate) pid: Option<u32>,
-    /// Whether somebody listens on its local port, so that it may have come to us.
+    /// Whether somebody listens on its local port, so that the other end may have opened it.
     pub(crate) is_to_listener: bool,
-    /// The payload that it has carried so far, as the socket has counted it: who has connected counts its SYN too.
+    /// The payload that it has carried so far, by the socket's own count. The end that has connected also counts its SYN.
     pub(crate) payload_bytes: Directions<u64>,
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn is_there(flow: &Flow) -> io::Result<bool> {
 /// The inode of the socket with exactly these two ends.
 fn inode_of(kernel: &mut Connection, flow: &Flow) -> io::Result<Option<u32>> {
     let (local, remote) = (flow.local.ip().to_canonical(), flow.remote.ip().to_canonical());
-    // An IPv4 question also finds an IPv6 socket that speaks IPv4.
+    // A question about IPv4 also finds an IPv6 socket that carries IPv4.
     let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
     for interface_id in interfaces_of(flow)? {
         let question = SockDiagMessage::InetRequest(InetRequest {
@@ -168,8 +168,8 @@ fn inode_of(kernel: &mut Connection, flow: &Flow) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// The interfaces at which to look for a flow's socket: 0 finds those that are bound to none. A socket with a
-/// link-local peer is always bound to its interface, which packets alone do not tell.
+/// The interfaces at which to look for a flow's socket: 0 finds those that are bound to no interface. A socket with a
+/// link-local peer is always bound to its interface, which cannot be seen from packets alone.
 fn interfaces_of(flow: &Flow) -> io::Result<Vec<u32>> {
     let link_local = |address: &SocketAddr| match address {
         SocketAddr::V6(address) => address.ip().is_unicast_link_local().then_some(address.scope_id()),
@@ -182,8 +182,8 @@ fn interfaces_of(flow: &Flow) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The inode of an answer about `flow`. Where there is no such connection the kernel answers with the listener of the
-/// port, which has no other end; and a connection that is closed has no inode.
+/// The inode in an answer about `flow`. If there is no such connection, the kernel answers with the listener of the port,
+/// which has no other end. A closed connection has no inode.
 fn open_inode(response: &InetResponse, flow: &Flow) -> Option<u32> {
     let header = &response.header;
     let canonical = |end: SocketAddr| (end.ip().to_canonical(), end.port());
@@ -193,7 +193,7 @@ fn open_inode(response: &InetResponse, flow: &Flow) -> Option<u32> {
     (header.inode != 0 && same(flow_of(header))).then_some(header.inode)
 }
 
-/// What a socket says that it has sent, and had acknowledged, and received; nothing if the kernel does not say.
+/// The payload that a socket has sent (as far as it was acknowledged) and received; 0 if the kernel does not report it.
 fn payload_of(response: &InetResponse) -> Directions<u64> {
     let info = response
         .nlas
@@ -225,7 +225,7 @@ fn holders(pids: &[u32]) -> HashMap<u32, u32> {
     pids.sort_unstable();
     let mut holders = HashMap::new();
     for pid in pids {
-        // Ended, or not ours to look into.
+        // It has ended, or may not be examined.
         let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for file in files.flatten() {
             let Ok(target) = fs::read_link(file.path()) else { continue };

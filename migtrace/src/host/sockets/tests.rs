@@ -34,7 +34,7 @@ fn holder_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Holder>> {
 }
 
 #[test]
-fn the_inode_in_a_link() {
+fn a_link_names_the_inode() {
     assert_eq!(socket_inode("socket:[4711]"), Some(4711));
     for target in ["pipe:[4711]", "socket:[]", "socket:[x]", "/dev/null", ""] {
         assert_eq!(socket_inode(target), None, "{target}");
@@ -125,7 +125,7 @@ fn connections_in_progress_are_found_by_either_port() {
 }
 
 #[test]
-fn many_flows_at_once() {
+fn many_flows_are_looked_up_at_once() {
     let pairs: Vec<_> = (0..20).map(|_| connected("127.0.0.1:0", "127.0.0.1:0")).collect();
     let flows: Vec<Flow> =
         pairs.iter().flat_map(|(_, client, server)| [flow(client), flow(server)]).collect();
