@@ -1,24 +1,24 @@
 //! Waits for migrations and makes their records: the events of a [`Tracer`] go through a [`Timeline`].
 
+mod error;
+mod probe;
 mod probed_vm;
 mod settling;
 
-use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::event::{EndReason, Event, Fact, Qemu};
 use crate::host::clock;
-use crate::host::neighbours::Neighbours;
 use crate::probe::{ProbeError, Prober, Step};
 use crate::record::Record;
-use crate::selection::{Selection, introductions};
+use crate::selection::Selection;
 use crate::timeline::{Ended, Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
+pub use error::RecorderError;
+use probe::{Probe, next_step};
 pub use probed_vm::Untied;
-use probed_vm::{ProbedVm, Surroundings};
 use settling::Settling;
 
 /// QMP events are examined at once. There are many other facts, so whether one of them ended the migration may be found
@@ -27,39 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After a look, the next one waits this many times as long as it took. Each look goes through all events so far, and a QEMU
 /// may write very many.
 const LOOK_REST: u32 = 10;
-/// How often to look which VM has the probed address.
-const VM_EVERY: Duration = Duration::from_secs(1);
-/// How long the network has to show it before a person has to name the VM. The MAC of an address that answers is known
-/// sooner.
-const VM_PATIENCE: Duration = Duration::from_secs(1);
-/// How often to look meanwhile.
-const VM_SOON: Duration = Duration::from_millis(50);
-
-/// Why a recording cannot begin or go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecorderError {
-    /// Tracing failed.
-    #[error(transparent)]
-    Tracer(#[from] TracerError),
-    /// Probing failed.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-    /// There are several VMs, and it is unknown which of them has the probed address.
-    #[error(
-        "cannot find out which VM has {target}: {why}; name the VM with --vm or --pid; this network namespace has: {}",
-        introductions(present)
-    )]
-    WhoseAddress {
-        /// The address.
-        target: IpAddr,
-        /// Why only a [`Selection`] can decide it.
-        why: Untied,
-        /// The QEMUs of this network namespace.
-        present: Vec<Qemu>,
-    },
-}
-
 /// Records the next migration of the selected VMs.
 ///
 /// ```no_run
@@ -101,15 +68,6 @@ enum User {
     Selected,
     /// The user of the first QEMU with that name. This is its process, once one was seen.
     OfFirst(Option<u32>),
-}
-
-/// An address that is probed.
-struct Probe {
-    prober: Prober,
-    vm: ProbedVm,
-    neighbours: Neighbours,
-    /// When to look again which VM has the address.
-    next_look: Instant,
 }
 
 impl Recorder {
@@ -170,25 +128,10 @@ impl Recorder {
     /// [`RecorderError::WhoseAddress`]: there are several VMs, the network does not show which of them is probed, and the
     /// [`Selection`] does not name one. Otherwise as [`Tracer::note`].
     pub async fn probe(&mut self, prober: Prober) -> Result<(), RecorderError> {
-        let cannot = |source| ProbeError::Host { what: "find the MAC of the address", source };
-        let mut neighbours = Neighbours::at(prober.interface()).map_err(cannot)?;
-        let target = prober.target();
-        let mut vm = ProbedVm::new(target, self.selection.clone());
-        let deadline = Instant::now() + VM_PATIENCE;
-        let news = loop {
-            let now = look_around(&self.tracer, &vm, &mut neighbours).map_err(cannot)?;
-            let news = vm.update(&now);
-            let Some(why) = vm.doubt(&now) else { break news };
-            // Once there is a MAC, the bridge has heard it, too: waiting longer helps only without one.
-            if why != Untied::NoMac || Instant::now() >= deadline {
-                let present = self.tracer.qemus().cloned().collect();
-                return Err(RecorderError::WhoseAddress { target, why, present });
-            }
-            tokio::time::sleep(VM_SOON).await;
-        };
-        self.tracer.note(Fact::EchoStart(prober.started()))?;
+        let (probe, news) = Probe::begin(prober, self.selection.clone(), &self.tracer).await?;
+        self.tracer.note(Fact::EchoStart(probe.prober.started()))?;
         news.into_iter().try_for_each(|fact| self.tracer.note(fact))?;
-        self.probe = Some(Probe { prober, vm, neighbours, next_look: Instant::now() + VM_EVERY });
+        self.probe = Some(probe);
         Ok(())
     }
 
@@ -201,11 +144,7 @@ impl Recorder {
     /// Looks which VM has the probed address, and reports what is new.
     fn look_for_vm(&mut self) -> Result<(), TracerError> {
         let Some(probe) = &mut self.probe else { return Ok(()) };
-        probe.next_look = Instant::now() + VM_EVERY;
-        let Probe { vm, neighbours, .. } = probe;
-        // If this fails now, it may succeed a second later.
-        let Ok(now) = look_around(&self.tracer, vm, neighbours) else { return Ok(()) };
-        let news = vm.update(&now);
+        let news = probe.look(&self.tracer);
         news.into_iter().try_for_each(|fact| self.tracer.note(fact))
     }
 
@@ -371,32 +310,10 @@ const _: () = {
     can_move_between_threads::<Prober>();
 };
 
-/// What this host and its network show of the probed address now.
-fn look_around<'a>(
-    tracer: &'a Tracer,
-    vm: &ProbedVm,
-    neighbours: &mut Neighbours,
-) -> io::Result<Surroundings<'a>> {
-    let mac = neighbours.mac_of(vm.target())?;
-    let mut now = Surroundings { qemus: tracer.qemus().collect(), mac, port: None };
-    if let Some(mac) = vm.mac_without_vm(&now) {
-        now.port = neighbours.port_of(mac)?;
-    }
-    Ok(now)
-}
-
 /// Waits for an instant; for ever without one.
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The next step of a probe; waits for ever without one.
-async fn next_step(probe: Option<&mut Probe>) -> Result<Step, ProbeError> {
-    match probe {
-        Some(probe) => probe.prober.next().await,
         None => std::future::pending().await,
     }
 }

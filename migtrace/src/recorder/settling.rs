@@ -88,12 +88,12 @@ mod tests {
     #[test]
     fn a_source_settles_a_second_after_the_end_or_once_everything_is_known() {
         let start = Instant::now();
-        let (told, untold) = (ended(false, true), ended(false, false));
-        let mut settling = Settling::new(start, &untold);
+        let (known, unknown) = (ended(false, true), ended(false, false));
+        let mut settling = Settling::new(start, &unknown);
         assert_eq!(settling.next_look(start), Some(start + SETTLE));
-        assert!(!settling.has_settled(start + SETTLE - MS, Some(&untold)));
-        assert!(settling.has_settled(start + MS, Some(&told)));
-        assert!(settling.has_settled(start + SETTLE, Some(&untold)));
+        assert!(!settling.has_settled(start + SETTLE - MS, Some(&unknown)));
+        assert!(settling.has_settled(start + MS, Some(&known)));
+        assert!(settling.has_settled(start + SETTLE, Some(&unknown)));
         assert_eq!(settling.next_look(start + SETTLE), None, "there is no busy loop");
     }
 
