@@ -7,8 +7,8 @@ use super::error::TracerError;
 use super::flows::Flows;
 use super::flows::known_flows::Owner;
 use super::messages::losses::Losses;
-use super::messages::qmp_events::{QmpEvents, Written};
-use super::messages::qmp_line::Line;
+use super::messages::qmp_events::{CompleteWrite, QmpEvents};
+use super::messages::qmp_line::MigrationEvent;
 use super::queue::{EventQueue, now};
 use super::this_host::attachments;
 use super::this_host::interfaces::Interfaces;
@@ -107,16 +107,16 @@ impl State {
         Ok(())
     }
 
-    fn take_qmp(&mut self, pid: u32, written: Written) -> Result<(), TracerError> {
-        let Written { at_ns, events, counters, vcpus } = written;
-        events.into_iter().try_for_each(|line| self.take_qmp_event(at_ns, pid, line, counters, vcpus))
+    fn take_qmp(&mut self, pid: u32, written: CompleteWrite) -> Result<(), TracerError> {
+        let CompleteWrite { at_ns, events, counters, vcpus } = written;
+        events.into_iter().try_for_each(|event| self.take_qmp_event(at_ns, pid, event, counters, vcpus))
     }
 
     fn take_qmp_event(
         &mut self,
         at_ns: MonotonicNs,
         pid: u32,
-        Line { name, data, realtime_us }: Line,
+        MigrationEvent { name, data, realtime_us }: MigrationEvent,
         counters: Option<Directions<Counters>>,
         vcpus: Option<Vcpus>,
     ) -> Result<(), TracerError> {

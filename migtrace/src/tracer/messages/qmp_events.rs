@@ -6,7 +6,7 @@ use migtrace_ebpf::abi::Process;
 use migtrace_ebpf::budget::LINES;
 use migtrace_ebpf::qmp_write::Part;
 
-use super::qmp_line::{self, Line};
+use super::qmp_line::{self, MigrationEvent, Parsed};
 use crate::event::Vcpus;
 use crate::kernel::QmpWrite;
 use crate::tracer::base::Base;
@@ -18,11 +18,11 @@ use crate::units::{Counters, Directions, MonotonicNs};
 const EVENT_BYTES: usize = 64 << 10;
 
 /// A write to a monitor with all that belongs to it.
-pub(in crate::tracer) struct Written {
+pub(in crate::tracer) struct CompleteWrite {
     /// The stamp of its first line.
     pub(in crate::tracer) at_ns: MonotonicNs,
     /// The events about migration in it.
-    pub(in crate::tracer) events: Vec<Line>,
+    pub(in crate::tracer) events: Vec<MigrationEvent>,
     pub(in crate::tracer) counters: Option<Directions<Counters>>,
     pub(in crate::tracer) vcpus: Option<Vcpus>,
 }
@@ -54,11 +54,11 @@ impl QmpEvents {
         pid: u32,
         part: Part,
         write: QmpWrite,
-    ) -> Option<Written> {
+    ) -> Option<CompleteWrite> {
         let (at_ns, write) = self.join(at_ns, pid, part, write)?;
-        let qmp_line::Written { events, unread } = qmp_line::parse(&write.bytes);
+        let Parsed { events, unread } = qmp_line::parse(&write.bytes);
         self.count_unread(pid, unread.max(write.cut.into()));
-        Some(Written { at_ns, events, counters: write.sums, vcpus: write.vcpus })
+        Some(CompleteWrite { at_ns, events, counters: write.sums, vcpus: write.vcpus })
     }
 
     /// Joins a write to those before it. Returns all of them when it is the last.

@@ -22,11 +22,12 @@ const MIGRATION_EVENTS: [&str; 15] = [
     "VFIO_MIGRATION",
 ];
 
-/// An event as it was written.
+/// An event about a migration, as it was written.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Line {
+pub(crate) struct MigrationEvent {
     pub(crate) name: String,
     pub(crate) data: Value,
+    /// QEMU's own stamp.
     pub(crate) realtime_us: i64,
 }
 
@@ -44,35 +45,35 @@ struct Timestamp {
     microseconds: i64,
 }
 
-/// What a write consists of.
+/// What a write was found to consist of.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Written {
+pub(crate) struct Parsed {
     /// The events that are about migration, in order.
-    pub(crate) events: Vec<Line>,
+    pub(crate) events: Vec<MigrationEvent>,
     /// How many stretches of it are not QMP, or are events that cannot be read.
     pub(crate) unread: u64,
 }
 
 /// Reads a write: events one after the other, with replies between them if QEMU had both to write.
-pub(crate) fn parse(mut bytes: &[u8]) -> Written {
-    let mut written = Written::default();
+pub(crate) fn parse(mut bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
     loop {
         let mut messages = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
         loop {
             match messages.next() {
                 Some(Ok(Value::Object(message))) => match event(message) {
-                    Ok(event) => written.events.extend(event),
-                    Err(Unreadable) => written.unread += 1,
+                    Ok(event) => parsed.events.extend(event),
+                    Err(Unreadable) => parsed.unread += 1,
                 },
-                Some(Ok(_)) => written.unread += 1,
+                Some(Ok(_)) => parsed.unread += 1,
                 Some(Err(_)) => break,
-                None => return written,
+                None => return parsed,
             }
         }
-        written.unread += 1;
+        parsed.unread += 1;
         // Only the first line of a message begins like this, however the message is spaced.
         let rest = &bytes[messages.byte_offset()..];
-        let Some(next) = rest.windows(2).position(|pair| pair == b"\n{") else { return written };
+        let Some(next) = rest.windows(2).position(|pair| pair == b"\n{") else { return parsed };
         bytes = &rest[next + 1..];
     }
 }
@@ -81,7 +82,7 @@ pub(crate) fn parse(mut bytes: &[u8]) -> Written {
 struct Unreadable;
 
 /// The event in a message; `None` when the message is not an event, or not one about migration.
-fn event(message: serde_json::Map<String, Value>) -> Result<Option<Line>, Unreadable> {
+fn event(message: serde_json::Map<String, Value>) -> Result<Option<MigrationEvent>, Unreadable> {
     if !message.contains_key("event") {
         return Ok(None);
     }
@@ -90,7 +91,7 @@ fn event(message: serde_json::Map<String, Value>) -> Result<Option<Line>, Unread
     let microseconds = timestamp.seconds.checked_mul(1_000_000);
     let realtime_us = microseconds.and_then(|us| us.checked_add(timestamp.microseconds)).ok_or(Unreadable)?;
     let is_known = MIGRATION_EVENTS.contains(&event.as_str());
-    Ok(is_known.then_some(Line { name: event, data, realtime_us }))
+    Ok(is_known.then_some(MigrationEvent { name: event, data, realtime_us }))
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
 
     /// The names of the events, and how much was unread.
     fn read(text: &str) -> (Vec<String>, u64) {
-        let Written { events, unread } = parse(text.as_bytes());
+        let Parsed { events, unread } = parse(text.as_bytes());
         (events.into_iter().map(|event| event.name).collect(), unread)
     }
 
@@ -116,8 +117,8 @@ mod tests {
     #[test]
     fn a_migration_event_keeps_its_name_data_and_stamp() {
         let line = br#"{"timestamp": {"seconds": 1766000000, "microseconds": 250123}, "event": "MIGRATION", "data": {"status": "active"}}"#;
-        let Written { events, unread } = parse(line);
-        let expected = Line {
+        let Parsed { events, unread } = parse(line);
+        let expected = MigrationEvent {
             name: "MIGRATION".into(),
             data: json!({ "status": "active" }),
             realtime_us: 1_766_000_000_250_123,
