@@ -48,7 +48,7 @@ pub(crate) use messages::{Body, Message, Opened, QmpWrite};
 pub(crate) use priority::{OnCpu, be_punctual};
 pub use tc::{AttachPreference, Leftover, TcAttachError};
 pub(crate) use tc::{Change, cleanup};
-pub(crate) use tc_changes::cannot_look;
+pub(crate) use tc_changes::{cannot_look, look_until_repaired};
 
 use crate::errors::with_causes;
 use crate::event::Instrument;

@@ -3,7 +3,7 @@
 use super::interfaces::Interfaces;
 use super::taps::Taps;
 use crate::event::{Fact, TcProgram};
-use crate::kernel::{Change, cannot_look};
+use crate::kernel::{Change, cannot_look, look_until_repaired};
 use crate::tracer::base::Base;
 use crate::tracer::error::TracerError;
 use crate::tracer::queue::now;
@@ -15,7 +15,7 @@ pub(in crate::tracer) fn look(
     interfaces: &Interfaces,
     taps: &Taps,
 ) -> Result<(), TracerError> {
-    let looked = base.kernel.look_after_attachments();
+    let looked = look_until_repaired(|| base.kernel.look_after_attachments());
     let now = now()?;
     let changes = match looked {
         Ok(changes) => changes,
