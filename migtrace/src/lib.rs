@@ -60,6 +60,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod selection;
+mod tc_changes;
 pub mod terminal;
 pub mod timeline;
 pub mod tracer;

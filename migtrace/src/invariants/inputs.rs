@@ -7,7 +7,7 @@ use crate::event::{Event, Fact, FlowCounters, LogReader, LogWriter};
 use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::Timeline;
-use crate::tracer::qmp_line as line;
+use crate::tracer::messages::qmp_line as line;
 use crate::units::{Flow, MonotonicNs};
 
 /// A line that QEMU, or whoever has taken it over, wrote to its monitor.
@@ -23,7 +23,7 @@ pub fn qmp_line(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// An event of such a line.
-fn qmp_event(event: line::Line) -> Result<(), String> {
+fn qmp_event(event: line::MigrationEvent) -> Result<(), String> {
     let (seconds, microseconds) =
         (event.realtime_us.div_euclid(1_000_000), event.realtime_us.rem_euclid(1_000_000));
     let stamp = json!({ "seconds": seconds, "microseconds": microseconds });
@@ -32,7 +32,7 @@ fn qmp_event(event: line::Line) -> Result<(), String> {
     let pretty = serde_json::from_str::<serde_json::Value>(&written)
         .and_then(|value| serde_json::to_string_pretty(&value))
         .map_err(|error| format!("{written} is no JSON: {error}"))?;
-    let once = line::Written { events: vec![event], unread: 0 };
+    let once = line::Parsed { events: vec![event], unread: 0 };
     for text in [&written, &pretty] {
         let read = line::parse(text.as_bytes());
         if read != once {
