@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::event::{EndReason, Event, Fact, Qemu};
 use crate::host::clock;
 use crate::host::neighbours::Neighbours;
-use crate::probe::{ProbeError, Prober, Step};
+use crate::probe::{ProbeError, ProbeStep, Prober};
 use crate::record::Record;
 use crate::selection::{Selection, introductions};
 use crate::timeline::{Ended, Live, Timeline};
@@ -229,7 +229,7 @@ impl Recorder {
             tokio::select! {
                 event = self.tracer.next() => break event?,
                 step = next_step(self.probe.as_mut()) => {
-                    if let Step::Gap(gap) | Step::MayBe(gap) = step? {
+                    if let ProbeStep::Gap(gap) | ProbeStep::MayBe(gap) = step? {
                         self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
                     }
                 }
@@ -388,7 +388,7 @@ async fn until(instant: Option<Instant>) {
 }
 
 /// Never ends without a probe.
-async fn next_step(probe: Option<&mut Probe>) -> Result<Step, ProbeError> {
+async fn next_step(probe: Option<&mut Probe>) -> Result<ProbeStep, ProbeError> {
     match probe {
         Some(probe) => probe.prober.next().await,
         None => std::future::pending().await,

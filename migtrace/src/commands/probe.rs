@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 use migtrace::host::capabilities::{self, Capabilities, Capability};
-use migtrace::probe::{End, Live, Options, Prober, Report, Step};
+use migtrace::probe::{ProbeEndReason, ProbeOptions, ProbeReport, ProbeStatus, ProbeStep, Prober};
 use migtrace::report;
 
 use super::Exit;
@@ -31,7 +31,11 @@ pub(super) fn run(options: &cli::Probe) -> Result<Exit> {
     };
     destination.write(&text)?;
     let had_an_end = options.count.is_some() || options.duration.is_some() || options.until_gap;
-    Ok(if report.end == End::Interrupted && had_an_end { Exit::ProbeInterrupted } else { Exit::Done })
+    Ok(if report.end == ProbeEndReason::Interrupted && had_an_end {
+        Exit::ProbeInterrupted
+    } else {
+        Exit::Done
+    })
 }
 
 fn check_privileges(passive: bool) -> Result<()> {
@@ -59,7 +63,7 @@ pub(super) fn resolve(target: &str, ipv6: bool) -> Result<IpAddr> {
     })
 }
 
-async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
+async fn probe(options: &cli::Probe, target: IpAddr) -> Result<ProbeReport> {
     let line = progress::line();
     line.set_message(format!("{target}: looking for loss and rate limits"));
     line.tick();
@@ -84,20 +88,20 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
     let end = loop {
         tokio::select! {
             step = prober.next() => match step? {
-                Step::Gap(_) if options.until_gap => break End::Gap,
-                Step::Sent => break End::Count,
-                _ => show(&line, target, &prober.live()?),
+                ProbeStep::Gap(_) if options.until_gap => break ProbeEndReason::Gap,
+                ProbeStep::Sent => break ProbeEndReason::Count,
+                _ => show(&line, target, &prober.status()?),
             },
-            () = signals.any() => break End::Interrupted,
-            () = &mut timeout => break End::Duration,
+            () = signals.any() => break ProbeEndReason::Interrupted,
+            () = &mut timeout => break ProbeEndReason::Duration,
         }
     };
     line.finish_and_clear();
     Ok(prober.finish(end).await?)
 }
 
-fn settings(options: &cli::Probe, target: IpAddr) -> Options {
-    let mut settings = Options::new(target);
+fn settings(options: &cli::Probe, target: IpAddr) -> ProbeOptions {
+    let mut settings = ProbeOptions::new(target);
     settings.interval = (!options.passive).then_some(options.interval);
     settings.data_bytes = options.size;
     settings.count = options.count;
@@ -108,7 +112,7 @@ fn settings(options: &cli::Probe, target: IpAddr) -> Options {
     settings
 }
 
-fn show(line: &ProgressBar, target: IpAddr, live: &Live) {
+fn show(line: &ProgressBar, target: IpAddr, live: &ProbeStatus) {
     let silent = live.silent_ns.map_or(String::new(), |silent_ns| {
         format!(", SILENT for {:.1} s", Duration::from_nanos(silent_ns).as_secs_f64())
     });

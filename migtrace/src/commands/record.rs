@@ -191,7 +191,7 @@ async fn record(options: &cli::Record, mut log: EventLog, mut signals: Signals) 
 async fn start_probe(options: &cli::Record, recorder: &mut Recorder) -> Result<Option<(IpAddr, String)>> {
     let Some(target) = &options.probe else { return Ok(None) };
     let target = probe::resolve(target, false)?;
-    let mut wanted = migtrace::probe::Options::new(target);
+    let mut wanted = migtrace::probe::ProbeOptions::new(target);
     wanted.interval = Some(options.probe_interval);
     wanted.attach = options.attach.into();
     let prober = Prober::start(wanted).await?;
