@@ -198,7 +198,7 @@ fn describe(recorder: &Recorder, progress: &Progress) {
         observation.instruments.iter().filter(|instrument| instrument.status == InstrumentStatus::Missing)
     {
         let lost = instrument.lost.as_deref().unwrap_or(&instrument.observes);
-        progress.say(&format!("not measured on this host: {lost} (`migtrace doctor` says why)"));
+        progress.say(&format!("not measured here: {lost} (`migtrace doctor` says why)"));
     }
 }
 
