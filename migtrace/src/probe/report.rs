@@ -17,7 +17,7 @@ pub const SCHEMA: &str = "migtrace.probe/1";
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ProbeReport {
-    /// [`SCHEMA`].
+    /// The name of the schema: `migtrace.probe/1`.
     pub schema: String,
     /// migtrace's version.
     pub migtrace: String,
