@@ -6,7 +6,7 @@ mod probing;
 
 use lab::tracing::{Said, run};
 use lab::{Host, Planned, Responder, Silence, break_tcx_links};
-use migtrace::probe::{End, Report};
+use migtrace::probe::{ProbeEndReason, ProbeReport};
 use migtrace::record::{Gap, Method};
 use probing::silences::{contradiction, gaps_of, proves_every_silence};
 use probing::{Probing, network, one_at_a_time};
@@ -37,7 +37,7 @@ fn it_ends_with_the_first_gap_when_asked_to() {
     };
     responder.play(vec![silence]).unwrap();
     let (code, report) = probing.end();
-    assert_eq!((code, report.end), (Some(0), End::Gap));
+    assert_eq!((code, report.end), (Some(0), ProbeEndReason::Gap));
     let truth = responder.played().unwrap().truths.remove(0);
     let gaps = gaps_of(&truth, &report);
     assert_eq!(contradiction(&truth, gaps[0], &report), None, "{gaps:#?}");
@@ -57,7 +57,7 @@ fn a_target_that_is_silent_at_the_end_is_an_open_gap() {
     };
     responder.play(vec![silence]).unwrap();
     let (code, report) = probing.end();
-    assert_eq!((code, report.end), (Some(0), End::Duration));
+    assert_eq!((code, report.end), (Some(0), ProbeEndReason::Duration));
     let gap = report.streams[0].gaps.last().unwrap();
     assert_eq!((gap.length.high_ns, gap.length.method.as_str()), (None, "open"));
     assert!(gap.length.low_ns > 300_000_000 && gap.lost > 0, "{gap:#?}");
@@ -101,7 +101,7 @@ fn silences_that_are_shorter_than_round_trips_are_told_as_ones_that_may_have_bee
     responder.play(vec![silence; 8]).unwrap();
     let played = responder.played().unwrap();
     let (code, report) = probing.stop();
-    assert_eq!((code, report.end), (Some(0), End::Interrupted));
+    assert_eq!((code, report.end), (Some(0), ProbeEndReason::Interrupted));
     let gaps = &report.streams[0].gaps;
     for truth in &played.truths {
         let since_start = |at_ns: u64| at_ns.cast_signed() - report.start.monotonic_ns.cast_signed();
@@ -123,7 +123,7 @@ fn ipv6_and_options_are_asked_as_well() {
     let (ipv4, ipv6) = (lab.source().ipv4().to_string(), lab.source().ipv6().to_string());
     let probe = |arguments: &[&str]| {
         let said = run(lab.observer(), &[&["probe", "--format", "json"], arguments].concat()).unwrap();
-        let report: Report = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
+        let report: ProbeReport = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
         assert_eq!(said.code, Some(0), "{said:?}");
         assert_eq!(report.streams.len(), 1, "{report:#?}");
         report
@@ -139,7 +139,7 @@ fn ipv6_and_options_are_asked_as_well() {
         let arguments = if more.contains(&"--interval") { &common[..2] } else { &common[..] };
         let report = probe(&[&[target.as_str()], arguments, more].concat());
         let echo = &report.streams[0].echo;
-        assert_eq!((report.end, echo.sent, echo.answered), (End::Count, 300, 300), "{report:#?}");
+        assert_eq!((report.end, echo.sent, echo.answered), (ProbeEndReason::Count, 300, 300), "{report:#?}");
         assert_eq!(echo.target.to_string(), *target);
         assert!(echo.round_trip.unwrap().p50_ns < 5_000_000);
     }

@@ -10,7 +10,7 @@ use crate::vocabulary::AttachMode;
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Observation {
-    /// [`SCHEMA`].
+    /// The name of the schema: `migtrace.events/1`.
     pub schema: String,
     /// migtrace's version.
     pub migtrace: String,

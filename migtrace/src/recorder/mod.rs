@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::event::{EndReason, Event, Fact, Qemu};
 use crate::host::clock;
-use crate::probe::{ProbeError, Prober, Step};
+use crate::probe::{ProbeError, ProbeStep, Prober};
 use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::{Ended, Live, Timeline};
@@ -170,7 +170,7 @@ impl Recorder {
             tokio::select! {
                 event = self.tracer.next() => break event?,
                 step = next_step(self.probe.as_mut()) => {
-                    if let Step::Gap(gap) | Step::MayBe(gap) = step? {
+                    if let ProbeStep::Gap(gap) | ProbeStep::MayBe(gap) = step? {
                         self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
                     }
                 }

@@ -9,7 +9,7 @@ use super::error::RecorderError;
 use super::probed_vm::{ProbedVm, Surroundings, Untied};
 use crate::event::Fact;
 use crate::host::neighbours::Neighbours;
-use crate::probe::{ProbeError, Prober, Step};
+use crate::probe::{ProbeError, ProbeStep, Prober};
 use crate::selection::Selection;
 use crate::tracer::Tracer;
 
@@ -82,7 +82,7 @@ fn look_around<'a>(
 }
 
 /// The next step of a probe; waits for ever without one.
-pub(super) async fn next_step(probe: Option<&mut Probe>) -> Result<Step, ProbeError> {
+pub(super) async fn next_step(probe: Option<&mut Probe>) -> Result<ProbeStep, ProbeError> {
     match probe {
         Some(probe) => probe.prober.next().await,
         None => std::future::pending().await,

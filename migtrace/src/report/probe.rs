@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use super::echo::{self, wall_time};
 use super::quantities::{duration, estimate, grouped};
 use super::text::{clean, wrap};
-use crate::probe::{End, Report, Stream};
+use crate::probe::{EchoStream, ProbeEndReason, ProbeReport};
 use crate::record::Gap;
 use crate::vocabulary::AttachMode;
 
 /// The report of one probe.
 #[must_use]
-pub fn render(report: &Report) -> String {
+pub fn render(report: &ProbeReport) -> String {
     let mut text = String::new();
     wrap(&mut text, "", &headline(report));
     text.push('\n');
@@ -28,7 +28,7 @@ pub fn render(report: &Report) -> String {
     text
 }
 
-fn headline(report: &Report) -> String {
+fn headline(report: &ProbeReport) -> String {
     let all = report.streams.iter().flat_map(|stream| &stream.gaps);
     let (sure, doubtful): (Vec<&Gap>, Vec<&Gap>) = all.partition(|gap| gap.is_sure());
     let reached = report.streams.iter().any(|stream| stream.echo.answered > 0);
@@ -47,7 +47,7 @@ fn headline(report: &Report) -> String {
     format!("{}: {found}{perhaps} in {}", report.target, duration(report.duration_ns))
 }
 
-fn facts(report: &Report, text: &mut String) {
+fn facts(report: &ProbeReport, text: &mut String) {
     let mut line = |name: &str, value: String| wrap(text, &format!("  {name:<11} "), &value);
     let attach = match report.attach {
         AttachMode::Tcx => "tcx",
@@ -68,10 +68,10 @@ fn facts(report: &Report, text: &mut String) {
     line(
         "Ended",
         match report.end {
-            End::Count => "all requests were sent",
-            End::Duration => "the time was over",
-            End::Gap => "the first gap was over",
-            End::Interrupted => "interrupted",
+            ProbeEndReason::Count => "all requests were sent",
+            ProbeEndReason::Duration => "the time was over",
+            ProbeEndReason::Gap => "the first gap was over",
+            ProbeEndReason::Interrupted => "interrupted",
         }
         .to_owned(),
     );
@@ -90,7 +90,7 @@ fn facts(report: &Report, text: &mut String) {
     }
 }
 
-fn render_stream(report: &Report, stream: &Stream, text: &mut String) {
+fn render_stream(report: &ProbeReport, stream: &EchoStream, text: &mut String) {
     let _ =
         writeln!(text, "\nEcho requests from {} (identifier {})", stream.echo.peer, stream.echo.identifier);
     echo::figures(&stream.echo, text);

@@ -4,7 +4,7 @@ pub(crate) mod silences;
 
 use lab::tracing::command;
 use lab::{Host, Lab, Process};
-use migtrace::probe::{Report, SCHEMA};
+use migtrace::probe::{ProbeReport, SCHEMA};
 use nix::sys::signal::Signal;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
@@ -56,15 +56,16 @@ impl Probing {
     }
 
     /// Waits for its end.
-    pub(crate) fn end(self) -> (Option<i32>, Report) {
+    pub(crate) fn end(self) -> (Option<i32>, ProbeReport) {
         let (code, json) = self.read();
-        let report: Report = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+        let report: ProbeReport =
+            serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
         assert_eq!(report.schema, SCHEMA);
         (code, report)
     }
 
     /// Ends it as Ctrl-C does.
-    pub(crate) fn stop(self) -> (Option<i32>, Report) {
+    pub(crate) fn stop(self) -> (Option<i32>, ProbeReport) {
         self.process.signal(Signal::SIGINT).unwrap();
         self.end()
     }

@@ -2,7 +2,7 @@
 
 use super::{Probing, network, one_at_a_time};
 use lab::{Planned, Played, Responder, Silence, Standstills, Truth, Witness};
-use migtrace::probe::{End, Report};
+use migtrace::probe::{ProbeEndReason, ProbeReport};
 use migtrace::record::Gap;
 use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
@@ -49,7 +49,7 @@ fn plan(silence: Silence) -> Vec<Planned> {
 }
 
 /// As the report tells times.
-fn since_start(at_ns: &RangeInclusive<u64>, report: &Report) -> RangeInclusive<i64> {
+fn since_start(at_ns: &RangeInclusive<u64>, report: &ProbeReport) -> RangeInclusive<i64> {
     let since = |at_ns: u64| at_ns.cast_signed() - report.start.monotonic_ns.cast_signed();
     since(*at_ns.start())..=since(*at_ns.end())
 }
@@ -59,7 +59,7 @@ fn overlap<T: Ord>(a: &RangeInclusive<T>, b: &RangeInclusive<T>) -> bool {
 }
 
 /// The gaps that a silence may be, but for those that may have been none.
-pub(crate) fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
+pub(crate) fn gaps_of<'a>(truth: &Truth, report: &'a ProbeReport) -> Vec<&'a Gap> {
     let silence = *truth.from_ns.start()..=*truth.until_ns.end();
     let silence = since_start(&silence, report);
     let holds = |gap: &&Gap| {
@@ -70,7 +70,7 @@ pub(crate) fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
 }
 
 /// What is wrong with a gap that should be this silence; none when its bounds hold it.
-pub(crate) fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option<String> {
+pub(crate) fn contradiction(truth: &Truth, gap: &Gap, report: &ProbeReport) -> Option<String> {
     let shortest_ns = truth.until_ns.start().saturating_sub(*truth.from_ns.end());
     let longest_ns = truth.until_ns.end() - truth.from_ns.start();
     let bounds_ns = gap.length.low_ns..=gap.length.high_ns?;
@@ -103,7 +103,7 @@ pub(crate) fn proves_every_silence(silence: Silence) {
         let played = responder.played().unwrap();
         let (code, report) = probing.stop();
         let standstills = witness.finish().unwrap();
-        assert_eq!((code, report.end), (Some(0), End::Interrupted));
+        assert_eq!((code, report.end), (Some(0), ProbeEndReason::Interrupted));
         assert_eq!(played.truths.len(), repeated);
 
         let around = Surroundings { report: &report, played: &played, standstills: &standstills };
@@ -160,7 +160,7 @@ impl Left {
 /// What was measured around a silence.
 #[derive(Clone, Copy)]
 struct Surroundings<'a> {
-    report: &'a Report,
+    report: &'a ProbeReport,
     played: &'a Played,
     standstills: &'a Standstills,
 }
@@ -228,7 +228,7 @@ impl Surroundings<'_> {
 }
 
 /// By how much the bounds of a gap miss a silence.
-fn error_ns(truth: &Truth, gap: &Gap, report: &Report) -> u64 {
+fn error_ns(truth: &Truth, gap: &Gap, report: &ProbeReport) -> u64 {
     let length_ns = truth.until_ns.start() - truth.from_ns.end();
     let from_ns = *since_start(&truth.from_ns, report).start();
     let below = gap.length.low_ns.saturating_sub(length_ns);

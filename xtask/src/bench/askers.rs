@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use lab::{Host, Process};
-use migtrace::probe::Report;
+use migtrace::probe::ProbeReport;
 use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,7 +111,7 @@ impl Asking {
     }
 }
 
-fn gaps(report: &Report) -> Vec<Told> {
+fn gaps(report: &ProbeReport) -> Vec<Told> {
     let gaps = report.streams.iter().flat_map(|stream| &stream.gaps).filter(|gap| gap.is_sure());
     let told = gaps.filter_map(|gap| {
         let from_ns = report.start.realtime_ns + gap.start.value_ns;

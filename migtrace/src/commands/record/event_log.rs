@@ -1,4 +1,4 @@
-//! The log of `record --events`.
+//! The event log that `record --events` writes.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -7,42 +7,40 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use migtrace::event::{Event, LogWriter};
 
-use super::destination::open_special;
-use super::partial::Partial;
-use super::place::{Place, beside};
+use crate::commands::output::{AtomicFile, OutputPath, beside, open_special};
 use crate::streams::say;
 
-/// The event log, if one is wanted. When it cannot be written any more, the recording goes on without it.
+/// The event log, if one was requested. If it cannot be written any more, the recording goes on without it.
 pub(super) struct EventLog {
     writer: Option<LogWriter<Box<dyn Write>>>,
     name: String,
-    /// The log has its name only once the recording has begun: until then an earlier one stays what it is.
-    partial: Option<Partial>,
+    /// The log takes its name only when the recording has begun. Until then an earlier log stays as it is.
+    file: Option<AtomicFile>,
     failure: Option<anyhow::Error>,
 }
 
 impl EventLog {
     /// Opens a log, and proves that it can be written.
-    pub(super) fn open(place: Option<&Place>) -> Result<Self> {
-        let mut log = Self { writer: None, name: String::new(), partial: None, failure: None };
-        let Some(place) = place else { return Ok(log) };
-        log.name = match place {
-            Place::Stdout => "standard output".to_owned(),
-            Place::File(path) | Place::Special(path) => path.display().to_string(),
+    pub(super) fn open(path: Option<&OutputPath>) -> Result<Self> {
+        let mut log = Self { writer: None, name: String::new(), file: None, failure: None };
+        let Some(path) = path else { return Ok(log) };
+        log.name = match path {
+            OutputPath::Stdout => "standard output".to_owned(),
+            OutputPath::File(path) | OutputPath::Special(path) => path.display().to_string(),
         };
-        let to: io::Result<Box<dyn Write>> = match place {
-            Place::Stdout => Ok(Box::new(UntilClosed(io::stdout()))),
-            Place::Special(path) => open_special(path).map(|file| Box::new(file) as _),
-            Place::File(path) => log.open_file(path).map(|file| Box::new(file) as _),
+        let to: io::Result<Box<dyn Write>> = match path {
+            OutputPath::Stdout => Ok(Box::new(UntilClosed(io::stdout()))),
+            OutputPath::Special(path) => open_special(path).map(|file| Box::new(file) as _),
+            OutputPath::File(path) => log.open_file(path).map(|file| Box::new(file) as _),
         };
         log.writer = Some(LogWriter::new(to.with_context(|| log.cannot_write())?));
         Ok(log)
     }
 
     fn open_file(&mut self, path: &Path) -> io::Result<File> {
-        let mut partial = Partial::create(path)?;
-        let file = partial.file().try_clone()?;
-        self.partial = Some(partial);
+        let mut atomic = AtomicFile::create(path)?;
+        let file = atomic.file().try_clone()?;
+        self.file = Some(atomic);
         Ok(file)
     }
 
@@ -50,7 +48,7 @@ impl EventLog {
         format!("cannot write to {}", self.name)
     }
 
-    /// Writes the first event, and gives the log its name. An earlier log of that name is kept as `NAME.old`.
+    /// Writes the first event and gives the log its name. An earlier log of that name is kept as `NAME.old`.
     pub(super) fn begin(&mut self, first: Option<&Event>) -> Result<()> {
         if let Some(event) = first {
             self.write(event);
@@ -58,9 +56,9 @@ impl EventLog {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let Some(mut partial) = self.partial.take() else { return Ok(()) };
-        keep_earlier(partial.place())?;
-        partial.put().with_context(|| self.cannot_write())
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        keep_earlier(file.path())?;
+        file.commit().with_context(|| self.cannot_write())
     }
 
     /// Appends an event.
@@ -77,7 +75,7 @@ impl EventLog {
             self.cannot_write()
         } else {
             say(&format!(
-                "migtrace: cannot write to {}: {error}; it ends after {lines} events, the recording goes on",
+                "migtrace: cannot write to {}: {error}; the log ends after {lines} events, the recording goes on",
                 self.name
             ));
             format!("the event log {} is not whole", self.name)
@@ -86,13 +84,13 @@ impl EventLog {
         self.writer = None;
     }
 
-    /// Why the log is not whole, if it is not.
+    /// Why the log is incomplete, if it is.
     pub(super) fn end(self) -> Option<anyhow::Error> {
         self.failure
     }
 }
 
-/// Names an earlier log `NAME.old`. One that is empty is none.
+/// Renames an earlier log to `NAME.old`, unless it is empty.
 fn keep_earlier(log: &Path) -> Result<()> {
     if fs::symlink_metadata(log).is_ok_and(|earlier| earlier.is_file() && earlier.len() > 0) {
         let old = beside(log, ".old");
@@ -102,7 +100,7 @@ fn keep_earlier(log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A pipe whose reader may have had enough (`| head`): what comes then is for nobody.
+/// A pipe whose reader may close it (`| head`). What is written then is discarded.
 struct UntilClosed<W>(W);
 
 impl<W: Write> Write for UntilClosed<W> {
@@ -126,19 +124,19 @@ mod tests {
     use migtrace::event::{EndReason, Fact};
     use migtrace::units::MonotonicNs;
 
-    use super::super::partial::names;
     use super::*;
+    use crate::commands::output::names;
 
     fn event() -> Event {
         Event { at_ns: MonotonicNs(1), fact: Fact::LogEnd { reason: EndReason::Interrupted } }
     }
 
     fn open(path: &Path) -> EventLog {
-        EventLog::open(Some(&Place::File(path.to_owned()))).unwrap()
+        EventLog::open(Some(&OutputPath::File(path.to_owned()))).unwrap()
     }
 
     #[test]
-    fn a_recording_that_does_not_begin_leaves_the_earlier_log_alone() {
+    fn a_recording_that_does_not_begin_leaves_an_earlier_log_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         fs::write(&path, "earlier").unwrap();
@@ -148,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_log_is_kept_beside_and_takes_the_place_of_one_before_it() {
+    fn an_earlier_log_is_kept_and_replaces_the_one_kept_before() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("log"), folder.path().join("log.old"));
         fs::write(&path, "earlier").unwrap();
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_no_log_to_keep() {
+    fn an_empty_file_is_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         fs::write(&path, "").unwrap();
@@ -186,11 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_had_enough_is_no_failure_and_a_full_disk_is() {
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         UntilClosed(writer).write_all(b"line\n").unwrap();
-        let mut log = EventLog::open(Some(&Place::Special("/dev/full".into()))).unwrap();
+        let mut log = EventLog::open(Some(&OutputPath::Special("/dev/full".into()))).unwrap();
         let error = format!("{:#}", log.begin(Some(&event())).unwrap_err());
         assert!(error.starts_with("cannot write to /dev/full: No space left"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! Asks QEMU for its own figures, over a monitor that is free for it.
+//! QEMU's own figures, from a second monitor (`--qmp`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,19 +11,20 @@ use migtrace::recorder::Recorder;
 use migtrace::vocabulary::NotMeasured;
 use serde_json::Value;
 
-/// How often, and after what time, QEMU is asked again for times that it has not worked out yet.
-const TIMES_PATIENCE: u32 = 20;
+/// How many times QEMU is asked again for times that it has not computed yet.
+const TIMES_RETRIES: u32 = 20;
+/// How long to wait before each.
 const TIMES_POLL: Duration = Duration::from_millis(5);
 
-/// The active client of QEMU's monitor.
-pub(super) struct Client {
+/// Asks QEMU for its own figures, once.
+pub(super) struct QemuFigures {
     monitor: Qmp,
     pid: Option<u32>,
     asked: bool,
 }
 
-impl Client {
-    /// Connects, and asks for the parameters: at the end QEMU may be gone before it has answered.
+impl QemuFigures {
+    /// Connects, and asks for the parameters now: at the end QEMU may be gone before it has answered.
     pub(super) async fn connect(path: &Path, recorder: &mut Recorder) -> Result<Self> {
         let mut monitor = Qmp::connect(path, qmp::DEFAULT_TIMEOUT).await?;
         let pid = monitor.peer_pid();
@@ -34,7 +35,8 @@ impl Client {
         Ok(Self { monitor, pid, asked: false })
     }
 
-    /// Asks QEMU for its own figures, if that was not done yet. That it cannot answer any more is a fact, not a failure.
+    /// Asks QEMU for its figures, unless that was done before. If it cannot answer any more, that becomes a fact of the
+    /// recording, not an error.
     pub(super) async fn ask_once(&mut self, recorder: &mut Recorder) -> Result<()> {
         if std::mem::replace(&mut self.asked, true) {
             return Ok(());
@@ -54,17 +56,17 @@ impl Client {
             }
             Err(error) => recorder.note(Fact::NotMeasured(NotMeasured {
                 what: migtrace::report::text::OWN_FIGURES.into(),
-                why: super::explain(&error.into()),
+                why: crate::commands::explain(&error.into()),
             }))?,
         }
         Ok(())
     }
 
-    /// What QEMU says of the migration, its parameters, and whether it tells events. Up to 7.2 it says `completed` a
-    /// moment before it has worked out the times.
+    /// What QEMU reports of the migration, its parameters, and whether its migration capability `events` is on. Up to 7.2
+    /// it reports `completed` a moment before it has computed the times.
     async fn figures(&mut self) -> Result<(Value, Value, Option<bool>), QmpError> {
         let mut reply = self.monitor.query_migrate().await?;
-        for _ in 0..TIMES_PATIENCE {
+        for _ in 0..TIMES_RETRIES {
             if reply["status"] != "completed" || reply["total-time"] != 0 {
                 break;
             }
@@ -77,10 +79,10 @@ impl Client {
     }
 }
 
-/// Never ends.
-pub(super) async fn discard_events(client: Option<&mut Client>) {
-    match client {
-        Some(client) => client.monitor.discard_events().await,
+/// Keeps the monitor's queue empty. Never ends.
+pub(super) async fn discard_events(figures: Option<&mut QemuFigures>) {
+    match figures {
+        Some(figures) => figures.monitor.discard_events().await,
         None => std::future::pending().await,
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use migtrace::record::{Estimate, Record};
 use migtrace::report::{duration, duration_beside};
 
-use crate::cli;
+use crate::cli::RecordArgs;
 
-/// What a recording is judged by, and what it says against each limit that is not proved to be met.
-pub(super) fn not_met(options: &cli::Record, record: &Record) -> Vec<String> {
+/// One sentence for each limit that the record does not prove to have been met.
+pub(super) fn not_met(options: &RecordArgs, record: &Record) -> Vec<String> {
     let downtime = &record.downtime;
     let limits = [
         (options.max_total, "--max-total", "the migration", &record.total_time),
@@ -22,7 +22,7 @@ pub(super) fn not_met(options: &cli::Record, record: &Record) -> Vec<String> {
     limits.into_iter().filter_map(judge).collect()
 }
 
-/// A limit is met when the longest that it can have been is within it. None when it is.
+/// Why a limit is not met; none if the upper bound of what was measured is within it.
 fn objection(what: &str, measured: Option<&Estimate>, option: &str, limit_ns: u64) -> Option<String> {
     let limit = format!("the {} of {option}", duration(limit_ns));
     let not_proved = format!("not proved to be within {limit}");
@@ -38,7 +38,7 @@ fn objection(what: &str, measured: Option<&Estimate>, option: &str, limit_ns: u6
             (if exact { took } else { format!("{took}, between {low} and {high}") }, not_proved)
         }
         None => (
-            format!("{took} or longer, {low} at least, and nothing says how long at most"),
+            format!("about {took} or longer (at least {low}, no upper bound)"),
             format!("{not_proved} (the report says why)"),
         ),
     };
@@ -59,23 +59,23 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn said(measured: Option<&Estimate>, limit_ns: u64) -> String {
+    fn verdict(measured: Option<&Estimate>, limit_ns: u64) -> String {
         objection("the stop", measured, "--max-stop", limit_ns).unwrap_or_else(|| "met".to_owned())
     }
 
     #[test]
-    fn a_limit_is_met_when_the_longest_that_it_can_have_been_is_within_it() {
+    fn a_limit_is_met_if_the_upper_bound_is_within_it() {
         let stop = stop(65_700_000, 49 * MS, Some(83 * MS));
-        assert_eq!(said(Some(&stop), 83 * MS), "met");
+        assert_eq!(verdict(Some(&stop), 83 * MS), "met");
         assert_eq!(
-            said(Some(&stop), 83 * MS - 1),
+            verdict(Some(&stop), 83 * MS - 1),
             "the stop took 65.7 ms, between 49.0 ms and 83.000000 ms: not proved to be within the 83.0 ms of \
              --max-stop"
         );
         for limit_ns in [70 * MS, 49 * MS] {
             let limit_ms = limit_ns / MS;
             assert_eq!(
-                said(Some(&stop), limit_ns),
+                verdict(Some(&stop), limit_ns),
                 format!(
                     "the stop took 65.7 ms, between 49.0 ms and 83.0 ms: not proved to be within the \
                      {limit_ms}.0 ms of --max-stop"
@@ -85,31 +85,31 @@ mod tests {
     }
 
     #[test]
-    fn what_was_surely_longer_is_told_from_what_may_have_been() {
+    fn certainly_longer_and_possibly_longer_are_distinguished() {
         assert_eq!(
-            said(Some(&stop(65_700_000, 61 * MS, Some(83 * MS))), 60 * MS),
+            verdict(Some(&stop(65_700_000, 61 * MS, Some(83 * MS))), 60 * MS),
             "the stop took 65.7 ms, between 61.0 ms and 83.0 ms: more than the 60.0 ms of --max-stop"
         );
         assert_eq!(
-            said(Some(&stop(60_040_000, 60_040_000, Some(60_040_000))), 60 * MS),
+            verdict(Some(&stop(60_040_000, 60_040_000, Some(60_040_000))), 60 * MS),
             "the stop took 60.04 ms: more than the 60.0 ms of --max-stop"
         );
         assert_eq!(
-            said(Some(&stop(70 * MS, 61 * MS, None)), 60 * MS),
-            "the stop took 70.0 ms or longer, 61.0 ms at least, and nothing says how long at most: more than \
-             the 60.0 ms of --max-stop"
+            verdict(Some(&stop(70 * MS, 61 * MS, None)), 60 * MS),
+            "the stop took about 70.0 ms or longer (at least 61.0 ms, no upper bound): more than the 60.0 ms of \
+             --max-stop"
         );
     }
 
     #[test]
-    fn what_nothing_bounds_meets_no_limit() {
+    fn a_time_without_upper_bound_meets_no_limit() {
         assert_eq!(
-            said(Some(&stop(50 * MS, 49 * MS, None)), 60 * MS),
-            "the stop took 50.0 ms or longer, 49.0 ms at least, and nothing says how long at most: not proved \
-             to be within the 60.0 ms of --max-stop (the report says why)"
+            verdict(Some(&stop(50 * MS, 49 * MS, None)), 60 * MS),
+            "the stop took about 50.0 ms or longer (at least 49.0 ms, no upper bound): not proved to be within \
+             the 60.0 ms of --max-stop (the report says why)"
         );
         assert_eq!(
-            said(None, 60 * MS),
+            verdict(None, 60 * MS),
             "the stop was not measured (the report says why): not proved to be within the 60.0 ms of --max-stop"
         );
     }

@@ -1,4 +1,4 @@
-//! Where a file of the command belongs, and which symbolic links lead there.
+//! What the path of an output file means, and which symbolic links are followed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,35 +6,35 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// As many as the kernel follows.
+/// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
 
-/// What a name on the command line means.
+/// What the path of an output file means.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Place {
+pub(in crate::commands) enum OutputPath {
     /// `-`
     Stdout,
-    /// A regular file, or the name of one to be made; its folder has no link in it.
+    /// A regular file, or the name of a new one. Its folder is a path without links.
     File(PathBuf),
-    /// A pipe, a device or an open file (`/dev/stdout`): there is nothing to replace.
+    /// A pipe, a device or an open file (`/dev/stdout`), which cannot be replaced.
     Special(PathBuf),
 }
 
-/// What becomes of a symbolic link that leads to a regular file.
+/// What to do with a symbolic link to a regular file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Links {
-    /// The file takes the link's place.
+pub(in crate::commands) enum Links {
+    /// The file replaces the link.
     Replace,
-    /// The file goes where the link leads.
+    /// The file is written where the link points.
     Follow,
 }
 
-impl Place {
-    /// Finds out what `path` means. Nothing is opened.
+impl OutputPath {
+    /// Finds out what `path` means, without opening anything.
     ///
-    /// Only links of root and of whoever runs this are followed: anybody may leave one in a folder like `/tmp`, or in
-    /// their own, that leads to a file which only root can write.
-    pub(super) fn of(path: &Path, links: Links) -> io::Result<Self> {
+    /// Only links owned by root or by the user who runs this are followed: anybody can leave a link in `/tmp`, or in a folder
+    /// of their own, that points to a file which only root can write.
+    pub(in crate::commands) fn of(path: &Path, links: Links) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
         }
@@ -42,7 +42,7 @@ impl Place {
         let mut here = first.clone();
         let mut foreign = None;
         for _ in 0..MOST_LINKS {
-            // Links to what a process has open cannot be read as paths.
+            // The links of a process' open files are no real paths.
             if here.starts_with("/proc") {
                 return trusted(foreign, Self::Special(here));
             }
@@ -68,8 +68,8 @@ impl Place {
         Err(io::Error::from_raw_os_error(libc::ELOOP))
     }
 
-    /// The names that will be written for a file: its own, and those that stand beside it for a while or afterwards.
-    pub(super) fn names(&self) -> Vec<PathBuf> {
+    /// All names that are used to write a file: its own, the temporary one, and that of a log that it replaces.
+    pub(in crate::commands) fn names(&self) -> Vec<PathBuf> {
         match self {
             Self::File(path) => vec![path.clone(), beside(path, ".partial"), beside(path, ".old")],
             Self::Special(_) | Self::Stdout => Vec::new(),
@@ -77,23 +77,23 @@ impl Place {
     }
 }
 
-/// The path's own name with something behind it.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// The path with a suffix appended to its file name.
+pub(in crate::commands) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     path.with_file_name(name)
 }
 
-/// The same path without links and dots in its folder.
+/// The same path with its folder canonicalized.
 fn normal(path: &Path) -> io::Result<PathBuf> {
-    // A name that ends in a slash is a folder's, which `Path` forgets.
+    // A path that ends in a slash means a folder, but `Path` drops the slash.
     let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     let name = path.file_name().filter(|_| !is_folder).ok_or_else(is_a_directory)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(fs::canonicalize(folder)?.join(name))
 }
 
-/// In the kernel's words.
+/// The kernel's own error.
 fn is_a_directory() -> io::Error {
     io::Error::from_raw_os_error(libc::EISDIR)
 }
@@ -102,11 +102,11 @@ fn is_trusted(owner: u32) -> bool {
     owner == 0 || owner == nix::unistd::geteuid().as_raw()
 }
 
-fn trusted(foreign: Option<(PathBuf, u32)>, place: Place) -> io::Result<Place> {
-    let Some((link, owner)) = foreign else { return Ok(place) };
+fn trusted(foreign: Option<(PathBuf, u32)>, path: OutputPath) -> io::Result<OutputPath> {
+    let Some((link, owner)) = foreign else { return Ok(path) };
     Err(io::Error::new(
         ErrorKind::PermissionDenied,
-        format!("{} is a symbolic link of another user ({owner}), which is not followed", link.display()),
+        format!("{} is a symbolic link of another user (id {owner}): not followed", link.display()),
     ))
 }
 
@@ -123,24 +123,24 @@ mod tests {
         (directory, path)
     }
 
-    fn of(path: &Path) -> [io::Result<Place>; 2] {
-        [Links::Replace, Links::Follow].map(|links| Place::of(path, links))
+    fn of(path: &Path) -> [io::Result<OutputPath>; 2] {
+        [Links::Replace, Links::Follow].map(|links| OutputPath::of(path, links))
     }
 
     #[test]
     fn a_dash_is_standard_output_and_devices_and_open_files_are_special() {
         for place in of(Path::new("-")) {
-            assert_eq!(place.unwrap(), Place::Stdout);
+            assert_eq!(place.unwrap(), OutputPath::Stdout);
         }
         for path in ["/dev/full", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
             for place in of(Path::new(path)) {
-                assert!(matches!(place, Ok(Place::Special(_))), "{path}: {place:?}");
+                assert!(matches!(place, Ok(OutputPath::Special(_))), "{path}: {place:?}");
             }
         }
     }
 
     #[test]
-    fn folders_and_what_is_in_none_are_errors() {
+    fn folders_and_files_in_no_folder_are_errors() {
         let (_folder, path) = folder();
         for (path, kind) in [
             (path.clone(), ErrorKind::IsADirectory),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_file_is_replaced_or_followed_to_its_end() {
+    fn a_link_to_a_file_is_replaced_or_followed() {
         let (_folder, path) = folder();
         symlink("second", path.join("first")).unwrap();
         symlink("third", path.join("second")).unwrap();
@@ -164,8 +164,8 @@ mod tests {
                 fs::write(path.join("third"), "").unwrap();
             }
             let [replaced, followed] = of(&path.join("./first"));
-            assert_eq!(replaced.unwrap(), Place::File(path.join("first")));
-            assert_eq!(followed.unwrap(), Place::File(path.join("third")));
+            assert_eq!(replaced.unwrap(), OutputPath::File(path.join("first")));
+            assert_eq!(followed.unwrap(), OutputPath::File(path.join("third")));
         }
         symlink("loop", path.join("loop")).unwrap();
         for place in of(&path.join("loop")) {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_another_user_leads_nowhere() {
+    fn a_link_of_another_user_is_not_followed() {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: giving a link away needs root");
             return;
@@ -185,16 +185,19 @@ mod tests {
             std::os::unix::fs::lchown(path.join(name), Some(65534), None).unwrap();
         }
         symlink("file", path.join("mine")).unwrap();
-        let refused = |place: io::Result<Place>, link: &str| {
+        let refused = |place: io::Result<OutputPath>, link: &str| {
             let error = place.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
             assert!(error.to_string().contains(path.join(link).to_str().unwrap()), "{error}");
         };
-        refused(Place::of(&path.join("file"), Links::Follow), "file");
-        refused(Place::of(&path.join("mine"), Links::Follow), "file");
+        refused(OutputPath::of(&path.join("file"), Links::Follow), "file");
+        refused(OutputPath::of(&path.join("mine"), Links::Follow), "file");
         for place in of(&path.join("device")) {
             refused(place, "device");
         }
-        assert_eq!(Place::of(&path.join("file"), Links::Replace).unwrap(), Place::File(path.join("file")));
+        assert_eq!(
+            OutputPath::of(&path.join("file"), Links::Replace).unwrap(),
+            OutputPath::File(path.join("file"))
+        );
     }
 }
