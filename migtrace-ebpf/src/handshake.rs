@@ -6,7 +6,7 @@ use crate::packet::tcp_flags::{ACK, SYN};
 
 /// Which step of a handshake a packet with neither FIN nor RST is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Step {
+pub enum HandshakeStep {
     /// The first packet, to the server.
     Syn,
     /// The second packet, from the server.
@@ -15,7 +15,7 @@ pub enum Step {
     Other,
 }
 
-impl Step {
+impl HandshakeStep {
     /// The step that `packet` is.
     #[inline(always)]
     #[must_use]
@@ -128,10 +128,14 @@ mod tests {
 
     #[test]
     fn the_flags_show_which_step_a_packet_is() {
-        for (flags, step) in
-            [(2, Step::Syn), (18, Step::Answer), (16, Step::Other), (0x18, Step::Other), (0, Step::Other)]
-        {
-            assert_eq!(Step::of(&packet(flags, 0, 0)), step, "{flags}");
+        for (flags, step) in [
+            (2, HandshakeStep::Syn),
+            (18, HandshakeStep::Answer),
+            (16, HandshakeStep::Other),
+            (0x18, HandshakeStep::Other),
+            (0, HandshakeStep::Other),
+        ] {
+            assert_eq!(HandshakeStep::of(&packet(flags, 0, 0)), step, "{flags}");
         }
     }
 

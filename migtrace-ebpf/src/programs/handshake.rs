@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use migtrace_ebpf::{
     abi::{EGRESS, FlowKey, flags, shared},
-    handshake::Step,
+    handshake::HandshakeStep,
     packet::{Tcp, tcp_flags::RST},
 };
 
@@ -56,10 +56,10 @@ extern "C" fn look_closely(skb: *mut __sk_buff, direction: u32, now_ns: u64) -> 
 #[inline(always)]
 fn opens(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns: u64) -> bool {
     let is_to_server = settings::is_watched(packet.tuple.destination_port);
-    match Step::of(packet) {
-        Step::Syn if is_to_server => begin(ctx, key, direction, packet, now_ns),
-        Step::Answer if answer(ctx, key, direction, packet, now_ns) => {}
-        Step::Other if is_to_server && completes(ctx, key, direction, packet) => {
+    match HandshakeStep::of(packet) {
+        HandshakeStep::Syn if is_to_server => begin(ctx, key, direction, packet, now_ns),
+        HandshakeStep::Answer if answer(ctx, key, direction, packet, now_ns) => {}
+        HandshakeStep::Other if is_to_server && completes(ctx, key, direction, packet) => {
             flow::open(key, now_ns);
             return maps::flow(key).is_some();
         }
@@ -82,8 +82,8 @@ fn is_of(
     let here = &flow.directions[direction];
     let known = here.flags.get();
     let is_to_server = settings::is_watched(packet.tuple.destination_port);
-    match Step::of(packet) {
-        Step::Syn if is_to_server => {
+    match HandshakeStep::of(packet) {
+        HandshakeStep::Syn if is_to_server => {
             let is_copy = known & flags::SYN != 0 && here.initial_sequence.get() == packet.sequence;
             if !is_copy && (packet.tunnelled != 0 || !is_open(ctx, key)) {
                 begin(ctx, key, direction, packet, now_ns);
@@ -91,10 +91,12 @@ fn is_of(
                 return false;
             }
         }
-        Step::Answer if known & flags::REOPENING != 0 && answer(ctx, key, direction, packet, now_ns) => {
+        HandshakeStep::Answer
+            if known & flags::REOPENING != 0 && answer(ctx, key, direction, packet, now_ns) =>
+        {
             return false;
         }
-        Step::Other
+        HandshakeStep::Other
             if known & flags::REOPENING != 0 && is_to_server && completes(ctx, key, direction, packet) =>
         {
             flow::replace(flow, key, now_ns);

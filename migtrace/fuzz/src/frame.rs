@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TcpSlice, TransportSlice};
 use migtrace_ebpf::abi::shared;
-use migtrace_ebpf::handshake::Step;
+use migtrace_ebpf::handshake::HandshakeStep;
 use migtrace_ebpf::packet::{self, Frame, Metadata, Packet, Tcp, Wanted, announcement, echo, encapsulation};
 use migtrace_ebpf::stream;
 
@@ -120,10 +120,10 @@ fn is_counted_as_it_is_cut(tcp: &Tcp, input: &Input<'_>) -> Result<(), String> {
 fn is_taken_in(tcp: &Tcp) {
     let (direction, handshake) = (shared::Direction::default(), shared::Handshake::default());
     for direction_of_packet in [0, 1] {
-        match Step::of(tcp) {
-            Step::Syn => handshake.begin(direction_of_packet, tcp, 1, 1),
-            Step::Answer => _ = handshake.answer(direction_of_packet, tcp, 1, 1),
-            Step::Other => _ = handshake.is_completed_by(direction_of_packet, tcp),
+        match HandshakeStep::of(tcp) {
+            HandshakeStep::Syn => handshake.begin(direction_of_packet, tcp, 1, 1),
+            HandshakeStep::Answer => _ = handshake.answer(direction_of_packet, tcp, 1, 1),
+            HandshakeStep::Other => _ = handshake.is_completed_by(direction_of_packet, tcp),
         }
     }
     direction.start(1, 4, 1);
