@@ -1,8 +1,8 @@
 //! The guest: what it is, and what it boots from.
 
-use crate::assets::{self, Kernel};
-use crate::command;
 use crate::cpio::Archive;
+use crate::kernels::{self, Kernel};
+use crate::programs;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -90,9 +90,9 @@ pub fn init() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(INIT_VARIABLE) {
         return Ok(path.into());
     }
-    let workspace = assets::workspace();
+    let workspace = kernels::workspace();
     let target_directory = workspace.join("target/guest");
-    let cargo = std::env::var_os("CARGO").map_or_else(|| command::find("cargo"), |path| Ok(path.into()))?;
+    let cargo = std::env::var_os("CARGO").map_or_else(|| programs::find("cargo"), |path| Ok(path.into()))?;
     let mut build = Command::new(cargo);
     build
         .args(["build", "--quiet", "--release", "--locked", "--package", "migtrace-guest"])
@@ -103,7 +103,7 @@ pub fn init() -> Result<PathBuf> {
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         .env("CARGO_PROFILE_RELEASE_STRIP", "true");
-    command::output(&mut build, "").context("cannot build the guest's init")?;
+    programs::output(&mut build, "").context("cannot build the guest's init")?;
     Ok(target_directory.join(TARGET).join("release/migtrace-guest"))
 }
 

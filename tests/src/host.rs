@@ -1,9 +1,9 @@
 //! A host of the lab: a network namespace with an address.
 
-use crate::command;
 use crate::netns::{NetNs, NetNsGuard};
 use crate::ping::ping;
 use crate::process::{self, Process};
+use crate::programs;
 use anyhow::{Context as _, Result, bail};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Output, Stdio};
@@ -87,11 +87,11 @@ impl Host {
     ///
     /// When it is not installed or fails; the message has what it said.
     pub fn tool(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(command::find(program)?);
+        let mut command = Command::new(programs::find(program)?);
         command.args(arguments);
         let output = self.run(&mut command)?;
         if !output.status.success() {
-            let (line, stderr) = (command::line(&command), String::from_utf8_lossy(&output.stderr));
+            let (line, stderr) = (programs::line(&command), String::from_utf8_lossy(&output.stderr));
             bail!("`{line}` failed on {} ({}): {}", self.role, output.status, stderr.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -4,7 +4,7 @@
 //! as well when it panics, is interrupted or killed: the kernel closes it. Then the shell takes everything away.
 //! There is one way to clean up, so it is the one that the tests prove.
 
-use crate::command;
+use crate::programs;
 use anyhow::{Context as _, Result};
 use nix::unistd::setsid;
 use std::io::Write as _;
@@ -58,7 +58,7 @@ impl Janitor {
         // Detached from the terminal: its Ctrl-C must not reach the one who cleans up.
         // SAFETY: one system call and no allocation, which is all that may happen between fork and exec.
         unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
-        let line = command::line(&command);
+        let line = programs::line(&command);
         let child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
         Ok(Self { shell: Arc::new(Shell(Mutex::new(Some(child)))) })
     }

@@ -5,7 +5,7 @@
 //! or its driver dies in whatever way, nothing of it is left.
 //!
 //! ```no_run
-//! use lab::{Lab, Migration, Outcome};
+//! use migtrace_lab::{Lab, Migration, Outcome};
 //!
 //! let mut lab = Lab::builder().memory_mib(256).dirty(64, 20).rate("400mbit").start()?;
 //! lab.wait_guest_ready()?;
@@ -18,42 +18,42 @@
 //! It needs root, and from Debian: `qemu-system-x86`, `iproute2`, and `ethtool` and `nftables` where offloads are
 //! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
 
-mod anatomy;
-pub mod assets;
-mod bare;
+mod bare_qemu;
 mod clock;
-mod command;
 mod connection;
-pub mod consistency;
 pub mod cpio;
-mod debian;
-mod fdinfo;
+mod cpu_stalls;
+mod downtime_anatomy;
+mod fd_info;
 mod guest;
 mod host;
 mod janitor;
+pub mod kernels;
 mod lab;
 mod map_entries;
 mod migration;
+pub mod migtrace_command;
 mod nbd;
 pub mod netns;
 mod packet_counter;
 mod ping;
 mod process;
+mod programs;
 mod qcow2;
 mod qemu;
 mod qmp;
+pub mod record_checks;
 mod responder;
-mod shared;
-mod standstill;
+mod shared_lab;
 mod tcx_links;
 mod topology;
-pub mod tracing;
 mod wiretap;
 
-pub use anatomy::{Anatomy, Length};
-pub use bare::Bare;
+pub use bare_qemu::BareQemu;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
+pub use cpu_stalls::{CpuStallWatch, CpuStalls};
+pub use downtime_anatomy::{DowntimeAnatomy, Length};
 pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
@@ -63,9 +63,8 @@ pub use nbd::NbdDisk;
 pub use packet_counter::{PacketCounter, Verdict, Way};
 pub use process::{Process, process_status};
 pub use qemu::Qemu;
-pub use qmp::{Qmp, QmpError, QmpEvent, say_status};
-pub use responder::{Planned, Played, Responder, Silence, Truth};
-pub use shared::{Shared, shared};
-pub use standstill::{Standstills, Witness};
+pub use qmp::{Qmp, QmpError, QmpEvent, send_migration_status};
+pub use responder::{ActualSilence, PlannedSilence, PlayedPlan, Responder, SilenceKind};
+pub use shared_lab::{Shared, shared};
 pub use tcx_links::break_tcx_links;
 pub use wiretap::{Capture, Stream, Tally, Wiretap};

@@ -1,6 +1,6 @@
 //! The eBPF maps of another process, and how full they are.
 
-use crate::fdinfo::FdInfo;
+use crate::fd_info::FdInfo;
 use crate::packet_counter::{bpf, call};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;

@@ -1,6 +1,6 @@
 //! Disks that QEMU serves over the network (NBD).
 
-use crate::bare::{Bare, boot_sector};
+use crate::bare_qemu::{BareQemu, boot_sector};
 use crate::host::Host;
 use crate::qmp::Qmp;
 use anyhow::{Context as _, Result};
@@ -14,7 +14,7 @@ const DISK_BYTES: usize = 1 << 20;
 /// What a guest may move to and from it, in bytes a second: the machine has other things to do.
 const BYTES_PER_S: u32 = 16 << 20;
 
-/// A boot sector that has the BIOS read and write 32 KiB of its disk without pause, and counts where [`Bare::count`] looks
+/// A boot sector that has the BIOS read and write 32 KiB of its disk without pause, and counts where [`BareQemu::count`] looks
 /// how often both went well:
 ///
 /// ```text
@@ -34,7 +34,7 @@ const BUSY: [u8; 512] = boot_sector(&[
 #[derive(Debug)]
 pub struct NbdDisk {
     url: String,
-    _server: Bare,
+    _server: BareQemu,
     _directory: TempDir,
 }
 
@@ -43,14 +43,14 @@ impl NbdDisk {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`]; and when the port is taken.
+    /// As [`BareQemu::start`]; and when the port is taken.
     pub fn serve(host: &Host, port: u16) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a folder for a disk")?;
         let file = directory.path().join("disk");
         let mut content = BUSY.to_vec();
         content.resize(DISK_BYTES, 0);
         fs::write(&file, content).context("cannot write a disk")?;
-        let mut server = Bare::start(host, "disks")?;
+        let mut server = BareQemu::start(host, "disks")?;
         let node = json!({
             "driver": "raw",
             "node-name": NODE,

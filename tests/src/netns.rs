@@ -1,6 +1,6 @@
 //! Network namespaces with a name, as `ip netns` shows them.
 
-use crate::command;
+use crate::programs;
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -25,7 +25,7 @@ impl NetNs {
     ///
     /// When the name is taken or the kernel refuses.
     pub fn create(name: &str) -> Result<Self> {
-        command::run("ip", ["netns", "add", name])?;
+        programs::run("ip", ["netns", "add", name])?;
         Self::open(name)
     }
 
@@ -108,7 +108,7 @@ impl Drop for NetNsGuard {
     fn drop(&mut self) {
         if let Err(error) = setns(&self.previous, CloneFlags::CLONE_NEWNET) {
             // Whatever this thread does next would happen to the wrong network.
-            eprintln!("lab: cannot leave a network namespace: {error}");
+            eprintln!("migtrace-lab: cannot leave a network namespace: {error}");
             std::process::abort();
         }
     }

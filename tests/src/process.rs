@@ -1,7 +1,7 @@
 //! Processes of the lab: each in its network namespace, and none outlives its driver unless it is meant to.
 
-use crate::command::line;
 use crate::netns::NetNs;
+use crate::programs::line;
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;

@@ -1,10 +1,10 @@
 //! One QEMU process on one host.
 
-use crate::assets::Kernel;
-use crate::command;
 use crate::guest::{Guest, READY};
 use crate::host::Host;
+use crate::kernels::Kernel;
 use crate::process::{self, Process};
+use crate::programs;
 use crate::qmp::Qmp;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
@@ -237,7 +237,7 @@ fn end(pid: u32, directory: &Path) {
 
 fn arguments(plan: &Plan<'_>) -> Result<Command> {
     let Plan { guest, directory, .. } = plan;
-    let mut command = Command::new(command::find("qemu-system-x86_64")?);
+    let mut command = Command::new(programs::find("qemu-system-x86_64")?);
     let path = |path: &Path| path.display().to_string();
     let memory = format!("{}K", guest.memory_mib * 1024 - MEMORY_GAP_KIB);
     let vcpus = guest.vcpus.to_string();

@@ -51,7 +51,7 @@ pub enum QmpError {
 ///
 /// # Errors
 /// Nobody is at the other end of the monitor.
-pub fn say_status(monitor: &UnixStream, status: &str) -> io::Result<()> {
+pub fn send_migration_status(monitor: &UnixStream, status: &str) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let line = format!(
         "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"MIGRATION\", \"data\": \

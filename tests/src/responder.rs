@@ -35,27 +35,27 @@ const AFTERMATH: Duration = Duration::from_millis(100);
 
 /// What becomes of the requests that arrive during a silence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Silence {
+pub enum SilenceKind {
     /// They are never answered.
-    Loses,
+    LosesRequests,
     /// They are answered at its end.
-    Delays,
+    DelaysReplies,
 }
 
 /// A silence to come.
 #[derive(Clone, Copy, Debug)]
-pub struct Planned {
+pub struct PlannedSilence {
     /// Time from the end of the one before.
     pub after: Duration,
     /// For how long.
     pub length: Duration,
     /// What becomes of requests.
-    pub silence: Silence,
+    pub silence: SilenceKind,
 }
 
 /// A silence as it was. Its ends are known as well as two readings of the clock tell, before and after.
 #[derive(Clone, Debug)]
-pub struct Truth {
+pub struct ActualSilence {
     /// Every request that had arrived by then was answered before, and none that came later. `CLOCK_MONOTONIC`.
     pub from_ns: RangeInclusive<u64>,
     /// The responder began to answer again: what arrived later, or what had been waiting. `CLOCK_MONOTONIC`.
@@ -64,9 +64,9 @@ pub struct Truth {
 
 /// What became of a plan.
 #[derive(Clone, Debug)]
-pub struct Played {
+pub struct PlayedPlan {
     /// The silences, in their order.
-    pub truths: Vec<Truth>,
+    pub truths: Vec<ActualSilence>,
     /// When each request since the plan began was read. `CLOCK_MONOTONIC`.
     pub arrivals_ns: Vec<u64>,
 }
@@ -74,8 +74,8 @@ pub struct Played {
 /// A responder at work. It answers until this goes.
 #[derive(Debug)]
 pub struct Responder {
-    plans: Sender<Vec<Planned>>,
-    played: Receiver<Result<Played>>,
+    plans: Sender<Vec<PlannedSilence>>,
+    played: Receiver<Result<PlayedPlan>>,
 }
 
 impl Responder {
@@ -120,7 +120,7 @@ impl Responder {
     /// # Errors
     ///
     /// When it has failed before.
-    pub fn play(&self, plan: Vec<Planned>) -> Result<()> {
+    pub fn play(&self, plan: Vec<PlannedSilence>) -> Result<()> {
         self.plans.send(plan).map_err(|_| anyhow!("the responder has ended"))
     }
 
@@ -129,7 +129,7 @@ impl Responder {
     /// # Errors
     ///
     /// When the socket failed.
-    pub fn played(&self) -> Result<Played> {
+    pub fn played(&self) -> Result<PlayedPlan> {
         self.played.recv().context("the responder has ended")?
     }
 }
@@ -162,7 +162,11 @@ impl Guest {
     }
 
     /// Ends when nobody can send it plans any more.
-    fn live(mut self, plans: &Receiver<Vec<Planned>>, played: &Sender<Result<Played>>) -> Result<()> {
+    fn live(
+        mut self,
+        plans: &Receiver<Vec<PlannedSilence>>,
+        played: &Sender<Result<PlayedPlan>>,
+    ) -> Result<()> {
         loop {
             match plans.try_recv() {
                 Ok(plan) => {
@@ -171,7 +175,7 @@ impl Guest {
                     // The round trips after the last silence are part of what is to be judged.
                     self.answer_until(monotonic_ns() + nanoseconds(AFTERMATH))?;
                     let arrivals_ns = std::mem::take(&mut self.arrivals_ns);
-                    let _ = played.send(Ok(Played { truths, arrivals_ns }));
+                    let _ = played.send(Ok(PlayedPlan { truths, arrivals_ns }));
                 }
                 Err(TryRecvError::Empty) => {
                     self.answer_until(monotonic_ns() + nanoseconds(LOOK))?;
@@ -181,7 +185,7 @@ impl Guest {
         }
     }
 
-    fn play(&mut self, plan: &[Planned]) -> Result<Vec<Truth>> {
+    fn play(&mut self, plan: &[PlannedSilence]) -> Result<Vec<ActualSilence>> {
         let mut truths = Vec::new();
         let mut awake_since_ns = monotonic_ns();
         for planned in plan {
@@ -195,7 +199,7 @@ impl Guest {
                 until_ns = before_ns..=monotonic_ns();
             }
             awake_since_ns = *until_ns.end();
-            truths.push(Truth { from_ns, until_ns });
+            truths.push(ActualSilence { from_ns, until_ns });
             for (reply, to) in waiting {
                 self.send(reply, to)?;
             }
@@ -220,11 +224,11 @@ impl Guest {
     }
 
     /// Returns when the time has come and nothing that has arrived is left to read; when that was.
-    fn collect_until(&mut self, at_ns: u64, silence: Silence) -> Result<RangeInclusive<u64>> {
+    fn collect_until(&mut self, at_ns: u64, silence: SilenceKind) -> Result<RangeInclusive<u64>> {
         loop {
             let mut looked_ns = monotonic_ns();
             while let Some(request) = self.receive()? {
-                if silence == Silence::Delays {
+                if silence == SilenceKind::DelaysReplies {
                     self.waiting.push(request);
                 }
                 looked_ns = monotonic_ns();

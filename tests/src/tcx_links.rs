@@ -1,6 +1,6 @@
 //! The TCX links of another process, and how somebody else breaks them (`bpftool link detach` does it so).
 
-use crate::fdinfo::FdInfo;
+use crate::fd_info::FdInfo;
 use crate::packet_counter::{bpf, call};
 use anyhow::{Context as _, Result};
 use std::os::fd::AsRawFd as _;

@@ -9,9 +9,9 @@
 //!         └──────── src ───────── br0 of the switch ────────┘
 //! ```
 
-use crate::command::ip_batch;
 use crate::host::Host;
 use crate::netns::NetNs;
+use crate::programs::ip_batch;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::assert_consistent;
-use lab::tracing::{self, Recording, Said};
-use lab::{Bare, Host, Lab};
+use migtrace_lab::migtrace_command::{self, CommandOutput, Recording};
+use migtrace_lab::record_checks::assert_consistent;
+use migtrace_lab::{BareQemu, Host, Lab};
 use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,10 +22,10 @@ fn network() -> Lab {
 /// Checks that `migtrace` with these arguments ends with this code, before it would wait, and one message that has
 /// all of these words.
 fn refused(host: &Host, arguments: &[&str], code: i32, words: &[&str]) {
-    check_refused(&tracing::run(host, arguments).unwrap(), code, words);
+    check_refused(&migtrace_command::run(host, arguments).unwrap(), code, words);
 }
 
-fn check_refused(said: &Said, code: i32, words: &[&str]) {
+fn check_refused(said: &CommandOutput, code: i32, words: &[&str]) {
     assert_eq!(said.code, Some(code), "{said:?}");
     assert!(words.iter().all(|word| said.stderr.contains(word)), "{words:?}: {said:?}");
     assert!(!said.stderr.lines().any(|line| line == "ready"), "{said:?}");
@@ -37,7 +37,7 @@ fn check_refused(said: &Said, code: i32, words: &[&str]) {
 
 /// Checks that a VM that is not there is waited for, and that this is said with all of these words.
 fn waits(host: &Host, vm: &str, words: &[&str]) {
-    let said = tracing::run(host, &["record", "--vm", vm, "--timeout", "100ms"]).unwrap();
+    let said = migtrace_command::run(host, &["record", "--vm", vm, "--timeout", "100ms"]).unwrap();
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(words.iter().all(|word| said.stderr.contains(word)), "{words:?}: {said:?}");
     assert!(
@@ -51,7 +51,7 @@ fn public_copy() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let copy = folder.path().join("migtrace");
-    std::fs::copy(tracing::binary().unwrap(), &copy).unwrap();
+    std::fs::copy(migtrace_command::binary().unwrap(), &copy).unwrap();
     (folder, copy)
 }
 
@@ -70,7 +70,7 @@ fn who_may_not_trace_is_told_what_is_missing() {
     let run = |rights: &[&str], arguments: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(rights).arg(&migtrace).args(arguments);
-        tracing::run_command(lab.source(), command).unwrap()
+        migtrace_command::run_command(lab.source(), command).unwrap()
     };
     for (rights, arguments, words) in cases {
         check_refused(&run(rights, arguments), 1, words);
@@ -85,7 +85,7 @@ fn who_may_not_trace_is_told_what_is_missing() {
 fn what_is_not_there_is_named_beside_what_is() {
     let lab = network();
     waits(lab.source(), "db", &["waiting for `db`", "no QEMU runs"]);
-    let web = Bare::start(lab.source(), "web").unwrap();
+    let web = BareQemu::start(lab.source(), "web").unwrap();
     let pid = web.pid().to_string();
     waits(lab.source(), "db", &["waiting for `db`", "web", &pid]);
     refused(lab.source(), &["record", "--pid", "1"], 1, &["process 1 is no QEMU", "web", &pid]);
@@ -157,18 +157,19 @@ fn a_full_disk_is_known_before_the_wait() {
 fn a_report_that_cannot_be_written_at_the_end_is_not_lost() {
     let lab = network();
     let (mut source, _destination) = (
-        Bare::start(lab.source(), "unlucky").unwrap(),
-        Bare::incoming(lab.destination(), "unlucky", PORT).unwrap(),
+        BareQemu::start(lab.source(), "unlucky").unwrap(),
+        BareQemu::incoming(lab.destination(), "unlucky", PORT).unwrap(),
     );
     let folder = tempfile::tempdir().unwrap();
     let said = folder.path().join("stdout");
-    let mut recording = tracing::command(&["record", "--format", "json", "--output", "/dev/full"]).unwrap();
+    let mut recording =
+        migtrace_command::command(&["record", "--format", "json", "--output", "/dev/full"]).unwrap();
     recording.stdout(std::fs::File::create(&said).unwrap()).stderr(std::process::Stdio::piped());
     let recording = lab.source().spawn(&mut recording).unwrap();
     // Nobody tells when it is ready: its standard error is read at its end.
     std::thread::sleep(Duration::from_secs(2));
     source.migrate(lab.destination().ipv4(), PORT, 0).unwrap();
-    let output: Said = recording.output(PATIENCE).unwrap().into();
+    let output: CommandOutput = recording.output(PATIENCE).unwrap().into();
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(
         output.stderr.contains("/dev/full") && output.stderr.contains("standard output instead"),
@@ -183,8 +184,8 @@ fn a_report_that_cannot_be_written_at_the_end_is_not_lost() {
 fn a_disk_that_fills_up_ends_the_event_log_and_not_the_recording() {
     let lab = network();
     let (mut source, _destination) = (
-        Bare::start(lab.source(), "long").unwrap(),
-        Bare::incoming(lab.destination(), "long", PORT).unwrap(),
+        BareQemu::start(lab.source(), "long").unwrap(),
+        BareQemu::incoming(lab.destination(), "long", PORT).unwrap(),
     );
     let disk = SmallDisk::mount("300k");
     let log = disk.file("events.jsonl");
@@ -200,7 +201,7 @@ fn a_disk_that_fills_up_ends_the_event_log_and_not_the_recording() {
         assert!(recorded.stderr.contains(words), "{words}: {}", recorded.stderr);
     }
     // What there was room for can be read, up to the line that was cut.
-    let report = tracing::command(&["report", &log]).unwrap().output().unwrap();
+    let report = migtrace_command::command(&["report", &log]).unwrap().output().unwrap();
     assert_eq!(report.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&report.stderr).contains("line "), "{report:?}");
 }

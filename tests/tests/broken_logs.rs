@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::tracing::{self, Recording, Said};
-use lab::{Bare, Lab};
+use migtrace_lab::migtrace_command::{self, CommandOutput, Recording};
+use migtrace_lab::{BareQemu, Lab};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -20,8 +20,8 @@ fn recorded() -> &'static Canned {
     static RECORDED: OnceLock<Canned> = OnceLock::new();
     RECORDED.get_or_init(|| {
         let lab = Lab::builder().without_guests().start().unwrap();
-        let mut source = Bare::start(lab.source(), "logged").unwrap();
-        let _destination = Bare::incoming(lab.destination(), "logged", 49152).unwrap();
+        let mut source = BareQemu::start(lab.source(), "logged").unwrap();
+        let _destination = BareQemu::incoming(lab.destination(), "logged", 49152).unwrap();
         let recording = Recording::start(lab.source(), &[]).unwrap();
         source.migrate(lab.destination().ipv4(), 49152, 0).unwrap();
         let recorded = recording.finish(Duration::from_secs(15)).unwrap();
@@ -36,8 +36,8 @@ fn log() -> Vec<String> {
     recorded().log.lines().map(|line| format!("{line}\n")).collect()
 }
 
-fn report(file: &Path) -> Said {
-    tracing::command(&["report"]).unwrap().arg(file).output().unwrap().into()
+fn report(file: &Path) -> CommandOutput {
+    migtrace_command::command(&["report"]).unwrap().arg(file).output().unwrap().into()
 }
 
 /// A file of its own with this content.
@@ -178,7 +178,7 @@ fn a_log_without_a_migration_says_how_much_it_holds() {
 #[test]
 fn a_log_is_read_from_standard_input_too() {
     let (_folder, path) = file(&recorded().log);
-    let mut report = tracing::command(&["report", "-", "--format", "json"]).unwrap();
+    let mut report = migtrace_command::command(&["report", "-", "--format", "json"]).unwrap();
     let output = report.stdin(fs::File::open(path).unwrap()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), recorded().record);

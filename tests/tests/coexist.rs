@@ -6,9 +6,9 @@
 mod recording;
 
 use aya::programs::{SchedClassifier, tc::TcAttachType};
-use lab::{Host, Lab, PacketCounter, Verdict, Way, break_tcx_links, monotonic_ns, tracing};
 use migtrace::event::{TcProgram, TcRemoved};
 use migtrace::units::Directions;
+use migtrace_lab::{Host, Lab, PacketCounter, Verdict, Way, break_tcx_links, migtrace_command, monotonic_ns};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 use recording::Recording;
@@ -250,8 +250,8 @@ fn what_a_killed_one_left_goes_and_what_a_living_one_has_stays() {
     assert_eq!(ours(source), 4);
     // In a pid namespace of its own it sees no other process, and yet knows which one lives.
     let mut apart = Command::new("unshare");
-    apart.args(["--pid", "--fork", "--mount-proc"]).arg(tracing::binary().unwrap()).arg("cleanup");
-    let said = tracing::run_command(source, apart).unwrap();
+    apart.args(["--pid", "--fork", "--mount-proc"]).arg(migtrace_command::binary().unwrap()).arg("cleanup");
+    let said = migtrace_command::run_command(source, apart).unwrap();
     assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 2), "{said:?}");
     assert!(!said.stdout.contains(&format!("@{}-", living.pid())), "{said:?}");
     assert_eq!(ours(source), 2);
@@ -274,7 +274,7 @@ fn an_echo_filter_of_a_killed_probe_goes_when_another_kind_starts() {
     let lab = network();
     let source = lab.source();
     let arguments = ["probe", &lab.destination().ipv4().to_string(), "--passive", "--attach", "clsact"];
-    let mut command = tracing::command(&arguments).unwrap();
+    let mut command = migtrace_command::command(&arguments).unwrap();
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut probe = source.spawn(&mut command).unwrap();
     let mut said = String::new();
@@ -393,7 +393,7 @@ fn kill_a_recording(host: &Host, attach: &str) {
 }
 
 fn clean_up(host: &Host) -> String {
-    let said = tracing::run(host, &["cleanup"]).unwrap();
+    let said = migtrace_command::run(host, &["cleanup"]).unwrap();
     assert_eq!(said.code, Some(0), "{said:?}");
     said.stdout
 }

@@ -4,7 +4,7 @@
 
 mod vantage;
 
-use lab::{Migration, shared};
+use migtrace_lab::{Migration, shared};
 
 #[test]
 fn the_network_misses_the_guest_for_no_less_than_its_tap_and_its_tap_for_no_less_than_its_vcpus() {

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_consistent, assert_replays, not_measured, phase_names};
-use lab::tracing::{self, Recording};
-use lab::{Bare, Host, Lab, Process, Qmp, monotonic_ns, say_status};
+use migtrace_lab::migtrace_command::{self, Recording};
+use migtrace_lab::record_checks::{assert_consistent, assert_replays, not_measured, phase_names};
+use migtrace_lab::{BareQemu, Host, Lab, Process, Qmp, monotonic_ns, send_migration_status};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -100,7 +100,7 @@ fn a_process_that_speaks_as_qemu_does() {
     std::thread::spawn(move || io::copy(&mut manager, &mut io::sink()));
     loop {
         for status in ["setup", "active", "completed"] {
-            say_status(&monitor, status).unwrap();
+            send_migration_status(&monitor, status).unwrap();
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -116,7 +116,7 @@ fn a_crowd_that_is_called_as_qemu_is_and_a_forger_among_it_change_nothing() {
     let lab = network();
     let crowd = Crowd::gather(lab.source(), CROWD);
     let forger = Forger::start(lab.source());
-    let (mut source, _destination) = Bare::pair(&lab, "genuine", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "genuine", PORT).unwrap();
     let mut recording = Recording::start(lab.source(), &[]).unwrap();
     // And one that starts later.
     let late = Forger::start(lab.source());
@@ -179,13 +179,13 @@ fn a_qemu_that_a_person_built_is_traced_when_it_is_named() {
         let path = copy.to_str().unwrap();
         let named = Recording::start(lab.source(), &["--qemu-binary", path]).unwrap();
         let unnamed = Recording::start(lab.source(), &[]).unwrap();
-        let mut source = Bare::start_program(lab.source(), "built", &copy).unwrap();
-        let _destination = Bare::incoming(lab.destination(), "built", PORT).unwrap();
+        let mut source = BareQemu::start_program(lab.source(), "built", &copy).unwrap();
+        let _destination = BareQemu::incoming(lab.destination(), "built", PORT).unwrap();
         let pid = source.pid().to_string();
         if name == NAME {
             unnamed.wait_for_event(&format!("process {pid} and others"), PATIENCE).unwrap();
         }
-        let refused = tracing::run(lab.source(), &["record", "--pid", &pid]).unwrap();
+        let refused = migtrace_command::run(lab.source(), &["record", "--pid", &pid]).unwrap();
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains(&format!("process {pid} is no QEMU")), "{refused:?}");
         assert_eq!(
@@ -205,7 +205,7 @@ fn a_qemu_that_a_person_built_is_traced_when_it_is_named() {
         assert_eq!(pids(&events, "qmp"), BTreeSet::new());
     }
     for (path, why) in [("/no/such/file", "No such file"), ("/usr/bin", "no executable file")] {
-        let refused = tracing::run(lab.source(), &["record", "--qemu-binary", path]).unwrap();
+        let refused = migtrace_command::run(lab.source(), &["record", "--qemu-binary", path]).unwrap();
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains(path) && refused.stderr.contains(why), "{refused:?}");
     }
@@ -214,10 +214,10 @@ fn a_qemu_that_a_person_built_is_traced_when_it_is_named() {
 #[test]
 fn a_name_that_vms_of_different_users_have_must_be_told_apart_by_a_pid() {
     let lab = network();
-    let genuine = Bare::start(lab.source(), "web").unwrap();
-    let mut forged = Bare::start_as(lab.source(), "web", NOBODY).unwrap();
-    let _destination = Bare::incoming(lab.destination(), "web", PORT).unwrap();
-    let refused = tracing::run(lab.source(), &["record", "--vm", "web"]).unwrap();
+    let genuine = BareQemu::start(lab.source(), "web").unwrap();
+    let mut forged = BareQemu::start_as(lab.source(), "web", NOBODY).unwrap();
+    let _destination = BareQemu::incoming(lab.destination(), "web", PORT).unwrap();
+    let refused = migtrace_command::run(lab.source(), &["record", "--vm", "web"]).unwrap();
     assert_eq!(refused.code, Some(1), "{refused:?}");
     for words in
         ["different users", "--pid", &genuine.pid().to_string(), &forged.pid().to_string(), "user id 65534"]
@@ -236,10 +236,10 @@ fn a_name_that_vms_of_different_users_have_must_be_told_apart_by_a_pid() {
 #[test]
 fn a_vm_that_another_user_starts_with_the_selected_name_is_said_not_to_be_recorded() {
     let lab = network();
-    let mut genuine = Bare::start(lab.source(), "web").unwrap();
-    let _destinations = [0, 1].map(|more| Bare::incoming(lab.destination(), "web", PORT + more).unwrap());
+    let mut genuine = BareQemu::start(lab.source(), "web").unwrap();
+    let _destinations = [0, 1].map(|more| BareQemu::incoming(lab.destination(), "web", PORT + more).unwrap());
     let mut recording = Recording::start(lab.source(), &["--vm", "web"]).unwrap();
-    let mut forged = Bare::start_as(lab.source(), "web", NOBODY).unwrap();
+    let mut forged = BareQemu::start_as(lab.source(), "web", NOBODY).unwrap();
     recording.wait_for_event("that another user has started", PATIENCE).unwrap();
     forged.migrate(lab.destination().ipv4(), PORT + 1, FAST).unwrap();
     forged.wait_for_status("completed", PATIENCE).unwrap();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::{Action, Host, Lab, Migration, Outcome, Progress, Qmp, Side};
+use migtrace_lab::{Action, Host, Lab, Migration, Outcome, Progress, Qmp, Side};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -22,14 +22,14 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 /// A lab with a guest that has booted and answers ping over both protocols.
-fn ready(builder: lab::Builder) -> Lab {
+fn ready(builder: migtrace_lab::Builder) -> Lab {
     let mut lab = builder.start().unwrap();
     lab.wait_guest_ready().unwrap();
     lab
 }
 
 /// Migrates, and proves that the guest is at the other host, alive, and still answers.
-fn migrate(lab: &mut Lab, migration: &Migration) -> lab::Migrated {
+fn migrate(lab: &mut Lab, migration: &Migration) -> migtrace_lab::Migrated {
     let goal = lab.other_host().role();
     let migrated = lab.migrate(migration).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed, "{}", migrated.source);
@@ -56,7 +56,7 @@ fn processes_with(text: &str) -> Vec<String> {
 
 /// What is left of a lab: namespaces, processes, files.
 fn left_of(name: &str) -> Vec<String> {
-    let mut left = lab::netns::list(&format!("migtrace-{name}-")).unwrap();
+    let mut left = migtrace_lab::netns::list(&format!("migtrace-{name}-")).unwrap();
     left.extend(processes_with(&format!("/run/migtrace-lab/{name}")));
     let directory = format!("/run/migtrace-lab/{name}");
     left.extend(Path::new(&directory).exists().then_some(directory));
@@ -334,7 +334,7 @@ fn a_panic_of_the_driver_leaves_nothing() {
 
 /// `lab run` of a migration that would take a minute, interrupted in the middle of it.
 fn interrupted(name: &str) -> Child {
-    let mut driver = Command::new(env!("CARGO_BIN_EXE_lab"))
+    let mut driver = Command::new(env!("CARGO_BIN_EXE_migtrace-lab"))
         .args(["run", "--name", name, "--rate", "50mbit", "--dirty", "96", "--dirty-rate", "40"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -378,7 +378,7 @@ fn a_lab_stays_up_between_commands_until_it_is_taken_down() {
     let lab = |arguments: &[&str]| {
         let mut all = vec![arguments[0], "--name", &name];
         all.extend(&arguments[1..]);
-        let output = Command::new(env!("CARGO_BIN_EXE_lab")).args(all).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_migtrace-lab")).args(all).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     };
@@ -403,7 +403,7 @@ fn a_lab_stays_up_between_commands_until_it_is_taken_down() {
 fn a_command_runs_on_the_source_while_the_guest_moves() {
     let _lock = one_at_a_time();
     let script = "ip -brief address >&2; echo ready >&2; sleep 3; echo seen";
-    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+    let output = Command::new(env!("CARGO_BIN_EXE_migtrace-lab"))
         .args(["run", "--dirty", "16", "--ready-line", "ready", "--", "sh", "-c", script])
         .output()
         .unwrap();

@@ -4,8 +4,8 @@
 
 mod talking;
 
-use lab::tracing::Recording;
-use lab::{Bare, Lab};
+use migtrace_lab::migtrace_command::Recording;
+use migtrace_lab::{BareQemu, Lab};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -30,7 +30,7 @@ fn a_flood_is_counted_and_leaves_room_for_the_others() {
 #[test]
 fn each_event_is_read_from_a_pretty_monitor_too() {
     let lab = network();
-    let mut qemu = Bare::start(lab.source(), "pretty").unwrap();
+    let mut qemu = BareQemu::start(lab.source(), "pretty").unwrap();
     let pid = qemu.pid();
     let recording = Recording::start(lab.source(), &[]).unwrap();
     let mut client = UnixStream::connect(qemu.pretty_qmp_socket()).unwrap();

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::assert_consistent;
-use lab::tracing::{Recorded, Recording};
-use lab::{Bare, Lab, map_entries, process_status};
+use migtrace_lab::migtrace_command::{Recorded, Recording};
+use migtrace_lab::record_checks::assert_consistent;
+use migtrace_lab::{BareQemu, Lab, map_entries, process_status};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -46,9 +46,9 @@ impl Held {
 }
 
 /// Moves the guest of a QEMU to one that starts for it, and ends the first.
-fn migrate(lab: &Lab, mut guest: Bare, to_source: bool) -> Bare {
+fn migrate(lab: &Lab, mut guest: BareQemu, to_source: bool) -> BareQemu {
     let to = if to_source { lab.source() } else { lab.destination() };
-    let mut arrived = Bare::incoming_tiny(to, "restless", PORT).unwrap();
+    let mut arrived = BareQemu::incoming_tiny(to, "restless", PORT).unwrap();
     guest.migrate(to.ipv4(), PORT, FAST).unwrap();
     for end in [&mut guest, &mut arrived] {
         end.wait_for_status("completed", PATIENCE).unwrap();
@@ -65,8 +65,8 @@ fn count(recorded: &Recorded, kind: &str, status: Option<&str>) -> usize {
 #[test]
 fn a_hundred_migrations_of_another_guest_leave_nothing_in_a_recording() {
     let lab = Lab::builder().without_guests().start().unwrap();
-    let mut awaited = Bare::start(lab.source(), "awaited").unwrap();
-    let mut guest = Bare::tiny(lab.source(), "restless").unwrap();
+    let mut awaited = BareQemu::start(lab.source(), "awaited").unwrap();
+    let mut guest = BareQemu::tiny(lab.source(), "restless").unwrap();
     // So that echo requests are followed too.
     let observer = lab.observer().ipv4().to_string();
     let options = ["--vm", "awaited", "--probe", &observer, "--probe-interval", "100ms"];
@@ -97,7 +97,7 @@ fn a_hundred_migrations_of_another_guest_leave_nothing_in_a_recording() {
     let grown_kib = own_kib().saturating_sub(halfway_kib);
     assert!(grown_kib < GROWTH_KIB, "{grown_kib} KiB more than after {halfway_kib} KiB halfway");
 
-    let _destination = Bare::incoming(lab.destination(), "awaited", PORT).unwrap();
+    let _destination = BareQemu::incoming(lab.destination(), "awaited", PORT).unwrap();
     awaited.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
     let recorded = recording.finish(PATIENCE).unwrap();
     let record = recorded.record().unwrap();

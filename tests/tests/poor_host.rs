@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_consistent, not_measured};
-use lab::tracing::{self, Said};
-use lab::{Bare, Lab};
+use migtrace_lab::migtrace_command::{self, CommandOutput};
+use migtrace_lab::record_checks::{assert_consistent, not_measured};
+use migtrace_lab::{BareQemu, Lab};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -21,13 +21,14 @@ fn without(folders: &[&str], arguments: &[&str]) -> Command {
     let hide = "while [ \"$1\" != -- ]; do [ ! -d \"$1\" ] || mount -t tmpfs none \"$1\" || exit 99; shift; done; shift; exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", hide, "sh"]).args(folders).arg("--");
-    command.arg(tracing::binary().unwrap()).args(arguments);
+    command.arg(migtrace_command::binary().unwrap()).args(arguments);
     command
 }
 
-fn doctor(lab: &Lab, folders: &[&str]) -> (Said, Value) {
-    let text = tracing::run_command(lab.source(), without(folders, &["doctor"])).unwrap();
-    let json = tracing::run_command(lab.source(), without(folders, &["doctor", "--format", "json"])).unwrap();
+fn doctor(lab: &Lab, folders: &[&str]) -> (CommandOutput, Value) {
+    let text = migtrace_command::run_command(lab.source(), without(folders, &["doctor"])).unwrap();
+    let json = migtrace_command::run_command(lab.source(), without(folders, &["doctor", "--format", "json"]))
+        .unwrap();
     assert_eq!(text.code, json.code, "{text:?} {json:?}");
     (text, serde_json::from_str(&json.stdout).unwrap())
 }
@@ -38,9 +39,9 @@ fn status<'a>(findings: &'a Value, probe: &str) -> &'a str {
 }
 
 /// Records a migration on such a host, to its end.
-fn record(lab: &Lab, folders: &[&str]) -> (Said, Value) {
-    let mut source = Bare::start(lab.source(), "poor").unwrap();
-    let _destination = Bare::incoming(lab.destination(), "poor", PORT).unwrap();
+fn record(lab: &Lab, folders: &[&str]) -> (CommandOutput, Value) {
+    let mut source = BareQemu::start(lab.source(), "poor").unwrap();
+    let _destination = BareQemu::incoming(lab.destination(), "poor", PORT).unwrap();
     let mut command = without(folders, &["record", "--format", "json", "--timeout", "10s"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut recording = lab.source().spawn(&mut command).unwrap();
@@ -53,7 +54,7 @@ fn record(lab: &Lab, folders: &[&str]) -> (Said, Value) {
     source.wait_for_status("completed", PATIENCE).unwrap();
     // It ends, and so do its flows.
     drop(source);
-    let mut output: Said = recording.output(PATIENCE).unwrap().into();
+    let mut output: CommandOutput = recording.output(PATIENCE).unwrap().into();
     output.stderr = said;
     let record = serde_json::from_str(&output.stdout).unwrap();
     assert_consistent(&record);

@@ -4,10 +4,10 @@
 
 mod probing;
 
-use lab::tracing::{Said, run};
-use lab::{Host, Planned, Responder, Silence, break_tcx_links};
 use migtrace::probe::{End, Report};
 use migtrace::record::{Gap, Method};
+use migtrace_lab::migtrace_command::{CommandOutput, run};
+use migtrace_lab::{Host, PlannedSilence, Responder, SilenceKind, break_tcx_links};
 use probing::silences::{contradiction, gaps_of, proves_every_silence};
 use probing::{Probing, network, one_at_a_time};
 use std::net::IpAddr;
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 #[test]
 fn every_silence_that_loses_requests_lies_within_the_bounds_of_its_gap() {
-    proves_every_silence(Silence::Loses);
+    proves_every_silence(SilenceKind::LosesRequests);
 }
 
 #[test]
 fn every_silence_that_only_delays_replies_lies_within_the_bounds_of_its_gap() {
-    proves_every_silence(Silence::Delays);
+    proves_every_silence(SilenceKind::DelaysReplies);
 }
 
 #[test]
@@ -30,10 +30,10 @@ fn it_ends_with_the_first_gap_when_asked_to() {
     let responder = Responder::start(lab.source().netns()).unwrap();
     let probing =
         Probing::start(lab.observer(), lab.source().ipv4().into(), &["--until-gap", "--min-gap", "100ms"]);
-    let silence = Planned {
+    let silence = PlannedSilence {
         after: Duration::from_millis(300),
         length: Duration::from_millis(400),
-        silence: Silence::Loses,
+        silence: SilenceKind::LosesRequests,
     };
     responder.play(vec![silence]).unwrap();
     let (code, report) = probing.end();
@@ -50,10 +50,10 @@ fn a_target_that_is_silent_at_the_end_is_an_open_gap() {
     let responder = Responder::start(lab.source().netns()).unwrap();
     let probing =
         Probing::start(lab.observer(), lab.source().ipv4().into(), &["--duration", "1s", "--no-preflight"]);
-    let silence = Planned {
+    let silence = PlannedSilence {
         after: Duration::from_millis(300),
         length: Duration::from_secs(3),
-        silence: Silence::Loses,
+        silence: SilenceKind::LosesRequests,
     };
     responder.play(vec![silence]).unwrap();
     let (code, report) = probing.end();
@@ -93,10 +93,10 @@ fn silences_that_are_shorter_than_round_trips_are_told_as_ones_that_may_have_bee
     let lab = network();
     let responder = Responder::start_far_away(lab.source().netns(), Duration::from_millis(40)).unwrap();
     let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), &["--min-gap", "5ms"]);
-    let silence = Planned {
+    let silence = PlannedSilence {
         after: Duration::from_millis(300),
         length: Duration::from_millis(15),
-        silence: Silence::Loses,
+        silence: SilenceKind::LosesRequests,
     };
     responder.play(vec![silence; 8]).unwrap();
     let played = responder.played().unwrap();
@@ -163,7 +163,7 @@ fn requests_of_another_program_are_followed_without_sending_any() {
     assert_eq!(report.streams[0].echo.answered, 200);
 }
 
-fn refused(host: &Host, arguments: &[&str]) -> Said {
+fn refused(host: &Host, arguments: &[&str]) -> CommandOutput {
     let said = run(host, &[&["probe"], arguments].concat()).unwrap();
     assert_eq!(said.stdout, "", "{said:?}");
     said
@@ -218,8 +218,10 @@ fn three_capabilities_are_enough_and_a_missing_one_is_named() {
     let with = |capabilities: &str| {
         let mut command = std::process::Command::new("setpriv");
         command.args(["--inh-caps=-all", &format!("--bounding-set=-all,{capabilities}")]);
-        command.arg(lab::tracing::binary().unwrap()).args(["probe", &target, "--count", "100"]);
-        Said::from(lab.observer().run(&mut command).unwrap())
+        command
+            .arg(migtrace_lab::migtrace_command::binary().unwrap())
+            .args(["probe", &target, "--count", "100"]);
+        CommandOutput::from(lab.observer().run(&mut command).unwrap())
     };
     let enough = with("+bpf,+net_admin,+net_raw");
     assert_eq!(enough.code, Some(0), "{enough:?}");
@@ -241,10 +243,10 @@ fn the_report_for_people_names_the_gap_and_its_bounds() {
     let responder = Responder::start(lab.source().netns()).unwrap();
     let target = lab.source().ipv4();
     let probing = Probing::start_as("text", lab.observer(), target.into(), &["--min-gap", "50ms"]);
-    let silence = Planned {
+    let silence = PlannedSilence {
         after: Duration::from_millis(200),
         length: Duration::from_millis(400),
-        silence: Silence::Loses,
+        silence: SilenceKind::LosesRequests,
     };
     responder.play(vec![silence]).unwrap();
     responder.played().unwrap();

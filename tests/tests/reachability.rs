@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_replays, not_measured, replay};
-use lab::tracing::{Recorded, Recording, run};
-use lab::{Bare, Host, Migration, Outcome, Side, shared};
+use migtrace_lab::migtrace_command::{Recorded, Recording, run};
+use migtrace_lab::record_checks::{assert_replays, not_measured, replay};
+use migtrace_lab::{BareQemu, Host, Migration, Outcome, Side, shared};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -94,8 +94,8 @@ fn of_two_vms_on_a_host_a_probe_is_of_the_one_that_has_the_address() {
     let mut lab = shared().unwrap();
     let [guest, host] = [lab.guest().ipv4.to_string(), lab.other_host().ipv4().to_string()];
     let guest_pid = u64::from(lab.qemu().unwrap().pid());
-    let mut moves = Bare::start(lab.guest_host(), "moves").unwrap();
-    let _there = Bare::incoming(lab.other_host(), "moves", PORT).unwrap();
+    let mut moves = BareQemu::start(lab.guest_host(), "moves").unwrap();
+    let _there = BareQemu::incoming(lab.other_host(), "moves", PORT).unwrap();
     let moves_pid = u64::from(moves.pid());
     let record = |more: &[&str]| Recording::start(lab.guest_host(), &[more, &INTERVAL].concat()).unwrap();
     // The guest, by its MAC; a machine that is no VM of this host, for the VM that the person names; the guest, for another.
@@ -133,7 +133,7 @@ fn of_two_vms_on_a_host_a_probe_is_of_the_one_that_has_the_address() {
 fn where_the_network_does_not_tell_which_vm_is_asked_the_person_is() {
     let lab = shared().unwrap();
     let (host, other) = (lab.guest_host(), lab.other_host());
-    let _second = Bare::start(host, "second").unwrap();
+    let _second = BareQemu::start(host, "second").unwrap();
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("events.jsonl");
     std::fs::write(&log, "earlier").unwrap();

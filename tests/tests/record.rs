@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_replays, not_measured, phase_names, replay};
-use lab::tracing::{Recorded, Recording};
-use lab::{Action, Lab, Migrated, Migration, Observed, Outcome, Side, shared};
+use migtrace_lab::migtrace_command::{Recorded, Recording};
+use migtrace_lab::record_checks::{assert_replays, not_measured, phase_names, replay};
+use migtrace_lab::{Action, Lab, Migrated, Migration, Observed, Outcome, Side, shared};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn a_recording_agrees_with_the_driver_and_with_the_other_host() {
         assert_eq!(record["vm"]["name"], lab.guest().name);
         assert_eq!(record["vm"]["uuid"], lab.guest().uuid);
         assert_eq!(purposes(record), ["ram"]);
-        assert_eq!(record["traffic"]["flows"][0]["interface"], lab::Host::BRIDGE);
+        assert_eq!(record["traffic"]["flows"][0]["interface"], migtrace_lab::Host::BRIDGE);
     }
 
     // The source knows how long the guest was stopped at least: it cannot run elsewhere before its last byte has gone.

@@ -5,10 +5,10 @@
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod recording;
 
-use lab::consistency::assert_replays;
-use lab::{Bare, Capture, Host, Lab, NbdDisk, Tally, Wiretap, tracing};
 use migtrace::event::Lost;
 use migtrace::units::Directions;
+use migtrace_lab::record_checks::assert_replays;
+use migtrace_lab::{BareQemu, Capture, Host, Lab, NbdDisk, Tally, Wiretap, migtrace_command};
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
@@ -225,7 +225,7 @@ fn a_disk_at_a_port_of_migrations_is_none_once_it_is_read() {
 }
 
 /// Waits until a guest has used its disk so many times more.
-fn wait_for_disk(guest: &mut Bare, times: u32) {
+fn wait_for_disk(guest: &mut BareQemu, times: u32) {
     let until = guest.count().unwrap() + times;
     let deadline = Instant::now() + PATIENCE;
     while guest.count().unwrap() < until {
@@ -257,11 +257,11 @@ fn a_guest_whose_disk_has_the_migrations_ports_moves_and_its_disk_is_not_counted
     let disk = NbdDisk::serve(lab.observer(), NBD_PORT).unwrap();
     let served = SocketAddr::from((lab.observer().ipv4(), NBD_PORT));
     // The source's connection to the disk is older than the recording, the destination's is not.
-    let mut source = Bare::on_disk(lab.source(), "networked", &disk).unwrap();
+    let mut source = BareQemu::on_disk(lab.source(), "networked", &disk).unwrap();
     wait_for_disk(&mut source, 10);
-    let recordings = hosts.map(|host| tracing::Recording::start(host, &[]).unwrap());
+    let recordings = hosts.map(|host| migtrace_command::Recording::start(host, &[]).unwrap());
     let taps = hosts.map(|host| Wiretap::start(host, Host::UPLINK).unwrap());
-    let mut destination = Bare::incoming_on_disk(lab.destination(), "networked", &disk, PORT).unwrap();
+    let mut destination = BareQemu::incoming_on_disk(lab.destination(), "networked", &disk, PORT).unwrap();
     wait_for_disk(&mut source, 100);
     // It would take 16 s.
     source.migrate(lab.destination().ipv4(), PORT, 1).unwrap();

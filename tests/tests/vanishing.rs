@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
 use aya::programs::{SchedClassifier, tc::TcAttachType};
-use lab::consistency::{assert_consistent, not_measured, phase_names};
-use lab::tracing::{self, Recording};
-use lab::{Bare, Host, Lab};
+use migtrace_lab::migtrace_command::{self, Recording};
+use migtrace_lab::record_checks::{assert_consistent, not_measured, phase_names};
+use migtrace_lab::{BareQemu, Host, Lab};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ fn nothing_stays_attached_however_migtrace_ends() {
         assert_eq!(attached(host, Host::BRIDGE), [""; 0], "{mode}");
         // The monitor cannot be opened: everything is attached by then.
         let arguments = ["record", "--attach", mode, "--qmp", "/no/socket"];
-        assert_eq!(tracing::run(host, &arguments).unwrap().code, Some(1));
+        assert_eq!(migtrace_command::run(host, &arguments).unwrap().code, Some(1));
         assert_eq!(attached(host, Host::BRIDGE), [""; 0], "{mode}");
     }
 
@@ -73,7 +73,7 @@ fn nothing_stays_attached_however_migtrace_ends() {
 #[test]
 fn nothing_stays_attached_after_a_migration() {
     let lab = network();
-    let (mut source, destination) = Bare::pair(&lab, "passing", PORT).unwrap();
+    let (mut source, destination) = BareQemu::pair(&lab, "passing", PORT).unwrap();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -89,7 +89,7 @@ fn nothing_stays_attached_after_a_migration() {
 #[test]
 fn a_bridge_that_vanishes_takes_the_migration_with_it_and_not_the_record() {
     let lab = network();
-    let (mut source, destination) = Bare::pair(&lab, "cut-off", PORT).unwrap();
+    let (mut source, destination) = BareQemu::pair(&lab, "cut-off", PORT).unwrap();
     let recording = Recording::start(lab.source(), &[]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -126,7 +126,7 @@ fn an_interface_that_comes_back_is_counted_at_again() {
     tool("link set dev br0 up");
     tool(&format!("address add {}/24 dev br0", host.ipv4()));
     recording.wait_for_event("interface_added", PATIENCE).unwrap();
-    let (mut source, _destination) = Bare::pair(&lab, "again", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "again", PORT).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, 0).unwrap();
     let recorded = recording.finish(PATIENCE).unwrap();
     assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
@@ -141,7 +141,7 @@ fn a_tap_that_vanishes_changes_nothing() {
     let host = lab.source();
     host.tool("ip", &["tuntap", "add", "dev", Host::TAP, "mode", "tap"]).unwrap();
     host.tool("ip", &["link", "set", "dev", Host::TAP, "master", Host::BRIDGE, "up"]).unwrap();
-    let (mut source, _destination) = Bare::pair(&lab, "tapless", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "tapless", PORT).unwrap();
     let recording = Recording::start(host, &[]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -159,7 +159,7 @@ fn a_namespace_without_its_last_interface_is_said_at_once() {
     let lab = network();
     lab.source().tool("ip", &["link", "delete", Host::BRIDGE]).unwrap();
     let started = Instant::now();
-    let said = tracing::run(lab.source(), &["record"]).unwrap();
+    let said = migtrace_command::run(lab.source(), &["record"]).unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("no interface to count at") && said.stderr.contains("uplink"), "{said:?}");

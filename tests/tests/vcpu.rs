@@ -2,7 +2,7 @@
 
 mod pauses;
 
-use lab::Lab;
+use migtrace_lab::Lab;
 use std::path::Path;
 
 #[test]

@@ -8,9 +8,9 @@ mod pauses;
 mod talking;
 mod vantage;
 
-use lab::consistency::{assert_replays, phase_names};
-use lab::tracing::{self, Recorded, Recording};
-use lab::{Host, Lab, Migrated, Migration, Outcome, Side};
+use migtrace_lab::migtrace_command::{self, Recorded, Recording};
+use migtrace_lab::record_checks::{assert_replays, phase_names};
+use migtrace_lab::{Host, Lab, Migrated, Migration, Outcome, Side};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -56,7 +56,7 @@ struct Doctor {
 
 impl Doctor {
     fn ask() -> Self {
-        let output = tracing::command(&["doctor", "--format", "json"]).unwrap().output().unwrap();
+        let output = migtrace_command::command(&["doctor", "--format", "json"]).unwrap().output().unwrap();
         Self { findings: serde_json::from_slice(&output.stdout).unwrap(), code: output.status.code() }
     }
 
@@ -80,9 +80,9 @@ impl Doctor {
 }
 
 /// Interrupts a recording. Without a QEMU there is no migration, so no record, but there are the events.
-fn interrupt(recording: Recording) -> Facts {
+fn interrupt(recording: Recording) -> JsonEvents {
     recording.signal(Signal::SIGINT).unwrap();
-    Facts::of(&recording.finish(PATIENCE).unwrap())
+    JsonEvents::of(&recording.finish(PATIENCE).unwrap())
 }
 
 /// Ends a recording so that it cannot clean up.
@@ -92,9 +92,9 @@ fn kill(recording: Recording) {
 }
 
 /// The events that a recording wrote.
-struct Facts(Vec<Value>);
+struct JsonEvents(Vec<Value>);
 
-impl Facts {
+impl JsonEvents {
     fn of(recorded: &Recorded) -> Self {
         Self(recorded.events().unwrap())
     }
@@ -131,12 +131,12 @@ fn number(value: &Value) -> u64 {
 
 /// Packets and their bytes from IP on, as the kernel's packet filter counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Truth {
+struct PacketCount {
     packets: u64,
     ip_bytes: u64,
 }
 
-impl Truth {
+impl PacketCount {
     /// What these packets cost on the wire with `headers` bytes in front of each.
     fn assert_is(self, counted: &Value, headers: u64) {
         let counted = (number(&counted["segments"]), number(&counted["wire_bytes"]));
@@ -145,9 +145,9 @@ impl Truth {
 }
 
 /// Counts, independently of eBPF, the frames of the connections to some ports at the host that they end at.
-struct Counter(Host);
+struct FilterCounter(Host);
 
-impl Counter {
+impl FilterCounter {
     fn start(host: &Host, ports: &[u16]) -> Self {
         let mut rules = String::from("add table inet truth\n");
         for (chain, hook, side) in Self::CHAINS {
@@ -165,14 +165,14 @@ impl Counter {
     const CHAINS: [(&str, &str, &str); 2] = [("there", "input", "dport"), ("back", "output", "sport")];
 
     /// What went to `port`, and what came back from it.
-    fn read(&self, port: u16) -> [Truth; 2] {
+    fn read(&self, port: u16) -> [PacketCount; 2] {
         Self::CHAINS.map(|(chain, _, side)| {
             let rules = self.0.tool("nft", &["list", "chain", "inet", "truth", chain]).unwrap();
             let wanted = format!("{side} {port} counter packets ");
             let rule = rules.lines().find_map(|line| line.trim().strip_prefix("tcp ")?.strip_prefix(&wanted));
             let rule = rule.unwrap_or_else(|| panic!("no rule of {port}: {rules}"));
             let (packets, ip_bytes) = rule.split_once(" bytes ").unwrap();
-            Truth { packets: packets.parse().unwrap(), ip_bytes: ip_bytes.trim().parse().unwrap() }
+            PacketCount { packets: packets.parse().unwrap(), ip_bytes: ip_bytes.trim().parse().unwrap() }
         })
     }
 }
@@ -315,7 +315,7 @@ fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
     lab.wait_guest_ready().unwrap();
     let migration = Migration { ram_port: PORT, downtime_limit_ms: 1000, ..Migration::like_libvirt() };
     lab.prepare(&migration).unwrap();
-    let truth = Counter::start(lab.destination(), &[PORT]);
+    let truth = FilterCounter::start(lab.destination(), &[PORT]);
     let doctor = Doctor::ask();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
     let migrated = lab.migrate(&migration).unwrap();
@@ -332,7 +332,7 @@ fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
         assert_eq!(record["vm"]["name"], lab.guest().name.as_str());
         assert_eq!(record["qemu"]["accelerator"], "kvm");
 
-        let facts = Facts::of(recorded);
+        let facts = JsonEvents::of(recorded);
         let owners: Vec<&Value> = facts.of_kind("flow_owner").collect();
         assert_eq!(owners.len(), 1, "{owners:#?}");
         let after_ns = number(&owners[0]["at_ns"]) - number(&facts.flow_seen(PORT)["at_ns"]);
@@ -428,7 +428,7 @@ fn what_a_vlan_carries_is_counted_once_and_with_its_tag_below_it() {
     let cable = Cable::lay(&lab);
     let vlan = "wire0.100";
     cable.device(vlan, &["link", Cable::NAME, "name", vlan, "type", "vlan", "id", "100"], "198.51.100");
-    let truth = Counter::start(lab.destination(), &[PORT]);
+    let truth = FilterCounter::start(lab.destination(), &[PORT]);
     let above = Recording::start(lab.source(), &[]).unwrap();
     let below = Recording::start(lab.destination(), &["--interface", Cable::NAME]).unwrap();
     send(lab.source(), lab.destination(), Ipv4Addr::new(198, 51, 100, 2).into(), PORT, BYTES);
@@ -466,7 +466,7 @@ fn a_tunnel_is_counted_below_with_all_its_headers() {
         ["name", "vx0", "type", "vxlan", "id", "7", "remote", "OTHER", "dstport", "4789", "dev", Cable::NAME];
     cable.device("vx0", &vxlan, "198.51.100");
     cable.device("gn0", &["name", "gn0", "type", "geneve", "id", "7", "remote", "OTHER"], "203.0.113");
-    let truth = Counter::start(lab.destination(), &[VXLAN_PORT, GENEVE_PORT]);
+    let truth = FilterCounter::start(lab.destination(), &[VXLAN_PORT, GENEVE_PORT]);
     let arguments = ["--interface", Cable::NAME, "--decapsulate", "vxlan,geneve"];
     let recordings =
         [lab.source(), lab.destination()].map(|host| Recording::start(host, &arguments).unwrap());
@@ -535,7 +535,7 @@ fn what_a_killed_run_leaves_is_removed_and_nothing_else() {
 
     kill(Recording::start(host, &arguments).unwrap());
     assert_eq!((ours("ingress"), ours("egress")), (1, 1), "{}{}", filters("ingress"), filters("egress"));
-    let said = tracing::run(host, &["cleanup"]).unwrap();
+    let said = migtrace_command::run(host, &["cleanup"]).unwrap();
     assert_eq!(said.code, Some(0), "{said:?}");
     for filter in ["migtrace_ingress", "migtrace_egress"] {
         assert!(said.stdout.contains(&format!("removed the filter {filter}@")), "{said:?}");
@@ -555,7 +555,7 @@ fn what_a_killed_run_leaves_is_removed_and_nothing_else() {
     let living = Recording::start(host, &arguments).unwrap();
     kill(Recording::start(host, &arguments).unwrap());
     assert_eq!((ours("ingress"), ours("egress")), (2, 2));
-    assert_eq!(tracing::run(host, &["cleanup"]).unwrap().code, Some(0));
+    assert_eq!(migtrace_command::run(host, &["cleanup"]).unwrap().code, Some(0));
     assert_eq!((ours("ingress"), ours("egress")), (1, 1));
     host.tool("tc", &["qdisc", "del", "dev", Host::BRIDGE, "clsact"]).unwrap();
     living.wait_for_event("tc_removed", PATIENCE).unwrap();

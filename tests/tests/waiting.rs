@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::consistency::{assert_consistent, assert_replays, not_measured, phase_names};
-use lab::tracing::{self, Recorded, Recording};
-use lab::{Bare, Lab, process_status};
+use migtrace_lab::migtrace_command::{self, Recorded, Recording};
+use migtrace_lab::record_checks::{assert_consistent, assert_replays, not_measured, phase_names};
+use migtrace_lab::{BareQemu, Lab, process_status};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ fn while_nothing_happens_it_sleeps_and_keeps_little_memory() {
 fn an_interrupted_recording_tells_what_it_has_seen() {
     let lab = network();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let (mut source, destination) = Bare::pair(&lab, "halfway", PORT).unwrap();
+        let (mut source, destination) = BareQemu::pair(&lab, "halfway", PORT).unwrap();
         let recording = Recording::start(lab.source(), &[]).unwrap();
         source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
         source.wait_for_status("active", PATIENCE).unwrap();
@@ -96,7 +96,7 @@ fn an_interrupted_recording_tells_what_it_has_seen() {
 #[test]
 fn a_migration_that_outlasts_the_timeout_is_told_as_far_as_it_went() {
     let lab = network();
-    let (mut source, _destination) = Bare::pair(&lab, "slow", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "slow", PORT).unwrap();
     let recording = Recording::start(lab.source(), &["--timeout", "1s"]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     let record = check(&recording.finish(PATIENCE).unwrap(), 3);
@@ -110,7 +110,7 @@ fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
     let limits =
         [("--max-total", "1ms"), ("--max-total", "1m"), ("--max-stop", "1m"), ("--max-reachability", "1m")];
     for ((option, limit), code) in limits.into_iter().zip([4, 0, 4, 4]) {
-        let (mut source, _destination) = Bare::pair(&lab, "limited", PORT).unwrap();
+        let (mut source, _destination) = BareQemu::pair(&lab, "limited", PORT).unwrap();
         let recording = Recording::start(lab.source(), &[option, limit]).unwrap();
         source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
         let recorded = recording.finish(PATIENCE).unwrap();
@@ -122,7 +122,7 @@ fn a_migration_that_took_too_long_is_told_by_the_exit_code() {
 #[test]
 fn a_migration_that_has_begun_before_is_picked_up_and_what_was_missed_is_said() {
     let lab = network();
-    let (mut source, _destination) = Bare::pair(&lab, "underway", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "underway", PORT).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
     std::thread::sleep(Duration::from_millis(300));
@@ -153,7 +153,7 @@ fn a_migration_that_has_begun_before_is_picked_up_and_what_was_missed_is_said() 
 fn a_qemu_that_starts_after_the_recording_is_traced_on_either_side() {
     let lab = network();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
-    let (mut source, _destination) = Bare::pair(&lab, "late", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "late", PORT).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
     let [source, destination] = recordings.map(|recording| check(&recording.finish(PATIENCE).unwrap(), 0));
     for (record, role) in [(&source, "source"), (&destination, "destination")] {
@@ -169,10 +169,10 @@ fn a_qemu_that_starts_after_the_recording_is_traced_on_either_side() {
 #[test]
 fn of_two_migrations_at_once_the_selected_one_is_told() {
     let lab = network();
-    let mut web = Bare::start(lab.source(), "web").unwrap();
-    let mut db = Bare::start(lab.source(), "db").unwrap();
-    let _web = Bare::incoming(lab.destination(), "web", PORT).unwrap();
-    let _db = Bare::incoming(lab.destination(), "db", PORT + 1).unwrap();
+    let mut web = BareQemu::start(lab.source(), "web").unwrap();
+    let mut db = BareQemu::start(lab.source(), "db").unwrap();
+    let _web = BareQemu::incoming(lab.destination(), "web", PORT).unwrap();
+    let _db = BareQemu::incoming(lab.destination(), "db", PORT + 1).unwrap();
     let by_name = Recording::start(lab.source(), &["--vm", "db"]).unwrap();
     let by_pid = Recording::start(lab.source(), &["--pid", &web.pid().to_string()]).unwrap();
     db.migrate(lab.destination().ipv4(), PORT + 1, SLOW_MIB_PER_S).unwrap();
@@ -196,7 +196,7 @@ fn of_two_migrations_at_once_the_selected_one_is_told() {
     // The log holds the other one too.
     let log = by_name.events_path();
     let report = |vm: &str| {
-        let mut report = tracing::command(&["report", "--format", "json", "--vm", vm]).unwrap();
+        let mut report = migtrace_command::command(&["report", "--format", "json", "--vm", vm]).unwrap();
         String::from_utf8(report.arg(&log).output().unwrap().stdout).unwrap()
     };
     assert_eq!(report("db"), by_name.json);
@@ -206,7 +206,7 @@ fn of_two_migrations_at_once_the_selected_one_is_told() {
 #[test]
 fn the_first_migration_that_ends_is_the_one_that_was_waited_for_and_the_log_keeps_all() {
     let lab = network();
-    let (mut source, destination) = Bare::pair(&lab, "again", PORT).unwrap();
+    let (mut source, destination) = BareQemu::pair(&lab, "again", PORT).unwrap();
     let recording = Recording::start(lab.source(), &["--timeout", "30s"]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -217,7 +217,7 @@ fn the_first_migration_that_ends_is_the_one_that_was_waited_for_and_the_log_keep
     drop(destination);
 
     // A recording that is begun now is about the second.
-    let _destination = Bare::incoming(lab.destination(), "again", PORT).unwrap();
+    let _destination = BareQemu::incoming(lab.destination(), "again", PORT).unwrap();
     let recording = Recording::start(lab.source(), &[]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
     let record = check(&recording.finish(PATIENCE).unwrap(), 0);
@@ -228,7 +228,7 @@ fn the_first_migration_that_ends_is_the_one_that_was_waited_for_and_the_log_keep
 #[test]
 fn a_destination_that_is_killed_makes_the_migration_fail() {
     let lab = network();
-    let (mut source, destination) = Bare::pair(&lab, "orphan", PORT).unwrap();
+    let (mut source, destination) = BareQemu::pair(&lab, "orphan", PORT).unwrap();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -247,8 +247,8 @@ fn a_destination_that_is_killed_makes_the_migration_fail() {
 #[test]
 fn a_destination_that_is_killed_before_its_guest_ran_has_failed_without_events_too() {
     let lab = network();
-    let mut source = Bare::start(lab.source(), "mute").unwrap();
-    let destination = Bare::incoming_silently(lab.destination(), "mute", PORT).unwrap();
+    let mut source = BareQemu::start(lab.source(), "mute").unwrap();
+    let destination = BareQemu::incoming_silently(lab.destination(), "mute", PORT).unwrap();
     let recording = Recording::start(lab.destination(), &[]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -260,8 +260,8 @@ fn a_destination_that_is_killed_before_its_guest_ran_has_failed_without_events_t
 }
 
 /// A migration to a guest that is not let run, until its destination has said that it is complete.
-fn arrive_paused(lab: &Lab, name: &str, destination: &mut Bare) -> Bare {
-    let mut source = Bare::start(lab.source(), name).unwrap();
+fn arrive_paused(lab: &Lab, name: &str, destination: &mut BareQemu) -> BareQemu {
+    let mut source = BareQemu::start(lab.source(), name).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
     destination.wait_for_status("completed", PATIENCE).unwrap();
     source
@@ -275,7 +275,7 @@ fn marks(record: &Value) -> Vec<&str> {
 fn a_guest_that_is_let_run_seconds_after_its_arrival_is_waited_for() {
     const LATE: Duration = Duration::from_secs(3);
     let lab = network();
-    let mut destination = Bare::incoming_paused(lab.destination(), "late", PORT).unwrap();
+    let mut destination = BareQemu::incoming_paused(lab.destination(), "late", PORT).unwrap();
     let recording = Recording::start(lab.destination(), &[]).unwrap();
     let _source = arrive_paused(&lab, "late", &mut destination);
     std::thread::sleep(LATE);
@@ -300,7 +300,7 @@ fn a_guest_that_is_let_run_seconds_after_its_arrival_is_waited_for() {
 #[test]
 fn a_destination_that_is_killed_before_its_guest_is_let_run_ends_the_wait_at_once() {
     let lab = network();
-    let mut destination = Bare::incoming_paused(lab.destination(), "shot", PORT).unwrap();
+    let mut destination = BareQemu::incoming_paused(lab.destination(), "shot", PORT).unwrap();
     let mut recording = Recording::start(lab.destination(), &[]).unwrap();
     let _source = arrive_paused(&lab, "shot", &mut destination);
     std::thread::sleep(Duration::from_secs(2));
@@ -316,7 +316,7 @@ fn a_destination_that_is_killed_before_its_guest_is_let_run_ends_the_wait_at_onc
 #[test]
 fn a_signal_ends_the_wait_for_a_guest_at_once_and_the_record_says_that_it_did_not_run() {
     let lab = network();
-    let mut destination = Bare::incoming_paused(lab.destination(), "paused", PORT).unwrap();
+    let mut destination = BareQemu::incoming_paused(lab.destination(), "paused", PORT).unwrap();
     let mut recording = Recording::start(lab.destination(), &[]).unwrap();
     let _source = arrive_paused(&lab, "paused", &mut destination);
     std::thread::sleep(Duration::from_secs(2));
@@ -333,7 +333,7 @@ fn a_signal_ends_the_wait_for_a_guest_at_once_and_the_record_says_that_it_did_no
 #[test]
 fn a_source_that_is_killed_has_failed() {
     let lab = network();
-    let (mut source, _destination) = Bare::pair(&lab, "victim", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "victim", PORT).unwrap();
     let recording = Recording::start(lab.source(), &["--vm", "victim"]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
@@ -349,7 +349,7 @@ fn a_source_that_is_killed_has_failed() {
 #[test]
 fn what_qemu_claims_stands_beside_what_was_measured() {
     let lab = network();
-    let (mut source, _destination) = Bare::pair(&lab, "asked", PORT).unwrap();
+    let (mut source, _destination) = BareQemu::pair(&lab, "asked", PORT).unwrap();
     let spare = source.spare_qmp_socket();
     let recording = Recording::start(lab.source(), &["--qmp", spare.to_str().unwrap()]).unwrap();
     source.migrate(lab.destination().ipv4(), PORT, FAST).unwrap();
@@ -371,10 +371,10 @@ fn what_qemu_claims_stands_beside_what_was_measured() {
 #[test]
 fn a_monitor_that_is_taken_is_refused_at_once() {
     let lab = network();
-    let source = Bare::start(lab.source(), "busy").unwrap();
+    let source = BareQemu::start(lab.source(), "busy").unwrap();
     let socket = source.qmp_socket();
     let started = Instant::now();
-    let said = tracing::run(lab.source(), &["record", "--qmp", socket.to_str().unwrap()]).unwrap();
+    let said = migtrace_command::run(lab.source(), &["record", "--qmp", socket.to_str().unwrap()]).unwrap();
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("in use by another client"), "{said:?}");

@@ -9,9 +9,9 @@
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod recording;
 
-use lab::{Capture, Connection, Host, Lab, Tally, Wiretap, monotonic_ns};
 use migtrace::event::Lost;
 use migtrace::units::{Counters, Directions};
+use migtrace_lab::{Capture, Connection, Host, Lab, Tally, Wiretap, monotonic_ns};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
@@ -37,7 +37,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 /// Two hosts between which real frames cross, in both directions.
-fn network(builder: lab::Builder) -> Lab {
+fn network(builder: migtrace_lab::Builder) -> Lab {
     let lab = builder.without_guests().sender_offloads(false).receiver_gro(false).start().unwrap();
     for interface in [Host::BRIDGE, Host::UPLINK] {
         lab.destination().set_offloads(interface, &["tso", "gso"], false).unwrap();
@@ -215,7 +215,7 @@ fn what_is_lost_and_sent_again_over_ipv6_is_counted_and_told_apart() {
 
 /// Runs `work` on connections of a lab while migtrace counts at the source and a tap at the destination, and
 /// compares them for each connection.
-fn compare(builder: lab::Builder, ports: &[(bool, u16)], work: impl Fn(&Connection) + Sync) {
+fn compare(builder: migtrace_lab::Builder, ports: &[(bool, u16)], work: impl Fn(&Connection) + Sync) {
     let _lock = one_at_a_time();
     let lab = network(builder);
     let recording = Recording::start(lab.source(), &[]);

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::{Bare, Host, monotonic_ns, tracing};
 use migtrace::event::{Event, Fact, LogReader};
 use migtrace::units::MonotonicNs;
+use migtrace_lab::{BareQemu, Host, migtrace_command, monotonic_ns};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -56,8 +56,8 @@ impl Seen {
 }
 
 /// A guest in KVM that counts.
-pub(crate) fn guest(host: &Host, vcpus: u32) -> Bare {
-    let mut guest = Bare::in_kvm(host, "paused", vcpus).unwrap();
+pub(crate) fn guest(host: &Host, vcpus: u32) -> BareQemu {
+    let mut guest = BareQemu::in_kvm(host, "paused", vcpus).unwrap();
     let deadline = Instant::now() + BOOT;
     while guest.count().unwrap() == 0 {
         assert!(Instant::now() < deadline, "the guest does not count");
@@ -67,7 +67,7 @@ pub(crate) fn guest(host: &Host, vcpus: u32) -> Bare {
 }
 
 /// Checks stops of a guest that has so many vCPUs, and that half of them are known to a millisecond.
-pub(crate) fn check_precision(host: &Host, guest: &mut Bare, vcpus: u32) {
+pub(crate) fn check_precision(host: &Host, guest: &mut BareQemu, vcpus: u32) {
     let is_precise = |_| {
         let width = check(host, guest, vcpus, STOPS);
         eprintln!("{vcpus} vCPUs: the median bound of a stop is {width:?} wide");
@@ -78,7 +78,7 @@ pub(crate) fn check_precision(host: &Host, guest: &mut Bare, vcpus: u32) {
 
 /// Checks that nothing is claimed of vCPUs whose runs cannot be seen on this kernel.
 #[allow(dead_code, reason = "only a VM boots such a kernel")]
-pub(crate) fn check_silence(host: &Host, guest: &mut Bare) {
+pub(crate) fn check_silence(host: &Host, guest: &mut BareQemu) {
     const TIMES: usize = 3;
     let (_, events) = record(host, guest, TIMES as u32);
     let of_vcpus: Vec<_> = events
@@ -93,7 +93,7 @@ pub(crate) fn check_silence(host: &Host, guest: &mut Bare) {
 }
 
 /// Stops and continues the guest so many times, and says what `migtrace` told of each stop.
-fn trace(host: &Host, guest: &mut Bare, times: u32) -> Vec<(Driven, Seen)> {
+fn trace(host: &Host, guest: &mut BareQemu, times: u32) -> Vec<(Driven, Seen)> {
     let (driven, events) = record(host, guest, times);
     let seen = stops(&events);
     assert_eq!(seen.len(), driven.len(), "{events:#?}");
@@ -101,8 +101,8 @@ fn trace(host: &Host, guest: &mut Bare, times: u32) -> Vec<(Driven, Seen)> {
 }
 
 /// Stops and continues the guest so many times while it is recorded.
-fn record(host: &Host, guest: &mut Bare, times: u32) -> (Vec<Driven>, Vec<Event>) {
-    let recording = tracing::Recording::start(host, &["--vm", "paused"]).unwrap();
+fn record(host: &Host, guest: &mut BareQemu, times: u32) -> (Vec<Driven>, Vec<Event>) {
+    let recording = migtrace_command::Recording::start(host, &["--vm", "paused"]).unwrap();
     let driven = (0..times).map(|time| drive(guest, SHORTEST + LONGER * (time % LENGTHS))).collect();
     recording.signal(Signal::SIGINT).unwrap();
     let recorded = recording.finish(PATIENCE).unwrap();
@@ -110,7 +110,7 @@ fn record(host: &Host, guest: &mut Bare, times: u32) -> (Vec<Driven>, Vec<Event>
     (driven, LogReader::new(BufReader::new(log)).map(Result::unwrap).collect())
 }
 
-fn drive(guest: &mut Bare, stop: Duration) -> Driven {
+fn drive(guest: &mut BareQemu, stop: Duration) -> Driven {
     let stop_sent_ns = monotonic_ns();
     guest.qmp().execute("stop", json!({})).unwrap();
     let stop_answered_ns = monotonic_ns();
@@ -124,7 +124,7 @@ fn drive(guest: &mut Bare, stop: Duration) -> Driven {
 
 /// Checks that none of so many stops falls outside of the driver's stamps, and that each is that of all vCPUs; returns the
 /// median of the bounds' widths.
-pub(crate) fn check(host: &Host, guest: &mut Bare, vcpus: u32, times: u32) -> Duration {
+pub(crate) fn check(host: &Host, guest: &mut BareQemu, vcpus: u32, times: u32) -> Duration {
     let stops = trace(host, guest, times);
     for (driven, seen) in &stops {
         assert_eq!(seen.vcpus, vcpus, "{seen:?}");

@@ -2,9 +2,9 @@
 
 pub(crate) mod silences;
 
-use lab::tracing::command;
-use lab::{Host, Lab, Process};
 use migtrace::probe::{Report, SCHEMA};
+use migtrace_lab::migtrace_command::command;
+use migtrace_lab::{Host, Lab, Process};
 use nix::sys::signal::Signal;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;

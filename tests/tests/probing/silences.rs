@@ -1,9 +1,11 @@
 //! Silences of a guest, and the gaps that should be them.
 
 use super::{Probing, network, one_at_a_time};
-use lab::{Planned, Played, Responder, Silence, Standstills, Truth, Witness};
 use migtrace::probe::{End, Report};
 use migtrace::record::Gap;
+use migtrace_lab::{
+    ActualSilence, CpuStallWatch, CpuStalls, PlannedSilence, PlayedPlan, Responder, SilenceKind,
+};
 use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -29,7 +31,7 @@ const INDISTINCT_NS: u64 = 4 * INTERVAL_NS;
 
 /// As many lengths as there are silences, each a little longer than the one before, in an order that mixes them; at
 /// phases that have nothing to do with the requests'.
-fn plan(silence: Silence) -> Vec<Planned> {
+fn plan(silence: SilenceKind) -> Vec<PlannedSilence> {
     let growth = LONGEST.as_secs_f64() / SHORTEST.as_secs_f64();
     (0..SILENCES)
         .map(|number| {
@@ -39,7 +41,7 @@ fn plan(silence: Silence) -> Vec<Planned> {
             let length = SHORTEST.mul_f64(growth.powf(rank.powi(2)));
             // Multiples of an irrational number leave no phase out.
             let phase = (f64::from(number) * 0.618_033_988_75).fract();
-            Planned {
+            PlannedSilence {
                 after: Duration::from_millis(150) + Duration::from_millis(1).mul_f64(phase),
                 length,
                 silence,
@@ -59,7 +61,7 @@ fn overlap<T: Ord>(a: &RangeInclusive<T>, b: &RangeInclusive<T>) -> bool {
 }
 
 /// The gaps that a silence may be, but for those that may have been none.
-pub(crate) fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
+pub(crate) fn gaps_of<'a>(truth: &ActualSilence, report: &'a Report) -> Vec<&'a Gap> {
     let silence = *truth.from_ns.start()..=*truth.until_ns.end();
     let silence = since_start(&silence, report);
     let holds = |gap: &&Gap| {
@@ -70,7 +72,7 @@ pub(crate) fn gaps_of<'a>(truth: &Truth, report: &'a Report) -> Vec<&'a Gap> {
 }
 
 /// What is wrong with a gap that should be this silence; none when its bounds hold it.
-pub(crate) fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option<String> {
+pub(crate) fn contradiction(truth: &ActualSilence, gap: &Gap, report: &Report) -> Option<String> {
     let shortest_ns = truth.until_ns.start().saturating_sub(*truth.from_ns.end());
     let longest_ns = truth.until_ns.end() - truth.from_ns.start();
     let bounds_ns = gap.length.low_ns..=gap.length.high_ns?;
@@ -85,7 +87,7 @@ pub(crate) fn contradiction(truth: &Truth, gap: &Gap, report: &Report) -> Option
 /// Sixty silences, each a gap whose bounds hold the truth and are as narrow as they should be. Bounds that do not hold
 /// it fail the test at once, unless the machine is known to have stood still for as long as they are wrong: then nothing
 /// is proven, and the silence is tried again.
-pub(crate) fn proves_every_silence(silence: Silence) {
+pub(crate) fn proves_every_silence(silence: SilenceKind) {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
@@ -98,7 +100,7 @@ pub(crate) fn proves_every_silence(silence: Silence) {
         let repeated = left.len() * AT_ONCE.div_ceil(left.len());
         let plan: Vec<_> = left.iter().map(|left| left.planned).cycle().take(repeated).collect();
         let probing = Probing::start(lab.observer(), lab.source().ipv4().into(), arguments);
-        let witness = Witness::start().unwrap();
+        let witness = CpuStallWatch::start().unwrap();
         responder.play(plan).unwrap();
         let played = responder.played().unwrap();
         let (code, report) = probing.stop();
@@ -145,14 +147,14 @@ pub(crate) fn proves_every_silence(silence: Silence) {
 
 /// A silence that is not proven yet.
 struct Left {
-    planned: Planned,
+    planned: PlannedSilence,
     proven: Option<Told>,
     /// What was told when the bounds held it, but were wide.
     wide: Option<Told>,
 }
 
 impl Left {
-    const fn new(planned: Planned) -> Self {
+    const fn new(planned: PlannedSilence) -> Self {
         Self { planned, proven: None, wide: None }
     }
 }
@@ -161,8 +163,8 @@ impl Left {
 #[derive(Clone, Copy)]
 struct Surroundings<'a> {
     report: &'a Report,
-    played: &'a Played,
-    standstills: &'a Standstills,
+    played: &'a PlayedPlan,
+    standstills: &'a CpuStalls,
 }
 
 enum Verdict {
@@ -174,14 +176,14 @@ enum Verdict {
 }
 
 /// Compares a silence with its gap. Panics when the two contradict each other.
-fn judge(exact: &Truth, kind: Silence, around: &Surroundings<'_>) -> Verdict {
+fn judge(exact: &ActualSilence, kind: SilenceKind, around: &Surroundings<'_>) -> Verdict {
     let Surroundings { report, standstills, played } = *around;
     let silence = exact.from_ns.end()..exact.until_ns.start();
     if !played.arrivals_ns.iter().any(|at_ns| silence.contains(&at_ns)) {
         return Verdict::Spoilt("no request came in it".into());
     }
     // The path stands still with the CPU that it is on: then nobody can tell when the silence began or ended.
-    let truth = Truth {
+    let truth = ActualSilence {
         from_ns: standstills.stretch(&exact.from_ns, INTERVAL_NS),
         until_ns: standstills.stretch(&exact.until_ns, INTERVAL_NS),
     };
@@ -189,8 +191,8 @@ fn judge(exact: &Truth, kind: Silence, around: &Surroundings<'_>) -> Verdict {
     let unrest_ns = around.unrest_ns(exact);
     if let Some(gap) = gaps.iter().find(|gap| contradiction(exact, gap, report).is_none()) {
         let as_played = match kind {
-            Silence::Loses => gap.lost > 0,
-            Silence::Delays => gap.lost == 0 && gap.late > 0,
+            SilenceKind::LosesRequests => gap.lost > 0,
+            SilenceKind::DelaysReplies => gap.lost == 0 && gap.late > 0,
         };
         if as_played {
             return judge_width(exact, gap);
@@ -217,7 +219,7 @@ fn judge(exact: &Truth, kind: Silence, around: &Surroundings<'_>) -> Verdict {
 
 impl Surroundings<'_> {
     /// The longest time around a silence for which a CPU or the path to the guest stood still.
-    fn unrest_ns(&self, truth: &Truth) -> u64 {
+    fn unrest_ns(&self, truth: &ActualSilence) -> u64 {
         let around = truth.from_ns.start() - LEARNT_NS..=*truth.until_ns.end() + LEARNT_NS;
         let still = self.standstills.within(&around).map(|still| still.end() - still.start()).max();
         let arrivals = self.played.arrivals_ns.windows(2);
@@ -228,7 +230,7 @@ impl Surroundings<'_> {
 }
 
 /// By how much the bounds of a gap miss a silence.
-fn error_ns(truth: &Truth, gap: &Gap, report: &Report) -> u64 {
+fn error_ns(truth: &ActualSilence, gap: &Gap, report: &Report) -> u64 {
     let length_ns = truth.until_ns.start() - truth.from_ns.end();
     let from_ns = *since_start(&truth.from_ns, report).start();
     let below = gap.length.low_ns.saturating_sub(length_ns);
@@ -238,7 +240,7 @@ fn error_ns(truth: &Truth, gap: &Gap, report: &Report) -> u64 {
     below.max(above).max(before).max(after)
 }
 
-fn judge_width(truth: &Truth, gap: &Gap) -> Verdict {
+fn judge_width(truth: &ActualSilence, gap: &Gap) -> Verdict {
     let told = Told::new(truth, gap);
     // The sender may have been late: the bounds follow from when the requests really left.
     let intervals_ns = gap.interval_at_start_ns + gap.interval_at_end_ns.unwrap();
@@ -262,7 +264,7 @@ struct Told {
 }
 
 impl Told {
-    fn new(truth: &Truth, gap: &Gap) -> Self {
+    fn new(truth: &ActualSilence, gap: &Gap) -> Self {
         let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
         let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
         let length_ns = truth.until_ns.start() - truth.from_ns.end();

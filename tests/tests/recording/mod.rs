@@ -2,10 +2,10 @@
 
 pub(crate) mod transfer;
 
-use lab::Host;
-use lab::tracing;
 use migtrace::event::{Event, Fact, FlowCounters, LogReader, Lost, TcRemoved};
 use migtrace::units::{Counters, Directions};
+use migtrace_lab::Host;
+use migtrace_lab::migtrace_command;
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::BufReader;
@@ -15,12 +15,12 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A `migtrace record` that counts.
-pub(crate) struct Recording(tracing::Recording);
+pub(crate) struct Recording(migtrace_command::Recording);
 
 impl Recording {
     /// Returns when everything is attached.
     pub(crate) fn start(host: &Host, options: &[&str]) -> Self {
-        Self(tracing::Recording::start(host, options).unwrap())
+        Self(migtrace_command::Recording::start(host, options).unwrap())
     }
 
     /// Ends it as Ctrl-C does. No QEMU owns the flows of these tests, so it has seen no migration.
@@ -48,7 +48,7 @@ impl Recording {
         self.end_by(Signal::SIGKILL);
     }
 
-    fn end_by(self, signal: Signal) -> tracing::Recorded {
+    fn end_by(self, signal: Signal) -> migtrace_command::Recorded {
         self.0.signal(signal).unwrap();
         self.0.finish(PATIENCE).unwrap()
     }

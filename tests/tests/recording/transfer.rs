@@ -1,8 +1,8 @@
 //! Connections that look like a migration's, and what a tap sees of them.
 
 use super::Facts;
-use lab::{Connection, Host, Lab, Tally, Wiretap};
 use migtrace::units::Directions;
+use migtrace_lab::{Connection, Host, Lab, Tally, Wiretap};
 use std::net::SocketAddr;
 
 const MIB: u64 = 1 << 20;

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use lab::tracing::Recording;
-use lab::{Connection, Host, Lab, Process};
+use migtrace_lab::migtrace_command::Recording;
+use migtrace_lab::{Connection, Host, Lab, Process};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, and its backtrace says where")]
 
-use lab::tracing::Recording;
-use lab::{Anatomy, Lab, Migrated, Migration, Outcome, Side};
+use migtrace_lab::migtrace_command::Recording;
+use migtrace_lab::{DowntimeAnatomy, Lab, Migrated, Migration, Outcome, Side};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) struct Seen {
     pub(crate) source: Value,
     pub(crate) source_marks: Vec<String>,
     pub(crate) destination_marks: Vec<String>,
-    pub(crate) anatomy: Anatomy,
+    pub(crate) anatomy: DowntimeAnatomy,
 }
 
 /// A machine that stands still for as long as the guest is gone hides its absence: then it is moved again.
@@ -25,7 +25,7 @@ pub(crate) fn migrate(lab: &mut Lab, migration: &Migration, probe_interval: &str
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let (migrated, source, destination) = record(lab, migration, probe_interval);
-        if let Some(anatomy) = Anatomy::of(&source, &destination) {
+        if let Some(anatomy) = DowntimeAnatomy::of(&source, &destination) {
             return seen(&migrated, source, &destination, anatomy);
         }
         eprintln!("a mark is missing or no gap was told: once more");
@@ -46,13 +46,13 @@ fn record(lab: &mut Lab, migration: &Migration, probe_interval: &str) -> (Migrat
     let [source, destination] = [source, destination].map(|recording| {
         let recorded = recording.finish(PATIENCE).unwrap();
         assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
-        lab::consistency::assert_replays(&recorded);
+        migtrace_lab::record_checks::assert_replays(&recorded);
         recorded.record().unwrap()
     });
     (migrated, source, destination)
 }
 
-fn seen(migrated: &Migrated, source: Value, destination: &Value, anatomy: Anatomy) -> Seen {
+fn seen(migrated: &Migrated, source: Value, destination: &Value, anatomy: DowntimeAnatomy) -> Seen {
     let ms = |ns: Option<u64>| {
         ns.map_or("unknown".to_owned(), |ns| format!("{}.{:03} ms", ns / 1_000_000, ns / 1_000 % 1_000))
     };

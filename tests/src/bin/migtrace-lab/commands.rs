@@ -1,8 +1,8 @@
-//! What the commands of `lab` do.
+//! What the commands of `migtrace-lab` do.
 
 use crate::cli::{Command, HostName, LabOptions, MigrationOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::{Action, Builder, Lab, Migrated, Outcome, Process, Remover};
+use migtrace_lab::{Action, Builder, Lab, Migrated, Outcome, Process, Remover};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
@@ -37,19 +37,19 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             Err(host.exec(&mut program(&command)?))
         }
         Command::List => {
-            for name in lab::list()? {
+            for name in migtrace_lab::list()? {
                 println!("{name}");
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Down { all: true, .. } => {
-            for name in lab::list()? {
-                lab::tear_down(&name)?;
-                eprintln!("lab: `{name}` is gone");
+            for name in migtrace_lab::list()? {
+                migtrace_lab::tear_down(&name)?;
+                eprintln!("migtrace-lab: `{name}` is gone");
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Down { name, all: false } => lab::tear_down(&name.name).map(|()| ExitCode::SUCCESS),
+        Command::Down { name, all: false } => migtrace_lab::tear_down(&name.name).map(|()| ExitCode::SUCCESS),
         Command::Run { name, lab, migration, ready_line, command } => {
             let builder = match name {
                 Some(name) => lab.builder().name(&name),
@@ -63,16 +63,18 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
 fn up(name: &str, options: &LabOptions) -> Result<ExitCode> {
     let mut lab = start(options.builder().name(name).lasting(), options)?;
     if let Err(error) = lab.wait_guest_ready() {
-        lab::tear_down(name)?;
+        migtrace_lab::tear_down(name)?;
         return Err(error);
     }
     let (guest, host) = (lab.guest(), lab.guest_host().netns().name());
     eprintln!(
-        "lab: {} ({}) runs in {host} and answers at {} and {}",
+        "migtrace-lab: {} ({}) runs in {host} and answers at {} and {}",
         guest.name, guest.uuid, guest.ipv4, guest.ipv6
     );
     let name = if name == "lab" { String::new() } else { format!(" --name {name}") };
-    eprintln!("lab: now `lab migrate{name}`, `lab exec{name} src -- COMMAND`, `lab down{name}`");
+    eprintln!(
+        "migtrace-lab: now `migtrace-lab migrate{name}`, `migtrace-lab exec{name} src -- COMMAND`, `migtrace-lab down{name}`"
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -108,7 +110,7 @@ fn watched_run(
     if let Some(mut watcher) = watcher {
         let status = watcher.wait(END_PATIENCE)?;
         if !status.success() {
-            eprintln!("lab: `{}` ended with {status}", command[0].display());
+            eprintln!("migtrace-lab: `{}` ended with {status}", command[0].display());
             code = ExitCode::FAILURE;
         }
     }
@@ -116,7 +118,7 @@ fn watched_run(
 }
 
 fn start(builder: Builder, options: &LabOptions) -> Result<Lab> {
-    eprintln!("lab: booting the guest");
+    eprintln!("migtrace-lab: booting the guest");
     let lab = builder.start()?;
     if options.drop > 0 {
         lab.drop_packets(options.drop)?;
@@ -151,7 +153,7 @@ fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Res
 
 fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
     eprintln!(
-        "lab: migrating {} from {} to {}",
+        "migtrace-lab: migrating {} from {} to {}",
         lab.guest().name,
         lab.guest_host().role(),
         lab.other_host().role()
@@ -164,7 +166,7 @@ fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
             last = Instant::now();
             let (start, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
             eprint!(
-                "{start}lab: {:5.1} s  {}  pass {}  sent {} MiB  left {} MiB{end}",
+                "{start}migtrace-lab: {:5.1} s  {}  pass {}  sent {} MiB  left {} MiB{end}",
                 progress.elapsed.as_secs_f32(),
                 progress.status,
                 progress.pass,
@@ -182,7 +184,7 @@ fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     lab.ping_guest()?;
-    eprintln!("lab: the guest answers ping, now from {}", lab.guest_host().role());
+    eprintln!("migtrace-lab: the guest answers ping, now from {}", lab.guest_host().role());
     std::thread::sleep(LINGER);
     Ok(ExitCode::SUCCESS)
 }
@@ -227,7 +229,7 @@ fn remove_on_signals() -> Result<Arc<Mutex<Option<Remover>>>> {
     let seen_place = Arc::clone(&place);
     std::thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
-        eprintln!("\nlab: {signal}: removing the lab");
+        eprintln!("\nmigtrace-lab: {signal}: removing the lab");
         // Locked until the process ends.
         let place = seen_place.lock();
         if let Ok(Some(remover)) = place.as_deref().map(Option::as_ref) {

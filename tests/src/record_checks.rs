@@ -1,6 +1,6 @@
 //! What must be true of every record, whatever it is of.
 
-use crate::tracing::{self, Recorded};
+use crate::migtrace_command::{self, Recorded};
 use serde_json::Value;
 
 const COUNTERS: [&str; 4] = ["wire_bytes", "payload_bytes", "segments", "skbs"];
@@ -73,7 +73,7 @@ pub fn assert_replays(recorded: &Recorded) -> Value {
 /// When it does not succeed.
 #[must_use]
 pub fn replay(recorded: &Recorded, format: &str) -> String {
-    let report = tracing::command(&["report", "--format", format]);
+    let report = migtrace_command::command(&["report", "--format", format]);
     let output = report.and_then(|mut report| Ok(report.arg(recorded.events_path()).output()?));
     let output = output.unwrap_or_else(|error| panic!("{error:#}"));
     assert!(output.status.success(), "{output:?}");

@@ -3,11 +3,11 @@
 //! It starts in a moment, there can be several on a host, and nobody minds when it is killed. A part of its memory
 //! is filled with what does not compress to zero pages, so that a migration takes as long as its bandwidth says.
 
-use crate::command;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::nbd::NbdDisk;
 use crate::process::Process;
+use crate::programs;
 use crate::qmp::{Qmp, QmpEvent};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
@@ -70,13 +70,13 @@ impl Machine {
 
 /// A running QEMU whose guest is nothing but memory. Dropping it kills it.
 #[derive(Debug)]
-pub struct Bare {
+pub struct BareQemu {
     process: Process,
     qmp: Qmp,
     directory: TempDir,
 }
 
-impl Bare {
+impl BareQemu {
     /// Starts one on a host.
     ///
     /// # Errors
@@ -90,11 +90,11 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn start_as(host: &Host, name: &str, uid: u32) -> Result<Self> {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
-        command.arg(command::find("qemu-system-x86_64")?);
+        command.arg(programs::find("qemu-system-x86_64")?);
         Self::start_command(host, name, Machine::INTERPRETED, &[], command, Some(uid))
     }
 
@@ -102,7 +102,7 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn start_program(host: &Host, name: &str, program: &Path) -> Result<Self> {
         Self::start_command(host, name, Machine::INTERPRETED, &[], Command::new(program), None)
     }
@@ -112,13 +112,13 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`]; and when there is no KVM.
+    /// As [`BareQemu::start`]; and when there is no KVM.
     pub fn in_kvm(host: &Host, name: &str, vcpus: u32) -> Result<Self> {
         let topology = format!("cpus={vcpus},sockets={}", vcpus + 1);
         Self::start_with(host, name, Machine::IN_KVM, &["-smp", &format!("{topology},maxcpus={}", vcpus + 1)])
     }
 
-    /// Plugs in the vCPU that [`Bare::in_kvm`] has left room for.
+    /// Plugs in the vCPU that [`BareQemu::in_kvm`] has left room for.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn pair(lab: &Lab, name: &str, port: u16) -> Result<(Self, Self)> {
         Ok((Self::start(lab.source(), name)?, Self::incoming(lab.destination(), name, port)?))
     }
@@ -162,16 +162,16 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
         Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer"])?.awaiting(port)
     }
 
-    /// As [`Bare::incoming`], but its guest does not run before [`Bare::resume`]: libvirt's way.
+    /// As [`BareQemu::incoming`], but its guest does not run before [`BareQemu::resume`]: libvirt's way.
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn incoming_paused(host: &Host, name: &str, port: u16) -> Result<Self> {
         Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer", "-S"])?.awaiting(port)
     }
@@ -186,11 +186,11 @@ impl Bare {
         Ok(())
     }
 
-    /// As [`Bare::incoming`], but it tells of nothing.
+    /// As [`BareQemu::incoming`], but it tells of nothing.
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn incoming_silently(host: &Host, name: &str, port: u16) -> Result<Self> {
         let mut bare = Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer"])?;
         bare.listen(port)?;
@@ -201,16 +201,16 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`]; and when the disk is not served.
+    /// As [`BareQemu::start`]; and when the disk is not served.
     pub fn on_disk(host: &Host, name: &str, disk: &NbdDisk) -> Result<Self> {
         Self::start_with(host, name, Machine::INTERPRETED, &["-drive", &disk.drive()])
     }
 
-    /// As [`Bare::incoming`], with the disk of the other.
+    /// As [`BareQemu::incoming`], with the disk of the other.
     ///
     /// # Errors
     ///
-    /// As [`Bare::on_disk`].
+    /// As [`BareQemu::on_disk`].
     pub fn incoming_on_disk(host: &Host, name: &str, disk: &NbdDisk, port: u16) -> Result<Self> {
         let options = ["-drive", &disk.drive(), "-incoming", "defer"];
         Self::start_with(host, name, Machine::INTERPRETED, &options)?.awaiting(port)
@@ -220,16 +220,16 @@ impl Bare {
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn tiny(host: &Host, name: &str) -> Result<Self> {
         Self::start_with(host, name, Machine::tiny(), &tap())
     }
 
-    /// As [`Bare::incoming`], of a tiny one.
+    /// As [`BareQemu::incoming`], of a tiny one.
     ///
     /// # Errors
     ///
-    /// As [`Bare::start`].
+    /// As [`BareQemu::start`].
     pub fn incoming_tiny(host: &Host, name: &str, port: u16) -> Result<Self> {
         let options = [&tap()[..], &["-incoming", "defer"]].concat();
         Self::start_with(host, name, Machine::tiny(), &options)?.awaiting(port)
@@ -254,7 +254,7 @@ impl Bare {
     }
 
     fn start_with(host: &Host, name: &str, machine: Machine, more: &[&str]) -> Result<Self> {
-        let command = Command::new(command::find("qemu-system-x86_64")?);
+        let command = Command::new(programs::find("qemu-system-x86_64")?);
         Self::start_command(host, name, machine, more, command, None)
     }
 
@@ -307,7 +307,7 @@ impl Bare {
                 Err(_) => {}
             }
             if let Some(status) = process.try_wait()? {
-                bail!("QEMU ended right after its start ({status}): {}", command::line(&command));
+                bail!("QEMU ended right after its start ({status}): {}", programs::line(&command));
             }
             std::thread::sleep(Duration::from_millis(10));
         };

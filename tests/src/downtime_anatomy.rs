@@ -16,7 +16,7 @@ pub struct Length {
 
 /// How long the guest was gone, from three places.
 #[derive(Debug, Clone)]
-pub struct Anatomy {
+pub struct DowntimeAnatomy {
     /// It did not run.
     pub stop: Length,
     /// Its taps were silent.
@@ -29,7 +29,7 @@ pub struct Anatomy {
     pub held_back_ns: i64,
 }
 
-impl Anatomy {
+impl DowntimeAnatomy {
     /// Joins the source's record, made with `--probe`, and the destination's. `None`: one of them lacks a mark.
     #[must_use]
     pub fn of(source: &Value, destination: &Value) -> Option<Self> {

@@ -1,12 +1,12 @@
 //! The lab itself: what a test or a person asks for, and what they get.
 
-use crate::assets::{self, Kernel};
-use crate::command;
 use crate::guest::{self, Guest};
 use crate::host::Host;
 use crate::janitor::Janitor;
+use crate::kernels::{self, Kernel};
 use crate::migration::{self, Action, Migrated, Migration, Outcome, Progress};
 use crate::netns;
+use crate::programs;
 use crate::qcow2;
 use crate::qemu::{self, Plan, Qemu, Start};
 use crate::topology::{self, Network, Topology};
@@ -184,7 +184,7 @@ impl Builder {
         }
         check_name(&self.name)?;
         for program in ["ip", "tc"] {
-            command::find(program)?;
+            programs::find(program)?;
         }
         let boot = if self.network.guests { Some(self.find_boot()?) } else { None };
         let run_directory = run_directory(&self.name);
@@ -228,12 +228,12 @@ impl Builder {
                 "a guest of {memory_mib} MiB cannot dirty {dirty_mib} MiB: it needs {own_mib} MiB for itself"
             );
         }
-        command::find("qemu-system-x86_64")?;
+        programs::find("qemu-system-x86_64")?;
         if self.accelerator == "kvm" && !Path::new("/dev/kvm").exists() {
             bail!("no /dev/kvm on this machine: use the accelerator tcg");
         }
         guest::init()?;
-        assets::kernel(&self.kernel)
+        kernels::fetch(&self.kernel)
     }
 }
 
@@ -282,12 +282,12 @@ impl Lab {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let there = list()?;
                 let there = if there.is_empty() { "none is up".into() } else { there.join(", ") };
-                bail!("there is no lab `{name}` ({there}); `lab up` makes one");
+                bail!("there is no lab `{name}` ({there}); `migtrace-lab up` makes one");
             }
             text => text.with_context(|| format!("cannot read {}", state.display()))?,
         };
         let config: Builder = serde_json::from_str(&config).with_context(|| {
-            format!("{} is damaged; `lab down --name {name}` removes it", state.display())
+            format!("{} is damaged; `migtrace-lab down --name {name}` removes it", state.display())
         })?;
         let mut lab = Self {
             source: None,
@@ -303,7 +303,7 @@ impl Lab {
         };
         if lab.config.network.guests {
             lab.boot =
-                Some(Boot { kernel: assets::kernel(&lab.config.kernel)?, initramfs: lab.initramfs_path() });
+                Some(Boot { kernel: kernels::fetch(&lab.config.kernel)?, initramfs: lab.initramfs_path() });
             lab.source = Qemu::attach(&lab.host_directory(true))?;
             lab.destination = Qemu::attach(&lab.host_directory(false))?;
             lab.at_source = lab.find_guest()?;
@@ -568,7 +568,7 @@ impl Lab {
             }
         }
         let name = self.name();
-        bail!("the guest of the lab `{name}` is gone; `lab down --name {name}` removes what is left")
+        bail!("the guest of the lab `{name}` is gone; `migtrace-lab down --name {name}` removes what is left")
     }
 }
 
@@ -658,7 +658,7 @@ fn claim(name: &str, run_directory: &Path) -> Result<()> {
             // The janitor of the last other lab has just removed what was made above.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                bail!("there is a lab `{name}` already; `lab down --name {name}` removes it")
+                bail!("there is a lab `{name}` already; `migtrace-lab down --name {name}` removes it")
             }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot make {}", run_directory.display()));

@@ -55,7 +55,7 @@ pub fn command(arguments: &[&str]) -> Result<Command> {
 
 /// What the command said, and how it ended.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     /// Its exit code; none when a signal ended it.
     pub code: Option<i32>,
     /// Its standard output.
@@ -64,7 +64,7 @@ pub struct Said {
     pub stderr: String,
 }
 
-impl From<Output> for Said {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
@@ -76,7 +76,7 @@ impl From<Output> for Said {
 /// # Errors
 ///
 /// When it cannot be started, or has not ended after ten seconds.
-pub fn run(host: &Host, arguments: &[&str]) -> Result<Said> {
+pub fn run(host: &Host, arguments: &[&str]) -> Result<CommandOutput> {
     run_command(host, command(arguments)?)
 }
 
@@ -85,7 +85,7 @@ pub fn run(host: &Host, arguments: &[&str]) -> Result<Said> {
 /// # Errors
 ///
 /// As [`run`].
-pub fn run_command(host: &Host, mut command: Command) -> Result<Said> {
+pub fn run_command(host: &Host, mut command: Command) -> Result<CommandOutput> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(host.spawn(&mut command)?.output(SHORT_PATIENCE)?.into())
 }

@@ -1,8 +1,10 @@
 //! Kernels of Debian's, downloaded and unpacked beside the build, never installed.
 
-use crate::command;
-use crate::debian::{self, Apt, Package};
+use crate::programs;
+mod debian;
+
 use anyhow::{Context as _, Result, anyhow, bail};
+use debian::{Apt, Package};
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,7 +31,7 @@ pub struct Kernel {
 /// # Errors
 ///
 /// When there is no such kernel (the message has those that there are), or it cannot be downloaded.
-pub fn kernel(series: &str) -> Result<Kernel> {
+pub fn fetch(series: &str) -> Result<Kernel> {
     let cache = cache_directory()?;
     if let Some(kernel) = cached_kernel(&cache, series)? {
         return Ok(kernel);
@@ -237,7 +239,7 @@ fn normal(name: &str) -> String {
 
 fn read_module(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_some_and(|extension| extension == "xz") {
-        let output = Command::new(command::find("xz")?)
+        let output = Command::new(programs::find("xz")?)
             .args(["--decompress", "--stdout"])
             .arg(path)
             .output()

@@ -1,12 +1,12 @@
-//! The command line of `lab`.
+//! The command line of `migtrace-lab`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lab::{Builder, Lab, Migration};
+use migtrace_lab::{Builder, Lab, Migration};
 use std::ffi::OsString;
 
 /// Play with a live migration on one machine: two hosts and an observer in network namespaces, a guest, two QEMUs.
 #[derive(Debug, Parser)]
-#[command(name = "lab", version, max_term_width = 110)]
+#[command(name = "migtrace-lab", version, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -1,4 +1,4 @@
-//! `lab`: play with a live migration on one machine.
+//! `migtrace-lab`: play with a live migration on one machine.
 
 mod cli;
 mod commands;
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match commands::run(cli::Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lab: {error:#}");
+            eprintln!("migtrace-lab: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -3,7 +3,7 @@
 //! Other suites are asked of the mirrors that this machine is configured with, by lists of the lab's own: the machine's
 //! sources stay as they are. apt checks the signatures of all of them.
 
-use crate::command;
+use crate::programs;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::fs;
@@ -114,20 +114,21 @@ impl Apt {
     pub(crate) fn unpack(&self, package: &Package, directory: &Path) -> Result<()> {
         let mut download = self.command("apt-get")?;
         download.args(["--quiet=2", "download"]).args(&package.parts).current_dir(directory);
-        command::output(&mut download, "").context("cannot download a kernel; try `apt-get update` first")?;
+        programs::output(&mut download, "")
+            .context("cannot download a kernel; try `apt-get update` first")?;
         for archive in archives(directory)? {
-            command::run("dpkg", ["-x".as_ref(), archive.as_os_str(), directory.as_os_str()])?;
+            programs::run("dpkg", ["-x".as_ref(), archive.as_os_str(), directory.as_os_str()])?;
             fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
         }
         Ok(())
     }
 
     fn query(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        command::output(self.command(program)?.args(arguments), "")
+        programs::output(self.command(program)?.args(arguments), "")
     }
 
     fn command(&self, program: &str) -> Result<Command> {
-        let mut command = Command::new(command::find(program)?);
+        let mut command = Command::new(programs::find(program)?);
         // The cache is root's: apt's own unprivileged user could not write there.
         let sandbox = "APT::Sandbox::User=root".to_owned();
         for option in self.options.iter().chain([&sandbox]) {

@@ -22,16 +22,16 @@ const PRIORITY: u8 = 3;
 
 /// Watches every CPU until it is asked what it saw.
 #[derive(Debug)]
-pub struct Witness {
+pub struct CpuStallWatch {
     threads: Vec<JoinHandle<Result<Vec<RangeInclusive<u64>>>>>,
     stop: Arc<AtomicBool>,
 }
 
 /// The times, on `CLOCK_MONOTONIC` in nanoseconds, at which a CPU stood still.
 #[derive(Debug, Default)]
-pub struct Standstills(Vec<RangeInclusive<u64>>);
+pub struct CpuStalls(Vec<RangeInclusive<u64>>);
 
-impl Witness {
+impl CpuStallWatch {
     /// Begins to watch.
     ///
     /// # Errors
@@ -59,13 +59,13 @@ impl Witness {
     /// # Errors
     ///
     /// When a thread could not watch.
-    pub fn finish(self) -> Result<Standstills> {
+    pub fn finish(self) -> Result<CpuStalls> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
         for thread in self.threads {
             all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        Ok(Standstills(all))
+        Ok(CpuStalls(all))
     }
 }
 
@@ -83,7 +83,7 @@ fn watch(stop: &AtomicBool) -> Vec<RangeInclusive<u64>> {
     standstills
 }
 
-impl Standstills {
+impl CpuStalls {
     /// The instants, stretched by every standstill that is not further from them than `reach_ns`.
     #[must_use]
     pub fn stretch(&self, instants: &RangeInclusive<u64>, reach_ns: u64) -> RangeInclusive<u64> {
