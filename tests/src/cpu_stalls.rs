@@ -1,9 +1,9 @@
-//! When the machine itself stood still: a hypervisor took a CPU away, or the kernel kept it to itself.
+//! When CPUs of the machine stalled: a hypervisor took a CPU away, or the kernel kept it to itself.
 //!
-//! What a test takes for the truth about an instant is then as uncertain as that was long.
+//! What a test knows about an instant in a stall is uncertain by the length of the stall.
 
 use crate::clock::monotonic_ns;
-use crate::responder::be_punctual;
+use crate::responder::make_real_time;
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -13,21 +13,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often each CPU is looked at.
-const EVERY: Duration = Duration::from_micros(200);
-/// A thread that comes before all others still wakes up some microseconds late.
-const PUNCTUAL: Duration = Duration::from_micros(100);
-/// Before every thread of a test.
+/// How often each CPU is checked.
+const CHECK_INTERVAL: Duration = Duration::from_micros(200);
+/// Even a thread with the highest priority wakes up some microseconds late.
+const WAKE_UP_DELAY: Duration = Duration::from_micros(100);
+/// The real-time priority: above that of every other thread of a test.
 const PRIORITY: u8 = 3;
 
-/// Watches every CPU until it is asked what it saw.
+/// Watches every CPU for stalls.
 #[derive(Debug)]
 pub struct CpuStallWatch {
     threads: Vec<JoinHandle<Result<Vec<RangeInclusive<u64>>>>>,
     stop: Arc<AtomicBool>,
 }
 
-/// The times, on `CLOCK_MONOTONIC` in nanoseconds, at which a CPU stood still.
+/// The times at which a CPU stalled: nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Debug, Default)]
 pub struct CpuStalls(Vec<RangeInclusive<u64>>);
 
@@ -36,25 +36,25 @@ impl CpuStallWatch {
     ///
     /// # Errors
     ///
-    /// When the CPUs of this process cannot be told.
+    /// When the CPUs of this process are unknown, or a thread cannot be started.
     pub fn start() -> Result<Self> {
-        let all = sched_getaffinity(Pid::from_raw(0)).context("cannot tell the CPUs of this process")?;
+        let all = sched_getaffinity(Pid::from_raw(0)).context("cannot determine the CPUs of this process")?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for cpu in (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)) {
             let stop = Arc::clone(&stop);
-            threads.push(std::thread::Builder::new().name(format!("witness-{cpu}")).spawn(move || {
+            threads.push(std::thread::Builder::new().name(format!("stalls-{cpu}")).spawn(move || {
                 let mut only = CpuSet::new();
                 only.set(cpu)?;
                 sched_setaffinity(Pid::from_raw(0), &only).context("cannot stay on a CPU")?;
-                be_punctual(PRIORITY)?;
+                make_real_time(PRIORITY)?;
                 Ok(watch(&stop))
             })?);
         }
         Ok(Self { threads, stop })
     }
 
-    /// Ends the watch; what was seen.
+    /// Ends the watch; the stalls that it has seen.
     ///
     /// # Errors
     ///
@@ -70,39 +70,39 @@ impl CpuStallWatch {
 }
 
 fn watch(stop: &AtomicBool) -> Vec<RangeInclusive<u64>> {
-    let mut standstills = Vec::new();
-    let mut looked_ns = monotonic_ns();
+    let mut stalls = Vec::new();
+    let mut checked_ns = monotonic_ns();
     while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(EVERY);
+        std::thread::sleep(CHECK_INTERVAL);
         let now_ns = monotonic_ns();
-        if now_ns - looked_ns > (EVERY + PUNCTUAL).as_nanos() as u64 {
-            standstills.push(looked_ns..=now_ns);
+        if now_ns - checked_ns > (CHECK_INTERVAL + WAKE_UP_DELAY).as_nanos() as u64 {
+            stalls.push(checked_ns..=now_ns);
         }
-        looked_ns = now_ns;
+        checked_ns = now_ns;
     }
-    standstills
+    stalls
 }
 
 impl CpuStalls {
-    /// The instants, stretched by every standstill that is not further from them than `reach_ns`.
+    /// This time, extended by every stall that is no further from it than `reach_ns`.
     #[must_use]
     pub fn stretch(&self, instants: &RangeInclusive<u64>, reach_ns: u64) -> RangeInclusive<u64> {
         let (start, end) = instants.clone().into_inner();
         let near = start.saturating_sub(reach_ns)..=end + reach_ns;
-        self.within(&near).fold(instants.clone(), |stretched, still| {
-            *stretched.start().min(still.start())..=*stretched.end().max(still.end())
+        self.within(&near).fold(instants.clone(), |stretched, stall| {
+            *stretched.start().min(stall.start())..=*stretched.end().max(stall.end())
         })
     }
 
-    /// Those that touch these instants.
+    /// The stalls that overlap this time.
     pub fn within(&self, instants: &RangeInclusive<u64>) -> impl Iterator<Item = &RangeInclusive<u64>> {
         let (start, end) = instants.clone().into_inner();
-        self.0.iter().filter(move |still| *still.start() <= end && start <= *still.end())
+        self.0.iter().filter(move |stall| *stall.start() <= end && start <= *stall.end())
     }
 
-    /// For how long the CPUs stood still, all in all.
+    /// How long the CPUs stalled in all.
     #[must_use]
     pub fn total(&self) -> Duration {
-        Duration::from_nanos(self.0.iter().map(|still| still.end() - still.start()).sum())
+        Duration::from_nanos(self.0.iter().map(|stall| stall.end() - stall.start()).sum())
     }
 }

@@ -65,6 +65,6 @@ pub use process::{Process, process_status};
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent, send_migration_status};
 pub use responder::{ActualSilence, PlannedSilence, PlayedPlan, Responder, SilenceKind};
-pub use shared_lab::{Shared, shared};
+pub use shared_lab::{SharedLab, shared_lab};
 pub use tcx_links::break_tcx_links;
 pub use wiretap::{Capture, Stream, Tally, Wiretap};

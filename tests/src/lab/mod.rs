@@ -517,6 +517,18 @@ impl Lab {
         Remover { janitor: self.janitor.clone() }
     }
 
+    /// Stops the guest's vCPUs.
+    pub(crate) fn pause_guest(&mut self) -> Result<()> {
+        self.qemu()?.qmp().execute("stop", json!({}))?;
+        Ok(())
+    }
+
+    /// Lets the guest's vCPUs run after [`Lab::pause_guest`].
+    pub(crate) fn continue_guest(&mut self) -> Result<()> {
+        self.qemu()?.qmp().execute("cont", json!({}))?;
+        Ok(())
+    }
+
     fn boot(&mut self, kernel: Kernel) -> Result<()> {
         let initramfs = self.initramfs_path();
         guest::write_initramfs(&kernel, &initramfs)?;

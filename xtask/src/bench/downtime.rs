@@ -96,7 +96,7 @@ fn plan(number: u32, silence: SilenceKind) -> Vec<PlannedSilence> {
                 // Multiples of the golden ratio and of the root of two, each of which leaves nothing out.
                 after: BETWEEN + Duration::from_millis(200).mul_f64(mixed(std::f64::consts::SQRT_2)),
                 length: SHORTEST + (LONGEST - SHORTEST).mul_f64(mixed(0.618_033_988_75)),
-                silence,
+                kind: silence,
             }
         })
         .collect()
@@ -117,7 +117,7 @@ fn part(
     let witness = CpuStallWatch::start()?;
     let started = Instant::now();
     responder.play(plan.to_vec())?;
-    let truths = responder.played()?.truths;
+    let truths = responder.wait_for_plan()?.silences;
     thread::sleep(MARGIN);
     let played = started.elapsed() * u32::try_from(thread::available_parallelism()?.get())?;
     let standstills = witness.finish()?;
@@ -135,11 +135,11 @@ fn part(
 }
 
 fn known(truth: &ActualSilence, standstills: &CpuStalls) -> Known {
-    let from_ns = standstills.stretch(&truth.from_ns, NEAR_NS);
-    let until_ns = standstills.stretch(&truth.until_ns, NEAR_NS);
+    let from_ns = standstills.stretch(&truth.start_ns, NEAR_NS);
+    let until_ns = standstills.stretch(&truth.end_ns, NEAR_NS);
     Known {
-        from_ns: *truth.from_ns.end(),
-        until_ns: *truth.until_ns.start(),
+        from_ns: *truth.start_ns.end(),
+        until_ns: *truth.end_ns.start(),
         shortest_ns: until_ns.start().saturating_sub(*from_ns.end()),
         longest_ns: until_ns.end() - from_ns.start(),
     }

@@ -83,7 +83,7 @@ pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result
     }
     image.program(&binaries.migtrace, "usr/bin/migtrace")?;
     image.program(&binaries.kernel_tests, "tests/kernel")?;
-    image.program(&binaries.lab_tests, "tests/vm")?;
+    image.program(&binaries.lab_tests, "tests/lab")?;
     image.qemu_data()?;
     let mut modules = MODULES.to_vec();
     for former in FORMER_MODULES {

@@ -120,7 +120,7 @@ fn build() -> Result<Binaries> {
         build_one(command, name, true)
     };
     let kernel_tests = test("migtrace", &["--package", "migtrace", "--lib"])?;
-    let lab_tests = test("vm", &["--package", "migtrace-lab", "--test", "vm"])?;
+    let lab_tests = test("lab", &["--package", "migtrace-lab", "--test", "lab"])?;
     Ok(Binaries { migtrace, kernel_tests, lab_tests })
 }
 
