@@ -1,8 +1,8 @@
-//! The lab: real live migrations on one machine, for tests and for people.
+//! The lab: real live migrations on one machine, for tests and to play with.
 //!
-//! A lab is two hosts and an observer (network namespaces, each host with a bridge) joined by a switch, and a
-//! guest that answers ping and dirties memory while QEMU moves it from host to host. When a [`Lab`] is dropped,
-//! or its driver dies in whatever way, nothing of it is left.
+//! A lab has two hosts and an observer (network namespaces, each host with a bridge), a switch that joins them, and a guest
+//! that answers ping and dirties memory while QEMU moves it from host to host. When a [`Lab`] is dropped, or its driver ends
+//! in any way, nothing is left behind.
 //!
 //! ```no_run
 //! use migtrace_lab::{Lab, Migration, Outcome};
@@ -15,10 +15,14 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! It needs root, and from Debian: `qemu-system-x86`, `iproute2`, and `ethtool` and `nftables` where offloads are
-//! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
+//! It needs root and, from Debian, `qemu-system-x86` and `iproute2`, as well as `ethtool` to change offloads and `nftables` to
+//! drop packets. The guest's kernel is downloaded with apt and never installed.
+//!
+//! The lab knows nothing of how migtrace works: [`migtrace_command`] runs the built command, and what the lab measures it
+//! measures by itself. So it builds before there is a toolchain for the eBPF programs.
 
 mod bare_qemu;
+mod bpf_syscall;
 mod clock;
 mod connection;
 pub mod cpio;
@@ -58,13 +62,13 @@ pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
 pub use map_entries::map_entries;
-pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Side};
+pub use migration::{Action, Migrated, Migration, ObservedEvent, Outcome, Progress, Side};
 pub use nbd::NbdDisk;
-pub use packet_counter::{PacketCounter, Verdict, Way};
+pub use packet_counter::{PacketCounter, PacketDirection, TcVerdict};
 pub use process::{Process, process_status};
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, QmpEvent, send_migration_status};
 pub use responder::{ActualSilence, PlannedSilence, PlayedPlan, Responder, SilenceKind};
 pub use shared_lab::{SharedLab, shared_lab};
-pub use tcx_links::break_tcx_links;
+pub use tcx_links::detach_tcx_links;
 pub use wiretap::{Capture, Stream, Tally, Wiretap};

@@ -1,7 +1,7 @@
-//! Packages with kernels: those that this machine's sources offer, and those of Debian's other suites.
+//! Packages with kernels, from this machine's package sources and from Debian's other suites.
 //!
-//! Other suites are asked of the mirrors that this machine is configured with, by lists of the lab's own: the machine's
-//! sources stay as they are. apt checks the signatures of all of them.
+//! Other suites come from the mirrors that this machine uses, with package lists of the lab's own, so the machine's sources
+//! stay as they are. apt checks the signatures of all of them.
 
 use crate::programs;
 use anyhow::{Context as _, Result, bail};
@@ -10,14 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a release stands between in the name of a package with a kernel.
+/// The name of a package with a kernel has these around the release.
 const PACKAGE_PREFIX: &str = "linux-image-";
 const PACKAGE_SUFFIX: &str = "-cloud-amd64";
 
-/// Where the keys of all of Debian's suites are, if not with the machine's own keys.
+/// The keys of all of Debian's suites, which may be missing from the machine's own keys.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Suites that have kernels, and by which label its lists bear an archive is known: those with short lists first.
+/// Suites that have kernels, each with the label that identifies its archive. Those with short lists come first.
 pub(crate) const SUITES: [(&str, &str); 9] = [
     ("bullseye-security", SECURITY),
     ("bookworm-security", SECURITY),
@@ -35,9 +35,9 @@ const SECURITY: &str = "Debian-Security";
 /// A kernel that can be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Package {
-    /// As `6.1.0-56`.
+    /// Like `6.1.0-56`.
     pub(crate) release: String,
-    /// The package that is named after it, and those into which newer ones are split.
+    /// The package with its name, and those into which newer kernels are split.
     parts: Vec<String>,
 }
 
@@ -52,12 +52,12 @@ impl Package {
 /// A place from which apt takes packages.
 #[derive(Default)]
 pub(crate) struct Apt {
-    /// What makes it another than this machine's own.
+    /// Options that replace this machine's configuration.
     options: Vec<String>,
 }
 
 impl Apt {
-    /// A suite of Debian's, with lists of its own below `directory`, as new as the mirror's.
+    /// A suite of Debian, with its own package lists in `directory`, updated from the mirror.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Apt {
                 "Dir::Etc::SourceParts=-".into(),
                 format!("Dir::State::Lists={}", path("lists")),
                 format!("Dir::Cache={}", path("cache")),
-                // Parts of a kernel that happens to be installed here are not parts that the mirror has.
+                // Without this, parts of a kernel that is installed here would count as parts that the mirror has.
                 "Dir::State::Status=/dev/null".into(),
             ],
         };
@@ -90,7 +90,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Debian's cloud kernels, without those of which the mirror has kept only parts.
+    /// Debian's cloud kernels, without those of which the mirror has only a part.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Apt {
     ///
     /// # Errors
     ///
-    /// When the mirror does not send it, or it is not what the mirror has signed.
+    /// When the mirror does not have it, or its signature does not match.
     pub(crate) fn unpack(&self, package: &Package, directory: &Path) -> Result<()> {
         let mut download = self.command("apt-get")?;
         download.args(["--quiet=2", "download"]).args(&package.parts).current_dir(directory);
@@ -129,7 +129,7 @@ impl Apt {
 
     fn command(&self, program: &str) -> Result<Command> {
         let mut command = Command::new(programs::find(program)?);
-        // The cache is root's: apt's own unprivileged user could not write there.
+        // The cache belongs to root, so apt's unprivileged user could not write there.
         let sandbox = "APT::Sandbox::User=root".to_owned();
         for option in self.options.iter().chain([&sandbox]) {
             command.args(["-o", option]);
@@ -138,7 +138,7 @@ impl Apt {
     }
 }
 
-/// What `apt-get indextargets` is to say of each list, whatever the format of the sources.
+/// What `apt-get indextargets` prints for each list, in whatever format the sources are.
 const TARGET: &str = "$(LABEL) $(REPO_URI)";
 
 /// The first URI of an archive among lines of [`TARGET`].
@@ -146,18 +146,18 @@ fn uri_of<'a>(archive: &str, targets: &'a str) -> Option<&'a str> {
     targets.lines().find_map(|line| line.strip_prefix(archive)?.strip_prefix(' '))
 }
 
-/// A source with one suite. Only the lists of packages are asked for.
+/// A package source with one suite, of which only the lists of packages are downloaded.
 fn source(uri: &str, suite: &str, has_keyring: bool) -> String {
     let keys = if has_keyring { format!("Signed-By: {KEYRING}\n") } else { String::new() };
-    // What is no longer maintained is no longer signed anew, and its signature has a date.
+    // The signature of a suite that is no longer maintained has expired.
     format!(
         "Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nArchitectures: amd64\nTargets: Packages\n\
          Check-Valid-Until: no\n{keys}"
     )
 }
 
-/// The kernels in what `apt-cache depends` says of packages: a name at the start of a line, and below it what that
-/// depends upon, in angle brackets if there is no such package.
+/// The kernels in the output of `apt-cache depends`: the name of a package at the start of a line, and below it its
+/// dependencies, in angle brackets if there is no such package.
 fn parse_depends(text: &str) -> Vec<Package> {
     let mut packages: BTreeMap<&str, Option<Vec<&str>>> = BTreeMap::new();
     let mut name = "";
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_is_all_of_its_parts_or_none() {
+    fn a_kernel_with_a_missing_part_is_left_out() {
         let text = "\
 linux-image-6.1.0-56-cloud-amd64
   Depends: kmod
@@ -227,7 +227,7 @@ linux-image-7.3.4+deb13-cloud-amd64
     }
 
     #[test]
-    fn an_archive_is_known_by_its_label() {
+    fn an_archive_is_found_by_its_label() {
         let targets = "Other http://other.invalid/debian/\nDebian-Security http://mirror.invalid/security/\n\
                        Debian http://mirror.invalid/debian/\nDebian Backports http://elsewhere.invalid/\n";
         assert_eq!(uri_of(MAIN, targets), Some("http://mirror.invalid/debian/"));

@@ -5,7 +5,7 @@ use crate::support::{
 };
 use migtrace_lab::migtrace_command::{Recorded, Recording};
 use migtrace_lab::record_checks::{assert_replays, not_measured, phase_names, replay};
-use migtrace_lab::{Action, Lab, Migrated, Migration, Observed, Outcome, Side, shared_lab};
+use migtrace_lab::{Action, Lab, Migrated, Migration, ObservedEvent, Outcome, Side, shared_lab};
 use serde_json::{Value, json};
 
 /// A migration as its driver saw it, and as both hosts recorded it.
@@ -34,8 +34,8 @@ fn record_both(lab: &mut Lab, migration: &Migration) -> RecordedMigration {
 }
 
 /// Where phases begin according to the driver: the event, and the name of the phase that it begins.
-fn borders(migrated: &Migrated, side: Side) -> Vec<(&Observed, String)> {
-    let mut borders: Vec<(&Observed, String)> = Vec::new();
+fn borders(migrated: &Migrated, side: Side) -> Vec<(&ObservedEvent, String)> {
+    let mut borders: Vec<(&ObservedEvent, String)> = Vec::new();
     for observed in migrated.events.iter().filter(|observed| observed.side == side) {
         let copies = borders.last().is_some_and(|(_, name)| name.starts_with("active"));
         let data = &observed.event.data;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::support::event_log::FlowRecording;
 use crate::support::transfer::{connect, network_of_real_frames, transfer};
-use migtrace_lab::{Verdict, migtrace_command};
+use migtrace_lab::{TcVerdict, migtrace_command};
 use nix::sys::signal::Signal;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -68,7 +68,7 @@ fn a_recording_removes_the_filters_of_a_killed_probe() {
 fn cleanup_removes_the_filters_of_a_killed_recording_and_no_others() {
     let lab = network_of_real_frames();
     let source = lab.source();
-    let others = OtherPrograms::attach(source, Hook::Clsact, Verdict::Pass);
+    let others = OtherPrograms::attach(source, Hook::Clsact, TcVerdict::Pass);
     let before = DIRECTIONS.map(|(_, way)| filters(source, way));
     kill_a_recording(source, "clsact");
     for (_, way) in DIRECTIONS {

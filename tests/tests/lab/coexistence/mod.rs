@@ -9,11 +9,12 @@ use crate::support::event_log::FlowRecording;
 use crate::support::transfer::transfer;
 use aya::programs::{SchedClassifier, tc::TcAttachType};
 use migtrace::units::Directions;
-use migtrace_lab::{Host, Lab, PacketCounter, Verdict, Way, migtrace_command};
+use migtrace_lab::{Host, Lab, PacketCounter, PacketDirection, TcVerdict, migtrace_command};
 use nix::mount::{MsFlags, mount, umount};
 use std::os::fd::OwnedFd;
 
-const DIRECTIONS: [(Way, &str); 2] = [(Way::Ingress, "ingress"), (Way::Egress, "egress")];
+const DIRECTIONS: [(PacketDirection, &str); 2] =
+    [(PacketDirection::Ingress, "ingress"), (PacketDirection::Egress, "egress")];
 
 fn filters(host: &Host, way: &str) -> String {
     host.tool("tc", &["filter", "show", "dev", Host::BRIDGE, way]).unwrap()
@@ -75,7 +76,7 @@ struct OtherPrograms {
 }
 
 impl OtherPrograms {
-    fn attach(host: &Host, hook: Hook, verdict: Verdict) -> Self {
+    fn attach(host: &Host, hook: Hook, verdict: TcVerdict) -> Self {
         let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(verdict).unwrap());
         let mut links = Vec::new();
         if hook == Hook::Clsact {

@@ -7,7 +7,7 @@ use super::{
 use crate::support::event_log::FlowRecording;
 use crate::support::transfer::{connect, network_of_real_frames};
 use migtrace::units::Directions;
-use migtrace_lab::{Host, PacketCounter, Verdict, Way};
+use migtrace_lab::{Host, PacketCounter, PacketDirection, TcVerdict};
 use std::time::Duration;
 
 /// How many packets crossed the bridge, by its own statistics.
@@ -35,7 +35,7 @@ fn difference(now: Directions<u64>, before: Directions<u64>) -> Directions<u64> 
 }
 
 /// Checks that other programs see as many packets as the bridge, before, while and after migtrace counts.
-fn assert_others_see_every_packet(hook: Hook, verdict: Verdict, attach: &str) {
+fn assert_others_see_every_packet(hook: Hook, verdict: TcVerdict, attach: &str) {
     let lab = network_of_real_frames();
     let source = lab.source();
     let others = OtherPrograms::attach(source, hook, verdict);
@@ -65,22 +65,22 @@ fn assert_others_see_every_packet(hook: Hook, verdict: Verdict, attach: &str) {
 
 #[test]
 fn a_tcx_program_that_ends_the_chain_still_sees_every_packet_beside_our_tcx_program() {
-    assert_others_see_every_packet(Hook::Tcx, Verdict::Pass, "tcx");
+    assert_others_see_every_packet(Hook::Tcx, TcVerdict::Pass, "tcx");
 }
 
 #[test]
 fn a_tcx_program_still_sees_every_packet_beside_our_filter() {
-    assert_others_see_every_packet(Hook::Tcx, Verdict::Next, "clsact");
+    assert_others_see_every_packet(Hook::Tcx, TcVerdict::Next, "clsact");
 }
 
 #[test]
 fn a_filter_that_ends_the_chain_still_sees_every_packet_beside_our_tcx_program() {
-    assert_others_see_every_packet(Hook::Clsact, Verdict::Pass, "tcx");
+    assert_others_see_every_packet(Hook::Clsact, TcVerdict::Pass, "tcx");
 }
 
 #[test]
 fn a_filter_that_ends_the_chain_still_sees_every_packet_beside_our_filter() {
-    assert_others_see_every_packet(Hook::Clsact, Verdict::Pass, "clsact");
+    assert_others_see_every_packet(Hook::Clsact, TcVerdict::Pass, "clsact");
 }
 
 #[test]
@@ -127,8 +127,8 @@ fn a_tcx_program_that_is_attached_in_front_of_ours_is_reported() {
         "tcx",
         "packets that other TCX programs at br0 drop or accept",
         |host| {
-            let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(Verdict::Next).unwrap());
-            let links = [(&ingress, Way::Ingress), (&egress, Way::Egress)];
+            let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(TcVerdict::Next).unwrap());
+            let links = [(&ingress, PacketDirection::Ingress), (&egress, PacketDirection::Egress)];
             let links =
                 links.map(|(counter, way)| counter.attach_tcx_first(host, Host::BRIDGE, way).unwrap());
             OtherPrograms { ingress, egress, _links: links.into() }
@@ -142,7 +142,7 @@ fn a_filter_that_is_added_in_front_of_ours_is_reported() {
         "clsact",
         "packets that other filters at br0 drop or accept",
         |host| {
-            let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(Verdict::Next).unwrap());
+            let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(TcVerdict::Next).unwrap());
             for (counter, (_, way)) in [&ingress, &egress].into_iter().zip(DIRECTIONS) {
                 add_filter(host, way, counter);
             }

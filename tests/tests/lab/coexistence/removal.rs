@@ -4,7 +4,7 @@ use super::count_ours;
 use crate::support::event_log::FlowRecording;
 use crate::support::transfer::{network_of_real_frames, transfer};
 use migtrace::event::{TcProgram, TcRemoved};
-use migtrace_lab::{Host, break_tcx_links, monotonic_ns};
+use migtrace_lab::{Host, detach_tcx_links, monotonic_ns};
 use std::time::Duration;
 
 /// How late a machine under load may be.
@@ -65,7 +65,7 @@ fn a_removed_qdisc_is_reported_and_counting_resumes() {
 
 #[test]
 fn detached_tcx_links_are_reported_and_counting_resumes() {
-    assert_removal_is_recorded("tcx", |_, pid| assert_eq!(break_tcx_links(pid).unwrap(), 2));
+    assert_removal_is_recorded("tcx", |_, pid| assert_eq!(detach_tcx_links(pid).unwrap(), 2));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::{network, one_at_a_time};
 use migtrace::probe::{End, Report};
 use migtrace::record::{Gap, Method};
 use migtrace_lab::migtrace_command::{CommandOutput, run};
-use migtrace_lab::{Host, PlannedSilence, Responder, SilenceKind, break_tcx_links};
+use migtrace_lab::{Host, PlannedSilence, Responder, SilenceKind, detach_tcx_links};
 use silences::{assert_every_silence_is_bounded, contradiction, gaps_during};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn removed_programs_are_reported_and_attached_again() {
         let options = ["--attach", attach, "--interval", "10ms", "--duration", "4s"];
         let probe = ProbeCommand::start(lab.observer(), lab.source().ipv4().into(), &options);
         if attach == "tcx" {
-            assert_eq!(break_tcx_links(probe.pid()).unwrap(), 2);
+            assert_eq!(detach_tcx_links(probe.pid()).unwrap(), 2);
         } else {
             lab.observer().tool("tc", &["qdisc", "del", "dev", Host::UPLINK, "clsact"]).unwrap();
         }
