@@ -1,7 +1,7 @@
-//! A QEMU without an operating system, for tests about who is traced rather than about what a guest does.
+//! A QEMU whose guest has no operating system, for tests in which it does not matter what the guest does.
 //!
-//! It starts in a moment, there can be several on a host, and nobody minds when it is killed. A part of its memory
-//! is filled with what does not compress to zero pages, so that a migration takes as long as its bandwidth says.
+//! It starts in a moment, a host can have several, and it can be killed at any time. A part of its memory holds random
+//! bytes, so that the bandwidth alone decides how long a migration takes.
 
 use crate::host::Host;
 use crate::lab::Lab;
@@ -21,19 +21,19 @@ use tempfile::TempDir;
 
 /// How much a migration has to send.
 const FILLED_MIB: usize = 16;
-/// Above what the firmware uses.
+/// Above the memory that the firmware uses.
 const FILLED_FROM: usize = 16 << 20;
 const PRETTY_SOCKET: &str = "qmp-pretty.sock";
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const KVM: &str = "/dev/kvm";
 
-/// Where a guest counts.
+/// The address at which a guest counts.
 const COUNTER: u32 = 0x500;
 
-/// A boot sector that counts without pause: `xor ax, ax; mov ds, ax; next: inc dword [0x500]; jmp next`
+/// A boot sector that counts endlessly: `xor ax, ax; mov ds, ax; next: inc dword [0x500]; jmp next`
 const COUNTING: [u8; 512] = boot_sector(&[0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x00, 0x05, 0xeb, 0xf9]);
 
-/// What a BIOS takes for a boot sector.
+/// The code with the signature of a boot sector.
 pub(crate) const fn boot_sector(code: &[u8]) -> [u8; 512] {
     let mut sector = [0; 512];
     let mut at = 0;
@@ -45,30 +45,30 @@ pub(crate) const fn boot_sector(code: &[u8]) -> [u8; 512] {
     sector
 }
 
-/// What kind of machine a QEMU is.
+/// The machine that QEMU emulates.
 #[derive(Clone, Copy)]
 struct Machine {
     accelerator: &'static str,
     memory_mib: usize,
     filled_mib: usize,
-    /// What it boots from a disk of its own.
-    boots: Option<&'static [u8]>,
+    /// A boot sector, on a disk of its own.
+    boot_sector: Option<&'static [u8]>,
 }
 
 impl Machine {
-    const INTERPRETED: Self =
-        Self { accelerator: "tcg", memory_mib: 64, filled_mib: FILLED_MIB, boots: None };
-    const IN_KVM: Self = Self { accelerator: "kvm", boots: Some(&COUNTING), ..Self::INTERPRETED };
-    const TINY: Self = Self { memory_mib: 16, filled_mib: 0, ..Self::INTERPRETED };
+    const EMULATED: Self =
+        Self { accelerator: "tcg", memory_mib: 64, filled_mib: FILLED_MIB, boot_sector: None };
+    const IN_KVM: Self = Self { accelerator: "kvm", boot_sector: Some(&COUNTING), ..Self::EMULATED };
+    const TINY: Self = Self { memory_mib: 16, filled_mib: 0, ..Self::EMULATED };
 
-    /// In KVM, where there is one.
+    /// The smallest machine, in KVM if this machine has it.
     fn tiny() -> Self {
         let accelerator = if Path::new(KVM).exists() { "kvm" } else { "tcg" };
         Self { accelerator, ..Self::TINY }
     }
 }
 
-/// A running QEMU whose guest is nothing but memory. Dropping it kills it.
+/// A running QEMU without a guest operating system. Dropping it kills it.
 #[derive(Debug)]
 pub struct BareQemu {
     process: Process,
@@ -83,10 +83,10 @@ impl BareQemu {
     ///
     /// When QEMU is not installed or does not start.
     pub fn start(host: &Host, name: &str) -> Result<Self> {
-        Self::start_with(host, name, Machine::INTERPRETED, &[])
+        Self::start_with(host, name, Machine::EMULATED, &[])
     }
 
-    /// Starts one that another user runs.
+    /// Starts one that belongs to another user.
     ///
     /// # Errors
     ///
@@ -95,30 +95,29 @@ impl BareQemu {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
         command.arg(programs::find("qemu-system-x86_64")?);
-        Self::start_command(host, name, Machine::INTERPRETED, &[], command, Some(uid))
+        Self::start_command(host, name, Machine::EMULATED, &[], command, Some(uid))
     }
 
-    /// Starts one that runs this QEMU.
+    /// Starts one from this executable.
     ///
     /// # Errors
     ///
     /// As [`BareQemu::start`].
     pub fn start_program(host: &Host, name: &str, program: &Path) -> Result<Self> {
-        Self::start_command(host, name, Machine::INTERPRETED, &[], Command::new(program), None)
+        Self::start_command(host, name, Machine::EMULATED, &[], Command::new(program), None)
     }
 
-    /// Starts one with so many vCPUs in KVM: the first counts without pause, the others wait in KVM to be woken up. There
-    /// is room to plug in one more.
+    /// Starts one in KVM with so many vCPUs: the first counts endlessly, the others halt in KVM. One more can be plugged in.
     ///
     /// # Errors
     ///
-    /// As [`BareQemu::start`]; and when there is no KVM.
+    /// As [`BareQemu::start`], and when there is no KVM.
     pub fn in_kvm(host: &Host, name: &str, vcpus: u32) -> Result<Self> {
         let topology = format!("cpus={vcpus},sockets={}", vcpus + 1);
         Self::start_with(host, name, Machine::IN_KVM, &["-smp", &format!("{topology},maxcpus={}", vcpus + 1)])
     }
 
-    /// Plugs in the vCPU that [`BareQemu::in_kvm`] has left room for.
+    /// Plugs in the additional vCPU of [`BareQemu::in_kvm`].
     ///
     /// # Errors
     ///
@@ -126,8 +125,10 @@ impl BareQemu {
     pub fn plug_vcpu(&mut self) -> Result<()> {
         let slots = self.qmp.execute("query-hotpluggable-cpus", json!({}))?;
         let free = |slot: &&serde_json::Value| slot.get("qom-path").is_none();
-        let slot =
-            slots.as_array().and_then(|slots| slots.iter().find(free)).context("no room for a vCPU")?;
+        let slot = slots
+            .as_array()
+            .and_then(|slots| slots.iter().find(free))
+            .context("no vCPU can be plugged in")?;
         let mut device = slot["props"].clone();
         device["driver"] = slot["type"].clone();
         device["id"] = "plugged".into();
@@ -135,21 +136,20 @@ impl BareQemu {
         Ok(())
     }
 
-    /// How far the guest has counted, in KVM or on a disk that is served: it goes on only while the guest runs.
+    /// The guest's count, which grows only while the guest runs: in KVM, or on a disk of [`NbdDisk`].
     ///
     /// # Errors
     ///
-    /// When QEMU does not tell.
+    /// When QEMU does not show the guest's memory.
     pub fn count(&mut self) -> Result<u32> {
         let examine = json!({ "command-line": format!("xp /1xw {COUNTER:#x}") });
-        let said = self.qmp.execute("human-monitor-command", examine)?;
-        let value = said.as_str().and_then(|said| said.trim().rsplit(' ').next()?.strip_prefix("0x"));
-        let value = value.with_context(|| format!("QEMU does not show the guest's memory: {said}"))?;
-        u32::from_str_radix(value, 16).with_context(|| format!("QEMU shows {said}"))
+        let text = self.qmp.execute("human-monitor-command", examine)?;
+        let value = text.as_str().and_then(|text| text.trim().rsplit(' ').next()?.strip_prefix("0x"));
+        let value = value.with_context(|| format!("QEMU does not show the guest's memory: {text}"))?;
+        u32::from_str_radix(value, 16).with_context(|| format!("QEMU shows {text}"))
     }
 
-    /// The two ends of a migration to be: the one that sends, on the source, and the one that waits at this port of the
-    /// destination.
+    /// Starts both ends of a migration: one on the source, and one that waits on this port of the destination.
     ///
     /// # Errors
     ///
@@ -158,22 +158,22 @@ impl BareQemu {
         Ok((Self::start(lab.source(), name)?, Self::incoming(lab.destination(), name, port)?))
     }
 
-    /// Starts one that waits for a migration of another on this port, and tells of it with events.
+    /// Starts one that waits for a migration on this port, with events.
     ///
     /// # Errors
     ///
     /// As [`BareQemu::start`].
     pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
-        Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer"])?.awaiting(port)
+        Self::start_with(host, name, Machine::EMULATED, &["-incoming", "defer"])?.listening(port)
     }
 
-    /// As [`BareQemu::incoming`], but its guest does not run before [`BareQemu::resume`]: libvirt's way.
+    /// As [`BareQemu::incoming`], but its guest runs only after [`BareQemu::resume`], as with libvirt.
     ///
     /// # Errors
     ///
     /// As [`BareQemu::start`].
     pub fn incoming_paused(host: &Host, name: &str, port: u16) -> Result<Self> {
-        Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer", "-S"])?.awaiting(port)
+        Self::start_with(host, name, Machine::EMULATED, &["-incoming", "defer", "-S"])?.listening(port)
     }
 
     /// Lets the guest run.
@@ -186,37 +186,37 @@ impl BareQemu {
         Ok(())
     }
 
-    /// As [`BareQemu::incoming`], but it tells of nothing.
+    /// As [`BareQemu::incoming`], but without events.
     ///
     /// # Errors
     ///
     /// As [`BareQemu::start`].
-    pub fn incoming_silently(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, Machine::INTERPRETED, &["-incoming", "defer"])?;
+    pub fn incoming_without_events(host: &Host, name: &str, port: u16) -> Result<Self> {
+        let mut bare = Self::start_with(host, name, Machine::EMULATED, &["-incoming", "defer"])?;
         bare.listen(port)?;
         Ok(bare)
     }
 
-    /// Starts one that boots from a disk which another host serves, and reads and writes it without pause.
+    /// Starts one that boots from a disk of another host, and reads and writes it endlessly.
     ///
     /// # Errors
     ///
-    /// As [`BareQemu::start`]; and when the disk is not served.
+    /// As [`BareQemu::start`], and when the disk cannot be reached.
     pub fn on_disk(host: &Host, name: &str, disk: &NbdDisk) -> Result<Self> {
-        Self::start_with(host, name, Machine::INTERPRETED, &["-drive", &disk.drive()])
+        Self::start_with(host, name, Machine::EMULATED, &["-drive", &disk.drive()])
     }
 
-    /// As [`BareQemu::incoming`], with the disk of the other.
+    /// As [`BareQemu::incoming`], with the disk of the source.
     ///
     /// # Errors
     ///
     /// As [`BareQemu::on_disk`].
     pub fn incoming_on_disk(host: &Host, name: &str, disk: &NbdDisk, port: u16) -> Result<Self> {
         let options = ["-drive", &disk.drive(), "-incoming", "defer"];
-        Self::start_with(host, name, Machine::INTERPRETED, &options)?.awaiting(port)
+        Self::start_with(host, name, Machine::EMULATED, &options)?.listening(port)
     }
 
-    /// Starts one of which next to nothing has to be sent, with a tap that goes with it. It is in KVM, where there is one.
+    /// Starts one with next to nothing to send, and a tap that vanishes with it. It is in KVM if this machine has it.
     ///
     /// # Errors
     ///
@@ -225,18 +225,18 @@ impl BareQemu {
         Self::start_with(host, name, Machine::tiny(), &tap())
     }
 
-    /// As [`BareQemu::incoming`], of a tiny one.
+    /// As [`BareQemu::incoming`], for a migration of [`BareQemu::tiny`].
     ///
     /// # Errors
     ///
     /// As [`BareQemu::start`].
     pub fn incoming_tiny(host: &Host, name: &str, port: u16) -> Result<Self> {
         let options = [&tap()[..], &["-incoming", "defer"]].concat();
-        Self::start_with(host, name, Machine::tiny(), &options)?.awaiting(port)
+        Self::start_with(host, name, Machine::tiny(), &options)?.listening(port)
     }
 
-    /// It waits for a migration, and tells of it with events.
-    fn awaiting(mut self, port: u16) -> Result<Self> {
+    /// Waits for a migration on this port, with events.
+    fn listening(mut self, port: u16) -> Result<Self> {
         self.turn_events_on()?;
         self.listen(port)?;
         Ok(self)
@@ -258,7 +258,7 @@ impl BareQemu {
         Self::start_command(host, name, machine, more, command, None)
     }
 
-    /// `command` runs QEMU, as this user or as the one of this process.
+    /// Starts `command`, which runs QEMU as this user or as that of this process.
     fn start_command(
         host: &Host,
         name: &str,
@@ -292,25 +292,14 @@ impl BareQemu {
             let loader = format!("loader,file={},addr={FILLED_FROM:#x},force-raw=on", path("memory"));
             command.args(["-device", &loader]);
         }
-        if let Some(sector) = machine.boots {
+        if let Some(sector) = machine.boot_sector {
             fs::write(path("disk"), sector).context("cannot write a boot sector")?;
             command.args(["-drive", &format!("file={},format=raw,if=ide,read-only=off", path("disk"))]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = host.spawn(&mut command)?;
-        let started = Instant::now();
-        let socket = PathBuf::from(path("qmp.sock"));
-        let qmp = loop {
-            match Qmp::connect(&socket) {
-                Ok(qmp) => break qmp,
-                Err(error) if started.elapsed() > START_PATIENCE => return Err(error.into()),
-                Err(_) => {}
-            }
-            if let Some(status) = process.try_wait()? {
-                bail!("QEMU ended right after its start ({status}): {}", programs::line(&command));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
+        let qmp = connect(&mut process, &directory.path().join("qmp.sock"))
+            .with_context(|| format!("cannot start `{}`", programs::line(&command)))?;
         Ok(Self { process, qmp, directory })
     }
 
@@ -320,7 +309,7 @@ impl BareQemu {
         self.process.id()
     }
 
-    /// The socket of a monitor that writes each message in several lines; nobody is connected to it.
+    /// The socket of a monitor with `pretty=on`, which no client uses yet.
     #[must_use]
     pub fn pretty_qmp_socket(&self) -> PathBuf {
         self.directory.path().join(PRETTY_SOCKET)
@@ -331,13 +320,13 @@ impl BareQemu {
         &mut self.qmp
     }
 
-    /// The socket of that monitor, to which no second client gets through.
+    /// The socket of that monitor. A second client gets no greeting there.
     #[must_use]
     pub fn qmp_socket(&self) -> PathBuf {
         self.directory().join("qmp.sock")
     }
 
-    /// The socket of a second monitor, which is free.
+    /// The socket of a second monitor, which no client uses yet.
     #[must_use]
     pub fn spare_qmp_socket(&self) -> PathBuf {
         self.directory().join("qmp-spare.sock")
@@ -347,7 +336,7 @@ impl BareQemu {
         self.directory.path()
     }
 
-    /// Begins to migrate, with events, at no more than so many MiB a second (0: as fast as it can).
+    /// Begins to migrate, with events, at up to `mib_per_s` (0: no limit).
     ///
     /// # Errors
     ///
@@ -360,11 +349,11 @@ impl BareQemu {
         Ok(())
     }
 
-    /// Waits for a state of the migration.
+    /// Waits until the migration has this status.
     ///
     /// # Errors
     ///
-    /// When it has not come after `patience`; the message has the events that have.
+    /// When it does not have it within `patience`. The message lists the events that came.
     pub fn wait_for_status(&mut self, status: &str, patience: Duration) -> Result<QmpEvent> {
         let deadline = Instant::now() + patience;
         let mut seen = Vec::new();
@@ -373,19 +362,35 @@ impl BareQemu {
             match self.qmp.next_event(left)? {
                 Some(event) if event.data["status"] == status => return Ok(event),
                 Some(event) => seen.push(event),
-                None => bail!("no state `{status}` within {patience:?}, but {seen:?}"),
+                None => bail!("no status `{status}` within {patience:?}, only {seen:?}"),
             }
         }
     }
 }
 
-/// A NIC, and its tap.
+/// Waits until the monitor of a QEMU accepts a connection.
+fn connect(process: &mut Process, socket: &Path) -> Result<Qmp> {
+    let started = Instant::now();
+    loop {
+        match Qmp::connect(socket) {
+            Ok(qmp) => return Ok(qmp),
+            Err(error) if started.elapsed() > START_PATIENCE => return Err(error.into()),
+            Err(_) => {}
+        }
+        if let Some(status) = process.try_wait()? {
+            bail!("QEMU ended right after its start ({status})");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The options for a NIC and its tap.
 fn tap() -> [&'static str; 4] {
     const NETDEV: &str = "tap,id=net,ifname=vnet0,script=no,downscript=no";
     ["-netdev", NETDEV, "-device", "virtio-net-pci,netdev=net,romfile="]
 }
 
-/// Bytes without a pattern (xorshift64).
+/// Random bytes (xorshift64).
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);

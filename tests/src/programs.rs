@@ -1,4 +1,4 @@
-//! Running the programs that the lab is made with, and saying clearly what went wrong.
+//! Runs the programs that the lab needs, with clear errors.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The Debian package of each program that the lab runs.
+/// The Debian packages of the programs that the lab runs.
 const PACKAGES: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ip", "iproute2"),
@@ -16,14 +16,14 @@ const PACKAGES: [(&str, &str); 6] = [
     ("xz", "xz-utils"),
 ];
 
-/// What a machine has that takes its packages from Debian, and no other.
+/// Programs that only Debian and its derivatives have.
 const DEBIAN: [&str; 3] = ["apt-get", "apt-cache", "dpkg"];
 
-/// Where a program is: on `PATH`, or in the directories that a user's `PATH` lacks.
+/// The path of a program, on `PATH` or in the directories that a user's `PATH` lacks.
 ///
 /// # Errors
 ///
-/// When it is not installed; the message names its package.
+/// When it is not installed. The message names its package.
 pub(crate) fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from);
@@ -40,11 +40,11 @@ pub(crate) fn find(program: &str) -> Result<PathBuf> {
         })
 }
 
-/// Runs a program to its end and returns what it wrote to standard output.
+/// Runs a program until it ends and returns its standard output.
 ///
 /// # Errors
 ///
-/// When the program is missing or fails; the message has the command and its standard error.
+/// When the program is missing or fails. The message has the command and its standard error.
 pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(program: &str, arguments: I) -> Result<String> {
     let mut command = Command::new(find(program)?);
     command.args(arguments);
@@ -55,7 +55,7 @@ pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(program: &str, arguments:
 ///
 /// # Errors
 ///
-/// When one of them fails; the message has that line and what `ip` said.
+/// When one of them fails. The message has that line and the error of `ip`.
 pub(crate) fn ip_batch(netns: &str, lines: &str) -> Result<()> {
     let mut command = Command::new(find("ip")?);
     command.args(["-n", netns, "-batch", "-"]);
@@ -74,7 +74,7 @@ pub(crate) fn ip_batch(netns: &str, lines: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When it cannot start or fails; the message has the command and its standard error.
+/// When it cannot start or fails. The message has the command and its standard error.
 pub(crate) fn output(command: &mut Command, input: &str) -> Result<String> {
     let line = line(command);
     let mut child = command
@@ -84,7 +84,7 @@ pub(crate) fn output(command: &mut Command, input: &str) -> Result<String> {
         .spawn()
         .with_context(|| format!("cannot start `{line}`"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that fails early closes its input: its own message is the one to show.
+        // A program that fails early closes its input. Its own message is more useful than this error.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().with_context(|| format!("cannot wait for `{line}`"))?;
@@ -95,7 +95,7 @@ pub(crate) fn output(command: &mut Command, input: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A command as one would type it.
+/// A command line as a person would type it.
 pub(crate) fn line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -110,13 +110,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_shows_the_command_and_what_it_said() {
+    fn a_failure_shows_the_command_and_its_standard_error() {
         let error = run("sh", ["-c", "echo no such thing >&2; exit 3"]).unwrap_err().to_string();
         assert!(error.contains("sh -c") && error.contains("no such thing") && error.contains('3'), "{error}");
     }
 
     #[test]
-    fn a_missing_program_says_how_to_get_it() {
+    fn the_error_for_a_missing_program_names_its_package() {
         let error = find("no-such-program").unwrap_err().to_string();
         assert!(error.contains("`no-such-program`") && error.contains("apt-get install"), "{error}");
     }

@@ -32,7 +32,7 @@ fn a_migration_whose_destination_is_killed_has_failed_on_both_hosts() {
 fn a_migration_without_events_whose_destination_is_killed_has_failed() {
     let lab = network();
     let mut source = BareQemu::start(lab.source(), "mute").unwrap();
-    let destination = BareQemu::incoming_silently(lab.destination(), "mute", MIGRATION_PORT).unwrap();
+    let destination = BareQemu::incoming_without_events(lab.destination(), "mute", MIGRATION_PORT).unwrap();
     let recording = Recording::start(lab.destination(), &[]).unwrap();
     source.migrate(lab.destination().ipv4(), MIGRATION_PORT, SLOW_MIB_PER_S).unwrap();
     source.wait_for_status("active", PATIENCE).unwrap();
