@@ -57,7 +57,7 @@ pub use bare_qemu::BareQemu;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
 pub use cpu_stalls::{CpuStallWatch, CpuStalls};
-pub use downtime_anatomy::{DowntimeAnatomy, Length};
+pub use downtime_anatomy::{BoundedDuration, DowntimeAnatomy};
 pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};

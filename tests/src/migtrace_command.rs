@@ -1,4 +1,4 @@
-//! `migtrace` itself, run on a host of the lab.
+//! Runs the built `migtrace` command on hosts of the lab.
 
 use crate::host::Host;
 use crate::process::Process;
@@ -12,25 +12,25 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Names the command under test; without it, the one that cargo has built beside the tests.
+/// Names the `migtrace` under test. The default is the one that cargo has built beside the tests.
 pub const BINARY_VARIABLE: &str = "MIGTRACE_BIN";
 
-/// Programs are loaded in well under a second; several machines' worth of load may lie on this one.
+/// Programs load in well under a second, but this machine may be overloaded several times.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
-/// A command that neither waits nor records ends at once; QMP's greeting is waited for up to five seconds.
+/// A command that does not wait for a migration ends at once, or after five seconds without a QMP greeting.
 const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The `migtrace` command under test.
 ///
 /// # Errors
 ///
-/// When there is none; the message says how to build it.
+/// When there is none. The message says how to build it.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(path.into());
     }
-    let test = std::env::current_exe().context("cannot tell where this program is")?;
-    // target/debug/deps/TEST, or target/debug/lab
+    let test = std::env::current_exe().context("cannot find the path of this program")?;
+    // target/debug/deps/TEST, or target/debug/migtrace-lab
     let found = test.ancestors().skip(1).take(2).map(|folder| folder.join("migtrace")).find(|p| p.is_file());
     found.with_context(|| {
         format!(
@@ -40,7 +40,7 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
-/// The command with these arguments, for the caller to change further.
+/// A `migtrace` command with these arguments, which the caller may change further.
 ///
 /// # Errors
 ///
@@ -48,15 +48,16 @@ pub fn binary() -> Result<PathBuf> {
 pub fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command.args(arguments).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
-    // glibc's own figure. Named, it stays: what is freed goes back to the kernel, and what is kept can be told from it.
+    // glibc's default value. When it is set explicitly, glibc does not raise it: freed memory goes back to the kernel, so that
+    // the resident memory shows what migtrace keeps.
     command.env("MALLOC_TRIM_THRESHOLD_", "131072");
     Ok(command)
 }
 
-/// What the command said, and how it ended.
+/// What a command wrote, and how it ended.
 #[derive(Debug)]
 pub struct CommandOutput {
-    /// Its exit code; none when a signal ended it.
+    /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
     /// Its standard output.
     pub stdout: String,
@@ -71,7 +72,7 @@ impl From<Output> for CommandOutput {
     }
 }
 
-/// Runs `migtrace` with these arguments on a host to its end.
+/// Runs `migtrace` with these arguments on a host until it ends.
 ///
 /// # Errors
 ///
@@ -80,7 +81,7 @@ pub fn run(host: &Host, arguments: &[&str]) -> Result<CommandOutput> {
     run_command(host, command(arguments)?)
 }
 
-/// As [`run`], of a command that the caller has made.
+/// As [`run`], with a command that the caller has made.
 ///
 /// # Errors
 ///
@@ -90,7 +91,7 @@ pub fn run_command(host: &Host, mut command: Command) -> Result<CommandOutput> {
     Ok(host.spawn(&mut command)?.output(SHORT_PATIENCE)?.into())
 }
 
-/// A `migtrace record` at work. It is killed when this goes.
+/// A running `migtrace record`. Dropping this kills it.
 #[derive(Debug)]
 pub struct Recording {
     process: Process,
@@ -99,31 +100,31 @@ pub struct Recording {
     directory: TempDir,
 }
 
-/// What a recording gave.
+/// A recording that has ended.
 #[derive(Debug)]
 pub struct Recorded {
-    /// Its exit code; none when a signal ended it.
+    /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to standard error, line by line.
+    /// What it wrote to standard error.
     pub stderr: String,
-    /// The record's JSON; empty when none was written.
+    /// The record's JSON; empty if none was written.
     pub json: String,
     directory: TempDir,
 }
 
 impl Recording {
-    /// Starts `migtrace record` on a host, with a record and an event log of its own, and waits until it is ready.
+    /// Starts `migtrace record` on a host, with new files for the record and the event log, and waits until it is ready.
     ///
     /// # Errors
     ///
-    /// When it ends before it is ready, or takes too long; the message has what it said.
+    /// When it ends before it is ready, or takes too long. The message has what it wrote.
     pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
         let mut recording = Self::begin(host, arguments)?;
         recording.wait_for_line("ready", READY_PATIENCE)?;
         Ok(recording)
     }
 
-    /// As [`Recording::start`], without the wait.
+    /// As [`Recording::start`], but without the wait.
     ///
     /// # Errors
     ///
@@ -143,7 +144,7 @@ impl Recording {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // Who asked for the lines may have gone; the pipe must be read all the same.
+                // The pipe must be read even if nobody receives the lines any more.
                 let _ = sender.send(line);
             }
         });
@@ -154,7 +155,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// When it ends without it, or takes longer than `patience`; the message has what it said.
+    /// When it ends without that line, or takes longer than `patience`. The message has what it wrote.
     pub fn wait_for_line(&mut self, wanted: &str, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {
@@ -169,10 +170,10 @@ impl Recording {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.process.wait(SHORT_PATIENCE)?;
-                    bail!("migtrace ended ({status}) and never said `{wanted}`:\n{}", self.stderr);
+                    bail!("migtrace ended ({status}) without writing `{wanted}`:\n{}", self.stderr);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("migtrace has not said `{wanted}` within {patience:?}:\n{}", self.stderr);
+                    bail!("migtrace has not written `{wanted}` within {patience:?}:\n{}", self.stderr);
                 }
             }
         }
@@ -193,7 +194,7 @@ impl Recording {
         self.process.signal(signal)
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     ///
     /// # Errors
     ///
@@ -208,11 +209,11 @@ impl Recording {
         read(&events_path(&self.directory))
     }
 
-    /// Waits until the event log has a line with this text.
+    /// Waits until a line of the event log contains this text.
     ///
     /// # Errors
     ///
-    /// When it has none after `patience`.
+    /// When none does within `patience`.
     pub fn wait_for_event(&self, text: &str, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         while !self.events().contains(text) {
@@ -228,7 +229,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// When it still runs after `patience`; the message has what it said.
+    /// When it still runs after `patience`. The message has what it wrote.
     pub fn finish(mut self, patience: Duration) -> Result<Recorded> {
         let status = self.process.wait(patience);
         drop(self.process);
@@ -247,18 +248,18 @@ impl Recorded {
     ///
     /// # Errors
     ///
-    /// When none was written, or it is no JSON; the message has what migtrace said.
+    /// When none was written, or it is not JSON. The message has what migtrace wrote.
     pub fn record(&self) -> Result<serde_json::Value> {
         serde_json::from_str(&self.json).with_context(|| format!("no record: {}", self.stderr))
     }
 
-    /// Where its event log is.
+    /// The path of its event log.
     #[must_use]
     pub fn events_path(&self) -> PathBuf {
         events_path(&self.directory)
     }
 
-    /// The folder of its files: the record, the event log, and nothing else.
+    /// The folder that contains only its record and its event log.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -268,7 +269,7 @@ impl Recorded {
     ///
     /// # Errors
     ///
-    /// When a line is no JSON.
+    /// When a line is not JSON.
     pub fn events(&self) -> Result<Vec<serde_json::Value>> {
         let log = read(&self.events_path());
         log.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()

@@ -1,23 +1,26 @@
-//! What must be true of every record, whatever it is of.
+//! Checks that hold for every record, and what several tests read from one.
 
 use crate::migtrace_command::{self, Recorded};
 use serde_json::Value;
 
 const COUNTERS: [&str; 4] = ["wire_bytes", "payload_bytes", "segments", "skbs"];
 
-/// Checks a record against itself: its phases are contiguous, its bytes add up, its estimates lie within their bounds.
+/// Checks that a record is consistent: its phases are contiguous, its bytes add up, its estimates lie within their bounds.
 ///
 /// # Panics
 ///
-/// When something does not fit; the message has the record.
+/// When it is not. The message has the record.
 pub fn assert_consistent(record: &Value) {
     let phases = list(&record["phases"]);
     assert!(!phases.is_empty(), "no phases: {record:#}");
     for pair in phases.windows(2) {
-        assert_eq!(pair[0]["end_ns"], pair[1]["start_ns"], "a gap between phases: {record:#}");
+        assert_eq!(pair[0]["end_ns"], pair[1]["start_ns"], "phases are not contiguous: {record:#}");
     }
     for phase in phases {
-        assert!(phase["end_ns"].as_i64() >= phase["start_ns"].as_i64(), "backwards: {phase:#}");
+        assert!(
+            phase["end_ns"].as_i64() >= phase["start_ns"].as_i64(),
+            "a phase ends before it starts: {phase:#}"
+        );
     }
     let traffic = &record["traffic"];
     if !traffic["total"].is_null() {
@@ -32,7 +35,7 @@ pub fn assert_consistent(record: &Value) {
         assert!(pair[0]["at_ns"].as_i64() < pair[1]["at_ns"].as_i64(), "{pair:?}");
         for side in ["tx", "rx"] {
             let bytes = |sample: &Value| sample["wire_bytes"][side].as_u64();
-            assert!(bytes(&pair[0]) <= bytes(&pair[1]), "counters that shrink: {pair:?}");
+            assert!(bytes(&pair[0]) <= bytes(&pair[1]), "a counter shrinks: {pair:?}");
         }
     }
     for estimate in [&record["total_time"], &record["setup_time"], &record["downtime"]["stop"]] {
@@ -45,11 +48,12 @@ pub fn assert_consistent(record: &Value) {
     assert_eq!(record["lost"], serde_json::json!({ "ring_buffer": 0, "flows": 0, "probes": 0 }));
 }
 
-/// Checks a recording's record against itself, and that its event log replays into that record, byte for byte.
+/// Checks that a recording's record is consistent, and that its event log replays into the same record, byte for byte.
+/// Returns the record.
 ///
 /// # Panics
 ///
-/// When something does not fit; the message has the first line that differs.
+/// When one of them is not so. The message has the first line that differs.
 pub fn assert_replays(recorded: &Recorded) -> Value {
     let record = recorded.record().unwrap_or_else(|error| panic!("{error:#}"));
     assert_consistent(&record);
@@ -66,11 +70,11 @@ pub fn assert_replays(recorded: &Recorded) -> Value {
     record
 }
 
-/// What `migtrace report` makes of a recording's event log.
+/// The report that `migtrace report` makes of a recording's event log.
 ///
 /// # Panics
 ///
-/// When it does not succeed.
+/// When it fails.
 #[must_use]
 pub fn replay(recorded: &Recorded, format: &str) -> String {
     let report = migtrace_command::command(&["report", "--format", format]);
@@ -90,7 +94,7 @@ pub fn phase_names(record: &Value) -> Vec<String> {
     list(&record["phases"]).iter().map(name).collect()
 }
 
-/// A record's list of what was not measured, as lines.
+/// What a record lists as not measured and why, one per line.
 #[must_use]
 pub fn not_measured(record: &Value) -> String {
     let line = |entry: &Value| format!("{}: {}\n", text(&entry["what"]), text(&entry["why"]));

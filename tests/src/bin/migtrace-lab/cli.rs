@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use migtrace_lab::{Builder, Lab, Migration};
 use std::ffi::OsString;
 
-/// Play with a live migration on one machine: two hosts and an observer in network namespaces, a guest, two QEMUs.
+/// Play with live migrations on one machine: two hosts and an observer in network namespaces, a guest, two QEMUs.
 #[derive(Debug, Parser)]
 #[command(name = "migtrace-lab", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -14,54 +14,54 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a lab that stays, and boot its guest
+    /// Start a lab that stays up, and boot its guest
     Up {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         lab: LabOptions,
     },
-    /// Move the guest to the other host; next time back again
+    /// Migrate the guest to the other host, and the next time back
     Migrate {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         migration: MigrationOptions,
     },
-    /// Run a command on a host: its network is the host's, all else is this machine's
+    /// Run a command on a host: with the host's network, and everything else of this machine
     Exec {
         #[command(flatten)]
         name: Name,
-        /// Where
+        /// The host
         host: HostName,
         /// The command and its arguments
         #[arg(required = true, last = true)]
         command: Vec<OsString>,
     },
-    /// Show the labs that are there
+    /// List the existing labs
     List,
-    /// Remove a lab, or what a killed one has left
+    /// Remove a lab, or what a killed one left behind
     Down {
         #[command(flatten)]
         name: Name,
-        /// Remove every lab, also those of running tests
+        /// Remove all labs, including those of running tests
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Make a lab, migrate its guest once, and remove the lab
+    /// Start a lab, migrate its guest once, and remove the lab
     Run {
-        /// The lab's name, and after it the guest's: guest-NAME [default: one of its own]
+        /// The lab's name; the guest is called guest-NAME [default: a new name]
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         lab: LabOptions,
         #[command(flatten)]
         migration: MigrationOptions,
-        /// With a command: begin the migration when it has written a line with this text to standard error
+        /// Begin the migration when the command has written a line with this text to standard error
         #[arg(long, value_name = "TEXT", requires = "command")]
         ready_line: Option<String>,
-        /// A command to start on the source host before the migration; its end is waited for. Its environment
-        /// has LAB_GUEST, the guest's name, LAB_GUEST_ADDRESS, and LAB_QMP, a monitor socket of the source that is free
+        /// A command to start on the source host before the migration and to wait for after it. Its environment has LAB_GUEST
+        /// (the guest's name), LAB_GUEST_ADDRESS, and LAB_QMP (the socket of a monitor of the source that no client uses)
         #[arg(last = true)]
         command: Vec<OsString>,
     },
@@ -76,13 +76,13 @@ pub(crate) struct Name {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum HostName {
-    /// Where the guest begins
+    /// The host on which the guest boots
     Src,
-    /// Where the first migration goes
+    /// The destination of the first migration
     Dst,
     /// A third host, without a guest
     Observer,
-    /// What joins them; has no address
+    /// The switch that joins them; has no address
     Switch,
 }
 
@@ -94,25 +94,25 @@ pub(crate) struct LabOptions {
     /// vCPUs of the guest
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
-    /// How much of its memory the guest writes to
+    /// How much of its memory the guest dirties
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     dirty: u64,
-    /// How fast it does
+    /// How fast the guest dirties memory
     #[arg(long, value_name = "MIB/S", default_value_t = 20)]
     dirty_rate: u64,
-    /// Give the guest a disk, which the migration copies
+    /// Give the guest a disk, which migrations copy
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     disk: u64,
-    /// Limit what a host can send, in the words of tc: 400mbit
+    /// Limit the rate at which each host can send, as tc writes it: 400mbit
     #[arg(long)]
     rate: Option<String>,
     /// MTU between the hosts
     #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     mtu: u32,
-    /// Lose this many of 1000 TCP packets
+    /// Drop this many of 1000 TCP packets
     #[arg(long, value_name = "PER MILLE", default_value_t = 0)]
     pub(crate) drop: u32,
-    /// How QEMU runs the guest
+    /// QEMU's accelerator for the guest
     #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     accel: String,
     /// Series of the guest's Debian kernel
@@ -139,22 +139,22 @@ impl LabOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct MigrationOptions {
-    /// Send memory over this many channels
+    /// Send memory over this many multifd channels
     #[arg(long, value_name = "CHANNELS")]
     multifd: Option<u8>,
-    /// Let the guest go ahead of its memory in the second pass
+    /// Switch to postcopy in the second pass
     #[arg(long)]
     postcopy: bool,
-    /// In postcopy, send the pages that the guest waits for over a channel of their own
+    /// Send the pages that the guest waits for over a channel of their own
     #[arg(long, requires = "postcopy")]
     preempt: bool,
-    /// Over IPv6
+    /// Migrate over IPv6
     #[arg(long)]
     ipv6: bool,
-    /// As libvirt does: return path, a pause before the switchover, `cont` at the destination
+    /// Migrate as libvirt does: return path, a pause before the switchover, `cont` on the destination
     #[arg(long)]
     like_libvirt: bool,
-    /// Keep QEMU from sending events about the migration
+    /// Turn off QEMU's events about the migration
     #[arg(long)]
     no_events: bool,
     /// The longest stop that QEMU aims for
@@ -168,7 +168,7 @@ impl MigrationOptions {
         Migration {
             events: !self.no_events,
             multifd: self.multifd,
-            // Postcopy needs the return path: the destination asks for pages on it.
+            // In postcopy, the destination requests pages on the return path.
             return_path: base.return_path || self.postcopy,
             postcopy_at_pass: self.postcopy.then_some(2),
             postcopy_preempt: self.preempt,

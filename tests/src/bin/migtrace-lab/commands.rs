@@ -1,4 +1,4 @@
-//! What the commands of `migtrace-lab` do.
+//! The commands of `migtrace-lab`.
 
 use crate::cli::{Command, HostName, LabOptions, MigrationOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -10,11 +10,11 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-/// After a migration the source's QEMU stays for this long, for whoever wants to ask it for statistics.
+/// After a migration the source's QEMU stays for this long, so that its statistics can be read.
 const LINGER: Duration = Duration::from_secs(1);
-/// A command that says when it is ready has this long for it.
+/// How long a command may take to write its ready line.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
-/// A command that watches one migration ends after it.
+/// How long a command may still run after the migration.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
@@ -87,7 +87,7 @@ fn once(
 ) -> Result<ExitCode> {
     let remover = remove_on_signals()?;
     let result = watched_run(builder, options, migration, ready_line, command, &remover);
-    // A signal ends the process with its own exit code: the error that it caused here must not overtake it.
+    // A signal ends the process with its own exit code, and must not be overtaken by the error that it caused here.
     let _no_signal = remover.lock();
     result
 }
@@ -126,8 +126,8 @@ fn start(builder: Builder, options: &LabOptions) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Starts the command on the source host, and waits until it is ready if it says so. Its environment names the guest,
-/// its address, and a monitor of the source QEMU that nobody else uses.
+/// Starts the command on the source host, and waits for its ready line if it has one. Its environment has the guest's name
+/// and address, and a monitor of the source QEMU that no other client uses.
 fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Result<Process> {
     let mut command = program(command)?;
     let address = lab.guest().ipv4.to_string();
@@ -146,7 +146,10 @@ fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Res
         }
     });
     if ready.recv_timeout(READY_PATIENCE).is_err() {
-        bail!("the command has ended, or not said within {} s that it is ready", READY_PATIENCE.as_secs());
+        bail!(
+            "the command has ended, or has not written its ready line within {} s",
+            READY_PATIENCE.as_secs()
+        );
     }
     Ok(process)
 }
@@ -179,7 +182,7 @@ fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
     if terminal {
         eprint!("\r\x1b[K");
     }
-    show(&migrated);
+    print_outcome(&migrated);
     if migrated.outcome != Outcome::Completed {
         return Ok(ExitCode::FAILURE);
     }
@@ -189,8 +192,8 @@ fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the driver saw, event by event, in its own time.
-fn show(migrated: &Migrated) {
+/// Prints what the driver saw, event by event.
+fn print_outcome(migrated: &Migrated) {
     for observed in &migrated.events {
         let at = observed.event.received_ns.saturating_sub(migrated.started_ns);
         let data = &observed.event.data;
@@ -206,19 +209,19 @@ fn show(migrated: &Migrated) {
     let sent = migrated.source["ram"]["transferred"].as_u64().unwrap_or_default() >> 20;
     print!("{outcome} in {total:.3} s, {sent} MiB of memory sent");
     if let Some(downtime) = migrated.qemu_downtime_ms() {
-        print!(", {downtime} ms of downtime as QEMU sees it");
+        print!(", {downtime} ms of downtime as QEMU reports it");
     }
     if let Some(stop) = migrated.stop_to_resume_ns() {
         print!(", {:.1} ms from STOP to RESUME", stop as f64 / 1e6);
     }
     println!();
     if let Some(error) = migrated.source["error-desc"].as_str() {
-        println!("QEMU says: {error}");
+        println!("QEMU's error: {error}");
     }
 }
 
-/// Blocks Ctrl-C and SIGTERM, here and in every thread to come, and waits for them on a thread of its own: the
-/// lab that is put into the returned place is removed before the process ends.
+/// Blocks Ctrl-C and SIGTERM in this thread and all later ones, and waits for them on a thread of its own. When one comes,
+/// the lab in the returned place is removed before the process ends.
 fn remove_on_signals() -> Result<Arc<Mutex<Option<Remover>>>> {
     let place: Arc<Mutex<Option<Remover>>> = Arc::default();
     let mut signals = SigSet::empty();
@@ -230,12 +233,12 @@ fn remove_on_signals() -> Result<Arc<Mutex<Option<Remover>>>> {
     std::thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
         eprintln!("\nmigtrace-lab: {signal}: removing the lab");
-        // Locked until the process ends.
+        // The lock is held until the process ends.
         let place = seen_place.lock();
         if let Ok(Some(remover)) = place.as_deref().map(Option::as_ref) {
             remover.remove();
         }
-        // A lab that is not in its place yet is removed by its janitor when this process is gone.
+        // If the lab is not in its place yet, its janitor removes it when this process has ended.
         std::process::exit(128 + signal as i32);
     });
     Ok(place)

@@ -1,4 +1,4 @@
-//! `migtrace-lab`: play with a live migration on one machine.
+//! `migtrace-lab`: play with live migrations on one machine.
 
 mod cli;
 mod commands;
