@@ -45,7 +45,7 @@ pub fn assert_consistent(record: &Value) {
             assert!(estimate["high_ns"].is_null() || estimate["high_ns"].as_u64() >= value, "{estimate:#}");
         }
     }
-    assert_eq!(record["lost"], serde_json::json!({ "ring_buffer": 0, "flows": 0, "probes": 0 }));
+    assert_eq!(record["lost"], serde_json::json!({ "ring_buffer": 0, "flows": 0, "hook_calls": 0 }));
 }
 
 /// Checks that a recording's record is consistent, and that its event log replays into the same record, byte for byte.

@@ -29,7 +29,7 @@ fn doctor(lab: &Lab, folders: &[&str]) -> (CommandOutput, Value) {
 }
 
 fn status<'a>(findings: &'a Value, instrument: &str) -> &'a str {
-    let instruments = findings["probes"].as_array().unwrap();
+    let instruments = findings["instruments"].as_array().unwrap();
     instruments.iter().find(|found| found["name"] == instrument).unwrap()["status"].as_str().unwrap()
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn assert_every_shape_is_read(host: &Host) {
     let recorded = RecordedLines::stop(recording);
     assert_eq!(recorded.numbers(pid), (0..=last).collect::<Vec<_>>());
     assert_eq!(recorded.lost("qmp_lines"), 3);
-    assert_eq!((recorded.lost("ring_buffer"), recorded.lost("probes")), (0, 0));
+    assert_eq!((recorded.lost("ring_buffer"), recorded.lost("hook_calls")), (0, 0));
     assert!(!recorded.mentions("secret"));
     let reasons = recorded.not_measured(pid);
     assert_eq!(reasons.last(), Some(&"3 of its lines were too long or no QMP in all"), "{reasons:?}");
@@ -146,7 +146,7 @@ pub(crate) fn assert_a_flood_is_counted_and_hides_no_other_process(host: &Host, 
     let recorded = RecordedLines::stop(recording);
     quiet.end();
 
-    let skipped = recorded.lost("probes");
+    let skipped = recorded.lost("hook_calls");
     assert_eq!(recorded.lost("ring_buffer"), 0);
     let others = recorded.numbers(quiet_pid);
     assert_eq!(others, (0..QUIET).collect::<Vec<_>>(), "and {skipped} were skipped");

@@ -3,8 +3,8 @@
 use crate::support::event_log::FlowRecording;
 use crate::support::transfer::{network_of_real_frames, transfer};
 use crate::support::{MIB, MIGRATION_PORT, PATIENCE, one_at_a_time};
-use migtrace::event::Lost;
 use migtrace::units::Directions;
+use migtrace::vocabulary::Lost;
 use migtrace_lab::record_checks::assert_replays;
 use migtrace_lab::{BareQemu, Capture, Host, Lab, NbdDisk, Tally, Wiretap, migtrace_command};
 use nix::libc;

@@ -51,7 +51,7 @@ impl Doctor {
     }
 
     fn instrument(&self, name: &str) -> &Value {
-        let instruments = self.findings["probes"].as_array().unwrap();
+        let instruments = self.findings["instruments"].as_array().unwrap();
         let found = instruments.iter().find(|instrument| instrument["name"] == name);
         found.unwrap_or_else(|| panic!("no {name}: {:#}", self.findings))
     }

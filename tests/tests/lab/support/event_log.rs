@@ -1,8 +1,9 @@
 //! A `migtrace record` of connections that no QEMU owns, and the event log that it wrote.
 
 use crate::support::PATIENCE;
-use migtrace::event::{Event, Fact, FlowCounters, LogReader, Lost, TcRemoved};
+use migtrace::event::{Event, Fact, FlowCounters, LogReader, TcRemoved};
 use migtrace::units::{Counters, Directions};
+use migtrace::vocabulary::Lost;
 use migtrace_lab::{Host, migtrace_command};
 use nix::sys::signal::Signal;
 use std::fs::File;

@@ -3,7 +3,7 @@
 use super::{TAIL_LOSS_PROBES, assert_exact, assert_goodput, connect, counted, ends, network_of_frames};
 use crate::support::event_log::FlowRecording;
 use crate::support::{MIB, MIGRATION_PORT, one_at_a_time};
-use migtrace::event::Lost;
+use migtrace::vocabulary::Lost;
 use migtrace_lab::{Host, Lab, Wiretap};
 
 /// The packets and bytes that a device has received, by its own statistics.

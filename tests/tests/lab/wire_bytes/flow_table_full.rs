@@ -28,7 +28,7 @@ fn when_the_flow_table_is_full_the_loss_is_reported_and_the_first_flows_stay_exa
     // For each of the other two connections at least these buffers could not be counted: the end of the handshake, the
     // data in 64 KiB buffers, and the end. Packets that come back never open an entry.
     assert!(lost.flows > 2 * (1 + 16 + 1), "{lost:?}");
-    assert_eq!((lost.ring_buffer, lost.probes), (0, 0));
+    assert_eq!((lost.ring_buffer, lost.hook_calls), (0, 0));
 }
 
 #[test]
@@ -50,5 +50,5 @@ fn when_only_fragments_do_not_fit_into_the_flow_table_that_is_reported() {
         assert_exact(&log, &capture, ends);
     }
     let lost = log.lost();
-    assert_eq!((lost.flows, lost.ring_buffer, lost.probes), (1, 0, 0));
+    assert_eq!((lost.flows, lost.ring_buffer, lost.hook_calls), (1, 0, 0));
 }

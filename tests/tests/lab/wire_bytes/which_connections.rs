@@ -3,7 +3,7 @@
 use super::{assert_exact, assert_goodput, captured, comparable, connect, counted, ends, network_of_frames};
 use crate::support::event_log::FlowRecording;
 use crate::support::{MIB, MIGRATION_PORT, one_at_a_time};
-use migtrace::event::Lost;
+use migtrace::vocabulary::Lost;
 use migtrace_lab::{Host, Lab, Wiretap, monotonic_ns};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
