@@ -107,7 +107,7 @@ impl BareQemu {
         Self::start_command(host, name, Machine::EMULATED, &[], Command::new(program), None)
     }
 
-    /// Starts one in KVM with so many vCPUs: the first counts endlessly, the others halt in KVM. One more can be plugged in.
+    /// Starts one in KVM with this many vCPUs: the first counts endlessly, the others halt in KVM. One more can be plugged in.
     ///
     /// # Errors
     ///

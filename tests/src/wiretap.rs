@@ -120,7 +120,7 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<()> {
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = index.cast_signed();
     let length = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: `address` is of the length that is said, and lives longer than the call.
+    // SAFETY: `address` has the length that is passed, and outlives the call.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     Errno::result(result).map(drop).context("cannot bind a packet socket")
 }

@@ -103,6 +103,47 @@ fn purposes(record: &Value) -> Vec<&str> {
     purposes
 }
 
+/// Checks the source's lower bound of the stop: the guest cannot run elsewhere before its last byte was sent.
+fn assert_stop_has_a_lower_bound(source: &Value, migrated: &Migrated) {
+    let [stopped, resumed] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
+        .map(|(side, name)| migrated.event(side, name).unwrap());
+    let offset_ns = clock_offset_ns(source);
+    let stopped_ns = stopped.qemu_realtime_us.cast_signed() * 1_000 - offset_ns;
+    let stop = &source["downtime"]["stop"];
+    let (least_ns, most_ns) = (number(&stop["low_ns"]), resumed.received_ns - stopped_ns.cast_unsigned());
+    assert!(least_ns > 0 && least_ns <= most_ns && stop["high_ns"].is_null(), "{stop:#} {most_ns}");
+}
+
+/// Checks what both hosts count of what the source sends. Without loss, they agree to the byte.
+fn assert_hosts_agree(source: &Value, destination: &Value) {
+    assert_eq!(source["migration"]["id"], destination["migration"]["id"]);
+    if source["traffic"]["retransmitted_segments"] == 0 {
+        for side in ["tx", "rx"] {
+            for counter in ["wire_bytes", "payload_bytes", "segments"] {
+                let of = |record: &Value| record["traffic"]["total"][side][counter].clone();
+                assert_eq!(of(source), of(destination), "{side} {counter}");
+            }
+        }
+    }
+}
+
+/// Checks the bytes of the source against QEMU's statistics, and the share of headers.
+fn assert_bytes_fit_qemus_statistics(source: &Value, migrated: &Migrated) {
+    // QEMU counts what it writes to the stream, without retransmissions.
+    let total = &source["traffic"]["total"]["tx"];
+    let again = number(&source["traffic"]["retransmitted_payload_bytes"]);
+    let sent = sent_payload_bytes(source) - again;
+    let claimed = number(&migrated.source["ram"]["transferred"]);
+    assert!(
+        sent >= claimed && sent < claimed + claimed / 50,
+        "{sent} bytes in the stream, QEMU claims {claimed}"
+    );
+    // Each segment has 66 bytes of headers and 1448 of payload.
+    let headers = (number(&total["wire_bytes"]) - number(&total["payload_bytes"])) as f64;
+    let share = headers / number(&total["wire_bytes"]) as f64;
+    assert!((0.0435..0.0445).contains(&share), "{share}");
+}
+
 #[test]
 fn a_recording_agrees_with_the_driver_and_with_the_other_host() {
     let mut lab = shared_lab().unwrap();
@@ -122,39 +163,9 @@ fn a_recording_agrees_with_the_driver_and_with_the_other_host() {
         assert_eq!(record["traffic"]["flows"][0]["interface"], migtrace_lab::Host::BRIDGE);
     }
 
-    // The source knows a lower bound of the stop: the guest cannot run elsewhere before its last byte was sent.
-    let [stopped, resumed] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
-        .map(|(side, name)| both.migrated.event(side, name).unwrap());
-    let offset_ns = clock_offset_ns(&source);
-    let stopped_ns = stopped.qemu_realtime_us.cast_signed() * 1_000 - offset_ns;
-    let stop = &source["downtime"]["stop"];
-    let (least_ns, most_ns) = (number(&stop["low_ns"]), resumed.received_ns - stopped_ns.cast_unsigned());
-    assert!(least_ns > 0 && least_ns <= most_ns && stop["high_ns"].is_null(), "{stop:#} {most_ns}");
-
-    // Both hosts count what the source sends. Without loss, they agree to the byte.
-    assert_eq!(source["migration"]["id"], destination["migration"]["id"]);
-    if source["traffic"]["retransmitted_segments"] == 0 {
-        for side in ["tx", "rx"] {
-            for counter in ["wire_bytes", "payload_bytes", "segments"] {
-                let of = |record: &Value| record["traffic"]["total"][side][counter].clone();
-                assert_eq!(of(&source), of(&destination), "{side} {counter}");
-            }
-        }
-    }
-
-    // QEMU counts what it writes to the stream, without retransmissions.
-    let total = &source["traffic"]["total"]["tx"];
-    let again = number(&source["traffic"]["retransmitted_payload_bytes"]);
-    let sent = sent_payload_bytes(&source) - again;
-    let claimed = number(&both.migrated.source["ram"]["transferred"]);
-    assert!(
-        sent >= claimed && sent < claimed + claimed / 50,
-        "{sent} bytes in the stream, QEMU claims {claimed}"
-    );
-    // Each segment has 66 bytes of headers and 1448 of payload.
-    let headers = (number(&total["wire_bytes"]) - number(&total["payload_bytes"])) as f64;
-    let share = headers / number(&total["wire_bytes"]) as f64;
-    assert!((0.0435..0.0445).contains(&share), "{share}");
+    assert_stop_has_a_lower_bound(&source, &both.migrated);
+    assert_hosts_agree(&source, &destination);
+    assert_bytes_fit_qemus_statistics(&source, &both.migrated);
 
     let owner =
         both.source.events().unwrap().into_iter().find(|event| event["event"] == "flow_owner").unwrap();

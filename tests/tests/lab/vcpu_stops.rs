@@ -12,8 +12,8 @@ fn each_stop_of_a_guest_lies_between_the_stamps_of_who_stops_it() {
     let lab = network();
     for vcpus in [1, 3] {
         let mut guest = vcpu_stops::start_counting_guest(lab.source(), vcpus);
-        vcpu_stops::check_precision(lab.source(), &mut guest, vcpus);
+        vcpu_stops::assert_stops_are_precise(lab.source(), &mut guest, vcpus);
         guest.plug_vcpu().unwrap();
-        vcpu_stops::check(lab.source(), &mut guest, vcpus + 1, 3);
+        vcpu_stops::assert_stops_lie_between_stamps(lab.source(), &mut guest, vcpus + 1, 3);
     }
 }

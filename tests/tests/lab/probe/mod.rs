@@ -22,6 +22,15 @@ fn every_silence_that_only_delays_replies_lies_within_the_bounds_of_its_gap() {
     assert_every_silence_is_bounded(SilenceKind::DelaysReplies);
 }
 
+/// A silence in which all requests are lost, in milliseconds.
+const fn losing_silence(after_ms: u64, length_ms: u64) -> PlannedSilence {
+    PlannedSilence {
+        after: Duration::from_millis(after_ms),
+        length: Duration::from_millis(length_ms),
+        kind: SilenceKind::LosesRequests,
+    }
+}
+
 #[test]
 fn until_gap_ends_the_probe_with_the_first_gap() {
     let _lock = one_at_a_time();
@@ -32,11 +41,7 @@ fn until_gap_ends_the_probe_with_the_first_gap() {
         lab.source().ipv4().into(),
         &["--until-gap", "--min-gap", "100ms"],
     );
-    let silence = PlannedSilence {
-        after: Duration::from_millis(300),
-        length: Duration::from_millis(400),
-        kind: SilenceKind::LosesRequests,
-    };
+    let silence = losing_silence(300, 400);
     responder.play(vec![silence]).unwrap();
     let (code, report) = probe.finish();
     assert_eq!((code, report.end), (Some(0), End::Gap));
@@ -55,11 +60,7 @@ fn a_target_that_is_silent_at_the_end_is_an_open_gap() {
         lab.source().ipv4().into(),
         &["--duration", "1s", "--no-preflight"],
     );
-    let silence = PlannedSilence {
-        after: Duration::from_millis(300),
-        length: Duration::from_secs(3),
-        kind: SilenceKind::LosesRequests,
-    };
+    let silence = losing_silence(300, 3000);
     responder.play(vec![silence]).unwrap();
     let (code, report) = probe.finish();
     assert_eq!((code, report.end), (Some(0), End::Duration));
@@ -98,11 +99,7 @@ fn a_silence_shorter_than_the_round_trip_is_reported_as_a_gap_that_may_not_have_
     let lab = network();
     let responder = Responder::start_with_delay(lab.source().netns(), Duration::from_millis(40)).unwrap();
     let probe = ProbeCommand::start(lab.observer(), lab.source().ipv4().into(), &["--min-gap", "5ms"]);
-    let silence = PlannedSilence {
-        after: Duration::from_millis(300),
-        length: Duration::from_millis(15),
-        kind: SilenceKind::LosesRequests,
-    };
+    let silence = losing_silence(300, 15);
     responder.play(vec![silence; 8]).unwrap();
     let played = responder.wait_for_plan().unwrap();
     let (code, report) = probe.stop();
@@ -250,11 +247,7 @@ fn the_text_report_shows_the_gap_and_its_bounds() {
     let target = lab.source().ipv4();
     let probe =
         ProbeCommand::start_with_format("text", lab.observer(), target.into(), &["--min-gap", "50ms"]);
-    let silence = PlannedSilence {
-        after: Duration::from_millis(200),
-        length: Duration::from_millis(400),
-        kind: SilenceKind::LosesRequests,
-    };
+    let silence = losing_silence(200, 400);
     responder.play(vec![silence]).unwrap();
     responder.wait_for_plan().unwrap();
     let (code, text) = probe.stop_and_read_text();

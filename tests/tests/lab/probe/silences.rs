@@ -91,58 +91,52 @@ pub(super) fn assert_every_silence_is_bounded(kind: SilenceKind) {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
-    let mut left: Vec<_> = plan(kind).into_iter().map(OpenSilence::new).collect();
+    let mut open: Vec<_> = plan(kind).into_iter().map(OpenSilence::new).collect();
     let mut accuracies = Accuracies::default();
     let deadline = Instant::now() + RETRY_TIME;
-    while !left.is_empty() && Instant::now() < deadline {
-        let is_first = left.len() == SILENCES as usize;
-        let arguments: &[_] = if is_first { &[] } else { &["--no-preflight"] };
-        let repeated = left.len() * PER_ROUND.div_ceil(left.len());
-        let plan: Vec<_> = left.iter().map(|left| left.planned).cycle().take(repeated).collect();
+    while !open.is_empty() && Instant::now() < deadline {
+        let arguments: &[_] = if open.len() == SILENCES as usize { &[] } else { &["--no-preflight"] };
         let probe = ProbeCommand::start(lab.observer(), lab.source().ipv4().into(), arguments);
-        let stall_watch = CpuStallWatch::start().unwrap();
-        responder.play(plan).unwrap();
-        let played = responder.wait_for_plan().unwrap();
-        let (code, report) = probe.stop();
-        let stalls = stall_watch.finish().unwrap();
-        assert_eq!((code, report.end), (Some(0), End::Interrupted));
-        assert_eq!(played.silences.len(), repeated);
-
-        let circumstances = Circumstances { report: &report, played: &played, stalls: &stalls };
-        let mut is_undisturbed = true;
-        for (number, silence) in (0..left.len()).cycle().zip(&played.silences) {
-            let open = &mut left[number];
-            match judge(silence, kind, &circumstances) {
-                Judgement::Proven(accuracy) => open.proven = open.proven.or(Some(accuracy)),
-                Judgement::Wide(accuracy, why) => {
-                    is_undisturbed = false;
-                    open.wide = open.wide.or(Some(accuracy));
-                    println!("{kind:?} for {:?}, wide bounds: {why}", open.planned.length);
-                }
-                Judgement::Disturbed(why) => {
-                    is_undisturbed = false;
-                    println!("{kind:?} for {:?}, disturbed: {why}", open.planned.length);
-                }
-            }
-        }
-        let echo = &report.streams[0].echo;
-        println!("{kind:?}: CPUs stalled for {:?}; {echo:?}", stalls.total());
-        assert_eq!(echo.duplicate, 0);
-        if is_undisturbed {
-            let gaps = report.streams[0].gaps.iter().filter(|gap| gap.is_sure());
-            let lost_in_gaps: u64 = gaps.map(|gap| gap.lost).sum();
-            assert_eq!(echo.lost, lost_in_gaps, "{report:#?}");
-        }
-        accuracies.0.extend(left.iter().filter_map(|left| left.proven));
-        left.retain(|left| left.proven.is_none());
+        play_round(&responder, probe, kind, &mut open);
+        accuracies.0.extend(open.iter().filter_map(|open| open.proven));
+        open.retain(|open| open.proven.is_none());
     }
-    let wide: Vec<_> = left.iter().filter_map(|left| left.wide).collect();
-    let unproven = left.len() - wide.len();
+    let wide: Vec<_> = open.iter().filter_map(|open| open.wide).collect();
+    let unproven = open.len() - wide.len();
     accuracies.0.extend(&wide);
     println!("{kind:?}: {accuracies}; {} of them with wide bounds", wide.len());
     assert_eq!(unproven, 0, "the machine stalled again and again: so many silences are not proven");
     assert_eq!(accuracies.0.len(), SILENCES as usize);
     assert!(wide.len() <= SILENCES as usize / 2, "{accuracies}");
+}
+
+/// Plays the silences that are not proven yet, and judges the gaps that the probe reports.
+fn play_round(responder: &Responder, probe: ProbeCommand, kind: SilenceKind, open: &mut [OpenSilence]) {
+    let repeated = open.len() * PER_ROUND.div_ceil(open.len());
+    let plan: Vec<_> = open.iter().map(|open| open.planned).cycle().take(repeated).collect();
+    let stall_watch = CpuStallWatch::start().unwrap();
+    responder.play(plan).unwrap();
+    let played = responder.wait_for_plan().unwrap();
+    let (code, report) = probe.stop();
+    let stalls = stall_watch.finish().unwrap();
+    assert_eq!((code, report.end), (Some(0), End::Interrupted));
+    assert_eq!(played.silences.len(), repeated);
+
+    let circumstances = Circumstances { report: &report, played: &played, stalls: &stalls };
+    let mut is_undisturbed = true;
+    for (number, silence) in (0..open.len()).cycle().zip(&played.silences) {
+        let judgement = judge(silence, kind, &circumstances);
+        is_undisturbed &= matches!(judgement, Judgement::Proven(_));
+        open[number].take(judgement, kind);
+    }
+    let echo = &report.streams[0].echo;
+    println!("{kind:?}: CPUs stalled for {:?}; {echo:?}", stalls.total());
+    assert_eq!(echo.duplicate, 0);
+    if is_undisturbed {
+        let gaps = report.streams[0].gaps.iter().filter(|gap| gap.is_sure());
+        let lost_in_gaps: u64 = gaps.map(|gap| gap.lost).sum();
+        assert_eq!(echo.lost, lost_in_gaps, "{report:#?}");
+    }
 }
 
 /// A silence that is not proven yet.
@@ -156,6 +150,19 @@ struct OpenSilence {
 impl OpenSilence {
     const fn new(planned: PlannedSilence) -> Self {
         Self { planned, proven: None, wide: None }
+    }
+
+    /// Keeps the first judgement of each kind, and prints what was not proven.
+    fn take(&mut self, judgement: Judgement, kind: SilenceKind) {
+        let length = self.planned.length;
+        match judgement {
+            Judgement::Proven(accuracy) => self.proven = self.proven.or(Some(accuracy)),
+            Judgement::Wide(accuracy, why) => {
+                self.wide = self.wide.or(Some(accuracy));
+                println!("{kind:?} for {length:?}, wide bounds: {why}");
+            }
+            Judgement::Disturbed(why) => println!("{kind:?} for {length:?}, disturbed: {why}"),
+        }
     }
 }
 
@@ -206,7 +213,7 @@ fn judge(exact: &ActualSilence, kind: SilenceKind, circumstances: &Circumstances
     if gaps.iter().any(|gap| contradiction(&stretched, gap, report).is_none()) {
         return Judgement::Disturbed(format!("its ends are not known better than {stretched:?}"));
     }
-    let length_ns = exact.end_ns.start() - exact.start_ns.end();
+    let length_ns = length_ns(exact);
     // The bounds are made from the longest of the latest round trips, at either end.
     let drowned = length_ns < 2 * stall_ns + INDISTINCT_NS;
     let explained = gaps.iter().any(|gap| error_ns(exact, gap, report) <= stall_ns);
@@ -231,9 +238,14 @@ impl Circumstances<'_> {
     }
 }
 
+/// The length of a silence as far as it is certain.
+fn length_ns(silence: &ActualSilence) -> u64 {
+    silence.end_ns.start() - silence.start_ns.end()
+}
+
 /// By how much the bounds of a gap miss a silence.
 fn error_ns(silence: &ActualSilence, gap: &Gap, report: &Report) -> u64 {
-    let length_ns = silence.end_ns.start() - silence.start_ns.end();
+    let length_ns = length_ns(silence);
     let from_ns = *since_start(&silence.start_ns, report).start();
     let below = gap.length.low_ns.saturating_sub(length_ns);
     let above = gap.length.high_ns.map_or(0, |high_ns| length_ns.saturating_sub(high_ns));
@@ -269,7 +281,7 @@ impl Accuracy {
     fn new(silence: &ActualSilence, gap: &Gap) -> Self {
         let width_ns = gap.length.high_ns.unwrap() - gap.length.low_ns;
         let round_trip_ns = gap.round_trip_before_ns.max(gap.round_trip_after_ns);
-        let length_ns = silence.end_ns.start() - silence.start_ns.end();
+        let length_ns = length_ns(silence);
         Self {
             width_ns,
             error_ns: gap.length.value_ns.abs_diff(length_ns),

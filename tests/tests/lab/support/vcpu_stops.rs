@@ -63,10 +63,10 @@ pub(crate) fn start_counting_guest(host: &Host, vcpus: u32) -> BareQemu {
     guest
 }
 
-/// Checks stops of a guest with so many vCPUs, and that half of them have an error of less than a millisecond.
-pub(crate) fn check_precision(host: &Host, guest: &mut BareQemu, vcpus: u32) {
+/// Checks stops of a guest with this many vCPUs, and that half of them have an error of less than a millisecond.
+pub(crate) fn assert_stops_are_precise(host: &Host, guest: &mut BareQemu, vcpus: u32) {
     let is_precise = |_| {
-        let width = check(host, guest, vcpus, STOPS);
+        let width = assert_stops_lie_between_stamps(host, guest, vcpus, STOPS);
         eprintln!("{vcpus} vCPUs: the median width of the bounds of a stop is {width:?}");
         width / 2 < MEDIAN_ERROR
     };
@@ -74,7 +74,7 @@ pub(crate) fn check_precision(host: &Host, guest: &mut BareQemu, vcpus: u32) {
 }
 
 /// Checks that nothing is claimed about vCPUs on a kernel where their runs cannot be observed.
-pub(crate) fn check_no_claims(host: &Host, guest: &mut BareQemu) {
+pub(crate) fn assert_nothing_is_claimed(host: &Host, guest: &mut BareQemu) {
     const TIMES: usize = 3;
     let (_, events) = record(host, guest, TIMES as u32);
     let of_vcpus: Vec<_> = events
@@ -88,15 +88,15 @@ pub(crate) fn check_no_claims(host: &Host, guest: &mut BareQemu) {
     assert_eq!(of_vcpus, [None; TIMES], "{events:#?}");
 }
 
-/// Stops and continues the guest so many times; each stop as it was caused, and as migtrace recorded it.
+/// Stops and continues the guest this many times; each stop as it was caused, and as migtrace recorded it.
 fn trace(host: &Host, guest: &mut BareQemu, times: u32) -> Vec<(CausedStop, RecordedStop)> {
     let (caused, events) = record(host, guest, times);
-    let recorded_stop = recorded_stops(&events);
-    assert_eq!(recorded_stop.len(), caused.len(), "{events:#?}");
-    caused.into_iter().zip(recorded_stop).collect()
+    let recorded = recorded_stops(&events);
+    assert_eq!(recorded.len(), caused.len(), "{events:#?}");
+    caused.into_iter().zip(recorded).collect()
 }
 
-/// Stops and continues the guest so many times during a recording.
+/// Stops and continues the guest this many times during a recording.
 fn record(host: &Host, guest: &mut BareQemu, times: u32) -> (Vec<CausedStop>, Vec<Event>) {
     let recording = migtrace_command::Recording::start(host, &["--vm", "paused"]).unwrap();
     let caused = (0..times).map(|time| cause_stop(guest, SHORTEST + LONGER * (time % LENGTHS))).collect();
@@ -118,26 +118,31 @@ fn cause_stop(guest: &mut BareQemu, length: Duration) -> CausedStop {
     CausedStop { stop_sent_ns, stop_answered_ns, cont_sent_ns, ran_ns: monotonic_ns() }
 }
 
-/// Checks that each of so many stops lies between the test's stamps and is of all vCPUs. Returns the median width of the
+/// Checks that each of this many stops lies between the test's stamps and is of all vCPUs. Returns the median width of the
 /// bounds.
-pub(crate) fn check(host: &Host, guest: &mut BareQemu, vcpus: u32, times: u32) -> Duration {
+pub(crate) fn assert_stops_lie_between_stamps(
+    host: &Host,
+    guest: &mut BareQemu,
+    vcpus: u32,
+    times: u32,
+) -> Duration {
     let stops = trace(host, guest, times);
-    for (caused, recorded_stop) in &stops {
-        assert_eq!(recorded_stop.vcpus, vcpus, "{recorded_stop:?}");
+    for (caused, recorded) in &stops {
+        assert_eq!(recorded.vcpus, vcpus, "{recorded:?}");
         let order = [
             caused.stop_sent_ns,
-            recorded_stop.last_left_ns,
+            recorded.last_left_ns,
             caused.stop_answered_ns,
             caused.cont_sent_ns,
-            recorded_stop.earliest_run_ns,
-            recorded_stop.run_ns,
+            recorded.earliest_run_ns,
+            recorded.run_ns,
             caused.ran_ns,
         ];
-        assert!(order.is_sorted(), "{caused:?} {recorded_stop:?}");
+        assert!(order.is_sorted(), "{caused:?} {recorded:?}");
         // One of several vCPUs may have left earlier, for another reason, and not have come back before the stop.
-        assert!(recorded_stop.first_left_ns <= recorded_stop.last_left_ns, "{caused:?} {recorded_stop:?}");
+        assert!(recorded.first_left_ns <= recorded.last_left_ns, "{caused:?} {recorded:?}");
     }
-    let mut widths: Vec<Duration> = stops.iter().map(|(_, recorded_stop)| recorded_stop.width()).collect();
+    let mut widths: Vec<Duration> = stops.iter().map(|(_, recorded)| recorded.width()).collect();
     *widths.select_nth_unstable(stops.len() / 2).1
 }
 
