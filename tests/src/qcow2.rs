@@ -55,24 +55,7 @@ fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Resu
     let data_at = l2_at + l2_clusters;
     let clusters = data_at + data_clusters;
 
-    let mut header = Vec::new();
-    header.extend(b"QFI\xfb");
-    header.extend(3_u32.to_be_bytes());
-    header.extend(0_u64.to_be_bytes()); // no backing file
-    header.extend(0_u32.to_be_bytes());
-    header.extend(CLUSTER_BYTES.trailing_zeros().to_be_bytes());
-    header.extend(bytes.to_be_bytes());
-    header.extend(0_u32.to_be_bytes()); // not encrypted
-    header.extend((l1_entries as u32).to_be_bytes());
-    header.extend((l1_at * CLUSTER_BYTES).to_be_bytes());
-    header.extend(CLUSTER_BYTES.to_be_bytes()); // the reference count table is cluster 1
-    header.extend(1_u32.to_be_bytes()); // of one cluster
-    header.extend(0_u32.to_be_bytes()); // no snapshots
-    header.extend(0_u64.to_be_bytes());
-    header.extend([0; 24]); // no feature bits
-    header.extend(4_u32.to_be_bytes()); // reference counts have 2^4 bits
-    header.extend(104_u32.to_be_bytes()); // the length of this header
-    cluster(output, header)?;
+    cluster(output, header(bytes, l1_entries, l1_at))?;
 
     cluster(output, (0..refcount_blocks).flat_map(|block| ((2 + block) * CLUSTER_BYTES).to_be_bytes()))?;
     for block in 0..refcount_blocks {
@@ -105,6 +88,28 @@ fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Resu
         )?;
     }
     Ok(())
+}
+
+/// A header of version 3, with one cluster for the reference count table.
+fn header(bytes: u64, l1_entries: u64, l1_at: u64) -> Vec<u8> {
+    let mut header = Vec::new();
+    header.extend(b"QFI\xfb");
+    header.extend(3_u32.to_be_bytes());
+    header.extend(0_u64.to_be_bytes()); // no backing file
+    header.extend(0_u32.to_be_bytes());
+    header.extend(CLUSTER_BYTES.trailing_zeros().to_be_bytes());
+    header.extend(bytes.to_be_bytes());
+    header.extend(0_u32.to_be_bytes()); // not encrypted
+    header.extend((l1_entries as u32).to_be_bytes());
+    header.extend((l1_at * CLUSTER_BYTES).to_be_bytes());
+    header.extend(CLUSTER_BYTES.to_be_bytes()); // the reference count table is cluster 1
+    header.extend(1_u32.to_be_bytes()); // of one cluster
+    header.extend(0_u32.to_be_bytes()); // no snapshots
+    header.extend(0_u64.to_be_bytes());
+    header.extend([0; 24]); // no feature bits
+    header.extend(4_u32.to_be_bytes()); // reference counts have 2^4 bits
+    header.extend(104_u32.to_be_bytes()); // the length of this header
+    header
 }
 
 /// Writes `content`, and zeroes up to the end of its cluster.

@@ -3,11 +3,31 @@
 use crate::support::{FAST, GUEST_PATIENCE, MIGRATION_PORT, clock_offset_ns, monotonic_ns_of, signed_number};
 use migtrace_lab::migtrace_command::{Recorded, Recording, run};
 use migtrace_lab::record_checks::{assert_replays, not_measured, replay};
-use migtrace_lab::{BareQemu, Host, Migration, Outcome, Side, shared_lab};
+use migtrace_lab::{BareQemu, Host, Migrated, Migration, Outcome, Side, shared_lab};
 use serde_json::Value;
 
 /// Three probers share two CPUs with an emulated guest.
 const PROBE_INTERVAL: [&str; 2] = ["--probe-interval", "20ms"];
+
+/// The gap that contains the guest's stop.
+fn gap_around_the_stop<'a>(record: &'a Value, migrated: &Migrated) -> &'a Value {
+    // QEMU emits STOP after the guest has stopped, and RESUME before it runs.
+    let stopped_ns = migrated.event(Side::Source, "STOP").unwrap().received_ns.cast_signed();
+    let resume = migrated.event(Side::Destination, "RESUME").unwrap();
+    let resumed_ns = resume.qemu_realtime_us.cast_signed() * 1_000 - clock_offset_ns(record);
+    let gaps = record["gaps"].as_array().unwrap();
+    let holds = |gap: &&Value| {
+        let (start, length) = (&gap["start"], &gap["length"]);
+        let from_ns = monotonic_ns_of(record, signed_number(&start["low_ns"]));
+        from_ns <= stopped_ns && resumed_ns <= from_ns + signed_number(&length["high_ns"])
+    };
+    // A gap that certainly happened is preferred to one that may not have.
+    let gap = gaps.iter().filter(holds).max_by_key(|gap| signed_number(&gap["length"]["low_ns"]));
+    let gap = gap.unwrap_or_else(|| panic!("stop at {stopped_ns}, run at {resumed_ns}: {record:#}"));
+    let silent_ns = signed_number(&gap["length"]["value_ns"]);
+    assert!(silent_ns > resumed_ns - stopped_ns - 20_000_000, "{silent_ns}: {record:#}");
+    gap
+}
 
 #[test]
 fn the_guests_stop_lies_within_a_reachability_gap_seen_from_either_host() {
@@ -21,9 +41,6 @@ fn the_guests_stop_lies_within_a_reachability_gap_seen_from_either_host() {
     let migrated = lab.migrate(&Migration::default()).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed);
     let destination_pid = lab.qemu().unwrap().pid();
-    let stopped_ns = migrated.event(Side::Source, "STOP").unwrap().received_ns.cast_signed();
-    let resume = migrated.event(Side::Destination, "RESUME").unwrap();
-
     for (recording, role, pid) in
         [(source, "source", source_pid), (destination, "destination", destination_pid)]
     {
@@ -41,21 +58,8 @@ fn the_guests_stop_lies_within_a_reachability_gap_seen_from_either_host() {
         );
         assert!(signed_number(&echo["round_trip"]["p50_ns"]) > 0, "{echo:#}");
 
-        // QEMU emits STOP after the guest has stopped, and RESUME before it runs.
-        let offset_ns = clock_offset_ns(&record);
-        let resumed_ns = resume.qemu_realtime_us.cast_signed() * 1_000 - offset_ns;
-        let gaps = record["gaps"].as_array().unwrap();
-        let holds = |gap: &&Value| {
-            let (start, length) = (&gap["start"], &gap["length"]);
-            let from_ns = monotonic_ns_of(&record, signed_number(&start["low_ns"]));
-            from_ns <= stopped_ns && resumed_ns <= from_ns + signed_number(&length["high_ns"])
-        };
-        // A gap that certainly happened is preferred to one that may not have.
-        let gap = gaps.iter().filter(holds).max_by_key(|gap| signed_number(&gap["length"]["low_ns"]));
-        let gap = gap.unwrap_or_else(|| panic!("stop at {stopped_ns}, run at {resumed_ns}: {record:#}"));
+        let gap = gap_around_the_stop(&record, &migrated);
         assert_eq!(record["downtime"]["reachability"], gap["length"], "{record:#}");
-        let silent_ns = signed_number(&gap["length"]["value_ns"]);
-        assert!(silent_ns > resumed_ns - stopped_ns - 20_000_000, "{silent_ns}: {record:#}");
         assert!(!not_measured(&record).contains("reachability"), "{}", not_measured(&record));
 
         let text = replay(&recorded, "text");

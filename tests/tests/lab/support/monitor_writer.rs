@@ -2,6 +2,13 @@
 //!
 //! It is this test program, copied under QEMU's name to a folder of root's.
 
+use super::GUEST_PATIENCE;
+use migtrace_lab::migtrace_command::Recording;
+use migtrace_lab::{Host, Process};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, sendmsg};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{IoSlice, Read, Write as _, stdin};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,14 +17,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
-
-use super::GUEST_PATIENCE;
-use migtrace_lab::migtrace_command::Recording;
-use migtrace_lab::{Host, Process};
-use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, sendmsg};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Set only for a writer: the monitor's socket, as a path or as an address and port.
