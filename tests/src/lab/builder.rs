@@ -152,7 +152,7 @@ impl Builder {
         self
     }
 
-    /// The lab stays when this process ends, until [`tear_down`].
+    /// The lab stays when this process ends, until [`crate::tear_down`].
     #[must_use]
     pub fn lasting(mut self) -> Self {
         self.lasting = true;

@@ -24,7 +24,7 @@ fn attached(host: &Host, interface: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_stays_attached_whether_it_is_interrupted_late_refused_or_killed() {
+fn nothing_stays_attached_after_an_interrupt_a_timeout_an_error_or_a_kill() {
     let lab = network();
     let host = lab.source();
     for mode in ["tcx", "clsact"] {

@@ -4,7 +4,7 @@ use crate::support::guest_absence;
 use migtrace_lab::{Migration, shared_lab};
 
 #[test]
-fn the_reachability_gap_is_no_shorter_than_the_network_gap_and_that_no_shorter_than_the_stop() {
+fn the_stop_is_no_longer_than_the_network_gap_and_that_no_longer_than_the_reachability_gap() {
     let mut lab = shared_lab().unwrap();
     for migration in [Migration::default(), Migration::like_libvirt()] {
         let absence = guest_absence::measure(&mut lab, &migration, "1ms");

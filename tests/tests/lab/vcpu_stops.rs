@@ -4,7 +4,7 @@ use crate::support::{network, vcpu_stops};
 use std::path::Path;
 
 #[test]
-fn each_stop_of_a_guest_lies_between_the_stamps_of_who_stops_it() {
+fn each_stop_of_a_guest_lies_between_the_stamps_of_the_test() {
     if !Path::new("/dev/kvm").exists() {
         eprintln!("skipped: this machine has no /dev/kvm");
         return;

@@ -11,7 +11,7 @@ use migtrace_lab::{Lab, Migrated, Migration, Outcome, Side};
 use serde_json::Value;
 
 #[test]
-fn each_stop_of_a_kvm_guest_lies_between_the_stamps_of_who_stops_it() {
+fn each_stop_of_a_kvm_guest_lies_between_the_stamps_of_the_test() {
     if !in_vm() {
         return;
     }
