@@ -209,7 +209,7 @@ impl ResponderThread {
         Ok(silences)
     }
 
-    /// Answers until this time. Returns the interval in which the last answered request was followed by no other.
+    /// Answers requests until this time has come and every arrived request is answered. Returns when that was.
     fn answer_until(&mut self, at_ns: u64) -> Result<RangeInclusive<u64>> {
         loop {
             let mut looked_ns = monotonic_ns();
@@ -225,7 +225,8 @@ impl ResponderThread {
         }
     }
 
-    /// Reads requests without answering until this time. Returns the interval in which it stopped reading.
+    /// Reads requests without answering them, until this time has come and every arrived request is read. Returns when that
+    /// was.
     fn collect_until(&mut self, at_ns: u64, kind: SilenceKind) -> Result<RangeInclusive<u64>> {
         loop {
             let mut looked_ns = monotonic_ns();

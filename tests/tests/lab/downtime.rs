@@ -1,4 +1,4 @@
-//! How long a guest was gone in a real migration, compared between all places where that can be absence.
+//! How long a guest was gone in a real migration, compared between all places where that can be seen.
 
 use crate::support::guest_absence;
 use migtrace_lab::{Migration, shared_lab};

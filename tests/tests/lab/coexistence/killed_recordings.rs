@@ -69,18 +69,22 @@ fn cleanup_removes_the_filters_of_a_killed_recording_and_no_others() {
     let lab = network_of_real_frames();
     let source = lab.source();
     let others = OtherPrograms::attach(source, Hook::Clsact, TcVerdict::Pass);
-    let before = DIRECTIONS.map(|(_, way)| filters(source, way));
+    let before = DIRECTIONS.map(|(_, direction)| filters(source, direction));
     kill_a_recording(source, "clsact");
-    for (_, way) in DIRECTIONS {
-        assert!(filters(source, way).contains(&format!("migtrace_{way}")), "{}", filters(source, way));
+    for (_, direction) in DIRECTIONS {
+        assert!(
+            filters(source, direction).contains(&format!("migtrace_{direction}")),
+            "{}",
+            filters(source, direction)
+        );
     }
     // Until then, they do no harm.
     connect(&lab).close().unwrap();
     let output = clean_up(source);
-    for (_, way) in DIRECTIONS {
-        assert!(output.contains(&format!("removed the filter migtrace_{way}@")), "{output}");
+    for (_, direction) in DIRECTIONS {
+        assert!(output.contains(&format!("removed the filter migtrace_{direction}@")), "{output}");
     }
-    assert_eq!(DIRECTIONS.map(|(_, way)| filters(source, way)), before);
+    assert_eq!(DIRECTIONS.map(|(_, direction)| filters(source, direction)), before);
     assert!(qdiscs(source).contains("clsact"));
     let seen = others.packets().tx;
     source.ping(lab.destination().ipv4(), Duration::from_secs(5)).unwrap();

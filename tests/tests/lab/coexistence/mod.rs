@@ -16,8 +16,8 @@ use std::os::fd::OwnedFd;
 const DIRECTIONS: [(PacketDirection, &str); 2] =
     [(PacketDirection::Ingress, "ingress"), (PacketDirection::Egress, "egress")];
 
-fn filters(host: &Host, way: &str) -> String {
-    host.tool("tc", &["filter", "show", "dev", Host::BRIDGE, way]).unwrap()
+fn filters(host: &Host, direction: &str) -> String {
+    host.tool("tc", &["filter", "show", "dev", Host::BRIDGE, direction]).unwrap()
 }
 
 fn qdiscs(host: &Host) -> String {
@@ -27,16 +27,18 @@ fn qdiscs(host: &Host) -> String {
 /// How many programs of migtrace are attached to a host's bridge, by TCX or as filters.
 fn count_ours(host: &Host) -> usize {
     let chains = host.enter(|| {
-        let ways = [TcAttachType::Ingress, TcAttachType::Egress];
-        let programs = ways.map(|way| SchedClassifier::query_tcx(Host::BRIDGE, way).unwrap().1);
+        let directions = [TcAttachType::Ingress, TcAttachType::Egress];
+        let programs =
+            directions.map(|direction| SchedClassifier::query_tcx(Host::BRIDGE, direction).unwrap().1);
         let names = programs.iter().flatten().map(|program| program.name_as_str().unwrap().to_owned());
         names.filter(|name| name.starts_with("migtrace_")).count()
     });
-    let of_qdisc = |way| filters(host, way).lines().filter(|line| line.contains("migtrace_")).count();
-    chains.unwrap() + DIRECTIONS.iter().map(|(_, way)| of_qdisc(way)).sum::<usize>()
+    let of_qdisc =
+        |direction| filters(host, direction).lines().filter(|line| line.contains("migtrace_")).count();
+    chains.unwrap() + DIRECTIONS.iter().map(|(_, direction)| of_qdisc(direction)).sum::<usize>()
 }
 
-/// Sends both ways during a recording, and compares its counts with a packet socket's.
+/// Sends both directions during a recording, and compares its counts with a packet socket's.
 fn assert_transfer_is_counted(lab: &Lab, attach: &str) {
     let recording = FlowRecording::start(lab.source(), &["--attach", attach]);
     assert_transfer_is_counted_by(lab, recording);
@@ -82,9 +84,9 @@ impl OtherPrograms {
         if hook == Hook::Clsact {
             host.tool("tc", &["qdisc", "add", "dev", Host::BRIDGE, "clsact"]).unwrap();
         }
-        for (counter, (way, name)) in [&ingress, &egress].into_iter().zip(DIRECTIONS) {
+        for (counter, (direction, name)) in [&ingress, &egress].into_iter().zip(DIRECTIONS) {
             match hook {
-                Hook::Tcx => links.push(counter.attach_tcx(host, Host::BRIDGE, way).unwrap()),
+                Hook::Tcx => links.push(counter.attach_tcx(host, Host::BRIDGE, direction).unwrap()),
                 Hook::Clsact => add_filter(host, name, counter),
             }
         }
@@ -97,13 +99,13 @@ impl OtherPrograms {
 }
 
 /// Adds a filter with the first preference, as many container networks do.
-fn add_filter(host: &Host, way: &str, counter: &PacketCounter) {
+fn add_filter(host: &Host, direction: &str, counter: &PacketCounter) {
     let directory = tempfile::tempdir().unwrap();
     mount(Some("bpf"), directory.path(), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
     let pin = directory.path().join("other");
     let added = counter.pin(&pin).and_then(|()| {
         let pin = pin.display().to_string();
-        let place = ["filter", "add", "dev", Host::BRIDGE, way, "pref", "1", "protocol", "all"];
+        let place = ["filter", "add", "dev", Host::BRIDGE, direction, "pref", "1", "protocol", "all"];
         host.tool("tc", &[&place[..], &["bpf", "direct-action", "object-pinned", &pin]].concat())
     });
     umount(directory.path()).unwrap();

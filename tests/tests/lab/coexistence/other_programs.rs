@@ -14,7 +14,7 @@ use std::time::Duration;
 fn bridge_packets(host: &Host) -> Directions<u64> {
     let text = host.tool("ip", &["-j", "-s", "link", "show", "dev", Host::BRIDGE]).unwrap();
     let links: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let packets = |way: &str| links[0]["stats64"][way]["packets"].as_u64().unwrap();
+    let packets = |direction: &str| links[0]["stats64"][direction]["packets"].as_u64().unwrap();
     Directions { tx: packets("tx"), rx: packets("rx") }
 }
 
@@ -55,8 +55,8 @@ fn assert_others_see_every_packet(hook: Hook, verdict: TcVerdict, attach: &str) 
     let crossed = difference(bridge_after, bridge);
     assert!(crossed.tx >= 3, "{crossed:?}");
     assert_eq!(difference(seen_after, seen), crossed, "the other programs are still attached afterwards");
-    for (_, way) in DIRECTIONS {
-        let filters = filters(source, way);
+    for (_, direction) in DIRECTIONS {
+        let filters = filters(source, direction);
         assert!(!filters.contains("migtrace"), "{filters}");
         assert_eq!(filters.contains("other"), hook == Hook::Clsact, "{filters}");
     }
@@ -88,19 +88,19 @@ fn filters_of_another_kind_with_the_first_preference_stay_first_and_are_reported
     let lab = network_of_real_frames();
     let source = lab.source();
     source.tool("tc", &["qdisc", "add", "dev", Host::BRIDGE, "clsact"]).unwrap();
-    for (_, way) in DIRECTIONS {
+    for (_, direction) in DIRECTIONS {
         // It takes UDP only, so that we still see TCP.
-        let place = ["filter", "add", "dev", Host::BRIDGE, way, "pref", "1", "protocol", "ip"];
+        let place = ["filter", "add", "dev", Host::BRIDGE, direction, "pref", "1", "protocol", "ip"];
         let rule = ["u32", "match", "ip", "protocol", "17", "0xff", "flowid", "1:1"];
         source.tool("tc", &[&place[..], &rule[..]].concat()).unwrap();
     }
-    let before = DIRECTIONS.map(|(_, way)| filters(source, way));
+    let before = DIRECTIONS.map(|(_, direction)| filters(source, direction));
     let recording = FlowRecording::start(source, &["--attach", "clsact"]);
     assert!(filters(source, "egress").contains("pref 2 bpf"), "{}", filters(source, "egress"));
     let reports = assert_transfer_is_counted_by(&lab, recording);
     let expected = "packets that other filters at br0 drop";
     assert!(reports.iter().any(|report| report.starts_with(expected)), "{reports:?}");
-    assert_eq!(DIRECTIONS.map(|(_, way)| filters(source, way)), before);
+    assert_eq!(DIRECTIONS.map(|(_, direction)| filters(source, direction)), before);
 }
 
 /// Checks that a program that is attached before ours is reported, and only once.
@@ -129,8 +129,8 @@ fn a_tcx_program_that_is_attached_in_front_of_ours_is_reported() {
         |host| {
             let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(TcVerdict::Next).unwrap());
             let links = [(&ingress, PacketDirection::Ingress), (&egress, PacketDirection::Egress)];
-            let links =
-                links.map(|(counter, way)| counter.attach_tcx_first(host, Host::BRIDGE, way).unwrap());
+            let links = links
+                .map(|(counter, direction)| counter.attach_tcx_first(host, Host::BRIDGE, direction).unwrap());
             OtherPrograms { ingress, egress, _links: links.into() }
         },
     );
@@ -143,8 +143,8 @@ fn a_filter_that_is_added_in_front_of_ours_is_reported() {
         "packets that other filters at br0 drop or accept",
         |host| {
             let [ingress, egress] = [(); 2].map(|()| PacketCounter::load(TcVerdict::Next).unwrap());
-            for (counter, (_, way)) in [&ingress, &egress].into_iter().zip(DIRECTIONS) {
-                add_filter(host, way, counter);
+            for (counter, (_, direction)) in [&ingress, &egress].into_iter().zip(DIRECTIONS) {
+                add_filter(host, direction, counter);
             }
             OtherPrograms { ingress, egress, _links: Vec::new() }
         },
