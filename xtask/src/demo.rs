@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::ensure(&[Group::Build, Group::Lab])?;
     let mut build = paths::cargo();
-    build.args(["build", "--release", "--package", "migtrace", "--package", "migtrace-tests", "--bins"]);
+    build.args(["build", "--release", "--package", "migtrace", "--package", "migtrace-lab", "--bins"]);
     if !build.status().context("cannot run cargo build")?.success() {
         bail!("migtrace and its lab do not build; cargo's messages above say why");
     }
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 
     let release = paths::target().join("release");
-    let mut lab = Command::new(release.join("lab"));
+    let mut lab = Command::new(release.join("migtrace-lab"));
     lab.current_dir(paths::root()).arg("run");
     lab.args(["--memory", &options.memory.to_string(), "--dirty", &options.dirty.to_string()]);
     lab.args(["--dirty-rate", &options.dirty_rate.to_string(), "--rate", &options.rate]);

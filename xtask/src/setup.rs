@@ -117,7 +117,7 @@ mod tests {
         assert!(output.status.success(), "{output:?}");
         let packages = String::from_utf8(output.stdout).unwrap();
         let needs = |name: &str| packages.lines().any(|line| line.split(' ').next() == Some(name));
-        assert!(needs("xtask") && needs("migtrace-tests"), "{packages}");
+        assert!(needs("xtask") && needs("migtrace-lab"), "{packages}");
         assert!(!needs("migtrace") && !needs("migtrace-ebpf"), "{packages}");
     }
 }

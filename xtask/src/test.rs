@@ -78,7 +78,7 @@ fn steps(options: &Options) -> Result<Vec<Step>> {
         Step { name: "unit tests", commands: unit_tests(options) },
     ];
     if !options.fast {
-        let tests = ["--package", "migtrace-tests", "--tests"];
+        let tests = ["--package", "migtrace-lab", "--tests"];
         steps.push(Step { name: "the command", commands: vec![cargo(&["build", "--package", "migtrace"])] });
         steps.push(Step {
             name: "tests in the lab",
@@ -147,7 +147,7 @@ fn unit_tests(options: &Options) -> Vec<Command> {
     let mut tests = vec![test(&all_targets, filter, &[])];
     if options.fast {
         // Else they run with the other tests of that package.
-        tests.push(test(&["--package", "migtrace-tests", "--lib"], filter, &[]));
+        tests.push(test(&["--package", "migtrace-lab", "--lib"], filter, &[]));
     }
     tests
 }

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use lab::{Host, Process};
 use migtrace::probe::ProbeReport;
+use migtrace_lab::{Host, Process};
 use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);

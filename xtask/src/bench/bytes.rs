@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lab::{Host, Lab};
+use migtrace_lab::{Host, Lab};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use lab::{Lab, Planned, Responder, Silence, Standstills, Truth, Witness};
+use migtrace_lab::{ActualSilence, CpuStallWatch, CpuStalls, Lab, PlannedSilence, Responder, SilenceKind};
 use serde::Serialize;
 
 use crate::askers::{Asker, Asking, Told};
@@ -77,7 +77,10 @@ pub(crate) fn measure(migtrace: &Path, number: u32) -> Result<Report> {
         Asker::Fping(Duration::from_millis(10)),
     ];
     let mut parts = Vec::new();
-    for (kind, silence) in [("requests are lost", Silence::Loses), ("replies are delayed", Silence::Delays)] {
+    for (kind, silence) in [
+        ("requests are lost", SilenceKind::LosesRequests),
+        ("replies are delayed", SilenceKind::DelaysReplies),
+    ] {
         eprintln!("{number} silences in which {kind}");
         parts.push(part(kind, &lab, &responder, &askers, &plan(number, silence))?);
     }
@@ -85,15 +88,15 @@ pub(crate) fn measure(migtrace: &Path, number: u32) -> Result<Report> {
 }
 
 /// Lengths at even distances, in an order that mixes them, at phases that have nothing to do with anybody's requests.
-fn plan(number: u32, silence: Silence) -> Vec<Planned> {
+fn plan(number: u32, silence: SilenceKind) -> Vec<PlannedSilence> {
     (0..number)
         .map(|index| {
             let mixed = |factor: f64| (f64::from(index + 1) * factor).fract();
-            Planned {
+            PlannedSilence {
                 // Multiples of the golden ratio and of the root of two, each of which leaves nothing out.
                 after: BETWEEN + Duration::from_millis(200).mul_f64(mixed(std::f64::consts::SQRT_2)),
                 length: SHORTEST + (LONGEST - SHORTEST).mul_f64(mixed(0.618_033_988_75)),
-                silence,
+                kind: silence,
             }
         })
         .collect()
@@ -104,17 +107,17 @@ fn part(
     lab: &Lab,
     responder: &Responder,
     askers: &[Asker],
-    plan: &[Planned],
+    plan: &[PlannedSilence],
 ) -> Result<Part> {
     let directory = tempfile::tempdir().context("cannot make a directory for what the tools say")?;
     let target = lab.source().ipv4().to_string();
     let start = |asker: &Asker| asker.start(lab.observer(), &target, directory.path());
     let asking = askers.iter().map(start).collect::<Result<Vec<_>>>()?;
     thread::sleep(MARGIN);
-    let witness = Witness::start()?;
+    let witness = CpuStallWatch::start()?;
     let started = Instant::now();
     responder.play(plan.to_vec())?;
-    let truths = responder.played()?.truths;
+    let truths = responder.wait_for_plan()?.silences;
     thread::sleep(MARGIN);
     let played = started.elapsed() * u32::try_from(thread::available_parallelism()?.get())?;
     let standstills = witness.finish()?;
@@ -131,12 +134,12 @@ fn part(
     })
 }
 
-fn known(truth: &Truth, standstills: &Standstills) -> Known {
-    let from_ns = standstills.stretch(&truth.from_ns, NEAR_NS);
-    let until_ns = standstills.stretch(&truth.until_ns, NEAR_NS);
+fn known(truth: &ActualSilence, standstills: &CpuStalls) -> Known {
+    let from_ns = standstills.stretch(&truth.start_ns, NEAR_NS);
+    let until_ns = standstills.stretch(&truth.end_ns, NEAR_NS);
     Known {
-        from_ns: *truth.from_ns.end(),
-        until_ns: *truth.until_ns.start(),
+        from_ns: *truth.start_ns.end(),
+        until_ns: *truth.end_ns.start(),
         shortest_ns: until_ns.start().saturating_sub(*from_ns.end()),
         longest_ns: until_ns.end() - from_ns.start(),
     }
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_lengths_are_all_within_their_range_and_differ() {
-        let plan = plan(20, Silence::Loses);
+        let plan = plan(20, SilenceKind::LosesRequests);
         let mut lengths: Vec<_> = plan.iter().map(|planned| planned.length).collect();
         assert!(lengths.iter().all(|length| (SHORTEST..=LONGEST).contains(length)), "{lengths:?}");
         lengths.sort_unstable();

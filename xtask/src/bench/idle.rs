@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use lab::{Bare, Lab};
+use migtrace_lab::{BareQemu, Lab};
 use serde::Serialize;
 
 use crate::tools::{Purpose, Running, Tool};
@@ -42,7 +42,7 @@ pub(crate) struct Memory {
 
 /// Lets it wait beside a QEMU whose guest has nothing to do.
 pub(crate) fn measure(lab: &Lab, migtrace: &Tool) -> Result<Idle> {
-    let _qemu = Bare::start(lab.source(), "idle").context("cannot start a QEMU to wait beside")?;
+    let _qemu = BareQemu::start(lab.source(), "idle").context("cannot start a QEMU to wait beside")?;
     let directory = tempfile::tempdir().context("cannot make a directory for a record")?;
     let waiting = migtrace.start(lab.source(), Purpose::Wait, directory.path())?;
     thread::sleep(BEGIN);

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use lab::Lab;
+use migtrace_lab::Lab;
 use serde::Serialize;
 
 use report::{Machine, Report};

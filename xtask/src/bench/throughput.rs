@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use lab::Lab;
+use migtrace_lab::Lab;
 use serde::Serialize;
 
 use crate::cpu_time::Machine;

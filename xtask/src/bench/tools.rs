@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::{Host, Process, process_status};
 use migtrace::record::Record;
+use migtrace_lab::{Host, Process, process_status};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 

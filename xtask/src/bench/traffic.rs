@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::{Host, Process, say_status};
+use migtrace_lab::{Host, Process, send_migration_status};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, sendmsg};
 use nix::unistd::{Pid, gettid};
@@ -95,10 +95,10 @@ pub(crate) fn send(target: &str) -> Result<()> {
     stay_on_cpu(0)?;
     io::stdin().lock().read_line(&mut String::new())?;
 
-    say_status(&monitor, "setup").context(NO_MONITOR)?;
+    send_migration_status(&monitor, "setup").context(NO_MONITOR)?;
     let stream = TcpStream::connect(target).with_context(|| format!("cannot connect to {target}"))?;
     (&stream).write_all(MAGIC)?;
-    say_status(&monitor, "active").context(NO_MONITOR)?;
+    send_migration_status(&monitor, "active").context(NO_MONITOR)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let orders = thread::spawn(move || {
@@ -112,7 +112,7 @@ pub(crate) fn send(target: &str) -> Result<()> {
         sendmsg::<()>(stream.as_raw_fd(), &pages, &[], MsgFlags::empty(), None).context("cannot send")?;
     }
     orders.join().map_err(|_| anyhow!("the thread that takes orders panicked"))??;
-    say_status(&monitor, "completed").context(NO_MONITOR)?;
+    send_migration_status(&monitor, "completed").context(NO_MONITOR)?;
     drop(stream);
     io::stdin().lock().read_to_end(&mut Vec::new())?;
     Ok(())

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::assets::{self, Kernel};
-use lab::cpio::Archive;
+use migtrace_lab::cpio::Archive;
+use migtrace_lab::kernels::{self, Kernel};
 
 use crate::toolchain;
 
@@ -83,7 +83,7 @@ pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result
     }
     image.program(&binaries.migtrace, "usr/bin/migtrace")?;
     image.program(&binaries.kernel_tests, "tests/kernel")?;
-    image.program(&binaries.lab_tests, "tests/vm")?;
+    image.program(&binaries.lab_tests, "tests/lab")?;
     image.qemu_data()?;
     let mut modules = MODULES.to_vec();
     for former in FORMER_MODULES {
@@ -151,13 +151,13 @@ impl Image {
 
     /// What the lab boots its guests from, laid out as its cache is.
     fn guest(&mut self) -> Result<()> {
-        self.copy(&lab::init()?, "lab/init", 0o755)?;
-        let kernel = assets::kernel(GUEST_KERNEL)?;
+        self.copy(&migtrace_lab::init()?, "lab/init", 0o755)?;
+        let kernel = kernels::fetch(GUEST_KERNEL)?;
         let root = format!("lab/kernel-{GUEST_KERNEL}");
         self.copy(&kernel.image, &format!("{root}/boot/vmlinuz-{}", kernel.release), 0o644)?;
         let modules = format!("{root}/lib/modules/{}", kernel.release);
         self.copy(&kernel.modules.join("modules.builtin"), &format!("{modules}/modules.builtin"), 0o644)?;
-        for module in kernel.modules(&lab::GUEST_MODULES)? {
+        for module in kernel.modules(&migtrace_lab::GUEST_MODULES)? {
             self.archive.file(&format!("{modules}/{}.ko", module.name), 0o644, &module.content);
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use lab::assets::Kernel;
+use migtrace_lab::kernels::Kernel;
 
 /// Two guests of 256 MiB, their QEMUs, and the initramfs twice while it is unpacked.
 const MEMORY: &str = "2560M";

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use lab::assets;
+use migtrace_lab::kernels;
 
 use crate::capability::Group;
 use crate::{paths, setup};
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     // Before anything that takes long: a kernel that does not exist is a slip of the pen.
-    let kernels = series.iter().map(|series| assets::kernel(series)).collect::<Result<Vec<_>>>()?;
+    let kernels = series.iter().map(|series| kernels::fetch(series)).collect::<Result<Vec<_>>>()?;
     let binaries = build()?;
     let mut failures = Vec::new();
     for (series, kernel) in series.iter().zip(kernels) {
@@ -120,7 +120,7 @@ fn build() -> Result<Binaries> {
         build_one(command, name, true)
     };
     let kernel_tests = test("migtrace", &["--package", "migtrace", "--lib"])?;
-    let lab_tests = test("vm", &["--package", "migtrace-tests", "--test", "vm"])?;
+    let lab_tests = test("lab", &["--package", "migtrace-lab", "--test", "lab"])?;
     Ok(Binaries { migtrace, kernel_tests, lab_tests })
 }
 
