@@ -1,7 +1,6 @@
 //! Everything a person does to this repository, as `cargo xtask COMMAND`.
 
 mod apt;
-#[path = "bench/command.rs"]
 mod bench;
 mod capability;
 mod demo;

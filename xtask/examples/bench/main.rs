@@ -2,16 +2,17 @@
 //!
 //! Everything is compared within one run: times of this machine mean nothing on another, ratios do.
 
-mod askers;
 mod bytes;
+mod counting_tools;
 mod cpu_time;
 mod downtime;
 mod idle;
 mod packets;
+mod pinging_tools;
 mod report;
 mod statistics;
 mod throughput;
-mod tools;
+
 mod traffic;
 
 use std::fmt::Display;
@@ -24,8 +25,8 @@ use clap::Parser;
 use lab::Lab;
 use serde::Serialize;
 
+use counting_tools::Tool;
 use report::{Machine, Report};
-use tools::Tool;
 use traffic::Receiver;
 
 #[derive(Parser)]

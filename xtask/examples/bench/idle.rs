@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use lab::{Bare, Lab};
 use serde::Serialize;
 
-use crate::tools::{Purpose, Running, Tool};
+use crate::counting_tools::{Purpose, Running, Tool};
 
 /// Until what the start has made work is done.
 const BEGIN: Duration = Duration::from_secs(2);

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use lab::Lab;
 use serde::Serialize;
 
+use crate::counting_tools::{Purpose, Running, Tool};
 use crate::cpu_time::Machine;
 use crate::statistics::Spread;
-use crate::tools::{Purpose, Running, Tool};
 use crate::traffic::{Receiver, Sender};
 
 /// Until TCP has found its rate, and migtrace the owner of the flow.

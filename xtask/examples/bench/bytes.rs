@@ -12,7 +12,7 @@ use lab::{Host, Lab};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::tools::{Counted, Purpose, Tool};
+use crate::counting_tools::{Counted, Purpose, Tool};
 use crate::traffic::{PORT, Receiver, Sender};
 
 const STREAM: Duration = Duration::from_secs(3);
