@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use migtrace_toolchain::find_program;
 
-use crate::{progress, toolchain};
+use crate::progress;
 
 /// What whoever updates the package lists holds meanwhile.
 const LISTS_LOCK: &str = "/var/lib/apt/lists/lock";
@@ -19,7 +20,7 @@ const LOCK_POLL: Duration = Duration::from_secs(1);
 
 /// Whether packages can be installed with apt-get here (by root).
 pub(crate) fn is_available() -> bool {
-    toolchain::find_program("apt-get").is_some()
+    find_program("apt-get").is_some()
 }
 
 /// Installs `packages`, and asks the mirrors for their lists only if these are not known or are out of date.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::capability::{self, Group};
+use crate::prerequisites::{self, Group};
 use crate::{paths, setup};
 
 #[derive(Args)]
@@ -31,7 +31,7 @@ pub(crate) struct Options {
 /// # Errors
 /// When the machine lacks something, or the migration or its record fails.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !capability::is_root() {
+    if !prerequisites::is_root() {
         bail!("the demo makes network namespaces and puts programs into the kernel: run it as root");
     }
     setup::ensure(&[Group::Build, Group::Lab])?;

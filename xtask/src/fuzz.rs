@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::capability::Group;
+use crate::prerequisites::Group;
 use crate::{paths, setup};
 
 /// The code under test is safe Rust, in which a sanitizer finds nothing; without one every toolchain will do.

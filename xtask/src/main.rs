@@ -2,15 +2,14 @@
 
 mod apt;
 mod bench;
-mod capability;
+
 mod demo;
 mod fuzz;
 mod paths;
+mod prerequisites;
 mod progress;
 mod setup;
 mod test;
-#[path = "../../migtrace/build/toolchain.rs"]
-mod toolchain;
 mod vm;
 
 use std::process::ExitCode;

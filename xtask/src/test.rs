@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::capability::{self, Group};
-use crate::toolchain::Toolchain;
+use crate::prerequisites::{self, Group};
 use crate::{paths, setup, vm};
+use migtrace_toolchain::Toolchain;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -33,7 +33,7 @@ struct Step {
 /// # Errors
 /// When the machine lacks something, or a step fails: names the step.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !options.fast && !capability::is_root() {
+    if !options.fast && !prerequisites::is_root() {
         bail!(
             "most tests put programs into the kernel: run this as root, or with --fast for those that do not"
         );

@@ -8,8 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow, bail};
 use lab::assets::{self, Kernel};
 use lab::cpio::Archive;
-
-use crate::toolchain;
+use migtrace_toolchain::find_program;
 
 /// What the host of the lab needs beyond what is built into a cloud kernel. Loaded at boot: there is no modprobe.
 const MODULES: [&str; 18] = [
@@ -165,8 +164,7 @@ impl Image {
 }
 
 fn find(program: &str) -> Result<PathBuf> {
-    toolchain::find_program(program)
-        .ok_or_else(|| anyhow!("there is no `{program}` here: run `cargo xtask setup`"))
+    find_program(program).ok_or_else(|| anyhow!("there is no `{program}` here: run `cargo xtask setup`"))
 }
 
 /// Absolute paths of the libraries, and of the loader itself, that a program is linked with.

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use lab::assets;
 
-use crate::capability::Group;
+use crate::prerequisites::Group;
 use crate::{paths, setup};
 use image::Binaries;
 use machine::{Machine, Verdict};
