@@ -2,12 +2,13 @@
 
 mod apt;
 mod bench;
-
 mod demo;
 mod fuzz;
 mod paths;
 mod prerequisites;
 mod progress;
+#[cfg(test)]
+mod rules;
 mod setup;
 mod test;
 mod vm;
