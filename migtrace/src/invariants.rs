@@ -8,10 +8,10 @@ use serde_json::Value;
 use unicode_width::UnicodeWidthStr as _;
 use uuid::Uuid;
 
-use crate::event::Lost;
 use crate::record::{Disturbance, Estimate, Gap, Method, Outcome, Record};
 use crate::report;
 use crate::units::{Counters, Directions};
+use crate::vocabulary::Lost;
 
 pub mod inputs;
 
@@ -361,7 +361,7 @@ fn copied(record: &Record, found: &mut Violations) {
     }
 }
 
-fn echo_counts(echo: &crate::record::Echo, found: &mut Violations) {
+fn echo_counts(echo: &crate::vocabulary::Echo, found: &mut Violations) {
     let counts = echo.sent == echo.answered.saturating_add(echo.lost) && echo.late <= echo.answered;
     found.unless(counts, || format!("facts: the echo requests do not add up: {echo:?}"));
     let known = echo.interval_ns.is_some() == (echo.sent > 1);

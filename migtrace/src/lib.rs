@@ -65,3 +65,4 @@ pub mod timeline;
 pub mod tracer;
 pub mod units;
 mod vm;
+pub mod vocabulary;

@@ -4,11 +4,12 @@
 
 mod common;
 
-use migtrace::event::{Announcement, Event, Fact, OwnerMethod, Purpose, QmpEvent};
+use migtrace::event::{Event, Fact, OwnerMethod, QmpEvent};
 use migtrace::record::{Outcome, Phase, PhaseName, Role};
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::{Counters, Directions, Flow, MonotonicNs};
+use migtrace::vocabulary::{Announcement, Purpose};
 use serde_json::json;
 
 const LOG_START_NS: u64 = 1_000_000_000_000;

@@ -127,7 +127,7 @@ const MUCH: [(&str, Made); 21] = [
             log.add(
                 T0 + MS + i,
                 "lost",
-                json!({ "ring_buffer": i, "flows": 0, "probes": 0, "since_ns": T0 + i }),
+                json!({ "ring_buffer": i, "flows": 0, "hook_calls": 0, "since_ns": T0 + i }),
             );
         }
         (10..10 + n).for_each(|pid| log.status(T0 + 2 * MS + pid, pid, "completed", 0));

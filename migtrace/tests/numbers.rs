@@ -8,9 +8,10 @@
 mod common;
 
 use common::{one, replay, why};
-use migtrace::event::{Event, Fact, LogErrorKind, Purpose, QmpEvent};
+use migtrace::event::{Event, Fact, LogErrorKind, QmpEvent};
 use migtrace::record::{Downtime, MarkName, Method, Mode, Outcome, Phase, PhaseName, Record, Role};
 use migtrace::units::MonotonicNs;
+use migtrace::vocabulary::Purpose;
 
 const MS: i64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -435,7 +436,7 @@ fn flows_without_an_owner_are_the_only_migrating_vms_and_everything_missing_is_n
     assert!(why(&record, "owner of the flows").contains("no other migrates"));
     assert!(why(&record, "a part of").contains("17 packets"));
     assert!(why(&record, "everything").contains("lower bound"));
-    assert_eq!((record.lost.flows, record.lost.probes), (2, 1));
+    assert_eq!((record.lost.flows, record.lost.hook_calls), (2, 1));
 }
 
 #[test]

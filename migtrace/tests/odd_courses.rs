@@ -5,13 +5,14 @@
 mod common;
 
 use common::{made, one, replay, why};
-use migtrace::event::{EndReason, Event, Fact, LogErrorKind, Lost};
+use migtrace::event::{EndReason, Event, Fact, LogErrorKind};
 use migtrace::invariants::inputs;
 use migtrace::record::{MarkName, Method, Outcome, PhaseName, Record, Role};
 use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::MonotonicNs;
+use migtrace::vocabulary::Lost;
 use serde_json::json;
 
 const MS: u64 = 1_000_000;

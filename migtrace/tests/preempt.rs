@@ -7,9 +7,10 @@
 mod common;
 
 use common::{events, fold};
-use migtrace::event::{Event, Fact, Purpose};
+use migtrace::event::{Event, Fact};
 use migtrace::record::{Mode, Record};
 use migtrace::units::{Directions, Flow, MonotonicNs};
+use migtrace::vocabulary::Purpose;
 
 const LOGS: [&str; 3] = ["postcopy-preempt-7.2", "postcopy-preempt-10.0", "destination-preempt-7.2"];
 

@@ -7,14 +7,14 @@ mod common;
 use common::made;
 
 use migtrace::event::{
-    Announcement, EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, OwnerMethod, Purpose, SCHEMA,
-    Vcpus,
+    EndReason, Event, Fact, FlowCounters, LogReader, LogWriter, OwnerMethod, SCHEMA, Vcpus,
 };
 use migtrace::record::PhaseName;
 use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
+use migtrace::vocabulary::{Announcement, Purpose};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn at(at_ns: u64, fact: Fact) -> Event {
 fn log_start() -> Fact {
     made(json!({
         "event": "log_start", "schema": SCHEMA, "migtrace": "0.1.0", "host": "host-a", "kernel": "6.12.0",
-        "interfaces": [], "ports": "49152-49215", "probes": []
+        "interfaces": [], "ports": "49152-49215", "instruments": []
     }))
 }
 

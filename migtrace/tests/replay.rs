@@ -62,7 +62,7 @@ fn long_migration(mut write: impl FnMut(&str)) {
             }
             19 => {
                 let lost =
-                    json!({ "ring_buffer": i, "flows": 0, "probes": 0, "since_ns": at_ns - 1_000 * MS });
+                    json!({ "ring_buffer": i, "flows": 0, "hook_calls": 0, "since_ns": at_ns - 1_000 * MS });
                 log.add(at_ns, "lost", lost);
             }
             20 => {

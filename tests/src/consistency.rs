@@ -42,7 +42,7 @@ pub fn assert_consistent(record: &Value) {
             assert!(estimate["high_ns"].is_null() || estimate["high_ns"].as_u64() >= value, "{estimate:#}");
         }
     }
-    assert_eq!(record["lost"], serde_json::json!({ "ring_buffer": 0, "flows": 0, "probes": 0 }));
+    assert_eq!(record["lost"], serde_json::json!({ "ring_buffer": 0, "flows": 0, "hook_calls": 0 }));
 }
 
 /// Checks a recording's record against itself, and that its event log replays into that record, byte for byte.

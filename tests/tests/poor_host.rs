@@ -32,9 +32,9 @@ fn doctor(lab: &Lab, folders: &[&str]) -> (Said, Value) {
     (text, serde_json::from_str(&json.stdout).unwrap())
 }
 
-fn status<'a>(findings: &'a Value, probe: &str) -> &'a str {
-    let probes = findings["probes"].as_array().unwrap();
-    probes.iter().find(|found| found["name"] == probe).unwrap()["status"].as_str().unwrap()
+fn status<'a>(findings: &'a Value, instrument: &str) -> &'a str {
+    let instruments = findings["instruments"].as_array().unwrap();
+    instruments.iter().find(|found| found["name"] == instrument).unwrap()["status"].as_str().unwrap()
 }
 
 /// Records a migration on such a host, to its end.

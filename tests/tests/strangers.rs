@@ -7,8 +7,8 @@ mod recording;
 
 use lab::consistency::assert_replays;
 use lab::{Bare, Capture, Host, Lab, NbdDisk, Tally, Wiretap, tracing};
-use migtrace::event::Lost;
 use migtrace::units::Directions;
+use migtrace::vocabulary::Lost;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,

@@ -60,21 +60,21 @@ impl Doctor {
         Self { findings: serde_json::from_slice(&output.stdout).unwrap(), code: output.status.code() }
     }
 
-    fn probe(&self, name: &str) -> &Value {
-        let probes = self.findings["probes"].as_array().unwrap();
-        let probe = probes.iter().find(|probe| probe["name"] == name);
-        probe.unwrap_or_else(|| panic!("no {name}: {:#}", self.findings))
+    fn instrument(&self, name: &str) -> &Value {
+        let instruments = self.findings["instruments"].as_array().unwrap();
+        let instrument = instruments.iter().find(|instrument| instrument["name"] == name);
+        instrument.unwrap_or_else(|| panic!("no {name}: {:#}", self.findings))
     }
 
-    /// Whether this probe loses nothing here. If it does, checks that a record says so in the words of `doctor`.
+    /// Whether this instrument loses nothing here. If it does, checks that a record says so in the words of `doctor`.
     fn has_all_of(&self, name: &str, record: &Value) -> bool {
-        let probe = self.probe(name);
-        let Some(lost) = probe["lost"].as_str() else { return true };
+        let instrument = self.instrument(name);
+        let Some(lost) = instrument["lost"].as_str() else { return true };
         let listed = record["not_measured"].as_array().unwrap();
         let says = |entry: &Value| {
-            entry["what"] == probe["observes"] && entry["why"].as_str().unwrap().starts_with(lost)
+            entry["what"] == instrument["observes"] && entry["why"].as_str().unwrap().starts_with(lost)
         };
-        assert!(listed.iter().any(says), "{probe:#} {listed:#?}");
+        assert!(listed.iter().any(says), "{instrument:#} {listed:#?}");
         false
     }
 }
@@ -273,11 +273,11 @@ fn doctor_finds_every_probe_at_its_best_hook() {
         if has_tcx() { ("wire", "ok", "tcx") } else { ("wire", "fallback", "clsact") },
     ] {
         let hook = if status == "missing" { Value::Null } else { hook.into() };
-        let probe = doctor.probe(name);
-        assert_eq!(json!([probe["status"], probe["hook"]]), json!([status, hook]), "{probe:#}");
+        let instrument = doctor.instrument(name);
+        assert_eq!(json!([instrument["status"], instrument["hook"]]), json!([status, hook]), "{instrument:#}");
         // A fallback that loses nothing says what is worse about it.
-        assert!(status == "ok" || !probe["why"].is_null(), "{probe:#}");
-        assert!(status != "missing" || !probe["lost"].is_null(), "{probe:#}");
+        assert!(status == "ok" || !instrument["why"].is_null(), "{instrument:#}");
+        assert!(status != "missing" || !instrument["lost"].is_null(), "{instrument:#}");
     }
     assert_eq!(doctor.findings["lacking"], json!([]));
     assert_eq!(doctor.code, Some(if has_tcx() { 0 } else { 5 }));
@@ -290,7 +290,7 @@ fn each_stop_of_a_kvm_guest_lies_between_the_stamps_of_its_driver() {
     }
     let lab = without_guests();
     let mut guest = pauses::guest(lab.source(), 2);
-    if Doctor::ask().probe("vcpu-run")["lost"].is_null() {
+    if Doctor::ask().instrument("vcpu-run")["lost"].is_null() {
         pauses::check_precision(lab.source(), &mut guest, 2);
     } else {
         pauses::check_silence(lab.source(), &mut guest);

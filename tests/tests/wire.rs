@@ -10,8 +10,8 @@
 mod recording;
 
 use lab::{Capture, Connection, Host, Lab, Tally, Wiretap, monotonic_ns};
-use migtrace::event::Lost;
 use migtrace::units::{Counters, Directions};
+use migtrace::vocabulary::Lost;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
@@ -526,7 +526,7 @@ fn when_the_flow_table_is_full_the_loss_is_told_and_the_first_flows_stay_exact()
     // Of each lost connection at least the third packet of the opening, the data in 64 KiB buffers, and the end. What comes
     // back could have opened nothing.
     assert!(lost.flows > 2 * (1 + 16 + 1), "{lost:?}");
-    assert_eq!((lost.ring_buffer, lost.probes), (0, 0));
+    assert_eq!((lost.ring_buffer, lost.hook_calls), (0, 0));
 }
 
 #[test]
@@ -548,5 +548,5 @@ fn when_only_the_fragments_find_no_room_that_is_told_too() {
         assert_exact(&facts, &capture, ends);
     }
     let lost = facts.lost();
-    assert_eq!((lost.flows, lost.ring_buffer, lost.probes), (1, 0, 0));
+    assert_eq!((lost.flows, lost.ring_buffer, lost.hook_calls), (1, 0, 0));
 }

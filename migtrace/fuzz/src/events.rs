@@ -2,10 +2,11 @@
 
 use arbitrary::{Result, Unstructured};
 use migtrace::event::{
-    Announcement, EchoEnd, EchoGap, EchoOwnerMethod, EndReason, Event, Fact, FlowCounters, Lost, NotMeasured,
-    OwnerMethod, ProbeStatus, Purpose, Qemu, QmpEvent, SCHEMA, Vcpus,
+    EchoEnd, EchoGap, EchoOwnerMethod, EndReason, Event, Fact, FlowCounters, InstrumentStatus, OwnerMethod,
+    Qemu, QmpEvent, SCHEMA, Vcpus,
 };
 use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
+use migtrace::vocabulary::{Announcement, Lost, NotMeasured, Purpose};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -49,11 +50,11 @@ fn fill(source: &mut Unstructured<'_>, events: &mut Vec<Event>) -> Result<()> {
 }
 
 fn log_start(hears: bool) -> Fact {
-    let status = if hears { ProbeStatus::Ok } else { ProbeStatus::Missing };
+    let status = if hears { InstrumentStatus::Ok } else { InstrumentStatus::Missing };
     made(json!({
         "event": "log_start", "schema": SCHEMA, "migtrace": "0.1.0", "host": "host-a", "kernel": "6.12.0",
         "interfaces": [], "ports": "49152-49215",
-        "probes": [{ "name": "qmp", "observes": "phases", "status": status }]
+        "instruments": [{ "name": "qmp", "observes": "phases", "status": status }]
     }))
 }
 

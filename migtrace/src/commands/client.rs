@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use migtrace::event::{Fact, NotMeasured};
+use migtrace::event::Fact;
 use migtrace::host::qmp::{self, Qmp, QmpError};
 use migtrace::recorder::Recorder;
+use migtrace::vocabulary::NotMeasured;
 use serde_json::Value;
 
 /// How often, and after what time, QEMU is asked again for times that it has not worked out yet.

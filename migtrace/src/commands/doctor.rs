@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
-use migtrace::event::{Probe, ProbeStatus};
+use migtrace::event::{Instrument, InstrumentStatus};
 use migtrace::host::capabilities::{self, Capabilities, Capability};
 use migtrace::host::environment::Environment;
 use migtrace::{kernel, report, terminal::clean};
@@ -16,7 +16,7 @@ use crate::streams::Stream;
 /// Everything that `doctor` found.
 #[derive(Serialize)]
 struct Findings {
-    probes: Vec<Probe>,
+    instruments: Vec<Instrument>,
     lacking: Vec<Lacking>,
 }
 
@@ -46,17 +46,17 @@ fn examine() -> Result<Findings> {
     if let Some(fix) = capabilities::advice(&held.missing(&Capability::NEEDED)) {
         lacking.insert(0, Lacking { what: "capabilities".into(), fix });
     }
-    Ok(Findings { probes: kernel::examine(), lacking })
+    Ok(Findings { instruments: kernel::examine(), lacking })
 }
 
 fn verdict(findings: &Findings) -> Exit {
     let wire_is_missing = findings
-        .probes
+        .instruments
         .iter()
-        .any(|probe| probe.name == kernel::WIRE && probe.status == ProbeStatus::Missing);
+        .any(|instrument| instrument.name == kernel::WIRE && instrument.status == InstrumentStatus::Missing);
     if wire_is_missing {
         Exit::Unusable
-    } else if findings.probes.iter().all(|probe| probe.status == ProbeStatus::Ok) {
+    } else if findings.instruments.iter().all(|instrument| instrument.status == InstrumentStatus::Ok) {
         Exit::Done
     } else {
         Exit::Lacking
@@ -68,27 +68,27 @@ fn table(findings: &Findings) -> String {
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["PROBE", "STATUS", "HOOK", "OBSERVES"]);
+        .set_header(["INSTRUMENT", "STATUS", "HOOK", "OBSERVES"]);
     if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         table.set_width(100);
     }
-    for probe in &findings.probes {
-        let status = match probe.status {
-            ProbeStatus::Ok => "ok",
-            ProbeStatus::Fallback => "fallback",
-            ProbeStatus::Missing => "missing",
+    for instrument in &findings.instruments {
+        let status = match instrument.status {
+            InstrumentStatus::Ok => "ok",
+            InstrumentStatus::Fallback => "fallback",
+            InstrumentStatus::Missing => "missing",
         };
-        let hook = probe.hook.as_deref().unwrap_or("-");
-        table.add_row([&probe.name, status, hook, &probe.observes].map(clean));
+        let hook = instrument.hook.as_deref().unwrap_or("-");
+        table.add_row([&instrument.name, status, hook, &instrument.observes].map(clean));
     }
     let rows = table.lines().map(|row| format!("{}\n", row.trim_end()));
     let mut text: String = rows.collect();
-    for probe in &findings.probes {
-        let remarks = [("lost", &probe.lost), ("note", &probe.note), ("why", &probe.why)];
+    for instrument in &findings.instruments {
+        let remarks = [("lost", &instrument.lost), ("note", &instrument.note), ("why", &instrument.why)];
         for (label, remark) in remarks {
             if let Some(remark) = remark {
                 text.push('\n');
-                text.push_str(&clean(&format!("{}: {label}: {remark}", probe.name)));
+                text.push_str(&clean(&format!("{}: {label}: {remark}", instrument.name)));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::Instant;
 
-use migtrace::event::{EndReason, Fact, NotMeasured, ProbeStatus};
+use migtrace::event::{EndReason, Fact, InstrumentStatus};
 use migtrace::host::capabilities::Capability;
 use migtrace::kernel::Settings;
 use migtrace::probe::Prober;
@@ -15,6 +15,7 @@ use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
 use migtrace::selection::Selection;
 use migtrace::tracer::Tracer;
+use migtrace::vocabulary::NotMeasured;
 
 use super::Exit;
 use super::check_privileges;
@@ -219,9 +220,11 @@ fn describe(recorder: &Recorder, progress: &Progress) {
         let uid = qemu.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
         progress.say(&format!("tracing {name} (pid {}{uid}{uuid})", qemu.pid));
     }
-    for probe in observation.probes.iter().filter(|probe| probe.status == ProbeStatus::Missing) {
-        let lost = probe.lost.as_deref().unwrap_or(&probe.observes);
-        progress.say(&format!("not measured here: {lost} (`migtrace doctor` tells why)"));
+    for instrument in
+        observation.instruments.iter().filter(|instrument| instrument.status == InstrumentStatus::Missing)
+    {
+        let lost = instrument.lost.as_deref().unwrap_or(&instrument.observes);
+        progress.say(&format!("not measured here: {lost} (`migtrace doctor` says why)"));
     }
 }
 

@@ -239,7 +239,7 @@ mod tests {
             kernel: "6.1.0".to_owned(),
             interfaces: Vec::new(),
             ports: "49152-49215".to_owned(),
-            probes: Vec::new(),
+            instruments: Vec::new(),
         };
         vec![
             Event { at_ns: MonotonicNs(1), fact: Fact::LogStart(start) },

@@ -14,8 +14,9 @@ use zerocopy::FromBytes as _;
 use super::messages::address;
 use super::{KernelError, OBJECT, flows, maps, tc};
 use crate::errors::with_causes;
-use crate::event::{AttachMode, EchoGap};
+use crate::event::EchoGap;
 use crate::units::MonotonicNs;
+use crate::vocabulary::AttachMode;
 
 #[cfg(test)]
 mod tests;

@@ -6,14 +6,15 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{Kernel, KernelError, Settings};
 use crate::errors::with_causes;
-use crate::event::{AttachMode, Probe, ProbeStatus};
+use crate::event::{Instrument, InstrumentStatus};
+use crate::vocabulary::AttachMode;
 
-/// The name of the probe without which nothing is measured.
+/// The name of the instrument without which nothing is measured.
 pub const WIRE: &str = "wire";
 
-/// The probe table as this kernel fills it. Nothing stays attached.
+/// The instrument table as this kernel fills it. Nothing stays attached.
 #[must_use]
-pub fn examine() -> Vec<Probe> {
+pub fn examine() -> Vec<Instrument> {
     // A network namespace of its own has a loopback interface that carries nobody's packets.
     let examined = std::thread::spawn(|| {
         let own_namespace = unshare(CloneFlags::CLONE_NEWNET);
@@ -22,29 +23,29 @@ pub fn examine() -> Vec<Probe> {
     })
     .join();
     match examined {
-        Ok(Ok(probes)) => probes,
+        Ok(Ok(instruments)) => instruments,
         Ok(Err(error)) => vec![wire(Err(with_causes(&error)))],
         Err(_) => vec![wire(Err("the examination panicked".into()))],
     }
 }
 
-fn examine_here(may_attach: bool) -> Result<Vec<Probe>, KernelError> {
+fn examine_here(may_attach: bool) -> Result<Vec<Instrument>, KernelError> {
     let mut kernel = Kernel::load(&Settings::default())?;
     let attached = if may_attach {
         kernel.attach("lo", 1, false, 0).map(Some).map_err(|error| with_causes(&error))
     } else {
         Ok(None)
     };
-    let mut probes = vec![wire(attached)];
-    probes.extend_from_slice(kernel.probes());
-    Ok(probes)
+    let mut instruments = vec![wire(attached)];
+    instruments.extend_from_slice(kernel.instruments());
+    Ok(instruments)
 }
 
-fn wire(attached: Result<Option<AttachMode>, String>) -> Probe {
-    let mut probe = Probe {
+fn wire(attached: Result<Option<AttachMode>, String>) -> Instrument {
+    let mut instrument = Instrument {
         name: WIRE.into(),
         observes: "every packet of the migration's flows, as it is on the wire".into(),
-        status: ProbeStatus::Ok,
+        status: InstrumentStatus::Ok,
         hook: Some("tcx".into()),
         lost: None,
         note: None,
@@ -53,22 +54,23 @@ fn wire(attached: Result<Option<AttachMode>, String>) -> Probe {
     match attached {
         Ok(Some(AttachMode::Tcx)) => {}
         Ok(Some(AttachMode::Clsact)) => {
-            probe.status = ProbeStatus::Fallback;
-            probe.hook = Some("clsact".into());
-            probe.note = Some("`migtrace cleanup` removes the filters that a killed migtrace leaves".into());
-            probe.why = Some("TCX links came with Linux 6.6".into());
+            instrument.status = InstrumentStatus::Fallback;
+            instrument.hook = Some("clsact".into());
+            instrument.note =
+                Some("`migtrace cleanup` removes the filters that a killed migtrace leaves".into());
+            instrument.why = Some("TCX links came with Linux 6.6".into());
         }
         Ok(None) => {
-            probe.hook = None;
-            probe.note =
+            instrument.hook = None;
+            instrument.note =
                 Some("loaded, but not attached: no network namespace could be made to try it in".into());
         }
         Err(why) => {
-            probe.status = ProbeStatus::Missing;
-            probe.hook = None;
-            probe.lost = Some("everything: no packet can be counted".into());
-            probe.why = Some(why);
+            instrument.status = InstrumentStatus::Missing;
+            instrument.hook = None;
+            instrument.lost = Some("everything: no packet can be counted".into());
+            instrument.why = Some(why);
         }
     }
-    probe
+    instrument
 }

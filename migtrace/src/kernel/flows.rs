@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use migtrace_ebpf::abi::{Direction, EGRESS, FlowEntry, FlowKey, INGRESS, Retransmitted, flags};
 
 use super::messages::{Opened, address};
-use crate::event::Purpose;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// What is known of one connection, or (ports 0) of the fragments between two hosts.
 #[derive(Clone, Debug, PartialEq)]

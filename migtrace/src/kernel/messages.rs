@@ -11,8 +11,9 @@ use zerocopy::FromBytes;
 
 use super::flows::{FirstPacket, flow_of};
 
-use crate::event::{Announcement, Crossed, Vcpus};
+use crate::event::{Crossed, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vocabulary::Announcement;
 
 /// One message of a kernel program.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,6 +14,7 @@ mod flows;
 mod frames;
 mod grace;
 mod guest;
+mod instruments;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 mod loading;
@@ -23,7 +24,6 @@ mod messages;
 mod misses;
 mod ownership;
 mod priority;
-mod probes;
 mod system_call;
 mod tc;
 mod tcx;
@@ -49,8 +49,9 @@ pub use tc::{AttachPreference, Leftover, TcAttachError};
 pub(crate) use tc::{Change, ChangeNews, cleanup};
 
 use crate::errors::with_causes;
-use crate::event::{AttachMode, Lost, Probe};
+use crate::event::Instrument;
 use crate::ports::PortRanges;
+use crate::vocabulary::{AttachMode, Lost};
 use btf::Btf;
 
 /// The flow table.
@@ -183,7 +184,7 @@ pub(crate) struct Kernel {
     interfaces: StdHashMap<u32, tc::Attached>,
     taps: StdHashMap<u32, tc::Attached>,
     attacher: tc::Attacher,
-    probes: Vec<Probe>,
+    instruments: Vec<Instrument>,
     /// Whether the programs themselves find out who owns a flow.
     ties_sockets: bool,
     counts_retransmissions: bool,
@@ -192,18 +193,19 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the object and attaches every probe but the TC programs, which want an interface.
+    /// Loads the object and attaches every instrument but the TC programs, which want an interface.
     pub(crate) fn load(settings: &Settings) -> Result<Self, KernelError> {
         let offsets = Btf::of_running_kernel();
-        let socket_offsets = probes::resolve(&offsets, Btf::socket_offsets);
-        let retransmit_offsets = probes::resolve(&offsets, Btf::retransmit_offsets);
-        let task_tgid = probes::resolve(&offsets, Btf::task_tgid);
+        let socket_offsets = instruments::resolve(&offsets, Btf::socket_offsets);
+        let retransmit_offsets = instruments::resolve(&offsets, Btf::retransmit_offsets);
+        let task_tgid = instruments::resolve(&offsets, Btf::task_tgid);
         drop(offsets);
 
         let mut ebpf =
             load_object(settings, &socket_offsets.value, &retransmit_offsets.value, task_tgid.value)?;
-        let probes = probes::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets, &task_tgid);
-        let kernel = Self::new(ebpf, settings, probes, socket_offsets.why_not.is_none())?;
+        let instruments =
+            instruments::attach_all(&mut ebpf, &socket_offsets, &retransmit_offsets, &task_tgid);
+        let kernel = Self::new(ebpf, settings, instruments, socket_offsets.why_not.is_none())?;
         // To load takes more memory than all that comes after it.
         memory::give_back();
         Ok(kernel)
@@ -219,11 +221,14 @@ impl Kernel {
     fn new(
         mut ebpf: Ebpf,
         settings: &Settings,
-        probes: Vec<Probe>,
+        instruments: Vec<Instrument>,
         finds_sockets: bool,
     ) -> Result<Self, KernelError> {
-        let is_attached =
-            |name| probes.iter().any(|probe: &Probe| probe.name == name && probe.hook.is_some());
+        let is_attached = |name| {
+            instruments
+                .iter()
+                .any(|instrument: &Instrument| instrument.name == name && instrument.hook.is_some())
+        };
         Ok(Self {
             events: maps::ring(&mut ebpf, "EVENTS")?,
             lines: maps::ring(&mut ebpf, "LINES")?,
@@ -232,16 +237,16 @@ impl Kernel {
             attacher: tc::Attacher::new(settings.attach),
             ties_sockets: finds_sockets && is_attached("qmp"),
             counts_retransmissions: is_attached("retransmit"),
-            probes,
+            instruments,
             #[cfg(feature = "kernel-log")]
             _log: kernel_log::KernelLog::start(&mut ebpf)?,
             ebpf,
         })
     }
 
-    /// The probe table as it is on this host.
-    pub(crate) fn probes(&self) -> &[Probe] {
-        &self.probes
+    /// The instrument table as it is on this host.
+    pub(crate) fn instruments(&self) -> &[Instrument] {
+        &self.instruments
     }
 
     /// Whether the programs themselves find out which process owns a flow.
@@ -326,8 +331,8 @@ impl Kernel {
         Ok(Lost {
             ring_buffer: read(abi::lost::RING_BUFFER),
             flows: read(abi::lost::FLOWS),
-            // A flow too many is one of which a probe cannot tell what it should.
-            probes: read(abi::lost::PROBES) + read(abi::lost::CLAIMS) + self.missed(),
+            // A flow too many is one of which an instrument cannot tell what it should.
+            hook_calls: read(abi::lost::PROBES) + read(abi::lost::CLAIMS) + self.missed(),
             qmp_lines: read(abi::lost::LINES),
             vcpus: read(abi::lost::VCPUS),
         })

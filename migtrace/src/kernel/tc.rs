@@ -22,11 +22,12 @@ use super::loading;
 use super::ownership::{FilterName, Owner};
 use super::tcx;
 use crate::errors::with_causes;
-use crate::event::{AttachMode, TcProgram};
+use crate::event::TcProgram;
 use crate::host::clock;
 use crate::host::filters::{Filter, Filters, News, Place, Touched, Way};
 use crate::host::links;
 use crate::units::MonotonicNs;
+use crate::vocabulary::AttachMode;
 
 #[cfg(test)]
 mod tests;

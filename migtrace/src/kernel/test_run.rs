@@ -14,9 +14,9 @@ use migtrace_ebpf::abi::INGRESS as IN;
 use super::flows::purpose;
 use super::messages::Body;
 use super::{FlowState, Kernel, Settings, tc};
-use crate::event::{Lost, Purpose};
 use crate::ports::PortRanges;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vocabulary::{Lost, Purpose};
 
 /// Interfaces of the namespace that each test gets: loopback and two more.
 const INTERFACE: u32 = 1;

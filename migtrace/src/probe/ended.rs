@@ -68,7 +68,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::record::Echo;
+    use crate::vocabulary::Echo;
 
     const SECOND_NS: u64 = 1_000_000_000;
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 pub use report::{End, Preflight, Report, SCHEMA, Sending, Start, Stream};
 
-use crate::event::{AttachMode, EchoEnd, EchoGap, EchoStart, Fact, NotMeasured};
+use crate::event::{EchoEnd, EchoGap, EchoStart, Fact};
 use crate::host::clock;
 use crate::host::identity::Identity;
 use crate::host::links;
@@ -29,6 +29,7 @@ use crate::record::Gap;
 use crate::timeline::{gaps, removals};
 use crate::tracer::attachments::cannot_look;
 use crate::units::MonotonicNs;
+use crate::vocabulary::{AttachMode, NotMeasured};
 use ended::Ended;
 use sender::{Schedule, Sender, Sent};
 use socket::EchoSocket;

@@ -6,9 +6,9 @@ use migtrace_ebpf::session::bucket_start_ns;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{AttachMode, NotMeasured};
 use crate::kernel::echo::Session;
-use crate::record::{Echo, Gap, RoundTrip};
+use crate::record::Gap;
+use crate::vocabulary::{AttachMode, Echo, NotMeasured, RoundTrip};
 
 /// The schema name that every report of a probe carries.
 pub const SCHEMA: &str = "migtrace.probe/1";

@@ -9,11 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::event::{Echo, RoundTrip};
 pub use words::{MarkName, Method, PhaseName};
 
-use crate::event::{Announcement, Lost, NotMeasured, Purpose};
 use crate::units::{ClockSample, Counters, Directions, Flow};
+use crate::vocabulary::{Announcement, Echo, Lost, NotMeasured, Purpose};
 
 /// The schema name that every record carries.
 pub const SCHEMA: &str = "migtrace.record/1";

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::event::{EchoOwnerMethod, Fact, NotMeasured, Qemu};
+use crate::event::{EchoOwnerMethod, Fact, Qemu};
 use crate::host::mac::Mac;
 use crate::selection::Selection;
 use crate::vm::VmKey;
+use crate::vocabulary::NotMeasured;
 
 /// What is known at an instant.
 #[derive(Clone, Debug, Default)]

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::quantities::{duration, estimate, grouped, offset};
 use super::text::{UNKNOWN, bare_table, clean, right, trimmed, wrap};
-use crate::event::Announcement;
 use crate::record::{Disturbance, Downtime, Estimate, MarkName, Record, Role};
+use crate::vocabulary::Announcement;
 
 /// How many columns a drawing takes.
 const COLUMNS: usize = 40;

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::quantities::{duration, estimate, grouped, offset, percent};
 use super::text::{clean, right, table, trimmed, wrap};
-use crate::record::{Echo, Gap, Record};
+use crate::record::{Gap, Record};
+use crate::vocabulary::Echo;
 
 /// A guest that is slow while its memory is copied has many short ones.
 const GAPS_SHOWN: usize = 10;

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use super::echo::{self, wall_time};
 use super::quantities::{duration, estimate, grouped};
 use super::text::{clean, wrap};
-use crate::event::AttachMode;
 use crate::probe::{End, Report, Stream};
 use crate::record::Gap;
+use crate::vocabulary::AttachMode;
 
 /// The report of one probe.
 #[must_use]

@@ -9,10 +9,10 @@ use unicode_width::UnicodeWidthChar as _;
 
 use super::quantities::{self, bytes, duration, estimate, grouped, offset, percent, rate};
 use super::{downtime, echo};
-use crate::event::{Lost, Purpose};
 use crate::record::{Estimate, FlowRecord, Mode, Outcome, Phase, Record, Role};
 use crate::terminal;
 use crate::units::{Counters, Directions};
+use crate::vocabulary::{Lost, Purpose};
 
 /// The longest line, in columns.
 pub const WIDTH: u16 = 100;
@@ -291,7 +291,7 @@ fn lost(record: &Record, text: &mut String) {
         "{} events (ring buffer full), {} packets (flow table full), {} probe hits",
         grouped(lost.ring_buffer),
         grouped(lost.flows),
-        grouped(lost.probes)
+        grouped(lost.hook_calls)
     );
     for (count, of) in [(lost.qmp_lines, "lines of QMP"), (lost.vcpus, "runs of vCPUs (vCPU table full)")] {
         if count > 0 {

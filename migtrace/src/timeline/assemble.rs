@@ -12,11 +12,11 @@ use super::facts::{Facts, Process};
 use super::migration::{End, Migration};
 use super::probed::{Probed, Probing};
 use super::{curve, downtime, gaps, phases, purposes, unmeasured};
-use crate::event::Purpose;
 use crate::record::{
     self, FlowRecord, Gap, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm,
 };
 use crate::units::{Counters, Directions, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// The most samples that a record carries.
 const MOST_SAMPLES: usize = 2_000;

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::facts::{Facts, FlowFacts, JobState, Mark, MarkKind, Process};
 use super::migration::{End, Migration, Opening, replied_outcome, role, terminal};
-use crate::event::Purpose;
 use crate::record::{Outcome, PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// A process's end is known at the latest this long after its connections have closed: where the kernel does not tell it, or
 /// what it told was lost, /proc is read once a second.

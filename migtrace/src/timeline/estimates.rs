@@ -2,9 +2,9 @@
 
 use super::clocks::{Bounds, Clocks};
 use super::migration::{End, Migration, Opening};
-use crate::event::Purpose;
 use crate::record::{Estimate, Method, PhaseName};
 use crate::units::MonotonicNs;
+use crate::vocabulary::Purpose;
 
 /// The length between two instants. The bounds hold whatever the true instants are within theirs.
 fn between(from: Bounds, to: Bounds, method: Method) -> Estimate {

@@ -14,15 +14,16 @@ use super::silences::Silences;
 use super::stamped::Stamped;
 use super::untied::Untied;
 use crate::event::{
-    Announcement, Crossed, EchoEnd, EchoOwnerMethod, EchoStart, EndReason, Event, Fact, FlowCounters,
-    NotMeasured, Observation, ProbeStatus, Purpose, Qemu, QmpEvent, Vcpus,
+    Crossed, EchoEnd, EchoOwnerMethod, EchoStart, EndReason, Event, Fact, FlowCounters, InstrumentStatus,
+    Observation, Qemu, QmpEvent, Vcpus,
 };
 use crate::record::PhaseName;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vm::VmKey;
+use crate::vocabulary::{Announcement, NotMeasured, Purpose};
 
 /// The probe that reads QEMU's events, by its name in the probe table.
-const QMP_PROBE: &str = "qmp";
+const QMP_INSTRUMENT: &str = "qmp";
 /// How far apart, counted in events, the same event may be read at two monitors.
 const ECHO_DISTANCE: usize = 8;
 
@@ -200,8 +201,8 @@ impl FlowFacts {
 impl Facts {
     /// Whether QEMU's events can be read on this host; if not, that none was seen says nothing.
     pub(super) fn hears_qemu(&self) -> bool {
-        let mut probes = self.observation.iter().flat_map(|o| &o.probes);
-        !probes.any(|p| p.name == QMP_PROBE && p.status == ProbeStatus::Missing)
+        let mut instruments = self.observation.iter().flat_map(|o| &o.instruments);
+        !instruments.any(|p| p.name == QMP_INSTRUMENT && p.status == InstrumentStatus::Missing)
     }
 
     /// Takes in an event. Returns whether it may change which migrations there are and what they are doing, and not

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use crate::event::Lost;
 use crate::units::MonotonicNs;
+use crate::vocabulary::Lost;
 
 /// Losses are counted about once a second; how long before that they may have happened, where the log does not say it.
 const WINDOW_NS: u64 = 2_000_000_000;
@@ -80,7 +80,7 @@ const fn plus(a: Lost, b: Lost) -> Lost {
     Lost {
         ring_buffer: a.ring_buffer.saturating_add(b.ring_buffer),
         flows: a.flows.saturating_add(b.flows),
-        probes: a.probes.saturating_add(b.probes),
+        hook_calls: a.hook_calls.saturating_add(b.hook_calls),
         qmp_lines: a.qmp_lines.saturating_add(b.qmp_lines),
         vcpus: a.vcpus.saturating_add(b.vcpus),
     }
@@ -90,7 +90,7 @@ const fn less(a: Lost, b: Lost) -> Lost {
     Lost {
         ring_buffer: a.ring_buffer.saturating_sub(b.ring_buffer),
         flows: a.flows.saturating_sub(b.flows),
-        probes: a.probes.saturating_sub(b.probes),
+        hook_calls: a.hook_calls.saturating_sub(b.hook_calls),
         qmp_lines: a.qmp_lines.saturating_sub(b.qmp_lines),
         vcpus: a.vcpus.saturating_sub(b.vcpus),
     }

@@ -2,9 +2,10 @@
 
 use super::facts::{FlowFacts, Mark, MarkKind, Process};
 use super::stamped::Stamped;
-use crate::event::{EndReason, Purpose};
+use crate::event::EndReason;
 use crate::record::{Mode, Outcome, PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// The facts of one migration of one QEMU.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use super::facts::{FlowFacts, MarkKind};
 use super::migration::{End, Migration, Opening, last_phase, terminal};
 use super::untied::{TiedLate, UntiedSum};
-use crate::event::Purpose;
 use crate::record::{PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 type Snapshot = Directions<Counters>;
 

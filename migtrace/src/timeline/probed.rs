@@ -7,9 +7,10 @@ use super::facts::{Facts, Process};
 use super::gaps;
 use super::migration::Migration;
 use super::pairs::vm;
-use crate::event::{Echo, EchoGap};
+use crate::event::EchoGap;
 use crate::units::MonotonicNs;
 use crate::vm::VmKey;
+use crate::vocabulary::Echo;
 
 /// The echo requests to a guest.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,9 @@
 
 use super::facts::FlowFacts;
 use super::migration::Migration;
-use crate::event::Purpose;
 use crate::record::{Mode, PhaseName, Role};
 use crate::units::MonotonicNs;
+use crate::vocabulary::Purpose;
 
 /// What each flow of a migration carries, in their order.
 pub(super) fn purposes(migration: &Migration<'_>) -> Vec<Purpose> {

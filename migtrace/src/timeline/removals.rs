@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::downtime::spoken;
-use crate::event::{NotMeasured, TcProgram, TcRemoved};
+use crate::event::{TcProgram, TcRemoved};
 use crate::units::MonotonicNs;
+use crate::vocabulary::NotMeasured;
 
 /// What was removed, by when it was seen last.
 #[derive(Clone, Debug, Default)]

@@ -9,15 +9,16 @@ use super::migration::{Migration, Opening};
 use super::phases::Unknown;
 use super::probed::Probing;
 use super::removals;
-use crate::event::{Lost, NotMeasured, ProbeStatus, TcProgram, TcRemoved};
+use crate::event::{InstrumentStatus, TcProgram, TcRemoved};
 use crate::record::{MarkName, Method, Mode, Outcome, Record, Role};
+use crate::vocabulary::{Lost, NotMeasured};
 
 /// As many names are listed.
 const MOST_NAMES: usize = 10;
 /// As many entries are taken over from the recording; few ever have more than one or two.
 const MOST_ENTRIES: usize = 100;
 
-/// Everything that is missing from a record, each with its reason; the probes of this host first.
+/// Everything that is missing from a record, each with its reason; the instruments of this host first.
 pub(super) fn list(
     facts: &Facts,
     migration: &Migration<'_>,
@@ -26,7 +27,7 @@ pub(super) fn list(
     unknown_bytes: Option<Unknown>,
 ) -> Vec<NotMeasured> {
     let mut list = List::default();
-    probes(facts, &mut list);
+    instruments(facts, &mut list);
     while_recording(facts, &mut list);
     gone_interfaces(facts, migration, &mut list);
     removed_programs(facts, migration, probing, &mut list);
@@ -121,16 +122,18 @@ fn not_understood(facts: &Facts, list: &mut List) {
     }
 }
 
-fn probes(facts: &Facts, list: &mut List) {
+fn instruments(facts: &Facts, list: &mut List) {
     let Some(observation) = &facts.observation else { return };
-    for probe in &observation.probes {
-        let lost = match (probe.status, &probe.lost) {
-            (ProbeStatus::Ok, _) | (ProbeStatus::Fallback, None) => continue,
-            (ProbeStatus::Missing | ProbeStatus::Fallback, Some(lost)) => lost.clone(),
-            (ProbeStatus::Missing, None) => format!("the probe `{}` is not attached", probe.name),
+    for instrument in &observation.instruments {
+        let lost = match (instrument.status, &instrument.lost) {
+            (InstrumentStatus::Ok, _) | (InstrumentStatus::Fallback, None) => continue,
+            (InstrumentStatus::Missing | InstrumentStatus::Fallback, Some(lost)) => lost.clone(),
+            (InstrumentStatus::Missing, None) => {
+                format!("the instrument `{}` is not attached", instrument.name)
+            }
         };
-        let why = probe.why.as_ref().map_or_else(String::new, |why| format!("; {why}"));
-        list.push(&probe.observes, format!("{lost}{why}"));
+        let why = instrument.why.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+        list.push(&instrument.observes, format!("{lost}{why}"));
     }
 }
 
@@ -145,8 +148,8 @@ fn recording(facts: &Facts, lost: Lost, list: &mut List) {
     }
     if lost != Lost::default() {
         let mut counts = format!(
-            "ring buffer full: {}, flow table full: {}, probes skipped: {}",
-            lost.ring_buffer, lost.flows, lost.probes
+            "ring buffer full: {}, flow table full: {}, hook calls skipped: {}",
+            lost.ring_buffer, lost.flows, lost.hook_calls
         );
         for (what, count) in [("lines of QMP not read", lost.qmp_lines), ("vCPU table full", lost.vcpus)] {
             if count > 0 {
@@ -178,7 +181,7 @@ fn events(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
         "the QEMU of these flows is not in this network namespace: run migtrace in QEMU's"
     } else if !facts.hears_qemu() {
         "QEMU's events cannot be read on this host (see above)"
-    } else if migration.flows.iter().all(|f| f.purpose == crate::event::Purpose::Nbd) {
+    } else if migration.flows.iter().all(|f| f.purpose == crate::vocabulary::Purpose::Nbd) {
         "only a copy of disks was seen; QEMU has not said that a migration began"
     } else {
         "QEMU told no migration states: its migration capability `events` is off (libvirt always turns it on); \

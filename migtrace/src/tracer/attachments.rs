@@ -1,9 +1,10 @@
 //! Whether the TC programs stay where they were attached, and before those of others.
 
 use super::{Tracer, TracerError, host};
-use crate::event::{AttachMode, Fact, NotMeasured, TcProgram, TcRemoved};
+use crate::event::{Fact, TcProgram, TcRemoved};
 use crate::host::clock;
 use crate::kernel::{Change, ChangeNews};
+use crate::vocabulary::{AttachMode, NotMeasured};
 
 impl Tracer {
     /// Tells what somebody else has done to the programs; those that were removed are attached again.

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use super::retirement::Sight;
 use super::watched::{self, Found, Known, Owner};
 use super::{Tracer, TracerError, host, owners};
-use crate::event::{Fact, OwnerMethod, Purpose};
+use crate::event::{Fact, OwnerMethod};
 use crate::host::clock;
 use crate::kernel::{FirstPacket, FlowState, Opened, is_other};
 use crate::units::{Directions, Flow, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// How often the counters of flows older than [`YOUNG`] become events: an hour's log stays small.
 const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);

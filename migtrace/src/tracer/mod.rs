@@ -27,8 +27,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::errors::with_causes;
 use crate::event::{
-    self, EndReason, Event, Fact, Interface, Lost, NotMeasured, Observation, OwnerMethod, Probe, Qemu,
-    QmpEvent, Vcpus,
+    self, EndReason, Event, Fact, Instrument, Interface, Observation, OwnerMethod, Qemu, QmpEvent, Vcpus,
 };
 use crate::host::clock::{self, StepWatcher};
 use crate::host::identity::Identity;
@@ -37,6 +36,7 @@ use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
 use crate::host::qemu::{self, Binaries};
 use crate::kernel::{Body, Kernel, KernelError, Message, Settings};
 use crate::units::{Counters, Directions, MonotonicNs};
+use crate::vocabulary::{Lost, NotMeasured};
 pub use cleanup::{CleanedUp, clean_up};
 use lines::Lines;
 use owners::Adoption;
@@ -48,8 +48,8 @@ use watched::{Owner, Watched};
 
 /// How often the flow table is read, and the counters of young flows become events.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
-/// Probes that tell when QEMUs come and go, by their names in the probe table.
-const PROCESS_PROBES: [&str; 3] = ["exec", "fork", "exit"];
+/// Instruments that tell when QEMUs come and go, by their names in the instrument table.
+const PROCESS_INSTRUMENTS: [&str; 3] = ["exec", "fork", "exit"];
 /// How long after an interface has appeared it may still get its address and become one to count at.
 const SETTLING: Duration = Duration::from_secs(60);
 
@@ -189,9 +189,11 @@ impl Tracer {
         let started = Instant::now();
         let mut look = tokio::time::interval_at(started + scans::SOON, scans::SOON);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let is_told = |name| kernel.probes().iter().any(|probe| probe.name == name && probe.hook.is_some());
+        let is_told = |name| {
+            kernel.instruments().iter().any(|instrument| instrument.name == name && instrument.hook.is_some())
+        };
         // A person may well start an executable of theirs by another name than they gave.
-        let scan_always = !PROCESS_PROBES.into_iter().all(is_told) || !builder.qemu_binaries.is_empty();
+        let scan_always = !PROCESS_INSTRUMENTS.into_iter().all(is_told) || !builder.qemu_binaries.is_empty();
         let mut tracer = Self {
             observation: Observation {
                 schema: event::SCHEMA.into(),
@@ -200,7 +202,7 @@ impl Tracer {
                 kernel: identity.kernel,
                 interfaces: Vec::new(),
                 ports: builder.settings.ports.to_string(),
-                probes: kernel.probes().to_vec(),
+                instruments: kernel.instruments().to_vec(),
             },
             kernel,
             requested: builder.interfaces,
@@ -245,16 +247,16 @@ impl Tracer {
         self.adopt_connections()
     }
 
-    /// Who observes, with which probes, at which interfaces.
+    /// Who observes, with which instruments, at which interfaces.
     #[must_use]
     pub const fn observation(&self) -> &Observation {
         &self.observation
     }
 
-    /// The probes as they are attached on this host.
+    /// The instruments as they are attached on this host.
     #[must_use]
-    pub fn probes(&self) -> &[Probe] {
-        &self.observation.probes
+    pub fn instruments(&self) -> &[Instrument] {
+        &self.observation.instruments
     }
 
     /// The QEMUs that are traced now.
@@ -498,7 +500,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Looks for what nobody tells: losses, QEMUs that no probe saw, new interfaces that are ready.
+    /// Looks for what nobody tells: losses, QEMUs that no instrument saw, new interfaces that are ready.
     fn look(&mut self) -> Result<(), TracerError> {
         let lost = self.lost;
         self.tell_lost(false)?;
@@ -517,7 +519,7 @@ impl Tracer {
         self.look_after_attachments()
     }
 
-    /// Reads `/proc` for what no probe told.
+    /// Reads `/proc` for what no instrument told.
     fn scan(&mut self) -> Result<(), TracerError> {
         let qemu::Found { qemus: present, pretenders } =
             qemu::find(&self.binaries).map_err(host("find the QEMU processes in /proc"))?;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::watched::{Known, Watched};
 use super::{TracerError, host};
-use crate::event::Purpose;
 use crate::host::sockets;
 use crate::kernel::{FlowState, Grace, Opened};
 use crate::units::MonotonicNs;
+use crate::vocabulary::Purpose;
 
 /// How long nothing may have crossed before a connection that was closed is over: by then nothing is sent again.
 const CLOSED: Duration = Duration::from_secs(10);

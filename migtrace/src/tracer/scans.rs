@@ -1,7 +1,7 @@
-//! When `/proc` is read for QEMUs that no probe told of, and for taps that were opened late.
+//! When `/proc` is read for QEMUs that no instrument told of, and for taps that were opened late.
 //!
 //! To read it takes milliseconds on a host with thousands of processes. So it is read often only while something may
-//! have changed that no probe tells of: a QEMU that has just started opens its taps later, and one of an unusual name is
+//! have changed that no instrument tells of: a QEMU that has just started opens its taps later, and one of an unusual name is
 //! not told of, but makes a tap or a connection.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Scans {
 }
 
 impl Scans {
-    /// `/proc` is read now. Without probes that tell of processes, it is `always` to be read soon again.
+    /// `/proc` is read now. Without instruments that tell of processes, it is `always` to be read soon again.
     pub(super) fn new(now: Instant, always: bool) -> Self {
         Self { always, last: now, settled: now + SETTLING }
     }

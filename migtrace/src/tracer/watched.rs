@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::event::{Crossed, Fact, FlowCounters, OwnerMethod, Purpose};
+use crate::event::{Crossed, Fact, FlowCounters, OwnerMethod};
 use crate::kernel::{FlowState, Opened};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// One connection of those that its ends have had, or the fragments between two hosts.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ impl Log {
         let mut log = Self::default();
         let start = json!({
             "schema": migtrace::event::SCHEMA, "migtrace": "0.1.0", "host": "host-a", "kernel": "6.12.0",
-            "interfaces": [], "ports": "49152-49215", "probes": []
+            "interfaces": [], "ports": "49152-49215", "instruments": []
         });
         log.add(0, "log_start", start);
         log.add(0, "clock", json!({ "offset_ns": OFFSET_NS, "error_ns": 100 }));

@@ -4,8 +4,9 @@ pub(crate) mod transfer;
 
 use lab::Host;
 use lab::tracing;
-use migtrace::event::{Event, Fact, FlowCounters, LogReader, Lost, TcRemoved};
+use migtrace::event::{Event, Fact, FlowCounters, LogReader, TcRemoved};
 use migtrace::units::{Counters, Directions};
+use migtrace::vocabulary::Lost;
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::BufReader;

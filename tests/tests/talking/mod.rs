@@ -263,7 +263,7 @@ pub(crate) fn every_shape_of_an_event_is_read(host: &Host) {
     let found = Heard::of(recording);
     assert_eq!(found.numbers(pid), (0..=last).collect::<Vec<_>>());
     assert_eq!(found.lost("qmp_lines"), 3);
-    assert_eq!((found.lost("ring_buffer"), found.lost("probes")), (0, 0));
+    assert_eq!((found.lost("ring_buffer"), found.lost("hook_calls")), (0, 0));
     assert!(!found.mentions("secret"));
     let told = found.not_measured(pid);
     assert_eq!(told.last(), Some(&"3 of its lines were too long or no QMP in all"), "{told:?}");
@@ -283,7 +283,7 @@ pub(crate) fn a_flood_is_counted_and_leaves_room_for_the_others(host: &Host, flo
     let found = Heard::of(recording);
     quiet.end();
 
-    let skipped = found.lost("probes");
+    let skipped = found.lost("hook_calls");
     assert_eq!(found.lost("ring_buffer"), 0);
     let others = found.numbers(quietly);
     assert_eq!(others, (0..QUIET).collect::<Vec<_>>(), "and {skipped} were skipped");

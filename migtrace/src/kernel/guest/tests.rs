@@ -17,8 +17,8 @@ use migtrace_ebpf::budget::ANNOUNCEMENTS;
 use nix::sys::socket::{MsgFlags, sendmsg};
 
 use super::*;
-use crate::event::Announcement;
 use crate::kernel::{Body, Settings};
+use crate::vocabulary::Announcement;
 
 /// Test runs see the loopback interface of whoever runs them.
 const LOOPBACK: u32 = 1;

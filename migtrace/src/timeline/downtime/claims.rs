@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::{NS_PER_MS, spoken};
-use crate::event::Purpose;
 use crate::record::{Downtime, Estimate, Outcome, Role};
 use crate::timeline::facts::Facts;
 use crate::timeline::migration::{End, Migration};
+use crate::vocabulary::Purpose;
 
 /// QEMU counts some bytes that it does not send; that was never seen to be more than one in some thousand.
 const TOLERANCE: u64 = 100;

@@ -1,13 +1,13 @@
 //! The lengths: stop, network, reachability.
 
 use super::{Left, Sides, ended, first_frame, left, resume_after, spoken};
-use crate::event::Lost;
 use crate::record::{Estimate, Gap, Method, Mode, Outcome, PhaseName, Role};
 use crate::timeline::facts::{Facts, Mark, MarkKind};
 use crate::timeline::gaps::Silence;
 use crate::timeline::migration::{End as MigrationEnd, Migration};
 use crate::timeline::probed::Probe;
 use crate::units::MonotonicNs;
+use crate::vocabulary::Lost;
 
 /// How an end of the stop is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

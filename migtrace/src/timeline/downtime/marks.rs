@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Left, Sides, first_frame, left};
-use crate::event::Announcement;
 use crate::record::{self, MarkName, PhaseName, Role};
 use crate::timeline::facts::{Announced, Mark, MarkKind};
 use crate::timeline::gaps::Silence;
 use crate::timeline::migration::Migration;
 use crate::units::MonotonicNs;
+use crate::vocabulary::Announcement;
 
 impl<'a> Sides<'a> {
     /// The guest's last frame at each of its taps at the source: what was counted when it had stopped, and before its next

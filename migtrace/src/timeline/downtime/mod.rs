@@ -14,9 +14,9 @@ use super::gaps::{self, Silence};
 use super::migration::{End as MigrationEnd, Migration};
 use super::probed::Probe;
 use super::silences::Silences;
-use crate::event::Echo;
 use crate::record::{self, Brownout, Disturbance, Downtime, Estimate, Gap, Method, Outcome, Role};
 use crate::units::MonotonicNs;
+use crate::vocabulary::Echo;
 
 /// QEMU tells its times in milliseconds, rounded.
 const NS_PER_MS: u64 = 1_000_000;

@@ -1,4 +1,4 @@
-//! The probe table: what each probe observes, the hooks to try in order, and what is lost without it.
+//! The instrument table: what each instrument observes, the hooks to try in order, and what is lost without it.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use aya::programs::{KProbe, RawTracePoint, TracePoint};
 
 use super::btf::{Btf, BtfError};
 use super::loading;
-use crate::event::{Probe, ProbeStatus};
+use crate::event::{Instrument, InstrumentStatus};
 
 /// A kernel hook and the program for it.
 #[derive(Clone, Copy)]
@@ -115,7 +115,7 @@ const VM_IOCTL_TRACEPOINT: Hook =
 /// It is there while a module of KVM is loaded, and exists from the boot on where KVM is not a module.
 const KVM_DEVICE: &str = "/sys/class/misc/kvm";
 
-/// Probes of KVM can only be attached while KVM is there.
+/// Instruments of KVM can only be attached while KVM is there.
 const NO_KVM: &str = "this kernel has no KVM now (`modprobe kvm_intel` or `kvm_amd` before tracing)";
 
 const EXEC: Row = Row {
@@ -156,13 +156,13 @@ pub(super) fn resolve<T: Default>(
     }
 }
 
-/// Loads and attaches every probe. A probe that cannot be attached is a row that says so, not an error.
+/// Loads and attaches every instrument. A instrument that cannot be attached is a row that says so, not an error.
 pub(super) fn attach_all<S, R, T>(
     ebpf: &mut Ebpf,
     socket_offsets: &Resolved<S>,
     retransmit_offsets: &Resolved<R>,
     task_tgid: &Resolved<T>,
-) -> Vec<Probe> {
+) -> Vec<Instrument> {
     let no_kvm = (!Path::new(KVM_DEVICE).exists()).then_some(NO_KVM);
     let needs_both = socket_offsets.why_not.as_deref().or(retransmit_offsets.why_not.as_deref());
     vec![
@@ -178,11 +178,11 @@ pub(super) fn attach_all<S, R, T>(
     ]
 }
 
-fn attach(ebpf: &mut Ebpf, row: &Row, impossible: Option<&str>) -> Probe {
-    let mut probe = Probe {
+fn attach(ebpf: &mut Ebpf, row: &Row, impossible: Option<&str>) -> Instrument {
+    let mut instrument = Instrument {
         name: row.name.into(),
         observes: row.observes.into(),
-        status: ProbeStatus::Missing,
+        status: InstrumentStatus::Missing,
         hook: None,
         lost: Some(row.lost.into()),
         note: None,
@@ -193,17 +193,18 @@ fn attach(ebpf: &mut Ebpf, row: &Row, impossible: Option<&str>) -> Probe {
     for (index, choice) in choices.iter().enumerate() {
         match choice.hook.attach(ebpf) {
             Ok(()) => {
-                probe.hook = Some(choice.hook.name());
-                probe.status = if index == 0 { ProbeStatus::Ok } else { ProbeStatus::Fallback };
-                probe.lost = choice.lost.map(Into::into);
-                probe.note = choice.note.map(Into::into);
+                instrument.hook = Some(choice.hook.name());
+                instrument.status =
+                    if index == 0 { InstrumentStatus::Ok } else { InstrumentStatus::Fallback };
+                instrument.lost = choice.lost.map(Into::into);
+                instrument.note = choice.note.map(Into::into);
                 break;
             }
             Err(why) => refused.push(format!("{}: {why}", choice.hook.name())),
         }
     }
-    probe.why = (!refused.is_empty()).then(|| refused.join("; "));
-    probe
+    instrument.why = (!refused.is_empty()).then(|| refused.join("; "));
+    instrument
 }
 
 impl Hook {

@@ -1,0 +1,60 @@
+//! What is seen of a flow.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Counters, Directions, Flow, MonotonicNs};
+use crate::vocabulary::is_default;
+
+/// How the owner of a flow is known.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerMethod {
+    /// The kernel saw this process send or receive on the flow's socket.
+    Socket,
+    /// `sock_diag` named the socket's inode and `/proc/PID/fd` the process that holds it.
+    SockDiag,
+}
+
+/// What had crossed on a flow.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Crossed {
+    /// Since its first packet.
+    pub counters: Directions<Counters>,
+    /// Stamp of the last packet of that.
+    pub last_ns: MonotonicNs,
+}
+
+/// The counters of a flow since its first packet.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct FlowCounters {
+    /// The connection.
+    pub flow: Flow,
+    /// What crossed since the flow's first packet (or since tracing began).
+    pub counters: Directions<Counters>,
+    /// Stamp of the first packet.
+    pub first_ns: MonotonicNs,
+    /// Stamp of the last packet so far.
+    pub last_ns: MonotonicNs,
+    /// Stamp of the last packet so far with payload beyond all that had crossed before, so of none that was sent again;
+    /// null while there was none.
+    #[serde(default, skip_serializing_if = "is_neither")]
+    pub last_byte_ns: Directions<Option<MonotonicNs>>,
+    /// Segments that this host sent again.
+    pub retransmitted_segments: Option<u64>,
+    /// TCP payload bytes that this host sent again.
+    pub retransmitted_payload_bytes: Option<u64>,
+    /// Packets of this flow that crossed another interface and were not counted: nonzero after a route change.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub elsewhere_skbs: u64,
+    /// True once both ends have said that they are done (FIN or RST).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub closed: bool,
+}
+
+const fn is_neither<T>(of: &Directions<Option<T>>) -> bool {
+    of.tx.is_none() && of.rx.is_none()
+}
