@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod fuzz;
 mod paths;
+mod picture;
 mod prerequisites;
 mod progress;
 #[cfg(test)]
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure what migtrace costs and how exact it is, beside the tools that people use instead
     Bench(bench::Options),
+    /// Draw the first part of a report as `docs/report.svg`
+    Picture(picture::Options),
     /// Look for event logs, records and lines of QMP that break migtrace
     Fuzz(fuzz::Options),
     /// Boot Debian kernels in a virtual machine, and run there the tests that need kprobes, KVM and other devices
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Picture(options) => picture::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),
     };
