@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// Run only what takes seconds and needs no root: format, lints, documentation, unit tests, golden logs
     #[arg(long)]
     fast: bool,
+    /// Run only this step, after the setup; may be given again
+    #[arg(long, value_enum, value_name = "STEP", conflicts_with = "fast")]
+    only: Vec<Step>,
     /// Run only the tests whose name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
@@ -29,12 +32,18 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn steps(&self) -> &'static [Step] {
-        if self.fast { &Step::FAST } else { &Step::ALL }
+    fn steps(&self) -> Vec<Step> {
+        let set: &[_] = if self.fast { &Step::FAST } else { &Step::ALL };
+        let chosen = |step: &Step| *step == Step::Setup || self.only.is_empty() || self.only.contains(step);
+        set.iter().copied().filter(chosen).collect()
+    }
+
+    fn needs_lab(&self) -> bool {
+        self.steps().iter().any(|step| matches!(step, Step::Lab | Step::Kernels))
     }
 
     fn prerequisites(&self) -> &'static [Group] {
-        if self.fast { &[Group::Build, Group::Lint] } else { &[Group::Build, Group::Lint, Group::Lab] }
+        if self.needs_lab() { &[Group::Build, Group::Lint, Group::Lab] } else { &[Group::Build, Group::Lint] }
     }
 }
 
@@ -44,18 +53,19 @@ impl Options {
 /// When the machine lacks something, or a step fails: names the step.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut durations = Durations::read(options.fast);
-    print!("{}", plan(options.steps(), &durations));
+    let steps = options.steps();
+    print!("{}", plan(&steps, &durations));
     if options.list {
         return Ok(());
     }
-    if !options.fast && !prerequisites::is_root() {
-        bail!("most tests load programs into the kernel: run this as root, or with --fast");
+    if steps.contains(&Step::Lab) && !prerequisites::is_root() {
+        bail!("the tests in the lab load programs into the kernel: run this as root, or with --fast");
     }
 
     let started = Instant::now();
     let mut done = Vec::new();
     let mut failure = None;
-    for &step in options.steps() {
+    for step in steps {
         println!("\n== {}", step.name());
         let step_started = Instant::now();
         let outcome = perform(step, options);

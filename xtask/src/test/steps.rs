@@ -5,13 +5,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use migtrace_toolchain::Toolchain;
 
 use super::Options;
 use crate::{paths, vm};
 
 /// A step, in the order in which they run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Step {
     Setup,
     Format,
@@ -20,9 +21,8 @@ pub(super) enum Step {
     Documentation,
     UnitTests,
     Examples,
-    Command,
-    LabTests,
-    OtherKernels,
+    Lab,
+    Kernels,
 }
 
 /// Tests that take longer than everything else that needs no root: the fast set leaves them out.
@@ -32,7 +32,7 @@ const SLOW_TESTS: [&str; 2] =
 const FAST_PROPERTY_CASES: &str = "64";
 
 impl Step {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Setup,
         Self::Format,
         Self::Lints,
@@ -40,9 +40,8 @@ impl Step {
         Self::Documentation,
         Self::UnitTests,
         Self::Examples,
-        Self::Command,
-        Self::LabTests,
-        Self::OtherKernels,
+        Self::Lab,
+        Self::Kernels,
     ];
     pub(super) const FAST: [Self; 6] =
         [Self::Setup, Self::Format, Self::Lints, Self::EbpfLints, Self::Documentation, Self::UnitTests];
@@ -56,9 +55,8 @@ impl Step {
             Self::Documentation => "documentation",
             Self::UnitTests => "unit tests",
             Self::Examples => "examples in the documentation",
-            Self::Command => "build of the command",
-            Self::LabTests => "tests in the lab",
-            Self::OtherKernels => "tests on other kernels",
+            Self::Lab => "tests in the lab",
+            Self::Kernels => "tests on other kernels",
         }
     }
 
@@ -72,9 +70,8 @@ impl Step {
             Self::Documentation => 40,
             Self::UnitTests => 150,
             Self::Examples => 40,
-            Self::Command => 20,
-            Self::LabTests => 720,
-            Self::OtherKernels => 600,
+            Self::Lab => 720,
+            Self::Kernels => 600,
         })
     }
 
@@ -92,11 +89,12 @@ impl Step {
             Self::Documentation => vec![documentation()],
             Self::UnitTests => unit_tests(options),
             Self::Examples => vec![test(&["--workspace", "--doc"], filter, &[])],
-            Self::Command => vec![cargo(&["build", "--package", "migtrace"])],
-            Self::LabTests => {
-                vec![test(&["--package", "migtrace-tests", "--tests"], filter, &["--test-threads=1"])]
-            }
-            Self::OtherKernels => vec![other_kernels(filter)?],
+            Self::Lab => vec![
+                // The tests run this command.
+                cargo(&["build", "--package", "migtrace"]),
+                test(&["--package", "migtrace-tests", "--tests"], filter, &["--test-threads=1"]),
+            ],
+            Self::Kernels => vec![other_kernels(filter)?],
         })
     }
 }
