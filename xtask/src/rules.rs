@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::CommandFactory as _;
 
@@ -50,8 +50,8 @@ fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
         match part {
-            std::path::Component::ParentDir => drop(normal.pop()),
-            std::path::Component::CurDir => {}
+            Component::ParentDir => drop(normal.pop()),
+            Component::CurDir => {}
             part => normal.push(part),
         }
     }
@@ -121,8 +121,27 @@ fn every_command_is_explained_to_contributors() {
     // Without the guide, the README names them.
     let guide = if guide.is_file() { guide } else { paths::root().join("README.md") };
     let text = fs::read_to_string(&guide).unwrap();
-    let mut names: Vec<_> =
-        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let mut names = command_names();
     names.retain(|name| !text.contains(&format!("cargo xtask {name}")));
     assert!(names.is_empty(), "{} does not name these commands of cargo xtask: {names:?}", relative(&guide));
+}
+
+#[test]
+fn every_command_that_a_text_or_a_workflow_names_exists() {
+    let names = command_names();
+    let mut unknown = Vec::new();
+    for path in ["md", "yml"].into_iter().flat_map(files) {
+        let text = fs::read_to_string(&path).unwrap();
+        for rest in text.split("cargo xtask ").skip(1) {
+            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            if !word.is_empty() && !names.contains(&word) {
+                unknown.push(format!("{}: cargo xtask {word}", relative(&path)));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+fn command_names() -> Vec<String> {
+    Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }

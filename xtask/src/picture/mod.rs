@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report.args(["run", "--quiet", "--package", "migtrace", "--", "report"]).arg(&log);
     let reported = report.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !reported.status.success() {
-        bail!("no report of {}; the messages above say why", log.display());
+        bail!("no report of {}; see the messages above", log.display());
     }
     let text = String::from_utf8(reported.stdout).context("the report is not UTF-8")?;
     let picture = draw(&text)?;

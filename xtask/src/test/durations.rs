@@ -47,7 +47,7 @@ impl Durations {
     }
 }
 
-/// As a person says it: `4.2 s`, `3 min 20 s`.
+/// For people: `4.2 s`, `3 min 20 s`.
 pub(super) fn readable(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 59.95 {
