@@ -79,6 +79,7 @@ impl Toolchain {
     }
 
     /// A command that runs `program` (`cargo`, `rustc`) of this toolchain, with unstable features allowed.
+    #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = command(self.name.as_deref(), program);
         if self.needs_bootstrap {
@@ -99,6 +100,7 @@ impl fmt::Display for Toolchain {
 
 /// Finds the program `name` in `PATH`, in cargo's folder of installed programs, or in the `sbin` folders. A user's
 /// `PATH` often lacks the last two.
+#[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
