@@ -6,7 +6,11 @@
 //! counters tell of retransmissions, [`session`] what a stream of echo requests tells, [`vcpu_state`] what entering and
 //! leaving KVM tells. All but the first are plain Rust: the same code runs in the kernel and in a test.
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "core_intrinsics is one"))]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    allow(internal_features, reason = "core_intrinsics is one")
+)]
 
 #[cfg(test)]
 extern crate std;
