@@ -28,7 +28,11 @@
 //! - [`budget`]: limits of what others can cause to be emitted.
 //! - `testing` (feature `testing`): frames with known costs, and checks, for the tests of this crate and of its users.
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    allow(internal_features, reason = "core_intrinsics is one")
+)]
 
 #[cfg(any(test, feature = "testing"))]
 extern crate std;

@@ -42,7 +42,7 @@ impl Machine {
     /// Now.
     pub(crate) fn read() -> Result<Self> {
         let ticks_per_s =
-            sysconf(SysconfVar::CLK_TCK)?.context("the system does not say how long its ticks are")?;
+            sysconf(SysconfVar::CLK_TCK)?.context("the system does not report the length of its ticks")?;
         let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         let counted = counted(&stat, ticks_per_s as f64).context("/proc/stat has no line of all CPUs")?;
         Ok(Self { at: Instant::now(), counted })

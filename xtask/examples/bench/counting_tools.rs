@@ -1,4 +1,4 @@
-//! The tools that are compared: how each is started, how it is ended, and what it says that it counted.
+//! The tools that count bytes: how each is started and ended, and how its count is read.
 
 use std::env;
 use std::fs;
@@ -21,15 +21,15 @@ use crate::traffic::PORT;
 
 /// How long a tool may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Packets on their way to a tool when the stream has ended: tcpdump lets the kernel hold them back for a second.
+/// For packets on their way to a tool when the stream has ended: tcpdump lets the kernel buffer them for a second.
 const SETTLE: Duration = Duration::from_millis(1500);
-/// After a tool has said that it begins, until it does.
+/// From when a tool reports its start until it sees packets.
 const BEGIN: Duration = Duration::from_millis(300);
 
-/// How much longer a tool that ends by the clock counts.
+/// How much longer than the stream a tool counts that ends after a fixed time.
 const COUNTING_MARGIN: Duration = Duration::from_secs(3);
 
-/// A tool that tells how many bytes a migration sends.
+/// A tool that counts the bytes of a migration.
 #[derive(Clone, Debug)]
 pub(crate) enum Tool {
     /// The command at this path.
@@ -38,28 +38,28 @@ pub(crate) enum Tool {
     Iftop,
 }
 
-/// What a tool is started for.
+/// What a tool is started for: which of its figures is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To see what it costs.
+    /// Its cost during a stream.
     Cost,
-    /// To see what it costs while nothing happens.
+    /// Its cost while nothing happens.
     Wait,
-    /// To see what it counts in a stream that ends within this time.
+    /// Its count of a stream that ends within this time.
     Count(Duration),
 }
 
-/// What a tool says.
+/// The count of a tool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counted {
     /// Both directions.
     pub(crate) bytes: u64,
-    /// Packets of which it knows that it missed them; `None` where it does not say.
+    /// Packets that it reports as missed; `None` if it reports no such number.
     pub(crate) missed_packets: Option<u64>,
 }
 
 impl Tool {
-    /// As in a table.
+    /// Its name in a table.
     pub(crate) fn name(&self, purpose: Purpose) -> &'static str {
         match (self, purpose) {
             (Self::Migtrace(_), _) => "migtrace record",
@@ -90,8 +90,8 @@ impl Tool {
                 command.args(["-n", "-i", interface]);
                 match purpose {
                     Purpose::Cost | Purpose::Wait => command.args(["-w", "/dev/null"]),
-                    // Its file holds no sum, so it goes to someone who adds up; without the payload, which would
-                    // only keep both busy.
+                    // A capture holds no sum, so its packets are added up here: without their payload, which would only
+                    // keep both sides busy.
                     Purpose::Count(_) => command.args(["-s", "128", "-U", "-w", "-"]),
                 };
                 command.arg(&filter);
@@ -118,14 +118,14 @@ impl Tool {
         let mut running =
             Running { tool: self.clone(), purpose, host: host.clone(), process, output, errors, record };
         running.errors.wait_for(ready).with_context(|| format!("{} does not start", self.name(purpose)))?;
-        // Both say so a little too early.
+        // The other tools report their start a little too early.
         if !matches!(self, Self::Migtrace(_)) {
             thread::sleep(BEGIN);
         }
         Ok(running)
     }
 
-    /// Reads its standard output to the end, and finds the bytes that it counted there.
+    /// Reads its standard output to the end, and extracts the bytes that it counted.
     fn read(&self, output: impl Read) -> Result<u64> {
         match self {
             Self::Migtrace(_) => Ok(0),
@@ -201,7 +201,7 @@ impl Running {
 }
 
 impl Running {
-    /// iftop prints its sum when its time is over, and then waits for one more packet before it ends.
+    /// iftop prints its sum when its time has elapsed, and then waits for one more packet before it ends.
     fn wake_until_it_ends(&mut self, peer: IpAddr) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while self.process.try_wait()?.is_none() && Instant::now() < deadline {
@@ -212,7 +212,7 @@ impl Running {
     }
 }
 
-/// The standard error of a tool, as it comes.
+/// The standard error of a tool, line by line as it arrives.
 struct Errors {
     lines: mpsc::Receiver<String>,
     text: String,
@@ -239,8 +239,10 @@ impl Errors {
                         return Ok(());
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => bail!("it only said: {}", self.text.trim()),
-                Err(RecvTimeoutError::Disconnected) => bail!("it ended and said: {}", self.text.trim()),
+                Err(RecvTimeoutError::Timeout) => bail!("it printed only: {}", self.text.trim()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("it ended, after it printed: {}", self.text.trim())
+                }
             }
         }
     }
@@ -255,7 +257,7 @@ impl Errors {
     }
 }
 
-/// Adds up how long the packets of a capture were (pcap, in this machine's byte order); empty if there is none.
+/// Adds up the original lengths of the packets of a capture (pcap, in this machine's byte order); 0 if there is none.
 fn sum_of_capture(capture: impl Read) -> Result<u64> {
     const FILE_HEADER: usize = 24;
     const PACKET_HEADER: usize = 16;
@@ -276,14 +278,14 @@ fn sum_of_capture(capture: impl Read) -> Result<u64> {
     Ok(sum)
 }
 
-/// Reads "3 packets dropped by kernel" (and by the interface) in what tcpdump says at its end.
-fn dropped(said: &str) -> Option<u64> {
+/// Adds up lines like "3 packets dropped by kernel" (or by the interface), which tcpdump prints at its end.
+fn dropped(errors: &str) -> Option<u64> {
     let count = |line: &str| line.split_once(" packets dropped by ")?.0.trim().parse::<u64>().ok();
-    let counts: Vec<_> = said.lines().filter_map(count).collect();
+    let counts: Vec<_> = errors.lines().filter_map(count).collect();
     (!counts.is_empty()).then(|| counts.iter().sum())
 }
 
-/// Reads the sum of both directions in what iftop says at its end, as exactly as it says it.
+/// Reads the sum of both directions that iftop prints at its end, in the precision in which it does.
 fn cumulative(text: &str) -> Option<u64> {
     let line = text.lines().rev().find_map(|line| line.strip_prefix("Cumulative (sent/received/total):"))?;
     let total = line.split_whitespace().last()?;
@@ -298,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_of_a_capture_is_that_of_the_packets_not_of_what_was_kept() {
+    fn the_sum_of_a_capture_counts_whole_packets_even_if_cut() {
         let mut capture = vec![0; 24];
         for (captured, length) in [(4_u32, 1514_u32), (0, 60), (2, 2)] {
             capture.extend([0; 8]);
@@ -312,9 +314,9 @@ mod tests {
 
     #[test]
     fn dropped_packets_are_those_of_the_kernel_and_of_the_interface() {
-        let said = "10 packets captured\n12 packets received by filter\n2 packets dropped by kernel\n\
+        let errors = "10 packets captured\n12 packets received by filter\n2 packets dropped by kernel\n\
                     1 packets dropped by interface\n";
-        assert_eq!(dropped(said), Some(3));
+        assert_eq!(dropped(errors), Some(3));
         assert_eq!(dropped("tcpdump: listening on br0\n"), None);
     }
 

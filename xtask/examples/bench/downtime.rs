@@ -1,6 +1,6 @@
-//! How exactly each tool tells for how long a guest did not answer, against the guest's own clock.
+//! How exactly each tool reports for how long a guest did not answer, against the guest's own clock.
 //!
-//! All ask the same guest at the same time. It answers itself, and falls silent for times that it knows to microseconds.
+//! All ping the same guest at the same time. The guest is simulated: it knows its own silences to microseconds.
 
 use std::fmt;
 use std::path::Path;
@@ -11,17 +11,17 @@ use anyhow::{Context as _, Result};
 use migtrace_lab::{ActualSilence, CpuStallWatch, CpuStalls, Lab, PlannedSilence, Responder, SilenceKind};
 use serde::Serialize;
 
-use crate::askers::{Asker, Asking, Told};
+use crate::pinging_tools::{PingingTool, ReportedGap, Running};
 use crate::report::{Machine, table};
 use crate::statistics::Spread;
 
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_millis(500);
-/// Between two silences: a ping each 0.2 s needs two answers there.
+/// Between two silences, so that a ping every 0.2 s gets two replies there.
 const BETWEEN: Duration = Duration::from_millis(650);
-/// A standstill that is no further from an end of a silence makes it uncertain.
+/// A standstill this close to an end of a silence makes that end uncertain.
 const NEAR_NS: u64 = 1_000_000;
-/// Before the first and after the last: tools start late, and tell late.
+/// Before the first silence and after the last: tools start late, and report late.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Everything that was measured.
@@ -36,7 +36,7 @@ pub(crate) struct Report {
 struct Part {
     kind: &'static str,
     silences: usize,
-    /// The share of the CPUs' time for which they kept a real-time thread waiting: what the machine itself adds.
+    /// The share of CPU time in which the machine kept a real-time thread waiting: what it adds by itself.
     stood_still: f64,
     rows: Vec<Row>,
 }
@@ -45,36 +45,36 @@ struct Part {
 struct Known {
     from_ns: u64,
     until_ns: u64,
-    /// Where the machine stood still at one of its ends, nobody can tell on which side of it that was.
+    /// Where the machine stood still at an end of the silence, the end may lie on either side of that.
     shortest_ns: u64,
     longest_ns: u64,
 }
 
-/// A tool, and what it told of the silences.
+/// A tool, and what it reported of the silences.
 #[derive(Serialize)]
 struct Row {
     tool: String,
-    /// Those of which it told nothing.
+    /// Silences that it did not report.
     missed: usize,
-    /// Those whose length is not within what it told, or what its method implies.
+    /// Silences whose length lies outside the bounds that it reported, or that its method implies.
     outside: usize,
-    /// What it told less what was, without the sign.
+    /// The difference of the reported length and the true one, without its sign.
     error_ns: Spread,
     worst_error_ns: u64,
-    /// What it told, or its method implies: from the shortest to the longest that it may have been.
+    /// The width of the bounds that it reported, or that its method implies.
     width_ns: Option<Spread>,
 }
 
-/// Lets all ask a guest that falls silent `number` times, of either kind.
+/// Lets all tools ping a guest that falls silent `number` times in each of the two ways.
 pub(crate) fn measure(migtrace: &Path, number: u32) -> Result<Report> {
     let machine = Machine::read()?;
     let lab = Lab::builder().without_guests().start().context("cannot make the lab")?;
     let responder = Responder::start(lab.source().netns())?;
-    let askers = [
-        Asker::Migtrace(migtrace.to_owned()),
-        Asker::Ping(Duration::from_millis(200)),
-        Asker::Ping(Duration::from_millis(10)),
-        Asker::Fping(Duration::from_millis(10)),
+    let tools = [
+        PingingTool::Migtrace(migtrace.to_owned()),
+        PingingTool::Ping(Duration::from_millis(200)),
+        PingingTool::Ping(Duration::from_millis(10)),
+        PingingTool::Fping(Duration::from_millis(10)),
     ];
     let mut parts = Vec::new();
     for (kind, silence) in [
@@ -82,21 +82,21 @@ pub(crate) fn measure(migtrace: &Path, number: u32) -> Result<Report> {
         ("replies are delayed", SilenceKind::DelaysReplies),
     ] {
         eprintln!("{number} silences in which {kind}");
-        parts.push(part(kind, &lab, &responder, &askers, &plan(number, silence))?);
+        parts.push(part(kind, &lab, &responder, &tools, &plan(number, silence))?);
     }
     Ok(Report { machine, parts })
 }
 
-/// Lengths at even distances, in an order that mixes them, at phases that have nothing to do with anybody's requests.
-fn plan(number: u32, silence: SilenceKind) -> Vec<PlannedSilence> {
+/// Lengths spread evenly over the range, in mixed order, at times unrelated to any tool's interval.
+fn plan(number: u32, kind: SilenceKind) -> Vec<PlannedSilence> {
     (0..number)
         .map(|index| {
             let mixed = |factor: f64| (f64::from(index + 1) * factor).fract();
             PlannedSilence {
-                // Multiples of the golden ratio and of the root of two, each of which leaves nothing out.
+                // The fractions of multiples of an irrational number are spread evenly.
                 after: BETWEEN + Duration::from_millis(200).mul_f64(mixed(std::f64::consts::SQRT_2)),
                 length: SHORTEST + (LONGEST - SHORTEST).mul_f64(mixed(0.618_033_988_75)),
-                kind: silence,
+                kind,
             }
         })
         .collect()
@@ -106,13 +106,13 @@ fn part(
     kind: &'static str,
     lab: &Lab,
     responder: &Responder,
-    askers: &[Asker],
+    tools: &[PingingTool],
     plan: &[PlannedSilence],
 ) -> Result<Part> {
-    let directory = tempfile::tempdir().context("cannot make a directory for what the tools say")?;
+    let directory = tempfile::tempdir().context("cannot make a directory for the output of the tools")?;
     let target = lab.source().ipv4().to_string();
-    let start = |asker: &Asker| asker.start(lab.observer(), &target, directory.path());
-    let asking = askers.iter().map(start).collect::<Result<Vec<_>>>()?;
+    let start = |tool: &PingingTool| tool.start(lab.observer(), &target, directory.path());
+    let running = tools.iter().map(start).collect::<Result<Vec<_>>>()?;
     thread::sleep(MARGIN);
     let witness = CpuStallWatch::start()?;
     let started = Instant::now();
@@ -122,15 +122,15 @@ fn part(
     let played = started.elapsed() * u32::try_from(thread::available_parallelism()?.get())?;
     let standstills = witness.finish()?;
     let clock = migtrace::host::clock::sample().context("cannot read the clocks")?;
-    let told = asking.into_iter().map(Asking::finish);
-    let told = told.collect::<Result<Vec<_>>>()?;
+    let reported = running.into_iter().map(Running::finish);
+    let reported = reported.collect::<Result<Vec<_>>>()?;
     let silences: Vec<_> = truths.iter().map(|truth| known(truth, &standstills)).collect();
-    let row = |(asker, told): (&Asker, &Vec<Told>)| row(asker, told, &silences, clock.offset_ns);
+    let row = |(tool, gaps): (&PingingTool, &Vec<ReportedGap>)| row(tool, gaps, &silences, clock.offset_ns);
     Ok(Part {
         kind,
         silences: silences.len(),
         stood_still: standstills.total().as_secs_f64() / played.as_secs_f64(),
-        rows: askers.iter().zip(&told).map(row).collect(),
+        rows: tools.iter().zip(&reported).map(row).collect(),
     })
 }
 
@@ -145,25 +145,25 @@ fn known(truth: &ActualSilence, standstills: &CpuStalls) -> Known {
     }
 }
 
-fn row(asker: &Asker, told: &[Told], silences: &[Known], offset_ns: i64) -> Row {
+fn row(tool: &PingingTool, reported: &[ReportedGap], silences: &[Known], offset_ns: i64) -> Row {
     let (mut errors, mut widths) = (Vec::new(), Vec::new());
     let (mut missed, mut outside) = (0, 0);
     for known in silences {
         let length_ns = known.until_ns - known.from_ns;
         let wall = |at_ns: u64| offset_ns.saturating_add_unsigned(at_ns);
         let meets =
-            |told: &&Told| told.from_ns <= wall(known.until_ns) && wall(known.from_ns) <= told.until_ns;
-        let Some(told) = told.iter().filter(meets).max_by_key(|told| told.length_ns) else {
+            |gap: &&ReportedGap| gap.from_ns <= wall(known.until_ns) && wall(known.from_ns) <= gap.until_ns;
+        let Some(gap) = reported.iter().filter(meets).max_by_key(|gap| gap.length_ns) else {
             missed += 1;
             errors.push(length_ns);
             continue;
         };
-        outside += usize::from(known.longest_ns < told.low_ns || told.high_ns < known.shortest_ns);
-        errors.push(told.length_ns.abs_diff(length_ns));
-        widths.push((told.high_ns - told.low_ns) as f64);
+        outside += usize::from(known.longest_ns < gap.low_ns || gap.high_ns < known.shortest_ns);
+        errors.push(gap.length_ns.abs_diff(length_ns));
+        widths.push((gap.high_ns - gap.low_ns) as f64);
     }
     Row {
-        tool: asker.name(),
+        tool: tool.name(),
         missed,
         outside,
         error_ns: Spread::of(errors.iter().map(|ns| *ns as f64)),
@@ -187,7 +187,7 @@ impl fmt::Display for Report {
                 part.stood_still * 100.0
             )?;
             let mut table = table([
-                "told by",
+                "reported by",
                 "median error",
                 "worst error",
                 "width of the bounds",
@@ -221,22 +221,22 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn what_a_tool_tells_is_compared_with_what_was() {
+    fn a_reported_gap_is_compared_with_the_true_silence() {
         let known = |from_ms: u64, until_ms: u64| Known {
             from_ns: from_ms * MS,
             until_ns: until_ms * MS,
             shortest_ns: (until_ms - from_ms) * MS,
             longest_ns: (until_ms - from_ms) * MS,
         };
-        let told = Told {
+        let gap = ReportedGap {
             from_ns: 1_090_000_000,
             until_ns: 1_320_000_000,
             length_ns: 200 * MS,
             low_ns: 0,
             high_ns: 400 * MS,
         };
-        let asker = Asker::Ping(Duration::from_millis(200));
-        let row = row(&asker, &[told], &[known(100, 310), known(800, 850)], 1_000_000_000);
+        let tool = PingingTool::Ping(Duration::from_millis(200));
+        let row = row(&tool, &[gap], &[known(100, 310), known(800, 850)], 1_000_000_000);
         assert_eq!((row.missed, row.outside, row.worst_error_ns), (1, 0, 50 * MS));
         assert!((row.error_ns.median - 30.0 * MS as f64).abs() < 1.0, "{:?}", row.error_ns);
         assert_eq!(row.width_ns.unwrap().median, 400.0 * MS as f64);

@@ -1,4 +1,4 @@
-//! How much slower a stream is while a tool watches it, how much more CPU time it takes, and what the tool itself uses.
+//! How much a tool slows a stream down, how much more CPU time the stream takes, and what the tool itself uses.
 
 use std::iter;
 use std::thread;
@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result};
 use migtrace_lab::Lab;
 use serde::Serialize;
 
+use crate::counting_tools::{Purpose, Running, Tool};
 use crate::cpu_time::Machine;
 use crate::statistics::Spread;
-use crate::tools::{Purpose, Running, Tool};
 use crate::traffic::{Receiver, Sender};
 
-/// Until TCP has found its rate, and migtrace the owner of the flow.
+/// Until TCP has reached its rate, and migtrace knows the owner of the flow.
 const WARM_UP: Duration = Duration::from_millis(300);
 const MEASURED: Duration = Duration::from_millis(1500);
 
@@ -99,7 +99,7 @@ struct Compared {
     after: usize,
 }
 
-/// What a comparison of nothing with nothing is called: how far it is from 1 is how far to trust the others.
+/// The name of a comparison of nothing with nothing: the others are as uncertain as this one differs from 1.
 const CONTROL: &str = "nothing, as a tool";
 
 /// Measures without, with nothing for a tool, without, with the first tool, without, with the second, and so on.
@@ -156,7 +156,7 @@ fn cpu<'a, I: Iterator<Item = &'a Sample>>(samples: impl Fn() -> I, knows_softir
     }
 }
 
-/// What is read before and after the time that is measured.
+/// The counters that are read before and after the measured time.
 struct Reading {
     at: Instant,
     bytes: u64,

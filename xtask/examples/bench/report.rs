@@ -1,4 +1,4 @@
-//! The tables.
+//! The tables of costs.
 
 use std::fmt;
 use std::thread;
@@ -14,11 +14,11 @@ use crate::packets::Packets;
 use crate::statistics::Spread;
 use crate::throughput::{Cpu, Throughput};
 
-/// What migtrace may cost.
+/// The budget of migtrace.
 const LEAST_RATIO: f64 = 0.98;
 const MOST_CORES: f64 = 0.01;
 const MOST_MEMORY_MIB: f64 = 32.0;
-/// Likewise while it waits.
+/// Its budget while it waits.
 const MOST_IDLE_CORES: f64 = 0.0005;
 const MOST_IDLE_MEMORY_MIB: f64 = 20.0;
 
@@ -27,12 +27,12 @@ const MOST_IDLE_MEMORY_MIB: f64 = 20.0;
 pub(crate) struct Machine {
     kernel: String,
     cpus: usize,
-    /// Load average of the last minute, before the start: what else this machine did.
+    /// The load average of the minute before the start: other work of this machine.
     load: String,
 }
 
 impl Machine {
-    /// This one, now.
+    /// Reads this machine, now.
     pub(crate) fn read() -> Result<Self> {
         Ok(Self {
             kernel: line_of("/proc/sys/kernel/osrelease")?,
@@ -62,7 +62,10 @@ pub(crate) struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
-        writeln!(f, "Each figure is a median; half of the measurements lie in the range after it.")?;
+        writeln!(
+            f,
+            "Each figure is a median; the middle half of the measurements lies in the range after it."
+        )?;
         self.packets(f)?;
         self.idle(f)?;
         self.throughput(f)?;
@@ -92,18 +95,18 @@ impl Report {
     }
 
     fn idle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nmigtrace record beside a QEMU while nothing happens:\n")?;
+        writeln!(f, "\nmigtrace record while a QEMU runs and nothing happens:\n")?;
         let Idle { cores_at_first, cores, memory } = &self.idle;
         let Memory { resident, anonymous, rings, files } = memory;
         let mut table = table(["while it waits", "used"]);
         let share = |cores: &f64| format!("{:.3} % of a core", cores * 100.0);
         let size = |bytes: &u64| format!("{:.1} MiB", mebibytes(*bytes));
-        table.add_row(["CPU in the minute after a QEMU has come".to_owned(), share(cores_at_first)]);
+        table.add_row(["CPU in the first minute after a QEMU started".to_owned(), share(cores_at_first)]);
         table.add_row(["CPU after that".to_owned(), share(cores)]);
         table.add_row(["memory".to_owned(), size(resident)]);
         table.add_row(["- its own".to_owned(), size(anonymous)]);
         table.add_row(["- the ring buffers, each page mapped twice".to_owned(), size(rings)]);
-        table.add_row(["- the program and its libraries, as far as read".to_owned(), size(files)]);
+        table.add_row(["- the program and its libraries, as far as loaded".to_owned(), size(files)]);
         writeln!(f, "{table}\n")?;
         writeln!(
             f,
@@ -143,7 +146,7 @@ impl Report {
     fn cpu(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nCPU time of the same streams, in nanoseconds for each KiB of payload. Processes: the sender, the receiver \
+            "\nCPU time of the same streams, in nanoseconds per KiB of payload. Processes: the sender, the receiver \
              and the tool.\n"
         )?;
         let mut table = table([
@@ -183,12 +186,12 @@ impl Report {
         writeln!(f, "{table}\n")?;
         writeln!(
             f,
-            "Softirqs and interrupts are in the other columns too (with CONFIG_IRQ_TIME_ACCOUNTING=y in the machine's only)."
+            "The other columns include softirqs and interrupts (with CONFIG_IRQ_TIME_ACCOUNTING=y only the column of the machine)."
         )
     }
 
     fn bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nBytes on the wire, each tool beside what the receiver saw of the same stream:\n")?;
+        writeln!(f, "\nBytes on the wire, compared with what the receiver saw of the same stream:\n")?;
         let mut table = table(["counted by", "bytes", "receiver", "error", "packets it missed"]);
         for row in &self.bytes {
             let exact = row.counted.bytes == row.true_bytes;
@@ -197,14 +200,14 @@ impl Report {
                 row.counted.bytes.to_string(),
                 row.true_bytes.to_string(),
                 if exact { "0".to_owned() } else { format!("{:+.4} %", row.error * 100.0) },
-                row.counted.missed_packets.map_or("it does not say".to_owned(), |missed| missed.to_string()),
+                row.counted.missed_packets.map_or("not reported".to_owned(), |missed| missed.to_string()),
             ]);
         }
         writeln!(f, "{table}")
     }
 }
 
-/// Looks the same on a terminal and in Markdown.
+/// A table for the terminal that is Markdown too.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);

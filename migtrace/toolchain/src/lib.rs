@@ -1,8 +1,11 @@
-//! Which Rust toolchain builds the eBPF programs. Shared by the build script of `migtrace` and by xtask, so that what
-//! `cargo xtask setup` prepares is what a plain `cargo build` uses.
+//! Finds the Rust toolchain that builds the eBPF programs.
+//!
+//! The build script of `migtrace` and `cargo xtask` both ask here, so that `cargo xtask setup` prepares what a plain
+//! `cargo build` uses. It is a package of its own because a build script cannot depend on xtask, and xtask must build
+//! before migtrace can.
 //!
 //! The eBPF target has no precompiled `core`, so a toolchain is usable only with its `rust-src`, and only if it allows
-//! unstable features: a nightly does by itself, any other does with `RUSTC_BOOTSTRAP=1`.
+//! unstable features: a nightly does so by itself, any other with `RUSTC_BOOTSTRAP=1`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,43 +14,43 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Names the toolchain to use, as rustup knows it, instead of the one that would be found.
-pub(crate) const OVERRIDE: &str = "MIGTRACE_EBPF_TOOLCHAIN";
+/// The environment variable that names, as rustup knows it, the toolchain to use.
+pub const OVERRIDE: &str = "MIGTRACE_EBPF_TOOLCHAIN";
 
 /// The name under which `cargo xtask setup` links Debian's compiler into rustup.
-pub(crate) const DEBIAN: &str = "debian-web";
+pub const DEBIAN: &str = "debian-web";
 
 /// A toolchain that can build the eBPF programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Toolchain {
-    /// rustup's name of it; `None` where there is no rustup, then it is the one in `PATH`.
-    pub(crate) name: Option<String>,
-    /// Whether unstable features have to be allowed with `RUSTC_BOOTSTRAP=1`.
-    pub(crate) bootstrap: bool,
+pub struct Toolchain {
+    /// Its name in rustup; `None` without rustup, where it is the one in `PATH`.
+    pub name: Option<String>,
+    /// Whether it allows unstable features only with `RUSTC_BOOTSTRAP=1`.
+    pub needs_bootstrap: bool,
     /// Where it is installed.
-    pub(crate) sysroot: PathBuf,
+    pub sysroot: PathBuf,
     /// The compiler's release, as in `1.96.0`.
-    pub(crate) release: String,
-    /// The major version of its LLVM; bpf-linker has to understand this one's bitcode.
-    pub(crate) llvm: u32,
+    pub release: String,
+    /// The major version of its LLVM. bpf-linker must be able to read the bitcode of this version.
+    pub llvm: u32,
 }
 
 impl Toolchain {
     /// Finds the toolchain: the one that `MIGTRACE_EBPF_TOOLCHAIN` names, else rustup's nightly, else Debian's compiler
-    /// as linked by `cargo xtask setup`; without rustup the compiler in `PATH`.
+    /// as linked by `cargo xtask setup`. Without rustup, it is the compiler in `PATH`.
     ///
     /// # Errors
-    /// When none of them is usable: a sentence for each that says why.
-    pub(crate) fn find() -> Result<Self, String> {
+    /// When none of them is usable: gives the reason for each.
+    pub fn find() -> Result<Self, String> {
         if let Some(name) = env::var(OVERRIDE).ok().filter(|name| !name.is_empty()) {
-            return Self::probe(Some(&name)).map_err(|why| format!("{OVERRIDE}={name}: {why}"));
+            return Self::examine(Some(&name)).map_err(|why| format!("{OVERRIDE}={name}: {why}"));
         }
         if find_program("rustup").is_none() {
-            return Self::probe(None).map_err(|why| format!("no rustup in PATH, and its rustc: {why}"));
+            return Self::examine(None).map_err(|why| format!("no rustup in PATH, and its rustc: {why}"));
         }
         let mut refused = Vec::new();
         for name in ["nightly", DEBIAN] {
-            match Self::probe(Some(name)) {
+            match Self::examine(Some(name)) {
                 Ok(toolchain) => return Ok(toolchain),
                 Err(why) => refused.push(format!("{name}: {why}")),
             }
@@ -55,7 +58,7 @@ impl Toolchain {
         Err(refused.join("; "))
     }
 
-    fn probe(name: Option<&str>) -> Result<Self, String> {
+    fn examine(name: Option<&str>) -> Result<Self, String> {
         let version = output(command(name, "rustc").arg("-vV"))?;
         let field = |label| version.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
         let release = field("release:").ok_or("`rustc -vV` names no release")?;
@@ -71,15 +74,15 @@ impl Toolchain {
         if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
             return Err("lacks rust-src".into());
         }
-        let bootstrap = !release.contains("nightly");
-        Ok(Self { name: name.map(Into::into), bootstrap, sysroot, release: release.into(), llvm })
+        let needs_bootstrap = !release.contains("nightly");
+        Ok(Self { name: name.map(Into::into), needs_bootstrap, sysroot, release: release.into(), llvm })
     }
 
-    /// A command that runs `program` (`cargo`, `rustc`) of this toolchain, unstable features allowed.
-    #[allow(dead_code, reason = "the build script leaves the calling to aya-build")]
-    pub(crate) fn command(&self, program: &str) -> Command {
+    /// A command that runs `program` (`cargo`, `rustc`) of this toolchain, with unstable features allowed.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
         let mut command = command(self.name.as_deref(), program);
-        if self.bootstrap {
+        if self.needs_bootstrap {
             command.env("RUSTC_BOOTSTRAP", "1");
         }
         command
@@ -95,9 +98,10 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// The program `name` in `PATH`, or where cargo installs, or where those for administration are: a user's `PATH` often
-/// lacks these two.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+/// Finds the program `name` in `PATH`, in cargo's folder of installed programs, or in the `sbin` folders. A user's
+/// `PATH` often lacks the last two.
+#[must_use]
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo")));
@@ -121,27 +125,45 @@ fn command(toolchain: Option<&str>, program: &str) -> Command {
         }
         None => Command::new(program),
     };
-    // Cargo tells its children which compiler it runs with itself; this may be another one. And rustup adds a
-    // backtrace to its error if asked to.
+    // Cargo names its own compiler in its children's environment; this one may be another.
     for key in ["CARGO", "RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(key);
     }
+    // Else rustup may add a backtrace to its error, of which we show the first line.
     command.env("RUST_BACKTRACE", "0");
     command
 }
 
-/// What `command` prints, or the first line of its complaint.
+/// What `command` prints, or the first line of its error.
 fn output(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let first = complaint.lines().next().unwrap_or("it failed without a word");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let first = errors.lines().next().unwrap_or("it failed without a message");
     Err(first.trim_start_matches("error: ").to_owned())
 }
 
 /// The `y` of a release `1.y.z`.
 fn minor(release: &str) -> u32 {
     release.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_minor_number() {
+        assert_eq!(minor("1.96.0"), 96);
+        assert_eq!(minor("1.97.0-nightly"), 97);
+        assert_eq!(minor("unknown"), 0);
+    }
+
+    #[test]
+    fn a_program_is_found_in_the_path_and_a_missing_one_is_not() {
+        assert!(find_program("sh").is_some_and(|path| path.ends_with("sh")));
+        assert_eq!(find_program("there-is-no-such-program"), None);
+    }
 }

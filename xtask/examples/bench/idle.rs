@@ -1,4 +1,4 @@
-//! What `migtrace record` uses while it waits: a QEMU is there, and nothing happens.
+//! What `migtrace record` uses while it waits: a QEMU runs, and nothing happens.
 
 use std::fs;
 use std::thread;
@@ -8,20 +8,20 @@ use anyhow::{Context as _, Result};
 use migtrace_lab::{BareQemu, Lab};
 use serde::Serialize;
 
-use crate::tools::{Purpose, Running, Tool};
+use crate::counting_tools::{Purpose, Running, Tool};
 
-/// Until what the start has made work is done.
+/// Until the work of the start is done.
 const BEGIN: Duration = Duration::from_secs(2);
-/// For a minute after a QEMU has come `/proc` is read every second, and then every minute.
+/// For a minute after a QEMU started, `/proc` is read every second, and then every minute.
 const MINUTE: Duration = Duration::from_secs(60);
 const MARGIN: Duration = Duration::from_secs(3);
-/// How the mappings of a ring buffer are called.
+/// The name of the mappings of a ring buffer.
 const RING: &str = "anon_inode:bpf-map";
 
 /// What was measured.
 #[derive(Serialize)]
 pub(crate) struct Idle {
-    /// CPU time a second, of the process, in the minute after a QEMU has come.
+    /// CPU time of the process per second, in the minute after a QEMU started.
     pub(crate) cores_at_first: f64,
     /// Likewise in the minute after that one.
     pub(crate) cores: f64,
@@ -40,7 +40,7 @@ pub(crate) struct Memory {
     pub(crate) files: u64,
 }
 
-/// Lets it wait beside a QEMU whose guest has nothing to do.
+/// Lets it wait while a QEMU runs whose guest has nothing to do.
 pub(crate) fn measure(lab: &Lab, migtrace: &Tool) -> Result<Idle> {
     let _qemu = BareQemu::start(lab.source(), "idle").context("cannot start a QEMU to wait beside")?;
     let directory = tempfile::tempdir().context("cannot make a directory for a record")?;
@@ -53,7 +53,7 @@ pub(crate) fn measure(lab: &Lab, migtrace: &Tool) -> Result<Idle> {
     Ok(Idle { cores_at_first, cores, memory })
 }
 
-/// What it uses from now on.
+/// The CPU time per second that it uses from now on.
 fn cores(waiting: &Running, during: Duration) -> Result<f64> {
     let (started, before) = (Instant::now(), waiting.cpu_time()?);
     thread::sleep(during);

@@ -1,4 +1,4 @@
-//! What the counting program costs on a packet of each kind, over a program that does nothing.
+//! What the programs cost for a packet of each kind, compared with a program that does nothing.
 
 use anyhow::{Context as _, Result, bail};
 use migtrace::kernel::Settings;
@@ -19,7 +19,7 @@ const TAG: [u8; 4] = [0x81, 0x00, 0x00, 0x07];
 const ICMP: u8 = 1;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
-const ASKER: [u8; 4] = [10, 0, 0, 1];
+const OBSERVER: [u8; 4] = [10, 0, 0, 1];
 const TARGET: [u8; 4] = [10, 0, 0, 2];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -29,7 +29,7 @@ const OTHER_PORT: u16 = 443;
 const WATCHED_ENDS: [(&str, &str); 2] =
     [("10.0.0.1:40000", "10.0.0.2:49152"), ("[fd77::1]:40000", "[fd77::2]:49152")];
 
-/// Nanoseconds more than an empty program.
+/// Nanoseconds above an empty program.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct Budget {
     pub(crate) most_ns: f64,
@@ -71,16 +71,16 @@ pub(crate) fn measure() -> Result<Packets> {
         trial.watch(flow).context("the programs cannot count the watched packets")?;
     }
     let kinds = kinds();
-    // A reply to what nobody asked is nothing.
+    // A reply counts only after its request.
     trial
-        .run(Program::Echo, &echo(ECHO_REQUEST, ASKER, TARGET), 1)
-        .context("the kernel takes no echo request")?;
+        .run(Program::Echo, &echo(ECHO_REQUEST, OBSERVER, TARGET), 1)
+        .context("the kernel does not run an echo request")?;
     for Kind { name, program, frame, .. } in &kinds {
         // The first packet of a flow makes its entry, and the first run warms the caches.
         for program in [Program::Empty, *program] {
             trial
                 .run(program, frame, RUNS)
-                .with_context(|| format!("the kernel takes no packet of {name}"))?;
+                .with_context(|| format!("the kernel does not run a packet of {name}"))?;
         }
     }
     let mut measured = vec![Vec::new(); kinds.len()];
@@ -135,7 +135,7 @@ fn kinds() -> Vec<Kind> {
         Kind {
             name: "echo reply of a probed address, where it is probed",
             program: Program::Echo,
-            frame: echo(ECHO_REPLY, TARGET, ASKER),
+            frame: echo(ECHO_REPLY, TARGET, OBSERVER),
             budget: ECHO,
         },
         Kind {

@@ -1,4 +1,4 @@
-//! A stream like a migration's: a process that looks like QEMU sends as QEMU does, and says so to its monitor.
+//! A stream like a migration's: a process that looks like QEMU sends as QEMU does, and reports it on its monitor.
 
 use std::env;
 use std::io::{self, BufRead as _, ErrorKind, IoSlice, Read as _, Write as _};
@@ -22,15 +22,15 @@ use crate::cpu_time;
 
 /// The first port that libvirt gives to migrations.
 pub(crate) const PORT: u16 = 49152;
-/// Tells this program that it is the sender, and where to send to.
+/// The environment variable that makes this program the sender: the address to send to.
 const TARGET: &str = "MIGTRACE_BENCH_SEND_TO";
-/// What a RAM stream begins with (`QEMU_VM_FILE_MAGIC`, migration/qemu-file.h).
+/// The first bytes of a RAM stream (`QEMU_VM_FILE_MAGIC`, migration/qemu-file.h).
 const MAGIC: &[u8; 4] = b"QEVM";
-/// How many pages QEMU hands over at once (`MAX_IOV_SIZE`, migration/qemu-file.c).
+/// How many pages QEMU passes to the kernel at once (`MAX_IOV_SIZE`, migration/qemu-file.c).
 const PAGES_AT_ONCE: usize = 64;
 const PAGE_BYTES: usize = 4096;
 const NO_MONITOR: &str = "cannot write to the monitor";
-/// A process that has not done by then what it was told hangs.
+/// A process that has not followed an order by then hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The process that sends.
@@ -88,7 +88,7 @@ pub(crate) fn sender_target() -> Option<String> {
     env::var(TARGET).ok()
 }
 
-/// What the sender does: one step a line on its standard input.
+/// The work of the sender: one step for each line on its standard input.
 pub(crate) fn send(target: &str) -> Result<()> {
     let (monitor, mut manager) = UnixStream::pair().context("cannot make a monitor")?;
     thread::spawn(move || io::copy(&mut manager, &mut io::sink()));
@@ -118,8 +118,8 @@ pub(crate) fn send(target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the calling thread on the `nth` of its CPUs: where the scheduler happens to put both ends makes more
-/// difference than any tool.
+/// Keeps the calling thread on the `nth` of its CPUs: the placement of both ends by the scheduler makes more difference
+/// than any tool.
 fn stay_on_cpu(nth: usize) -> io::Result<()> {
     let this_thread = Pid::from_raw(0);
     let allowed = sched_getaffinity(this_thread)?;
@@ -166,10 +166,10 @@ impl Receiver {
         stream.set_nonblocking(false)?;
         let bytes = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&bytes);
-        let (tell_id, id) = mpsc::channel();
+        let (id_sender, id) = mpsc::channel();
         let thread = thread::spawn(move || {
             // The other end waits for it.
-            let _ = tell_id.send(gettid());
+            let _ = id_sender.send(gettid());
             stay_on_cpu(1)?;
             let mut buffer = vec![0; 1 << 20];
             loop {
@@ -193,7 +193,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// How many bytes have come.
+    /// How many bytes have arrived.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }

@@ -1,17 +1,18 @@
-//! What migtrace costs, and how exactly it counts, beside the tools that people use instead.
+//! Measures what migtrace costs and how exactly it counts, compared with other tools.
 //!
-//! Everything is compared within one run: times of this machine mean nothing on another, ratios do.
+//! Everything is compared within one run: times differ between machines, ratios hardly.
 
-mod askers;
 mod bytes;
+mod counting_tools;
 mod cpu_time;
 mod downtime;
 mod idle;
 mod packets;
+mod pinging_tools;
 mod report;
 mod statistics;
 mod throughput;
-mod tools;
+
 mod traffic;
 
 use std::fmt::Display;
@@ -24,8 +25,8 @@ use clap::Parser;
 use migtrace_lab::Lab;
 use serde::Serialize;
 
+use counting_tools::Tool;
 use report::{Machine, Report};
-use tools::Tool;
 use traffic::Receiver;
 
 #[derive(Parser)]
@@ -33,13 +34,13 @@ struct Options {
     /// The command to measure
     #[arg(long)]
     migtrace: PathBuf,
-    /// How often each tool is compared with none
+    /// How often each tool is compared with running none
     #[arg(long)]
     rounds: u32,
-    /// Measure instead how exactly silences of a guest are told, in this number of them
+    /// Measure instead how exactly gaps are measured, with this number of silences of a guest
     #[arg(long)]
     silences: Option<u32>,
-    /// Write the figures to this file too
+    /// Also write the figures to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    // Said before minutes are spent.
+    // Before minutes are spent on measuring.
     let json = match &options.json {
         Some(path) => {
             Some((path, File::create(path).with_context(|| format!("cannot write {}", path.display()))?))
@@ -83,17 +84,17 @@ fn publish(report: &(impl Display + Serialize), json: Option<(&PathBuf, File)>) 
 
 fn costs(options: &Options) -> Result<Report> {
     let machine = Machine::read()?;
-    eprintln!("1/4 the programs, packet by packet");
+    eprintln!("1/4 the cost of the programs for single packets");
     let packets = packets::measure()?;
     let lab = Lab::builder().without_guests().start().context("cannot make the lab")?;
     let receiver = Receiver::start(lab.destination())?;
     let migtrace = Tool::Migtrace(options.migtrace.clone());
-    eprintln!("2/4 waiting for a migration, two minutes");
+    eprintln!("2/4 the cost of waiting for a migration (two minutes)");
     let idle = idle::measure(&lab, &migtrace)?;
     let tools = [migtrace, Tool::Tcpdump, Tool::Iftop];
-    eprintln!("3/4 a stream at full rate, with and without a tool, {} rounds", options.rounds);
+    eprintln!("3/4 a stream at full rate, with and without each tool ({} rounds)", options.rounds);
     let throughput = throughput::measure(&lab, &receiver, &tools, options.rounds)?;
-    eprintln!("4/4 bytes counted, beside those that the receiver saw");
+    eprintln!("4/4 the bytes that each tool counts, compared with those that the receiver saw");
     let bytes = bytes::measure(&lab, &receiver, &tools)?;
     Ok(Report { machine, packets, idle, throughput, bytes })
 }

@@ -1,8 +1,8 @@
-//! How exactly each tool counts a stream, against what the receiver saw.
+//! How exactly each tool counts the bytes of a stream, compared with what the receiver saw.
 //!
-//! The sender's host hands down segments larger than the MTU, as every host with an offloading NIC does, and that is
-//! what the tools see. The port of the switch plays the NIC and cuts them. At the receiver, which joins nothing, real
-//! frames come in one by one: its packet filter counts them, before any tool could have touched them.
+//! The sender's host passes on segments larger than the MTU, as every host with an offloading NIC does, and the tools
+//! see these. The port of the switch acts as the NIC and cuts them. The receiver, which merges nothing, gets real frames
+//! one by one, and its packet filter counts them.
 
 use std::thread;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use migtrace_lab::{Host, Lab};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::tools::{Counted, Purpose, Tool};
+use crate::counting_tools::{Counted, Purpose, Tool};
 use crate::traffic::{PORT, Receiver, Sender};
 
 const STREAM: Duration = Duration::from_secs(3);
-/// Where a packet filter looks at what comes in, this much of the frame is no longer counted.
+/// The part of an incoming frame that a packet filter does not count.
 const ETHERNET_HEADER: u64 = 14;
 
 /// One tool, and what it counted.
@@ -24,7 +24,7 @@ const ETHERNET_HEADER: u64 = 14;
 pub(crate) struct Row {
     pub(crate) tool: &'static str,
     pub(crate) counted: Counted,
-    /// What the receiver saw of the same stream, both directions.
+    /// The bytes that the receiver saw of the same stream, in both directions.
     pub(crate) true_bytes: u64,
     /// (counted - true) / true.
     pub(crate) error: f64,
@@ -83,12 +83,12 @@ impl<'a> Truth<'a> {
 
 impl Drop for Truth<'_> {
     fn drop(&mut self) {
-        // Else the next one fails, and says why.
+        // If this fails, so does the next start, with a message.
         let _ = self.0.tool("nft", &["delete", "table", "netdev", "bench"]);
     }
 }
 
-/// Adds up what nft's counters say, as bytes of whole frames.
+/// Adds up the counters of nft, as bytes of whole frames.
 fn bytes_of(listed: &str) -> Option<u64> {
     let listed: Value = serde_json::from_str(listed).ok()?;
     let counter = |name: &str| {
