@@ -3,7 +3,7 @@
 //! A comment before a `text` block says whose output it is:
 //!
 //! ```text
-//! <!-- output of: migtrace report migtrace/tests/logs/probed.jsonl -->
+//! <!-- output of: migtrace report docs/report.jsonl -->
 //! <!-- probe report: migtrace/tests/probes/moved-guest.json -->
 //! ```
 //!
