@@ -3,7 +3,7 @@
 //! A comment before a `text` block says whose output it is:
 //!
 //! ```text
-//! <!-- output of: migtrace report migtrace/tests/logs/probed.jsonl -->
+//! <!-- output of: migtrace report docs/report.jsonl -->
 //! <!-- probe report: migtrace/tests/probes/moved-guest.json -->
 //! ```
 //!
@@ -112,11 +112,17 @@ fn every_quoted_report_is_what_the_command_prints() {
     }
 }
 
-/// The arguments after `migtrace` on a line of a shell, without a comment, a pipe and the like.
+/// The arguments of a command line of migtrace, without a comment, a pipe and the like.
 fn arguments(line: &str) -> Option<Vec<&str>> {
-    let mut words = line.strip_prefix("# ")?.split_whitespace();
-    words.find(|word| *word == "migtrace" || word.ends_with("/migtrace"))?;
-    Some(words.take_while(|word| !["#", "|", "&", ">", "2>"].contains(word)).collect())
+    let command = line.strip_prefix("# ")?.split(" #").next()?;
+    let words: Vec<&str> = command.split_whitespace().collect();
+    // `-p migtrace` is cargo's.
+    let is_migtrace = |at: &usize| {
+        (words[*at] == "migtrace" || words[*at].ends_with("/migtrace")) && (*at == 0 || words[at - 1] != "-p")
+    };
+    let at = (0..words.len()).find(is_migtrace)?;
+    let ends = ["|", "&", "&&", ">", "2>"];
+    Some(words[at + 1..].iter().copied().take_while(|word| !ends.contains(word)).collect())
 }
 
 #[test]
