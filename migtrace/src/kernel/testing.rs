@@ -1,5 +1,7 @@
 //! What the tests of the kernel side share.
 
+use std::time::{Duration, Instant};
+
 use super::{Kernel, Settings};
 use crate::host::testing::block_on;
 
@@ -20,4 +22,18 @@ pub(super) fn with_kernel(settings: &Settings, test: impl FnOnce(&mut Kernel)) {
             test(&mut Kernel::load_detached(settings).expect("programs that the kernel accepts"));
         });
     }
+}
+
+/// Waits until a condition holds, at most five seconds; returns whether it does.
+///
+/// Closing a socket does not free its name while a child that another test has just forked still holds it.
+pub(super) fn soon(mut condition: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !condition() {
+        if began.elapsed() > Duration::from_secs(5) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
