@@ -43,7 +43,7 @@ enum Command {
     Picture(picture::Options),
     /// Search for inputs that break migtrace: frames, lines of QMP, event logs, records, events
     Fuzz(fuzz::Options),
-    /// Boot Debian kernels in virtual machines, and run there the tests that need kprobes, KVM or more devices
+    /// Test on Debian kernels in virtual machines, with kprobes, KVM and more devices
     Vm(vm::Options),
 }
 
