@@ -1,6 +1,7 @@
 //! Quantities that must not be mixed up, and counters that count the same thing on every layer.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -144,4 +145,12 @@ impl std::fmt::Display for Flow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} - {}", self.local, self.remote)
     }
+}
+
+/// A duration as one writes it on the command line: `500us`, `2s`.
+pub(crate) fn duration_argument(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        return format!("{}s", duration.as_secs());
+    }
+    format!("{}us", duration.as_micros())
 }

@@ -274,7 +274,11 @@ fn doctor_finds_every_probe_at_its_best_hook() {
     ] {
         let hook = if status == "missing" { Value::Null } else { hook.into() };
         let instrument = doctor.instrument(name);
-        assert_eq!(json!([instrument["status"], instrument["hook"]]), json!([status, hook]), "{instrument:#}");
+        assert_eq!(
+            json!([instrument["status"], instrument["hook"]]),
+            json!([status, hook]),
+            "{instrument:#}"
+        );
         // A fallback that loses nothing says what is worse about it.
         assert!(status == "ok" || !instrument["why"].is_null(), "{instrument:#}");
         assert!(status != "missing" || !instrument["lost"].is_null(), "{instrument:#}");

@@ -65,10 +65,12 @@ fn verdict(findings: &Findings) -> Exit {
 
 fn table(findings: &Findings) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["INSTRUMENT", "STATUS", "HOOK", "OBSERVES"]);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header([
+        "INSTRUMENT",
+        "STATUS",
+        "HOOK",
+        "OBSERVES",
+    ]);
     if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         table.set_width(100);
     }

@@ -275,6 +275,14 @@ pub struct Downtime {
     pub marks: Vec<Mark>,
 }
 
+impl Downtime {
+    /// Whether the guest is known not to have been stopped by the migration.
+    #[must_use]
+    pub fn never_stopped(&self) -> bool {
+        self.stopped == Some(false)
+    }
+}
+
 /// When a tap of the guest fell silent and spoke again.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
