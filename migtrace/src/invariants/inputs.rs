@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use super::{Violations, copied, derived, rendered};
+use super::derived;
+use super::rendering::rendered;
+use super::traffic::{copied, echo_counts};
+use super::violations::Violations;
 use crate::event::{Event, Fact, FlowCounters, LogReader, LogWriter};
 use crate::record::Record;
 use crate::selection::Selection;
@@ -148,7 +151,7 @@ fn coherent(events: &[Event]) -> bool {
             Fact::FlowCounters(counters) => counted.push((counters.flow, event.at_ns, counters)),
             Fact::EchoEnd(end) => {
                 let mut found = Violations::default();
-                end.echo.iter().for_each(|echo| super::echo_counts(echo, &mut found));
+                end.echo.iter().for_each(|echo| echo_counts(echo, &mut found));
                 if found.result().is_err() {
                     return false;
                 }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::downtime::Context;
 use super::estimates::{self, offset};
 use super::facts::{Facts, Process};
-use super::migration::{End, Migration};
-use super::probed::{Probed, Probing};
+use super::migration::{Ending, MigrationFacts};
+use super::probe_target::{ProbeTarget, Probing};
 use super::{curve, downtime, gaps, phases, purposes, unmeasured};
 use crate::record::{
     self, FlowRecord, Gap, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm,
@@ -24,9 +24,9 @@ const MOST_SAMPLES: usize = 2_000;
 /// The record of a migration; `other` is its other half, when that is on this host too.
 pub(super) fn record<'a>(
     facts: &'a Facts,
-    probed: &Probed<'a>,
-    migration: &Migration<'a>,
-    other: Option<&Migration<'a>>,
+    probed: &ProbeTarget<'a>,
+    migration: &MigrationFacts<'a>,
+    other: Option<&MigrationFacts<'a>>,
 ) -> Record {
     let (stretches, unknown_bytes) = phases::phases(migration);
     let orient = Orientation(migration.role);
@@ -41,9 +41,9 @@ pub(super) fn record<'a>(
     });
     let total_time = estimates::total_time(migration, &facts.clocks);
     let probing = probed.probing(migration);
-    let probe = if let Probing::Asked(probe) = probing { Some(probe) } else { None };
-    let silences = probe.map_or_else(Vec::new, |_| gaps::of(facts, migration));
-    let context = Context { other, silences: &silences, probe, total_time: total_time.as_ref() };
+    let probe = if let Probing::Probed(probe) = probing { Some(probe) } else { None };
+    let gaps = probe.map_or_else(Vec::new, |_| gaps::of(facts, migration));
+    let context = Context { other, gaps: &gaps, probe, total_time: total_time.as_ref() };
     let downtime = downtime::downtime(facts, migration, &context);
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
@@ -75,7 +75,7 @@ pub(super) fn record<'a>(
         phases: phases.collect(),
         traffic: traffic(facts, migration, orient),
         downtime,
-        gaps: silences.into_iter().map(|silence| silence.gap).filter(Gap::is_plausible).collect(),
+        gaps: gaps.into_iter().map(|bounded| bounded.gap).filter(Gap::is_plausible).collect(),
         echo: probe.and_then(|probe| probe.echo).cloned(),
         qemu: claims(migration),
         not_measured: Vec::new(),
@@ -86,7 +86,7 @@ pub(super) fn record<'a>(
 }
 
 /// Its last packets may come after the end that QEMU declared.
-fn under_way_until(migration: &Migration<'_>) -> MonotonicNs {
+fn under_way_until(migration: &MigrationFacts<'_>) -> MonotonicNs {
     migration.end.at().max(migration.last_packet().unwrap_or_default())
 }
 
@@ -113,7 +113,7 @@ fn vm(process: Option<&Process>) -> Vm {
     }
 }
 
-fn claims(migration: &Migration<'_>) -> QemuClaims {
+fn claims(migration: &MigrationFacts<'_>) -> QemuClaims {
     let qemu = migration.process.and_then(|p| p.qemu.as_ref());
     QemuClaims {
         version: qemu.and_then(|q| q.version.clone()),
@@ -125,7 +125,7 @@ fn claims(migration: &Migration<'_>) -> QemuClaims {
 /// Both hosts see the same VM and the same connection, and so derive the same id, whichever part each of them has. It never
 /// changes while a migration is recorded: it is told when the connection is known that it is made from, and made from
 /// another, or from the time, only when that cannot come any more.
-pub(super) fn id(facts: &Facts, migration: &Migration<'_>) -> Option<String> {
+pub(super) fn id(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<String> {
     let stream = migration.flows.iter().find(|f| matches!(f.purpose, Purpose::Ram | Purpose::Tls));
     let may_still_come = migration.outcome(facts.end) == Outcome::Interrupted && facts.end.is_none();
     if stream.is_none() && may_still_come {
@@ -147,10 +147,10 @@ pub(super) fn id(facts: &Facts, migration: &Migration<'_>) -> Option<String> {
     Some(Uuid::new_v5(&vm, name.as_bytes()).to_string())
 }
 
-fn error(migration: &Migration<'_>, outcome: Outcome) -> Option<String> {
+fn error(migration: &MigrationFacts<'_>, outcome: Outcome) -> Option<String> {
     let told = migration.reply().and_then(|r| r.get("error-desc")).and_then(Value::as_str).map(str::to_owned);
     match (migration.end, outcome) {
-        (End::Died(_), Outcome::Failed) => told.or_else(|| {
+        (Ending::Died(_), Outcome::Failed) => told.or_else(|| {
             let pid = migration.process.map_or(0, |p| p.pid);
             Some(format!("QEMU (pid {pid}) ended during the migration"))
         }),
@@ -158,7 +158,7 @@ fn error(migration: &Migration<'_>, outcome: Outcome) -> Option<String> {
     }
 }
 
-fn traffic(facts: &Facts, migration: &Migration<'_>, orient: Orientation) -> Traffic {
+fn traffic(facts: &Facts, migration: &MigrationFacts<'_>, orient: Orientation) -> Traffic {
     let flows: Vec<FlowRecord> = migration
         .flows
         .iter()
@@ -195,7 +195,7 @@ fn sum_of(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
 }
 
 /// Fragments between the ends of the migration's flows, since its start.
-fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Counters>> {
+fn fragments(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<Directions<Counters>> {
     let mut sum = None::<Directions<Counters>>;
     let ends: BTreeSet<_> = migration.flows.iter().map(|f| (f.flow.local.ip(), f.flow.remote.ip())).collect();
     for counts in ends.iter().filter_map(|ends| facts.fragments.get(ends)).flatten() {
@@ -211,7 +211,7 @@ fn fragments(facts: &Facts, migration: &Migration<'_>) -> Option<Directions<Coun
 
 /// The cumulative sum over the flows at the instants at which one of them was counted; of many the ones that keep the
 /// curve's shape.
-fn samples(migration: &Migration<'_>, orient: Orientation) -> Vec<Sample> {
+fn samples(migration: &MigrationFacts<'_>, orient: Orientation) -> Vec<Sample> {
     let counts = migration.flows.iter().enumerate();
     let mut counts: Vec<(MonotonicNs, usize, Directions<u64>)> = counts
         .flat_map(|(index, flow)| flow.samples.iter().map(move |(at, wire_bytes)| (*at, index, *wire_bytes)))

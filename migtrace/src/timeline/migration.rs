@@ -1,20 +1,25 @@
 //! One migration of one QEMU: its facts, and what they say as a whole.
 
-use super::facts::{FlowFacts, Mark, MarkKind, Process};
+use super::direction::dominant_role;
+use super::facts::{FlowFacts, Process};
 use super::stamped::Stamped;
+use super::transition::{Transition, TransitionKind};
 use crate::event::EndReason;
 use crate::record::{Mode, Outcome, PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
 use crate::vocabulary::Purpose;
 
+/// How long after the end of a migration its guest may still be resumed because of it. A later resume has another cause.
+pub(super) const LATE_RESUME_NS: u64 = 60_000_000_000;
+
 /// The facts of one migration of one QEMU.
 #[derive(Clone, Debug)]
-pub(super) struct Migration<'a> {
+pub(super) struct MigrationFacts<'a> {
     /// None for a migration stream whose QEMU is not in this network namespace.
     pub(super) process: Option<&'a Process>,
     pub(super) role: Role,
     /// In the order of their stamps.
-    pub(super) marks: Vec<&'a Mark>,
+    pub(super) transitions: Vec<&'a Transition>,
     /// In the order of their first packets.
     pub(super) flows: Vec<&'a FlowFacts>,
     /// What the flows of the same process carried that began before this migration, were still counted then, and are none of
@@ -37,14 +42,14 @@ pub(super) struct Migration<'a> {
     pub(super) start_stamp: Option<i64>,
     /// False when the migration had begun before anything of it was seen.
     pub(super) start_seen: bool,
-    pub(super) end: End,
+    pub(super) end: Ending,
 }
 
-/// What the time before the first mark is.
+/// What the time before the first transition is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Opening {
-    /// There is none: the first mark is the start.
-    Mark,
+    /// There is none: the first transition is the start.
+    Transition,
     /// The destination waits for the source, whose first packet is the start.
     Listening,
     /// The disks are copied before the memory.
@@ -57,7 +62,7 @@ pub(super) enum Opening {
 
 /// How the facts of a migration end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum End {
+pub(super) enum Ending {
     /// QEMU said so.
     Declared(MonotonicNs, Outcome),
     /// QEMU did not say so, but replied it when it was asked, and then ended.
@@ -72,7 +77,7 @@ pub(super) enum End {
     Open(MonotonicNs),
 }
 
-impl End {
+impl Ending {
     pub(super) const fn at(&self) -> MonotonicNs {
         match self {
             Self::Declared(at, _)
@@ -110,36 +115,6 @@ pub(super) fn replied_outcome(reply: &serde_json::Value) -> Option<Outcome> {
     terminal(&reply.get("status")?.as_str()?.into())
 }
 
-impl Mark {
-    pub(super) const fn status(&self) -> Option<&PhaseName> {
-        match &self.kind {
-            MarkKind::Status(status) => Some(status),
-            _ => None,
-        }
-    }
-
-    pub(super) fn is_status(&self, status: &PhaseName) -> bool {
-        self.status() == Some(status)
-    }
-
-    /// Whether only the source of a migration says this (qapi/migration.json, MigrationStatus), whatever its guest does.
-    pub(super) const fn is_of_source(&self) -> bool {
-        match &self.kind {
-            MarkKind::Pass(_) | MarkKind::DirtyLog => true,
-            MarkKind::Stop | MarkKind::Resume => false,
-            MarkKind::Status(status) => matches!(
-                status,
-                PhaseName::Cancelling
-                    | PhaseName::Cancelled
-                    | PhaseName::PreSwitchover
-                    | PhaseName::Device
-                    | PhaseName::WaitUnplug
-                    | PhaseName::PostcopyRecoverSetup
-            ),
-        }
-    }
-}
-
 /// A time in which the guest of a source was paused and then let go on, by a person or because of an error: the migration
 /// itself lets a guest go on only when it has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -148,18 +123,18 @@ pub(super) struct Pause {
     pub(super) resume: MonotonicNs,
 }
 
-impl<'a> Migration<'a> {
+impl<'a> MigrationFacts<'a> {
     /// One whose beginning and end are still to be told.
     pub(super) fn new(
         process: Option<&'a Process>,
         role: Role,
-        marks: Vec<&'a Mark>,
+        transitions: Vec<&'a Transition>,
         flows: Vec<&'a FlowFacts>,
     ) -> Self {
         Self {
             process,
             role,
-            marks,
+            transitions,
             flows,
             earlier_counters: Directions::default(),
             leaving: Vec::new(),
@@ -167,11 +142,11 @@ impl<'a> Migration<'a> {
             next_start: None,
             given_up: None,
             flows_owned: false,
-            opening: Opening::Mark,
+            opening: Opening::Transition,
             start: MonotonicNs::default(),
             start_stamp: None,
             start_seen: false,
-            end: End::Open(MonotonicNs::default()),
+            end: Ending::Open(MonotonicNs::default()),
         }
     }
 
@@ -179,9 +154,9 @@ impl<'a> Migration<'a> {
     pub(super) fn pauses(&self) -> Vec<Pause> {
         let mut pauses = Vec::new();
         let (mut may_pause, mut stopped) = (true, None);
-        for mark in self.marks.iter().filter(|_| self.role == Role::Source) {
-            match &mark.kind {
-                MarkKind::Status(status) => {
+        for transition in self.transitions.iter().filter(|_| self.role == Role::Source) {
+            match &transition.kind {
+                TransitionKind::Status(status) => {
                     may_pause =
                         matches!(status, PhaseName::Setup | PhaseName::WaitUnplug | PhaseName::Active);
                     stopped = None;
@@ -189,11 +164,11 @@ impl<'a> Migration<'a> {
                         break;
                     }
                 }
-                MarkKind::Stop => stopped = may_pause.then_some(mark.at),
-                MarkKind::Resume => {
-                    pauses.extend(stopped.take().map(|stop| Pause { stop, resume: mark.at }));
+                TransitionKind::Stop => stopped = may_pause.then_some(transition.at),
+                TransitionKind::Resume => {
+                    pauses.extend(stopped.take().map(|stop| Pause { stop, resume: transition.at }));
                 }
-                MarkKind::Pass(_) | MarkKind::DirtyLog => {}
+                TransitionKind::Pass(_) | TransitionKind::DirtyLog => {}
             }
         }
         // Without states nothing tells a failed migration from a pause but that it went on to another stop.
@@ -204,15 +179,20 @@ impl<'a> Migration<'a> {
     }
 
     /// The stop of the guest that the end of the migration found.
-    pub(super) fn last_stop(&self) -> Option<&'a Mark> {
+    pub(super) fn last_stop(&self) -> Option<&'a Transition> {
         let pauses = self.pauses();
-        let is_pause = |mark: &&Mark| pauses.binary_search_by_key(&mark.at, |pause| pause.stop).is_ok();
-        self.marks.iter().copied().rfind(|mark| mark.kind == MarkKind::Stop && !is_pause(mark))
+        let is_pause = |transition: &&Transition| {
+            pauses.binary_search_by_key(&transition.at, |pause| pause.stop).is_ok()
+        };
+        self.transitions
+            .iter()
+            .copied()
+            .rfind(|transition| transition.kind == TransitionKind::Stop && !is_pause(transition))
     }
 
     pub(super) fn mode(&self) -> Mode {
         use PhaseName as P;
-        let status = |test: fn(&P) -> bool| self.marks.iter().any(|m| m.status().is_some_and(test));
+        let status = |test: fn(&P) -> bool| self.transitions.iter().any(|m| m.status().is_some_and(test));
         if status(|s| s.as_str().starts_with("postcopy")) {
             Mode::Postcopy
         } else if self.opening != Opening::Transfer && status(|s| matches!(s, P::Active | P::Completed)) {
@@ -234,7 +214,7 @@ impl<'a> Migration<'a> {
     /// describes it, and without them the guest cannot run at the destination. Unknown where QEMU itself does not end
     /// the stream there: TLS adds a farewell, COLO goes on.
     pub(super) fn last_byte(&self) -> Option<MonotonicNs> {
-        if self.mode() != Mode::Precopy || self.marks.iter().any(|m| m.is_status(&PhaseName::Colo)) {
+        if self.mode() != Mode::Precopy || self.transitions.iter().any(|m| m.is_status(&PhaseName::Colo)) {
             return None;
         }
         let streams = self.flows.iter().filter(|f| f.purpose == Purpose::Ram);
@@ -282,15 +262,15 @@ impl<'a> Migration<'a> {
     pub(super) fn outcome(&self, log_end: Option<EndReason>) -> Outcome {
         let told = || self.replied_outcome();
         match self.end {
-            End::Declared(_, outcome) | End::Replied(_, outcome) => outcome,
+            Ending::Declared(_, outcome) | Ending::Replied(_, outcome) => outcome,
             // Without events a source that has stopped its guest and then ends has most likely succeeded.
-            End::Died(_) if self.opening == Opening::Transfer && self.stopped() => {
+            Ending::Died(_) if self.opening == Opening::Transfer && self.stopped() => {
                 told().unwrap_or(Outcome::Unknown)
             }
-            End::Died(_) if self.opening == Opening::Transfer => told().unwrap_or(Outcome::Failed),
-            End::Died(_) => Outcome::Failed,
-            End::Superseded(_) | End::Closed(_) => told().unwrap_or(Outcome::Unknown),
-            End::Open(_) => told().unwrap_or(match log_end {
+            Ending::Died(_) if self.opening == Opening::Transfer => told().unwrap_or(Outcome::Failed),
+            Ending::Died(_) => Outcome::Failed,
+            Ending::Superseded(_) | Ending::Closed(_) => told().unwrap_or(Outcome::Unknown),
+            Ending::Open(_) => told().unwrap_or(match log_end {
                 Some(EndReason::MigrationEnded) => Outcome::Unknown,
                 Some(EndReason::Interrupted | EndReason::TimedOut) | None => Outcome::Interrupted,
             }),
@@ -300,33 +280,19 @@ impl<'a> Migration<'a> {
     /// Whether a guest that has arrived here, or may have, did not run so far and still can: its QEMU lives.
     pub(super) fn may_still_run(&self) -> bool {
         let has_arrived = match self.end {
-            End::Declared(_, outcome) => outcome == Outcome::Completed,
-            End::Closed(_) => true,
-            End::Replied(..) | End::Died(_) | End::Superseded(_) | End::Open(_) => false,
+            Ending::Declared(_, outcome) => outcome == Outcome::Completed,
+            Ending::Closed(_) => true,
+            Ending::Replied(..) | Ending::Died(_) | Ending::Superseded(_) | Ending::Open(_) => false,
         };
-        let runs = self.marks.iter().any(|m| m.kind == MarkKind::Resume);
+        let runs = self.transitions.iter().any(|m| m.kind == TransitionKind::Resume);
         let lives = self.process.is_some_and(|process| process.gone.is_none());
         self.role == Role::Destination && has_arrived && lives && !runs
     }
 
     /// Whether the guest was stopped and not resumed here.
     fn stopped(&self) -> bool {
-        let last = |kind: &MarkKind| self.marks.iter().rposition(|m| m.kind == *kind);
-        last(&MarkKind::Stop) > last(&MarkKind::Resume)
-    }
-}
-
-/// This host's part, if the payload of some flows tells it: most of it goes one way.
-pub(super) fn heading(payload_bytes: impl IntoIterator<Item = Directions<u64>>) -> Option<Role> {
-    let (tx, rx) = payload_bytes
-        .into_iter()
-        .fold((0u64, 0u64), |(tx, rx), p| (tx.saturating_add(p.tx), rx.saturating_add(p.rx)));
-    if rx / 2 > tx {
-        Some(Role::Destination)
-    } else if tx / 2 > rx {
-        Some(Role::Source)
-    } else {
-        None
+        let last = |kind: &TransitionKind| self.transitions.iter().rposition(|m| m.kind == *kind);
+        last(&TransitionKind::Stop) > last(&TransitionKind::Resume)
     }
 }
 
@@ -334,20 +300,27 @@ pub(super) fn heading(payload_bytes: impl IntoIterator<Item = Directions<u64>>) 
 /// the guest stopped before it ran (a destination enters `paused` without ever having run, which emits no STOP; its
 /// guest can be stopped once it has arrived). The command line (`-incoming`) decides only when nothing tells, because a
 /// guest that has arrived can leave again.
-pub(super) fn role(marks: &[&Mark], flows: &[&FlowFacts], process: Option<&Process>, arrived: bool) -> Role {
-    let end = marks.iter().position(|m| m.status().and_then(terminal).is_some()).unwrap_or(marks.len());
-    if marks.iter().take(end + 1).any(|m| m.is_of_source()) {
+pub(super) fn role(
+    transitions: &[&Transition],
+    flows: &[&FlowFacts],
+    process: Option<&Process>,
+    arrived: bool,
+) -> Role {
+    let end =
+        transitions.iter().position(|m| m.status().and_then(terminal).is_some()).unwrap_or(transitions.len());
+    if transitions.iter().take(end + 1).any(|m| m.is_of_source()) {
         return Role::Source;
     }
-    if let Some(role) = heading(flows.iter().map(|f| f.payload_bytes())) {
+    if let Some(role) = dominant_role(flows.iter().map(|f| f.payload_bytes())) {
         return role;
     }
-    let mut changes = marks.iter().filter(|m| matches!(m.kind, MarkKind::Stop | MarkKind::Resume));
-    if changes.next().is_some_and(|first| first.kind == MarkKind::Stop) {
+    let mut changes =
+        transitions.iter().filter(|m| matches!(m.kind, TransitionKind::Stop | TransitionKind::Resume));
+    if changes.next().is_some_and(|first| first.kind == TransitionKind::Stop) {
         return Role::Source;
     }
     let qemu = process.and_then(|p| p.qemu.as_ref());
     let incoming = qemu.is_some_and(|q| q.incoming) && !arrived;
-    let resumed_only = qemu.is_none() && marks.iter().any(|m| m.kind == MarkKind::Resume);
+    let resumed_only = qemu.is_none() && transitions.iter().any(|m| m.kind == TransitionKind::Resume);
     if incoming || resumed_only { Role::Destination } else { Role::Source }
 }

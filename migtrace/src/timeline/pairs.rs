@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 
 use super::facts::Process;
-use super::migration::Migration;
+use super::migration::MigrationFacts;
 use crate::record::Role;
 use crate::units::MonotonicNs;
 use crate::vm::VmKey;
 
 /// The VM that migrates; none when its QEMU is not in this network namespace.
-pub(super) fn vm<'a>(migration: &Migration<'a>) -> Option<VmKey<'a>> {
+pub(super) fn vm<'a>(migration: &MigrationFacts<'a>) -> Option<VmKey<'a>> {
     migration.process.map(Process::vm)
 }
 
 /// Of each migration the other half, as an index into `all`, which is in the order of the starts: the first of another
 /// process of the same VM that has the other part and overlaps it.
-pub(super) fn pairs(all: &[Migration<'_>]) -> Vec<Option<usize>> {
+pub(super) fn pairs(all: &[MigrationFacts<'_>]) -> Vec<Option<usize>> {
     let mut parts: HashMap<(VmKey<'_>, Role), Vec<Candidate>> = HashMap::new();
     let keys: Vec<_> = all.iter().map(vm).collect();
     for (index, migration) in all.iter().enumerate() {
@@ -24,7 +24,7 @@ pub(super) fn pairs(all: &[Migration<'_>]) -> Vec<Option<usize>> {
             same.push(Candidate::after(same.last(), index, (migration.end.at(), process.pid)));
         }
     }
-    let other_half = |(index, migration): (usize, &Migration<'_>)| {
+    let other_half = |(index, migration): (usize, &MigrationFacts<'_>)| {
         let (key, process) = (keys[index]?, migration.process?);
         let others = parts.get(&(key, other_role(migration.role)))?;
         // The first that has not ended before, if it began before this one ended.

@@ -1,7 +1,8 @@
 //! What QEMU was doing, in order and without gaps, and what crossed the wire in each stretch.
 
-use super::facts::{FlowFacts, MarkKind};
-use super::migration::{End, Migration, Opening, last_phase, terminal};
+use super::facts::FlowFacts;
+use super::migration::{Ending, MigrationFacts, Opening, last_phase, terminal};
+use super::transition::TransitionKind;
 use super::untied::{TiedLate, UntiedSum};
 use crate::record::{PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
@@ -51,16 +52,16 @@ impl Border {
 /// The sum of the counters of the migration's flows; none when no flow was counted.
 ///
 /// In a log that is cut off, and while the migration runs, the last snapshot is younger than the last counters.
-pub(super) fn total(migration: &Migration<'_>) -> Option<Snapshot> {
+pub(super) fn total(migration: &MigrationFacts<'_>) -> Option<Snapshot> {
     Some(Counted::of(migration)?.total())
 }
 
 /// The phases, and why the bytes of some are unknown.
-pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown>) {
+pub(super) fn phases(migration: &MigrationFacts<'_>) -> (Vec<Stretch>, Option<Unknown>) {
     let borders = borders(migration);
     let end = borders.last().map_or(migration.start, |b| b.at).max(migration.end.at());
     let end = match migration.end {
-        End::Superseded(_) => end,
+        Ending::Superseded(_) => end,
         _ => end.max(migration.last_packet().unwrap_or(end)),
     };
     let (counts, unknown) = counts_at(migration, &borders);
@@ -81,28 +82,33 @@ pub(super) fn phases(migration: &Migration<'_>) -> (Vec<Stretch>, Option<Unknown
 }
 
 /// Where the phases begin.
-fn borders(migration: &Migration<'_>) -> Vec<Border> {
+fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
     let mut borders = openings(migration);
     let pauses = migration.pauses();
     let mut latest_pass = None;
     let mut before_stop = None;
-    for mark in &migration.marks {
+    for transition in &migration.transitions {
         let name = borders.last().map(|b| b.name.clone());
-        match &mark.kind {
+        match &transition.kind {
             // The wait for the source and its end stand already.
-            MarkKind::Status(PhaseName::Setup) if migration.opening == Opening::Listening => {}
-            MarkKind::Status(status) if Some(status) == name.as_ref() => {}
-            MarkKind::Status(status) => {
+            TransitionKind::Status(PhaseName::Setup) if migration.opening == Opening::Listening => {}
+            TransitionKind::Status(status) if Some(status) == name.as_ref() => {}
+            TransitionKind::Status(status) => {
                 let pass = latest_pass.filter(|_| *status == PhaseName::Active);
-                borders.push(Border::new(mark.at, status.clone(), pass, mark.counters));
+                borders.push(Border::new(transition.at, status.clone(), pass, transition.counters));
                 if terminal(status).is_some() {
                     break;
                 }
             }
-            MarkKind::Pass(pass) => {
+            TransitionKind::Pass(pass) => {
                 latest_pass = Some(*pass);
                 match borders.last_mut() {
-                    None => borders.push(Border::new(mark.at, PhaseName::Active, latest_pass, mark.counters)),
+                    None => borders.push(Border::new(
+                        transition.at,
+                        PhaseName::Active,
+                        latest_pass,
+                        transition.counters,
+                    )),
                     // The first pass begins with `active`, whichever of the two is told first.
                     Some(b) if b.name == PhaseName::Active && b.pass.is_none() && *pass == 1 => {
                         b.pass = latest_pass;
@@ -111,38 +117,48 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
                         if (b.name == PhaseName::Active && b.pass != latest_pass)
                             || b.name == PhaseName::Unseen =>
                     {
-                        borders.push(Border::new(mark.at, PhaseName::Active, latest_pass, mark.counters));
+                        borders.push(Border::new(
+                            transition.at,
+                            PhaseName::Active,
+                            latest_pass,
+                            transition.counters,
+                        ));
                     }
                     // The first is part of `setup`, and the last of `stop` or `device`.
                     Some(_) => {}
                 }
             }
-            MarkKind::DirtyLog if name == Some(PhaseName::Transfer) => {
+            TransitionKind::DirtyLog if name == Some(PhaseName::Transfer) => {
                 latest_pass = Some(latest_pass.map_or(1, |pass: u64| pass.saturating_add(1)));
-                borders.push(Border::new(mark.at, PhaseName::Transfer, latest_pass, mark.counters));
+                borders.push(Border::new(
+                    transition.at,
+                    PhaseName::Transfer,
+                    latest_pass,
+                    transition.counters,
+                ));
             }
             // At a destination the guest stops only when it has arrived. In post-copy the source never runs again and in
             // COLO the guest stops at every checkpoint: there QEMU's states tell more than the stop.
-            MarkKind::Stop if migration.role == Role::Source => {
+            TransitionKind::Stop if migration.role == Role::Source => {
                 if let Some(before @ (PhaseName::Active | PhaseName::Transfer | PhaseName::Unseen)) = name {
                     before_stop = Some(before);
-                    let is_pause = pauses.binary_search_by_key(&mark.at, |pause| pause.stop).is_ok();
+                    let is_pause = pauses.binary_search_by_key(&transition.at, |pause| pause.stop).is_ok();
                     let name = if is_pause { PhaseName::Paused } else { PhaseName::Stop };
-                    borders.push(Border::new(mark.at, name, None, mark.counters));
+                    borders.push(Border::new(transition.at, name, None, transition.counters));
                 }
             }
-            MarkKind::Resume if matches!(name, Some(PhaseName::Stop | PhaseName::Paused)) => {
+            TransitionKind::Resume if matches!(name, Some(PhaseName::Stop | PhaseName::Paused)) => {
                 if let Some(name) = before_stop.take() {
                     let pass = latest_pass.filter(|_| name == PhaseName::Active);
-                    borders.push(Border::new(mark.at, name, pass, mark.counters));
+                    borders.push(Border::new(transition.at, name, pass, transition.counters));
                 }
             }
-            MarkKind::Stop | MarkKind::Resume | MarkKind::DirtyLog => {}
+            TransitionKind::Stop | TransitionKind::Resume | TransitionKind::DirtyLog => {}
         }
     }
     let last = match migration.end {
-        End::Died(at) if migration.opening != Opening::Transfer => Some((at, PhaseName::Failed)),
-        End::Replied(at, outcome) => last_phase(outcome).map(|name| (at, name)),
+        Ending::Died(at) if migration.opening != Opening::Transfer => Some((at, PhaseName::Failed)),
+        Ending::Replied(at, outcome) => last_phase(outcome).map(|name| (at, name)),
         _ => None,
     };
     borders.extend(last.map(|(at, name)| Border::new(at, name, None, None)));
@@ -150,18 +166,18 @@ fn borders(migration: &Migration<'_>) -> Vec<Border> {
 }
 
 /// Where the phases begin that no event tells of.
-fn openings(migration: &Migration<'_>) -> Vec<Border> {
+fn openings(migration: &MigrationFacts<'_>) -> Vec<Border> {
     let is_copy = |f: &FlowFacts| f.purpose == Purpose::Nbd;
     let border = |at, name| vec![Border::new(at, name, None, None)];
     let start = migration.start;
     match migration.opening {
-        Opening::Mark => Vec::new(),
+        Opening::Transition => Vec::new(),
         Opening::DiskSync => border(start, PhaseName::DiskSync),
         Opening::Transfer if migration.flows.iter().all(|f| is_copy(f)) => border(start, PhaseName::DiskSync),
         Opening::Transfer => border(start, PhaseName::Transfer),
         Opening::Unseen => border(start, PhaseName::Unseen),
         Opening::Listening => {
-            let since = migration.marks.first().map_or(start, |mark| mark.at);
+            let since = migration.transitions.first().map_or(start, |transition| transition.at);
             let mut borders = border(since.min(start), PhaseName::Listening);
             let name = if migration.flows.first().is_some_and(|f| is_copy(f)) {
                 PhaseName::DiskSync
@@ -176,7 +192,7 @@ fn openings(migration: &Migration<'_>) -> Vec<Border> {
 
 /// What is known of the counters of a migration's flows at any instant: looked at once, asked at every border.
 struct Counted<'m> {
-    migration: &'m Migration<'m>,
+    migration: &'m MigrationFacts<'m>,
     /// What the flows carried when they were counted last.
     sum: Snapshot,
     /// What the process's earlier flows carried: contained in its snapshots for as long as the kernel keeps them, so no more
@@ -192,7 +208,7 @@ struct Counted<'m> {
 
 impl<'m> Counted<'m> {
     /// None when no flow was counted.
-    fn of(migration: &'m Migration<'m>) -> Option<Self> {
+    fn of(migration: &'m MigrationFacts<'m>) -> Option<Self> {
         let flows = &migration.flows;
         let sum = flows.iter().filter_map(|f| f.last.as_ref()).fold(None, |sum, counters| {
             let mut sum = sum.unwrap_or_default();
@@ -200,7 +216,7 @@ impl<'m> Counted<'m> {
             Some(sum)
         })?;
         let earlier = migration.earlier_counters;
-        let first = migration.marks.iter().find_map(|m| m.counters).unwrap_or(earlier);
+        let first = migration.transitions.iter().find_map(|m| m.counters).unwrap_or(earlier);
         let counted_until = |f: &FlowFacts| {
             if f.closed() { MonotonicNs(u64::MAX) } else { f.counted_until.unwrap_or_default() }
         };
@@ -218,7 +234,7 @@ impl<'m> Counted<'m> {
     }
 
     fn total(&self) -> Snapshot {
-        let last = self.migration.marks.iter().rev().find(|m| m.counters.is_some());
+        let last = self.migration.transitions.iter().rev().find(|m| m.counters.is_some());
         let younger = last.filter(|m| !self.is_counted_after(m.at)).and_then(|m| {
             let count = self.snapshot(m.at, m.counters).ok()?;
             at_least(&count, &self.sum).then_some(count)
@@ -258,7 +274,7 @@ impl<'m> Counted<'m> {
 ///
 /// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU first sends on
 /// it, which can be phases after the handshake; what had crossed until then, the flow's own counters tell.
-fn counts_at(migration: &Migration<'_>, borders: &[Border]) -> (Vec<Option<Snapshot>>, Option<Unknown>) {
+fn counts_at(migration: &MigrationFacts<'_>, borders: &[Border]) -> (Vec<Option<Snapshot>>, Option<Unknown>) {
     let Some((counted, first_packet)) = Counted::of(migration).zip(migration.first_packet()) else {
         return (vec![None; borders.len() + 1], None);
     };

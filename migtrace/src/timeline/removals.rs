@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::downtime::spoken;
+use super::wording::spoken;
 use crate::event::{TcProgram, TcRemoved};
 use crate::units::MonotonicNs;
 use crate::vocabulary::NotMeasured;

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::downtime::spoken;
 use super::facts::Facts;
-use super::migration::{Migration, Opening};
+use super::migration::{MigrationFacts, Opening};
 use super::phases::Unknown;
-use super::probed::Probing;
+use super::probe_target::Probing;
 use super::removals;
+use super::wording::spoken;
 use crate::event::{InstrumentStatus, TcProgram, TcRemoved};
 use crate::record::{MarkName, Method, Mode, Outcome, Record, Role};
 use crate::vocabulary::{Lost, NotMeasured};
@@ -21,7 +21,7 @@ const MOST_ENTRIES: usize = 100;
 /// Everything that is missing from a record, each with its reason; the instruments of this host first.
 pub(super) fn list(
     facts: &Facts,
-    migration: &Migration<'_>,
+    migration: &MigrationFacts<'_>,
     record: &Record,
     probing: Probing<'_>,
     unknown_bytes: Option<Unknown>,
@@ -73,7 +73,7 @@ fn while_recording(facts: &Facts, list: &mut List) {
 }
 
 /// The interfaces that vanished while the migration was under way.
-fn gone_interfaces(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
+fn gone_interfaces(facts: &Facts, migration: &MigrationFacts<'_>, list: &mut List) {
     let gone = facts.gone_interfaces.between(migration.start, migration.end.at());
     let count = gone.len();
     let named: Vec<&str> = gone.take(MOST_NAMES).map(|(_, interface)| interface.as_str()).collect();
@@ -91,12 +91,12 @@ fn gone_interfaces(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
 }
 
 /// The TC programs that somebody removed while the migration was under way, as far as they saw what is of it.
-fn removed_programs(facts: &Facts, migration: &Migration<'_>, probing: Probing<'_>, list: &mut List) {
+fn removed_programs(facts: &Facts, migration: &MigrationFacts<'_>, probing: Probing<'_>, list: &mut List) {
     let taps = migration.process.and_then(|p| p.qemu.as_ref()).map_or(&[][..], |qemu| &qemu.taps);
     let concerns = |removed: &&TcRemoved| match removed.program {
         TcProgram::Count => true,
         TcProgram::Guest => taps.contains(&removed.interface),
-        TcProgram::Echo => matches!(probing, Probing::Asked(_)),
+        TcProgram::Echo => matches!(probing, Probing::Probed(_)),
     };
     let removals = facts.removals.between(migration.start, migration.end.at());
     for removed in removals.filter(concerns).take(MOST_ENTRIES) {
@@ -163,7 +163,7 @@ fn recording(facts: &Facts, lost: Lost, list: &mut List) {
     }
 }
 
-fn start(migration: &Migration<'_>, list: &mut List) {
+fn start(migration: &MigrationFacts<'_>, list: &mut List) {
     if !migration.start_seen && migration.opening != Opening::Transfer {
         list.push(
             "the start",
@@ -173,7 +173,7 @@ fn start(migration: &Migration<'_>, list: &mut List) {
     }
 }
 
-fn events(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
+fn events(facts: &Facts, migration: &MigrationFacts<'_>, list: &mut List) {
     if migration.opening != Opening::Transfer {
         return;
     }
@@ -191,7 +191,7 @@ fn events(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
     list.push("phases", why.to_owned());
 }
 
-fn flows(migration: &Migration<'_>, record: &Record, list: &mut List) {
+fn flows(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {
     if migration.flows.is_empty() {
         list.push(
             "traffic",
@@ -254,7 +254,7 @@ fn phase_bytes(record: &Record, unknown: Option<Unknown>, list: &mut List) {
 }
 
 /// A guest that has arrived here and did not run as long as the recording went on.
-fn arrival(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
+fn arrival(facts: &Facts, migration: &MigrationFacts<'_>, list: &mut List) {
     if facts.end.is_some() && facts.hears_qemu() && migration.may_still_run() {
         let waited = spoken(facts.latest.0.saturating_sub(migration.end.at().0));
         list.push(
@@ -265,7 +265,7 @@ fn arrival(facts: &Facts, migration: &Migration<'_>, list: &mut List) {
 }
 
 /// What is not known of the guest's absence. A migration that did not get so far has none.
-fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
+fn downtime(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {
     let moved = matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown)
         || record.migration.mode == Mode::Postcopy
         || record.downtime.marks.iter().any(|m| m.name == MarkName::Stop);
@@ -301,7 +301,7 @@ fn downtime(migration: &Migration<'_>, record: &Record, list: &mut List) {
 }
 
 /// Why the stop, where it is known, is known from QEMU's words only.
-fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
+fn vcpus(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {
     let is_marked = |name: MarkName| record.downtime.marks.iter().any(|m| m.name == name);
     let stopped = is_marked(MarkName::FirstVcpuStopped);
     if stopped || is_marked(MarkName::FirstVcpuRun) {
@@ -328,7 +328,7 @@ fn vcpus(migration: &Migration<'_>, record: &Record, list: &mut List) {
 fn reachability(record: &Record, probing: Probing<'_>, list: &mut List) {
     let what = "reachability (how long the guest did not answer)";
     let probe = match probing {
-        Probing::Asked(probe) => probe,
+        Probing::Probed(probe) => probe,
         Probing::Nobody => return list.push(what, "nobody asked it; --probe ADDRESS does".to_owned()),
         Probing::Another(target) => {
             let why = format!("nobody asked it: the echo requests went to {target}, which another VM has");

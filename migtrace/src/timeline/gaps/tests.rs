@@ -12,7 +12,7 @@ use migtrace_ebpf::word::Words as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::timeline::silences::Silences;
+use crate::timeline::echo_gaps::EchoGaps;
 
 const MIN_GAP_NS: u64 = 1_000_000;
 /// Requests before the first silence and after the last: the latest round trips are known by then.
@@ -324,7 +324,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         })
 }
 
-/// Silences at any distance from each other, among more losses.
+/// EchoGaps at any distance from each other, among more losses.
 fn dense_scenarios() -> impl Strategy<Value = Scenario> {
     (scenarios(), 0..CALM, 0..20_u64).prop_map(|(scenario, calm, loss_percent)| Scenario {
         loss_percent,
@@ -394,7 +394,7 @@ proptest! {
             let is_covered = gaps.iter().any(|(_, gap)| covers(gap, silence));
             prop_assert!(is_covered || hits == 0 || !is_long, "{hits} in {silence:?}: {gaps:#?}");
         }
-        let mut seen = Silences::default();
+        let mut seen = EchoGaps::default();
         simulated.gaps.iter().for_each(|(_, gap)| seen.push((*gap).into()));
         let unanswered_when_told = simulated.requests.iter().filter(|request| {
             let within = |(at, seen): &&(u64, abi::EchoGap)| {

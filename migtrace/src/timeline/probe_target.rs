@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, Process};
 use super::gaps;
-use super::migration::Migration;
+use super::migration::MigrationFacts;
 use super::pairs::vm;
 use crate::event::EchoGap;
 use crate::units::MonotonicNs;
@@ -14,7 +14,7 @@ use crate::vocabulary::Echo;
 
 /// The echo requests to a guest.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Probe<'a> {
+pub(super) struct GuestProbe<'a> {
     pub(super) since: MonotonicNs,
     pub(super) until: MonotonicNs,
     /// Whether their end was seen.
@@ -30,7 +30,7 @@ pub(super) struct Probe<'a> {
 /// Whether the guest of a migration was asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probing<'a> {
-    Asked(Probe<'a>),
+    Probed(GuestProbe<'a>),
     /// No guest was.
     Nobody,
     /// Another guest has the address that was asked.
@@ -40,15 +40,15 @@ pub(super) enum Probing<'a> {
 }
 
 /// Who was asked, of all the VMs of this host.
-pub(super) struct Probed<'a> {
+pub(super) struct ProbeTarget<'a> {
     facts: &'a Facts,
     /// The VMs that have the address; none: it is not known.
     owners: Option<BTreeSet<VmKey<'a>>>,
     lost_in_gaps: u64,
 }
 
-impl<'a> Probed<'a> {
-    pub(super) fn of(facts: &'a Facts, all: &[Migration<'a>]) -> Self {
+impl<'a> ProbeTarget<'a> {
+    pub(super) fn of(facts: &'a Facts, all: &[MigrationFacts<'a>]) -> Self {
         let named = facts.echo_owners();
         let owners = if named.is_empty() {
             // One that stays may have it as well as one that migrates.
@@ -57,10 +57,10 @@ impl<'a> Probed<'a> {
         } else {
             Some(named)
         };
-        Self { facts, owners, lost_in_gaps: facts.silences.lost() }
+        Self { facts, owners, lost_in_gaps: facts.echo_gaps.lost() }
     }
 
-    pub(super) fn probing(&self, migration: &Migration<'a>) -> Probing<'a> {
+    pub(super) fn probing(&self, migration: &MigrationFacts<'a>) -> Probing<'a> {
         let Some((since, start)) = &self.facts.echo_start else { return Probing::Nobody };
         let key = vm(migration);
         match &self.owners {
@@ -69,7 +69,7 @@ impl<'a> Probed<'a> {
             Some(owners) if key.is_some_and(|key| !owners.contains(&key)) => Probing::Another(start.target),
             Some(_) => {
                 let end = self.facts.echo_end.as_ref();
-                Probing::Asked(Probe {
+                Probing::Probed(GuestProbe {
                     since: *since,
                     ended: end.is_some(),
                     until: end.map_or(self.facts.latest, |(at, _)| *at),
@@ -83,10 +83,10 @@ impl<'a> Probed<'a> {
 }
 
 /// The one VM that stopped just when the address fell silent for the longest time, or for good.
-fn stopped_as_it_fell_silent<'a>(facts: &Facts, all: &[Migration<'a>]) -> Option<BTreeSet<VmKey<'a>>> {
+fn stopped_as_it_fell_silent<'a>(facts: &Facts, all: &[MigrationFacts<'a>]) -> Option<BTreeSet<VmKey<'a>>> {
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let length_ns = |gap: &&EchoGap| gap.resumed_ns.0.saturating_sub(gap.last_reply_ns.0);
-    let longest = facts.silences.iter().chain(open).max_by_key(length_ns)?;
+    let longest = facts.echo_gaps.iter().chain(open).max_by_key(length_ns)?;
     let silent = gaps::silent_from(longest);
     let stopped_then = all.iter().filter(|m| m.last_stop().is_some_and(|stop| silent.holds(stop.at)));
     let owners: BTreeSet<_> = stopped_then.filter_map(vm).collect();

@@ -10,9 +10,9 @@
 use migtrace_ebpf::abi;
 
 use super::facts::Facts;
-use super::migration::Migration;
+use super::migration::MigrationFacts;
 use crate::event::EchoGap;
-use crate::record::{Estimate, Gap, Instant, Method};
+use crate::record::{Estimate, EstimatedInstant, Gap, Method};
 use crate::units::MonotonicNs;
 
 #[cfg(test)]
@@ -25,21 +25,21 @@ const AFTER_NS: u64 = 10_000_000_000;
 
 /// A gap and what it was worked out from.
 #[derive(Clone, Debug)]
-pub(super) struct Silence<'a> {
+pub(super) struct BoundedGap<'a> {
     pub(super) gap: Gap,
     pub(super) seen: &'a EchoGap,
 }
 
 /// The gaps around a migration, in the order of their starts, with those that nothing speaks for any more.
-pub(super) fn of<'a>(facts: &'a Facts, migration: &Migration<'_>) -> Vec<Silence<'a>> {
+pub(super) fn of<'a>(facts: &'a Facts, migration: &MigrationFacts<'_>) -> Vec<BoundedGap<'a>> {
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
     let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
-    let ended = facts.silences.touching(MonotonicNs(first), MonotonicNs(last));
-    let ended = ended.map(|seen| Silence { gap: closed(seen, migration.start), seen });
+    let ended = facts.echo_gaps.touching(MonotonicNs(first), MonotonicNs(last));
+    let ended = ended.map(|seen| BoundedGap { gap: closed(seen, migration.start), seen });
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let open = open.filter(|gap| touches(gap, u64::MAX));
-    let open = open.map(|seen| Silence { gap: self::open(seen, migration.start), seen });
+    let open = open.map(|seen| BoundedGap { gap: self::open(seen, migration.start), seen });
     let mut silences: Vec<_> = ended.chain(open).collect();
     silences.sort_by_key(|silence| silence.gap.start.value_ns);
     silences
@@ -67,8 +67,8 @@ impl Bounds {
         self.low.0.midpoint(self.high.0)
     }
 
-    const fn since(self, origin: MonotonicNs) -> Instant {
-        Instant {
+    const fn since(self, origin: MonotonicNs) -> EstimatedInstant {
+        EstimatedInstant {
             value_ns: MonotonicNs(self.middle()).since(origin),
             low_ns: self.low.since(origin),
             high_ns: self.high.since(origin),
@@ -78,19 +78,6 @@ impl Bounds {
 
 const fn later(at: MonotonicNs, by_ns: u64) -> MonotonicNs {
     MonotonicNs(at.0.saturating_add(by_ns))
-}
-
-impl Gap {
-    /// Whether there was a silence for sure: its lower bound is above 0. If not, there may have been one.
-    #[must_use]
-    pub const fn is_sure(&self) -> bool {
-        self.length.low_ns > 0
-    }
-
-    /// Whether anything speaks for a silence: it is sure, or requests were lost or late.
-    pub(crate) const fn is_plausible(&self) -> bool {
-        self.is_sure() || self.lost > 0 || self.late > 0
-    }
 }
 
 /// A gap that a reply has ended. Its start is told in nanoseconds since `origin`.
@@ -115,7 +102,7 @@ fn doubtful(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let begins = from_ns.saturating_add(last_round_trip_ns / 2).clamp(start.low.0, start.high.0);
     let high_ns = latest.0.saturating_sub(earliest.0);
     Gap {
-        start: Instant { value_ns: MonotonicNs(begins).since(origin), ..start.since(origin) },
+        start: EstimatedInstant { value_ns: MonotonicNs(begins).since(origin), ..start.since(origin) },
         length: Estimate {
             value_ns: until_ns.saturating_sub(from_ns).min(high_ns),
             low_ns: 0,

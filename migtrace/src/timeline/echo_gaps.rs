@@ -8,7 +8,7 @@ use crate::units::MonotonicNs;
 
 /// The gaps that have ended.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Silences {
+pub(super) struct EchoGaps {
     /// By when the latest request was sent that was answered before.
     gaps: Stamped<EchoGap>,
     /// For each of them when it began, and the latest end of it and those before. Made when somebody asks, and forgotten
@@ -16,7 +16,7 @@ pub(super) struct Silences {
     ends: OnceLock<Vec<(MonotonicNs, MonotonicNs)>>,
 }
 
-impl Silences {
+impl EchoGaps {
     pub(super) fn push(&mut self, gap: EchoGap) {
         self.gaps.insert(gap.answered_request_ns, gap);
         self.ends.take();
