@@ -1,4 +1,4 @@
-//! What the timeline tells while the migration runs.
+//! What the timeline shows while a migration runs.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
@@ -40,7 +40,7 @@ fn the_display_follows_the_phases_and_passes() {
 }
 
 #[test]
-fn elapsed_time_runs_until_the_end_and_then_stands() {
+fn elapsed_time_runs_until_the_end_and_then_stops() {
     let mut timeline = Timeline::new(Selection::default());
     let elapsed = |timeline: &Timeline, ms: u64| {
         timeline.live(MonotonicNs(LOG_START_NS + ms * MS)).map(|live| live.elapsed_ns / MS)
@@ -56,7 +56,7 @@ fn elapsed_time_runs_until_the_end_and_then_stands() {
 }
 
 #[test]
-fn the_end_is_known_at_once_and_the_last_packet_a_little_later() {
+fn the_end_is_known_before_the_last_packet() {
     let mut timeline = Timeline::new(Selection::default());
     let mut seen = Vec::new();
     for event in common::events("precopy-7.2").0 {
@@ -86,7 +86,7 @@ fn a_destination_is_over_when_its_guest_has_shown_itself_and_not_when_its_flows_
         timeline.push(event);
         seen.extend(timeline.ended().map(|ended| ended.all_told));
     }
-    // QEMU's last word, that the guest runs, its first frame, and the network told where it is.
+    // After QEMU's last event, the guest's resume, its first frame, and its announcement.
     assert_eq!(seen[seen.len() - 4..], [false, false, false, true], "{seen:?}");
 }
 
@@ -145,7 +145,7 @@ fn only_the_selected_vm_ends_the_wait_and_gets_a_record() {
 }
 
 #[test]
-fn without_events_the_end_is_the_last_flows() {
+fn without_events_a_migration_ends_when_its_last_flow_closes() {
     let mut timeline = Timeline::new(Selection::default());
     for event in common::events("events-off").0 {
         timeline.push(&event);
@@ -191,7 +191,7 @@ fn qemu(pid: u32, name: &str) -> Fact {
 }
 
 #[test]
-fn a_pid_and_a_port_that_are_used_again_are_new() {
+fn a_reused_pid_is_another_process_and_a_reused_port_another_flow() {
     let at = |at_ns, fact| Event { at_ns: MonotonicNs(at_ns), fact };
     let mut events = vec![at(0, qemu(7, "first"))];
     events.extend(migration(7, 1_000, 40_000, 500, 0));
@@ -199,17 +199,17 @@ fn a_pid_and_a_port_that_are_used_again_are_new() {
     events.push(at(3_000, qemu(7, "second")));
     events.extend(migration(7, 4_000, 40_000, 700, 0));
     let records = common::fold(&events);
-    let told: Vec<_> = records
+    let seen: Vec<_> = records
         .iter()
         .map(|r| {
             (r.vm.name.as_deref().unwrap(), r.traffic.total.unwrap().tx.payload_bytes, r.migration.outcome)
         })
         .collect();
-    assert_eq!(told, [("first", 500, Outcome::Completed), ("second", 700, Outcome::Completed)]);
+    assert_eq!(seen, [("first", 500, Outcome::Completed), ("second", 700, Outcome::Completed)]);
 }
 
 #[test]
-fn a_disk_at_a_port_of_migrations_is_in_no_record_and_ends_no_recording() {
+fn a_disk_server_on_a_migration_port_is_in_no_record_and_ends_no_recording() {
     let mut events = migration(7, 100, 40_009, 20 << 20, 0);
     events.retain(|event| !matches!(event.fact, Fact::Qmp(_)));
     for event in &mut events {
@@ -245,7 +245,7 @@ fn snapshots_may_or_may_not_contain_the_flows_of_earlier_migrations() {
 }
 
 #[test]
-fn snapshots_lack_the_flows_that_are_counted_no_more_from_that_instant_on() {
+fn snapshots_lack_a_flow_once_its_counting_has_ended() {
     let ends = |port| Flow { local: ([192, 0, 2, 1], port).into(), remote: ([192, 0, 2, 2], 49152).into() };
     let gone = |at_ns, port| Event { at_ns: MonotonicNs(at_ns), fact: Fact::FlowGone { flow: ends(port) } };
     let payload_of = |events: &[Event]| {
@@ -278,7 +278,7 @@ fn snapshots_lack_the_flows_that_are_counted_no_more_from_that_instant_on() {
         events
     };
     let before = [first.concat(), vec![gone(3_000, 40_000)], second(40_000, 0)].concat();
-    assert_eq!(payload_of(&before), expected, "counted no more before the second migration");
+    assert_eq!(payload_of(&before), expected, "its counting ended before the second migration");
 
     let mut during = [first.concat(), second(40_002, 500)].concat();
     let completed = during
@@ -289,7 +289,7 @@ fn snapshots_lack_the_flows_that_are_counted_no_more_from_that_instant_on() {
     qmp.counters.as_mut().unwrap().tx.wire_bytes -= 500;
     qmp.counters.as_mut().unwrap().tx.payload_bytes -= 500;
     during.insert(completed, gone(4_050, 40_000));
-    assert_eq!(payload_of(&during), expected, "counted no more during the second migration");
+    assert_eq!(payload_of(&during), expected, "its counting ended during the second migration");
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_guest_that_arrived_can_leave_again() {
 }
 
 #[test]
-fn a_listening_destination_is_no_migration_yet() {
+fn a_listening_destination_is_not_a_migration_yet() {
     let events = common::events("destination-10.0").0;
     let until_setup: Vec<_> = events.into_iter().take(4).collect();
     assert!(until_setup.iter().any(|e| matches!(&e.fact, Fact::Qmp(q) if q.data["status"] == "setup")));
@@ -323,7 +323,7 @@ fn a_listening_destination_is_no_migration_yet() {
 }
 
 #[test]
-fn live_tells_this_hosts_part() {
+fn the_display_shows_this_hosts_part() {
     let role = |log| {
         let mut timeline = Timeline::new(Selection::default());
         common::events(log).0.iter().for_each(|event| timeline.push(event));
@@ -334,14 +334,14 @@ fn live_tells_this_hosts_part() {
 }
 
 #[test]
-fn of_a_migration_whose_end_alone_was_told_the_flows_are_those_before() {
+fn a_migration_of_which_only_the_end_was_reported_has_the_flows_before_it() {
     let Fact::QemuSeen(mut arrived) = qemu(7, "picked up") else { unreachable!() };
     arrived.incoming = true;
     let mut events = vec![Event { at_ns: MonotonicNs(0), fact: Fact::QemuSeen(arrived) }];
     for mut event in migration(7, 1_000, 40_000, 500, 0) {
         match &mut event.fact {
             Fact::Qmp(qmp) if qmp.data["status"] != "completed" => continue,
-            // Told when the device state is loaded.
+            // Reported when the device state is loaded.
             Fact::Qmp(_) => event.at_ns = MonotonicNs(30 * MS),
             Fact::FlowSeen { from_start, .. } => *from_start = false,
             Fact::FlowCounters(counters) => counters.counters = counters.counters.swapped(),

@@ -293,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn phases_have_neither_gaps_nor_overlaps(events in consistent_log()) {
+    fn phases_have_neither_holes_nor_overlaps(events in consistent_log()) {
         contiguous(&events);
     }
 
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn asking_on_the_way_changes_nothing(events in any_log()) {
+    fn looking_at_the_timeline_on_the_way_changes_nothing(events in any_log()) {
         let mut timeline = Timeline::new(Selection::default());
         for event in &events {
             timeline.push(event);
@@ -334,7 +334,7 @@ proptest! {
     }
 
     #[test]
-    fn a_look_tells_what_it_would_tell_for_the_first_time(events in any_log()) {
+    fn a_repeated_look_equals_a_first_one(events in any_log()) {
         let mut timeline = Timeline::new(Selection::default());
         for (i, event) in events.iter().enumerate() {
             timeline.push(event);

@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::written::{Log, MS, T0};
+use common::log_builder::{Log, MS, T0};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde_json::json;
@@ -21,7 +21,7 @@ const MOST_KIB: i64 = 100 << 10;
 /// An optimised build needs less than 2 s; one that is not, some ten times as much. On a busy machine it is more.
 const MOST_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 120 } else { 4 });
 
-/// A migration with multifd that does not converge for hours, probed, as the tracer tells it.
+/// A migration with multifd that does not converge for hours, probed, as the tracer records it.
 fn long_migration(mut write: impl FnMut(&str)) {
     let mut log = Log::begun();
     log.status(T0 - 3 * MS, 7, "setup", 0);
@@ -41,7 +41,7 @@ fn long_migration(mut write: impl FnMut(&str)) {
                 log.add(
                     at_ns,
                     "dirty_log",
-                    json!({ "pid": 7, "counters": common::written::counters(carried) }),
+                    json!({ "pid": 7, "counters": common::log_builder::counters(carried) }),
                 );
             }
             8..=11 => log.gap(at_ns),
@@ -66,7 +66,7 @@ fn long_migration(mut write: impl FnMut(&str)) {
                 log.add(at_ns, "lost", lost);
             }
             20 => {
-                let fragments = common::written::counters(i);
+                let fragments = common::log_builder::counters(i);
                 log.add(
                     at_ns,
                     "fragments",

@@ -13,8 +13,8 @@ use super::qemu::{Qemu, QmpEvent, Vcpus};
 use crate::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
 use crate::vocabulary::{Announcement, Lost, NotMeasured, Purpose};
 
-/// One fact and the instant at which it was true.
-// That is all that there will ever be to an event; what is observed of a fact may become more.
+/// One fact, and when it was true.
+// An event will never have more than these two fields; a fact may.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Event {
     /// When, on the host's `CLOCK_MONOTONIC`; for facts of the kernel programs, the kernel's own stamp.
@@ -26,12 +26,13 @@ pub struct Event {
 
 /// What was observed.
 ///
-/// A later version may know more kinds; a reader gives [`Fact::NotUnderstood`] for one that this version does not know.
+/// A later version may know more kinds. A reader yields [`Fact::NotUnderstood`] for a kind that this version does not
+/// know.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Fact {
-    /// The first line of a log: who observes, with what.
+    /// The first line of a log: who observes, and with what.
     LogStart(Observation),
     /// The monotonic clock tied to wall time; repeated at the end and after every clock step.
     Clock(ClockSample),
@@ -59,7 +60,7 @@ pub enum Fact {
         pid: u32,
         /// How it is known.
         method: OwnerMethod,
-        /// What had crossed before: the counters of earlier events of this process lack it. Absent when it was not
+        /// What had crossed before: the counters in earlier events of this process lack it. Absent when it was not
         /// counted at that instant.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         crossed: Option<Crossed>,
@@ -71,15 +72,15 @@ pub enum Fact {
         /// What it carries.
         purpose: Purpose,
     },
-    /// The counters of a flow since its first packet: sampled while it lives, and once more at the end.
+    /// The counters of a flow since its first packet: sampled while it lives, and once at the end.
     FlowCounters(FlowCounters),
-    /// A flow is counted no more, since it is over: what this process' later events tell of its flows lacks it. Another
-    /// connection between the same ends is another flow.
+    /// A flow is over and its counting ends: the counters in later events of its process lack it. A later connection
+    /// between the same ends is another flow.
     FlowGone {
         /// The connection.
         flow: Flow,
     },
-    /// IP fragments between the two ends of a flow, which carry no port and so belong to no flow.
+    /// IP fragments between the two ends of a flow. They carry no port, so they belong to no flow.
     Fragments {
         /// This host's address.
         local: IpAddr,
@@ -90,38 +91,38 @@ pub enum Fact {
     },
     /// A QMP event that a traced QEMU wrote to its monitor.
     Qmp(QmpEvent),
-    /// A vCPU enters KVM after none of its VM was in it for a millisecond or more, or ever: the guest runs (again).
-    /// Told of every vCPU, because the first one may leave without having run.
+    /// A vCPU enters KVM after no vCPU of its VM was inside for a millisecond or more, or ever: the guest runs
+    /// (again). Emitted for every vCPU, because the first one may leave without having run.
     GuestRun {
         /// The QEMU process.
         pid: u32,
         /// Its vCPUs just before: when they had stopped.
         vcpus: Vcpus,
     },
-    /// A [`Fact::GuestRun`] was none: KVM was left before the guest had run.
+    /// Retracts a [`Fact::GuestRun`]: the vCPU left KVM before the guest had run.
     GuestRunVoid {
         /// The QEMU process.
         pid: u32,
         /// When that run began.
         entered_ns: MonotonicNs,
-        /// True when it is certain; false when the guest may have run, for 0.1 ms at most.
+        /// True when this is certain; false when the guest may have run, for at most 0.1 ms.
         certain: bool,
     },
-    /// QEMU begins to read KVM's log of dirtied pages: a round of copying ends and the next begins.
+    /// QEMU begins to read KVM's log of dirtied pages: one round of copying ends and the next begins.
     DirtyLog {
         /// The QEMU process.
         pid: u32,
         /// The sum over this QEMU's flows at this very instant.
         counters: Directions<Counters>,
     },
-    /// The first frame that came from a guest through its tap since it was watched, or since the guest had stopped.
+    /// The first frame of a guest through its tap since the tap was watched, or since the guest stopped.
     GuestFrame {
         /// The QEMU process.
         pid: u32,
         /// The tap.
         interface: String,
     },
-    /// What has come from a guest through its tap so far; told when it stops and when the recording ends.
+    /// The frames of a guest through its tap so far; counted when the guest stops and when the recording ends.
     GuestFrames {
         /// The QEMU process.
         pid: u32,
@@ -129,13 +130,13 @@ pub enum Fact {
         interface: String,
         /// Frames of the guest.
         frames: u64,
-        /// When the last of them came; absent when there was none.
+        /// When the last of them came; absent when there were none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_ns: Option<MonotonicNs>,
         /// Announcements, those of QEMU included.
         announcements: u64,
     },
-    /// The network is told where a guest is, through its tap.
+    /// A guest's place is announced to the network, through its tap.
     Announcement {
         /// The QEMU process.
         pid: u32,
@@ -158,47 +159,47 @@ pub enum Fact {
         /// The reply's `return` object, as QEMU gave it.
         reply: Value,
     },
-    /// An interface that appeared while tracing is counted at from now on.
+    /// An interface appeared while tracing, and is counted from now on.
     InterfaceAdded(Interface),
-    /// An interface that was counted at has vanished.
+    /// A counted interface has vanished.
     InterfaceGone {
         /// Its name.
         interface: String,
     },
-    /// Somebody else has removed TC programs of this recording from an interface: what crossed until they were attached
-    /// again was not seen. Told again, with the same `last_seen_ns`, when they could not be attached at once and are at
-    /// last.
+    /// Somebody else removed TC programs of this recording from an interface. What crossed until they were attached
+    /// again was not seen. If they cannot be attached at once, this is emitted again, with the same `last_seen_ns`,
+    /// when they finally are.
     TcRemoved(TcRemoved),
-    /// From now on an address is asked for echo replies.
+    /// From now on an address is probed.
     EchoStart(EchoStart),
-    /// The probed address is this QEMU's guest's.
+    /// The probed address belongs to this QEMU's guest.
     EchoOwner {
         /// The QEMU process.
         pid: u32,
         /// How that is known.
         method: EchoOwnerMethod,
     },
-    /// The address answers again.
+    /// The address answers again after a gap.
     EchoGap(EchoGap),
-    /// The address is asked no more: what all requests told.
+    /// The probing ends: its overall figures.
     EchoEnd(EchoEnd),
     /// Facts lost so far, cumulative.
     Lost {
         /// How many.
         #[serde(flatten)]
         so_far: Lost,
-        /// When that was looked at before: the latest of them were lost since then. Absent when it is not known.
+        /// When the losses were last counted before: the newest ones happened since then. Absent when not known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_ns: Option<MonotonicNs>,
     },
     /// Something that is not measured in this log, found while recording.
     NotMeasured(NotMeasured),
-    /// An event of a kind that this version does not know, in place of it; only a reader makes this.
+    /// Stands for an event of a kind that this version does not know; only a reader makes this.
     NotUnderstood {
         /// The kind's name.
         kind: String,
     },
-    /// The last line of a log that was ended in order.
+    /// The last line of a log that ended properly.
     LogEnd {
         /// Why the recording ended.
         reason: EndReason,

@@ -122,7 +122,7 @@ fn written_again(events: &[Event]) -> Result<Vec<Event>, String> {
     for event in LogReader::new(&log[..]) {
         match event {
             Ok(event) => read.push(event),
-            Err(error) if error.to_string().contains("no time of a monotonic clock") => {
+            Err(error) if error.to_string().contains("not a time of a monotonic clock") => {
                 return Ok(events.to_vec());
             }
             Err(error) => return Err(format!("log: it does not read back: {error}")),

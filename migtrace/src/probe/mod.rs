@@ -459,7 +459,7 @@ impl Prober {
         not_measured.extend(refusal(sent.as_ref()));
         not_measured.extend(self.attachments.iter().filter_map(|fact| match fact {
             Fact::TcRemoved(removed) => {
-                Some(removals::told(removed, MonotonicNs(self.start.monotonic_ns), "the observation"))
+                Some(removals::described(removed, MonotonicNs(self.start.monotonic_ns), "the observation"))
             }
             Fact::NotMeasured(entry) => Some(entry.clone()),
             _ => None,

@@ -8,39 +8,41 @@ use super::role::Role;
 use super::words::MarkName;
 use crate::vocabulary::Announcement;
 
-/// How long the guest was gone, seen from every place where that can be seen.
+/// How long the guest was gone, from every place where that can be seen.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Downtime {
-    /// Whether the migration stopped the guest, as far as this host saw: false when it surely ran all the time (but for
-    /// pauses that were not the migration's; see `remarks`), null when that is not known.
+    /// Whether the migration stopped the guest, as far as this host saw. False when it certainly did not (pauses with
+    /// another cause are in `remarks`), null when that is not known.
     #[serde(default)]
     pub stopped: Option<bool>,
-    /// The guest did not run: from the last vCPU that left KVM to the first that entered it again. The method says what
-    /// stood in for an end that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`, `vcpus-to-first-reply`, ... and
-    /// `vcpus-to-last-byte` when all that is known is how long it was at least.
+    /// How long the guest did not run: from the last vCPU that left KVM to the first that entered it again. The
+    /// method says what stood in for an edge that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`,
+    /// `vcpus-to-first-reply`, ... With `vcpus-to-last-byte` only a lower bound is known.
     pub stop: Option<Estimate>,
-    /// The guest's taps were silent: from its last frame at the source to its first at the destination.
+    /// How long the guest's taps were silent: from its last frame at the source to its first at the destination.
     pub network: Option<Estimate>,
-    /// The guest did not answer echo requests, seen from where they were sent.
+    /// How long the guest did not answer echo requests, seen from where they were sent.
     pub reachability: Option<Estimate>,
     /// What the network needed to find the guest again: `reachability` less `stop`.
     pub tail: Option<Estimate>,
     /// What QEMU reports.
     pub qemu_reported_ns: Option<u64>,
-    /// How well the guest answered while it ran; null without a gap to part the time before from the time after.
+    /// How well the guest answered while it ran; null without a gap that separates the time before from the time
+    /// after.
     pub brownout: Option<Brownout>,
-    /// QEMU's `downtime-limit`: what the migration was allowed; null when it was not asked for.
+    /// QEMU's `downtime-limit`, the downtime that the migration was allowed; null when it was not requested.
     pub budget_ns: Option<u64>,
-    /// Figures that cannot both be true.
+    /// Figures that contradict each other.
     pub contradictions: Vec<String>,
-    /// What else befell the guest, and is no part of the stop: pauses by a person or an error, a return to the source.
+    /// What else happened to the guest that is not part of the stop: pauses by a person or an error, a return to the
+    /// source.
     #[serde(default)]
     pub remarks: Vec<String>,
     /// Each tap's silence, in the order of their names; empty when no frame was seen at a tap.
     #[serde(default)]
     pub taps: Vec<Tap>,
-    /// How the network was told of the guest's new place, in the order of the first of each kind.
+    /// How the guest's new place was announced to the network, in the order of the first of each kind.
     pub announcements: Vec<Announced>,
     /// Instants that matter, in order.
     pub marks: Vec<Mark>,
@@ -88,11 +90,11 @@ pub struct Announced {
 pub struct Brownout {
     /// Until it stopped.
     pub before: Disturbance,
-    /// From when it answered again until its next migration, or until nobody asked any more.
+    /// From when it answered again until its next migration, or the end of the probing.
     pub after: Disturbance,
 }
 
-/// The worst that happened while the guest answered.
+/// The worst that was seen while the guest answered.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Disturbance {

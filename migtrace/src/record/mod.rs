@@ -41,29 +41,29 @@ pub struct Record {
     pub observers: Vec<Observer>,
     /// When it began.
     pub start: Start,
-    /// From the start to the end that QEMU declared.
+    /// From the start to the end that QEMU reported.
     pub total_time: Option<Estimate>,
     /// From the start to the first `active`.
     pub setup_time: Option<Estimate>,
-    /// What QEMU was doing, in order, without gaps. A destination that listened before its source connected has a phase
-    /// before the start.
+    /// What QEMU was doing, in order, without holes. A destination that listened before its source connected has a
+    /// phase before the start.
     pub phases: Vec<Phase>,
     /// What crossed the wire.
     pub traffic: Traffic,
     /// How long the guest was gone.
     pub downtime: Downtime,
-    /// The times in which the guest answered no echo requests, from a second before the migration's start to 10 s after
-    /// its end, in the order of their starts; empty when it was not probed.
+    /// The times in which the guest did not answer echo requests, from 1 s before the migration's start to 10 s after
+    /// its end, in the order of their starts; empty when the guest was not probed.
     #[serde(default)]
     pub gaps: Vec<Gap>,
-    /// The echo requests to the guest as a whole, as long as the recording lasted; null when it was not probed.
+    /// The overall figures of the echo requests to the guest, over the whole recording; null when it was not probed.
     #[serde(default)]
     pub echo: Option<Echo>,
     /// What QEMU is, and what it claims.
     pub qemu: QemuClaims,
     /// What was not measured, and why.
     pub not_measured: Vec<NotMeasured>,
-    /// Facts that were lost; nonzero makes the figures lower bounds.
+    /// Facts that were lost. A nonzero count makes the figures lower bounds.
     pub lost: Lost,
 }
 
@@ -71,9 +71,9 @@ pub struct Record {
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Migration {
-    /// A UUID (version 5) made from the VM's UUID and the two ends of the migration's first flow, so that both hosts derive
-    /// the same. Null as long as a flow may still come; of a migration that ended without one it is made from the time
-    /// of its start.
+    /// A UUID (version 5) made from the VM's UUID and the two ends of the migration's first flow, so that both hosts
+    /// derive the same. Null while a flow may still come. For a migration that ended without a flow it is made from
+    /// the time of its start.
     pub id: Option<String>,
     /// Pre-copy or post-copy.
     pub mode: Mode,
@@ -90,26 +90,26 @@ pub struct Migration {
 pub enum Mode {
     /// Memory is copied before the guest moves.
     Precopy,
-    /// The guest moves before all of its memory has.
+    /// The guest moves before all of its memory.
     Postcopy,
-    /// No event told.
+    /// No event showed it.
     Unknown,
 }
 
 /// How a migration ended.
-// There is no other way: whoever judges a migration has to decide for each.
+// There will be no other outcome, so that readers must handle each.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// QEMU said `completed`.
+    /// QEMU reported `completed`.
     Completed,
-    /// QEMU said `failed`, or died.
+    /// QEMU reported `failed`, or died.
     Failed,
-    /// QEMU said `cancelled`.
+    /// QEMU reported `cancelled`.
     Cancelled,
     /// The recording ended before the migration did.
     Interrupted,
-    /// No event told how it ended.
+    /// No event showed how it ended.
     Unknown,
 }
 
@@ -151,11 +151,11 @@ pub struct Start {
     pub realtime_ns: Option<i64>,
     /// Error bound of `realtime_ns`.
     pub error_ns: Option<u64>,
-    /// False when the migration had begun before the tracing: then everything before is missing.
+    /// False when the migration began before the tracing: then everything before that is missing.
     pub seen: bool,
 }
 
-/// A stretch of time in which QEMU did one thing.
+/// A time in which QEMU did one thing.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Phase {
@@ -171,7 +171,7 @@ pub struct Phase {
     pub traffic: Option<Directions<Counters>>,
 }
 
-/// What QEMU is, and what it says of the migration.
+/// What QEMU is, and what it says about the migration.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct QemuClaims {
@@ -179,6 +179,6 @@ pub struct QemuClaims {
     pub version: Option<String>,
     /// Accelerator.
     pub accelerator: Option<String>,
-    /// The `return` object of `query-migrate` at the end, when it was asked for.
+    /// The `return` object of `query-migrate` at the end, if it was requested.
     pub stats: Option<Value>,
 }

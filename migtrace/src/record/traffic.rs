@@ -12,15 +12,15 @@ use crate::vocabulary::Purpose;
 pub struct Traffic {
     /// The sum over all flows; null when no flow was seen.
     pub total: Option<Directions<Counters>>,
-    /// Segments that the sender of this host sent again; null when not measured.
+    /// Segments that this host retransmitted; null when not measured.
     pub retransmitted_segments: Option<u64>,
-    /// TCP payload bytes that were sent again; null when not measured.
+    /// TCP payload bytes that this host retransmitted; null when not measured.
     pub retransmitted_payload_bytes: Option<u64>,
     /// The TCP connections.
     pub flows: Vec<FlowRecord>,
-    /// IP fragments between the two hosts, which belong to no flow and are not in `total`.
+    /// IP fragments between the two hosts; they belong to no flow and are not in `total`.
     pub fragments: Option<Directions<Counters>>,
-    /// Samples of the cumulative sum over all flows: at most 2000, more of them where the rate changes.
+    /// Samples of the cumulative sum over all flows: at most 2000, denser where the rate changes.
     pub samples: Vec<Sample>,
 }
 
@@ -28,7 +28,7 @@ pub struct Traffic {
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct FlowRecord {
-    /// Its two ends, from this host's side.
+    /// Its two ends, named from this host's side.
     #[serde(flatten)]
     pub flow: Flow,
     /// What it carries.
@@ -43,7 +43,7 @@ pub struct FlowRecord {
     pub from_start: bool,
     /// What crossed.
     pub counters: Directions<Counters>,
-    /// Segments that this host sent again; null when not measured.
+    /// Segments that this host retransmitted; null when not measured.
     pub retransmitted_segments: Option<u64>,
 }
 

@@ -42,7 +42,7 @@ fn why_absent(record: &Record) -> &'static str {
     if record.not_measured.iter().any(|entry| entry.what == OWN_FIGURES) {
         "requested, but QEMU did not provide them (see \"Not measured\")"
     } else {
-        "not requested (--qmp SOCKET requests them)"
+        "not requested (use --qmp SOCKET)"
     }
 }
 

@@ -1,4 +1,4 @@
-//! Makes the record of one migration from the facts about it.
+//! Makes the record of one migration from its facts.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::estimates::{self, offset};
 use super::facts::{Facts, Process};
 use super::migration::{Ending, MigrationFacts};
 use super::probe_target::{ProbeTarget, Probing};
-use super::{curve, downtime, gaps, phases, purposes, unmeasured};
+use super::{curve, downtime, gaps, not_measured, phases, purposes};
 use crate::record::{
     self, FlowRecord, Gap, Outcome, Phase, QemuClaims, Record, Role, Sample, Start, Traffic, Vm,
 };
@@ -21,7 +21,7 @@ use crate::vocabulary::Purpose;
 /// The most samples that a record carries.
 const MOST_SAMPLES: usize = 2_000;
 
-/// The record of a migration; `other` is its other half, when that is on this host too.
+/// The record of a migration; `other` is its other half, if that is on this host too.
 pub(super) fn record<'a>(
     facts: &'a Facts,
     probed: &ProbeTarget<'a>,
@@ -81,16 +81,16 @@ pub(super) fn record<'a>(
         not_measured: Vec::new(),
         lost: facts.losses.between(migration.start, under_way_until(migration)),
     };
-    record.not_measured = unmeasured::list(facts, migration, &record, probing, unknown_bytes);
+    record.not_measured = not_measured::list(facts, migration, &record, probing, unknown_bytes);
     record
 }
 
-/// Its last packets may come after the end that QEMU declared.
+/// Until when it was under way: its last packets may come after the end that QEMU reported.
 fn under_way_until(migration: &MigrationFacts<'_>) -> MonotonicNs {
     migration.end.at().max(migration.last_packet().unwrap_or_default())
 }
 
-/// Turns this host's sent and received into source to destination and back.
+/// Turns what this host sent and received into what went from the source to the destination and back.
 #[derive(Clone, Copy)]
 struct Orientation(Role);
 
@@ -122,9 +122,9 @@ fn claims(migration: &MigrationFacts<'_>) -> QemuClaims {
     }
 }
 
-/// Both hosts see the same VM and the same connection, and so derive the same id, whichever part each of them has. It never
-/// changes while a migration is recorded: it is told when the connection is known that it is made from, and made from
-/// another, or from the time, only when that cannot come any more.
+/// Both hosts see the same VM and the same connection, so they derive the same id, whatever their parts. It never
+/// changes while a migration is recorded: it is none until the connection that it is made from is known. It is made
+/// from another connection, or from the time, only when that one can no longer come.
 pub(super) fn id(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<String> {
     let stream = migration.flows.iter().find(|f| matches!(f.purpose, Purpose::Ram | Purpose::Tls));
     let may_still_come = migration.outcome(facts.end) == Outcome::Interrupted && facts.end.is_none();
@@ -148,13 +148,14 @@ pub(super) fn id(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<String
 }
 
 fn error(migration: &MigrationFacts<'_>, outcome: Outcome) -> Option<String> {
-    let told = migration.reply().and_then(|r| r.get("error-desc")).and_then(Value::as_str).map(str::to_owned);
+    let replied =
+        migration.reply().and_then(|r| r.get("error-desc")).and_then(Value::as_str).map(str::to_owned);
     match (migration.end, outcome) {
-        (Ending::Died(_), Outcome::Failed) => told.or_else(|| {
+        (Ending::Died(_), Outcome::Failed) => replied.or_else(|| {
             let pid = migration.process.map_or(0, |p| p.pid);
             Some(format!("QEMU (pid {pid}) ended during the migration"))
         }),
-        _ => told,
+        _ => replied,
     }
 }
 
@@ -188,7 +189,7 @@ fn traffic(facts: &Facts, migration: &MigrationFacts<'_>, orient: Orientation) -
     }
 }
 
-/// The sum of counts; none when one of them was not measured, or there is none.
+/// The sum of counts; none when one was not measured, or there are no counts.
 fn sum_of(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
     let first = counts.next()??;
     counts.try_fold(first, |sum, count| Some(sum.saturating_add(count?)))
@@ -209,8 +210,8 @@ fn fragments(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<Directions
     sum.filter(|s| s.tx.skbs > 0 || s.rx.skbs > 0)
 }
 
-/// The cumulative sum over the flows at the instants at which one of them was counted; of many the ones that keep the
-/// curve's shape.
+/// The cumulative sum over the flows, each time that one of them was counted. If there are too many, those are kept
+/// that preserve the curve's shape.
 fn samples(migration: &MigrationFacts<'_>, orient: Orientation) -> Vec<Sample> {
     let counts = migration.flows.iter().enumerate();
     let mut counts: Vec<(MonotonicNs, usize, Directions<u64>)> = counts

@@ -1,4 +1,4 @@
-//! Monotonic time tied to wall time, and what that says of the instants that QEMU stamps.
+//! Monotonic time tied to wall time, and what that says about QEMU's own stamps.
 
 use super::stamped::Stamped;
 use crate::units::{ClockSample, MonotonicNs};
@@ -6,7 +6,7 @@ use crate::units::{ClockSample, MonotonicNs};
 /// QEMU stamps in whole microseconds, rounded down.
 const QEMU_STAMP_NS: u64 = 1_000;
 
-/// A stamp further than this from the write is not the time of that event: the wall clock was set in between.
+/// A stamp further than this from the write is not the time of the event: the wall clock was set in between.
 const LONGEST_WRITE_NS: u64 = 10_000_000_000;
 
 /// The clock samples of a log.
@@ -18,7 +18,7 @@ pub(super) struct Clocks {
 /// The bounds of an instant, monotonic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Bounds {
-    /// It was not before this; absent when nothing tells.
+    /// It was not before this; absent when there is no such bound.
     pub(super) earliest: Option<u64>,
     /// It was not after this.
     pub(super) latest: u64,
@@ -36,15 +36,15 @@ impl Clocks {
         self.samples.insert(at, sample);
     }
 
-    /// The clock at an instant. NTP slews both clocks alike, so their offset changes only when the wall clock is
-    /// set; that is sampled just after it happened, so the latest sample before an instant holds for it.
+    /// The clock at an instant. NTP slews both clocks alike, so their offset changes only when the wall clock is set.
+    /// Each such step is sampled right after it happened, so the latest sample before an instant holds for it.
     pub(super) fn at(&self, at: MonotonicNs) -> Option<ClockSample> {
         let before = self.samples.between(MonotonicNs(0), at).next_back();
         before.or_else(|| self.samples.since(at).next()).map(|(_, sample)| *sample)
     }
 
-    /// When what an event reports became true. The event was written at `at` and carries QEMU's own stamp: QEMU stamps it just
-    /// after the fact, and the kernel stamps the write, usually 0.03 to 0.3 ms and at times 8 ms later.
+    /// When what an event reports became true. QEMU stamps the event just after the fact. The kernel stamps the
+    /// write, usually 0.03 to 0.3 ms later, at times 8 ms.
     pub(super) fn written(&self, at: MonotonicNs, qemu_realtime_us: i64) -> Bounds {
         let earliest = self.at(at).and_then(|clock| {
             let built = qemu_realtime_us.checked_mul(1_000)?.checked_sub(clock.offset_ns)?;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_was_true_between_its_two_stamps() {
+    fn an_event_happened_between_its_two_stamps() {
         let clocks = clocks(&[(0, sample(1_000_000_000, 50))]);
         // Built at 4.9 ms of the monotonic clock, written at 5 ms.
         let bounds = written(&clocks, 5_000_000, 1_004_900);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_after_the_write_tells_nothing() {
+    fn a_stamp_after_the_write_gives_no_lower_bound() {
         let clocks = clocks(&[(0, sample(1_000_000_000, 50))]);
         let within_error = written(&clocks, 5_000_000, 1_005_001);
         assert_eq!(within_error, Bounds { earliest: Some(5_000_000), latest: 5_000_000 });
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_sample_the_first_holds_and_without_any_nothing() {
+    fn the_first_sample_holds_before_it_too_and_without_samples_nothing_is_known() {
         assert_eq!(clocks(&[(9, sample(7, 1))]).at(MonotonicNs(3)), Some(sample(7, 1)));
         assert_eq!(Clocks::default().at(MonotonicNs(3)), None);
     }

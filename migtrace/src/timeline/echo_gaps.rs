@@ -1,4 +1,4 @@
-//! The silences of the probed address.
+//! The gaps of the probed address, as they were observed.
 
 use std::sync::OnceLock;
 
@@ -11,8 +11,8 @@ use crate::units::MonotonicNs;
 pub(super) struct EchoGaps {
     /// By when the latest request was sent that was answered before.
     gaps: Stamped<EchoGap>,
-    /// For each of them when it began, and the latest end of it and those before. Made when somebody asks, and forgotten
-    /// with each gap that comes.
+    /// When each gap began, and the latest end of it and those before it. Computed on demand, and dropped with each
+    /// new gap.
     ends: OnceLock<Vec<(MonotonicNs, MonotonicNs)>>,
 }
 
@@ -22,8 +22,8 @@ impl EchoGaps {
         self.ends.take();
     }
 
-    /// How many requests were lost in gaps. A gap that is sure counts what was on its way when it ended, and one that may
-    /// have been none counts what was passed over of that: where the two overlap, the second is left out.
+    /// How many requests were lost in gaps. A certain gap counts the requests that were on their way when it ended. A
+    /// possible gap counts those of them that were overtaken. Where the two overlap, the possible gap is left out.
     pub(super) fn lost(&self) -> u64 {
         let sure: Vec<&EchoGap> = self.gaps.iter().filter(|gap| !gap.may_be).collect();
         let ends = latest_ends(sure.iter().copied());
@@ -40,12 +40,12 @@ impl EchoGaps {
         self.gaps.iter()
     }
 
-    /// The first that began at this instant or later.
+    /// The first gap that began at this instant or later.
     pub(super) fn first_since(&self, from: MonotonicNs) -> Option<&EchoGap> {
         self.gaps.since(from).next().map(|(_, gap)| gap)
     }
 
-    /// Those that began not after `last` and ended not before `first`, in the order of their beginnings.
+    /// The gaps that began no later than `last` and ended no earlier than `first`, in the order of their beginnings.
     pub(super) fn touching(&self, first: MonotonicNs, last: MonotonicNs) -> impl Iterator<Item = &EchoGap> {
         let ends = self.ends.get_or_init(|| latest_ends(self.gaps.iter()));
         let over = ends.partition_point(|(_, latest)| *latest < first);
@@ -54,7 +54,7 @@ impl EchoGaps {
     }
 }
 
-/// For each gap when it began, and the latest end of it and those before.
+/// When each gap began, and the latest end of it and those before it.
 fn latest_ends<'a>(gaps: impl Iterator<Item = &'a EchoGap>) -> Vec<(MonotonicNs, MonotonicNs)> {
     let latest = |latest: &mut MonotonicNs, gap: &EchoGap| {
         *latest = gap.resumed_ns.max(*latest);

@@ -6,7 +6,7 @@ use crate::record::{Estimate, Method, PhaseName};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Purpose;
 
-/// The length between two instants. The bounds hold whatever the true instants are within theirs.
+/// The length between two instants. Its bounds hold for all true instants within their own bounds.
 fn between(from: Bounds, to: Bounds, method: Method) -> Estimate {
     let value_ns = to.latest.saturating_sub(from.latest);
     Estimate {
@@ -17,7 +17,7 @@ fn between(from: Bounds, to: Bounds, method: Method) -> Estimate {
     }
 }
 
-/// From the start to the end that QEMU declared, or to its death.
+/// From the start to the end that QEMU reported, or to its death.
 pub(super) fn total_time(migration: &MigrationFacts<'_>, clocks: &Clocks) -> Option<Estimate> {
     let start = match migration.start_stamp {
         Some(qemu_realtime_us) => clocks.written(migration.start, qemu_realtime_us),
@@ -30,8 +30,8 @@ pub(super) fn total_time(migration: &MigrationFacts<'_>, clocks: &Clocks) -> Opt
             let method = if from_packet { Method::FirstPacketToQmpEvent } else { Method::QmpEvents };
             (transition.bounds(clocks), method)
         }
-        // The death is noticed later than it happens, and the reply given later than what it tells, but not before the last
-        // thing that QEMU did.
+        // The death is noticed after it happened, and the reply is given after what it says became true. Neither is
+        // before the last thing that QEMU did.
         Ending::Died(at) | Ending::Replied(at, _) => {
             let did = migration.transitions.last().map(|m| m.at).max(migration.last_packet());
             (Bounds { earliest: did.map(|d| d.0.min(at.0)), latest: at.0 }, Method::LastSignOfLife)
@@ -43,16 +43,16 @@ pub(super) fn total_time(migration: &MigrationFacts<'_>, clocks: &Clocks) -> Opt
         end.earliest = end.earliest.min(Some(source_ends_after(migration).0.min(end.latest)));
     }
     let mut estimate = between(start, end, method);
-    // QEMU begins before it connects, so packets alone bound the time from below only.
+    // QEMU begins before it connects, so packets alone give only a lower bound.
     if !migration.start_seen || from_packet || migration.opening == Opening::Transfer {
         estimate.high_ns = None;
     }
     Some(estimate)
 }
 
-/// Seen from the destination, an instant at which the source had not said yet that the migration has ended. It waits for
-/// the last byte of the return path, if there is one; without, it is done when the last bytes are in its socket, and how
-/// much waits there is not known here.
+/// An instant, seen from the destination, at which the source had not yet reported the end of the migration. The
+/// source waits for the last byte of the return path, if there is one. Otherwise it is done when the last bytes are
+/// in its socket, and how many wait there is not known here.
 fn source_ends_after(destination: &MigrationFacts<'_>) -> MonotonicNs {
     let streams = destination.flows.iter().filter(|f| f.purpose == Purpose::Ram);
     let returned =

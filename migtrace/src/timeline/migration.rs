@@ -1,4 +1,4 @@
-//! One migration of one QEMU: its facts, and what they say as a whole.
+//! One migration of one QEMU: its facts, and what they show together.
 
 use super::direction::dominant_role;
 use super::facts::{FlowFacts, Process};
@@ -22,19 +22,19 @@ pub(super) struct MigrationFacts<'a> {
     pub(super) transitions: Vec<&'a Transition>,
     /// In the order of their first packets.
     pub(super) flows: Vec<&'a FlowFacts>,
-    /// What the flows of the same process carried that began before this migration, were still counted then, and are none of
-    /// its own.
+    /// What earlier flows of the same process carried, if they were still counted when this migration began and are
+    /// not its own.
     pub(super) earlier_counters: Directions<Counters>,
-    /// When flows of the same process were counted no more, during this migration, and what each had carried; in the order of
-    /// these instants.
+    /// When the counting of flows of the same process ended during this migration, and what each had carried; in the
+    /// order of these instants.
     pub(super) leaving: Vec<(MonotonicNs, Directions<Counters>)>,
     /// When the latest of its earlier migrations ended.
     pub(super) previous_end: Option<MonotonicNs>,
     /// When the next migration of the same process began.
     pub(super) next_start: Option<MonotonicNs>,
-    /// When QEMU had said that it begins, without anything after it, before it began anew.
+    /// When QEMU reported an earlier beginning after which nothing happened.
     pub(super) given_up: Option<MonotonicNs>,
-    /// False when the flows are this VM's only because there is no other whose they could be.
+    /// False when the flows are attributed to this VM only because no other VM can own them.
     pub(super) flows_owned: bool,
     pub(super) opening: Opening,
     pub(super) start: MonotonicNs,
@@ -45,10 +45,10 @@ pub(super) struct MigrationFacts<'a> {
     pub(super) end: Ending,
 }
 
-/// What the time before the first transition is.
+/// What happens before the first transition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Opening {
-    /// There is none: the first transition is the start.
+    /// Nothing: the first transition is the start.
     Transition,
     /// The destination waits for the source, whose first packet is the start.
     Listening,
@@ -56,22 +56,22 @@ pub(super) enum Opening {
     DiskSync,
     /// Packets crossed before the first event was seen.
     Unseen,
-    /// QEMU tells no phases: all that is known are its flows, STOP and RESUME.
+    /// QEMU reports no phases: only its flows, STOP and RESUME are known.
     Transfer,
 }
 
 /// How the facts of a migration end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Ending {
-    /// QEMU said so.
+    /// QEMU reported it.
     Declared(MonotonicNs, Outcome),
-    /// QEMU did not say so, but replied it when it was asked, and then ended.
+    /// QEMU did not report it, but said so in reply to a query, and then exited.
     Replied(MonotonicNs, Outcome),
-    /// QEMU ended in the middle.
+    /// QEMU exited in the middle.
     Died(MonotonicNs),
     /// The next migration began although no end of this one was seen.
     Superseded(MonotonicNs),
-    /// QEMU told nothing and all flows are closed.
+    /// QEMU reported nothing, and all flows have closed.
     Closed(MonotonicNs),
     /// Nothing more is known.
     Open(MonotonicNs),
@@ -90,7 +90,7 @@ impl Ending {
     }
 }
 
-/// The outcome that a status means, when it is a last one.
+/// The outcome that a status means, if it is a final one.
 pub(super) const fn terminal(status: &PhaseName) -> Option<Outcome> {
     match status {
         PhaseName::Completed => Some(Outcome::Completed),
@@ -100,7 +100,7 @@ pub(super) const fn terminal(status: &PhaseName) -> Option<Outcome> {
     }
 }
 
-/// The status that means an outcome; none of one that QEMU does not tell.
+/// The status that means an outcome; none for an outcome that QEMU does not report.
 pub(super) const fn last_phase(outcome: Outcome) -> Option<PhaseName> {
     match outcome {
         Outcome::Completed => Some(PhaseName::Completed),
@@ -110,13 +110,13 @@ pub(super) const fn last_phase(outcome: Outcome) -> Option<PhaseName> {
     }
 }
 
-/// The outcome that a reply to `query-migrate` tells, when it tells one.
+/// The outcome in a reply to `query-migrate`, if it names one.
 pub(super) fn replied_outcome(reply: &serde_json::Value) -> Option<Outcome> {
     terminal(&reply.get("status")?.as_str()?.into())
 }
 
-/// A time in which the guest of a source was paused and then let go on, by a person or because of an error: the migration
-/// itself lets a guest go on only when it has ended.
+/// A time in which a person or an error paused the guest at the source, and it was then resumed. A migration itself
+/// resumes the guest only after its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Pause {
     pub(super) stop: MonotonicNs,
@@ -124,7 +124,7 @@ pub(super) struct Pause {
 }
 
 impl<'a> MigrationFacts<'a> {
-    /// One whose beginning and end are still to be told.
+    /// One whose beginning and end are still to be filled in.
     pub(super) fn new(
         process: Option<&'a Process>,
         role: Role,
@@ -150,7 +150,7 @@ impl<'a> MigrationFacts<'a> {
         }
     }
 
-    /// The pauses that are not the migration's, in their order.
+    /// The pauses that the migration did not cause, in their order.
     pub(super) fn pauses(&self) -> Vec<Pause> {
         let mut pauses = Vec::new();
         let (mut may_pause, mut stopped) = (true, None);
@@ -171,14 +171,14 @@ impl<'a> MigrationFacts<'a> {
                 TransitionKind::Pass(_) | TransitionKind::DirtyLog => {}
             }
         }
-        // Without states nothing tells a failed migration from a pause but that it went on to another stop.
+        // Without states, only another stop later distinguishes a pause from a failed migration.
         if self.opening == Opening::Transfer && stopped.is_none() {
             pauses.pop();
         }
         pauses
     }
 
-    /// The stop of the guest that the end of the migration found.
+    /// The stop of the guest that lasted until the end of the migration.
     pub(super) fn last_stop(&self) -> Option<&'a Transition> {
         let pauses = self.pauses();
         let is_pause = |transition: &&Transition| {
@@ -210,9 +210,9 @@ impl<'a> MigrationFacts<'a> {
         self.flows.iter().map(|f| f.last()).max()
     }
 
-    /// When the last byte of the memory stream crossed for the first time; it ends with the devices' state and what
-    /// describes it, and without them the guest cannot run at the destination. Unknown where QEMU itself does not end
-    /// the stream there: TLS adds a farewell, COLO goes on.
+    /// When the last byte of the memory stream crossed for the first time. The stream ends with the devices' state,
+    /// without which the guest cannot run at the destination. Unknown where the stream does not end there: TLS adds a
+    /// closing message, and COLO goes on.
     pub(super) fn last_byte(&self) -> Option<MonotonicNs> {
         if self.mode() != Mode::Precopy || self.transitions.iter().any(|m| m.is_status(&PhaseName::Colo)) {
             return None;
@@ -225,12 +225,12 @@ impl<'a> MigrationFacts<'a> {
         last.max().flatten()
     }
 
-    /// The last reply of `query-migrate` about this migration: QEMU answers for the one that it began last.
+    /// The last reply to `query-migrate` about this migration: QEMU replies for the migration that it began last.
     pub(super) fn reply(&self) -> Option<&'a serde_json::Value> {
         self.until_next(&self.process?.replies, self.start)
     }
 
-    /// The last of QEMU's parameters that may have held for this migration.
+    /// QEMU's last known parameters that may have applied to this migration.
     pub(super) fn parameters(&self) -> Option<&'a serde_json::Value> {
         let since = self.previous_end.map_or(MonotonicNs(0), |end| MonotonicNs(end.0.saturating_add(1)));
         self.until_next(&self.process?.parameters, since)
@@ -244,40 +244,40 @@ impl<'a> MigrationFacts<'a> {
         self.before_next(answers, since).next_back().map(|(_, answer)| answer)
     }
 
-    /// What was told from `since` on, and before the next migration of the same process began.
+    /// The items from `since` on, until the next migration of the same process began.
     pub(super) fn before_next<T>(
         &self,
-        told: &'a Stamped<T>,
+        items: &'a Stamped<T>,
         since: MonotonicNs,
     ) -> impl DoubleEndedIterator<Item = (MonotonicNs, &'a T)> + use<'a, T> {
         let until = self.next_start.map_or(u64::MAX, |next| next.0.saturating_sub(1));
-        told.between(since, MonotonicNs(until))
+        items.between(since, MonotonicNs(until))
     }
 
-    /// The outcome that QEMU's reply tells, when it has one.
+    /// The outcome in QEMU's last reply, if it names one.
     pub(super) fn replied_outcome(&self) -> Option<Outcome> {
         replied_outcome(self.reply()?)
     }
 
     pub(super) fn outcome(&self, log_end: Option<EndReason>) -> Outcome {
-        let told = || self.replied_outcome();
+        let replied = || self.replied_outcome();
         match self.end {
             Ending::Declared(_, outcome) | Ending::Replied(_, outcome) => outcome,
-            // Without events a source that has stopped its guest and then ends has most likely succeeded.
+            // Without events, a source that stopped its guest and then exited has most likely succeeded.
             Ending::Died(_) if self.opening == Opening::Transfer && self.stopped() => {
-                told().unwrap_or(Outcome::Unknown)
+                replied().unwrap_or(Outcome::Unknown)
             }
-            Ending::Died(_) if self.opening == Opening::Transfer => told().unwrap_or(Outcome::Failed),
+            Ending::Died(_) if self.opening == Opening::Transfer => replied().unwrap_or(Outcome::Failed),
             Ending::Died(_) => Outcome::Failed,
-            Ending::Superseded(_) | Ending::Closed(_) => told().unwrap_or(Outcome::Unknown),
-            Ending::Open(_) => told().unwrap_or(match log_end {
+            Ending::Superseded(_) | Ending::Closed(_) => replied().unwrap_or(Outcome::Unknown),
+            Ending::Open(_) => replied().unwrap_or(match log_end {
                 Some(EndReason::MigrationEnded) => Outcome::Unknown,
                 Some(EndReason::Interrupted | EndReason::TimedOut) | None => Outcome::Interrupted,
             }),
         }
     }
 
-    /// Whether a guest that has arrived here, or may have, did not run so far and still can: its QEMU lives.
+    /// Whether a guest that has arrived here, or may have, has not run yet but still can, since its QEMU lives.
     pub(super) fn may_still_run(&self) -> bool {
         let has_arrived = match self.end {
             Ending::Declared(_, outcome) => outcome == Outcome::Completed,
@@ -296,10 +296,10 @@ impl<'a> MigrationFacts<'a> {
     }
 }
 
-/// This host's part. Decides by what was seen: by what only a source says, then by where the memory goes, then by whether
-/// the guest stopped before it ran (a destination enters `paused` without ever having run, which emits no STOP; its
-/// guest can be stopped once it has arrived). The command line (`-incoming`) decides only when nothing tells, because a
-/// guest that has arrived can leave again.
+/// This host's part, from what was seen: what only a source reports; else, where the memory goes; else, whether the
+/// guest stopped before it ran. (A destination starts paused, which emits no STOP; its guest can be stopped once it
+/// has arrived.) The command line (`-incoming`) decides only when nothing else does, because a guest that has arrived
+/// can leave again.
 pub(super) fn role(
     transitions: &[&Transition],
     flows: &[&FlowFacts],

@@ -1,7 +1,8 @@
-//! The fold: events in, records out. It does no I/O and reads no clock, so the same log gives the same records.
+//! The fold: events go in, records come out. It does no I/O and reads no clock, so the same log gives the same
+//! records.
 //!
-//! Events are kept, indexed by what they are about; what they mean is decided when somebody asks, because a later
-//! fact can change it (the owner of a flow, whether a disk copy was followed by a migration).
+//! Events are kept, indexed by what they are about. What they mean is decided when somebody asks, because a later
+//! fact can change it: the owner of a flow, or whether a migration followed a disk copy.
 
 mod assemble;
 mod assign;
@@ -16,6 +17,7 @@ pub(crate) mod gaps;
 mod look;
 mod losses;
 mod migration;
+mod not_measured;
 mod pairs;
 mod phases;
 mod probe_target;
@@ -24,7 +26,6 @@ pub(crate) mod removals;
 mod runs;
 mod stamped;
 mod transition;
-mod unmeasured;
 mod untied;
 mod wording;
 
@@ -48,7 +49,7 @@ use crate::units::MonotonicNs;
 pub struct Timeline {
     selection: Selection,
     facts: Facts,
-    /// What the facts say of now, as long as they say the same: most events only count on.
+    /// What the facts say about now. It is kept while it holds: most events only change counts.
     look: OnceLock<Look>,
 }
 
@@ -59,7 +60,7 @@ impl Timeline {
         Self { selection, ..Self::default() }
     }
 
-    /// From now on, the timeline is of these migrations.
+    /// Changes which migrations are selected.
     pub(crate) fn select(&mut self, selection: Selection) {
         self.selection = selection;
         self.look.take();
@@ -73,13 +74,13 @@ impl Timeline {
         }
     }
 
-    /// The migration that runs now, or else the latest one; `now` is this host's monotonic clock.
+    /// The migration that is running, or else the latest one. `now` is this host's monotonic clock.
     #[must_use]
     pub fn live(&self, now: MonotonicNs) -> Option<Live> {
         self.look().live(&self.facts, now)
     }
 
-    /// The first of the selected migrations that has ended; none while none has.
+    /// The first of the selected migrations that has ended.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         self.look().ended.clone()
@@ -108,8 +109,8 @@ impl Timeline {
     }
 }
 
-/// Whether a migration is one of those that are wanted. Of a QEMU that was never described only the process is
-/// known, and of a migration whose QEMU was never seen nothing.
+/// Whether a migration is selected. For a QEMU that was never described only the process is known; for a migration
+/// whose QEMU was never seen, nothing is.
 fn selects(selection: &Selection, migration: &MigrationFacts<'_>) -> bool {
     let Some(process) = migration.process else { return *selection == Selection::default() };
     match &process.qemu {

@@ -1,4 +1,4 @@
-//! What QEMU was doing, in order and without gaps, and what crossed the wire in each stretch.
+//! What QEMU was doing, in order and without holes, and what crossed the wire meanwhile.
 
 use super::facts::FlowFacts;
 use super::migration::{Ending, MigrationFacts, Opening, last_phase, terminal};
@@ -10,7 +10,7 @@ use crate::vocabulary::Purpose;
 
 type Snapshot = Directions<Counters>;
 
-/// A phase, in this host's time and from this host's side.
+/// A phase, in this host's time and from this host's point of view.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Stretch {
     pub(super) name: PhaseName,
@@ -22,16 +22,17 @@ pub(super) struct Stretch {
 
 /// Why the bytes of a phase are not known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Unknown {
+pub(super) enum BytesUnknown {
     /// The kernel program did not read the counters with the event.
     NoSnapshot,
-    /// The flows are not tied to this QEMU, so the counters read with its events are not theirs.
+    /// The flows are not tied to this QEMU, so the counters read with its events do not include them.
     NotOwned,
-    /// A flow was tied to QEMU only after bytes had crossed that an earlier snapshot lacks, and nothing tells how many.
+    /// A flow was tied to QEMU only after it had carried bytes. An earlier snapshot lacks them, and their number is
+    /// unknown.
     OwnedLate,
     /// The snapshots contradict the flows' counters.
     Contradiction,
-    /// The log ends before the flows were counted for the last time.
+    /// The log ends before the last count of the flows.
     CutOff,
 }
 
@@ -51,13 +52,13 @@ impl Border {
 
 /// The sum of the counters of the migration's flows; none when no flow was counted.
 ///
-/// In a log that is cut off, and while the migration runs, the last snapshot is younger than the last counters.
+/// In a truncated log, and while the migration runs, the last snapshot is newer than the last counters.
 pub(super) fn total(migration: &MigrationFacts<'_>) -> Option<Snapshot> {
     Some(Counted::of(migration)?.total())
 }
 
 /// The phases, and why the bytes of some are unknown.
-pub(super) fn phases(migration: &MigrationFacts<'_>) -> (Vec<Stretch>, Option<Unknown>) {
+pub(super) fn phases(migration: &MigrationFacts<'_>) -> (Vec<Stretch>, Option<BytesUnknown>) {
     let borders = borders(migration);
     let end = borders.last().map_or(migration.start, |b| b.at).max(migration.end.at());
     let end = match migration.end {
@@ -90,7 +91,7 @@ fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
     for transition in &migration.transitions {
         let name = borders.last().map(|b| b.name.clone());
         match &transition.kind {
-            // The wait for the source and its end stand already.
+            // The wait for the source, and its end, are there already.
             TransitionKind::Status(PhaseName::Setup) if migration.opening == Opening::Listening => {}
             TransitionKind::Status(status) if Some(status) == name.as_ref() => {}
             TransitionKind::Status(status) => {
@@ -109,7 +110,7 @@ fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
                         latest_pass,
                         transition.counters,
                     )),
-                    // The first pass begins with `active`, whichever of the two is told first.
+                    // The first pass begins with `active`, whichever of the two is reported first.
                     Some(b) if b.name == PhaseName::Active && b.pass.is_none() && *pass == 1 => {
                         b.pass = latest_pass;
                     }
@@ -124,7 +125,7 @@ fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
                             transition.counters,
                         ));
                     }
-                    // The first is part of `setup`, and the last of `stop` or `device`.
+                    // The first pass may be part of `setup`, and the last is part of `stop` or `device`.
                     Some(_) => {}
                 }
             }
@@ -137,8 +138,8 @@ fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
                     transition.counters,
                 ));
             }
-            // At a destination the guest stops only when it has arrived. In post-copy the source never runs again and in
-            // COLO the guest stops at every checkpoint: there QEMU's states tell more than the stop.
+            // At a destination the guest stops only after it has arrived. In post-copy the source never runs again,
+            // and in COLO the guest stops at every checkpoint: there QEMU's states say more than the stop.
             TransitionKind::Stop if migration.role == Role::Source => {
                 if let Some(before @ (PhaseName::Active | PhaseName::Transfer | PhaseName::Unseen)) = name {
                     before_stop = Some(before);
@@ -165,7 +166,7 @@ fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
     borders
 }
 
-/// Where the phases begin that no event tells of.
+/// Where the phases begin that no event reports.
 fn openings(migration: &MigrationFacts<'_>) -> Vec<Border> {
     let is_copy = |f: &FlowFacts| f.purpose == Purpose::Nbd;
     let border = |at, name| vec![Border::new(at, name, None, None)];
@@ -190,15 +191,15 @@ fn openings(migration: &MigrationFacts<'_>) -> Vec<Border> {
     }
 }
 
-/// What is known of the counters of a migration's flows at any instant: looked at once, asked at every border.
+/// The counters of a migration's flows at any instant. Prepared once, and asked at every border.
 struct Counted<'m> {
     migration: &'m MigrationFacts<'m>,
     /// What the flows carried when they were counted last.
     sum: Snapshot,
-    /// What the process's earlier flows carried: contained in its snapshots for as long as the kernel keeps them, so no more
-    /// than the first snapshot shows.
+    /// What the process's earlier flows carried. Its snapshots include it for as long as the kernel keeps those
+    /// flows, so it is at most what the first snapshot shows.
     baseline: Snapshot,
-    /// Every flow was counted until then, or closed.
+    /// Until then every flow was counted, or had closed.
     counted_until: MonotonicNs,
     /// The last packet.
     last_packet: MonotonicNs,
@@ -243,13 +244,13 @@ impl<'m> Counted<'m> {
     }
 
     /// What this migration's flows had carried when the counters were read with an event.
-    fn snapshot(&self, at: MonotonicNs, counters: Option<Snapshot>) -> Result<Snapshot, Unknown> {
+    fn snapshot(&self, at: MonotonicNs, counters: Option<Snapshot>) -> Result<Snapshot, BytesUnknown> {
         if !self.migration.flows_owned {
-            return Err(Unknown::NotOwned);
+            return Err(BytesUnknown::NotOwned);
         }
-        let untied = self.untied.at(at).ok_or(Unknown::OwnedLate)?;
-        let mut count = counters.ok_or(Unknown::NoSnapshot)?;
-        // They were in the snapshots before, or in the baseline.
+        let untied = self.untied.at(at).ok_or(BytesUnknown::OwnedLate)?;
+        let mut count = counters.ok_or(BytesUnknown::NoSnapshot)?;
+        // Those flows were in the earlier snapshots, or in the baseline.
         for (_, carried) in self.migration.leaving.iter().take_while(|(gone, _)| *gone <= at) {
             count += *carried;
         }
@@ -258,7 +259,7 @@ impl<'m> Counted<'m> {
         Ok(count)
     }
 
-    /// Whether every flow was counted at or after `at`, or was closed when it was counted last.
+    /// Whether every flow was counted at or after `at`, or had closed by its last count.
     fn is_counted_after(&self, at: MonotonicNs) -> bool {
         self.counted_until >= at
     }
@@ -269,12 +270,15 @@ impl<'m> Counted<'m> {
     }
 }
 
-/// The counters at every border and at the end, less what the process's earlier flows carried. `None` where
-/// they are not known; the first reason for that.
+/// The counters at every border and at the end, without what the process's earlier flows carried; `None` where they
+/// are not known. Also the first reason for such a `None`.
 ///
-/// A snapshot holds the flows that are tied to the process at that instant. The kernel ties a flow when QEMU first sends on
-/// it, which can be phases after the handshake; what had crossed until then, the flow's own counters tell.
-fn counts_at(migration: &MigrationFacts<'_>, borders: &[Border]) -> (Vec<Option<Snapshot>>, Option<Unknown>) {
+/// A snapshot includes the flows that are tied to the process at that instant. The kernel ties a flow when QEMU first
+/// sends on it, which can be phases after the handshake. The flow's own counters show what had crossed until then.
+fn counts_at(
+    migration: &MigrationFacts<'_>,
+    borders: &[Border],
+) -> (Vec<Option<Snapshot>>, Option<BytesUnknown>) {
     let Some((counted, first_packet)) = Counted::of(migration).zip(migration.first_packet()) else {
         return (vec![None; borders.len() + 1], None);
     };
@@ -291,7 +295,7 @@ fn counts_at(migration: &MigrationFacts<'_>, borders: &[Border]) -> (Vec<Option<
             let monotonic = |c: &Snapshot| at_least(c, &reached) && at_least(&total, c);
             counted
                 .snapshot(border.at, border.counters)
-                .and_then(|count| monotonic(&count).then_some(count).ok_or(Unknown::Contradiction))
+                .and_then(|count| monotonic(&count).then_some(count).ok_or(BytesUnknown::Contradiction))
         };
         match count {
             Ok(count) => reached = count,
@@ -301,7 +305,7 @@ fn counts_at(migration: &MigrationFacts<'_>, borders: &[Border]) -> (Vec<Option<
     }
     let last_counted = borders.last().is_none_or(|b| counted.is_counted_after(b.at));
     if !last_counted {
-        unknown = unknown.or(Some(Unknown::CutOff));
+        unknown = unknown.or(Some(BytesUnknown::CutOff));
     }
     counts.push(last_counted.then_some(total));
     (counts, unknown)

@@ -1,4 +1,4 @@
-//! Whose guest was asked for echo replies.
+//! Whose guest was probed.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,30 +19,30 @@ pub(super) struct GuestProbe<'a> {
     pub(super) until: MonotonicNs,
     /// Whether their end was seen.
     pub(super) ended: bool,
-    /// What they told as a whole; none when none was seen to leave.
+    /// Their overall figures; none when no request was seen leaving.
     pub(super) echo: Option<&'a Echo>,
     /// How many of them were lost in gaps.
     pub(super) lost_in_gaps: u64,
-    /// A silence in which requests were lost, and that lasted for no longer, is not told.
+    /// Silences up to this length are not reported, even if requests were lost in them.
     pub(super) min_gap_ns: u64,
 }
 
-/// Whether the guest of a migration was asked.
+/// Whether the guest of a migration was probed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probing<'a> {
     Probed(GuestProbe<'a>),
-    /// No guest was.
+    /// No guest was probed.
     Nobody,
-    /// Another guest has the address that was asked.
+    /// Another guest has the probed address.
     Another(IpAddr),
-    /// It is not known which of several guests has the address that was asked.
+    /// It is not known which of several guests has the probed address.
     Doubtful(IpAddr),
 }
 
-/// Who was asked, of all the VMs of this host.
+/// Which of this host's VMs was probed.
 pub(super) struct ProbeTarget<'a> {
     facts: &'a Facts,
-    /// The VMs that have the address; none: it is not known.
+    /// The VMs that have the probed address; none: it is not known.
     owners: Option<BTreeSet<VmKey<'a>>>,
     lost_in_gaps: u64,
 }
@@ -51,7 +51,7 @@ impl<'a> ProbeTarget<'a> {
     pub(super) fn of(facts: &'a Facts, all: &[MigrationFacts<'a>]) -> Self {
         let named = facts.echo_owners();
         let owners = if named.is_empty() {
-            // One that stays may have it as well as one that migrates.
+            // A VM that stays may have it just as well as one that migrates.
             let here: BTreeSet<_> = facts.processes.iter().map(Process::vm).collect();
             if here.len() > 1 { stopped_as_it_fell_silent(facts, all) } else { Some(here) }
         } else {
@@ -65,7 +65,7 @@ impl<'a> ProbeTarget<'a> {
         let key = vm(migration);
         match &self.owners {
             None => Probing::Doubtful(start.target),
-            // A migration whose QEMU is not in this network namespace is the only one.
+            // A migration whose QEMU is not in this network namespace is the only migration.
             Some(owners) if key.is_some_and(|key| !owners.contains(&key)) => Probing::Another(start.target),
             Some(_) => {
                 let end = self.facts.echo_end.as_ref();

@@ -1,4 +1,4 @@
-//! What flows carry whose first bytes do not tell.
+//! What flows carry when their first bytes do not show it.
 
 use super::facts::FlowFacts;
 use super::migration::MigrationFacts;
@@ -14,10 +14,11 @@ pub(super) fn purposes(migration: &MigrationFacts<'_>) -> Vec<Purpose> {
     migration.flows.iter().map(of).collect()
 }
 
-/// The channel of the pages that the guest waits for. It has no magic: QEMU sends bare pages on it, and the destination
-/// takes it for what it is because it comes after the memory stream, on the same port (migration/migration.c,
-/// `migration_ioc_process_incoming`). QEMU 7.2 connects it when the migration begins, 8.0 and later just before the guest
-/// moves. So it is known only of a guest that has moved ahead of its memory, and where no other flow can be it.
+/// The channel for the pages that the guest waits for. It has no magic: QEMU sends bare pages on it, and the
+/// destination recognises it because it is connected after the memory stream, to the same port
+/// (migration/migration.c, `migration_ioc_process_incoming`). QEMU 7.2 connects it when the migration begins, 8.0 and
+/// later just before the guest moves. So it is recognised only if the guest has moved ahead of its memory, and if
+/// exactly one flow can be it.
 fn preempt_channel<'a>(migration: &MigrationFacts<'a>) -> Option<&'a FlowFacts> {
     if migration.mode() != Mode::Postcopy {
         return None;
@@ -33,8 +34,7 @@ fn preempt_channel<'a>(migration: &MigrationFacts<'a>) -> Option<&'a FlowFacts> 
     candidates.next().copied().filter(|_| candidates.next().is_none())
 }
 
-/// When the connections were lost for the first time. QEMU takes up the memory stream again on a new connection, without
-/// its magic.
+/// When the connections first broke. QEMU resumes the memory stream on a new connection, without its magic.
 fn first_break(migration: &MigrationFacts<'_>) -> Option<MonotonicNs> {
     migration
         .transitions

@@ -20,8 +20,8 @@ const LONGEST_LINE_BYTES: u64 = 1 << 20;
 
 /// Writes an event log, line by line.
 ///
-/// Every line reaches the writer below and is flushed before [`LogWriter::write`] returns, so that the log
-/// holds whatever was seen when the process dies.
+/// Every line reaches the writer below and is flushed before [`LogWriter::write`] returns, so the log holds
+/// everything that was seen if the process dies.
 #[derive(Debug)]
 pub struct LogWriter<W> {
     inner: W,
@@ -38,8 +38,8 @@ impl<W: Write> LogWriter<W> {
     /// Appends one event.
     ///
     /// # Errors
-    /// The writer's own error. After one, part of a line may stand at the end of the log; every later call
-    /// fails too, so that nothing is appended to a torn line and what precedes it stays readable.
+    /// The writer's own error. After one, the log may end with part of a line. Every later call fails too, so nothing
+    /// is appended to a torn line, and the lines before it stay readable.
     pub fn write(&mut self, event: &Event) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other(format!(
@@ -70,8 +70,8 @@ impl<W: Write> LogWriter<W> {
 
 /// Reads an event log: an iterator of events that ends after the first error.
 ///
-/// The events before the error are whole and usable; the error names the line. An event of a kind that this version does
-/// not know is no error: [`Fact::NotUnderstood`] stands for it.
+/// The events before the error are whole and usable; the error names the line. An event of a kind that this version
+/// does not know is not an error: [`Fact::NotUnderstood`] stands for it.
 #[derive(Debug)]
 pub struct LogReader<R> {
     inner: R,
@@ -101,18 +101,18 @@ pub enum LogErrorKind {
     #[error("the event log is empty")]
     Empty,
     /// It does not begin as an event log does.
-    #[error("this is no event log: the first line must be the `log_start` event of `{SCHEMA}`: {0}")]
+    #[error("this is not an event log: the first line must be the `log_start` event of `{SCHEMA}`: {0}")]
     NotALog(String),
     /// It was written by another version of migtrace.
     #[error(
-        "the event log says that its schema is `{0}`, and this migtrace reads `{SCHEMA}` only: \
-         read it with the version that wrote it"
+        "this is an event log, but its schema is `{0}`, and this migtrace only reads `{SCHEMA}`: \
+         read the log with the version that wrote it"
     )]
     UnknownSchema(String),
     /// The last line has no end: the recording was killed in the middle of a write, or the disk was full.
-    #[error("the last line is cut off, so the recording did not end in order; all lines before it are whole")]
+    #[error("the last line is cut off, so the recording did not end properly; all lines before it are whole")]
     Truncated,
-    /// The line is whole, and is no event.
+    /// The line is whole, but not an event.
     #[error("not an event: {0}")]
     Corrupt(String),
 }
@@ -140,7 +140,7 @@ impl<R: BufRead> LogReader<R> {
         }
         match serde_json::from_slice::<Event>(&line) {
             Ok(Event { fact: Fact::LogStart(_), .. }) => Err(LogErrorKind::Corrupt(
-                "a second `log_start`: each recording needs a file of its own".to_owned(),
+                "a second `log_start`: each recording needs its own file".to_owned(),
             )),
             Ok(event) => Ok(Some(event)),
             Err(_) if !whole => Err(LogErrorKind::Truncated),
@@ -152,15 +152,15 @@ impl<R: BufRead> LogReader<R> {
     }
 }
 
-/// What is wrong with a line; where in it would be read as where in the log.
+/// What is wrong with a line, without the position in it, which would be taken for a position in the log.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&place).unwrap_or(&text).to_owned()
 }
 
-/// What stands for a whole line of a kind that this version does not know; `None` when its kind is known, or it is no
-/// event at all.
+/// The event that stands for a whole line of a kind that this version does not know; `None` when its kind is known,
+/// or when it is not an event at all.
 fn not_understood(line: &[u8]) -> Option<Event> {
     #[derive(serde::Deserialize)]
     struct Head {
@@ -202,19 +202,19 @@ fn is_known(kind: &str) -> bool {
     !matches!(Fact::deserialize(only_kind), Err(Refusal::UnknownKind))
 }
 
-/// Reads the first line. The schema's name is looked at before everything else, because the lines of another
-/// version need not parse.
+/// Reads the first line. The schema's name is checked before everything else, because the lines of another version
+/// need not parse.
 fn start(line: &[u8], whole: bool) -> Result<Event, LogErrorKind> {
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|error| {
         if whole { LogErrorKind::NotALog(error.to_string()) } else { LogErrorKind::Truncated }
     })?;
     if value["event"] != "log_start" {
-        return Err(LogErrorKind::NotALog("it is something else".to_owned()));
+        return Err(LogErrorKind::NotALog("it is another kind of line".to_owned()));
     }
     match value["schema"].as_str() {
         Some(SCHEMA) => serde_json::from_value(value).map_err(|e| LogErrorKind::Corrupt(e.to_string())),
         Some(other) => Err(LogErrorKind::UnknownSchema(other.to_owned())),
-        None => Err(LogErrorKind::NotALog("it names no schema".to_owned())),
+        None => Err(LogErrorKind::NotALog("it does not name a schema".to_owned())),
     }
 }
 

@@ -79,7 +79,7 @@ fn a_tail_of_zeros_as_a_crash_leaves_it_is_truncated() {
 }
 
 #[test]
-fn a_corrupt_line_is_named_and_told_from_a_truncated_one() {
+fn a_corrupt_line_is_named_and_differs_from_a_truncated_one() {
     let text = written().replacen("\"ring_buffer\":0", "\"ring_buffer\":-1", 1);
     let (events, error) = read(text.as_bytes());
     let error = error.unwrap();
@@ -89,7 +89,7 @@ fn a_corrupt_line_is_named_and_told_from_a_truncated_one() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_corrupt() {
+fn bytes_that_are_not_text_are_corrupt() {
     let mut text = written().into_bytes();
     let second = text.iter().position(|&b| b == b'\n').unwrap() + 1;
     text[second + 3] = 0xff;
@@ -107,16 +107,19 @@ fn an_endless_line_is_refused_before_it_fills_the_memory() {
 }
 
 #[test]
-fn another_schema_is_refused_in_clear_words() {
+fn another_schema_is_refused_and_both_are_named() {
     let text = written().replace(SCHEMA, "migtrace.events/7");
     let (events, error) = read(text.as_bytes());
     assert!(events.is_empty());
     let error = error.unwrap().to_string();
-    assert!(error.contains("`migtrace.events/7`") && error.contains("`migtrace.events/1` only"), "{error}");
+    assert!(
+        error.contains("`migtrace.events/7`") && error.contains("only reads `migtrace.events/1`"),
+        "{error}"
+    );
 }
 
 #[test]
-fn a_file_that_is_no_log_is_refused() {
+fn a_file_that_is_not_a_log_is_refused() {
     let lost = written().lines().nth(1).unwrap().to_owned() + "\n";
     for text in ["{}\n", "[1]\n", "hello\n", "{\"event\":\"log_start\",\"at_ns\":1}\n", &lost] {
         let error = read(text.as_bytes()).1.unwrap();
@@ -156,11 +159,11 @@ fn every_kind_of_the_schema_is_known_and_no_other() {
 }
 
 #[test]
-fn a_time_that_no_clock_shows_is_refused_in_its_line() {
+fn a_time_beyond_the_clocks_range_is_refused_in_its_line() {
     let log = written().replace("\"at_ns\":2,", "\"at_ns\":18446744073709551000,");
     let error = read(log.as_bytes()).1.unwrap();
     assert_eq!(error.line, 2);
-    assert!(error.to_string().contains("no time of a monotonic clock"), "{error}");
+    assert!(error.to_string().contains("not a time of a monotonic clock"), "{error}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Process {
             let is_repeat = |earlier: &Transition| {
                 earlier.kind == transition.kind && earlier.qemu_realtime_us == transition.qemu_realtime_us
             };
-            let is_new = !self.transitions.latest_come().take(REPEAT_DISTANCE).any(is_repeat);
+            let is_new = !self.transitions.latest_arrivals().take(REPEAT_DISTANCE).any(is_repeat);
             if is_new {
                 self.transitions.insert(at, transition);
             }

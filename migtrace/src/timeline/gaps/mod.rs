@@ -1,11 +1,11 @@
-//! From the stamps of echo requests and replies to gaps with their bounds.
+//! Works out gaps, with their bounds, from the stamps of echo requests and replies.
 //!
-//! `migtrace_ebpf::session` tells which requests a gap is found from, and why they bound it. Here the bounds are worked
-//! out. They hold if no message of the path is slower than the longest round trip that was seen around the gap, and if
-//! what is lost around a gap was lost to it.
+//! `migtrace_ebpf::session` explains which requests reveal a gap, and why they bound it. Here the bounds are
+//! computed. They hold if no message on the path is slower than the longest round trip seen around the gap, and if
+//! requests lost around a gap were lost because of it.
 //!
-//! A gap whose lower bound is above 0 is sure. Of the others it is only known that, if there was a silence to which the
-//! lost and late requests were lost, it lies within the gap.
+//! A gap whose lower bound is above 0 is certain. The others are possible: if a silence caused the lost and late
+//! requests, it lies within the gap.
 
 use migtrace_ebpf::abi;
 
@@ -16,10 +16,14 @@ use crate::record::{Estimate, EstimatedInstant, Gap, Method};
 use crate::units::MonotonicNs;
 
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
-/// A gap that ends this long before a migration, or begins this long after it, is not the migration's. The guest may be
-/// slow before it moves, and the network may need seconds to find it again.
+/// A gap that ends this long before a migration, or begins this long after it, does not belong to the migration. The
+/// guest may be slow before it moves, and the network may need seconds to find it again.
 const BEFORE_NS: u64 = 1_000_000_000;
 const AFTER_NS: u64 = 10_000_000_000;
 
@@ -30,7 +34,7 @@ pub(super) struct BoundedGap<'a> {
     pub(super) seen: &'a EchoGap,
 }
 
-/// The gaps around a migration, in the order of their starts, with those that nothing speaks for any more.
+/// The gaps around a migration, in the order of their starts, including those that turned out implausible.
 pub(super) fn of<'a>(facts: &'a Facts, migration: &MigrationFacts<'_>) -> Vec<BoundedGap<'a>> {
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
@@ -47,18 +51,18 @@ pub(super) fn of<'a>(facts: &'a Facts, migration: &MigrationFacts<'_>) -> Vec<Bo
 
 /// An instant's bounds.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct InstantBounds {
     low: MonotonicNs,
     high: MonotonicNs,
 }
 
-impl Bounds {
-    /// `high` is never before `low`: bounds that contradict each other say only that both are near.
+impl InstantBounds {
+    /// `high` is never before `low`: bounds that contradict each other only say that both are close.
     fn new(low: MonotonicNs, high: MonotonicNs) -> Self {
         Self { low, high: high.max(low) }
     }
 
-    /// Whether it may be this instant.
+    /// Whether it can be this instant.
     pub(super) fn holds(self, at: MonotonicNs) -> bool {
         self.low <= at && at <= self.high
     }
@@ -80,22 +84,22 @@ const fn later(at: MonotonicNs, by_ns: u64) -> MonotonicNs {
     MonotonicNs(at.0.saturating_add(by_ns))
 }
 
-/// A gap that a reply has ended. Its start is told in nanoseconds since `origin`.
+/// A gap that a reply has ended. Its start counts from `origin`.
 pub(crate) fn closed(seen: &EchoGap, origin: MonotonicNs) -> Gap {
-    if seen.may_be { doubtful(seen, origin) } else { certain(seen, origin) }
+    if seen.may_be { possible(seen, origin) } else { certain(seen, origin) }
 }
 
-/// A gap of which a request passed over others is all that tells.
+/// A possible gap: its only sign is that a request overtook others.
 ///
-/// They may have been lost or late for another reason, so it may have lasted for nothing. If it was a silence, its best
-/// length is the one that fits all of them: it began halfway between the last answered request and the first that was
-/// passed over, ended halfway between the last of these and the one that passed it, and each took half of the last round
-/// trip to the address.
-fn doubtful(seen: &EchoGap, origin: MonotonicNs) -> Gap {
+/// Those may have been lost or late for another reason, so there may have been no silence. If there was one, its best
+/// length is the one that fits all of them. It began halfway between the last answered request and the first
+/// overtaken one. It ended halfway between the last overtaken request and the one that overtook it. Each took half of
+/// the last round trip to reach the address.
+fn possible(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
     let (earliest, latest) = widest(seen);
-    // What was passed over reached the address a round trip later at the latest, and found it silent.
-    let start = Bounds::new(earliest, later(seen.before_resumed_ns, round_trip_ns).min(latest));
+    // The overtaken requests reached the address within a round trip, and found it silent.
+    let start = InstantBounds::new(earliest, later(seen.before_resumed_ns, round_trip_ns).min(latest));
     let last_round_trip_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);
     let from_ns = seen.answered_request_ns.0.midpoint(seen.first_waiting_ns.0);
     let until_ns = seen.before_resumed_ns.0.midpoint(seen.resuming_request_ns.0);
@@ -120,7 +124,7 @@ fn doubtful(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     }
 }
 
-/// Between which instants a doubtful gap lies: what the kernel's side has judged it by.
+/// The instants between which a possible gap lies, as the kernel side judged it.
 fn widest(seen: &EchoGap) -> (MonotonicNs, MonotonicNs) {
     let (earliest_ns, latest_ns) = abi::EchoGap {
         answered_request_ns: seen.answered_request_ns.0,
@@ -140,31 +144,31 @@ fn widest(seen: &EchoGap) -> (MonotonicNs, MonotonicNs) {
     (MonotonicNs(earliest_ns), MonotonicNs(latest_ns))
 }
 
-/// A gap that was one for sure when the reply came that ended it.
+/// A gap that was certain when the reply came that ended it.
 fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
     let start = silent_from(seen);
     let waited_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);
-    // After a move to another host a few round trips are known, and the next may be the longest so far; so one that
-    // is not much longer proves no wait.
+    // After a move to another host only a few round trips are known, and the next may be the longest so far. So a
+    // reply that is not much later does not prove that its request waited.
     let was_waiting = waited_ns > round_trip_ns.saturating_mul(2);
     let a_round_trip_before = MonotonicNs(seen.resumed_ns.0.saturating_sub(round_trip_ns));
     let interval_at_end_ns = seen.resuming_request_ns.0.saturating_sub(seen.before_resumed_ns.0);
     let earliest_end = if was_waiting {
         a_round_trip_before
     } else if seen.overtaken > 0 {
-        // The replies overtook each other, so the request before may have been answered too. What was sent a round
-        // trip before was not.
+        // The replies overtook each other, so the request before may have been answered too. A request sent a round
+        // trip earlier was not.
         let sent_before = MonotonicNs(a_round_trip_before.0.saturating_sub(interval_at_end_ns));
         seen.before_resumed_ns.min(sent_before)
     } else {
         seen.before_resumed_ns
     };
-    let end = Bounds::new(earliest_end.max(start.low).min(seen.resumed_ns), seen.resumed_ns);
+    let end = InstantBounds::new(earliest_end.max(start.low).min(seen.resumed_ns), seen.resumed_ns);
     let low_ns = end.low.0.saturating_sub(start.high.0);
     let high_ns = end.high.0.saturating_sub(start.low.0);
-    // With slower round trips after the gap than before, what looked as if it had waited may not have. But what took longer
-    // than all others was late, whether or not it proves a wait.
+    // If round trips are slower after the gap than before, requests that seem to have waited may not have. But a
+    // reply that took longer than all others was late, whether or not its request waited.
     let (late, prompt) = if waited_ns > round_trip_ns {
         (seen.overtaken.saturating_add(seen.waited), seen.prompt)
     } else {
@@ -191,8 +195,8 @@ fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     }
 }
 
-/// A gap that no reply has ended: of `seen`, `before_resumed_ns` is the last request, and nothing is known of what is
-/// later.
+/// A gap that no reply has ended: `before_resumed_ns` is the last request, and the later stamps of `seen` mean
+/// nothing.
 pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let start = silent_from(seen);
     let low_ns = seen.before_resumed_ns.0.saturating_sub(start.high.0);
@@ -215,9 +219,9 @@ pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     }
 }
 
-/// When the address fell silent: it answered after `answered_request_ns`; it did not answer `first_waiting_ns`, which
-/// reached it within a round trip; and the last reply before was sent by an address that was awake.
-pub(super) fn silent_from(seen: &EchoGap) -> Bounds {
+/// When the address fell silent. It still answered the request of `answered_request_ns`. It did not answer that of
+/// `first_waiting_ns`, which reached it within a round trip. And it was not silent yet when it sent the last reply.
+pub(super) fn silent_from(seen: &EchoGap) -> InstantBounds {
     let high = later(seen.first_waiting_ns, seen.round_trip_before_ns).max(seen.last_reply_ns);
-    Bounds::new(seen.answered_request_ns, high)
+    InstantBounds::new(seen.answered_request_ns, high)
 }

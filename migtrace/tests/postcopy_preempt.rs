@@ -1,4 +1,4 @@
-//! The channel that post-copy opens for the pages that the guest waits for: which flow it is, and where its bytes belong.
+//! The channel of post-copy for the pages that the guest waits for: which flow it is, and where its bytes belong.
 //!
 //! The logs are of real migrations; what each test changes in them could have been so.
 
@@ -28,7 +28,7 @@ fn purposes(record: &Record) -> Vec<Purpose> {
     record.traffic.flows.iter().map(|flow| flow.purpose).collect()
 }
 
-/// The flow that no magic tells.
+/// The flow without a magic.
 fn channel(events: &[Event]) -> Flow {
     let is_named = |wanted: Flow| {
         events.iter().any(|e| matches!(e.fact, Fact::FlowPurpose { flow, .. } if flow == wanted))
@@ -69,7 +69,7 @@ fn in_phases(record: &Record) -> Option<Directions<u64>> {
 }
 
 #[test]
-fn it_is_known_of_a_guest_that_has_moved_ahead_of_its_memory() {
+fn the_channel_is_recognised_when_the_guest_has_moved_ahead_of_its_memory() {
     for name in LOGS {
         let record = record(&log(name));
         assert_eq!(record.migration.mode, Mode::Postcopy, "{name}");
@@ -80,30 +80,30 @@ fn it_is_known_of_a_guest_that_has_moved_ahead_of_its_memory() {
 }
 
 #[test]
-fn its_handshake_belongs_to_the_phase_in_which_it_was_connected() {
+fn the_handshake_of_the_channel_belongs_to_the_phase_in_which_it_was_connected() {
     // Two segments to the destination and one back; QEMU's event lacks them.
     let handshake = Directions { tx: 2 * 70, rx: 74 };
     for (name, connected_in, ended_by) in
         [("postcopy-preempt-7.2", "setup", "active"), ("postcopy-preempt-10.0", "active", "STOP")]
     {
         let log = log(name);
-        let told = |event: &&Event| {
+        let is_end = |event: &&Event| {
             is_status(event, ended_by) || matches!(&event.fact, Fact::Qmp(qmp) if qmp.name == ended_by)
         };
-        let Fact::Qmp(end) = &log.iter().find(told).unwrap().fact else { panic!("no event") };
-        let told = end.counters.unwrap().map(|counters| counters.wire_bytes);
+        let Fact::Qmp(end) = &log.iter().find(is_end).unwrap().fact else { panic!("no event") };
+        let counted = end.counters.unwrap().map(|counters| counters.wire_bytes);
         let record = record(&log);
         let last = record.phases.iter().rposition(|phase| phase.name.as_str() == connected_in).unwrap();
         let reached: [u64; 2] = record.phases[..=last].iter().fold([0, 0], |[tx, rx], phase| {
             let crossed = phase.traffic.unwrap().map(|counters| counters.wire_bytes);
             [tx + crossed.tx, rx + crossed.rx]
         });
-        assert_eq!(reached, [told.tx + handshake.tx, told.rx + handshake.rx], "{name}");
+        assert_eq!(reached, [counted.tx + handshake.tx, counted.rx + handshake.rx], "{name}");
     }
 }
 
 #[test]
-fn the_destination_sends_nothing_on_it() {
+fn a_flow_on_which_the_destination_sends_is_not_the_channel() {
     let mut log = log("postcopy-preempt-10.0");
     let flow = channel(&log);
     for event in &mut log {
@@ -117,7 +117,7 @@ fn the_destination_sends_nothing_on_it() {
 }
 
 #[test]
-fn it_is_not_guessed_where_the_guest_came_after_its_memory() {
+fn the_channel_is_not_guessed_when_the_guest_moved_after_its_memory() {
     let unused = record(&log("preempt-unused-7.2"));
     assert_eq!(unused.migration.mode, Mode::Precopy);
     assert_eq!(purposes(&unused), [Purpose::Ram, Purpose::Unknown]);
@@ -131,7 +131,7 @@ fn it_is_not_guessed_where_the_guest_came_after_its_memory() {
 }
 
 #[test]
-fn it_leads_to_the_port_of_the_memory_and_only_there() {
+fn a_flow_to_another_port_or_host_than_the_memory_is_not_the_channel() {
     for name in LOGS {
         let log = log(name);
         let flow = channel(&log);
@@ -151,7 +151,7 @@ fn it_leads_to_the_port_of_the_memory_and_only_there() {
 }
 
 #[test]
-fn what_says_itself_what_it_is_stays_that() {
+fn a_flow_that_is_recognised_by_its_magic_is_not_the_channel() {
     for said in [Purpose::Tls, Purpose::Multifd, Purpose::Nbd] {
         let mut log = log("postcopy-preempt-10.0");
         let flow = channel(&log);
@@ -161,7 +161,7 @@ fn what_says_itself_what_it_is_stays_that() {
 }
 
 #[test]
-fn of_two_that_could_be_it_neither_is() {
+fn of_two_flows_that_could_be_the_channel_neither_is() {
     let log = log("postcopy-preempt-10.0");
     let flow = channel(&log);
     let mut other = flow;
@@ -179,7 +179,7 @@ fn of_two_that_could_be_it_neither_is() {
 }
 
 #[test]
-fn a_connection_that_takes_up_the_memory_stream_again_is_not_it() {
+fn a_connection_that_resumes_the_memory_stream_is_not_the_channel() {
     let mut log = log("postcopy-preempt-10.0");
     // It was lost before this channel was made.
     let place = log.iter().position(|event| is_status(event, "device")).unwrap();
@@ -196,12 +196,12 @@ fn a_connection_that_takes_up_the_memory_stream_again_is_not_it() {
 }
 
 #[test]
-fn a_phase_whose_bytes_nothing_tells_is_unknown() {
+fn the_bytes_of_a_phase_are_unknown_if_a_snapshot_lacks_the_handshake() {
     for name in ["postcopy-preempt-7.2", "postcopy-preempt-10.0"] {
         let log = log(name);
         let flow = channel(&log);
         let whole = record(&log);
-        // As of a log that tells nothing of the flow between its handshake and its owner.
+        // As in a log without any count of the flow between its handshake and its owner.
         let mut silent = without(&log, |event| match &event.fact {
             Fact::FlowCounters(counted) => {
                 counted.flow == flow

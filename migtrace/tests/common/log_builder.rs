@@ -1,4 +1,4 @@
-//! Logs of any length, as they are written.
+//! Builds event logs of any length, line by line.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const OFFSET_NS: u64 = 1_800_000_000_000_000_000;
-/// When what there is much of begins.
+/// When the repeated events begin.
 pub(crate) const T0: u64 = 1_000_000_000_000;
 
 /// A log as it is written, one event after the other.
@@ -92,7 +92,7 @@ impl Log {
         self.add(at_ns, "echo_start", start);
     }
 
-    /// A migration of a process that nothing more is told of.
+    /// A migration of a process of which nothing else is reported.
     pub(crate) fn migration(&mut self, at_ns: u64, pid: u64) {
         self.status(at_ns, pid, "setup", 0);
         self.status(at_ns + MS / 2, pid, "completed", 0);
