@@ -178,17 +178,18 @@ fn any_vcpus() -> impl Strategy<Value = Vcpus> {
     )
 }
 
+/// Counters of any size.
+fn any_counters() -> impl Strategy<Value = Directions<Counters>> {
+    prop_oneof![any::<[u32; 8]>().prop_map(|n| n.map(u64::from)), any::<[u64; 8]>()].prop_map(|n| {
+        let side = |n: &[u64]| Counters { wire_bytes: n[0], payload_bytes: n[1], segments: n[2], skbs: n[3] };
+        Directions { tx: side(&n[..4]), rx: side(&n[4..]) }
+    })
+}
+
 /// Any fact about a few processes and flows, with nothing fitting together.
 fn any_fact() -> impl Strategy<Value = Fact> {
     let pid = 1u32..4;
     let port = 1u16..4;
-    let any_counters = || {
-        prop_oneof![any::<[u32; 8]>().prop_map(|n| n.map(u64::from)), any::<[u64; 8]>()].prop_map(|n| {
-            let side =
-                |n: &[u64]| Counters { wire_bytes: n[0], payload_bytes: n[1], segments: n[2], skbs: n[3] };
-            Directions { tx: side(&n[..4]), rx: side(&n[4..]) }
-        })
-    };
     let purposes = [Purpose::Ram, Purpose::Nbd, Purpose::Tls, Purpose::Multifd, Purpose::Unknown];
     prop_oneof![
         6 => (pid.clone(), saying(), any::<i64>(), prop::option::of(any_counters()), prop::option::of(any_vcpus()))

@@ -25,6 +25,7 @@ mod purposes;
 pub(crate) mod removals;
 mod runs;
 mod stamped;
+mod traffic;
 mod transition;
 mod untied;
 mod wording;
