@@ -1,6 +1,6 @@
-//! Runs the checks of the fuzz targets on the inputs that they found worth keeping, and on every canned log.
+//! Runs the corpus of the fuzz targets, and every canned log, through the checks of those targets.
 //!
-//! `cargo xtask fuzz` looks for more.
+//! `cargo xtask fuzz` searches for more.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
@@ -24,7 +24,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// Fails with all that is wrong.
+/// Fails with everything that is wrong.
 fn all_hold(checked: impl IntoIterator<Item = (PathBuf, Result<(), String>)>) {
     let wrong: Vec<String> = checked
         .into_iter()
@@ -38,27 +38,27 @@ fn replay(target: &str, check: fn(&[u8]) -> Result<(), String>) {
 }
 
 #[test]
-fn frames() {
+fn every_frame_of_the_corpus_is_walked_as_expected() {
     replay("frame", frame::check);
 }
 
 #[test]
-fn lines_of_qmp() {
+fn every_qmp_line_of_the_corpus_is_read_soundly() {
     replay("qmp_line", inputs::qmp_line);
 }
 
 #[test]
-fn event_logs() {
+fn every_event_log_of_the_corpus_gives_sound_records() {
     replay("event_log", inputs::event_log);
 }
 
 #[test]
-fn files_of_records() {
+fn every_record_of_the_corpus_can_be_shown() {
     replay("record", inputs::record_file);
 }
 
 #[test]
-fn events_in_any_order() {
+fn events_in_any_order_give_sound_records() {
     replay("fold", |bytes| inputs::fold(&events::from_bytes(bytes)));
 }
 
@@ -73,9 +73,9 @@ fn every_canned_log_folds_into_sound_records() {
     all_hold(checked);
 }
 
-/// Else the target says nothing.
+/// Otherwise the target would prove nothing.
 #[test]
-fn the_events_of_bytes_are_of_every_kind_and_give_records() {
+fn the_corpus_has_events_of_every_kind_and_gives_records() {
     let logs: Vec<_> = corpus("fold").iter().map(|(_, bytes)| events::from_bytes(bytes)).collect();
     let kinds: BTreeSet<String> = logs.iter().flatten().map(kind).collect();
     assert_eq!(kinds.len(), 29, "{kinds:?}");

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use super::{Violations, copied, derived, rendered};
+use super::derived;
+use super::rendering::rendered;
+use super::traffic::{copied, echo_counts};
+use super::violations::Violations;
 use crate::event::{Event, Fact, FlowCounters, LogReader, LogWriter};
 use crate::record::Record;
 use crate::selection::Selection;
@@ -119,7 +122,7 @@ fn written_again(events: &[Event]) -> Result<Vec<Event>, String> {
     for event in LogReader::new(&log[..]) {
         match event {
             Ok(event) => read.push(event),
-            Err(error) if error.to_string().contains("no time of a monotonic clock") => {
+            Err(error) if error.to_string().contains("not a time of a monotonic clock") => {
                 return Ok(events.to_vec());
             }
             Err(error) => return Err(format!("log: it does not read back: {error}")),
@@ -148,7 +151,7 @@ fn coherent(events: &[Event]) -> bool {
             Fact::FlowCounters(counters) => counted.push((counters.flow, event.at_ns, counters)),
             Fact::EchoEnd(end) => {
                 let mut found = Violations::default();
-                end.echo.iter().for_each(|echo| super::echo_counts(echo, &mut found));
+                end.echo.iter().for_each(|echo| echo_counts(echo, &mut found));
                 if found.result().is_err() {
                     return false;
                 }

@@ -135,7 +135,7 @@ impl Prober {
     fn attachment_failures(&self) -> impl Iterator<Item = NotMeasured> {
         let start = MonotonicNs(self.start.monotonic_ns);
         self.attachments.iter().filter_map(move |fact| match fact {
-            Fact::TcRemoved(removed) => Some(removals::told(removed, start, "the observation")),
+            Fact::TcRemoved(removed) => Some(removals::described(removed, start, "the observation")),
             Fact::NotMeasured(entry) => Some(entry.clone()),
             _ => None,
         })

@@ -74,7 +74,7 @@ pub enum ProbeError {
         "{target} answered {answered} of {sent} echo requests before the observation: loss or a rate limit (nftables, a \
          security group, a switch's control plane) would be taken for downtime; try --interval {}, or accept it with \
          --no-preflight",
-        crate::report::duration_argument(*suggested)
+        crate::units::duration_argument(*suggested)
     )]
     Lossy {
         /// The address.
