@@ -83,7 +83,7 @@ fn a_vm_or_interface_that_is_missing_is_named_beside_those_that_exist() {
     let web = BareQemu::start(lab.source(), "web").unwrap();
     let pid = web.pid().to_string();
     assert_waits(lab.source(), "db", &["waiting for `db`", "web", &pid]);
-    assert_refused(lab.source(), &["record", "--pid", "1"], 1, &["process 1 is no QEMU", "web", &pid]);
+    assert_refused(lab.source(), &["record", "--pid", "1"], 1, &["process 1 is not a QEMU", "web", &pid]);
     // `web` runs in another network namespace.
     assert_waits(lab.destination(), "web", &["waiting for `web`", "no QEMU runs"]);
     assert_refused(lab.source(), &["record", "--interface", "eth7"], 1, &["`eth7`", "lo", "br0", "uplink"]);
@@ -107,9 +107,9 @@ fn wrong_usage_has_an_exit_code_of_its_own() {
     }
     for time in ["30", "soon", "0s", "-5s"] {
         let option = format!("--timeout={time}");
-        assert_refused(lab.source(), &["record", &option], 2, &["--timeout", "write a time like 30s"]);
+        assert_refused(lab.source(), &["record", &option], 2, &["--timeout", "write for example 30s"]);
         let option = format!("--max-total={time}");
-        assert_refused(lab.source(), &["record", &option], 2, &["--max-total", "write a time like 30s"]);
+        assert_refused(lab.source(), &["record", &option], 2, &["--max-total", "write for example 30s"]);
     }
     assert_refused(lab.source(), &["record", "--format", "yaml"], 2, &["--format", "json"]);
     assert_refused(lab.source(), &["trace"], 2, &["trace"]);

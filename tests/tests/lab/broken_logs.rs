@@ -79,8 +79,8 @@ fn files_that_migtrace_did_not_write_are_refused() {
     assert_eq!(output.code, Some(1));
     assert!(output.stderr.contains("Is a directory"), "{output:?}");
     assert_refused("", &["empty"]);
-    assert_refused("hello\n", &["neither a whole record nor an event log"]);
-    assert_refused([0xff, 0xfe, 0x00, 0x0a, 0x80], &["neither a whole record nor an event log"]);
+    assert_refused("hello\n", &["neither a complete record nor an event log"]);
+    assert_refused([0xff, 0xfe, 0x00, 0x0a, 0x80], &["neither a complete record nor an event log"]);
     assert_refused("{\"answer\": 42}\n", &["neither a record nor an event log"]);
     assert_refused("[]\n", &["neither a record nor an event log"]);
 }
@@ -102,8 +102,8 @@ fn a_file_of_another_version_is_refused_and_both_schemas_are_named() {
 #[test]
 fn a_damaged_record_is_refused() {
     let record = &recorded().record;
-    assert_refused(&record[..record.len() / 2], &["neither a whole record"]);
-    assert_refused(record.replace("\"phases\"", "\"phase\""), &["no valid record", "phases"]);
+    assert_refused(&record[..record.len() / 2], &["neither a complete record"]);
+    assert_refused(record.replace("\"phases\"", "\"phase\""), &["not a valid record", "phases"]);
 }
 
 #[test]

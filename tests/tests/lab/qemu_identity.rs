@@ -135,11 +135,15 @@ fn processes_with_qemus_name_and_forged_events_change_nothing() {
 
     // A few lines name them and say what to do.
     let messages: Vec<_> =
-        recorded.stderr.lines().filter(|line| line.contains("are called as QEMU is")).collect();
+        recorded.stderr.lines().filter(|line| line.contains("call themselves QEMU")).collect();
     assert_eq!(messages.len(), 3, "one for the sleepers, one for each copy of the forger: {messages:#?}");
     assert!(messages.iter().all(|line| line.contains("--qemu-binary")), "{messages:#?}");
     assert!(messages.iter().any(|line| line.contains("sleep`")), "{messages:#?}");
-    assert!(not_measured(&record).contains("which has not the name of a QEMU"), "{}", not_measured(&record));
+    assert!(
+        not_measured(&record).contains("which does not have the name of a QEMU"),
+        "{}",
+        not_measured(&record)
+    );
 
     // They still run, under QEMU's name.
     for pid in crowd.0.iter().map(Child::id).chain([forger.pid(), late.pid()]) {
@@ -180,7 +184,7 @@ fn a_qemu_that_a_user_built_is_traced_when_it_is_named_with_qemu_binary() {
         }
         let refused = migtrace_command::run(lab.source(), &["record", "--pid", &pid]).unwrap();
         assert_eq!(refused.code, Some(1), "{refused:?}");
-        assert!(refused.stderr.contains(&format!("process {pid} is no QEMU")), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("process {pid} is not a QEMU")), "{refused:?}");
         assert_eq!(
             refused.stderr.contains("name that executable with --qemu-binary"),
             name == QEMU_NAME,
@@ -197,7 +201,7 @@ fn a_qemu_that_a_user_built_is_traced_when_it_is_named_with_qemu_binary() {
         assert_eq!(pids_of(&events, "qemu_seen"), BTreeSet::new());
         assert_eq!(pids_of(&events, "qmp"), BTreeSet::new());
     }
-    for (path, why) in [("/no/such/file", "No such file"), ("/usr/bin", "no executable file")] {
+    for (path, why) in [("/no/such/file", "No such file"), ("/usr/bin", "not an executable file")] {
         let refused = migtrace_command::run(lab.source(), &["record", "--qemu-binary", path]).unwrap();
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains(path) && refused.stderr.contains(why), "{refused:?}");
@@ -248,7 +252,7 @@ fn a_vm_that_another_user_starts_under_the_selected_name_is_reported_and_not_rec
     assert_eq!(flows.len(), 1, "{flows:?}");
     assert!(flows[0]["remote"].as_str().unwrap().ends_with(&format!(":{MIGRATION_PORT}")), "{flows:?}");
     let why = not_measured(&record);
-    assert!(why.contains("it runs with the user id 65534, and the VM that was there before with 0"), "{why}");
+    assert!(why.contains("it runs with the user id 65534, and the VM that was seen before with 0"), "{why}");
     assert!(recorded.stderr.contains("it runs with the user id 65534"), "{}", recorded.stderr);
 }
 

@@ -129,7 +129,7 @@ pub(crate) fn assert_every_shape_is_read(host: &Host) {
     assert_eq!((recorded.lost("ring_buffer"), recorded.lost("hook_calls")), (0, 0));
     assert!(!recorded.mentions("secret"));
     let reasons = recorded.not_measured(pid);
-    assert_eq!(reasons.last(), Some(&"3 of its lines were too long or no QMP in all"), "{reasons:?}");
+    assert_eq!(reasons.last(), Some(&"3 of its lines were too long or not QMP in all"), "{reasons:?}");
 }
 
 /// One process writes `flooded` events without pause, another writes as a QEMU does: all of the other's are read.

@@ -112,7 +112,7 @@ fn with_two_vms_on_a_host_a_probe_is_attributed_to_the_vm_with_the_address() {
 
     for (recorded, record) in [&by_mac, &contradicted] {
         assert_eq!(echo_owners(recorded), [(guest_pid, "mac".to_owned())]);
-        let asked = format!("asking {guest} of {} (pid {guest_pid})", lab.guest().name);
+        let asked = format!("pinging {guest} of {} (pid {guest_pid})", lab.guest().name);
         assert!(recorded.stderr.contains(&asked), "{}", recorded.stderr);
         let why = not_measured(record);
         assert!(why.contains(&format!("the echo requests went to {guest}, which another VM has")), "{why}");
@@ -147,7 +147,7 @@ fn when_it_is_unknown_which_vm_has_the_address_the_user_must_name_it() {
         let output = run(host, &arguments).unwrap();
         assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{output:?}");
         for words in [
-            &format!("which VM has {target} is not known"),
+            &format!("cannot find out which VM has {target}"),
             words,
             "--vm or --pid",
             "second",

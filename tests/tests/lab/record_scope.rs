@@ -148,7 +148,7 @@ fn a_monitor_with_another_client_is_refused_at_once() {
     let output = migtrace_command::run(lab.source(), &["record", "--qmp", socket.to_str().unwrap()]).unwrap();
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(output.code, Some(1), "{output:?}");
-    assert!(output.stderr.contains("in use by another client"), "{output:?}");
+    assert!(output.stderr.contains("another client (libvirt?) uses it"), "{output:?}");
     assert!(output.stderr.contains(socket.to_str().unwrap()), "{output:?}");
     assert!(!output.stderr.contains("ready"), "{output:?}");
 }
