@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use migtrace::event::Event;
+use migtrace::event::{Event, Fact};
 use migtrace::invariants::{self, inputs};
 use migtrace_fuzz::{events, frame};
 
@@ -78,7 +78,11 @@ fn every_canned_log_folds_into_sound_records() {
 fn the_corpus_has_events_of_every_kind_and_gives_records() {
     let logs: Vec<_> = corpus("fold").iter().map(|(_, bytes)| events::from_bytes(bytes)).collect();
     let kinds: BTreeSet<String> = logs.iter().flatten().map(kind).collect();
-    assert_eq!(kinds.len(), 29, "{kinds:?}");
+    let schema = serde_json::to_value(schemars::schema_for!(Fact)).unwrap();
+    let all = schema["oneOf"].as_array().unwrap().iter();
+    let all = all.map(|kind| kind["properties"]["event"]["const"].as_str().unwrap().to_owned());
+    // Only a reader makes the last one.
+    assert_eq!(kinds, all.filter(|kind| kind != "not_understood").collect());
     let records: usize = logs.iter().map(|events| common::fold(events).len()).sum();
     assert!(records >= logs.len(), "{records} of {} logs", logs.len());
 }

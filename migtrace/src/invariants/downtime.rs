@@ -6,7 +6,7 @@ use super::violations::Violations;
 use crate::record::{Disturbance, Estimate, Gap, Method, Outcome, Record};
 use crate::vocabulary::Lost;
 
-/// What has an order in time stands in it.
+/// Lists that are in the order of time.
 pub(super) fn order(record: &Record, found: &mut Violations) {
     let mut in_order = |what: &str, times: Vec<i64>| {
         found.unless(times.is_sorted(), || format!("order: {what} are at {times:?}"));

@@ -34,7 +34,7 @@ fn qmp_event(event: line::MigrationEvent) -> Result<(), String> {
     let written = format!(r#"{{"timestamp": {stamp}, "event": "{}", "data": {}}}"#, event.name, event.data);
     let pretty = serde_json::from_str::<serde_json::Value>(&written)
         .and_then(|value| serde_json::to_string_pretty(&value))
-        .map_err(|error| format!("{written} is no JSON: {error}"))?;
+        .map_err(|error| format!("{written} is not JSON: {error}"))?;
     let once = line::Parsed { events: vec![event], unread: 0 };
     for text in [&written, &pretty] {
         let read = line::parse(text.as_bytes());

@@ -49,7 +49,7 @@ pub(super) fn traffic(record: &Record, found: &mut Violations) {
     found.unless(fragments, || "traffic: fragments were seen, and there are none".to_owned());
 }
 
-/// What stands in the record as it was observed, and so holds if the facts were coherent.
+/// What the record copies from the facts, and what therefore holds if the facts were coherent.
 pub(super) fn copied(record: &Record, found: &mut Violations) {
     for flow in &record.traffic.flows {
         found.unless(flow.first_ns <= flow.last_ns, || {

@@ -42,7 +42,7 @@ pub(super) fn identity(record: &Record, found: &mut Violations) {
     if let Some(id) = &record.migration.id {
         let is_uuid = Uuid::parse_str(id)
             .is_ok_and(|uuid| uuid.get_version_num() == 5 && uuid.hyphenated().to_string() == *id);
-        found.unless(is_uuid, || format!("identity: {id:?} is no UUID of version 5"));
+        found.unless(is_uuid, || format!("identity: {id:?} is not a UUID of version 5"));
     } else {
         let may_still_come = record.migration.outcome == Outcome::Interrupted;
         found.unless(may_still_come, || "identity: the migration has ended, and has no id".to_owned());

@@ -31,8 +31,8 @@ impl EchoGaps {
             let earlier = ends.partition_point(|(began, _)| *began < gap.resuming_request_ns);
             earlier.checked_sub(1).is_none_or(|last| ends[last].1 <= gap.answered_request_ns)
         };
-        let doubtful = self.gaps.iter().filter(|gap| gap.may_be).filter(is_apart);
-        let lost = sure.into_iter().chain(doubtful).map(|gap| gap.requests.saturating_sub(gap.answered()));
+        let possible = self.gaps.iter().filter(|gap| gap.may_be).filter(is_apart);
+        let lost = sure.into_iter().chain(possible).map(|gap| gap.requests.saturating_sub(gap.answered()));
         lost.fold(0, u64::saturating_add)
     }
 

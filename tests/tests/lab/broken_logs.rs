@@ -138,7 +138,7 @@ fn a_report_ends_at_a_corrupt_line_and_names_it() {
         let before = lines[..broken].concat().into_bytes();
         let after = lines[broken + 1..].concat().into_bytes();
         let text = assert_partly_reported([&before, damage, &after].concat(), &[&line, "not an event"]);
-        assert!(text.contains("not over when the recording ended"), "{text}");
+        assert!(text.contains("still running when the recording ended"), "{text}");
     }
     // A second recording in one file is damage too: it is not mixed into the first.
     let first = lines[0].clone();

@@ -66,7 +66,7 @@ fn the_guests_stop_lies_within_a_reachability_gap_seen_from_either_host() {
         let title = if signed_number(&gap["length"]["low_ns"]) > 0 {
             "Gaps ("
         } else {
-            "Silences that may have been ("
+            "Possible gaps ("
         };
         for wanted in [&format!("Echo requests to {guest}"), title, "Round trip"] {
             assert!(text.contains(wanted), "{wanted}: {text}");

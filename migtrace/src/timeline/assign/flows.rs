@@ -49,7 +49,7 @@ fn is_open_until(flow: &FlowFacts, at: MonotonicNs) -> bool {
 }
 
 /// Groups the flows that no event explains into migrations: a migration is over when its streams have closed. A disk copy that
-/// has closed without a memory stream after it is no migration.
+/// has closed without a memory stream after it is not a migration.
 pub(super) fn groups(flows: Vec<&FlowFacts>) -> Vec<Vec<&FlowFacts>> {
     let mut groups: Vec<(Vec<&FlowFacts>, MonotonicNs)> = Vec::new();
     for flow in flows {

@@ -120,7 +120,7 @@ pub(super) fn segments(process: &Process) -> (Vec<Segment<'_>>, Vec<&Transition>
             TransitionKind::Status(_) | TransitionKind::Pass(_) => {
                 let outcome = transition.status().and_then(terminal);
                 match current {
-                    // A second end repeats the first: it is no other migration.
+                    // A second end repeats the first: it is not another migration.
                     Some(segment) if running || outcome.is_some() => segment.push(transition),
                     _ => segments.push(Segment::beginning(transition)),
                 }

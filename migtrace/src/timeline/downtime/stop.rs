@@ -101,10 +101,10 @@ impl Sides<'_> {
         until: MonotonicNs,
     ) -> Option<StopEdge> {
         let run = side.process.and_then(|process| process.runs.first_since(from));
-        if let Some((doubtful, run)) = run.filter(|(_, run)| *run <= until) {
-            let (doubtful, at) = (self.at(doubtful), self.at(run));
+        if let Some((possible, run)) = run.filter(|(_, run)| *run <= until) {
+            let (possible, at) = (self.at(possible), self.at(run));
             return Some(StopEdge {
-                moment: Moment { low: Some(doubtful), value: at, high: Some(at) },
+                moment: Moment { low: Some(possible), value: at, high: Some(at) },
                 by: By::Vcpus,
             });
         }
