@@ -265,6 +265,7 @@ fn build(headers: &[Header], payload: &[u8]) -> Vec<u8> {
 }
 
 impl Header {
+    #[expect(clippy::too_many_lines, reason = "one arm a header, each a few lines")]
     fn bytes(self, next: Option<&Self>, behind: usize) -> Vec<u8> {
         match self {
             Self::Ethernet => [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], &ethertype(next)[..]].concat(),

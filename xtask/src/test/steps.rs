@@ -65,9 +65,9 @@ impl Step {
         Duration::from_secs(match self {
             Self::Setup => 3,
             Self::Format => 1,
-            Self::Lints => 70,
-            Self::EbpfLints => 10,
-            Self::Documentation => 40,
+            Self::Lints => 105,
+            Self::EbpfLints => 40,
+            Self::Documentation => 60,
             Self::UnitTests => 150,
             Self::Examples => 40,
             Self::Lab => 720,
