@@ -111,15 +111,42 @@ fn every_relative_link_in_the_documentation_leads_to_a_file() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+/// What a text sets as code, on one line.
+fn code(markdown: &str) -> Vec<&str> {
+    let prose = markdown.split("```").step_by(2);
+    prose.flat_map(str::lines).flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn the_code_of_a_text_is_what_stands_between_backticks() {
+    assert_eq!(code("See `a.rs` and `b`.\n```text\n`c`\n```\nor `d.rs`\n"), ["a.rs", "b", "d.rs"]);
+}
+
+#[test]
+fn every_source_file_that_the_documentation_names_exists() {
+    let sources: Vec<_> = files("rs").iter().map(|path| format!("/{}", relative(path))).collect();
+    let mut missing = Vec::new();
+    for path in files("md") {
+        let text = fs::read_to_string(&path).unwrap();
+        // `SUBJECT.rs` stands for the name that a reader gives it.
+        let is_name = |word: &&str| {
+            word.ends_with(".rs") && !word.contains(|c: char| c.is_uppercase() || "{* ".contains(c))
+        };
+        for name in code(&text).into_iter().filter(is_name) {
+            if !sources.iter().any(|source| source.ends_with(&format!("/{name}"))) {
+                missing.push(format!("{}: {name}", relative(&path)));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 #[test]
 fn every_command_is_explained_to_contributors() {
-    let guide = paths::root().join("docs/CONTRIBUTING.md");
-    // Without the guide, the README names them.
-    let guide = if guide.is_file() { guide } else { paths::root().join("README.md") };
-    let text = fs::read_to_string(&guide).unwrap();
+    let text = fs::read_to_string(paths::root().join("docs/CONTRIBUTING.md")).unwrap();
     let mut names = command_names();
     names.retain(|name| !text.contains(&format!("cargo xtask {name}")));
-    assert!(names.is_empty(), "{} does not name these commands of cargo xtask: {names:?}", relative(&guide));
+    assert!(names.is_empty(), "docs/CONTRIBUTING.md does not name these commands of cargo xtask: {names:?}");
 }
 
 #[test]
