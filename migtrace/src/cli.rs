@@ -80,7 +80,8 @@ Ctrl-C, SIGTERM and SIGHUP end the recording; what was seen until then is \
 reported.
 
 Exit codes:
-  0  The migration completed and met its limits
+  0  The migration completed (or no event said how it ended) and met its
+     limits
   1  It could not be recorded
   2  Wrong usage
   3  The migration failed or was cancelled, or the recording was interrupted;
@@ -146,7 +147,7 @@ pub(crate) struct RecordArgs {
     /// TCP ports used by migrations
     #[arg(long, value_name = "RANGES", default_value_t, help_heading = WHERE)]
     pub(crate) ports: PortRanges,
-    /// Count at this interface; repeatable [default: every interface that carries a route]
+    /// Count at this interface; repeatable [default: every Ethernet interface with an address]
     #[arg(long = "interface", value_name = "NAME", help_heading = WHERE)]
     pub(crate) interfaces: Vec<String>,
     /// Also look for migrations inside these tunnels, comma-separated

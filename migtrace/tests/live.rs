@@ -83,7 +83,7 @@ fn a_destination_waits_for_the_announcement_of_its_guest_not_only_for_its_flows_
     events.splice(resume.unwrap() + 1.., [frame, announcement].map(|fact| Event { at_ns, fact }));
     for event in &events {
         timeline.push(event);
-        seen.extend(timeline.ended().map(|ended| ended.all_told));
+        seen.extend(timeline.ended().map(|ended| ended.all_seen));
     }
     // QEMU's last event, RESUME, the guest's first frame, and its announcement to the network.
     assert_eq!(seen[seen.len() - 4..], [false, false, false, true], "{seen:?}");

@@ -8,7 +8,7 @@ use migtrace_ebpf::abi::{Command, FlowEntry, FlowKey, command};
 use zerocopy::IntoBytes as _;
 
 use super::flows::{self, FlowState};
-use super::{FLOWS, Kernel, KernelError, Opened, maps, programs};
+use super::{FLOWS, FlowId, Kernel, KernelError, maps, programs};
 use crate::errors::with_causes;
 use crate::units::Flow;
 
@@ -31,7 +31,7 @@ impl Kernel {
     }
 
     /// Stops the search for a flow's owner.
-    pub(crate) fn settle(&self, flow: Opened) -> Result<(), KernelError> {
+    pub(crate) fn settle(&self, flow: FlowId) -> Result<(), KernelError> {
         run(&self.ebpf, about(command::SETTLE, flow)).map(drop)
     }
 
@@ -39,7 +39,7 @@ impl Kernel {
     ///
     /// Its entry stays in the table until [`Self::remove`]: a program that is running on another CPU may
     /// still count a packet there.
-    pub(crate) fn retire(&self, flow: Opened) -> Result<Option<FlowState>, KernelError> {
+    pub(crate) fn retire(&self, flow: FlowId) -> Result<Option<FlowState>, KernelError> {
         if !run(&self.ebpf, about(command::RETIRE, flow))? {
             return Ok(None);
         }
@@ -49,7 +49,7 @@ impl Kernel {
     }
 
     /// Removes the entry of a flow whose retirement is a [`GracePeriod`](super::GracePeriod) ago.
-    pub(crate) fn remove(&self, flow: Opened) -> Result<(), KernelError> {
+    pub(crate) fn remove(&self, flow: FlowId) -> Result<(), KernelError> {
         run(&self.ebpf, about(command::REMOVE, flow)).map(drop)
     }
 
@@ -82,7 +82,7 @@ const NOTHING: Command = Command {
     padding: 0,
 };
 
-fn about(command: u32, Opened { flow, opened_ns }: Opened) -> Command {
+fn about(command: u32, FlowId { flow, opened_ns }: FlowId) -> Command {
     Command { command, opened_ns: opened_ns.0, key: flows::key_of(flow), ..NOTHING }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use migtrace_ebpf::abi::{Direction, EGRESS, FlowEntry, FlowKey, INGRESS, Retransmitted, flags};
 
 use super::address::{address, words};
-use super::messages::Opened;
+use super::messages::FlowId;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 
 /// What is known of one connection, or (ports 0) of the fragments between two hosts.
@@ -39,8 +39,8 @@ pub(crate) struct FirstPacket {
 
 impl FlowState {
     /// Identifies this connection among all between its ends.
-    pub(crate) const fn opened(&self) -> Opened {
-        Opened { flow: self.flow, opened_ns: self.opened_ns }
+    pub(crate) const fn opened(&self) -> FlowId {
+        FlowId { flow: self.flow, opened_ns: self.opened_ns }
     }
 
     /// Whether this counts the fragments between two hosts rather than a connection.

@@ -22,7 +22,7 @@ pub(crate) struct Message {
 
 /// Identifies one connection: its ends may have another connection later.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Opened {
+pub(crate) struct FlowId {
     pub(crate) flow: Flow,
     /// When its entry was made, as in [`FlowState`](super::FlowState).
     pub(crate) opened_ns: MonotonicNs,
@@ -32,11 +32,11 @@ pub(crate) struct Opened {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
     /// The first packet of a new flow.
-    FlowSeen { flow: Opened, first: FirstPacket },
+    FlowSeen { flow: FlowId, first: FirstPacket },
     /// The owner of a flow is known: the process that uses its socket.
-    FlowOwned { flow: Opened, pid: u32, by_user_space: bool, crossed: Crossed },
+    FlowOwned { flow: FlowId, pid: u32, by_user_space: bool, crossed: Crossed },
     /// The first payload of a flow in one direction.
-    FlowPayload { flow: Opened, first_bytes: u32 },
+    FlowPayload { flow: FlowId, first_bytes: u32 },
     /// A flow is over: a new connection between the same ends has replaced it in the table. This was its
     /// entry.
     FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
@@ -118,8 +118,8 @@ fn read<T: FromBytes>(record: &[u8]) -> Option<T> {
     T::read_from_prefix(record).ok().map(|(event, _)| event)
 }
 
-fn opened(key: &FlowKey, opened_ns: u64) -> Opened {
-    Opened { flow: flow_of(key), opened_ns: MonotonicNs(opened_ns) }
+fn opened(key: &FlowKey, opened_ns: u64) -> FlowId {
+    FlowId { flow: flow_of(key), opened_ns: MonotonicNs(opened_ns) }
 }
 
 fn flow_seen(event: &FlowEvent) -> Body {
@@ -203,9 +203,9 @@ mod tests {
         FlowKey { local: address(1), remote: address(2), local_port: 40000, remote_port: 49152 }
     }
 
-    fn flow() -> Opened {
+    fn flow() -> FlowId {
         let flow = Flow { local: "0.0.0.1:40000".parse().unwrap(), remote: "0.0.0.2:49152".parse().unwrap() };
-        Opened { flow, opened_ns: MonotonicNs(5) }
+        FlowId { flow, opened_ns: MonotonicNs(5) }
     }
 
     fn event(kind: u32) -> FlowEvent {

@@ -61,7 +61,7 @@ pub use error::KernelError;
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState};
 pub(crate) use grace_period::GracePeriod;
-pub(crate) use messages::{Body, Message, Opened, QmpWrite};
+pub(crate) use messages::{Body, FlowId, Message, QmpWrite};
 pub(crate) use purpose::{is_other, purpose};
 pub(crate) use scheduling::{OnCpu, be_punctual};
 pub use settings::Settings;

@@ -34,7 +34,7 @@ impl Settling {
     /// Whether everything that is waited for has come. `end` is what is known `now`.
     pub(super) fn has_settled(&mut self, now: Instant, end: Option<&Ended>) -> bool {
         let Some(calm) = self.calm(now, end) else { return false };
-        let is_over = |end: &Ended| end.flows_closed && end.all_told;
+        let is_over = |end: &Ended| end.flows_closed && end.all_seen;
         now >= calm + SETTLE || end.is_some_and(is_over)
     }
 
@@ -74,13 +74,13 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     /// A migration that has ended; its guest may be still to run, or everything about it may be known.
-    fn ended(awaits_guest: bool, all_told: bool) -> Ended {
+    fn ended(awaits_guest: bool, all_seen: bool) -> Ended {
         Ended {
             pid: Some(7),
             at: MonotonicNs(0),
             outcome: Outcome::Completed,
             flows_closed: true,
-            all_told,
+            all_seen,
             awaits_guest,
         }
     }

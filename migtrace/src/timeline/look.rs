@@ -46,7 +46,7 @@ pub struct Ended {
     pub flows_closed: bool,
     /// True once everything was seen: how it ended and, where the guest has arrived, that it runs, that it was
     /// announced, and that its tap carries its frames.
-    pub all_told: bool,
+    pub all_seen: bool,
     /// True while a guest that has arrived here does not run yet, though its QEMU lives. Its manager resumes it,
     /// possibly seconds later.
     pub awaits_guest: bool,
@@ -175,7 +175,7 @@ fn ended(facts: &Facts, migration: &MigrationFacts<'_>) -> Ended {
         pid: migration.process.map(|p| p.pid),
         at: migration.end.at(),
         outcome,
-        all_told: !matches!(migration.end, Ending::Closed(_)) && (is_complete || !arrived || has_died),
+        all_seen: !matches!(migration.end, Ending::Closed(_)) && (is_complete || !arrived || has_died),
         awaits_guest: migration.may_still_run() && facts.hears_qemu(),
         flows_closed: migration.flows.iter().all(|f| f.closed()),
     }

@@ -20,7 +20,7 @@ impl Builder {
         self
     }
 
-    /// Counts at these interfaces instead of every one that carries a route.
+    /// Counts at these interfaces instead of every Ethernet interface that has an address of its own.
     #[must_use]
     pub fn interfaces(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.interfaces.extend(names);

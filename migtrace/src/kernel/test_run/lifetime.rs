@@ -7,7 +7,7 @@ use migtrace_ebpf::abi::{Claim, FlowKey};
 use super::connection::{CLIENT, CLIENT_FIRST, Connection, SERVER_FIRST, listeners};
 use super::*;
 use crate::kernel::flows::flow_of;
-use crate::kernel::{Opened, maps};
+use crate::kernel::{FlowId, maps};
 
 #[test]
 fn a_new_connection_between_the_same_ends_is_a_new_flow() {
@@ -90,7 +90,7 @@ fn the_entry_of_a_retired_flow_can_be_used_again_once_it_is_removed() {
         bench.pass(OUT, &plain(40001, FIRST));
         bench.pass(OUT, &plain(40002, FIRST));
         let over = bench.flows()[0].opened();
-        let other = Opened { opened_ns: MonotonicNs(over.opened_ns.0 + 1), ..over };
+        let other = FlowId { opened_ns: MonotonicNs(over.opened_ns.0 + 1), ..over };
         assert_eq!(bench.0.retire(other).expect("a program that takes commands"), None);
         let last = bench.0.retire(over).expect("a program that takes commands").expect("the flow");
         assert_eq!(last.counters.tx, counters(&[&plain(40001, FIRST)]));

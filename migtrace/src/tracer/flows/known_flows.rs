@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::event::{Crossed, Fact, FlowCounters, OwnerMethod};
-use crate::kernel::{FlowState, Opened};
+use crate::kernel::{FlowId, FlowState};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vocabulary::Purpose;
 
@@ -112,7 +112,7 @@ impl KnownFlows {
     }
 
     /// Makes a flow known, unless it is over.
-    pub(super) fn find(&mut self, Opened { flow, opened_ns }: Opened) -> Found {
+    pub(super) fn find(&mut self, FlowId { flow, opened_ns }: FlowId) -> Found {
         let known = self.0.entry(flow).or_insert_with(|| KnownFlow::new(opened_ns));
         if known.opened_ns == opened_ns {
             return Found::Known;
@@ -131,23 +131,23 @@ impl KnownFlows {
     }
 
     /// What is known of a flow.
-    pub(super) fn get(&self, Opened { flow, opened_ns }: Opened) -> Option<&KnownFlow> {
+    pub(super) fn get(&self, FlowId { flow, opened_ns }: FlowId) -> Option<&KnownFlow> {
         self.0.get(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Likewise.
-    pub(super) fn get_mut(&mut self, Opened { flow, opened_ns }: Opened) -> Option<&mut KnownFlow> {
+    pub(super) fn get_mut(&mut self, FlowId { flow, opened_ns }: FlowId) -> Option<&mut KnownFlow> {
         self.0.get_mut(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Forgets a flow. Returns whether it was known.
-    pub(super) fn forget(&mut self, opened: Opened) -> bool {
+    pub(super) fn forget(&mut self, opened: FlowId) -> bool {
         self.get(opened).is_some() && self.0.remove(&opened.flow).is_some()
     }
 
     /// The flows, in their order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Opened, &KnownFlow)> {
-        self.0.iter().map(|(flow, known)| (Opened { flow: *flow, opened_ns: known.opened_ns }, known))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (FlowId, &KnownFlow)> {
+        self.0.iter().map(|(flow, known)| (FlowId { flow: *flow, opened_ns: known.opened_ns }, known))
     }
 
     /// The connections whose owner should be looked up now.
@@ -164,14 +164,14 @@ impl KnownFlows {
     }
 
     /// The connections that were looked up in vain often enough, each once.
-    pub(super) fn given_up(&mut self, tries: u32) -> Vec<Opened> {
+    pub(super) fn given_up(&mut self, tries: u32) -> Vec<FlowId> {
         let due = |known: &KnownFlow| known.owner.is_none() && known.owner_tries >= tries && !known.settled;
         self.0
             .iter_mut()
             .filter(|(_, known)| due(known))
             .map(|(flow, known)| {
                 known.settled = true;
-                Opened { flow: *flow, opened_ns: known.opened_ns }
+                FlowId { flow: *flow, opened_ns: known.opened_ns }
             })
             .collect()
     }
@@ -212,7 +212,7 @@ mod tests {
     fn a_later_connection_between_the_same_ends_is_another() {
         let flow =
             Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
-        let opened = |ns| Opened { flow, opened_ns: MonotonicNs(ns) };
+        let opened = |ns| FlowId { flow, opened_ns: MonotonicNs(ns) };
         let mut flows = KnownFlows::default();
         assert_eq!(flows.find(opened(5)), Found::Known);
         flows.get_mut(opened(5)).expect("it is known").reported = true;

@@ -9,7 +9,7 @@ mod retirement;
 use std::time::Duration;
 
 use crate::event::{Fact, OwnerMethod};
-use crate::kernel::{FirstPacket, FlowState, Opened};
+use crate::kernel::{FirstPacket, FlowId, FlowState};
 use crate::ports::PortRanges;
 use crate::tracer::base::Base;
 use crate::tracer::error::TracerError;
@@ -63,7 +63,7 @@ impl Flows {
         base: &mut Base,
         interfaces: &Interfaces,
         qemus: &mut Qemus,
-        opened: Opened,
+        opened: FlowId,
         first: FirstPacket,
         from_start: bool,
     ) -> Result<(), TracerError> {
@@ -84,7 +84,7 @@ impl Flows {
     }
 
     /// A flow has an owner.
-    pub(super) fn owned(&mut self, events: &mut EventQueue, opened: Opened, owner: Owner) {
+    pub(super) fn owned(&mut self, events: &mut EventQueue, opened: FlowId, owner: Owner) {
         let Some(known) = self.known(events, owner.at_ns, opened) else { return };
         if known.owner.is_some_and(|before| before.pid == owner.pid) {
             return;
@@ -100,7 +100,7 @@ impl Flows {
         &mut self,
         events: &mut EventQueue,
         at_ns: MonotonicNs,
-        opened: Opened,
+        opened: FlowId,
         first_bytes: u32,
     ) {
         let Some(purpose) = crate::kernel::purpose(first_bytes) else { return };
@@ -131,7 +131,7 @@ impl Flows {
         &mut self,
         events: &mut EventQueue,
         at_ns: MonotonicNs,
-        opened: Opened,
+        opened: FlowId,
     ) -> Option<&mut KnownFlow> {
         if self.known.find(opened) == Found::InPlaceOfAnother {
             events.add(at_ns, Fact::FlowGone { flow: opened.flow });

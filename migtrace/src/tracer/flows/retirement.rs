@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::known_flows::{KnownFlow, KnownFlows};
 use crate::host::sockets;
-use crate::kernel::{FlowState, GracePeriod, Opened};
+use crate::kernel::{FlowId, FlowState, GracePeriod};
 use crate::tracer::error::{TracerError, host};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Purpose;
@@ -30,7 +30,7 @@ const IDLE_ELSEWHERE: Duration = Duration::from_secs(600);
 pub(super) struct Retirement {
     /// With more connections than these the table is crowded, and those without an owner go.
     comfortable: usize,
-    retired: GracePeriod<Opened>,
+    retired: GracePeriod<FlowId>,
 }
 
 /// What the table holds at an instant.
@@ -119,12 +119,12 @@ impl Retirement {
     }
 
     /// Notes that a flow is no longer counted.
-    pub(super) fn retired(&mut self, flow: Opened) {
+    pub(super) fn retired(&mut self, flow: FlowId) {
         self.retired.begin(flow);
     }
 
     /// The flows whose places can be given to others now.
-    pub(super) fn take_ripe(&mut self) -> Vec<Opened> {
+    pub(super) fn take_ripe(&mut self) -> Vec<FlowId> {
         self.retired.take_free()
     }
 
@@ -138,7 +138,7 @@ impl Retirement {
         &self,
         snapshot: &Snapshot<'_>,
         flows: &mut KnownFlows,
-    ) -> Result<Vec<Opened>, TracerError> {
+    ) -> Result<Vec<FlowId>, TracerError> {
         let is_crowded = snapshot.states.len() > self.comfortable;
         let mut over = Vec::new();
         let mut ends = BTreeSet::new();

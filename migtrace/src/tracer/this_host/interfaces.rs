@@ -20,7 +20,7 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 /// The interfaces at which packets are counted, and those that may become such.
 pub(in crate::tracer) struct Interfaces {
-    /// Those that a person named; empty for every one that carries a route.
+    /// Those that a person named; empty for every one with an address of its own.
     requested: Vec<String>,
     watcher: LinkWatcher,
     /// Names by index of those that are or were counted at.
