@@ -63,11 +63,7 @@ fn the_guests_stop_lies_within_a_reachability_gap_seen_from_either_host() {
         assert!(!not_measured(&record).contains("reachability"), "{}", not_measured(&record));
 
         let text = replay(&recorded, "text");
-        let title = if signed_number(&gap["length"]["low_ns"]) > 0 {
-            "Gaps ("
-        } else {
-            "Possible gaps ("
-        };
+        let title = if signed_number(&gap["length"]["low_ns"]) > 0 { "Gaps (" } else { "Possible gaps (" };
         for wanted in [&format!("Echo requests to {guest}"), title, "Round trip"] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
