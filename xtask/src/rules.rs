@@ -142,11 +142,16 @@ fn every_source_file_that_the_documentation_names_exists() {
 }
 
 #[test]
-fn every_command_is_explained_to_contributors() {
+fn every_command_and_option_is_explained_to_contributors() {
     let text = fs::read_to_string(paths::root().join("docs/CONTRIBUTING.md")).unwrap();
-    let mut names = command_names();
-    names.retain(|name| !text.contains(&format!("cargo xtask {name}")));
-    assert!(names.is_empty(), "docs/CONTRIBUTING.md does not name these commands of cargo xtask: {names:?}");
+    let commands = command_names().into_iter().map(|name| format!("cargo xtask {name}"));
+    let cli = Cli::command();
+    let options = cli.get_subcommands().flat_map(|command| {
+        command.get_arguments().filter(|option| !option.is_hide_set()).filter_map(|option| option.get_long())
+    });
+    let options = options.map(|option| format!("--{option}"));
+    let missing: Vec<_> = commands.chain(options).filter(|words| !text.contains(words)).collect();
+    assert!(missing.is_empty(), "docs/CONTRIBUTING.md does not name {missing:?}");
 }
 
 #[test]
