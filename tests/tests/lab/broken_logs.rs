@@ -159,9 +159,9 @@ fn an_event_of_an_unknown_kind_is_skipped_and_named() {
 #[test]
 fn control_characters_in_a_file_never_reach_the_terminal() {
     let log = r#"{"event": "log_start", "at_ns": 1, "schema": "\u001b[31mRED\u202e"}"#.to_owned() + "\n";
-    assert_refused(log, &["`\\u{1b}[31mRED\\u{202e}`", "reads `migtrace.events/1` only"]);
+    assert_refused(log, &["`\\u{1b}[31mRED\\u{202e}`", "reads only `migtrace.events/1`"]);
     let record = r#"{"schema":"\u001b]0;pwned\u0007\u009b31m"}"#;
-    assert_refused(record, &["`\\u{1b}]0;pwned\\u{7}\\u{9b}31m`", "reads `migtrace.record/1` only"]);
+    assert_refused(record, &["`\\u{1b}]0;pwned\\u{7}\\u{9b}31m`", "reads only `migtrace.record/1`"]);
 }
 
 #[test]

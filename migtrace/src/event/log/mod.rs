@@ -105,7 +105,7 @@ pub enum LogErrorKind {
     NotALog(String),
     /// It was written by another version of migtrace.
     #[error(
-        "this is an event log, but its schema is `{0}`, and this migtrace reads `{SCHEMA}` only: \
+        "this is an event log, but its schema is `{0}`, and this migtrace reads only `{SCHEMA}`: \
          read the log with the version that wrote it"
     )]
     UnknownSchema(String),

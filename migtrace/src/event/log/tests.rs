@@ -113,7 +113,7 @@ fn another_schema_is_refused_and_both_are_named() {
     assert!(events.is_empty());
     let error = error.unwrap().to_string();
     assert!(
-        error.contains("`migtrace.events/7`") && error.contains("reads `migtrace.events/1` only"),
+        error.contains("`migtrace.events/7`") && error.contains("reads only `migtrace.events/1`"),
         "{error}"
     );
 }

@@ -51,7 +51,7 @@ pub(super) const TABLE: [Definition; 9] = [
             kprobe("__sys_sendmsg", "sendmsg_kprobe"),
             system_call("sys_enter_sendmsg", "sendmsg_tracepoint"),
         ],
-        lost: "the phases: only the first and the last packet of each flow are known",
+        lost: "phases: only the first and the last packet of each flow are known",
     },
     Definition {
         name: "socket",
