@@ -112,6 +112,31 @@ fn every_quoted_report_is_what_the_command_prints() {
     }
 }
 
+/// Files whose text the pages may quote as JSON.
+fn json_sources() -> Vec<String> {
+    let folders = ["migtrace/tests/logs", "migtrace/tests/probes"];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
+    let paths = files.map(|entry| entry.unwrap().path()).chain([root().join("docs/report.jsonl")]);
+    paths.map(|path| without_whitespace(&fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Pages wrap JSON differently from its files.
+fn without_whitespace(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+#[test]
+fn every_quoted_json_is_in_a_file_of_the_tests() {
+    let sources = json_sources();
+    for page in pages() {
+        for block in blocks(&fs::read_to_string(&page).unwrap()) {
+            let quoted = without_whitespace(&block.lines.concat());
+            let is_quoted = sources.iter().any(|source| source.contains(&quoted));
+            assert!(block.language != "json" || is_quoted, "{}: {:?}", page.display(), block.lines.first());
+        }
+    }
+}
+
 /// The arguments of a command line of migtrace, without a comment, a pipe and the like.
 fn arguments(line: &str) -> Option<Vec<&str>> {
     let command = line.strip_prefix("# ")?.split(" #").next()?;
