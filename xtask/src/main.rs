@@ -2,6 +2,7 @@
 
 mod apt;
 mod bench;
+mod builds;
 mod demo;
 mod fuzz;
 mod paths;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use migtrace_toolchain::Toolchain;
 
 use super::Options;
-use crate::{paths, vm};
+use crate::{builds, paths, vm};
 
 /// A step, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,6 +24,9 @@ pub(super) enum Step {
     Lab,
     Kernels,
 }
+
+/// Patterns of the names of integration tests: every name that does not begin with `la`, as only `lab` does.
+const ALL_BUT_THE_LAB: [&str; 2] = ["[!l]*", "l[!a]*"];
 
 /// Tests that take longer than everything else that needs no root: the fast set leaves them out.
 const SLOW_TESTS: [&str; 2] =
@@ -90,9 +93,9 @@ impl Step {
             Self::UnitTests => unit_tests(options),
             Self::Examples => vec![test(&["--workspace", "--doc"], filter, &[])],
             Self::Lab => vec![
-                // The tests run this command.
-                cargo(&["build", "--package", "migtrace"]),
-                test(&["--package", "migtrace-lab", "--tests"], filter, &["--test-threads=1"]),
+                // The tests run the command.
+                builds::command_under_test(),
+                test(&["--workspace", "--test", "lab"], filter, &["--test-threads=1"]),
             ],
             Self::Kernels => vec![other_kernels(filter)?],
         })
@@ -130,18 +133,19 @@ fn documentation() -> Command {
     cargo
 }
 
+/// All tests but those in the lab. Like every selection of tests, it is one of the whole workspace: with another, cargo
+/// builds the dependencies anew, since other features of them are asked for.
 fn unit_tests(options: &Options) -> Vec<Command> {
     let filter = options.filter.as_deref();
-    let packages = ["migtrace", "migtrace-ebpf", "migtrace-guest", "migtrace-toolchain", "xtask"];
-    let all_targets = [&packages.map(|name| ["--package", name]).concat()[..], &["--all-targets"]].concat();
+    let mut selection = vec!["--workspace", "--lib", "--bins", "--examples"];
+    selection.extend(ALL_BUT_THE_LAB.iter().flat_map(|names| ["--test", *names]));
     if !options.fast {
-        // The unit tests of the lab run with its other tests.
-        return vec![test(&all_targets, filter, &[])];
+        return vec![test(&selection, filter, &[])];
     }
     let skips = SLOW_TESTS.map(|name| ["--skip", name]).concat();
-    let mut tests = test(&all_targets, filter, &skips);
+    let mut tests = test(&selection, filter, &skips);
     tests.env("PROPTEST_CASES", FAST_PROPERTY_CASES);
-    vec![tests, test(&["--package", "migtrace-lab", "--lib"], filter, &[])]
+    vec![tests]
 }
 
 /// `cargo xtask vm`, by this very program.
@@ -184,6 +188,20 @@ mod tests {
     fn the_fast_set_is_a_part_of_the_whole_set_in_the_same_order() {
         let fast: Vec<_> = Step::ALL.into_iter().filter(|step| Step::FAST.contains(step)).collect();
         assert_eq!(fast, Step::FAST);
+    }
+
+    #[test]
+    fn every_integration_test_but_the_lab_is_a_unit_test() {
+        let mut cargo = paths::cargo();
+        cargo.args(["metadata", "--no-deps", "--format-version=1"]);
+        let metadata: serde_json::Value = serde_json::from_slice(&cargo.output().unwrap().stdout).unwrap();
+        let packages = metadata["packages"].as_array().unwrap().iter();
+        let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+        let tests = targets
+            .filter(|target| target["kind"][0] == "test")
+            .map(|target| target["name"].as_str().unwrap());
+        let missed: Vec<_> = tests.filter(|name| name.starts_with("la")).collect();
+        assert_eq!(missed, ["lab"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use clap::Args;
 use migtrace_lab::kernels;
 
 use crate::prerequisites::Group;
-use crate::{paths, setup};
+use crate::{builds, paths, setup};
 use image::Binaries;
 use machine::{Machine, Verdict};
 
@@ -109,18 +109,16 @@ fn test(machine: &Machine<'_>, filter: Option<&str>) -> Result<Verdict> {
     })
 }
 
-/// Builds the command, with the options that the tests in the lab use, and the tests.
+/// Builds the command, as the tests in the lab use it, and the tests.
 fn build() -> Result<Binaries> {
-    let mut command = paths::cargo();
-    command.args(["build", "--package", "migtrace"]);
-    let migtrace = build_one(command, "migtrace", false)?;
+    let migtrace = build_one(builds::command_under_test(), "migtrace", false)?;
     let test = |name: &str, selection: &[&str]| {
         let mut command = paths::cargo();
-        command.args(["test", "--no-run"]).args(selection);
+        command.args(["test", "--no-run", "--workspace"]).args(selection);
         build_one(command, name, true)
     };
-    let kernel_tests = test("migtrace", &["--package", "migtrace", "--lib"])?;
-    let lab_tests = test("lab", &["--package", "migtrace-lab", "--test", "lab"])?;
+    let kernel_tests = test("migtrace", &["--lib"])?;
+    let lab_tests = test("lab", &["--test", "lab"])?;
     Ok(Binaries { migtrace, kernel_tests, lab_tests })
 }
 
