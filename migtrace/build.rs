@@ -1,13 +1,10 @@
 //! Builds the eBPF programs; `aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace-programs"))` then includes them.
 
-#[path = "build/toolchain.rs"]
-mod toolchain;
-
 use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
-use toolchain::Toolchain;
+use migtrace_toolchain::{OVERRIDE, Toolchain, find_program};
 
 fn main() -> ExitCode {
     match build() {
@@ -20,16 +17,15 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    println!("cargo::rerun-if-env-changed={}", toolchain::OVERRIDE);
-    // aya-build adds the folder of the programs; their dependencies and profile stand here.
+    println!("cargo::rerun-if-env-changed={OVERRIDE}");
+    // aya-build adds the folder of the programs. Their dependencies and their profile are in these two files.
     println!("cargo::rerun-if-changed=../Cargo.toml");
     println!("cargo::rerun-if-changed=../Cargo.lock");
 
     let lacking = |what: String| format!("cannot build the eBPF programs: {what}. Run `cargo xtask setup`");
     let toolchain =
         Toolchain::find().map_err(|why| lacking(format!("no toolchain for the eBPF target ({why})")))?;
-    let linker =
-        toolchain::find_program("bpf-linker").ok_or_else(|| lacking("bpf-linker is not installed".into()))?;
+    let linker = find_program("bpf-linker").ok_or_else(|| lacking("bpf-linker is not installed".into()))?;
     println!("cargo::rerun-if-changed={}", linker.display());
     prepare_environment(&toolchain, &linker)?;
 
@@ -49,23 +45,23 @@ fn build() -> Result<(), String> {
             println!("cargo::warning={line}");
         }
         format!(
-            "the eBPF programs do not build with {toolchain}, the warnings say why. \
+            "the eBPF programs do not build with {toolchain}; the warnings give the reason. \
              If they are about bitcode or the linker, run `cargo xtask setup`"
         )
     })
 }
 
-/// Sets what aya-build and the cargo that it starts read from the environment.
+/// Sets what aya-build, and the cargo that it starts, read from the environment.
 fn prepare_environment(toolchain: &Toolchain, linker: &Path) -> Result<(), String> {
     let mut settings = vec![
-        // aya-build repeats every line of cargo's as a warning of ours: only real ones are wanted.
+        // aya-build repeats every line of that cargo as a warning of this package: only real ones are wanted.
         ("CARGO_TERM_QUIET", "true".into()),
     ];
-    if toolchain.bootstrap {
+    if toolchain.needs_bootstrap {
         settings.push(("RUSTC_BOOTSTRAP", "1".into()));
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let rustup = toolchain.name.as_ref().and_then(|_| toolchain::find_program("rustup"));
+    let rustup = toolchain.name.as_ref().and_then(|_| find_program("rustup"));
     let found = [Some(linker), rustup.as_deref()].into_iter().flatten();
     let directories = env::split_paths(&path).chain(found.filter_map(Path::parent).map(Into::into));
     settings.push(("PATH", env::join_paths(directories).map_err(|error| format!("PATH: {error}"))?));

@@ -1,22 +1,22 @@
-//! How a connection begins: what tells the opening of a new one from a packet that somebody made up.
+//! How a connection begins: what distinguishes the opening of a new one from packets that somebody made up.
 
 use crate::abi::shared;
 use crate::packet::Tcp;
 use crate::packet::tcp_flags::{ACK, SYN};
 
-/// What a packet with neither FIN nor RST is to a handshake.
+/// Which step of a handshake a packet with neither FIN nor RST is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Part {
-    /// The first packet, to whoever listens.
+pub enum HandshakeStep {
+    /// The first packet, to the server.
     Syn,
-    /// The second packet, from whoever listens.
+    /// The second packet, from the server.
     Answer,
-    /// Any other. The first of these is the third packet of its handshake.
+    /// Any other packet. The first of these is the third packet of the handshake.
     Other,
 }
 
-impl Part {
-    /// What `packet` is.
+impl HandshakeStep {
+    /// The step that `packet` is.
     #[inline(always)]
     #[must_use]
     pub const fn of(packet: &Tcp) -> Self {
@@ -28,9 +28,9 @@ impl Part {
     }
 }
 
-/// Whether `number` is `first` or one of the gigabyte behind it: numbers wrap.
+/// Whether `number` is `first` or at most a gigabyte after it: numbers wrap.
 #[inline(always)]
-const fn is_at_or_behind(number: u32, first: u32) -> bool {
+const fn is_at_or_after(number: u32, first: u32) -> bool {
     number.wrapping_sub(first) < 1 << 30
 }
 
@@ -41,7 +41,7 @@ impl shared::HandshakeSide {
         self.segments.get() != 0
     }
 
-    /// Counts its packet, or one more copy of it. One that is seen again on its way, at another interface, does not count.
+    /// Counts its packet, or a retransmission of it. The same packet at another interface on its way does not count.
     #[inline(always)]
     fn count(&self, packet: &Tcp, ifindex: u32, now_ns: u64) {
         if !self.is_seen() {
@@ -67,7 +67,7 @@ impl shared::HandshakeSide {
 }
 
 impl shared::Handshake {
-    /// Takes in a SYN that goes in `direction`. One with another number begins anew.
+    /// Takes in a SYN that goes in `direction`. One with another number starts the handshake anew.
     #[inline(always)]
     pub fn begin(&self, direction: usize, syn: &Tcp, ifindex: u32, now_ns: u64) {
         let [client, server] = self.client_and_server(direction);
@@ -78,7 +78,7 @@ impl shared::Handshake {
         client.count(syn, ifindex, now_ns);
     }
 
-    /// Takes in a SYN with an ACK that goes in `direction`; says whether it answers the SYN that was seen.
+    /// Takes in a SYN with ACK that goes in `direction`; returns whether it answers the SYN that was seen.
     #[inline(always)]
     pub fn answer(&self, direction: usize, answer: &Tcp, ifindex: u32, now_ns: u64) -> bool {
         let [client, server] = self.client_and_server(direction ^ 1);
@@ -89,18 +89,18 @@ impl shared::Handshake {
         answers
     }
 
-    /// Whether a packet that goes in `direction`, and has no SYN, proves that the client has got the answer. Usually it is
-    /// the third packet of the handshake; that may be lost, or overtaken by what follows it.
+    /// Whether a packet without SYN that goes in `direction` proves that the client has received the answer. Usually
+    /// that is the third packet of the handshake. If that was lost or overtaken, it is a later one.
     #[inline(always)]
     pub fn is_completed_by(&self, direction: usize, packet: &Tcp) -> bool {
         let [client, server] = self.client_and_server(direction);
         client.is_seen()
             && server.is_seen()
-            && is_at_or_behind(packet.acknowledgement, server.sequence.get().wrapping_add(1))
-            && is_at_or_behind(packet.sequence, client.sequence.get().wrapping_add(1))
+            && is_at_or_after(packet.acknowledgement, server.sequence.get().wrapping_add(1))
+            && is_at_or_after(packet.sequence, client.sequence.get().wrapping_add(1))
     }
 
-    /// Whether a socket on this machine has sent one of its packets.
+    /// Whether a socket of this machine has sent one of its packets.
     #[inline(always)]
     pub fn is_sent_here(&self) -> bool {
         self.sides.iter().any(|side| side.sent_here.get() != 0)
@@ -127,16 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_packet_is_its_flags_tell() {
-        for (flags, part) in
-            [(2, Part::Syn), (18, Part::Answer), (16, Part::Other), (0x18, Part::Other), (0, Part::Other)]
-        {
-            assert_eq!(Part::of(&packet(flags, 0, 0)), part, "{flags}");
+    fn the_flags_show_which_step_a_packet_is() {
+        for (flags, step) in [
+            (2, HandshakeStep::Syn),
+            (18, HandshakeStep::Answer),
+            (16, HandshakeStep::Other),
+            (0x18, HandshakeStep::Other),
+            (0, HandshakeStep::Other),
+        ] {
+            assert_eq!(HandshakeStep::of(&packet(flags, 0, 0)), step, "{flags}");
         }
     }
 
     #[test]
-    fn only_who_has_seen_the_answer_completes_a_handshake() {
+    fn only_a_client_that_has_received_the_answer_completes_a_handshake() {
         let pending = shared::Handshake::default();
         // Both numbers wrap.
         let (client, server) = (u32::MAX, u32::MAX - 1);
@@ -150,13 +154,13 @@ mod tests {
             pending.is_completed_by(OUT, &packet(0x18, 1000, 7)),
             "the third was lost, this is a later one"
         );
-        assert!(!pending.is_completed_by(OUT, &packet(16, 0, server)), "what somebody guesses");
+        assert!(!pending.is_completed_by(OUT, &packet(16, 0, server)), "a guessed number");
         assert!(!pending.is_completed_by(OUT, &packet(16, client - 5, u32::MAX)));
         assert_eq!(pending.sides[IN].first_ns.get(), 20);
     }
 
     #[test]
-    fn copies_count_and_what_is_seen_twice_on_its_way_does_not() {
+    fn retransmissions_count_but_not_the_same_packet_at_two_interfaces() {
         let pending = shared::Handshake::default();
         for (ifindex, now_ns) in [(ETH0, 10), (BR0, 11), (ETH0, 1000), (BR0, 1001)] {
             pending.begin(IN, &packet(2, 5, 0), ifindex, now_ns);
@@ -168,12 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn another_number_is_another_attempt() {
+    fn a_syn_with_another_number_starts_anew() {
         let pending = shared::Handshake::default();
         pending.begin(IN, &packet(2, 5, 0), ETH0, 10);
         assert!(pending.answer(OUT, &packet(18, 70, 6), ETH0, 11));
         pending.begin(IN, &packet(2, 900, 0), ETH0, 20);
-        assert!(!pending.is_completed_by(IN, &packet(16, 901, 71)), "of the attempt before");
+        assert!(!pending.is_completed_by(IN, &packet(16, 901, 71)), "it belongs to the attempt before");
         assert!(pending.answer(OUT, &packet(18, 80, 901), ETH0, 21));
         assert!(pending.is_completed_by(IN, &packet(16, 901, 81)));
         assert_eq!(pending.sides[IN].segments.get(), 1);

@@ -1,4 +1,4 @@
-//! The kernel programs of migtrace: one line for each hook, the work is in the modules.
+//! The kernel programs of migtrace: where each one enters. The work is in `programs`, the arithmetic in the library.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch, stmt_expr_attributes))]
 #![cfg_attr(
     target_arch = "bpf",
@@ -9,47 +9,24 @@
 )]
 
 #[cfg(target_arch = "bpf")]
-mod control;
-#[cfg(target_arch = "bpf")]
-mod dirty_log;
-#[cfg(target_arch = "bpf")]
-mod echo;
-#[cfg(target_arch = "bpf")]
-mod flow;
-#[cfg(target_arch = "bpf")]
-mod guest;
-#[cfg(target_arch = "bpf")]
-mod maps;
-#[cfg(target_arch = "bpf")]
-mod process;
-#[cfg(target_arch = "bpf")]
-mod qmp;
-#[cfg(target_arch = "bpf")]
-mod retransmit;
-#[cfg(target_arch = "bpf")]
-mod skb;
-#[cfg(target_arch = "bpf")]
-mod socket;
-#[cfg(target_arch = "bpf")]
-mod vcpu;
-#[cfg(target_arch = "bpf")]
-mod wire;
+mod programs;
 
 /// On any other target there is no program: `cargo build --workspace` still works.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
 
+/// One function for each hook.
 #[cfg(target_arch = "bpf")]
-mod programs {
+mod hooks {
     use aya_ebpf::{
         macros::{classifier, kprobe, kretprobe, raw_tracepoint, tracepoint},
         programs::{ProbeContext, RawTracePointContext, RetProbeContext, TcContext, TracePointContext},
     };
     use migtrace_ebpf::abi::{EGRESS, INGRESS};
 
-    use super::{control, dirty_log, echo, guest, process, qmp, retransmit, vcpu, wire};
+    use super::programs::{control, dirty_log, echo, process, qmp, retransmission, tap, vcpu, wire};
 
-    /// Let the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
+    /// Lets the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
     const TC_ACT_UNSPEC: i32 = -1;
 
     #[classifier]
@@ -76,14 +53,14 @@ mod programs {
         TC_ACT_UNSPEC
     }
 
-    /// What comes in at a tap comes from the guest.
+    /// Ingress of a tap: what comes in there comes from the guest.
     #[classifier]
     fn migtrace_guest(ctx: TcContext) -> i32 {
-        guest::notice(&ctx);
+        tap::notice(&ctx);
         TC_ACT_UNSPEC
     }
 
-    /// Attached nowhere: user space runs it.
+    /// Attached nowhere: user space runs it by `BPF_PROG_TEST_RUN`.
     #[classifier]
     fn migtrace_control(ctx: TcContext) -> i32 {
         control::obey(&ctx)
@@ -124,7 +101,7 @@ mod programs {
     // (const struct sock *sk, const struct sk_buff *skb[, int err])
     #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
     fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
-        retransmit::count(&ctx);
+        retransmission::count(&ctx);
         0
     }
 
@@ -185,14 +162,16 @@ mod programs {
         process::exit();
         0
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
-    }
-
-    // Several helpers are for GPL-compatible programs only.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// Several helpers are for GPL-compatible programs only.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,44 +1,45 @@
-//! How a write to a monitor begins, and what that says of it.
+//! How a write to a monitor begins, and whether it carries an event.
 //!
-//! QEMU flushes a monitor's output at each end of a line. So an event is one write, and so is a reply. But at a monitor
-//! with `pretty=on` each line is one: `{`, then `"timestamp": {`, and so on until `}`, all but these two indented.
+//! QEMU flushes a monitor's output at each end of a line. So an event is one write, and so is a reply. But at a
+//! monitor with `pretty=on` each line is one write: `{`, then `"timestamp": {`, and so on until `}`. All lines except
+//! the first and the last are indented.
 
-/// As many bytes of a write are looked at.
+/// How many bytes of a write are looked at.
 pub const LOOKED_AT: usize = 32;
 
-/// The first key of every event, and of no reply.
+/// The first key of every event. No reply begins with it.
 const KEY: [u8; 11] = *b"\"timestamp\"";
 
 /// How a write begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Beginning {
-    /// As an event.
+    /// Like an event.
     Event,
-    /// As the second line of an event at a `pretty` monitor.
+    /// Like the second line of an event at a `pretty` monitor.
     SecondLine,
-    /// As another object, or as the first line of any at a `pretty` monitor.
+    /// Like another object, or the first line of any object at a `pretty` monitor.
     Object,
-    /// As the last line of an object at a `pretty` monitor.
+    /// Like the last line of an object at a `pretty` monitor.
     LastLine,
     /// In another way.
     Other,
 }
 
-/// What a write is of an event.
+/// What a write carries of an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Part {
+pub enum Content {
     /// All of it; other events may follow.
     Whole,
-    /// The second of its lines.
+    /// Its second line.
     SecondLine,
-    /// A later one of its lines.
+    /// A later line.
     Line,
-    /// The last of its lines.
+    /// Its last line.
     LastLine,
 }
 
 impl Beginning {
-    /// Of the first bytes of a write; there are zeros behind a shorter one.
+    /// How the write with these first bytes begins; a shorter one is followed by zeros.
     #[inline(always)]
     #[must_use]
     pub fn of(bytes: &[u8; LOOKED_AT]) -> Self {
@@ -47,7 +48,8 @@ impl Beginning {
         while at < LOOKED_AT - KEY.len() && matches!(bytes[at], b' ' | b'\t' | b'\r' | b'\n') {
             at += 1;
         }
-        // No `==` of slices: in the kernel that is a call, and a loop over bytes whose number the verifier does not know.
+        // Not `==` of slices: in the kernel that is a call with a loop over a number of bytes that the verifier does
+        // not know.
         let is_key = KEY.iter().enumerate().all(|(index, byte)| bytes[at + index] == *byte);
         match (is_object, is_key) {
             (true, true) => Self::Event,
@@ -58,17 +60,17 @@ impl Beginning {
         }
     }
 
-    /// What the write is of an event, if anything. `is_inside`: lines of an event were written to this descriptor, and
-    /// not its last.
+    /// What the write carries of an event, if anything. `is_inside`: lines of an event were written to this
+    /// descriptor, but not its last one.
     #[inline(always)]
     #[must_use]
-    pub const fn part(self, is_inside: bool) -> Option<Part> {
+    pub const fn content(self, is_inside: bool) -> Option<Content> {
         match self {
-            Self::Event => Some(Part::Whole),
-            Self::LastLine if is_inside => Some(Part::LastLine),
-            Self::SecondLine | Self::Other if is_inside => Some(Part::Line),
-            Self::SecondLine => Some(Part::SecondLine),
-            // No line of an event begins so: if its last one was missed, this ends it.
+            Self::Event => Some(Content::Whole),
+            Self::LastLine if is_inside => Some(Content::LastLine),
+            Self::SecondLine | Self::Other if is_inside => Some(Content::Line),
+            Self::SecondLine => Some(Content::SecondLine),
+            // No line of an event begins like this. If the event's last line was missed, this ends the event.
             Self::Object | Self::LastLine | Self::Other => None,
         }
     }
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_begins_with_its_stamp_however_it_is_spaced() {
+    fn an_event_is_recognised_however_it_is_spaced() {
         for text in [
             r#"{"timestamp": {"seconds": 1"#,
             r#"{"timestamp""#,
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_and_commands_are_objects_and_nothing_more() {
+    fn replies_and_commands_are_not_events() {
         for text in [
             r#"{"return": {"timestamp": 1}}"#,
             r#"{"id": "timestamp"}"#,
@@ -112,7 +114,7 @@ mod tests {
             "{",
             r#"{"timestamps": 1}"#,
             r#"{"timestam"#,
-            // More white space than is looked through.
+            // More white space than is skipped.
             "{                     \"timestamp\"",
         ] {
             assert_eq!(beginning(text), Beginning::Object, "{text}");
@@ -120,25 +122,25 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_anything_else_are_nothing() {
+    fn other_bytes_are_recognised_as_nothing() {
         for text in ["", "\0\0", "\"timestamp\": {", "x{\"timestamp\"", "[", "\u{7f}"] {
             assert_eq!(beginning(text), Beginning::Other, "{text:?}");
         }
     }
 
-    /// The parts of these writes to one descriptor.
-    fn parts(writes: &[&str]) -> Vec<Option<Part>> {
+    /// What these writes to one descriptor carry.
+    fn contents(writes: &[&str]) -> Vec<Option<Content>> {
         let mut is_inside = false;
-        let parts = writes.iter().map(|text| {
-            let part = beginning(text).part(is_inside);
-            is_inside = matches!(part, Some(Part::SecondLine | Part::Line));
-            part
+        let contents = writes.iter().map(|text| {
+            let content = beginning(text).content(is_inside);
+            is_inside = matches!(content, Some(Content::SecondLine | Content::Line));
+            content
         });
-        parts.collect()
+        contents.collect()
     }
 
     #[test]
-    fn the_lines_of_a_pretty_event_are_its_parts_and_those_of_a_reply_are_none() {
+    fn the_lines_of_a_pretty_event_are_found_and_those_of_a_reply_are_not() {
         let lines = [
             "{\r\n",
             "    \"timestamp\": {\r\n",
@@ -149,16 +151,16 @@ mod tests {
             "    }\r\n",
             "}\r\n",
         ];
-        let mut expected = vec![None, Some(Part::SecondLine)];
-        expected.extend([Some(Part::Line); 5]);
-        expected.push(Some(Part::LastLine));
-        assert_eq!(parts(&lines), expected);
-        assert_eq!(parts(&["{\r\n", "    \"return\": {\r\n", "    }\r\n", "}\r\n"]), [None; 4]);
+        let mut expected = vec![None, Some(Content::SecondLine)];
+        expected.extend([Some(Content::Line); 5]);
+        expected.push(Some(Content::LastLine));
+        assert_eq!(contents(&lines), expected);
+        assert_eq!(contents(&["{\r\n", "    \"return\": {\r\n", "    }\r\n", "}\r\n"]), [None; 4]);
     }
 
     #[test]
-    fn an_event_whose_last_line_was_missed_does_not_swallow_the_reply_behind_it() {
+    fn an_event_whose_last_line_was_missed_does_not_swallow_the_next_reply() {
         let writes = ["    \"timestamp\": {\r\n", "{\r\n", "    \"return\": 1\r\n", "}\r\n"];
-        assert_eq!(parts(&writes), [Some(Part::SecondLine), None, None, None]);
+        assert_eq!(contents(&writes), [Some(Content::SecondLine), None, None, None]);
     }
 }

@@ -1,13 +1,13 @@
-//! One direction of a connection: its counters, how far its stream has come, and whether it has ended.
+//! One direction of a connection: its counters, how far its stream has got, and whether it has ended.
 
 use crate::abi::{flags, shared};
 use crate::packet::Tcp;
 use crate::packet::tcp_flags::{FIN, RST, SYN};
 
-/// A segment that is further ahead than any window was made up, or much was missed.
+/// A segment that is further ahead than any window is a forgery, or many segments were missed.
 const WINDOW: u32 = 1 << 26;
 
-/// Where nothing new was seen for this long, a segment out of all windows shows where the stream is now.
+/// If nothing new was seen for this long, a segment outside of all windows shows where the stream is now.
 const LOST_NS: u64 = 1_000_000_000;
 
 /// The [`flags`] that a packet sets.
@@ -39,11 +39,11 @@ impl shared::Direction {
         self.payload_bytes.add(u64::from(packet.payload_bytes));
         self.segments.add(u64::from(packet.segments));
         self.skbs.add(1);
-        // A lost race with another CPU is off by nanoseconds.
+        // Losing a race with another CPU is off by nanoseconds.
         self.last_ns.set(now_ns);
     }
 
-    /// Begins with a packet at an interface.
+    /// Starts with a packet at an interface.
     #[inline(always)]
     pub fn start(&self, ifindex: u32, tag_bytes: u32, now_ns: u64) {
         self.ifindex.set(ifindex);
@@ -52,7 +52,7 @@ impl shared::Direction {
         self.set(flags::STARTED);
     }
 
-    /// Begins with its side of a handshake.
+    /// Starts with its side of a handshake.
     #[inline(always)]
     pub fn start_with(&self, side: &shared::HandshakeSide, tag_bytes: u32) {
         if !side.is_seen() {
@@ -77,7 +77,7 @@ impl shared::Direction {
         self.flags.set(self.flags.get() | flags);
     }
 
-    /// Forgets everything.
+    /// Sets everything to zero.
     #[inline(always)]
     pub fn clear(&self) {
         for word in [
@@ -104,9 +104,10 @@ impl shared::Direction {
         }
     }
 
-    /// Notes when payload crosses that has not crossed before, and says whether it has. What is sent again has.
+    /// Notes when payload crosses that has not crossed before; returns whether it does. Retransmitted payload has
+    /// crossed before.
     ///
-    /// One connection's packets are handed down one after the other.
+    /// The packets of one connection are handed down one after the other.
     #[inline(always)]
     pub fn advance(&self, packet: &Tcp, now_ns: u64) -> bool {
         let next = packet.sequence.wrapping_add(packet.payload_bytes);
@@ -115,7 +116,7 @@ impl shared::Direction {
         let is_new = if ahead <= WINDOW {
             ahead != 0 || last_byte_ns == 0
         } else {
-            // Behind, or out of all windows.
+            // Behind, or outside of all windows.
             last_byte_ns == 0 || (ahead.wrapping_neg() > WINDOW && now_ns > last_byte_ns + LOST_NS)
         };
         if is_new {
@@ -125,17 +126,18 @@ impl shared::Direction {
         is_new
     }
 
-    /// Takes in the flags `seen` of a packet, whose payload is new or is not; returns those that were not known before.
+    /// Takes in the flags `seen` of a packet, whose payload is new or is not; returns those that were not known
+    /// before.
     ///
-    /// That a connection is over is taken back by whoever goes on with it: anybody can send an RST or a FIN in another's
-    /// name, which the other end does not heed.
+    /// FIN and RST are retracted if that side goes on with the connection: anybody can forge an RST or a FIN, which
+    /// the other end then ignores.
     #[inline(always)]
     pub fn note(&self, seen: u32, is_new: bool) -> u32 {
         let known = self.flags.get();
         let over = if is_new { flags::FIN | flags::RST } else { flags::RST };
         let next = (known & !over) | seen;
         if next != known {
-            // Two CPUs that race here set bits that the other's next packet sets again.
+            // If two CPUs race here and a bit is lost, the next packet sets it again.
             self.flags.set(next);
         }
         seen & !known
@@ -166,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_byte_is_the_last_that_had_not_crossed_before() {
+    fn only_payload_that_had_not_crossed_before_is_new() {
         // Sequence numbers wrap.
         let isn = u32::MAX - 700;
         let stream = direction(isn.wrapping_add(1));
         for (sequence, payload, is_new) in [
             (1, 500, true),
             (501, 500, true),
-            // All of it again, and a part.
+            // All of it again, and a part of it.
             (501, 500, false),
             (1, 200, false),
             // An old end and a new one.
@@ -188,20 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_somebody_made_up_does_not_stop_the_clock() {
+    fn a_forged_segment_far_ahead_does_not_hide_the_next_bytes() {
         let stream = direction(1);
         assert!(stream.advance(&data(1, 1000), MS));
         assert!(!stream.advance(&data(2_000_000_000, 1000), 2 * MS), "far ahead");
         assert!(stream.advance(&data(1001, 1000), 3 * MS));
         assert_eq!(stream.last_byte_ns.get(), 3 * MS);
-        // The programs were away, and the stream went on.
+        // The programs were not attached, and the stream went on.
         assert!(!stream.advance(&data(900_000_000, 1000), 900 * MS));
         assert!(stream.advance(&data(900_001_000, 1000), 1_100 * MS));
         assert!(stream.advance(&data(900_002_000, 1000), 1_101 * MS));
     }
 
     #[test]
-    fn who_goes_on_is_not_over() {
+    fn a_side_that_goes_on_is_not_closed() {
         let stream = direction(1);
         let pass = |tcp_flags, sequence, payload| {
             let packet = Tcp { tcp_flags, ..data(sequence, payload) };
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_on_every_frame() {
+    fn tags_are_counted_for_every_frame() {
         let stream = direction(1);
         stream.tag_bytes.set(4);
         stream.count(

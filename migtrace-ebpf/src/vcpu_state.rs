@@ -1,8 +1,8 @@
-//! What entering and leaving KVM tells of a vCPU, and of its VM: when it stopped, and when it runs again.
+//! When a vCPU, and its VM, stopped and runs again, as seen from its entries into KVM and its exits.
 //!
-//! A halted vCPU sits inside KVM for as long as it likes, so only leaving it tells of a stop. A signal makes a vCPU
-//! leave without any stop, and QEMU sends a vCPU into KVM with `immediate_exit` set, to finish an I/O access: that
-//! run ends with EINTR before the guest has executed anything.
+//! A halted vCPU stays in KVM for as long as it likes, so only an exit can show a stop. But a signal makes a vCPU
+//! leave without any stop. And to finish an I/O access, QEMU enters KVM with `immediate_exit` set: that run ends with
+//! EINTR before the guest has executed anything.
 
 use core::sync::atomic::{
     Ordering::{Acquire, Release},
@@ -11,36 +11,36 @@ use core::sync::atomic::{
 
 use crate::abi::{Vcpu, Vcpus, shared};
 
-/// The guest was halted and waits in user space (no interrupt controller in the kernel).
+/// The guest was halted and waits in user space: there is no interrupt controller in the kernel.
 const KVM_EXIT_HLT: u32 = 5;
 /// A signal ended the run.
 const KVM_EXIT_INTR: u32 = 10;
 const EINTR: i32 = 4;
 
-/// A VM whose vCPUs are all outside of KVM for less is not stopped: they work on I/O.
+/// A VM is not stopped while its vCPUs are all outside of KVM for less than this: they work on I/O.
 pub const PAUSE_NS: u64 = 1_000_000;
 
-/// A run that a signal ended sooner may as well have been one with `immediate_exit`: KVM leaves the exit reason of
-/// the run before, which was a signal's when the VM had been stopped.
+/// A run that a signal ended sooner than this may have been one with `immediate_exit`. KVM leaves the exit reason of
+/// the run before in place, and that was a signal if the VM was stopped.
 const DOUBTFUL_NS: u64 = 100_000;
 
-/// A vCPU in KVM whose first run after a stop has not lasted for longer says nothing of whether the stop is over: it may
-/// leave without having run.
+/// While the first run of a vCPU after a stop is shorter than this, it does not show that the stop is over: the vCPU
+/// may leave without having run.
 const STARTING_NS: u64 = 100_000_000;
 
-/// How a run of which user space was told turned out.
+/// How a run ended that was reported to user space.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Left {
-    /// The guest may have run, or user space was not told.
+    /// The guest may have run, or the run was not reported.
     Run,
     /// The guest did not run.
     Void,
-    /// The guest ran for a moment at most.
+    /// The guest ran for at most a moment.
     Doubtful,
 }
 
 impl Vcpu {
-    /// One that was not seen before, outside of KVM.
+    /// A new one, outside of KVM.
     #[inline(always)]
     #[must_use]
     pub fn new(tgid: u32, claim: u32) -> Self {
@@ -48,36 +48,36 @@ impl Vcpu {
     }
 }
 
-/// Only its own thread writes, while others read. What `inside` says is the last to be true: who reads that a vCPU is
-/// outside, reads when it left.
+/// Only the vCPU's own thread writes, while others read. `inside` is cleared last: whoever reads that a vCPU is
+/// outside also reads when it left.
 impl shared::Vcpu {
-    /// Whether it has not run for so long that the whole VM may have been stopped.
+    /// Whether it has been outside of KVM for so long that the whole VM may have been stopped.
     #[inline(always)]
     pub fn paused(&self, now_ns: u64) -> bool {
         now_ns >= self.left_ns.get() + PAUSE_NS
     }
 
-    /// It enters KVM; `told`: and user space is told.
+    /// It enters KVM; `reported`: this run was reported to user space.
     #[inline(always)]
-    pub fn enter(&self, now_ns: u64, told: bool) {
+    pub fn enter(&self, now_ns: u64, reported: bool) {
         self.entered_ns.set(now_ns);
         compiler_fence(Release);
         self.inside.set(1);
         compiler_fence(Release);
-        self.told.set(told as u32);
-        if told {
+        self.reported.set(reported as u32);
+        if reported {
             self.resuming.set(1);
         }
     }
 
-    /// It leaves KVM with an exit reason and an error, or 0.
+    /// It leaves KVM with an exit reason, and an error or 0.
     #[inline(always)]
     pub fn leave(&self, now_ns: u64, reason: u32, error: i32) -> Left {
-        let told = self.told.get() != 0;
+        let reported = self.reported.get() != 0;
         let interrupted = error == -EINTR || error == EINTR;
         let (left, ran) = if interrupted && reason != KVM_EXIT_INTR {
-            (if told { Left::Void } else { Left::Run }, false)
-        } else if interrupted && told && now_ns - self.entered_ns.get() < DOUBTFUL_NS {
+            (if reported { Left::Void } else { Left::Run }, false)
+        } else if interrupted && reported && now_ns - self.entered_ns.get() < DOUBTFUL_NS {
             (Left::Doubtful, false)
         } else {
             (Left::Run, true)
@@ -88,7 +88,7 @@ impl shared::Vcpu {
             self.resuming.set(0);
             self.halted.set((reason == KVM_EXIT_HLT) as u32);
         }
-        self.told.set(0);
+        self.reported.set(0);
         compiler_fence(Release);
         self.inside.set(0);
         left
@@ -106,19 +106,20 @@ impl shared::Vcpu {
             exited_ns: self.exited_ns.get(),
             tgid: self.tgid.get(),
             halted: self.halted.get(),
-            told: self.told.get(),
+            reported: self.reported.get(),
             resuming: self.resuming.get(),
             claim: self.claim.get(),
         }
     }
 }
-/// The vCPUs of a VM, taken in one after the other.
+
+/// The vCPUs of a VM, added one after the other.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Survey {
-    /// What user space is told.
+    /// What is reported to user space.
     pub vcpus: Vcpus,
-    /// When the last of those left KVM that are not about to end a stop.
+    /// When the last of those that are not about to end a stop left KVM.
     pub active_ns: u64,
 }
 
@@ -130,7 +131,7 @@ impl Survey {
         vcpus.known += 1;
         if vcpu.inside != 0 {
             vcpus.inside += 1;
-            if vcpu.told != 0 && now_ns < vcpu.entered_ns + STARTING_NS {
+            if vcpu.reported != 0 && now_ns < vcpu.entered_ns + STARTING_NS {
                 vcpus.starting += 1;
             }
             return;
@@ -139,7 +140,7 @@ impl Survey {
             vcpus.halted += 1;
             return;
         }
-        // What ran for a moment, if at all, between two stops, stopped for the second when it left.
+        // If it ran for at most a moment between two stops, the second one began for it when it left.
         let stopped_ns = if vcpu.resuming != 0 { vcpu.exited_ns } else { vcpu.left_ns };
         if stopped_ns != 0 && (vcpus.first_left_ns == 0 || stopped_ns < vcpus.first_left_ns) {
             vcpus.first_left_ns = stopped_ns;
@@ -149,8 +150,8 @@ impl Survey {
         self.active_ns = self.active_ns.max(active_ns);
     }
 
-    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM can tell: none is in it, or has been but
-    /// for those that do the same, and not all of them just wait for an interrupt.
+    /// Whether a vCPU that enters KVM now ends a stop of the VM, as far as KVM shows it: no vCPU is in KVM or has
+    /// recently been, except those that may end the same stop, and not all of them just wait for an interrupt.
     #[inline(always)]
     #[must_use]
     pub const fn stopped(&self, now_ns: u64) -> bool {
@@ -179,7 +180,7 @@ mod tests {
         survey
     }
 
-    /// Was in KVM from 1 ms on and left it at `left_ns`.
+    /// A vCPU that was in KVM from 1 ms to `left_ns`.
     fn ran(left_ns: u64, reason: u32, error: i32) -> shared::Vcpu {
         let vcpu = new();
         vcpu.enter(MS, false);
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_begins_with_the_first_vcpu_and_is_complete_with_the_last() {
+    fn a_stop_begins_when_the_first_vcpu_leaves_and_is_complete_with_the_last() {
         let vcpus = [
             ran(5 * MS, KVM_EXIT_INTR, -EINTR),
             ran(4 * MS, KVM_EXIT_IO, 0),
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vcpu_that_is_halted_in_kvm_is_no_stopped_one() {
+    fn a_vcpu_that_is_halted_in_kvm_is_not_stopped() {
         let halted = new();
         halted.enter(MS, false);
         let survey = survey(&[halted, ran(5 * MS, KVM_EXIT_IO, 0)], 900 * MS);
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn vcpus_that_are_all_halted_in_user_space_are_idle() {
+    fn a_vm_whose_vcpus_are_all_halted_in_user_space_is_idle() {
         let idle = [ran(5 * MS, KVM_EXIT_HLT, 0), ran(6 * MS, KVM_EXIT_HLT, 0)];
         assert!(!survey(&idle, 900 * MS).stopped(900 * MS));
         let stopped = survey(&[ran(5 * MS, KVM_EXIT_HLT, 0), ran(700 * MS, KVM_EXIT_INTR, -EINTR)], 900 * MS);
@@ -218,29 +219,29 @@ mod tests {
     }
 
     #[test]
-    fn an_immediate_exit_is_no_run() {
+    fn an_immediate_exit_does_not_count_as_a_run() {
         let vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
         vcpu.enter(6 * MS, true);
         assert_eq!(vcpu.leave(6 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Void);
         assert_eq!((vcpu.load().left_ns, vcpu.load().inside), (5 * MS, 0), "it has not run since");
         vcpu.enter(7 * MS, false);
-        assert_eq!(vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Run, "nobody was told");
+        assert_eq!(vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Run, "it was not reported");
         assert_eq!(vcpu.load().left_ns, 5 * MS);
     }
 
     #[test]
-    fn after_a_stop_a_run_that_a_signal_ends_at_once_is_doubtful() {
+    fn a_run_that_a_signal_ends_at_once_after_a_stop_is_doubtful() {
         let vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         vcpu.enter(60 * MS, true);
         assert_eq!(vcpu.leave(60 * MS + 3_000, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
-        assert_eq!(vcpu.load().left_ns, 5 * MS, "so that the next run is told too");
+        assert_eq!(vcpu.load().left_ns, 5 * MS, "so that the next run is reported too");
         vcpu.enter(61 * MS, true);
         assert_eq!(vcpu.leave(62 * MS, KVM_EXIT_INTR, -EINTR), Left::Run);
         assert_eq!(vcpu.load().left_ns, 62 * MS);
     }
 
     #[test]
-    fn a_kick_is_no_stop_while_another_vcpu_runs() {
+    fn a_vcpu_that_a_signal_kicks_is_no_stop_while_another_runs() {
         let other = new();
         other.enter(2 * MS, false);
         let kicked = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
@@ -249,19 +250,19 @@ mod tests {
     }
 
     #[test]
-    fn a_first_run_that_may_be_void_does_not_hide_the_others() {
+    fn a_first_run_that_may_be_void_does_not_hide_the_other_vcpus() {
         let stopped = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         let first = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         first.enter(60 * MS, true);
         let vcpus = [first, stopped];
         let during = survey(&vcpus, 60 * MS + 5_000);
         assert_eq!((during.vcpus.inside, during.vcpus.starting), (1, 1));
-        assert!(during.stopped(60 * MS + 5_000), "the other one's run is told too");
-        assert!(!survey(&vcpus, 161 * MS).stopped(161 * MS), "a halted guest runs as well");
+        assert!(during.stopped(60 * MS + 5_000), "the other one's run is reported too");
+        assert!(!survey(&vcpus, 161 * MS).stopped(161 * MS), "a guest that halts in KVM runs too");
     }
 
     #[test]
-    fn a_vcpu_that_hardly_ran_between_two_stops_stopped_for_the_second_when_it_left() {
+    fn a_second_stop_begins_when_a_vcpu_that_hardly_ran_leaves() {
         let vcpu = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
         vcpu.enter(60 * MS, true);
         assert_eq!(vcpu.leave(60 * MS + 50_000, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
@@ -269,7 +270,7 @@ mod tests {
         assert_eq!((stop.first_left_ns, stop.last_left_ns), (60 * MS + 50_000, 60 * MS + 50_000));
         assert!(
             survey(core::slice::from_ref(&vcpu), 60 * MS + 60_000).stopped(60 * MS + 60_000),
-            "and its next run is told"
+            "and its next run is reported"
         );
     }
 

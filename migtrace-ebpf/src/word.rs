@@ -1,12 +1,12 @@
-//! A word of a map's value, which several CPUs and user space read and write at once.
+//! A word of a value in a map, which several CPUs and user space read and write at once.
 
 use core::cell::UnsafeCell;
 #[cfg(target_arch = "bpf")]
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-/// A word in memory that others read and write too: each access is one to the whole word.
+/// A word in memory that others read and write too: every access is one to the whole word.
 ///
-/// The target of the kernel programs has no atomic types of 32 bits, and of its atomic operations only the one that adds.
+/// The kernel programs' target has no atomic types of 32 bits, and addition is its only atomic operation.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Word<T>(UnsafeCell<T>);
@@ -14,12 +14,12 @@ pub struct Word<T>(UnsafeCell<T>);
 // SAFETY: an aligned word is read, written and added to as a whole.
 unsafe impl<T: Copy + Send> Sync for Word<T> {}
 
-/// One or several words.
+/// One word, or several.
 pub trait Words {
-    /// As many integers, to which nobody else has access.
+    /// The same as integers that nobody else reads or writes.
     type Copied;
 
-    /// Copies one word after the other: others may write meanwhile.
+    /// Copies one word after the other. Others may write meanwhile.
     fn load(&self) -> Self::Copied;
 
     /// Writes one word after the other.
@@ -67,7 +67,7 @@ macro_rules! word {
                 self.atomic().store(value, core::sync::atomic::Ordering::Relaxed);
             }
 
-            /// Adds to it, wrapping: nothing that another CPU adds at the same time is lost.
+            /// Adds to it, wrapping. What another CPU adds at the same time is not lost.
             #[inline(always)]
             pub fn add(&self, value: $type) {
                 #[cfg(target_arch = "bpf")]
@@ -79,13 +79,13 @@ macro_rules! word {
                 self.atomic().fetch_add(value, core::sync::atomic::Ordering::Relaxed);
             }
 
-            /// Adds to it, wrapping, where nobody else writes: what another adds at the same time may be lost.
+            /// Adds to it, wrapping, where nobody else writes. What another CPU adds at the same time may be lost.
             #[inline(always)]
             pub fn count(&self, value: $type) {
                 self.set(self.get().wrapping_add(value));
             }
 
-            /// Makes it as large as this, where nobody else writes.
+            /// Raises it to this value if it is smaller, where nobody else writes.
             #[inline(always)]
             pub fn raise(&self, value: $type) {
                 self.set(self.get().max(value));
@@ -93,7 +93,7 @@ macro_rules! word {
 
             #[cfg(not(target_arch = "bpf"))]
             const fn atomic(&self) -> &core::sync::atomic::$atomic {
-                // SAFETY: the word is valid and aligned for as long as it is borrowed, and nobody accesses it otherwise.
+                // SAFETY: the word is valid and aligned for as long as it is borrowed, and every access is atomic.
                 unsafe { core::sync::atomic::$atomic::from_ptr(self.0.get()) }
             }
         }

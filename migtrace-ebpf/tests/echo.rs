@@ -1,13 +1,9 @@
-//! Echo messages are found behind whatever headers there are, and nothing else is taken for one.
+//! Echo messages are found after all headers that may precede them, and other packets are not mistaken for one.
 
-mod buffer;
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
-mod frames;
-
-use buffer::Buffer;
-use frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6};
-use frames::{ipv4, ipv6, tcp};
-use migtrace_ebpf::packet::echo::{self, Echo, Plain};
+use migtrace_ebpf::packet::echo::{self, EchoMessage, PlainEcho};
+use migtrace_ebpf::testing::Buffer;
+use migtrace_ebpf::testing::frames::{BuiltPacket, DESTINATION, DESTINATION_6, Header, SOURCE, SOURCE_6};
+use migtrace_ebpf::testing::frames::{ipv4, ipv6, tcp};
 use proptest::prelude::*;
 
 const ICMP: u8 = 1;
@@ -30,23 +26,23 @@ fn mapped(address: [u8; 4]) -> [u32; 4] {
     words(std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets())
 }
 
-fn expected(source: [u32; 4], destination: [u32; 4], is_reply: bool) -> Echo {
+fn expected(source: [u32; 4], destination: [u32; 4], is_reply: bool) -> EchoMessage {
     let (target, peer) = if is_reply { (source, destination) } else { (destination, source) };
-    Echo { target, peer, is_reply, identifier: 0x1234, sequence: 0x5678 }
+    EchoMessage { target, peer, is_reply, identifier: 0x1234, sequence: 0x5678 }
 }
 
-/// What the program makes of a frame: a look at the common shape, and the whole walk where that does not suffice.
-fn find(bytes: &[u8]) -> Option<Echo> {
+/// Finds the message as the program does: first in a frame of the common shape, else by the whole walk.
+fn find(bytes: &[u8]) -> Option<EchoMessage> {
     match echo::parse_plain(&Buffer(bytes)) {
-        Plain::Echo(echo) => {
-            assert_eq!(echo::parse(&Buffer(bytes)), Some(echo), "both ways give the same");
+        PlainEcho::Echo(echo) => {
+            assert_eq!(echo::parse(&Buffer(bytes)), Some(echo), "both walks agree");
             Some(echo)
         }
-        Plain::Other => {
-            assert_eq!(echo::parse(&Buffer(bytes)), None, "both ways give the same");
+        PlainEcho::Other => {
+            assert_eq!(echo::parse(&Buffer(bytes)), None, "both walks agree");
             None
         }
-        Plain::Unknown => echo::parse(&Buffer(bytes)),
+        PlainEcho::Unknown => echo::parse(&Buffer(bytes)),
     }
 }
 
@@ -55,14 +51,14 @@ fn with_ipv4(option_words: u8, fragment: u16) -> Header {
 }
 
 #[test]
-fn requests_and_replies_are_found_behind_ipv4_with_options_and_tags() {
+fn requests_and_replies_are_found_after_ipv4_options_and_tags() {
     const MORE_FRAGMENTS: u16 = 0x2000;
     let tag = Header::Tag(0x8100);
     for ip in [with_ipv4(0, 0), with_ipv4(1, 0), with_ipv4(10, 0), with_ipv4(0, MORE_FRAGMENTS)] {
         for tags in [&[][..], &[tag], &[Header::Tag(0x88a8), tag]] {
             for (kind, is_reply) in [(8, false), (0, true)] {
                 let headers = [&[Header::Ethernet], tags, &[ip, Header::RestOf(ICMP)]].concat();
-                let found = find(&Packet::new(headers, message(kind)).bytes());
+                let found = find(&BuiltPacket::new(headers, message(kind)).bytes());
                 let wanted = expected(mapped(SOURCE), mapped(DESTINATION), is_reply);
                 assert_eq!(found, Some(wanted), "{ip:?} {tags:?}");
             }
@@ -71,7 +67,7 @@ fn requests_and_replies_are_found_behind_ipv4_with_options_and_tags() {
 }
 
 #[test]
-fn requests_and_replies_are_found_behind_ipv6_and_its_extension_headers() {
+fn requests_and_replies_are_found_after_ipv6_extension_headers() {
     let extensions: [&[Header]; 5] = [
         &[],
         &[Header::HopByHop { more: 0 }],
@@ -83,7 +79,7 @@ fn requests_and_replies_are_found_behind_ipv6_and_its_extension_headers() {
     for extensions in extensions {
         for (kind, is_reply) in [(128, false), (129, true)] {
             let headers = [&[Header::Ethernet, ipv6()], extensions, &[Header::RestOf(ICMPV6)]].concat();
-            let found = find(&Packet::new(headers, message(kind)).bytes());
+            let found = find(&BuiltPacket::new(headers, message(kind)).bytes());
             let wanted = expected(words(SOURCE_6), words(DESTINATION_6), is_reply);
             assert_eq!(found, Some(wanted), "{extensions:?}");
         }
@@ -91,11 +87,11 @@ fn requests_and_replies_are_found_behind_ipv6_and_its_extension_headers() {
 }
 
 #[test]
-fn other_messages_later_fragments_and_other_protocols_are_none() {
+fn other_messages_later_fragments_and_other_protocols_are_not_echo_messages() {
     let of = |headers: &[Header], kind| {
-        find(&Packet::new([&[Header::Ethernet], headers].concat(), message(kind)).bytes())
+        find(&BuiltPacket::new([&[Header::Ethernet], headers].concat(), message(kind)).bytes())
     };
-    // Unreachable, time exceeded, and what the other version calls a request.
+    // Unreachable, time exceeded, and the request and reply of the other version.
     for kind in [3, 11, 128, 129] {
         assert_eq!(of(&[ipv4(), Header::RestOf(ICMP)], kind), None);
     }
@@ -110,16 +106,16 @@ fn other_messages_later_fragments_and_other_protocols_are_none() {
     // A code that no echo message has.
     let mut odd = message(8);
     odd[1] = 1;
-    assert_eq!(find(&Packet::new([Header::Ethernet, ipv4(), Header::RestOf(ICMP)], odd).bytes()), None);
+    assert_eq!(find(&BuiltPacket::new([Header::Ethernet, ipv4(), Header::RestOf(ICMP)], odd).bytes()), None);
 }
 
 #[test]
-fn what_is_cut_off_is_none() {
+fn a_message_that_is_cut_off_is_not_found() {
     for headers in
         [[Header::Ethernet, ipv4(), Header::RestOf(ICMP)], [Header::Ethernet, ipv6(), Header::RestOf(ICMPV6)]]
     {
         let kind = if matches!(headers[1], Header::Ipv4 { .. }) { 8 } else { 128 };
-        let bytes = Packet::new(headers, &message(kind)[..8]).bytes();
+        let bytes = BuiltPacket::new(headers, &message(kind)[..8]).bytes();
         assert!(find(&bytes).is_some());
         for length in 0..bytes.len() {
             assert_eq!(find(&bytes[..length]), None, "{length} bytes of {headers:?}");
@@ -129,7 +125,7 @@ fn what_is_cut_off_is_none() {
 
 proptest! {
     #[test]
-    fn garbage_is_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
         find(&bytes);
     }
 }

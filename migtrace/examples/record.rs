@@ -1,4 +1,4 @@
-//! Records every migration of this host, one after the other, and prints one line of JSON for each.
+//! Records the migrations of this host one after the other, and prints each record as a line of JSON.
 //!
 //! Run it as root: `cargo run --example record`. It is a starting point for feeding records into a tracing stack.
 
@@ -17,16 +17,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// Waits for a migration to end.
+/// Waits for the next migration to end.
 async fn next_migration() -> Result<Vec<Record>, RecorderError> {
-    // From here on nothing is missed; a migration that already runs is picked up, and its record says so.
+    // Nothing is missed from here on. A migration that already runs is recorded too, and its record says so.
     let tracer = Tracer::builder().start()?;
     for qemu in tracer.qemus() {
         eprintln!("tracing {} (pid {})", qemu.name.as_deref().unwrap_or("a VM"), qemu.pid);
     }
     let mut recorder = Recorder::new(tracer, Selection::default());
     while let Some(event) = recorder.next().await? {
-        // Events can be had as they happen, too.
+        // Every event is available as it happens, too.
         if let Fact::Qmp(event) = event.fact {
             eprintln!("QEMU {}: {} {}", event.pid, event.name, event.data);
         }

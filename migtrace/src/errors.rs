@@ -1,8 +1,8 @@
-//! How an error is told where only text will do.
+//! An error as text, for where only text is possible.
 
 use std::error::Error;
 
-/// An error with its causes, on one line. A cause that the error already tells in its own words is not repeated.
+/// An error with its causes, on one line. A cause that the text has already is not repeated.
 pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -22,7 +22,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing of its own, but what went wrong below.
+    /// An error that only names its cause.
     #[derive(Debug, thiserror::Error)]
     #[error("cannot do it")]
     struct Outer(#[from] Inner);
@@ -32,7 +32,7 @@ mod tests {
     struct Inner(#[source] io::Error);
 
     #[test]
-    fn each_cause_is_told_once() {
+    fn each_cause_appears_once() {
         let error = Outer::from(Inner(io::Error::other("it is empty")));
         assert_eq!(with_causes(&error), "cannot do it: a file is bad: it is empty");
     }

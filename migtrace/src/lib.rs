@@ -1,5 +1,13 @@
-//! Measures what a live migration of a KVM virtual machine really cost: its phases, its bytes exactly as they are
-//! on the wire, and how long the guest was gone; in the kernel, without touching guest, QEMU or libvirt.
+//! Measures what a live migration of a KVM virtual machine really cost. It does so in the kernel of the compute host, and
+//! touches neither the guest, QEMU nor libvirt.
+//!
+//! - **Phases**: each QMP event is stamped by the kernel's clock when QEMU writes it.
+//! - **Bytes**: every byte of the migration's TCP connections, exactly as it is on the wire, per phase and per connection.
+//! - **Downtime**: how long the vCPUs did not run, how long the guest's tap was silent, and how long pings of the guest went
+//!   unanswered.
+//!
+//! Every time is an [estimate](record::Estimate) with a lower bound, an upper bound and the method. What could not be
+//! measured is listed with the reason.
 //!
 //! # The way of a fact
 //!
@@ -10,18 +18,21 @@
 //!                                                              └──▶ Record ──▶ report
 //! ```
 //!
-//! - [`tracer::Tracer`] watches this host's QEMUs and migration flows and yields [`event::Event`]s, as an
-//!   async call or as a stream.
-//! - [`timeline::Timeline`] folds events into [`record::Record`]s. It does no I/O and reads no clock: the same
-//!   events give the same record, whether they come from the kernel or from a log.
+//! - [`kernel`] loads the eBPF programs, attaches them and reads what they count and report. [`host`] reads the rest of this
+//!   host: QEMU processes, interfaces, clocks.
+//! - [`tracer::Tracer`] turns both into [`event::Event`]s: one observed fact each, with the kernel's time stamp. It has an
+//!   async call and a stream.
+//! - [`timeline::Timeline`] folds events into [`record::Record`]s, one per migration. It does no I/O and reads no clock: the
+//!   same events give the same record, whether they come from the kernel or from a log.
 //! - [`recorder::Recorder`] joins the two: it waits for the next migration to end and gives its record.
-//! - [`report`] renders a record.
+//! - [`report`] renders a record for people ([`report::text`]) or as JSON.
+//! - [`probe::Prober`] pings an address and finds the gaps in its replies, alone or as part of a recording.
 //!
-//! Records and events are `serde` types; their JSON Schemas stand in the crate's folder `schema`.
+//! Events and records are `serde` types. Their JSON Schemas are in `schema/`.
 //!
 //! # Example
 //!
-//! Wait for the next migration and print its record as JSON (`examples/record.rs` is the whole program):
+//! Wait for the next migration and print its record as JSON (`examples/record.rs` is a complete program):
 //!
 //! ```no_run
 //! use migtrace::event::EndReason;
@@ -31,7 +42,7 @@
 //! let tracer = Tracer::builder().start()?;
 //! let mut recorder = Recorder::new(tracer, Selection::default());
 //! while recorder.next().await?.is_some() {}
-//! let (_, records) = recorder.finish(EndReason::MigrationEnded)?;
+//! let (_last_events, records) = recorder.finish(EndReason::MigrationEnded)?;
 //! for record in &records {
 //!     println!("{}", report::json(record)?);
 //! }
@@ -39,13 +50,15 @@
 //! # }
 //! ```
 //!
+//! The tracer watches the network namespace of the thread that starts it. It needs a tokio runtime with I/O and time.
+//!
 //! # Requirements
 //!
-//! Linux 5.10 or later and the capabilities `CAP_BPF`, `CAP_PERFMON`, `CAP_NET_ADMIN`, `CAP_DAC_READ_SEARCH` and
-//! `CAP_SYS_PTRACE` ([`host::capabilities`]). What a kernel cannot do is never lost in silence:
-//! [`kernel::examine`] tells it beforehand, and [`record::Record::not_measured`] afterwards.
+//! Linux 5.10 or later, and the capabilities `CAP_BPF`, `CAP_PERFMON`, `CAP_NET_ADMIN`, `CAP_DAC_READ_SEARCH` and
+//! `CAP_SYS_PTRACE` ([`host::capabilities`]). Nothing that a kernel cannot do is lost silently: [`kernel::examine`] shows it
+//! beforehand, [`record::Record::not_measured`] afterwards.
 
-// Their macros panic when nobody reads any more.
+// These macros panic on a closed pipe.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod errors;
@@ -60,6 +73,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod selection;
+mod tc_changes;
 pub mod terminal;
 pub mod timeline;
 pub mod tracer;

@@ -1,6 +1,6 @@
 //! The `migtrace` command.
 
-// Their macros panic when nobody reads any more; `streams` does not.
+// These macros panic on a closed pipe; `streams` does not.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod cli;

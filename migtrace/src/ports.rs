@@ -1,4 +1,4 @@
-//! The TCP ports that make a connection a candidate for a migration's.
+//! The TCP ports used by migrations.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,7 +25,7 @@ impl PortRanges {
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&port))
     }
 
-    /// As the kernel programs take them.
+    /// In the form that the kernel programs use.
     pub(crate) fn packed(&self) -> [u32; PORT_RANGES] {
         let mut packed = [0; PORT_RANGES];
         for (slot, (first, last)) in packed.iter_mut().zip(&self.0) {
@@ -49,21 +49,21 @@ impl fmt::Display for PortRanges {
     }
 }
 
-/// Why a text is no list of port ranges.
+/// Why a text is not a list of port ranges.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortsError {
-    /// Nothing is watched.
+    /// There is no port in it.
     #[error("no port is given; write ports and ranges like 49152-49215,16514")]
     Empty,
-    /// A piece is neither a port nor a range.
-    #[error("`{}` is no TCP port (1-65535) and no range like 49152-49215", terminal::clean(.0))]
+    /// A part of it is neither a port nor a range.
+    #[error("`{}` is neither a TCP port (1-65535) nor a range like 49152-49215", terminal::clean(.0))]
     NotAPort(String),
-    /// A range without ports.
+    /// A range ends before it begins.
     #[error("the range {0}-{1} is empty: its first port is above its last")]
     Backwards(u16, u16),
-    /// More ranges than the programs can hold.
-    #[error("{0} ranges are given, but at most {PORT_RANGES} can be watched; join neighbours into one range")]
+    /// There are more ranges than the kernel programs can hold.
+    #[error("{0} ranges are given, but at most {PORT_RANGES} can be watched; join adjacent ranges")]
     TooMany(usize),
 }
 
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_refused_with_the_reason() {
+    fn a_text_that_is_not_a_range_is_refused_with_the_reason() {
         let error = |text: &str| text.parse::<PortRanges>().unwrap_err();
         assert_eq!(error(""), PortsError::Empty);
         assert_eq!(error("49215-49152"), PortsError::Backwards(49215, 49152));

@@ -1,8 +1,8 @@
-//! Which VMs to trace.
+//! Which VMs to record.
 
 use crate::event::Qemu;
 
-/// The VMs that a person asked for. Without a wish, every VM is meant.
+/// The VMs that a person selects. With no filter, every VM matches.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Selection {
@@ -10,18 +10,18 @@ pub struct Selection {
     pub vm: Option<String>,
     /// A QEMU's process id.
     pub pid: Option<u32>,
-    /// The user that QEMU runs as: anybody can give their own QEMU the name of another VM.
+    /// The user that QEMU runs as. This matters because anybody can give their own QEMU the name of another VM.
     pub uid: Option<u32>,
 }
 
 impl Selection {
-    /// The VM of this name or UUID, in this process: what is given must hold.
+    /// The VM with this name or UUID, in this process. Whatever is given must match.
     #[must_use]
     pub const fn new(vm: Option<String>, pid: Option<u32>) -> Self {
         Self { vm, pid, uid: None }
     }
 
-    /// Whether `qemu` is meant.
+    /// Whether `qemu` is selected.
     #[must_use]
     pub fn matches(&self, qemu: &Qemu) -> bool {
         self.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref())
@@ -29,7 +29,7 @@ impl Selection {
             && self.uid.is_none_or(|uid| qemu.uid == Some(uid))
     }
 
-    /// Whether a VM with this name and UUID is meant, whatever its process is.
+    /// Whether a VM with this name and UUID is selected, whatever its process is.
     #[must_use]
     pub fn matches_vm(&self, name: Option<&str>, uuid: Option<&str>) -> bool {
         self.vm
@@ -37,34 +37,34 @@ impl Selection {
             .is_none_or(|wanted| name == Some(wanted) || uuid.is_some_and(|uuid| same_uuid(uuid, wanted)))
     }
 
-    /// The VMs of `present` that are meant. Without a wish that may be none: the VM is still to be started.
-    /// There may be several of one name, as when a VM migrates between two QEMUs of one host.
+    /// The QEMUs of `present` that are selected. With no filter there may be none: the VM may be started later. There may be
+    /// several with one name, as when a VM migrates between two QEMUs of one host.
     ///
     /// # Errors
-    /// There is a wish, and nothing that fulfils it.
+    /// There is a filter, and nothing matches it.
     pub fn of<'a>(&self, present: &'a [Qemu]) -> Result<Vec<&'a Qemu>, NoSuchVm> {
-        let meant: Vec<&Qemu> = present.iter().filter(|qemu| self.matches(qemu)).collect();
-        if meant.is_empty() && *self != Self::default() {
+        let selected: Vec<&Qemu> = present.iter().filter(|qemu| self.matches(qemu)).collect();
+        if selected.is_empty() && *self != Self::default() {
             return Err(NoSuchVm { wanted: self.clone(), present: present.to_vec() });
         }
-        Ok(meant)
+        Ok(selected)
     }
 
-    /// Checks that no two users have started VMs of the name that is meant: those are different VMs.
+    /// Checks that all selected VMs belong to one user. Two users' VMs of one name are different VMs.
     ///
     /// # Errors
-    /// They have.
+    /// Different users have started them.
     pub fn is_of_one_user(&self, present: &[Qemu]) -> Result<(), SeveralUsers> {
         let Some(vm) = &self.vm else { return Ok(()) };
-        let meant: Vec<&Qemu> = present.iter().filter(|qemu| self.matches(qemu)).collect();
-        if meant.iter().all(|qemu| qemu.uid == meant[0].uid) {
+        let selected: Vec<&Qemu> = present.iter().filter(|qemu| self.matches(qemu)).collect();
+        if selected.iter().all(|qemu| qemu.uid == selected[0].uid) {
             return Ok(());
         }
-        Err(SeveralUsers { vm: vm.clone(), present: meant.into_iter().cloned().collect() })
+        Err(SeveralUsers { vm: vm.clone(), present: selected.into_iter().cloned().collect() })
     }
 }
 
-/// A UUID's digits are what counts: people paste them in capitals, in braces and without dashes.
+/// Whether two UUIDs have the same digits. People also paste them in capitals, in braces and without dashes.
 fn same_uuid(left: &str, right: &str) -> bool {
     let digits = |text: &str| -> Option<Vec<u8>> {
         let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
@@ -75,19 +75,19 @@ fn same_uuid(left: &str, right: &str) -> bool {
     digits(left).is_some_and(|left| digits(right).as_ref() == Some(&left))
 }
 
-/// There is no VM like the one that was asked for. The message lists those that are there.
+/// No VM matches the selection. The message lists the VMs that run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{}; {}", describe(.wanted), self.others())]
 #[non_exhaustive]
 pub struct NoSuchVm {
-    /// What was asked for.
+    /// What was selected.
     pub wanted: Selection,
     /// The VMs of this network namespace.
     pub present: Vec<Qemu>,
 }
 
 impl NoSuchVm {
-    /// Tells the VMs that are there.
+    /// Lists the VMs that run.
     #[must_use]
     pub fn others(&self) -> String {
         if self.present.is_empty() {
@@ -97,22 +97,22 @@ impl NoSuchVm {
     }
 }
 
-/// Several users have started VMs of the name that was asked for. The message lists them.
+/// Different users have started VMs with the selected name. The message lists them.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "which `{vm}` is meant is not known: different users have started VMs of that name or UUID; name one by its process \
-     with --pid: this network namespace has {}",
+    "`{vm}` is ambiguous: different users have started VMs with that name or UUID; select one by its process with --pid; \
+     this network namespace has: {}",
     introductions(.present)
 )]
 #[non_exhaustive]
 pub struct SeveralUsers {
-    /// What was asked for.
+    /// What was selected.
     pub vm: String,
-    /// The QEMUs that fulfil it.
+    /// The QEMUs that match.
     pub present: Vec<Qemu>,
 }
 
-/// Tells QEMUs in a way in which they can be asked for.
+/// QEMUs with what they can be selected by.
 pub(crate) fn introductions(qemus: &[Qemu]) -> String {
     qemus.iter().map(introduce).collect::<Vec<_>>().join(", ")
 }
@@ -128,7 +128,7 @@ fn describe(wanted: &Selection) -> String {
     match (&wanted.vm, wanted.pid) {
         (Some(vm), Some(pid)) => format!("no VM with name or UUID `{vm}` in process {pid}"),
         (Some(vm), None) => format!("no VM with name or UUID `{vm}`"),
-        (None, Some(pid)) => format!("process {pid} is no QEMU of this network namespace"),
+        (None, Some(pid)) => format!("process {pid} is not a QEMU of this network namespace"),
         (None, None) => "no VM".to_owned(),
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_is_meant_by_name_uuid_or_process() {
+    fn a_vm_is_selected_by_name_uuid_or_process() {
         let web = qemu(10, Some("web"), Some(UUID));
         for wanted in ["web", UUID, &UUID.to_uppercase(), &UUID.replace('-', ""), &format!("{{{UUID}}}")] {
             assert!(by_vm(wanted).matches(&web), "{wanted}");
@@ -174,19 +174,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_uuid_never_matches_a_uuid() {
+    fn a_name_that_is_not_a_uuid_never_matches_a_uuid() {
         assert!(!by_vm("-").matches(&qemu(1, None, Some("-"))), "digits alone count, and there are none");
     }
 
     #[test]
-    fn without_a_wish_every_vm_is_meant_and_none_is_fine() {
+    fn with_no_filter_every_vm_matches_and_there_may_be_none() {
         let present = [qemu(1, None, None), qemu(2, Some("b"), None)];
         assert_eq!(Selection::default().of(&present).unwrap().len(), 2);
         assert!(Selection::default().of(&[]).unwrap().is_empty());
     }
 
     #[test]
-    fn both_ends_of_a_migration_within_one_host_are_meant() {
+    fn both_ends_of_a_migration_within_one_host_are_selected() {
         let present =
             [qemu(1, Some("web"), Some(UUID)), qemu(2, Some("web"), Some(UUID)), qemu(3, None, None)];
         let pids: Vec<u32> = by_vm("web").of(&present).unwrap().iter().map(|qemu| qemu.pid).collect();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn vms_of_one_name_and_different_users_are_told_apart_by_their_processes() {
+    fn vms_with_one_name_and_different_users_are_selected_by_their_processes() {
         let by = |uid: u32, qemu: Qemu| Qemu { uid: Some(uid), ..qemu };
         let [web, incoming] = [1, 2].map(|pid| by(107, qemu(pid, Some("web"), Some(UUID))));
         let forged = by(1000, qemu(3, Some("web"), Some(UUID)));
@@ -204,19 +204,19 @@ mod tests {
         assert_eq!(
             by_vm("web").is_of_one_user(&present).unwrap_err().to_string(),
             format!(
-                "which `web` is meant is not known: different users have started VMs of that name or UUID; name one by \
-                 its process with --pid: this network namespace has web ({UUID}, pid 1, user id 107), web ({UUID}, \
-                 pid 3, user id 1000)"
+                "`web` is ambiguous: different users have started VMs with that name or UUID; select one by its process \
+                 with --pid; this network namespace has: web ({UUID}, pid 1, user id 107), web ({UUID}, pid 3, user id \
+                 1000)"
             )
         );
         assert_eq!(Selection::new(Some("web".into()), Some(1)).is_of_one_user(&present), Ok(()));
-        assert_eq!(Selection::default().is_of_one_user(&present), Ok(()), "without a wish every VM is meant");
+        assert_eq!(Selection::default().is_of_one_user(&present), Ok(()), "with no filter every VM matches");
         let theirs = Selection { uid: Some(1000), ..by_vm("web") };
         assert_eq!(theirs.of(&present).unwrap()[0].pid, 3);
     }
 
     #[test]
-    fn an_unfulfilled_wish_lists_what_is_there() {
+    fn a_filter_that_nothing_matches_lists_the_vms_that_run() {
         let present = [qemu(4711, Some("web"), Some(UUID)), qemu(4712, None, None)];
         assert_eq!(
             by_vm("db").of(&present).unwrap_err().to_string(),
@@ -226,7 +226,7 @@ mod tests {
         );
         assert_eq!(
             Selection::new(None, Some(1)).of(&[]).unwrap_err().to_string(),
-            "process 1 is no QEMU of this network namespace; no QEMU runs in this network namespace"
+            "process 1 is not a QEMU of this network namespace; no QEMU runs in this network namespace"
         );
     }
 }

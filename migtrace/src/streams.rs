@@ -1,11 +1,10 @@
-//! Standard output and standard error: whatever becomes of them, the command does not panic, and no text from outside
-//! steers the terminal behind them.
+//! Standard output and standard error. Writing never panics, and text from outside cannot control the terminal.
 
 use std::io::{self, ErrorKind, Write};
 
 use migtrace::terminal;
 
-/// One of the two.
+/// Standard output or standard error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stream {
     Output,
@@ -20,7 +19,7 @@ impl Stream {
         }
     }
 
-    /// Writes a text of several lines. Whoever closes a pipe has read as much as they wanted (`| head`): that is no error.
+    /// Writes text of several lines. A closed pipe is no error: its reader wanted no more (`| head`).
     pub(crate) fn print(self, text: &str) -> io::Result<()> {
         let text = terminal::clean_lines(text);
         let written = match self {
@@ -34,7 +33,7 @@ impl Stream {
     }
 }
 
-/// Says something on standard error, as one line whatever is in it. When nobody can hear it, nothing else changes.
+/// Writes one line to standard error, whatever the text contains. Failures are ignored.
 pub(crate) fn say(line: &str) {
     // One write, so that lines of several processes do not mix.
     let _ = io::stderr().write_all(format!("{}\n", terminal::clean(line)).as_bytes());

@@ -1,15 +1,15 @@
-//! Text from outside, made fit for a terminal.
+//! Makes text from outside safe to print on a terminal.
 //!
-//! VM names, errors of QEMU, host and file names are whatever somebody made them. A control character among them would
-//! steer the terminal of whoever reads it, and an invisible or bidirectional one would make it look like other text.
-//! Both are shown as escapes.
+//! Anybody can choose VM names, host names, file names and the errors of a QEMU. Control characters in them would control the
+//! reader's terminal, and invisible or bidirectional characters would make them look like other text. Both are shown as
+//! escapes.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
-/// What shows nothing, or changes the order of what is shown: the format characters (Cf), the separators of lines and
-/// paragraphs, and what else Unicode 16 lists as Default_Ignorable_Code_Point. In order.
+/// Characters that show nothing or reorder what is shown: format characters (Cf), line and paragraph separators, and the rest
+/// of Default_Ignorable_Code_Point in Unicode 16. Sorted.
 const INVISIBLE: [RangeInclusive<char>; 25] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -38,20 +38,20 @@ const INVISIBLE: [RangeInclusive<char>; 25] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// One line of text from outside, with everything that a reader would not see as it is made visible: `\n`, `\u{1b}`.
+/// One line of text from outside. Everything that a reader would not see as it is becomes an escape: `\n`, `\u{1b}`.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden, |c| c.escape_default().to_string())
 }
 
-/// As [`clean`], of a text whose lines are our own.
+/// As [`clean`], for text whose line breaks are our own.
 #[must_use]
 pub fn clean_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && is_hidden(c), |c| c.escape_default().to_string())
 }
 
-/// JSON that means the same and is fit for a terminal. JSON itself escapes no control character above U+001F and none
-/// that is invisible; outside of its strings there are none.
+/// JSON with the same meaning, safe for a terminal. JSON escapes control characters only up to U+001F, and no invisible ones;
+/// they occur only within its strings.
 #[must_use]
 pub fn clean_json(json: &str) -> Cow<'_, str> {
     escaped(json, |c| c > '\u{1f}' && is_hidden(c), json_escape)
@@ -69,7 +69,7 @@ fn is_hidden(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
-    // C1 is the rest of the controls.
+    // The other controls are C1.
     c.is_control() || INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controls_and_what_cannot_be_seen_are_made_visible() {
+    fn control_and_invisible_characters_become_escapes() {
         assert_eq!(clean("a\u{1b}[31mb"), "a\\u{1b}[31mb");
         assert_eq!(clean("two\nlines\tand\r"), "two\\nlines\\tand\\r");
         let named = [
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_seen_stays_as_it_is() {
+    fn visible_text_stays_as_it_is() {
         for text in ["web-1", "± 25 µs │ █·●", "Größe, naïve, 東京, नमस्ते, עברית", "C:\\u{1b}\"'` $(rm)", ""]
         {
             assert!(matches!(clean(text), Cow::Borrowed(same) if same == text), "{text}");
@@ -122,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_a_layout_stay_lines() {
+    fn line_breaks_of_a_layout_stay() {
         assert_eq!(clean_lines("one\ntwo\u{7}\n"), "one\ntwo\\u{7}\n");
     }
 
     #[test]
-    fn json_means_the_same_as_before() {
+    fn cleaned_json_keeps_its_meaning() {
         let hostile = "\u{1b}[1m \u{9b}31m \u{7f} \u{202e}gnp.exe \u{e0041} \n fine \u{1f680}".to_owned();
         let json = serde_json::to_string_pretty(&[&hostile]).unwrap();
         assert_ne!(clean_json(&json), json);

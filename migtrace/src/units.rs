@@ -1,14 +1,15 @@
-//! Quantities that must not be mixed up, and counters that count the same thing on every layer.
+//! Quantities that must not be mixed up, and counters with one meaning on every layer.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An instant of `CLOCK_MONOTONIC` in nanoseconds: the clock of every kernel stamp (`bpf_ktime_get_ns`).
 ///
-/// It has no meaning outside its host and its boot; a [`ClockSample`] ties it to wall time. What is read from a log is
-/// at most [`MonotonicNs::MAX`].
+/// It has no meaning outside its host and its boot; a [`ClockSample`] ties it to wall time. A log holds no instant
+/// after [`MonotonicNs::MAX`].
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct MonotonicNs(pub u64);
@@ -17,8 +18,7 @@ impl MonotonicNs {
     /// The last instant that the kernel's clock can show, 292 years after the boot (`KTIME_MAX`).
     pub const MAX: Self = Self(i64::MAX.cast_unsigned());
 
-    /// Nanoseconds from `earlier` to `self`, negative when `self` came first; at the ends of the range the nearest
-    /// value that there is.
+    /// Nanoseconds from `earlier` to `self`; negative when `self` came first. Saturates.
     #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
         let (ns, negative) =
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for MonotonicNs {
         let at = Self(u64::deserialize(deserializer)?);
         if at > Self::MAX {
             return Err(serde::de::Error::custom(format_args!(
-                "{} ns is no time of a monotonic clock, which ends at {}",
+                "{} ns is not a time of a monotonic clock, which ends at {}",
                 at.0,
                 Self::MAX.0
             )));
@@ -59,7 +59,7 @@ impl ClockSample {
     }
 }
 
-/// What crossed an interface in one direction, as it is on the wire (each segment of a GSO packet counted).
+/// What crossed an interface in one direction, as it is on the wire: each segment of a GSO packet counts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Counters {
     /// L2 bytes of all segments, headers and retransmissions included, without FCS and preamble.
@@ -73,7 +73,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// `self - earlier`, field by field; an earlier value that is larger gives 0.
+    /// `self - earlier`, field by field; 0 where the earlier value is larger.
     #[must_use]
     pub const fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -104,7 +104,7 @@ pub struct Directions<T> {
 }
 
 impl<T> Directions<T> {
-    /// The same pair seen from the other end.
+    /// The same pair, seen from the other end.
     #[must_use]
     pub fn swapped(self) -> Self {
         Self { tx: self.rx, rx: self.tx }
@@ -144,4 +144,12 @@ impl std::fmt::Display for Flow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} - {}", self.local, self.remote)
     }
+}
+
+/// A duration as one writes it on the command line: `500us`, `2s`.
+pub(crate) fn duration_argument(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        return format!("{}s", duration.as_secs());
+    }
+    format!("{}us", duration.as_micros())
 }

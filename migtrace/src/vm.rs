@@ -1,33 +1,33 @@
-//! When two QEMUs are of one VM.
+//! Which QEMUs belong to one VM.
 
 use crate::event::Qemu;
 
-/// What the QEMUs of one VM share: both ends of its migration may be on one host.
+/// What the QEMUs of one VM have in common. There may be two of them, since both ends of a migration may be on one host.
 ///
-/// Anybody can start a QEMU with any name and UUID, so those of different users are never of one VM.
+/// Anybody can start a QEMU with any name and UUID, so QEMUs of different users never belong to one VM.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct VmKey<'a> {
     uid: Option<u32>,
-    identity: Identity<'a>,
+    known_by: KnownBy<'a>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum Identity<'a> {
+enum KnownBy<'a> {
     Uuid(&'a str),
     Name(&'a str),
-    /// Nothing but its process is known.
+    /// It has neither, so it is known by its process.
     Pid(u32),
 }
 
 impl<'a> VmKey<'a> {
     pub(crate) fn of(qemu: &'a Qemu) -> Self {
-        let uuid = qemu.uuid.as_deref().map(Identity::Uuid);
-        let named = || qemu.name.as_deref().map(Identity::Name);
-        Self { uid: qemu.uid, identity: uuid.or_else(named).unwrap_or(Identity::Pid(qemu.pid)) }
+        let uuid = qemu.uuid.as_deref().map(KnownBy::Uuid);
+        let named = || qemu.name.as_deref().map(KnownBy::Name);
+        Self { uid: qemu.uid, known_by: uuid.or_else(named).unwrap_or(KnownBy::Pid(qemu.pid)) }
     }
 
-    /// Of a process of which nothing was told.
+    /// For a process of which nothing else is known.
     pub(crate) const fn of_process(pid: u32) -> Self {
-        Self { uid: None, identity: Identity::Pid(pid) }
+        Self { uid: None, known_by: KnownBy::Pid(pid) }
     }
 }

@@ -1,4 +1,4 @@
-//! The words that records and events share: what a flow carries, how an address answered, what was lost.
+//! What records and events share: what a flow carries, how an address answered, what was lost.
 
 use std::net::IpAddr;
 
@@ -27,17 +27,17 @@ pub enum Purpose {
     Multifd,
     /// An NBD disk copy.
     Nbd,
-    /// The second channel of a post-copy migration: the pages that the guest waits for (`postcopy-preempt`).
+    /// The second channel of a post-copy migration, for the pages that the guest waits for (`postcopy-preempt`).
     PostcopyPreempt,
-    /// TLS: what is inside cannot be told.
+    /// TLS: its content cannot be seen.
     Tls,
-    /// No migration, though it goes to a watched port: as much comes back as from a server of disks.
+    /// Not a migration, although it uses a watched port: as much data comes back as from a disk server.
     Other,
     /// Anything else.
     Unknown,
 }
 
-/// How the network is told where a guest is.
+/// How a guest's place is announced to the network.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,15 +50,15 @@ pub enum Announcement {
     NeighbourAdvertisement,
 }
 
-/// What a stream of echo requests to an address told as a whole.
+/// The overall figures of a stream of echo requests to an address.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Echo {
-    /// Who was asked.
+    /// The probed address.
     pub target: IpAddr,
-    /// Who asked.
+    /// The sender's address.
     pub peer: IpAddr,
-    /// The asker's ICMP identifier.
+    /// The sender's ICMP identifier.
     pub identifier: u16,
     /// Requests.
     pub sent: u64,
@@ -66,7 +66,7 @@ pub struct Echo {
     pub answered: u64,
     /// Requests that were not answered.
     pub lost: u64,
-    /// Requests that were answered, but only after a gap.
+    /// Requests that were answered only after a gap.
     pub late: u64,
     /// Replies that came more than once.
     pub duplicate: u64,
@@ -74,9 +74,9 @@ pub struct Echo {
     pub interval_ns: Option<u64>,
     /// The longest time between two requests.
     pub longest_interval_ns: u64,
-    /// Times from request to reply, but for the late ones; null when nothing was answered.
+    /// Times from request to reply, without late replies; null when nothing was answered.
     pub round_trip: Option<RoundTrip>,
-    /// The longest of these since the last gap; null when nothing was answered since.
+    /// The longest of these since the last gap; null when nothing was answered since then.
     #[serde(default)]
     pub worst_since_last_gap_ns: Option<u64>,
 }
@@ -85,36 +85,36 @@ pub struct Echo {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct RoundTrip {
-    /// Half of them took no longer than this, to within 1/16.
+    /// Half of them were at most this long, to within 1/16.
     pub p50_ns: u64,
-    /// 99 % of them took no longer than this, to within 1/16.
+    /// 99 % of them were at most this long, to within 1/16.
     pub p99_ns: u64,
     /// The longest, exactly.
     pub max_ns: u64,
 }
 
-/// Facts that were lost; any nonzero makes the affected figures lower bounds.
+/// Facts that were lost. A nonzero count makes the affected figures lower bounds.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Lost {
     /// Events that found the ring buffer full.
     pub ring_buffer: u64,
-    /// Packets of flows that found the flow table full.
+    /// Packets whose flow found the flow table full.
     pub flows: u64,
     /// Calls of hooks that the kernel skipped, or whose data could not be read.
     #[serde(alias = "probes")]
     pub hook_calls: u64,
-    /// Writes of QEMU to its monitors that told events which were not read: their process wrote too many of them, or they
-    /// were too long or no QMP. Absent when there was none.
+    /// Writes of QEMU to its monitors whose events were not read: the process wrote too many, or they were too long
+    /// or not QMP. Absent when there were none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub qmp_lines: u64,
-    /// Runs of vCPUs that found the table of vCPUs full. Absent when there was none.
+    /// vCPU runs that found the vCPU table full. Absent when there were none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub vcpus: u64,
 }
 
 /// Something that is not measured, and why.
-// Whoever embeds a recording notes them too, so it has these two fields and no others.
+// Programs that embed a recording construct this too, so it has these two fields and no others.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct NotMeasured {
     /// What.
@@ -123,7 +123,7 @@ pub struct NotMeasured {
     pub why: String,
 }
 
-/// Whether a field may be left out of the JSON form: a reader fills in the default.
+/// Whether a field may be left out of the JSON form, since a reader fills in the default.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -1,4 +1,4 @@
-//! The command itself, where it needs no privileges: what it prints, where to, and how it ends.
+//! The command where it needs no privileges: what it prints, where to, and its exit code.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
@@ -14,7 +14,7 @@ use migtrace::record::Record;
 use migtrace::report;
 use migtrace::terminal::clean_lines;
 
-/// Steers a terminal, in both of the ways that there are, or hides: none of it may be printed.
+/// Control characters of both kinds, a bidirectional and an invisible character: none of them may be printed.
 const HOSTILE: &str = "evil\u{1b}[31m\u{9b}31m\u{202e}gnp.exe\u{200b}\u{7f}";
 
 fn migtrace(arguments: &[&str]) -> Command {
@@ -31,7 +31,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs it, and checks that nothing of what it prints steers a terminal.
+/// Runs it, and checks that nothing of its output controls a terminal.
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     for text in [stdout(&output), stderr(&output)] {
@@ -53,7 +53,7 @@ fn broken(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/broken").join(name)
 }
 
-/// A log of a VM that somebody has given this name, as a file of its own.
+/// Writes a log of a VM with this name.
 fn log_of(folder: &Path, vm: &str) -> PathBuf {
     let events = common::events("precopy-7.2").0;
     let mut lines = String::new();
@@ -69,7 +69,7 @@ fn log_of(folder: &Path, vm: &str) -> PathBuf {
     path
 }
 
-/// One write end of a pipe that nobody reads.
+/// The write end of a pipe that nobody reads.
 fn closed_pipe() -> io::PipeWriter {
     io::pipe().unwrap().1
 }
@@ -79,7 +79,7 @@ fn full() -> File {
 }
 
 #[test]
-fn a_hostile_name_steers_no_terminal_in_text_nor_in_json() {
+fn a_hostile_vm_name_is_escaped_in_text_and_json() {
     let folder = tempfile::tempdir().unwrap();
     let log = log_of(folder.path(), HOSTILE);
     let text = stdout(&report_of(&log, &[]));
@@ -90,14 +90,14 @@ fn a_hostile_name_steers_no_terminal_in_text_nor_in_json() {
     let json = stdout(&report_of(&log, &["--format", "json"]));
     let record: Record = serde_json::from_str(&json).unwrap();
     assert_eq!(record.vm.name.as_deref(), Some(HOSTILE));
-    // Nobody else's.
+    // A part of a name does not match.
     let other = report_of(&log, &["--vm", &HOSTILE[1..]]);
     assert_eq!(other.status.code(), Some(1));
     assert!(stderr(&other).contains("no migration of vil\\u{1b}"), "{other:?}");
 }
 
 #[test]
-fn hostile_files_steer_no_terminal_in_errors() {
+fn hostile_files_are_escaped_in_errors() {
     for (file, words) in [
         ("esc-schema.jsonl", "its schema is `\\u{1b}[31mRED`"),
         ("esc-record.json", "its schema is `\\u{1b}]0;pwned\\u{7}\\u{1b}[31m`"),
@@ -107,7 +107,7 @@ fn hostile_files_steer_no_terminal_in_errors() {
         assert!(stderr(&output).contains(words), "{output:?}");
         assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
     }
-    // That this version does not know an event is no error of its own; what it prints is looked at by `run`.
+    // An event that this version does not know is no error; `run` checks what is printed.
     report_of(&broken("esc-variant.jsonl"), &[]);
     let output = report_of(Path::new("/no/such/\u{1b}[31m\u{202e}\nfile"), &[]);
     assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
@@ -116,7 +116,7 @@ fn hostile_files_steer_no_terminal_in_errors() {
 }
 
 #[test]
-fn hostile_arguments_steer_no_terminal_in_usage_errors() {
+fn hostile_arguments_are_escaped_in_usage_errors() {
     for arguments in [
         &[HOSTILE][..],
         &["report", "a", HOSTILE],
@@ -129,7 +129,7 @@ fn hostile_arguments_steer_no_terminal_in_usage_errors() {
         let output = run(&mut migtrace(arguments));
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(stderr(&output).contains("\\u{1b}[31m\\u{9b}"), "{output:?}");
-        // As on a terminal, where clap's own colours are not taken out.
+        // As on a terminal, where clap's own colours stay.
         let coloured = migtrace(arguments).env("CLICOLOR_FORCE", "1").output().unwrap();
         let coloured = stderr(&coloured);
         assert!(coloured.contains("\u{1b}["), "{coloured:?}");
@@ -143,7 +143,7 @@ fn hostile_arguments_steer_no_terminal_in_usage_errors() {
 }
 
 #[test]
-fn who_reads_no_further_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let record = log("precopy-7.2");
     let record = record.to_str().unwrap();
     for arguments in
@@ -153,7 +153,7 @@ fn who_reads_no_further_is_no_error() {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
         assert_eq!(stderr(&output), "");
     }
-    // Its verdict is that of a doctor who is listened to.
+    // The exit code of `doctor` does not depend on it.
     let heard = run(&mut migtrace(&["doctor"]));
     let unheard = migtrace(&["doctor"]).stdout(closed_pipe()).output().unwrap();
     assert_eq!(unheard.status.code(), heard.status.code());
@@ -161,7 +161,7 @@ fn who_reads_no_further_is_no_error() {
 }
 
 #[test]
-fn standard_output_that_is_full_is_an_error() {
+fn a_full_standard_output_is_an_error() {
     let record = log("precopy-7.2");
     let record = record.to_str().unwrap();
     for arguments in
@@ -175,7 +175,7 @@ fn standard_output_that_is_full_is_an_error() {
 }
 
 #[test]
-fn standard_error_that_is_dead_changes_nothing() {
+fn a_broken_standard_error_changes_no_exit_code() {
     for (arguments, code) in [
         (&["report", "/no/such/file"][..], 1),
         (&["record", "--timeout", "soon"], 2),
@@ -196,7 +196,7 @@ fn a_dash_is_standard_output() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(migtrace(&["report", "--output", "-"]).arg(&log).current_dir(folder.path()));
     assert_eq!(output.stdout, expected);
-    // What is open already is written to, not replaced: the file of a shell's `>` stays the shell's.
+    // An open file is appended to, not replaced: the file of a shell's `>` stays the shell's.
     let file = folder.path().join("file");
     let before = fs::symlink_metadata("/dev/stdout").unwrap().modified().unwrap();
     let mut report = migtrace(&["report", "--output", "/dev/stdout"]);
@@ -223,7 +223,7 @@ fn write(content: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn several_records_are_json_lines_and_are_read_back() {
+fn several_records_are_json_lines_and_can_be_read_back() {
     let json = stdout(&report_of(&log("two-vms"), &["--format", "json"]));
     let lines: Vec<Record> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines, several());
@@ -234,21 +234,21 @@ fn several_records_are_json_lines_and_are_read_back() {
         assert_eq!(stdout(&report_of(&path, &["--format", "json"])), json);
         assert_eq!(stdout(&report_of(&path, &[])), text);
     }
-    // One is indented, as it always was.
+    // A single record is indented.
     let one = report::json(&several()[0]).unwrap();
     let (_folder, path) = write(&one);
     assert_eq!(stdout(&report_of(&path, &["--format", "json"])), one);
 }
 
 #[test]
-fn of_several_records_the_vm_that_is_asked_for_is_shown() {
+fn of_several_records_only_those_of_the_selected_vm_are_shown() {
     let json: String = several().iter().map(|record| report::json_line(record).unwrap()).collect();
     let (_folder, path) = write(&json);
     for record in several() {
         let uuid = record.vm.uuid.clone().unwrap().to_uppercase();
         for vm in [record.vm.name.clone().unwrap(), uuid] {
             let shown = stdout(&report_of(&path, &["--vm", &vm, "--format", "json"]));
-            assert_eq!(shown, report::json(&record).unwrap(), "one is a document");
+            assert_eq!(shown, report::json(&record).unwrap(), "a single record is indented");
         }
     }
     let output = report_of(&path, &["--vm", "nobody"]);
@@ -257,7 +257,7 @@ fn of_several_records_the_vm_that_is_asked_for_is_shown() {
 }
 
 #[test]
-fn what_precedes_a_broken_record_is_reported() {
+fn everything_before_a_broken_record_is_reported() {
     let [first, second] = &several()[..] else { panic!("two VMs have two records") };
     let whole = report::json_line(first).unwrap();
     let next = report::json_line(second).unwrap();

@@ -9,7 +9,7 @@ mod common;
 use std::time::Duration;
 
 use common::fold;
-use common::written::{Log, MS, T0, counters};
+use common::log_builder::{Log, MS, T0, counters};
 use migtrace::event::Event;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;

@@ -178,17 +178,18 @@ fn any_vcpus() -> impl Strategy<Value = Vcpus> {
     )
 }
 
+/// Counters of any size.
+fn any_counters() -> impl Strategy<Value = Directions<Counters>> {
+    prop_oneof![any::<[u32; 8]>().prop_map(|n| n.map(u64::from)), any::<[u64; 8]>()].prop_map(|n| {
+        let side = |n: &[u64]| Counters { wire_bytes: n[0], payload_bytes: n[1], segments: n[2], skbs: n[3] };
+        Directions { tx: side(&n[..4]), rx: side(&n[4..]) }
+    })
+}
+
 /// Any fact about a few processes and flows, with nothing fitting together.
 fn any_fact() -> impl Strategy<Value = Fact> {
     let pid = 1u32..4;
     let port = 1u16..4;
-    let any_counters = || {
-        prop_oneof![any::<[u32; 8]>().prop_map(|n| n.map(u64::from)), any::<[u64; 8]>()].prop_map(|n| {
-            let side =
-                |n: &[u64]| Counters { wire_bytes: n[0], payload_bytes: n[1], segments: n[2], skbs: n[3] };
-            Directions { tx: side(&n[..4]), rx: side(&n[4..]) }
-        })
-    };
     let purposes = [Purpose::Ram, Purpose::Nbd, Purpose::Tls, Purpose::Multifd, Purpose::Unknown];
     prop_oneof![
         6 => (pid.clone(), saying(), any::<i64>(), prop::option::of(any_counters()), prop::option::of(any_vcpus()))
@@ -293,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn phases_have_neither_gaps_nor_overlaps(events in consistent_log()) {
+    fn phases_have_neither_holes_nor_overlaps(events in consistent_log()) {
         contiguous(&events);
     }
 
@@ -324,7 +325,7 @@ proptest! {
     }
 
     #[test]
-    fn asking_on_the_way_changes_nothing(events in any_log()) {
+    fn looking_at_the_timeline_on_the_way_changes_nothing(events in any_log()) {
         let mut timeline = Timeline::new(Selection::default());
         for event in &events {
             timeline.push(event);
@@ -334,7 +335,7 @@ proptest! {
     }
 
     #[test]
-    fn a_look_tells_what_it_would_tell_for_the_first_time(events in any_log()) {
+    fn a_repeated_look_equals_a_first_one(events in any_log()) {
         let mut timeline = Timeline::new(Selection::default());
         for (i, event) in events.iter().enumerate() {
             timeline.push(event);

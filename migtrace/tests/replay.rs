@@ -1,5 +1,5 @@
-//! What it takes to replay a long log: the command is run as it was built. A file of its own, because what a process needs
-//! is counted with what the one that starts it has.
+//! How much time and memory the built command needs to replay a long log. This test is alone in its file, because a process is
+//! charged for the memory of the process that started it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::written::{Log, MS, T0};
+use common::log_builder::{Log, MS, T0};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde_json::json;
@@ -21,8 +21,8 @@ const MOST_KIB: i64 = 100 << 10;
 /// An optimised build needs less than 2 s; one that is not, some ten times as much. On a busy machine it is more.
 const MOST_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 120 } else { 4 });
 
-/// A migration with multifd that does not converge for hours, probed, as the tracer tells it.
-fn long_migration(mut write: impl FnMut(&str)) {
+/// The log until the first round of copying.
+fn begun() -> Log {
     let mut log = Log::begun();
     log.status(T0 - 3 * MS, 7, "setup", 0);
     log.probed(T0 - 3 * MS);
@@ -31,6 +31,12 @@ fn long_migration(mut write: impl FnMut(&str)) {
         log.flow_owner(T0 - 2 * MS, flow);
     }
     log.status(T0 - MS, 7, "active", 0);
+    log
+}
+
+/// A migration with multifd that does not converge for hours, probed, as the tracer records it.
+fn long_migration(mut write: impl FnMut(&str)) {
+    let mut log = begun();
     let mut carried = 0;
     for i in 0..EVENTS - 60 {
         let at_ns = T0 + i * 20 * MS;
@@ -41,7 +47,7 @@ fn long_migration(mut write: impl FnMut(&str)) {
                 log.add(
                     at_ns,
                     "dirty_log",
-                    json!({ "pid": 7, "counters": common::written::counters(carried) }),
+                    json!({ "pid": 7, "counters": common::log_builder::counters(carried) }),
                 );
             }
             8..=11 => log.gap(at_ns),
@@ -66,7 +72,7 @@ fn long_migration(mut write: impl FnMut(&str)) {
                 log.add(at_ns, "lost", lost);
             }
             20 => {
-                let fragments = common::written::counters(i);
+                let fragments = common::log_builder::counters(i);
                 log.add(
                     at_ns,
                     "fragments",

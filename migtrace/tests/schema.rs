@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use migtrace::event::Event;
-use migtrace::probe::Report;
+use migtrace::probe::ProbeReport;
 use migtrace::record::Record;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -48,7 +48,7 @@ fn the_event_schema_is_that_of_the_types() {
 
 #[test]
 fn the_probe_schema_is_that_of_the_types() {
-    check::<Report>("probe", migtrace::probe::SCHEMA);
+    check::<ProbeReport>("probe", migtrace::probe::SCHEMA);
 }
 
 /// Complaints of the schema of `T` about a value.

@@ -1,4 +1,4 @@
-//! The clock that the kernel's own stamps are on.
+//! The clock of the kernel's own stamps.
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -1,4 +1,4 @@
-//! A plain TCP connection between two hosts of the lab, with both of its ends in this process.
+//! A TCP connection between two hosts of the lab, with both ends in this process.
 
 use crate::host::Host;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,19 +10,19 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-/// What both ends know of the stream: it repeats, at a length that no segment has.
+/// The content of the stream repeats at this length, which no segment has.
 const PATTERN_BYTES: usize = 65521;
-/// A transfer that has not moved for so long hangs.
+/// A transfer without progress for this long is taken to hang.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// In /proc/net/tcp: TIME_WAIT, when nothing is in flight any more.
+/// TIME_WAIT in /proc/net/tcp: nothing is in flight any more.
 const TIME_WAIT: &str = "06";
 
 /// Both ends of a connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// The end that has connected.
+    /// The end that connected.
     pub client: TcpStream,
-    /// The end that has accepted.
+    /// The end that accepted.
     pub server: TcpStream,
     hosts: [Host; 2],
 }
@@ -30,8 +30,8 @@ pub struct Connection {
 impl Connection {
     /// Connects `from` to `port` of `to`.
     ///
-    /// A frame may wait in a queue of the kernel (`net.core.netdev_max_backlog`) that has room for 1000, and is lost
-    /// when it is full. `window_bytes` limits what is under way, so that a test decides what is lost.
+    /// The kernel drops frames when more than 1000 of them (`net.core.netdev_max_backlog`) wait for a busy CPU. `window_bytes`
+    /// limits what is in flight to less, so that only the test decides what is lost.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl Connection {
         let address = SocketAddr::new(address, port);
         let context = || format!("cannot connect {} to {address}", from.role());
         let listener = to.enter(|| TcpListener::bind(address))?.with_context(context)?;
-        // Before the connection is opened: the scale of its window depends on it.
+        // This comes before the connection opens, because the scale of its window depends on it.
         setsockopt(&listener, sockopt::RcvBuf, &window_bytes)?;
         let client = from.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?.with_context(context)?;
         setsockopt(&client, sockopt::RcvBuf, &window_bytes)?;
@@ -53,11 +53,11 @@ impl Connection {
         Ok(Self { client, server, hosts: [from.clone(), to.clone()] })
     }
 
-    /// The address of the end that has connected.
+    /// The address of the end that connected.
     ///
     /// # Errors
     ///
-    /// When the socket has none any more.
+    /// When the socket has no address any more.
     pub fn local(&self) -> Result<SocketAddr> {
         Ok(self.client.local_addr()?)
     }
@@ -66,7 +66,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the socket has none any more.
+    /// When the socket has no address any more.
     pub fn remote(&self) -> Result<SocketAddr> {
         Ok(self.server.local_addr()?)
     }
@@ -75,7 +75,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the connection breaks or hangs, or something else arrives than was sent.
+    /// When the connection breaks or hangs, or other bytes arrive than were sent.
     pub fn send(&self, bytes: u64, chunk_bytes: usize) -> Result<()> {
         transfer(&self.client, &self.server, bytes, chunk_bytes)
     }
@@ -89,18 +89,18 @@ impl Connection {
         transfer(&self.server, &self.client, bytes, chunk_bytes)
     }
 
-    /// Waits until the server's kernel has all that the client has sent.
+    /// Waits until the server's kernel has acknowledged everything that the client sent.
     ///
     /// # Errors
     ///
-    /// When the client still has bytes to send after half a minute.
+    /// When bytes are not acknowledged after half a minute.
     pub fn wait_until_acknowledged(&self) -> Result<()> {
         let started = Instant::now();
         loop {
             let mut bytes: libc::c_int = 0;
             // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ, tcp(7)) writes one integer, which outlives the call.
             let result = unsafe { libc::ioctl(self.client.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-            Errno::result(result).context("cannot ask a socket for what is not acknowledged")?;
+            Errno::result(result).context("cannot ask a socket how much is not acknowledged")?;
             if bytes == 0 {
                 return Ok(());
             }
@@ -109,11 +109,11 @@ impl Connection {
         }
     }
 
-    /// Closes both ends in order, and waits until nothing of the connection is under way.
+    /// Closes both ends in order, and waits until nothing of the connection is in flight.
     ///
     /// # Errors
     ///
-    /// When an end does not hear of the other's, or data is left.
+    /// When an end does not see the other's close, or unread data is left.
     pub fn close(self) -> Result<()> {
         let (local, remote) = (self.local()?, self.remote()?);
         self.client.shutdown(Shutdown::Write)?;
@@ -176,14 +176,14 @@ fn read(mut from: &TcpStream, pattern: &[u8], bytes: u64) -> Result<()> {
 fn read_end(mut from: &TcpStream) -> Result<()> {
     match from.read(&mut [0]).context("waiting for the end of a stream")? {
         0 => Ok(()),
-        _ => bail!("there are more bytes than were sent"),
+        _ => bail!("more bytes arrived than were sent"),
     }
 }
 
-/// Whether a host's end of a connection may still send or wants an answer.
+/// Whether a host's end of a connection may still send, or waits for an answer.
 fn is_alive(host: &Host, here: SocketAddr, there: SocketAddr) -> Result<bool> {
     let table = if here.is_ipv4() { "tcp" } else { "tcp6" };
-    // Not /proc/net, which is that of the process' first thread.
+    // /proc/net would be that of the process's first thread.
     let path = format!("/proc/thread-self/net/{table}");
     let sockets = match host.enter(|| fs::read_to_string(&path))? {
         // A kernel without IPv6.

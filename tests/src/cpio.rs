@@ -1,4 +1,4 @@
-//! An initramfs: the "newc" cpio archive that the kernel unpacks (Documentation/driver-api/early-userspace).
+//! Writes an initramfs: a cpio archive in the format "newc" (Documentation/driver-api/early-userspace in Linux).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 const SYMBOLIC_LINK: u32 = 0o120_777;
 const TRAILER: &str = "TRAILER!!!";
 
-/// An archive that grows entry by entry. Paths have no leading slash; parent directories come by themselves.
+/// An archive. Paths have no leading slash, and parent directories are added when they are missing.
 #[derive(Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
@@ -60,7 +60,7 @@ impl Archive {
     fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
         self.entries += 1;
         let fields = [
-            self.entries, // inode: distinct, so that nothing looks like a hard link
+            self.entries, // inode: distinct, so that no entry looks like a hard link
             mode,
             0, // user
             0, // group
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_follows_its_directories_and_each_comes_once() {
+    fn each_directory_is_added_once_before_its_first_entry() {
         let mut archive = Archive::default();
         archive.file("lib/modules/one.ko", 0o644, b"12345");
         archive.file("lib/modules/two.ko", 0o644, b"");

@@ -1,8 +1,8 @@
-//! The guest: what it is, and what it boots from.
+//! The guest, and what it boots from.
 
-use crate::assets::{self, Kernel};
-use crate::command;
 use crate::cpio::Archive;
+use crate::kernels::{self, Kernel};
+use crate::programs;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -10,12 +10,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A ready-made init of the guest, for machines without cargo (a test VM); otherwise the lab builds it.
+/// Names a built init of the guest, for machines without cargo like the test VM. Otherwise the lab builds it.
 pub const INIT_VARIABLE: &str = "MIGTRACE_LAB_INIT";
-/// What the init says on the serial console when everything works.
+/// The init writes this to the serial console when it is ready.
 pub(crate) const READY: &str = "guest: ready";
 
-/// The modules that the guest's initramfs holds, with all that they depend on.
+/// The modules in the guest's initramfs, in addition to their dependencies.
 pub const MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -37,9 +37,9 @@ pub struct Guest {
     pub memory_mib: u64,
     /// Its vCPUs.
     pub vcpus: u32,
-    /// How much of its memory changes, in MiB.
+    /// How much of its memory it dirties, in MiB.
     pub dirty_mib: u64,
-    /// How fast it changes, in MiB of pages in a second.
+    /// How fast it dirties memory, in MiB of pages per second.
     pub dirty_mib_per_s: u64,
     /// Its disk, in MiB; 0 for none.
     pub disk_mib: u64,
@@ -56,9 +56,9 @@ impl Guest {
     }
 }
 
-/// A UUID that is the same for the same lab name: the guest keeps its identity from host to host.
+/// A UUID that depends only on the lab's name, so that the guest keeps it from host to host.
 pub(crate) fn uuid(lab: &str) -> String {
-    // FNV-1a, 128 bits; version and variant as RFC 9562 wants them for a UUID of one's own making (8).
+    // FNV-1a, 128 bits, with the version (8, for custom UUIDs) and the variant of RFC 9562.
     let hash = lab.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     });
@@ -73,7 +73,7 @@ pub(crate) fn write_initramfs(kernel: &Kernel, path: &Path) -> Result<()> {
     let content = fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?;
     let mut archive = Archive::default();
     archive.file("init", 0o755, &content);
-    // Where the kernel opens the console for init, before init can mount /dev.
+    // The kernel opens this as the console of init, before init can mount /dev.
     archive.character_device("dev/console", 5, 1);
     for (number, module) in kernel.modules(&MODULES)?.iter().enumerate() {
         archive.file(&format!("modules/{number:02}-{}.ko", module.name), 0o644, &module.content);
@@ -81,29 +81,29 @@ pub(crate) fn write_initramfs(kernel: &Kernel, path: &Path) -> Result<()> {
     fs::write(path, archive.finish()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The guest's init as a static program, built on the first call.
+/// The path of the guest's init, a static program. The first call builds it.
 ///
 /// # Errors
 ///
-/// When it does not build; the message has what cargo said.
+/// When it does not build. The message has cargo's errors.
 pub fn init() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(INIT_VARIABLE) {
         return Ok(path.into());
     }
-    let workspace = assets::workspace();
+    let workspace = kernels::workspace();
     let target_directory = workspace.join("target/guest");
-    let cargo = std::env::var_os("CARGO").map_or_else(|| command::find("cargo"), |path| Ok(path.into()))?;
+    let cargo = std::env::var_os("CARGO").map_or_else(|| programs::find("cargo"), |path| Ok(path.into()))?;
     let mut build = Command::new(cargo);
     build
         .args(["build", "--quiet", "--release", "--locked", "--package", "migtrace-guest"])
-        // A target of its own keeps the static flag away from build scripts and procedural macros.
+        // With `--target`, the flag for static linking does not reach build scripts and procedural macros.
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_directory)
         .current_dir(&workspace)
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         .env("CARGO_PROFILE_RELEASE_STRIP", "true");
-    command::output(&mut build, "").context("cannot build the guest's init")?;
+    programs::output(&mut build, "").context("cannot build the guest's init")?;
     Ok(target_directory.join(TARGET).join("release/migtrace-guest"))
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_is_the_lab_s_own_and_well_formed() {
+    fn each_lab_name_has_a_well_formed_uuid_of_its_own() {
         let (one, two) = (uuid("one"), uuid("two"));
         assert_ne!(one, two);
         assert_eq!(one, uuid("one"));

@@ -1,15 +1,15 @@
 //! A host of the lab: a network namespace with an address.
 
-use crate::command;
 use crate::netns::{NetNs, NetNsGuard};
 use crate::ping::ping;
 use crate::process::{self, Process};
+use crate::programs;
 use anyhow::{Context as _, Result, bail};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-/// A command that a test runs on a host and that has not ended by then hangs.
+/// A command that runs longer than this is taken to hang.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A network namespace of the lab.
@@ -22,11 +22,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// The bridge that carries the host's addresses: the device of its routes, so of a migration's flows.
+    /// The bridge with the host's addresses. Its routes, and so the flows of migrations, use this device.
     pub const BRIDGE: &str = "br0";
-    /// The port of the bridge that leads to the switch. The observer has no bridge: this carries its addresses.
+    /// The port of the bridge that leads to the switch. On the observer, which has no bridge, it has the addresses.
     pub const UPLINK: &str = "uplink";
-    /// The port of the bridge that leads to the guest, named as libvirt would.
+    /// The port of the bridge that leads to the guest, with the name that libvirt would use.
     pub const TAP: &str = "vnet0";
 
     pub(crate) fn new(role: &'static str, netns: NetNs, number: u8) -> Self {
@@ -34,7 +34,7 @@ impl Host {
         Self { role, netns, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6 }
     }
 
-    /// What it is in the lab: `src`, `dst` or `observer`.
+    /// Its role in the lab: `src`, `dst`, `observer` or `switch`.
     #[must_use]
     pub fn role(&self) -> &'static str {
         self.role
@@ -58,11 +58,11 @@ impl Host {
         self.ipv6
     }
 
-    /// Starts `command` on this host, with its input and outputs as the caller has set them. It is killed when
-    /// the returned guard goes, and when this process ends in any way.
+    /// Starts `command` on this host, with the input and outputs that the caller has set. It is killed when the returned
+    /// [`Process`] is dropped, and when this process ends in any way.
     ///
-    /// Only the network is the host's own: `/sys/class/net` still shows that of this process, because another
-    /// mount of `/sys` would hide the kernel's tracing files from the command.
+    /// Only the network is the host's own. `/sys/class/net` still shows the network of this process, because another mount
+    /// of `/sys` would hide the kernel's tracing files from the command.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Host {
         process::spawn(&self.netns, command)
     }
 
-    /// Runs `command` on this host to its end, successful or not, and returns what it wrote.
+    /// Runs `command` on this host until it ends, successfully or not, and returns what it wrote.
     ///
     /// # Errors
     ///
@@ -81,23 +81,23 @@ impl Host {
         self.spawn(command)?.output(PATIENCE)
     }
 
-    /// Runs a program of the lab's own kind (`ip`, `tc`, `ethtool`, `nft`) on this host; returns its output.
+    /// Runs a network tool (`ip`, `tc`, `ethtool`, `nft`) on this host, and returns its standard output.
     ///
     /// # Errors
     ///
-    /// When it is not installed or fails; the message has what it said.
+    /// When it is not installed or fails. The message has its standard error.
     pub fn tool(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(command::find(program)?);
+        let mut command = Command::new(programs::find(program)?);
         command.args(arguments);
         let output = self.run(&mut command)?;
         if !output.status.success() {
-            let (line, stderr) = (command::line(&command), String::from_utf8_lossy(&output.stderr));
+            let (line, stderr) = (programs::line(&command), String::from_utf8_lossy(&output.stderr));
             bail!("`{line}` failed on {} ({}): {}", self.role, output.status, stderr.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Turns this process into `command` on this host; returns only if that fails.
+    /// Replaces this process by `command` on this host. Returns only if that fails.
     pub fn exec(&self, command: &mut Command) -> anyhow::Error {
         process::exec(&self.netns, command)
     }
@@ -106,12 +106,12 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to let the thread in.
+    /// When the thread cannot enter the namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.netns.enter(work)
     }
 
-    /// Moves the calling thread to this host until the guard goes.
+    /// Moves the calling thread to this host until the guard is dropped.
     ///
     /// # Errors
     ///
@@ -120,11 +120,11 @@ impl Host {
         self.netns.guard()
     }
 
-    /// Pings `address` from this host until it answers; the round-trip time of the first answer.
+    /// Pings `address` from this host until it answers, and returns the round-trip time of the first answer.
     ///
     /// # Errors
     ///
-    /// When there is none within `patience`.
+    /// When there is no answer within `patience`.
     pub fn ping(&self, address: impl Into<IpAddr>, patience: Duration) -> Result<Duration> {
         let address = address.into();
         self.enter(|| ping(address, patience))?.with_context(|| format!("seen from {}", self.role))
@@ -146,7 +146,7 @@ impl Host {
         value.parse().with_context(|| format!("{name} in {path}: {value}"))
     }
 
-    /// Segments that this host's TCP has sent again since the host was made, as the kernel itself counts them.
+    /// How many segments this host's TCP has sent again since the host was made, as its kernel counts them.
     ///
     /// # Errors
     ///
@@ -154,14 +154,14 @@ impl Host {
     pub fn retransmitted_segments(&self) -> Result<u64> {
         let tried = self.tcp_statistic("snmp", "Tcp", "RetransSegs")?;
         let failed = self.tcp_statistic("netstat", "TcpExt", "TCPRetransFail")?;
-        tried.checked_sub(failed).with_context(|| format!("of {tried} retransmissions {failed} failed"))
+        tried.checked_sub(failed).with_context(|| format!("{failed} of {tried} retransmissions failed"))
     }
 
     /// Turns offloads ("tso", "gso", "gro", "tx"...) of an interface on or off.
     ///
     /// # Errors
     ///
-    /// When there is no such interface or no such offload, or it is fixed.
+    /// When there is no such interface or offload, or the offload cannot be changed.
     pub fn set_offloads(&self, interface: &str, offloads: &[&str], on: bool) -> Result<()> {
         let state = if on { "on" } else { "off" };
         let mut arguments = vec!["-K", interface];

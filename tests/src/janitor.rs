@@ -1,10 +1,10 @@
-//! Who cleans up when nobody else can.
+//! Removes a lab however its driver ends.
 //!
-//! Each lab starts a small shell that waits on a pipe. The pipe closes when the driver drops the lab, and just
-//! as well when it panics, is interrupted or killed: the kernel closes it. Then the shell takes everything away.
-//! There is one way to clean up, so it is the one that the tests prove.
+//! Each lab starts a small shell that waits on a pipe. The pipe closes when the driver drops the lab, but also when it
+//! panics, is interrupted or killed, because the kernel closes it. Then the shell removes everything. There is no other way
+//! to clean up, so every test of removal tests this one.
 
-use crate::command;
+use crate::programs;
 use anyhow::{Context as _, Result};
 use nix::unistd::setsid;
 use std::io::Write as _;
@@ -13,9 +13,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// `$1` the run directory, `$2` the driver, then the namespaces.
+/// Its arguments are the run directory, the driver's process id, and the namespaces.
 ///
-/// The driver itself is spared: its main thread may be a guest in a namespace.
+/// It does not kill the driver itself, whose main thread may be in one of the namespaces.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r answer
@@ -33,7 +33,7 @@ rm -rf -- "$run"
 rmdir --ignore-fail-on-non-empty -- "${run%/*}"
 "#;
 
-/// Handle to the shell; the last clone that is dropped lets it clean up, and waits for it.
+/// A handle to the shell. Dropping the last clone makes the shell clean up, and waits until it has.
 #[derive(Debug, Clone)]
 pub(crate) struct Janitor {
     shell: Arc<Shell>,
@@ -55,20 +55,20 @@ impl Janitor {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // Detached from the terminal: its Ctrl-C must not reach the one who cleans up.
+        // Detached from the terminal, so that Ctrl-C does not reach it.
         // SAFETY: one system call and no allocation, which is all that may happen between fork and exec.
         unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
-        let line = command::line(&command);
+        let line = programs::line(&command);
         let child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
         Ok(Self { shell: Arc::new(Shell(Mutex::new(Some(child)))) })
     }
 
-    /// Cleans up now, whoever else holds a handle, and waits until it is done.
+    /// Cleans up now, even if other handles exist, and waits until that is done.
     pub(crate) fn clean(&self) {
         self.shell.finish("");
     }
 
-    /// Sends the shell away: the lab is to stay.
+    /// Ends the shell without a clean-up, so that the lab stays.
     pub(crate) fn keep(&self) {
         self.shell.finish("keep\n");
     }
@@ -76,7 +76,7 @@ impl Janitor {
 
 impl Shell {
     fn finish(&self, answer: &str) {
-        // Also when another thread panicked with the lock: this is the clean-up.
+        // A clean-up must run even if another thread panicked with the lock.
         let mut shell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut child) = shell.take() else { return };
         if let Some(mut stdin) = child.stdin.take() {

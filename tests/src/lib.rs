@@ -1,11 +1,11 @@
-//! The lab: real live migrations on one machine, for tests and for people.
+//! The lab: real live migrations on one machine, for tests and to play with.
 //!
-//! A lab is two hosts and an observer (network namespaces, each host with a bridge) joined by a switch, and a
-//! guest that answers ping and dirties memory while QEMU moves it from host to host. When a [`Lab`] is dropped,
-//! or its driver dies in whatever way, nothing of it is left.
+//! A lab has two hosts and an observer (network namespaces, each host with a bridge), a switch that joins them, and a guest
+//! that answers ping and dirties memory while QEMU moves it from host to host. When a [`Lab`] is dropped, or its driver ends
+//! in any way, nothing is left behind.
 //!
 //! ```no_run
-//! use lab::{Lab, Migration, Outcome};
+//! use migtrace_lab::{Lab, Migration, Outcome};
 //!
 //! let mut lab = Lab::builder().memory_mib(256).dirty(64, 20).rate("400mbit").start()?;
 //! lab.wait_guest_ready()?;
@@ -15,57 +15,60 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! It needs root, and from Debian: `qemu-system-x86`, `iproute2`, and `ethtool` and `nftables` where offloads are
-//! changed and packets dropped. The guest's kernel is downloaded with apt and never installed.
+//! It needs root and, from Debian, `qemu-system-x86` and `iproute2`, as well as `ethtool` to change offloads and `nftables` to
+//! drop packets. The guest's kernel is downloaded with apt and never installed.
+//!
+//! The lab knows nothing of how migtrace works: [`migtrace_command`] runs the built command, and what the lab measures it
+//! measures by itself. So it builds before there is a toolchain for the eBPF programs.
 
-mod anatomy;
-pub mod assets;
-mod bare;
+mod bare_qemu;
+mod bpf_syscall;
 mod clock;
-mod command;
 mod connection;
-pub mod consistency;
 pub mod cpio;
-mod debian;
-mod fdinfo;
+mod cpu_stalls;
+mod downtime_anatomy;
+mod fd_info;
 mod guest;
 mod host;
 mod janitor;
+pub mod kernels;
 mod lab;
 mod map_entries;
 mod migration;
+pub mod migtrace_command;
 mod nbd;
 pub mod netns;
 mod packet_counter;
 mod ping;
 mod process;
+mod programs;
 mod qcow2;
 mod qemu;
 mod qmp;
+pub mod record_checks;
 mod responder;
-mod shared;
-mod standstill;
+mod shared_lab;
 mod tcx_links;
 mod topology;
-pub mod tracing;
 mod wiretap;
 
-pub use anatomy::{Anatomy, Length};
-pub use bare::Bare;
+pub use bare_qemu::BareQemu;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
+pub use cpu_stalls::{CpuStallWatch, CpuStalls};
+pub use downtime_anatomy::{BoundedDuration, DowntimeAnatomy};
 pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
 pub use map_entries::map_entries;
-pub use migration::{Action, Migrated, Migration, Observed, Outcome, Progress, Side};
+pub use migration::{Action, Migrated, Migration, ObservedEvent, Outcome, Progress, Side};
 pub use nbd::NbdDisk;
-pub use packet_counter::{PacketCounter, Verdict, Way};
+pub use packet_counter::{PacketCounter, PacketDirection, TcVerdict};
 pub use process::{Process, process_status};
 pub use qemu::Qemu;
-pub use qmp::{Qmp, QmpError, QmpEvent, say_status};
-pub use responder::{Planned, Played, Responder, Silence, Truth};
-pub use shared::{Shared, shared};
-pub use standstill::{Standstills, Witness};
-pub use tcx_links::break_tcx_links;
+pub use qmp::{Qmp, QmpError, QmpEvent, send_migration_status};
+pub use responder::{ActualSilence, PlannedSilence, PlayedPlan, Responder, SilenceKind};
+pub use shared_lab::{SharedLab, shared_lab};
+pub use tcx_links::detach_tcx_links;
 pub use wiretap::{Capture, Stream, Tally, Wiretap};

@@ -1,22 +1,22 @@
-//! The eBPF maps of another process, and how full they are.
+//! How many entries the eBPF maps of another process have.
 
-use crate::fdinfo::FdInfo;
-use crate::packet_counter::{bpf, call};
+use crate::bpf_syscall::{self, call};
+use crate::fd_info::FdInfo;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr;
 
-// Of linux/bpf.h.
+// From linux/bpf.h.
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_TYPE_HASH: &str = "1";
 const BPF_MAP_TYPE_LRU_HASH: &str = "9";
 
-/// How many entries the hash maps have that a process holds, by their names as far as the kernel keeps them: 15 bytes.
-/// Maps of one name are taken together.
+/// How many entries the hash maps of a process have, by map name, of which the kernel keeps 15 bytes. Maps with the same
+/// name are added up.
 ///
 /// # Errors
 ///
@@ -28,8 +28,8 @@ pub fn map_entries(pid: u32) -> Result<BTreeMap<String, usize>> {
             continue;
         }
         let number = |name: &str| -> Result<u32> { Ok(info.field(name).context("no field")?.parse()?) };
-        let id = number("map_id:").context("a map without a number")?;
-        let map = bpf(BPF_MAP_GET_FD_BY_ID, &id).context("cannot open a map by its number")?;
+        let id = number("map_id:").context("a map without an id")?;
+        let map = bpf_syscall::open(BPF_MAP_GET_FD_BY_ID, &id).context("cannot open a map by its id")?;
         let room = number("max_entries:").context("a map of unknown size")?;
         let key_bytes = number("key_size:").context("keys of unknown size")?;
         *entries.entry(name(&map)?).or_default() += count(&map, key_bytes as usize, room as usize)?;

@@ -1,6 +1,6 @@
 //! Network namespaces with a name, as `ip netns` shows them.
 
-use crate::command;
+use crate::programs;
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -25,11 +25,11 @@ impl NetNs {
     ///
     /// When the name is taken or the kernel refuses.
     pub fn create(name: &str) -> Result<Self> {
-        command::run("ip", ["netns", "add", name])?;
+        programs::run("ip", ["netns", "add", name])?;
         Self::open(name)
     }
 
-    /// Opens a namespace that is there.
+    /// Opens an existing namespace.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl NetNs {
         Path::new(DIRECTORY).join(&self.name)
     }
 
-    /// Moves the calling thread into the namespace until the guard goes.
+    /// Moves the calling thread into the namespace until the guard is dropped.
     ///
     /// # Errors
     ///
@@ -66,16 +66,16 @@ impl NetNs {
         Ok(NetNsGuard { previous, not_send: PhantomData })
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own; what it returns comes back.
+    /// Runs `work` inside the namespace, on a thread of its own, and returns its result.
     ///
-    /// A panic of `work` goes on in the calling thread.
+    /// A panic of `work` continues in the calling thread.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to let the thread in (not root).
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let inside = || {
-            // The thread ends inside: there is no way back that could fail.
+            // The thread ends inside, so it need not return to the namespace before.
             setns(&self.file, CloneFlags::CLONE_NEWNET)
                 .with_context(|| format!("cannot enter the network namespace {}", self.name))?;
             Ok(work())
@@ -96,32 +96,32 @@ impl AsFd for NetNs {
     }
 }
 
-/// The calling thread is in another network namespace; dropping this brings it back.
+/// The calling thread is in another network namespace until this is dropped.
 #[derive(Debug)]
 pub struct NetNsGuard {
     previous: File,
-    /// The namespace belongs to one thread: on another one, the drop would move the wrong one.
+    /// A namespace is a property of a thread: dropped on another thread, this would move that one.
     not_send: PhantomData<*const ()>,
 }
 
 impl Drop for NetNsGuard {
     fn drop(&mut self) {
         if let Err(error) = setns(&self.previous, CloneFlags::CLONE_NEWNET) {
-            // Whatever this thread does next would happen to the wrong network.
-            eprintln!("lab: cannot leave a network namespace: {error}");
+            // Whatever this thread did next would affect the wrong network.
+            eprintln!("migtrace-lab: cannot leave a network namespace: {error}");
             std::process::abort();
         }
     }
 }
 
-/// The names of the namespaces that are there and begin with `prefix`, sorted.
+/// The names of the existing namespaces that begin with `prefix`, sorted.
 ///
 /// # Errors
 ///
 /// When the directory of namespaces cannot be read.
 pub fn list(prefix: &str) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(DIRECTORY) {
-        // Nobody has made a namespace since the machine came up.
+        // No namespace was made since the machine booted.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot list {DIRECTORY}"))?,
     };

@@ -1,18 +1,17 @@
-//! Somebody else's eBPF program at an interface: it counts every packet and lets it pass.
+//! An eBPF program of somebody else at an interface: it counts every packet and lets it pass.
 //!
-//! It is assembled here and loaded by bpf(2) itself, so that a test about living with others shares no loader with
-//! migtrace.
+//! It is assembled here and loaded by bpf(2) itself, so that it shares no loader with migtrace.
 
+use crate::bpf_syscall::{self, call};
 use crate::host::Host;
 use anyhow::{Context as _, Result};
-use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-// Of linux/bpf.h.
+// From linux/bpf.h.
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -24,26 +23,26 @@ const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 const BPF_F_BEFORE: u32 = 8;
 
-/// What a program says of each packet that it has counted.
+/// What a program returns for each packet that it has counted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(i32)]
-pub enum Verdict {
+pub enum TcVerdict {
     /// `TC_ACT_UNSPEC`: the next program decides.
     Next = -1,
-    /// `TC_ACT_OK`: it passes, and no program behind sees it.
+    /// `TC_ACT_OK`: the packet passes, and no later program sees it.
     Pass = 0,
 }
 
-/// Which way packets go.
+/// The direction of packets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Way {
+pub enum PacketDirection {
     /// Into the host.
     Ingress,
     /// Out of the host.
     Egress,
 }
 
-/// A program that counts, and its counter.
+/// A program that counts packets, and its counter.
 #[derive(Debug)]
 pub struct PacketCounter {
     map: OwnedFd,
@@ -51,12 +50,12 @@ pub struct PacketCounter {
 }
 
 impl PacketCounter {
-    /// Loads it; it is attached nowhere yet.
+    /// Loads the program, without attaching it.
     ///
     /// # Errors
     ///
     /// When the kernel refuses (not root).
-    pub fn load(verdict: Verdict) -> Result<Self> {
+    pub fn load(verdict: TcVerdict) -> Result<Self> {
         #[repr(C)]
         struct MapCreate {
             map_type: u32,
@@ -72,7 +71,7 @@ impl PacketCounter {
             license: u64,
         }
         let map = MapCreate { map_type: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size: 8, max_entries: 1 };
-        let map = bpf(BPF_MAP_CREATE, &map).context("cannot make a map")?;
+        let map = bpf_syscall::open(BPF_MAP_CREATE, &map).context("cannot make a map")?;
         let instructions = program(&map, verdict);
         let load = ProgramLoad {
             program_type: BPF_PROG_TYPE_SCHED_CLS,
@@ -80,29 +79,40 @@ impl PacketCounter {
             instructions: instructions.as_ptr().expose_provenance() as u64,
             license: c"GPL".as_ptr().expose_provenance() as u64,
         };
-        let program = bpf(BPF_PROG_LOAD, &load).context("cannot load a program")?;
+        let program = bpf_syscall::open(BPF_PROG_LOAD, &load).context("cannot load a program")?;
         Ok(Self { map, program })
     }
 
-    /// Attaches it by a TCX link, behind those that are there. Closing the link detaches it.
+    /// Attaches it by a TCX link, after the programs that are already there. Closing the link detaches it.
     ///
     /// # Errors
     ///
-    /// Where there is no such interface, or no TCX (before Linux 6.6).
-    pub fn attach_tcx(&self, host: &Host, interface: &str, way: Way) -> Result<OwnedFd> {
-        self.attach(host, interface, way, 0)
+    /// When there is no such interface, or no TCX (before Linux 6.6).
+    pub fn attach_tcx(&self, host: &Host, interface: &str, direction: PacketDirection) -> Result<OwnedFd> {
+        self.attach(host, interface, direction, 0)
     }
 
-    /// As [`Self::attach_tcx`], before those that are there.
+    /// As [`Self::attach_tcx`], but before the programs that are already there.
     ///
     /// # Errors
     ///
     /// As [`Self::attach_tcx`].
-    pub fn attach_tcx_first(&self, host: &Host, interface: &str, way: Way) -> Result<OwnedFd> {
-        self.attach(host, interface, way, BPF_F_BEFORE)
+    pub fn attach_tcx_first(
+        &self,
+        host: &Host,
+        interface: &str,
+        direction: PacketDirection,
+    ) -> Result<OwnedFd> {
+        self.attach(host, interface, direction, BPF_F_BEFORE)
     }
 
-    fn attach(&self, host: &Host, interface: &str, way: Way, flags: u32) -> Result<OwnedFd> {
+    fn attach(
+        &self,
+        host: &Host,
+        interface: &str,
+        direction: PacketDirection,
+        flags: u32,
+    ) -> Result<OwnedFd> {
         #[repr(C)]
         struct LinkCreate {
             program: u32,
@@ -114,19 +124,23 @@ impl PacketCounter {
             let link = LinkCreate {
                 program: self.program.as_raw_fd().cast_unsigned(),
                 interface: if_nametoindex(interface)?,
-                attach_type: if way == Way::Ingress { BPF_TCX_INGRESS } else { BPF_TCX_EGRESS },
+                attach_type: if direction == PacketDirection::Ingress {
+                    BPF_TCX_INGRESS
+                } else {
+                    BPF_TCX_EGRESS
+                },
                 flags,
             };
-            bpf(BPF_LINK_CREATE, &link)
+            bpf_syscall::open(BPF_LINK_CREATE, &link)
         })?
         .with_context(|| format!("cannot attach to {interface} by TCX"))
     }
 
-    /// Gives it a name in a bpf file system, from which `tc` can take it.
+    /// Pins it in a bpf file system, from which `tc` can attach it.
     ///
     /// # Errors
     ///
-    /// When the path is not in such a file system, or taken.
+    /// When the path is not in such a file system, or exists.
     pub fn pin(&self, path: &Path) -> Result<()> {
         #[repr(C)]
         struct Pin {
@@ -144,7 +158,7 @@ impl PacketCounter {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// When the kernel does not return the counter.
     pub fn packets(&self) -> Result<u64> {
         #[repr(C)]
         struct Lookup {
@@ -166,22 +180,8 @@ impl PacketCounter {
     }
 }
 
-/// One command of bpf(2). What `attributes` points to outlives the call in each caller.
-pub(crate) fn call<T>(command: libc::c_long, attributes: &T) -> Result<libc::c_long> {
-    // SAFETY: the structure is the beginning of the kernel's for this command, and the rest is taken for zero.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-    Ok(Errno::result(result)?)
-}
-
-/// A command that makes a descriptor.
-pub(crate) fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
-    let descriptor = call(command, attributes)?;
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor.try_into()?) })
-}
-
 /// `lock *map[0] += 1; return verdict`, in the encoding of RFC 9669.
-fn program(map: &OwnedFd, verdict: Verdict) -> [u64; 11] {
+fn program(map: &OwnedFd, verdict: TcVerdict) -> [u64; 11] {
     let map = map.as_raw_fd();
     [
         instruction(0x62, 10, 0, -4, 0),            // *(u32 *)(r10 - 4) = 0

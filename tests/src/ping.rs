@@ -1,4 +1,4 @@
-//! Is the guest there? ICMP echo, from inside a network namespace.
+//! Pings a guest from inside a network namespace.
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Between two requests.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// What differs between ICMP and ICMPv6.
+/// The differences between ICMP and ICMPv6.
 struct Protocol {
     family: AddressFamily,
     number: SockProtocol,
@@ -23,8 +23,8 @@ const ICMP: Protocol =
 const ICMPV6: Protocol =
     Protocol { family: AddressFamily::Inet6, number: SockProtocol::IcmpV6, request: 128, reply: 129 };
 
-/// Sends echo requests to `address` from the namespace of the calling thread until one is answered, and returns
-/// the round-trip time of that one.
+/// Sends echo requests to `address` from the calling thread's namespace until one is answered, and returns its round-trip
+/// time.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ pub(crate) fn ping(address: IpAddr, patience: Duration) -> Result<Duration> {
     let protocol = if address.is_ipv4() { ICMP } else { ICMPV6 };
     let socket = socket(protocol.family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol.number)
         .context("cannot open a raw socket")?;
-    // The standard library's socket calls work on any datagram socket, a raw one too.
+    // The standard library's calls for datagram sockets work on a raw socket too.
     let socket = UdpSocket::from(socket);
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let started = Instant::now();
@@ -48,7 +48,7 @@ pub(crate) fn ping(address: IpAddr, patience: Duration) -> Result<Duration> {
         }
         let sent = Instant::now();
         let deadline = sent + INTERVAL;
-        // Unreachable for now: the neighbour has not answered yet.
+        // This may fail while the neighbour is not resolved yet.
         let _ = socket.send_to(&request, SocketAddr::new(address, 0));
         while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
         {
@@ -58,7 +58,7 @@ pub(crate) fn ping(address: IpAddr, patience: Duration) -> Result<Duration> {
                 Ok(received) => received,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // An ICMP error that came back for an earlier request.
+                // An ICMP error for an earlier request.
                 Err(_) => {
                     std::thread::sleep(left);
                     break;
@@ -76,7 +76,7 @@ pub(crate) fn ping(address: IpAddr, patience: Duration) -> Result<Duration> {
     bail!("{address} does not answer ping within {} s", patience.as_secs_f32())
 }
 
-/// A raw IPv4 socket delivers the IP header too.
+/// The ICMP message of a packet. A raw IPv4 socket delivers the IP header too.
 fn icmp(packet: &[u8], ipv4: bool) -> Option<&[u8]> {
     let header = if ipv4 { usize::from(packet.first()? & 0xf) * 4 } else { 0 };
     packet.get(header..)
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_of_a_message_that_has_it_is_zero() {
+    fn the_checksum_of_a_message_with_its_checksum_is_zero() {
         let mut message = [8, 0, 0, 0, 0x12, 0x34, 0, 7];
         let sum = checksum(&message).to_be_bytes();
         message[2..4].copy_from_slice(&sum);

@@ -1,7 +1,7 @@
-//! Processes of the lab: each in its network namespace, and none outlives its driver unless it is meant to.
+//! Processes of the lab, each in its network namespace. They end with this process unless they are started to stay.
 
-use crate::command::line;
 use crate::netns::NetNs;
+use crate::programs::line;
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running process; dropping this kills it.
+/// A running process. Dropping this kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -30,7 +30,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The standard library's view of it, to take its pipes.
+    /// The standard library's handle, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
@@ -39,13 +39,13 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When it has been waited for already.
+    /// When it has ended and was waited for.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.id().cast_signed()), signal)
             .with_context(|| format!("cannot send {signal} to `{}`", self.line))
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Process {
         }
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     ///
     /// # Errors
     ///
@@ -72,13 +72,13 @@ impl Process {
         self.child.try_wait().with_context(|| format!("cannot wait for `{}`", self.line))
     }
 
-    /// Waits for its end and returns everything that it wrote to its pipes.
+    /// Waits until it ends and returns everything that it wrote to its pipes.
     ///
     /// # Errors
     ///
-    /// When it still runs after `patience`; it is killed then.
+    /// When it still runs after `patience`. Then it is killed.
     pub fn output(mut self, patience: Duration) -> Result<Output> {
-        // Both pipes are read while it runs: a full one would stop it.
+        // Both pipes are read while it runs: a full pipe would block it.
         let stdout = read_all(self.child.stdout.take());
         let stderr = read_all(self.child.stderr.take());
         let status = self.wait(patience)?;
@@ -103,15 +103,15 @@ fn read_all(pipe: Option<impl io::Read + Send + 'static>) -> mpsc::Receiver<io::
     receiver
 }
 
-/// Starts `command` inside `netns`; it is killed when this process ends, however it ends.
+/// Starts `command` inside `netns`. It is killed when this process ends in any way.
 pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
     let line = line(command);
     let netns_file = netns.file();
     let enter = move || {
         set_pdeathsig(Signal::SIGKILL)?;
         setns(&*netns_file, CloneFlags::CLONE_NEWNET)?;
-        // The tests may run under `nohup`; what they start must not.
-        // SAFETY: the default handler is none of this program's functions.
+        // The tests may run under `nohup`, and their children must not inherit that.
+        // SAFETY: the default handler runs no function of this program.
         unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl)? };
         Ok(())
     };
@@ -121,8 +121,8 @@ pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
     Ok(Process { child, line })
 }
 
-/// Starts `command` inside `netns`, detached (setsid): it stays when this process ends. Until then somebody has to wait for
-/// it, or it stays as a zombie when it ends.
+/// Starts `command` inside `netns`, detached (setsid), so that it stays when this process ends. Until then the caller must
+/// wait for it, or it becomes a zombie when it ends.
 pub(crate) fn spawn_detached(netns: &NetNs, command: &mut Command) -> Result<Child> {
     let line = line(command);
     let netns_file = netns.file();
@@ -149,7 +149,7 @@ pub fn process_status(pid: u32, field: &str) -> Result<u64> {
     number.with_context(|| format!("{path} has no {field}"))
 }
 
-/// Turns the process into this command inside `netns`, as `exec` does.
+/// Replaces this process by `command` inside `netns`.
 pub(crate) fn exec(netns: &NetNs, command: &mut Command) -> anyhow::Error {
     if let Err(error) = setns(netns, CloneFlags::CLONE_NEWNET) {
         return anyhow!(error).context(format!("cannot enter the network namespace {}", netns.name()));
@@ -159,8 +159,8 @@ pub(crate) fn exec(netns: &NetNs, command: &mut Command) -> anyhow::Error {
 
 type Order = (Command, mpsc::Sender<(Command, io::Result<Child>)>);
 
-/// Spawns from a thread that lives as long as the process: a parent's death signal is sent when the *thread*
-/// that forked ends (prctl(2)), and the threads of a test runner end with their test.
+/// Spawns from a thread that lives as long as the process. The parent death signal is sent when the *thread* that forked
+/// ends (prctl(2)), and a test runner's threads end with their tests.
 fn spawn_on_lasting_thread(command: &mut Command) -> Result<Child> {
     static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Disk images: the few structures of qcow2 (docs/interop/qcow2.txt in QEMU) that a fresh image needs.
+//! Makes disk images, with the few structures of qcow2 (docs/interop/qcow2.txt in QEMU) that a new image needs.
 
 use anyhow::{Context as _, Result};
 use std::fs::File;
@@ -6,15 +6,15 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 const CLUSTER_BYTES: u64 = 1 << 16;
-/// One cluster of the L2 table holds this many 8-byte entries.
+/// How many 8-byte entries one cluster of the L2 table has.
 const L2_ENTRIES: u64 = CLUSTER_BYTES / 8;
-/// One cluster of 16-bit reference counts counts this many clusters.
+/// How many 16-bit reference counts one cluster has.
 const REFCOUNT_ENTRIES: u64 = CLUSTER_BYTES / 2;
-/// "This cluster has exactly one user": must be set where the reference count is one.
+/// Marks a cluster with exactly one user. Must be set where the reference count is one.
 const COPIED: u64 = 1 << 63;
 const MIB: u64 = 1 << 20;
 
-/// Writes an image of `mib` MiB in which every cluster is allocated and none compresses.
+/// Writes an image of `mib` MiB in which every cluster is allocated and cannot be compressed.
 ///
 /// # Errors
 ///
@@ -23,7 +23,7 @@ pub(crate) fn create_full(path: &Path, mib: u64) -> Result<()> {
     write(path, mib, true)
 }
 
-/// Writes an image of `mib` MiB with nothing in it: what a disk is copied into.
+/// Writes an empty image of `mib` MiB, into which a disk can be copied.
 ///
 /// # Errors
 ///
@@ -40,13 +40,13 @@ fn write(path: &Path, mib: u64, full: bool) -> Result<()> {
         .with_context(|| format!("cannot write the disk {}", path.display()))
 }
 
-/// In this order: header, reference count table and blocks, L1 table, L2 tables, data.
+/// Writes, in this order: header, reference count table and blocks, L1 table, L2 tables, data.
 fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Result<()> {
     let data_clusters = if full { bytes.div_ceil(CLUSTER_BYTES) } else { 0 };
     let l1_entries = bytes.div_ceil(CLUSTER_BYTES).div_ceil(L2_ENTRIES).max(1);
     let l2_clusters = data_clusters.div_ceil(L2_ENTRIES);
     let mut refcount_blocks = 1;
-    // A block that is added needs to be counted itself.
+    // Each reference count block needs a reference count too.
     while refcount_blocks * REFCOUNT_ENTRIES < 3 + refcount_blocks + l2_clusters + data_clusters {
         refcount_blocks += 1;
     }
@@ -55,24 +55,7 @@ fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Resu
     let data_at = l2_at + l2_clusters;
     let clusters = data_at + data_clusters;
 
-    let mut header = Vec::new();
-    header.extend(b"QFI\xfb");
-    header.extend(3_u32.to_be_bytes());
-    header.extend(0_u64.to_be_bytes()); // no backing file
-    header.extend(0_u32.to_be_bytes());
-    header.extend(CLUSTER_BYTES.trailing_zeros().to_be_bytes());
-    header.extend(bytes.to_be_bytes());
-    header.extend(0_u32.to_be_bytes()); // not encrypted
-    header.extend((l1_entries as u32).to_be_bytes());
-    header.extend((l1_at * CLUSTER_BYTES).to_be_bytes());
-    header.extend(CLUSTER_BYTES.to_be_bytes()); // the reference count table is cluster 1
-    header.extend(1_u32.to_be_bytes()); // of one cluster
-    header.extend(0_u32.to_be_bytes()); // no snapshots
-    header.extend(0_u64.to_be_bytes());
-    header.extend([0; 24]); // no feature bits
-    header.extend(4_u32.to_be_bytes()); // reference counts have 2^4 bits
-    header.extend(104_u32.to_be_bytes()); // the length of this header
-    cluster(output, header)?;
+    cluster(output, header(bytes, l1_entries, l1_at))?;
 
     cluster(output, (0..refcount_blocks).flat_map(|block| ((2 + block) * CLUSTER_BYTES).to_be_bytes()))?;
     for block in 0..refcount_blocks {
@@ -96,7 +79,7 @@ fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Resu
         cluster(
             output,
             (0..CLUSTER_BYTES / 8).flat_map(|_| {
-                // xorshift64: nothing for QEMU's detection of zeroes to find.
+                // xorshift64: QEMU's detection of zeroes finds none.
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
@@ -107,7 +90,29 @@ fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Resu
     Ok(())
 }
 
-/// Writes `content` and zeroes up to the end of its cluster.
+/// A header of version 3, with one cluster for the reference count table.
+fn header(bytes: u64, l1_entries: u64, l1_at: u64) -> Vec<u8> {
+    let mut header = Vec::new();
+    header.extend(b"QFI\xfb");
+    header.extend(3_u32.to_be_bytes());
+    header.extend(0_u64.to_be_bytes()); // no backing file
+    header.extend(0_u32.to_be_bytes());
+    header.extend(CLUSTER_BYTES.trailing_zeros().to_be_bytes());
+    header.extend(bytes.to_be_bytes());
+    header.extend(0_u32.to_be_bytes()); // not encrypted
+    header.extend((l1_entries as u32).to_be_bytes());
+    header.extend((l1_at * CLUSTER_BYTES).to_be_bytes());
+    header.extend(CLUSTER_BYTES.to_be_bytes()); // the reference count table is cluster 1
+    header.extend(1_u32.to_be_bytes()); // of one cluster
+    header.extend(0_u32.to_be_bytes()); // no snapshots
+    header.extend(0_u64.to_be_bytes());
+    header.extend([0; 24]); // no feature bits
+    header.extend(4_u32.to_be_bytes()); // reference counts have 2^4 bits
+    header.extend(104_u32.to_be_bytes()); // the length of this header
+    header
+}
+
+/// Writes `content`, and zeroes up to the end of its cluster.
 fn cluster(output: &mut impl Write, content: impl IntoIterator<Item = u8>) -> std::io::Result<()> {
     let mut bytes: Vec<u8> = content.into_iter().collect();
     bytes.resize(CLUSTER_BYTES as usize, 0);
@@ -119,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_has_the_size_of_what_it_holds() {
+    fn an_image_has_the_size_of_its_metadata_and_data() {
         let mut empty = Vec::new();
         write_image(&mut empty, 64 * MIB, false).unwrap();
         // Header, reference count table, one block, L1 table.

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long QEMU may take to answer one command; under TCG on a busy machine it can be seconds.
+/// How long QEMU may take to answer a command. Under TCG on a busy machine it can take seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What can go wrong between a client and QEMU.
+/// An error between a client and QEMU.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
     /// There is no such socket, or nobody listens.
@@ -23,10 +23,10 @@ pub enum QmpError {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// QEMU sent no greeting: it serves one client at a time, and this one waits behind another.
+    /// QEMU sent no greeting. It serves one client at a time, and this one waits behind another.
     #[error("no greeting on the QMP socket {0} within {PATIENCE:?}: is another client connected to it?")]
     NoGreeting(PathBuf),
     /// QEMU refused the command.
@@ -47,11 +47,12 @@ pub enum QmpError {
     Closed(PathBuf),
 }
 
-/// Writes to a monitor that a migration has this status, as QEMU does: an event of now in one piece, by `sendmsg`.
+/// Writes a `MIGRATION` event with this status to a monitor as QEMU does: stamped now, with one `sendmsg`.
 ///
 /// # Errors
-/// Nobody is at the other end of the monitor.
-pub fn say_status(monitor: &UnixStream, status: &str) -> io::Result<()> {
+///
+/// When the other end of the monitor is closed.
+pub fn send_migration_status(monitor: &UnixStream, status: &str) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let line = format!(
         "{{\"timestamp\": {{\"seconds\": {}, \"microseconds\": {}}}, \"event\": \"MIGRATION\", \"data\": \
@@ -67,9 +68,9 @@ pub fn say_status(monitor: &UnixStream, status: &str) -> io::Result<()> {
 /// One event of QEMU.
 #[derive(Debug, Clone, Serialize)]
 pub struct QmpEvent {
-    /// As QEMU calls it: `MIGRATION`, `STOP`...
+    /// QEMU's name for it: `MIGRATION`, `STOP`...
     pub name: String,
-    /// Its data; null where it has none.
+    /// Its data; null if it has none.
     pub data: Value,
     /// QEMU's own stamp: microseconds of CLOCK_REALTIME.
     pub qemu_realtime_us: u64,
@@ -89,11 +90,11 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects and negotiates.
+    /// Connects, and negotiates capabilities.
     ///
     /// # Errors
     ///
-    /// When nobody listens there, or somebody else is connected already.
+    /// When nobody listens there, or another client is connected.
     pub fn connect(path: &Path) -> Result<Self, QmpError> {
         let cannot = |source| QmpError::Connect { path: path.into(), source };
         let stream = UnixStream::connect(path).map_err(cannot)?;
@@ -112,7 +113,7 @@ impl Qmp {
         Ok(client)
     }
 
-    /// What QEMU said first: its version and package.
+    /// QEMU's greeting: its version and package.
     #[must_use]
     pub fn greeting(&self) -> &Value {
         &self.greeting["QMP"]
@@ -134,7 +135,7 @@ impl Qmp {
                 RecvTimeoutError::Timeout => QmpError::Timeout(command.into()),
                 RecvTimeoutError::Disconnected => QmpError::Closed(self.path.clone()),
             })?;
-            // The late answer to a command that nobody waits for any more.
+            // A late answer to an earlier command.
             if reply["id"] != self.next_id {
                 continue;
             }
@@ -149,11 +150,11 @@ impl Qmp {
         }
     }
 
-    /// The next event; nothing when none comes within `patience`.
+    /// The next event; none if none comes within `patience`.
     ///
     /// # Errors
     ///
-    /// When QEMU has ended, and every event that it sent has been taken.
+    /// When QEMU has ended, and all of its events have been returned.
     pub fn next_event(&mut self, patience: Duration) -> Result<Option<QmpEvent>, QmpError> {
         match self.events.recv_timeout(patience) {
             Ok(event) => Ok(Some(event)),
@@ -165,19 +166,19 @@ impl Qmp {
 
 impl Drop for Qmp {
     fn drop(&mut self) {
-        // The reader's clone keeps the socket open; this ends its read.
+        // The reader's clone keeps the socket open, so its read must be ended.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// Sorts what QEMU writes into replies and events until the connection ends.
+/// Separates replies and events until the connection ends.
 fn read(stream: UnixStream, replies: &Sender<Value>, events: &Sender<QmpEvent>) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
         let received_ns = monotonic_ns();
         if let Ok(mut message) = serde_json::from_str::<Value>(&line) {
-            // A receiver that is gone is a client that was dropped: the stream ends right after it.
+            // Without a receiver the client was dropped, and the stream ends right afterwards.
             if let Some(name) = message["event"].as_str().map(str::to_owned) {
                 let stamp = &message["timestamp"];
                 let seconds = stamp["seconds"].as_u64().unwrap_or_default();
@@ -198,8 +199,8 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// A QEMU that greets, then answers the lines it gets with `answers`, in turn.
-    fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
+    /// Starts a QEMU that greets, and then answers each line with the next one of `answers`.
+    fn fake_qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("qmp.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -216,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn events_and_replies_come_apart() {
+    fn events_and_replies_are_separated() {
         let event = concat!(
             r#"{"timestamp": {"seconds": 7, "microseconds": 9}, "event": "STOP", "new": 1}"#,
             "\n",
             r#"{"return": {"status": "running"}, "id": 2}"#
         );
         let answers = Box::leak(Box::new([r#"{"return": {}, "id": 1}"#, event]));
-        let (_directory, path) = qemu(answers);
+        let (_directory, path) = fake_qemu(answers);
         let mut qmp = Qmp::connect(&path).unwrap();
         assert_eq!(qmp.greeting()["version"]["qemu"]["major"], 7);
         assert_eq!(qmp.execute("query-status", json!({})).unwrap()["status"], "running");
@@ -233,8 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_qemu_said() {
-        let (_directory, path) = qemu(&[
+    fn a_refusal_has_qemus_own_words() {
+        let (_directory, path) = fake_qemu(&[
             r#"{"return": {}, "id": 1}"#,
             r#"{"error": {"class": "GenericError", "desc": "no such thing"}, "id": 2}"#,
         ]);
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_end_of_qemu_is_noticed() {
-        let (_directory, path) = qemu(&[r#"{"return": {}, "id": 1}"#]);
+        let (_directory, path) = fake_qemu(&[r#"{"return": {}, "id": 1}"#]);
         let mut qmp = Qmp::connect(&path).unwrap();
         assert!(matches!(qmp.next_event(Duration::from_secs(5)), Err(QmpError::Closed(_))));
         assert!(matches!(qmp.execute("cont", json!({})), Err(QmpError::Closed(_))));

@@ -1,7 +1,7 @@
-//! A guest that answers echo requests itself, and falls silent for times that it knows exactly.
+//! Answers echo requests in place of a guest, and falls silent for known times.
 //!
-//! The kernel of its network namespace answers none. So what the responder does is all that happens, and its own
-//! stamps of `CLOCK_MONOTONIC` are the truth about every silence.
+//! The kernel of its network namespace answers none, so its own stamps of `CLOCK_MONOTONIC` are the truth about every
+//! silence.
 
 use crate::clock::monotonic_ns;
 use crate::netns::NetNs;
@@ -24,58 +24,58 @@ use std::time::Duration;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 
-/// Before the sender of requests.
+/// The real-time priority: above that of the sender of requests.
 const PRIORITY: u8 = 2;
 
-/// How long it looks for packets at most before it looks at the clock.
-const LOOK: Duration = Duration::from_millis(20);
+/// How long it waits for packets at most before it reads the clock.
+const MAX_WAIT: Duration = Duration::from_millis(20);
 
-/// How long it goes on after the last silence of a plan.
+/// How long it answers after the last silence of a plan, before the plan counts as over.
 const AFTERMATH: Duration = Duration::from_millis(100);
 
-/// What becomes of the requests that arrive during a silence.
+/// What happens to the requests that arrive during a silence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Silence {
+pub enum SilenceKind {
     /// They are never answered.
-    Loses,
-    /// They are answered at its end.
-    Delays,
+    LosesRequests,
+    /// They are answered when it ends.
+    DelaysReplies,
 }
 
-/// A silence to come.
+/// A silence of a plan.
 #[derive(Clone, Copy, Debug)]
-pub struct Planned {
-    /// Time from the end of the one before.
+pub struct PlannedSilence {
+    /// Time since the end of the silence before.
     pub after: Duration,
-    /// For how long.
+    /// How long it lasts.
     pub length: Duration,
-    /// What becomes of requests.
-    pub silence: Silence,
+    /// What happens to requests.
+    pub kind: SilenceKind,
 }
 
-/// A silence as it was. Its ends are known as well as two readings of the clock tell, before and after.
+/// A silence that was played. Each end lies between two readings of the clock.
 #[derive(Clone, Debug)]
-pub struct Truth {
-    /// Every request that had arrived by then was answered before, and none that came later. `CLOCK_MONOTONIC`.
-    pub from_ns: RangeInclusive<u64>,
-    /// The responder began to answer again: what arrived later, or what had been waiting. `CLOCK_MONOTONIC`.
-    pub until_ns: RangeInclusive<u64>,
+pub struct ActualSilence {
+    /// When it began: every request that had arrived by then was answered, and no later one was. `CLOCK_MONOTONIC`.
+    pub start_ns: RangeInclusive<u64>,
+    /// When it ended: from then on later requests were answered, and those that had been waiting. `CLOCK_MONOTONIC`.
+    pub end_ns: RangeInclusive<u64>,
 }
 
-/// What became of a plan.
+/// A plan that was played.
 #[derive(Clone, Debug)]
-pub struct Played {
+pub struct PlayedPlan {
     /// The silences, in their order.
-    pub truths: Vec<Truth>,
+    pub silences: Vec<ActualSilence>,
     /// When each request since the plan began was read. `CLOCK_MONOTONIC`.
     pub arrivals_ns: Vec<u64>,
 }
 
-/// A responder at work. It answers until this goes.
+/// A running responder. It answers until this is dropped.
 #[derive(Debug)]
 pub struct Responder {
-    plans: Sender<Vec<Planned>>,
-    played: Receiver<Result<Played>>,
+    plans: Sender<Vec<PlannedSilence>>,
+    played: Receiver<Result<PlayedPlan>>,
 }
 
 impl Responder {
@@ -85,15 +85,15 @@ impl Responder {
     ///
     /// When the namespace cannot be entered, or a raw socket cannot be made (not root).
     pub fn start(netns: &NetNs) -> Result<Self> {
-        Self::start_far_away(netns, Duration::ZERO)
+        Self::start_with_delay(netns, Duration::ZERO)
     }
 
-    /// As [`Self::start`], with replies that are on their way for so long.
+    /// As [`Self::start`], but each reply is sent only after `delay`, as if the network were slow.
     ///
     /// # Errors
     ///
     /// As [`Self::start`].
-    pub fn start_far_away(netns: &NetNs, way: Duration) -> Result<Self> {
+    pub fn start_with_delay(netns: &NetNs, delay: Duration) -> Result<Self> {
         let socket = netns.enter(|| -> Result<UdpSocket> {
             let path = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
             fs::write(path, "1").with_context(|| format!("cannot set {path}"))?;
@@ -106,104 +106,110 @@ impl Responder {
         let (plans, to_play) = mpsc::channel();
         let (played, results) = mpsc::channel();
         std::thread::Builder::new().name("responder".into()).spawn(move || {
-            let lived = be_punctual(PRIORITY).and_then(|()| Guest::new(socket, way).live(&to_play, &played));
-            if let Err(error) = lived {
-                // Nobody waits for it any more when the responder has gone.
+            let result = make_real_time(PRIORITY)
+                .and_then(|()| ResponderThread::new(socket, delay).run(&to_play, &played));
+            if let Err(error) = result {
+                // Nobody receives it when the responder was dropped.
                 let _ = played.send(Err(error));
             }
         })?;
         Ok(Self { plans, played: results })
     }
 
-    /// Begins to fall silent as planned, the first time `after` now.
+    /// Begins to play a plan; the `after` of its first silence counts from now.
     ///
     /// # Errors
     ///
-    /// When it has failed before.
-    pub fn play(&self, plan: Vec<Planned>) -> Result<()> {
+    /// When the responder has failed before.
+    pub fn play(&self, plan: Vec<PlannedSilence>) -> Result<()> {
         self.plans.send(plan).map_err(|_| anyhow!("the responder has ended"))
     }
 
-    /// Waits for the end of the plan; what became of it.
+    /// Waits until the plan has been played.
     ///
     /// # Errors
     ///
     /// When the socket failed.
-    pub fn played(&self) -> Result<Played> {
+    pub fn wait_for_plan(&self) -> Result<PlayedPlan> {
         self.played.recv().context("the responder has ended")?
     }
 }
 
-/// Puts the calling thread before every ordinary one: other work on the machine is no silence.
-pub(crate) fn be_punctual(priority: u8) -> Result<()> {
+/// Makes the calling thread a real-time one, so that other work on the machine does not delay it.
+pub(crate) fn make_real_time(priority: u8) -> Result<()> {
     let thread = nix::unistd::gettid().to_string();
     let status = Command::new("chrt").args(["--fifo", "--pid", &priority.to_string(), &thread]).status();
     if !status.context("cannot start `chrt`")?.success() {
-        bail!("`chrt` cannot make a thread a real-time one");
+        bail!("`chrt` cannot make a thread real-time");
     }
-    // A timer of an ordinary thread may fire 50 µs late, so that several wake-ups can be made one.
-    nix::sys::prctl::set_timerslack(1).context("cannot make timers punctual")
+    // Timers may fire 50 µs late by default, so that the kernel can combine wake-ups.
+    nix::sys::prctl::set_timerslack(1).context("cannot make timers precise")
 }
 
-struct Guest {
+struct ResponderThread {
     socket: UdpSocket,
+    /// Replies that wait for the end of a silence.
     waiting: Vec<(Vec<u8>, SocketAddr)>,
-    /// How long replies take.
-    way: Duration,
-    /// Replies, each with the time at which it arrives.
-    on_their_way: VecDeque<(u64, Vec<u8>, SocketAddr)>,
-    /// Since the latest plan began.
+    /// How long each reply is held back.
+    delay: Duration,
+    /// Replies that are held back, each with the time at which it is due.
+    delayed: VecDeque<(u64, Vec<u8>, SocketAddr)>,
+    /// Arrivals since the latest plan began.
     arrivals_ns: Vec<u64>,
 }
 
-impl Guest {
-    const fn new(socket: UdpSocket, way: Duration) -> Self {
-        Self { socket, waiting: Vec::new(), way, on_their_way: VecDeque::new(), arrivals_ns: Vec::new() }
+impl ResponderThread {
+    const fn new(socket: UdpSocket, delay: Duration) -> Self {
+        Self { socket, waiting: Vec::new(), delay, delayed: VecDeque::new(), arrivals_ns: Vec::new() }
     }
 
-    /// Ends when nobody can send it plans any more.
-    fn live(mut self, plans: &Receiver<Vec<Planned>>, played: &Sender<Result<Played>>) -> Result<()> {
+    /// Answers and plays plans until the [`Responder`] is dropped.
+    fn run(
+        mut self,
+        plans: &Receiver<Vec<PlannedSilence>>,
+        played: &Sender<Result<PlayedPlan>>,
+    ) -> Result<()> {
         loop {
             match plans.try_recv() {
                 Ok(plan) => {
                     self.arrivals_ns.clear();
-                    let truths = self.play(&plan)?;
-                    // The round trips after the last silence are part of what is to be judged.
+                    let silences = self.play(&plan)?;
+                    // The round trips after the last silence are needed to judge it.
                     self.answer_until(monotonic_ns() + nanoseconds(AFTERMATH))?;
                     let arrivals_ns = std::mem::take(&mut self.arrivals_ns);
-                    let _ = played.send(Ok(Played { truths, arrivals_ns }));
+                    let _ = played.send(Ok(PlayedPlan { silences, arrivals_ns }));
                 }
                 Err(TryRecvError::Empty) => {
-                    self.answer_until(monotonic_ns() + nanoseconds(LOOK))?;
+                    self.answer_until(monotonic_ns() + nanoseconds(MAX_WAIT))?;
                 }
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
         }
     }
 
-    fn play(&mut self, plan: &[Planned]) -> Result<Vec<Truth>> {
-        let mut truths = Vec::new();
-        let mut awake_since_ns = monotonic_ns();
+    fn play(&mut self, plan: &[PlannedSilence]) -> Result<Vec<ActualSilence>> {
+        let mut silences = Vec::new();
+        let mut answering_since_ns = monotonic_ns();
         for planned in plan {
-            let from_ns = self.answer_until(awake_since_ns + nanoseconds(planned.after))?;
-            let mut until_ns =
-                self.collect_until(from_ns.end() + nanoseconds(planned.length), planned.silence)?;
+            let start_ns = self.answer_until(answering_since_ns + nanoseconds(planned.after))?;
+            let mut end_ns =
+                self.collect_until(start_ns.end() + nanoseconds(planned.length), planned.kind)?;
             let mut waiting = std::mem::take(&mut self.waiting).into_iter();
             if let Some((reply, to)) = waiting.next() {
                 let before_ns = monotonic_ns();
                 self.send(reply, to)?;
-                until_ns = before_ns..=monotonic_ns();
+                end_ns = before_ns..=monotonic_ns();
             }
-            awake_since_ns = *until_ns.end();
-            truths.push(Truth { from_ns, until_ns });
+            answering_since_ns = *end_ns.end();
+            silences.push(ActualSilence { start_ns, end_ns });
             for (reply, to) in waiting {
                 self.send(reply, to)?;
             }
         }
-        Ok(truths)
+        Ok(silences)
     }
 
-    /// Returns when the time has come and nothing that has arrived is unanswered; when that was.
+    /// Answers requests until this time has come and every arrived request is answered. Returns when that was.
     fn answer_until(&mut self, at_ns: u64) -> Result<RangeInclusive<u64>> {
         loop {
             let mut looked_ns = monotonic_ns();
@@ -219,12 +225,13 @@ impl Guest {
         }
     }
 
-    /// Returns when the time has come and nothing that has arrived is left to read; when that was.
-    fn collect_until(&mut self, at_ns: u64, silence: Silence) -> Result<RangeInclusive<u64>> {
+    /// Reads requests without answering them, until this time has come and every arrived request is read. Returns when that
+    /// was.
+    fn collect_until(&mut self, at_ns: u64, kind: SilenceKind) -> Result<RangeInclusive<u64>> {
         loop {
             let mut looked_ns = monotonic_ns();
             while let Some(request) = self.receive()? {
-                if silence == Silence::Delays {
+                if kind == SilenceKind::DelaysReplies {
                     self.waiting.push(request);
                 }
                 looked_ns = monotonic_ns();
@@ -237,15 +244,13 @@ impl Guest {
         }
     }
 
-    /// Waits for a packet, or until the time has come. Meanwhile replies arrive.
+    /// Sends the replies that are due, and waits for a packet, the next reply or this time.
     fn wait_until(&mut self, at_ns: u64) -> Result<()> {
-        while let Some((_, reply, to)) =
-            self.on_their_way.pop_front_if(|(due_ns, ..)| *due_ns <= monotonic_ns())
-        {
+        while let Some((_, reply, to)) = self.delayed.pop_front_if(|(due_ns, ..)| *due_ns <= monotonic_ns()) {
             self.deliver(&reply, to)?;
         }
-        let at_ns = self.on_their_way.front().map_or(at_ns, |(due_ns, ..)| at_ns.min(*due_ns));
-        let left = Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())).min(LOOK);
+        let at_ns = self.delayed.front().map_or(at_ns, |(due_ns, ..)| at_ns.min(*due_ns));
+        let left = Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())).min(MAX_WAIT);
         let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         match ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
@@ -253,7 +258,7 @@ impl Guest {
         }
     }
 
-    /// The reply to the next request, and whom it is for; none when nothing has arrived.
+    /// The reply to the next request and its address; none when nothing has arrived.
     fn receive(&mut self) -> Result<Option<(Vec<u8>, SocketAddr)>> {
         let mut packet = [0; 2048];
         loop {
@@ -275,10 +280,10 @@ impl Guest {
     }
 
     fn send(&mut self, reply: Vec<u8>, to: SocketAddr) -> Result<()> {
-        if self.way.is_zero() {
+        if self.delay.is_zero() {
             return self.deliver(&reply, to);
         }
-        self.on_their_way.push_back((monotonic_ns() + nanoseconds(self.way), reply, to));
+        self.delayed.push_back((monotonic_ns() + nanoseconds(self.delay), reply, to));
         Ok(())
     }
 
@@ -287,7 +292,7 @@ impl Guest {
     }
 }
 
-/// The reply to a request: another type, and the checksum that goes with it (RFC 1624).
+/// The reply to a request: its type and its checksum (RFC 1624) differ.
 fn reply(request: &[u8]) -> Vec<u8> {
     let mut reply = request.to_vec();
     reply[0] = ECHO_REPLY;

@@ -9,17 +9,17 @@
 //!         └──────── src ───────── br0 of the switch ────────┘
 //! ```
 
-use crate::command::ip_batch;
 use crate::host::Host;
 use crate::netns::NetNs;
+use crate::programs::ip_batch;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs;
 
-/// What all namespaces of all labs begin with.
+/// The names of all labs' namespaces begin with this.
 pub(crate) const PREFIX: &str = "migtrace-";
-/// The roles, in the order of their addresses, and the switch.
+/// The roles of the hosts, in the order of their addresses.
 const HOSTS: [&str; 3] = ["src", "dst", "observer"];
 const SWITCH: &str = "switch";
 
@@ -27,7 +27,7 @@ const SWITCH: &str = "switch";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Network {
     pub(crate) mtu: u32,
-    /// What `tc` understands as a rate; nothing for as fast as the machine is.
+    /// A rate as `tc` writes it; none for no limit.
     pub(crate) rate: Option<String>,
     pub(crate) guests: bool,
     pub(crate) sender_offloads: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Topology {
     pub(crate) switch: Host,
 }
 
-/// The namespaces that a lab of this name has, the switch last.
+/// The names of the namespaces of a lab, with the switch last.
 pub(crate) fn namespaces(lab: &str) -> Vec<String> {
     HOSTS.iter().chain([&SWITCH]).map(|role| format!("{PREFIX}{lab}-{role}")).collect()
 }
@@ -56,7 +56,7 @@ impl Topology {
         }
         let topology = Self::open(lab)?;
         for host in [&topology.source, &topology.destination, &topology.observer, &topology.switch] {
-            host.enter(quiet_ipv6)??;
+            host.enter(limit_ipv6_autoconfiguration)??;
         }
         topology.make_switch(network)?;
         for (host, number) in [(&topology.source, 1), (&topology.destination, 2)] {
@@ -72,7 +72,7 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Finds the namespaces of a lab that is up.
+    /// Opens the namespaces of a running lab.
     pub(crate) fn open(lab: &str) -> Result<Self> {
         let host = |role, number| -> Result<Host> {
             Ok(Host::new(role, NetNs::open(&format!("{PREFIX}{lab}-{role}"))?, number))
@@ -120,11 +120,11 @@ impl Topology {
     }
 }
 
-/// A bridge that is the host, with the uplink and the guest's tap as its ports.
+/// Makes a host's bridge, with the uplink and the guest's tap as its ports.
 fn make_host(host: &Host, number: u8, network: &Network) -> Result<()> {
     let (bridge, uplink, tap, mtu) = (Host::BRIDGE, Host::UPLINK, Host::TAP, network.mtu);
     let (ipv4, ipv6) = (host.ipv4(), host.ipv6());
-    // A bridge without an address of its own takes the lowest of its ports', and changes it with them.
+    // A bridge without a MAC of its own takes the lowest one of its ports, which changes with the ports.
     let mut lines = format!(
         "link set dev lo up\n\
          link add name {bridge} address 02:77:00:00:00:{number:02x} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
@@ -151,15 +151,15 @@ fn make_observer(host: &Host) -> Result<()> {
     ip_batch(host.netns().name(), &lines)
 }
 
-/// Limits what leaves the host. A burst below the size of a GSO packet would make tbf segment each of them.
+/// Limits what a host sends. With a burst below the size of a GSO packet, tbf would split each of them.
 fn shape(host: &Host, rate: &str) -> Result<()> {
     let arguments = ["qdisc", "replace", "dev", Host::UPLINK, "root", "tbf", "rate", rate];
     let limits = ["burst", "256kb", "latency", "20ms"];
     host.tool("tc", &[&arguments[..], &limits[..]].concat()).map(drop)
 }
 
-/// No duplicate address detection (it holds an address back for a second) and no router discovery.
-fn quiet_ipv6() -> Result<()> {
+/// Turns off duplicate address detection, which holds an address back for a second, and router discovery.
+fn limit_ipv6_autoconfiguration() -> Result<()> {
     for (setting, value) in [("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0")] {
         for interface in ["all", "default"] {
             let path = format!("/proc/sys/net/ipv6/conf/{interface}/{setting}");

@@ -1,8 +1,7 @@
-//! Counts the TCP frames that cross an interface, one by one, as a witness of its own: a packet socket that shares
-//! nothing with migtrace, neither code nor hook.
+//! Counts the TCP frames that cross an interface with a packet socket, which shares neither code nor hook with migtrace.
 //!
-//! It sees what the device is handed. Put it where real frames pass (offloads off), or it sees what TCP hands down
-//! instead: [`Tally::longest_bytes`] tells.
+//! It sees what the device receives from the kernel. With offloads on, these are TCP's buffers of many segments rather than
+//! frames; [`Tally::longest_bytes`] shows which.
 
 use crate::host::Host;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -18,24 +17,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Room for what arrives while this process has no CPU.
+/// Room for frames that arrive while this process has no CPU.
 const BUFFER_BYTES: usize = 256 << 20;
-/// Headers with every option and extension fit; payload is not looked at.
+/// All headers with options and extensions fit; payload is not read.
 const SNAP_BYTES: usize = 256;
 
-/// From one end of a connection to the other. The ports of later IP fragments, which carry none, are 0.
+/// One direction of a connection: sender and receiver. Later IP fragments have no ports, and count for port 0.
 pub type Stream = (SocketAddr, SocketAddr);
 
-/// A sum over frames.
+/// Sums over frames.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
-    /// How many.
+    /// Their number.
     pub frames: u64,
     /// Their bytes, from the Ethernet header on.
     pub bytes: u64,
-    /// What follows their TCP header (of later fragments: their IP headers).
+    /// The bytes after their TCP header, or after the IP headers of later fragments.
     pub payload_bytes: u64,
-    /// The longest of them.
+    /// The length of the longest.
     pub longest_bytes: u64,
 }
 
@@ -48,17 +47,17 @@ impl Tally {
     }
 }
 
-/// What a wiretap has seen.
+/// What a wiretap has counted.
 #[derive(Clone, Debug, Default)]
 pub struct Capture {
-    /// TCP, each direction of each connection.
+    /// TCP frames, for each direction of each connection.
     pub streams: BTreeMap<Stream, Tally>,
-    /// Every frame, of TCP or not, in both directions.
+    /// All frames, of TCP or not, in both directions.
     pub all: Tally,
 }
 
 impl Capture {
-    /// What crossed from one end to the other; nothing is a tally too.
+    /// What crossed from one end to the other; all zero if nothing did.
     #[must_use]
     pub fn stream(&self, from: SocketAddr, to: SocketAddr) -> Tally {
         self.streams.get(&(from, to)).copied().unwrap_or_default()
@@ -71,7 +70,7 @@ impl Capture {
     }
 }
 
-/// Counts until it is stopped.
+/// Counts frames until it is stopped.
 #[derive(Debug)]
 pub struct Wiretap {
     stop: Arc<AtomicBool>,
@@ -79,7 +78,7 @@ pub struct Wiretap {
 }
 
 impl Wiretap {
-    /// Counts at `interface` of `host`, in both directions, from now on.
+    /// Begins to count at `interface` of `host`, in both directions.
     ///
     /// # Errors
     ///
@@ -98,7 +97,7 @@ impl Wiretap {
     ///
     /// # Errors
     ///
-    /// When the kernel had no room for a frame, or a frame was not understood: then no figure is the truth.
+    /// When the kernel dropped a frame, or a frame could not be parsed: then the counts are incomplete.
     pub fn stop(self) -> Result<Capture> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the thread that counts has panicked"))?
@@ -106,7 +105,7 @@ impl Wiretap {
 }
 
 fn open(interface: &str) -> Result<OwnedFd> {
-    // Without a protocol it receives nothing until it is bound to the one interface.
+    // Without a protocol it receives nothing until it is bound to one interface.
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
@@ -121,12 +120,12 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<()> {
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = index.cast_signed();
     let length = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: `address` is of the length that is said, and lives longer than the call.
+    // SAFETY: `address` has the length that is passed, and outlives the call.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     Errno::result(result).map(drop).context("cannot bind a packet socket")
 }
 
-/// Frames for which the kernel had no room.
+/// How many frames the kernel dropped because the buffer was full.
 fn dropped(socket: &OwnedFd) -> Result<u32> {
     let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of_val(&statistics) as libc::socklen_t;
@@ -142,7 +141,7 @@ fn watch(socket: &OwnedFd, stop: &AtomicBool) -> Result<Capture> {
     let mut capture = Capture::default();
     let mut frame = [0; SNAP_BYTES];
     loop {
-        // Read first: what is queued when the flag rises is still to be counted.
+        // The flag is read first: frames that are queued when it is set must still be counted.
         let last = stop.load(Ordering::Relaxed);
         let flags = if last { MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT } else { MsgFlags::MSG_TRUNC };
         match recv(socket.as_raw_fd(), &mut frame, flags) {
@@ -166,10 +165,10 @@ fn count(capture: &mut Capture, frame: &[u8], length_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The stream of a TCP frame, and its payload by the account of its IP header. The lab has no VLANs, no tunnels and
-/// no extension headers but that of fragments.
+/// The stream and the payload bytes of a TCP frame, according to its IP header. The lab has no VLANs, no tunnels, and no
+/// extension headers except for fragments.
 fn tcp(frame: &[u8]) -> Result<Option<(Stream, u64)>> {
-    let (ethernet, packet) = frame.split_at_checked(14).context("no Ethernet header")?;
+    let (ethernet, packet) = frame.split_at_checked(14).context("a frame without an Ethernet header")?;
     match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
         0x0800 => tcp_of_ipv4(packet),
         0x86dd => tcp_of_ipv6(packet),
@@ -193,7 +192,7 @@ fn tcp_of_ipv4(packet: &[u8]) -> Result<Option<(Stream, u64)>> {
 }
 
 fn tcp_of_ipv6(packet: &[u8]) -> Result<Option<(Stream, u64)>> {
-    ensure!(packet.len() >= 48, "no IPv6 packet");
+    ensure!(packet.len() >= 48, "a truncated IPv6 packet");
     let rest_bytes = u64::from(u16::from_be_bytes([packet[4], packet[5]]));
     let from = Ipv6Addr::from(field::<16>(packet, 8)?);
     let to = Ipv6Addr::from(field::<16>(packet, 24)?);
@@ -208,12 +207,12 @@ fn tcp_of_ipv6(packet: &[u8]) -> Result<Option<(Stream, u64)>> {
     }
 }
 
-/// `segment`: the TCP header and what follows, unless it is in an earlier fragment.
+/// `segment` is the TCP header and what follows it, or none if an earlier fragment has it.
 fn stream(from: IpAddr, to: IpAddr, segment: Option<&[u8]>, rest_bytes: u64) -> Result<(Stream, u64)> {
     let Some(segment) = segment else {
         return Ok(((SocketAddr::new(from, 0), SocketAddr::new(to, 0)), rest_bytes));
     };
-    ensure!(segment.len() >= 20, "no TCP header");
+    ensure!(segment.len() >= 20, "a truncated TCP header");
     let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
     let header_bytes = u64::from(segment[12] >> 4) * 4;
     let stream = (SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2)));
@@ -221,5 +220,5 @@ fn stream(from: IpAddr, to: IpAddr, segment: Option<&[u8]>, rest_bytes: u64) -> 
 }
 
 fn field<const N: usize>(packet: &[u8], at: usize) -> Result<[u8; N]> {
-    Ok(packet.get(at..at + N).context("cut off")?.try_into()?)
+    Ok(packet.get(at..at + N).context("a truncated header")?.try_into()?)
 }

@@ -1,4 +1,4 @@
-//! Debian packages.
+//! Installs Debian packages.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,30 +8,31 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use migtrace_toolchain::find_program;
 
-use crate::{progress, toolchain};
+use crate::progress;
 
-/// What whoever updates the package lists holds meanwhile.
+/// The lock that apt-get holds while it updates the package lists.
 const LISTS_LOCK: &str = "/var/lib/apt/lists/lock";
-/// How long another program may take over it, and how often it is looked at.
+/// How long another program may hold it, and how often that is checked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 const LOCK_POLL: Duration = Duration::from_secs(1);
 
 /// Whether packages can be installed with apt-get here (by root).
 pub(crate) fn is_available() -> bool {
-    toolchain::find_program("apt-get").is_some()
+    find_program("apt-get").is_some()
 }
 
-/// Installs `packages`, and asks the mirrors for their lists only if these are not known or are out of date.
+/// Installs `packages`. Updates the package lists only if they are missing or out of date.
 ///
 /// # Errors
-/// When a package is unknown to this machine's sources, when something else would have to be removed for good, or
-/// apt-get fails.
+/// When this machine's sources lack a package, when another package would have to be removed for good, or when apt-get
+/// fails.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     Apt::default().install(packages)
 }
 
-/// Asks the mirrors for their lists.
+/// Updates the package lists.
 ///
 /// # Errors
 /// When apt-get fails.
@@ -52,7 +53,7 @@ pub(crate) fn by_hand(packages: &[String]) -> String {
 /// This machine's apt.
 #[derive(Default)]
 struct Apt {
-    /// A configuration that goes before the machine's own: the tests make a machine of a folder.
+    /// A configuration that overrides the machine's own. The tests make a machine in a folder with it.
     configuration: Option<PathBuf>,
 }
 
@@ -69,10 +70,10 @@ impl Apt {
             if self.try_install(packages).is_ok() {
                 return Ok(());
             }
-            // The usual reason is a list older than the mirror: the version it names is gone.
+            // Usually the lists are older than the mirror, and the version that they name is gone.
             self.update()?;
         } else {
-            // One source that cannot be reached makes it fail, and may be one that does not matter here.
+            // It fails if any source cannot be reached, which may be one that does not matter here.
             let updated = self.update();
             let unknown = self.unknown(packages);
             if !unknown.is_empty() {
@@ -98,9 +99,9 @@ impl Apt {
         progress::run(&what, "apt-get-install", &mut self.install_command(&packages))
     }
 
-    /// Adds to `packages` those that are installed in a version that stands in the way, in a version that does not.
+    /// Adds the installed packages whose version prevents the installation, each in a version that does not.
     ///
-    /// A machine may have a package of a later release whose source it has no more. apt-get never goes back by
+    /// A machine may have a package of a later release whose source it no longer has. apt-get does not downgrade it by
     /// itself: it would remove the package.
     fn keep_the_rest(&self, packages: &[String]) -> Result<Vec<String>> {
         let mut replaced: Vec<(Removal, String)> = Vec::new();
@@ -110,13 +111,13 @@ impl Apt {
             let Some(removals) = self.removals(&wanted)? else {
                 return match replaced.first() {
                     Some((removal, _)) => Err(refusal(packages, removal)),
-                    // It cannot be done at all, and not because of us: apt-get will say why better than we can.
+                    // It is impossible for another reason, which apt-get explains better.
                     None => Ok(wanted),
                 };
             };
             if removals.is_empty() {
                 for (Removal { name, version }, other) in &replaced {
-                    eprintln!("{name} {version} stands in the way: version {other} comes in its place");
+                    eprintln!("{name} {version} prevents the installation: replacing it by version {other}");
                 }
                 return Ok(wanted);
             }
@@ -147,14 +148,14 @@ impl Apt {
 
     fn install_command(&self, packages: &[String]) -> Command {
         let mut command = self.command("apt-get");
-        // --no-remove: Debian's compiler conflicts with its other compilers and with its rustup; those are the
-        // person's. apt-get goes back to an older version only of what is named with one.
+        // --no-remove: Debian's compiler conflicts with its other compilers and with its rustup, which the person may
+        // need. apt-get downgrades only packages that are named with a version.
         command.args(["install", "--yes", "--no-install-recommends", "--no-remove", "--allow-downgrades"]);
         command.args(packages);
         command
     }
 
-    /// Those of `packages` of which the package lists offer no version. All, on a machine that has no lists yet.
+    /// Those of `packages` that the package lists do not offer. Without lists, these are all.
     fn unknown<'a>(&self, packages: &'a [String]) -> Vec<&'a str> {
         packages.iter().map(String::as_str).filter(|package| !self.offers(package)).collect()
     }
@@ -171,9 +172,9 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        // Somebody else may be installing: wait for them rather than fail.
+        // Another program may be installing: wait for it rather than fail.
         command.args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
-        // What it says is read here.
+        // Its output is parsed.
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C").stdin(Stdio::null());
         if let Some(configuration) = &self.configuration {
             command.env("APT_CONFIG", configuration);
@@ -184,15 +185,14 @@ impl Apt {
 
 fn refusal(packages: &[String], Removal { name, version }: &Removal) -> anyhow::Error {
     anyhow!(
-        "installing {} would remove {name} {version}, which may be of use to somebody, and the package sources of \
-         this machine have no version of it that fits: remove it yourself if you do not need it \
-         (`apt-get remove {name}`), then run this again",
+        "installing {} would remove {name} {version}, and the package sources of this machine have no version of it \
+         that fits. If you do not need it, remove it (`apt-get remove {name}`), and run this again",
         packages.join(" ")
     )
 }
 
-/// Waits until nobody else updates the package lists: unlike for the packages themselves, apt-get does not. A machine
-/// that has just come up updates them by itself.
+/// Waits until no other program updates the package lists, as a machine does soon after it boots. apt-get waits only
+/// for the lock of the packages.
 fn wait_while_locked(lock: &Path) -> Result<()> {
     let started = Instant::now();
     while is_locked(lock) {
@@ -200,14 +200,14 @@ fn wait_while_locked(lock: &Path) -> Result<()> {
             bail!("another program has held {} for {} s", lock.display(), LOCK_PATIENCE.as_secs());
         }
         if started.elapsed() < LOCK_POLL {
-            eprintln!("Another program updates the package lists: waiting for it ...");
+            eprintln!("Another program is updating the package lists: waiting for it ...");
         }
         thread::sleep(LOCK_POLL);
     }
     Ok(())
 }
 
-/// Whether a process holds a lock on the file. Asked of the kernel's list, because to try it is to take it.
+/// Whether a process holds a lock on the file, by the list of the kernel: trying the lock would take it.
 fn is_locked(path: &Path) -> bool {
     let Ok(meta) = path.metadata() else { return false };
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -234,18 +234,18 @@ fn has_candidate(policy: &str) -> bool {
     candidates.any(|candidate| candidate.trim() != "(none)")
 }
 
-/// Reads from `apt-cache policy` the version with the highest priority, and of these the newest, that is not installed.
+/// Reads from `apt-cache policy` the version to install instead: the highest priority, and among equals the newest.
 fn other_version(policy: &str) -> Option<String> {
     let table = policy.lines().skip_while(|line| line.trim() != "Version table:").skip(1);
-    // Five columns in, a version and its priority; the installed one has `***` there; deeper in, where it is from.
+    // A version and its priority are indented by five columns; the installed one has `***` there; sources are deeper.
     let versions = table.filter_map(|line| {
         let line = line.strip_prefix("     ").filter(|rest| !rest.starts_with(' '))?;
         let (version, priority) = line.split_once(' ')?;
         let priority: i32 = priority.trim().parse().ok()?;
-        // Below 0, the administrator forbids it.
+        // The administrator forbids versions below 0.
         (priority >= 0).then_some((priority, version))
     });
-    // The table is from newest to oldest, and the first of equals is wanted.
+    // The table goes from newest to oldest, so the first of equals is the newest.
     let best = versions.reduce(|best, other| if other.0 > best.0 { other } else { best })?;
     Some(best.1.into())
 }
@@ -356,7 +356,7 @@ mod tests {
     const BREAKS: &str = "Breaks: qemu-system-common (<< 1:8.1.0+ds-3~)\n";
 
     #[test]
-    fn a_package_of_a_later_release_that_stands_in_the_way_is_replaced_not_removed() {
+    fn a_package_of_a_later_release_is_downgraded_not_removed() {
         if !is_available() {
             eprintln!("skipped: no apt-get here");
             return;
@@ -372,13 +372,13 @@ mod tests {
 
         let all = apt.keep_the_rest(&wanted).unwrap();
         let install = apt.install_command(&all).arg("--simulate").output().unwrap();
-        let said = String::from_utf8_lossy(&install.stdout);
+        let output = String::from_utf8_lossy(&install.stdout);
         assert!(install.status.success(), "{install:?}");
-        assert!(said.contains(&format!("Inst qemu-utils [{TOO_NEW}] (1:7.2")), "{said}");
+        assert!(output.contains(&format!("Inst qemu-utils [{TOO_NEW}] (1:7.2")), "{output}");
     }
 
     #[test]
-    fn what_has_no_other_version_or_none_that_fits_is_left_to_the_person() {
+    fn a_package_without_another_version_that_fits_is_left_to_the_person() {
         if !is_available() {
             eprintln!("skipped: no apt-get here");
             return;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::capability::{self, Group};
+use crate::prerequisites::{self, Group};
 use crate::{paths, setup};
 
 #[derive(Args)]
@@ -15,30 +15,30 @@ pub(crate) struct Options {
     /// Memory of the guest
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     memory: u64,
-    /// How much of its memory the guest keeps writing to while it is moved
+    /// Memory that the guest keeps writing to during the migration
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     dirty: u64,
-    /// How fast it does
+    /// How fast the guest writes to it
     #[arg(long, value_name = "MIB/S", default_value_t = 20)]
     dirty_rate: u64,
-    /// What the hosts can send, in the words of tc
+    /// Bandwidth between the hosts, in the units of tc
     #[arg(long, value_name = "RATE", default_value = "400mbit")]
     rate: String,
 }
 
-/// Sets up, builds, migrates once under load, and prints the report; what it is made of stays in `target/demo`.
+/// Sets up, builds, migrates once under load, and prints the report. Record, events and report stay in `target/demo`.
 ///
 /// # Errors
-/// When the machine lacks something, or the migration or its record fails.
+/// When the machine lacks something, or the migration or the recording fails.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !capability::is_root() {
-        bail!("the demo makes network namespaces and puts programs into the kernel: run it as root");
+    if !prerequisites::is_root() {
+        bail!("the demo creates network namespaces and loads programs into the kernel: run it as root");
     }
     setup::ensure(&[Group::Build, Group::Lab])?;
     let mut build = paths::cargo();
-    build.args(["build", "--release", "--package", "migtrace", "--package", "migtrace-tests", "--bins"]);
+    build.args(["build", "--release", "--package", "migtrace", "--package", "migtrace-lab", "--bins"]);
     if !build.status().context("cannot run cargo build")?.success() {
-        bail!("migtrace and its lab do not build; cargo's messages above say why");
+        bail!("migtrace and its lab do not build; see cargo's messages above");
     }
 
     let directory = paths::target().join("demo");
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let [record, events, report] =
         ["record.json", "events.jsonl", "report.txt"].map(|file| directory.join(file));
     for file in [&record, &events, &report] {
-        // What an earlier demo left must not pass for the outcome of this one.
+        // Files of an earlier demo must not be mistaken for the outcome of this one.
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", file.display()));
@@ -56,12 +56,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 
     let release = paths::target().join("release");
-    let mut lab = Command::new(release.join("lab"));
+    let mut lab = Command::new(release.join("migtrace-lab"));
     lab.current_dir(paths::root()).arg("run");
     lab.args(["--memory", &options.memory.to_string(), "--dirty", &options.dirty.to_string()]);
     lab.args(["--dirty-rate", &options.dirty_rate.to_string(), "--rate", &options.rate]);
     lab.args(["--like-libvirt", "--ready-line", "ready", "--"]);
-    // The lab names the guest's address, and the monitor that migtrace may ask for QEMU's own figures.
+    // The lab passes the guest's address, and the monitor that migtrace may ask for QEMU's own figures.
     lab.args(["sh", "-c", r#"exec "$@" --probe "$LAB_GUEST_ADDRESS" --qmp "$LAB_QMP""#, "sh"]);
     lab.arg(release.join("migtrace")).arg("record").arg("--output").arg(&record).arg("--events").arg(&events);
     let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         io::stdout().write_all(&text).context("cannot write to stdout")?;
     }
     if !status.success() {
-        bail!("the demo did not complete: the lab ended with {status}, its messages above say why");
+        bail!("the demo did not complete: the lab ended with {status}; see its messages above");
     }
     eprintln!(
         "\nThis report: {}\nthe record:  {}\nthe events:  {}",

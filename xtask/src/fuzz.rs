@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: looks for inputs that break what migtrace reads, from those that are kept in the repository.
+//! `cargo xtask fuzz`: searches for inputs that break migtrace, starting from those that are kept in the repository.
 
 use std::fs;
 use std::io;
@@ -8,18 +8,18 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::capability::Group;
+use crate::prerequisites::Group;
 use crate::{paths, setup};
 
-/// The code under test is safe Rust, in which a sanitizer finds nothing; without one every toolchain will do.
+/// The code under test is safe Rust, in which a sanitizer finds nothing. Without one, any toolchain can build it.
 const WITHOUT_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Target {
-    /// Frames: walked as by the kernel programs
+    /// Frames: parsed as the kernel programs do
     Frame,
-    /// Lines that QEMU writes to its monitor
+    /// Lines of QMP: parsed
     QmpLine,
     /// Event logs: read, written again, and folded into records
     EventLog,
@@ -31,7 +31,7 @@ enum Target {
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// For how long each target runs
+    /// How long each target runs, in seconds
     #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// This target only
@@ -39,10 +39,10 @@ pub(crate) struct Options {
     target: Option<Target>,
 }
 
-/// Sets up and runs the targets one after the other; what was found on the way stays in `target/fuzz`.
+/// Sets up, and runs the targets one after the other. Inputs that were found stay in `target/fuzz`.
 ///
 /// # Errors
-/// When the machine lacks something, or an input breaks a target: says how to replay it.
+/// When the machine lacks something, or an input breaks a target: shows how to replay it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&[Group::Build, Group::Fuzz])?;
     let targets = options.target.map_or_else(|| Target::value_variants().to_vec(), |target| vec![target]);
@@ -57,21 +57,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if broken.is_empty() {
         return Ok(());
     }
-    bail!("an input breaks what it is read by; its message stands above:\n{}", broken.join("\n"))
+    bail!("an input breaks a target; see its message above:\n{}", broken.join("\n"))
 }
 
 impl Target {
-    /// The name of its program, of its file and of its folder.
+    /// The name of its program, its file and its folder.
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// What was found worth keeping.
+    /// The inputs that are kept in the repository.
     fn corpus(self) -> PathBuf {
         paths::root().join("migtrace/fuzz/corpus").join(self.name())
     }
 
-    /// What this machine has found so far, which nobody has asked to keep.
+    /// The inputs that this machine has found so far.
     fn found(self) -> PathBuf {
         paths::target().join("fuzz/found").join(self.name())
     }
@@ -81,7 +81,7 @@ impl Target {
         paths::target().join("fuzz/broken").join(self.name())
     }
 
-    /// Longer inputs say nothing new, and slow the search down.
+    /// The length limit of its inputs. Longer ones reach no new code, and slow the search down.
     const fn longest_bytes(self) -> u32 {
         match self {
             Self::Frame => 300,
@@ -94,7 +94,7 @@ impl Target {
 fn cargo_fuzz(command: &str) -> Command {
     let mut cargo = paths::cargo();
     cargo.args(["fuzz", command, "--fuzz-dir", "migtrace/fuzz"]).args(WITHOUT_SANITIZER);
-    cargo.arg("--target-dir").arg(paths::target().join("fuzz/build"));
+    cargo.args(["--features", "targets"]).arg("--target-dir").arg(paths::target().join("fuzz/build"));
     cargo
 }
 
@@ -103,11 +103,11 @@ fn look(target: Target, seconds: u64) -> Result<bool> {
     println!("\n== {}", target.name());
     let (found, artifacts) = (target.found(), target.artifacts());
     fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
-    // Apart, so that a compiler's complaint is not taken for a finding.
+    // A step of its own, so that a compiler error is not taken for a finding.
     let mut build = cargo_fuzz("build");
     build.arg(target.name());
     if !build.status().context("cannot run cargo fuzz")?.success() {
-        bail!("the target {} does not build; cargo's messages above say why", target.name());
+        bail!("the target {} does not build; see cargo's messages above", target.name());
     }
     let mut run = cargo_fuzz("run");
     run.arg(target.name()).arg(&found).arg(target.corpus());
@@ -120,22 +120,22 @@ fn look(target: Target, seconds: u64) -> Result<bool> {
     Ok(run.status().context("cannot run cargo fuzz")?.success())
 }
 
-/// What broke a target, and how to run it again.
+/// The input that broke a target, and how to replay it.
 fn finding(target: Target, input: Option<&Path>) -> String {
     let name = target.name();
-    let Some(input) = input else { return format!("  {name}: it ended without an input to blame") };
+    let Some(input) = input else { return format!("  {name}: it failed without naming an input") };
     let mut replay = cargo_fuzz("run");
     replay.arg(&name).arg(input);
     let words: Vec<_> = replay.get_args().map(|word| word.to_string_lossy()).collect();
     let (input, corpus, replay) = (input.display(), target.corpus(), words.join(" "));
     let corpus = corpus.display();
     format!(
-        "  {name}: {input}\n    to replay it: cargo {replay}\n    \
-         when that is mended, keep it for the tests: cp {input} {corpus}/"
+        "  {name}: {input}\n    replay it: cargo {replay}\n    \
+         once it is fixed, keep it for the tests: cp {input} {corpus}/"
     )
 }
 
-/// The newest input that breaks a target; none when none has been found.
+/// The newest input that breaks a target, if one was found.
 fn newest(target: Target) -> Result<Option<PathBuf>> {
     let folder = target.artifacts();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -171,15 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_named_with_the_command_that_replays_it() {
+    fn a_finding_is_shown_with_the_command_that_replays_it() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(newest_in(folder.path()).unwrap(), None);
         let input = folder.path().join("crash-1");
         fs::write(&input, "x").unwrap();
         assert_eq!(newest_in(folder.path()).unwrap(), Some(input.clone()));
-        let says = finding(Target::EventLog, Some(&input));
-        assert!(says.contains(&format!("event_log {}", input.display())), "{says}");
-        assert!(says.contains("cargo fuzz run --fuzz-dir migtrace/fuzz --sanitizer none"), "{says}");
-        assert!(finding(Target::Fold, None).contains("without an input"));
+        let shown = finding(Target::EventLog, Some(&input));
+        assert!(shown.contains(&format!("event_log {}", input.display())), "{shown}");
+        assert!(shown.contains("cargo fuzz run --fuzz-dir migtrace/fuzz --sanitizer none"), "{shown}");
+        assert!(finding(Target::Fold, None).contains("without naming an input"));
     }
 }

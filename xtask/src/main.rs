@@ -1,17 +1,18 @@
 //! Everything a person does to this repository, as `cargo xtask COMMAND`.
 
 mod apt;
-#[path = "bench/command.rs"]
 mod bench;
-mod capability;
+mod builds;
 mod demo;
 mod fuzz;
 mod paths;
+mod picture;
+mod prerequisites;
 mod progress;
+#[cfg(test)]
+mod rules;
 mod setup;
 mod test;
-#[path = "../../migtrace/build/toolchain.rs"]
-mod toolchain;
 mod vm;
 
 use std::process::ExitCode;
@@ -19,7 +20,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "What a person does to this repository")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set up, test, measure and demonstrate migtrace"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,17 +32,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what the other commands need and this machine lacks (they do this themselves)
+    /// Install what this machine lacks (every other command installs what it needs itself)
     Setup,
-    /// Check the format, the lints and the documentation, then run every test
+    /// Check format, lints and documentation, and run every test
     Test(test::Options),
-    /// Run a real live migration in the lab, trace it, and print the report
+    /// Trace a real live migration in the lab, and print the report
     Demo(demo::Options),
-    /// Measure what migtrace costs and how exact it is, beside the tools that people use instead
+    /// Measure what migtrace costs and how exact it is, compared with other tools
     Bench(bench::Options),
-    /// Look for event logs, records and lines of QMP that break migtrace
+    /// Draw the first part of a report, for the README
+    Picture(picture::Options),
+    /// Search for inputs that break migtrace: frames, lines of QMP, event logs, records, events
     Fuzz(fuzz::Options),
-    /// Boot Debian kernels in a virtual machine, and run there the tests that need kprobes, KVM and other devices
+    /// Test on Debian kernels in virtual machines, with kprobes, KVM and more devices
     Vm(vm::Options),
 }
 
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Picture(options) => picture::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),
     };

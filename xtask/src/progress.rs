@@ -1,4 +1,4 @@
-//! Long commands run quietly: a spinner on a terminal, a line now and then elsewhere, the log only when they fail.
+//! Runs long commands quietly: with a spinner on a terminal, else a line now and then. Shows the log only on failure.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom};
@@ -12,14 +12,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::paths;
 
-/// How often the spinner turns and the child is asked whether it has ended.
+/// How often the spinner turns, and the child is checked for its end.
 const TICK: Duration = Duration::from_millis(100);
-/// How often a line is printed where there is no terminal to spin on.
+/// How often a line is printed without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(20);
 /// How much of the log of a failed command is shown.
 const LOG_LINES_SHOWN: usize = 25;
 
-/// Runs `command` with its output in `target/setup/LOG.log`, and says on stderr that it is busy with `what`.
+/// Runs `command` with its output in `target/setup/LOG.log`, and shows `what` on stderr meanwhile.
 ///
 /// # Errors
 /// When the command cannot be started or fails; the end of its log is printed first.
@@ -93,7 +93,7 @@ impl Display {
     }
 }
 
-/// The last `count` lines of the file that are not empty; what overwrites itself with carriage returns counts as lines.
+/// The last `count` lines of the file that are not empty. A carriage return ends a line too: progress bars use it.
 fn tail(path: &Path, count: usize) -> io::Result<String> {
     const ENOUGH_BYTES: u64 = 16 << 10;
     let mut file = File::open(path)?;

@@ -1,6 +1,7 @@
-//! From a frame's bytes to the announcement in it: how the network is told where a guest is.
+//! From a frame's bytes to the announcement in it, by which the network learns where a guest is.
 
-use super::{ETHERNET_HEADER, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame};
+use super::Frame;
+use super::ethernet::{ETHERNET_HEADER, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ethernet};
 use crate::abi::announcement::{GRATUITOUS_ARP, NEIGHBOUR_ADVERTISEMENT, NONE, RARP};
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -20,32 +21,34 @@ const ARP_TARGET: u32 = 24;
 const IPV6_NEXT_HEADER: u32 = 6;
 const IPV6_MESSAGE: u32 = 40;
 
-/// What a look at the common shape of a frame gives.
+/// What [`parse_plain`] finds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Plain {
+pub enum PlainAnnouncement {
     /// One of [`crate::abi::announcement`].
     Known(u32),
-    /// The frame has another shape: ask [`parse`].
+    /// The frame has another shape: use [`parse`].
     Unknown,
 }
 
-/// Finds the announcement in a frame without a tag among its bytes.
+/// Finds the announcement in a frame without a VLAN tag among its bytes.
 #[inline(always)]
-pub fn parse_plain<F: Frame>(frame: &F) -> Plain {
-    let Some(ethertype) = frame.read(12) else { return Plain::Unknown };
+pub fn parse_plain<F: Frame>(frame: &F) -> PlainAnnouncement {
+    let Some(ethertype) = frame.read(12) else { return PlainAnnouncement::Unknown };
     match u16::from_be_bytes(ethertype) {
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Plain::Unknown,
-        ethertype => of(frame, ethertype, ETHERNET_HEADER).map_or(Plain::Unknown, Plain::Known),
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => PlainAnnouncement::Unknown,
+        ethertype => {
+            of(frame, ethertype, ETHERNET_HEADER).map_or(PlainAnnouncement::Unknown, PlainAnnouncement::Known)
+        }
     }
 }
 
 /// Finds the announcement in a frame; one of [`crate::abi::announcement`].
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> u32 {
-    super::ethernet(frame, 0).and_then(|(ethertype, l3, _)| of(frame, ethertype, l3)).unwrap_or(NONE)
+    ethernet(frame, 0).and_then(|(ethertype, l3, _)| of(frame, ethertype, l3)).unwrap_or(NONE)
 }
 
-/// `None`: the frame is too short.
+/// The announcement in the packet at `l3`. `None`: the frame is too short.
 #[inline(always)]
 fn of<F: Frame>(frame: &F, ethertype: u16, l3: u32) -> Option<u32> {
     match ethertype {
@@ -56,7 +59,7 @@ fn of<F: Frame>(frame: &F, ethertype: u16, l3: u32) -> Option<u32> {
         ETHERTYPE_ARP => {
             let sender: [u8; 4] = frame.read(l3 + ARP_SENDER)?;
             let target: [u8; 4] = frame.read(l3 + ARP_TARGET)?;
-            // A probe for a free address (RFC 5227) has no sender.
+            // The probe by which a host checks that an address is free (RFC 5227) has no sender address.
             let gratuitous = sender == target && sender != [0; 4];
             Some(if gratuitous { GRATUITOUS_ARP } else { NONE })
         }

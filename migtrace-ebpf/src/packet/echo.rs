@@ -1,6 +1,10 @@
 //! From a frame's bytes to the ICMP echo request or reply in it.
 
-use super::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, is_extension};
+use super::Frame;
+use super::ethernet::{
+    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ethernet,
+};
+use super::ip::{IPV6_HEADER, address, ipv4, ipv6, ipv6_fixed, is_extension, mapped};
 
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMPV6: u8 = 58;
@@ -13,10 +17,10 @@ const ICMPV6_ECHO_REPLY: u8 = 129;
 
 /// An echo request or reply, or the first fragment of one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Echo {
+pub struct EchoMessage {
     /// Who is asked: the destination of a request, the source of a reply. Network order, IPv4 as `::ffff:a.b.c.d`.
     pub target: [u32; 4],
-    /// Who asks, likewise.
+    /// Who asks, in the same form.
     pub peer: [u32; 4],
     /// Whether this is the reply.
     pub is_reply: bool,
@@ -26,61 +30,62 @@ pub struct Echo {
     pub sequence: u16,
 }
 
-/// What a look at the common shape of a frame gives.
+/// What [`parse_plain`] finds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Plain {
+pub enum PlainEcho {
     /// An echo request or reply.
-    Echo(Echo),
-    /// None.
+    Echo(EchoMessage),
+    /// Anything else.
     Other,
-    /// The frame has another shape: ask [`parse`].
+    /// The frame has another shape: use [`parse`].
     Unknown,
 }
 
-/// Finds the echo message in a frame of the common shape: no tag among the bytes, no option, no extension header.
+/// Finds the echo message in a frame of the common shape: no VLAN tag among the bytes, no IPv4 option, no extension
+/// header.
 ///
-/// Every offset here is a constant: for a loader without `CAP_PERFMON` the verifier allows no others into a packet
-/// that is read where it lies.
+/// Every offset here is a constant: without `CAP_PERFMON` in the loader, the verifier allows only these in direct
+/// packet access.
 #[inline(always)]
-pub fn parse_plain<F: Frame>(frame: &F) -> Plain {
+pub fn parse_plain<F: Frame>(frame: &F) -> PlainEcho {
     const IPV4: u32 = ETHERNET_HEADER;
     const IPV4_MESSAGE: u32 = IPV4 + 20;
     const IPV6: u32 = ETHERNET_HEADER;
-    const IPV6_MESSAGE: u32 = IPV6 + super::IPV6_HEADER;
-    let Some(ethertype) = frame.read(12) else { return Plain::Unknown };
+    const IPV6_MESSAGE: u32 = IPV6 + IPV6_HEADER;
+    let Some(ethertype) = frame.read(12) else { return PlainEcho::Unknown };
     match u16::from_be_bytes(ethertype) {
         ETHERTYPE_IPV4 => {
-            let Some(ip) = super::ipv4(frame, IPV4) else { return Plain::Unknown };
+            let Some(ip) = ipv4(frame, IPV4) else { return PlainEcho::Unknown };
             if ip.protocol != PROTOCOL_ICMP || ip.later_fragment {
-                return Plain::Other;
+                return PlainEcho::Other;
             }
             if ip.next != IPV4_MESSAGE {
-                return Plain::Unknown;
+                return PlainEcho::Unknown;
             }
-            echo(frame, IPV4_MESSAGE, IPV4, false).unwrap_or(Plain::Unknown)
+            echo(frame, IPV4_MESSAGE, IPV4, false).unwrap_or(PlainEcho::Unknown)
         }
         ETHERTYPE_IPV6 => {
-            let Some(ip) = super::ipv6_fixed(frame, IPV6) else { return Plain::Unknown };
+            let Some(ip) = ipv6_fixed(frame, IPV6) else { return PlainEcho::Unknown };
             if is_extension(ip.protocol) {
-                return Plain::Unknown;
+                return PlainEcho::Unknown;
             }
             if ip.protocol != PROTOCOL_ICMPV6 {
-                return Plain::Other;
+                return PlainEcho::Other;
             }
-            echo(frame, IPV6_MESSAGE, IPV6, true).unwrap_or(Plain::Unknown)
+            echo(frame, IPV6_MESSAGE, IPV6, true).unwrap_or(PlainEcho::Unknown)
         }
-        super::ETHERTYPE_VLAN | super::ETHERTYPE_QINQ => Plain::Unknown,
-        _ => Plain::Other,
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => PlainEcho::Unknown,
+        _ => PlainEcho::Other,
     }
 }
 
 /// Finds the echo message in a frame.
 #[inline(always)]
-pub fn parse<F: Frame>(frame: &F) -> Option<Echo> {
-    let (ethertype, l3, _) = super::ethernet(frame, 0)?;
+pub fn parse<F: Frame>(frame: &F) -> Option<EchoMessage> {
+    let (ethertype, l3, _) = ethernet(frame, 0)?;
     let (ip, is_ipv6) = match ethertype {
-        ETHERTYPE_IPV4 => (super::ipv4(frame, l3)?, false),
-        ETHERTYPE_IPV6 => (super::ipv6(frame, l3)?, true),
+        ETHERTYPE_IPV4 => (ipv4(frame, l3)?, false),
+        ETHERTYPE_IPV6 => (ipv6(frame, l3)?, true),
         _ => return None,
     };
     let icmp = if is_ipv6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
@@ -88,27 +93,27 @@ pub fn parse<F: Frame>(frame: &F) -> Option<Echo> {
         return None;
     }
     match echo(frame, ip.next, l3, is_ipv6)? {
-        Plain::Echo(echo) => Some(echo),
-        Plain::Other | Plain::Unknown => None,
+        PlainEcho::Echo(echo) => Some(echo),
+        PlainEcho::Other | PlainEcho::Unknown => None,
     }
 }
 
-/// Reads the message at `start`, of the IP header at `l3`; `None` when the frame is too short.
+/// Reads the message at `start`, whose IP header is at `l3`. `None`: the frame is too short.
 #[inline(always)]
-fn echo<F: Frame>(frame: &F, start: u32, l3: u32, is_ipv6: bool) -> Option<Plain> {
+fn echo<F: Frame>(frame: &F, start: u32, l3: u32, is_ipv6: bool) -> Option<PlainEcho> {
     let message: [u8; 8] = frame.read(start)?;
     let is_reply = match (is_ipv6, message[0], message[1]) {
         (false, ICMP_ECHO_REQUEST, 0) | (true, ICMPV6_ECHO_REQUEST, 0) => false,
         (false, ICMP_ECHO_REPLY, 0) | (true, ICMPV6_ECHO_REPLY, 0) => true,
-        _ => return Some(Plain::Other),
+        _ => return Some(PlainEcho::Other),
     };
     let (source, destination) = if is_ipv6 {
-        (super::address(frame.read(l3 + 8)?), super::address(frame.read(l3 + 24)?))
+        (address(frame.read(l3 + 8)?), address(frame.read(l3 + 24)?))
     } else {
-        (super::mapped(frame.read(l3 + 12)?), super::mapped(frame.read(l3 + 16)?))
+        (mapped(frame.read(l3 + 12)?), mapped(frame.read(l3 + 16)?))
     };
     let (target, peer) = if is_reply { (source, destination) } else { (destination, source) };
-    Some(Plain::Echo(Echo {
+    Some(PlainEcho::Echo(EchoMessage {
         target,
         peer,
         is_reply,

@@ -1,4 +1,4 @@
-//! Bytes become events: a few processes and flows on a coarse grid of time, so that facts meet each other.
+//! Turns bytes into events: a few processes and flows on a coarse grid of time, so that facts collide.
 
 use arbitrary::{Result, Unstructured};
 use migtrace::event::{
@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use super::statuses::STATUSES;
 
 const OFFSET_NS: i64 = 1_800_000_000_000_000_000;
-/// More of them say nothing new, and slow the search down.
+/// More events find nothing new, and slow the search down.
 const MOST_EVENTS: usize = 64;
 const FLOWS: usize = 4;
 
-/// The events that bytes stand for, the first of them `log_start`; the same bytes are always the same events.
+/// The events for some bytes, the first of them `log_start`. The same bytes always give the same events.
 pub fn from_bytes(bytes: &[u8]) -> Vec<Event> {
     let mut source = Unstructured::new(bytes);
     let mut events = Vec::new();
-    // What is missing at the end of the bytes ends the events.
+    // The events end where the bytes run out.
     let _ = fill(&mut source, &mut events);
     if events.is_empty() {
         events.push(Event { at_ns: MonotonicNs(0), fact: log_start(false) });
@@ -36,7 +36,7 @@ fn fill(source: &mut Unstructured<'_>, events: &mut Vec<Event>) -> Result<()> {
     let hears = world.source.ratio(7, 8)?;
     events.push(Event { at_ns: MonotonicNs(origin), fact: log_start(hears) });
     while !world.source.is_empty() && events.len() < MOST_EVENTS {
-        // Mostly forward; two threads can be stamped in one order and be seen in the other.
+        // Mostly forward; two threads can be stamped in one order and seen in the other.
         world.tick = match world.source.int_in_range(0u8..=15)? {
             0 => world.source.int_in_range(0..=63)?,
             steps @ 1..=7 => world.tick + u64::from(steps % 4),
@@ -58,13 +58,13 @@ fn log_start(hears: bool) -> Fact {
     }))
 }
 
-/// A value that outside of the library only JSON makes. What JSON cannot say of it, an instant that no clock shows, is set
-/// afterwards.
+/// A value that only JSON can construct outside of the library. An instant beyond the clock's range, which JSON cannot hold,
+/// is set afterwards.
 fn made<T: DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).expect("the library reads what it is given here")
 }
 
-/// What is observed: its clock, and how the next fact is found.
+/// What is observed: its clock, and the source of the next fact.
 struct World<'s, 'b> {
     source: &'s mut Unstructured<'b>,
     origin: u64,
@@ -96,7 +96,7 @@ impl World<'_, '_> {
         self.source.int_in_range(1..=3)
     }
 
-    /// The empty one is none that QEMU can say.
+    /// The empty status is one that QEMU never reports.
     fn status(&mut self) -> Result<&'static str> {
         let index = self.source.choose_index(STATUSES.len() + 1)?;
         Ok(STATUSES.get(index).copied().unwrap_or_default())
@@ -125,7 +125,7 @@ impl World<'_, '_> {
         if index == 3 { Directions { tx: quiet, rx: busy } } else { Directions { tx: busy, rx: quiet } }
     }
 
-    /// As the counters of some flows, or as no counter can be.
+    /// The counters of some flows, or values that no counter can have.
     fn counters(&mut self) -> Result<Directions<Counters>> {
         let which = self.source.int_in_range(0u8..=17)?;
         if which > 15 {
@@ -154,6 +154,19 @@ impl World<'_, '_> {
             0..=11 => self.qmp()?,
             12..=14 => Fact::QemuSeen(self.qemu()?),
             15 => Fact::QemuGone { pid: self.pid()? },
+            kind @ 16..=25 => self.of_flow(kind)?,
+            kind @ 26..=31 => self.of_guest(kind)?,
+            kind @ (32 | 33) => self.reply(kind)?,
+            34 => self.echo()?,
+            35 | 36 => Fact::EchoGap(self.gap()?),
+            37 => Fact::Clock(self.clock()?),
+            38 => self.end()?,
+            _ => self.rare()?,
+        })
+    }
+
+    fn of_flow(&mut self, kind: u8) -> Result<Fact> {
+        Ok(match kind {
             16 | 17 => {
                 let (flow, interface) = (self.flow()?.1, self.interface()?);
                 Fact::FlowSeen { flow, interface, from_start: self.source.ratio(3, 4)? }
@@ -180,7 +193,12 @@ impl World<'_, '_> {
                 Fact::FlowPurpose { flow: self.flow()?.1, purpose: *self.source.choose(&purposes)? }
             }
             22..=24 => Fact::FlowCounters(self.flow_counters()?),
-            25 => Fact::FlowGone { flow: self.flow()?.1 },
+            _ => Fact::FlowGone { flow: self.flow()?.1 },
+        })
+    }
+
+    fn of_guest(&mut self, kind: u8) -> Result<Fact> {
+        Ok(match kind {
             26 => Fact::GuestRun { pid: self.pid()?, vcpus: self.vcpus()? },
             27 => Fact::GuestRunVoid {
                 pid: self.pid()?,
@@ -196,7 +214,7 @@ impl World<'_, '_> {
                 last_ns: self.maybe_instant()?,
                 announcements: 0,
             },
-            31 => {
+            _ => {
                 let kinds =
                     [Announcement::Rarp, Announcement::GratuitousArp, Announcement::NeighbourAdvertisement];
                 Fact::Announcement {
@@ -205,24 +223,24 @@ impl World<'_, '_> {
                     kind: *self.source.choose(&kinds)?,
                 }
             }
+        })
+    }
+
+    fn reply(&mut self, kind: u8) -> Result<Fact> {
+        Ok(match kind {
             32 => {
                 let status = self.status()?;
                 let ms = *self.source.choose(&[0, 77, u64::MAX])?;
                 let reply = json!({ "status": status, "downtime": ms, "total-time": ms, "error-desc": "no" });
                 Fact::QueryMigrate { pid: self.pid()?, reply }
             }
-            33 => {
+            _ => {
                 let limit_ms = *self.source.choose(&[300, 0, u64::MAX])?;
                 Fact::QueryMigrateParameters {
                     pid: self.pid()?,
                     reply: json!({ "downtime-limit": limit_ms }),
                 }
             }
-            34 => self.echo()?,
-            35 | 36 => Fact::EchoGap(self.gap()?),
-            37 => Fact::Clock(self.clock()?),
-            38 => self.end()?,
-            _ => self.rare()?,
         })
     }
 
@@ -254,7 +272,7 @@ impl World<'_, '_> {
 
     fn qemu(&mut self) -> Result<Qemu> {
         let pid = self.pid()?;
-        // Two of one name are the two ends of one migration.
+        // Two QEMUs with one name are the two ends of one migration.
         let vm = if self.source.arbitrary()? { 1 } else { pid };
         let uuid = self.source.arbitrary::<bool>()?;
         let mut qemu: Qemu = made(json!({ "pid": pid, "name": format!("web-{vm}") }));

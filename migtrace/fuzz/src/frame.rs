@@ -1,25 +1,25 @@
-//! A frame from the network, as the kernel programs walk it: held to what another parser finds in it.
+//! Walks a frame like the kernel programs, and compares the result with what another parser finds.
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TcpSlice, TransportSlice};
 use migtrace_ebpf::abi::shared;
-use migtrace_ebpf::handshake::Part;
+use migtrace_ebpf::handshake::HandshakeStep;
 use migtrace_ebpf::packet::{self, Frame, Metadata, Packet, Tcp, Wanted, announcement, echo, encapsulation};
 use migtrace_ebpf::stream;
 
-/// What the bytes of an input before the frame say of it.
+/// How many bytes of an input describe the frame, which follows them.
 const FRONT: usize = 6;
-/// Tags, and extension headers, that the walk follows.
+/// How many VLAN tags, and how many extension headers, the walk follows.
 const TAGS: usize = 2;
 const EXTENSIONS: usize = 6;
-/// How the jumbo header of BIG TCP begins, which is on no wire, and how long it is.
+/// How the jumbo header of BIG TCP begins, which never reaches the wire, and how long it is.
 const JUMBO_HEADER: [u8; 3] = [6, 0, 0xc2];
 const JUMBO: u64 = 8;
 const TAG: u64 = 4;
 
-/// A frame, and what the kernel would know of it besides.
+/// A frame, and what the kernel would know about it besides.
 struct Input<'a> {
     bytes: &'a [u8],
     metadata: Metadata,
@@ -27,8 +27,8 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// The size of segments, encapsulations and the tag, how much longer the buffer is than the bytes that are there, and
-    /// the bytes.
+    /// Reads the size of segments, the encapsulations and the tag, how much longer the buffer is than the frame's bytes, and
+    /// these bytes.
     fn new(input: &'a [u8]) -> Option<Self> {
         let (&[gso_low, gso_high, set, _, more_low, more_high], bytes) =
             input.split_first_chunk::<FRONT>()?;
@@ -55,8 +55,8 @@ impl Frame for Input<'_> {
 /// Walks the frame of an input.
 ///
 /// # Errors
-/// When the walk finds something else than its shorter way or the other parser, or counts other bytes than the frames have
-/// that the packet is cut into.
+/// When the walk disagrees with its short form or with the other parser, or does not count exactly the bytes of the frames
+/// into which the packet is cut.
 pub fn check(input: &[u8]) -> Result<(), String> {
     let Some(input) = Input::new(input) else { return Ok(()) };
     let wanted = Wanted { encapsulations: input.encapsulations, ports: |_, _| true };
@@ -69,18 +69,18 @@ pub fn check(input: &[u8]) -> Result<(), String> {
         is_taken_in(tcp);
     }
     if let Some((theirs, tagged)) = tcp_in(input.bytes, input.encapsulations) {
-        let Packet::Tcp(ours) = found else { return Err(format!("{theirs:?} is taken for {found:?}")) };
+        let Packet::Tcp(ours) = found else { return Err(format!("{theirs:?} is mistaken for {found:?}")) };
         is_what_they_found(&ours, &theirs, &input)?;
         same("a tag", ours.tagged != 0, tagged || input.metadata.vlan_present != 0)?;
     }
     let announced = announcement::parse(&input);
-    if let announcement::Plain::Known(plain) = announcement::parse_plain(&input) {
+    if let announcement::PlainAnnouncement::Known(plain) = announcement::parse_plain(&input) {
         same("the short look for an announcement", plain, announced)?;
     }
     match echo::parse_plain(&input) {
-        echo::Plain::Echo(plain) => same("the short look for an echo", Some(plain), echo::parse(&input)),
-        echo::Plain::Other => same("the short look for an echo", None, echo::parse(&input)),
-        echo::Plain::Unknown => Ok(()),
+        echo::PlainEcho::Echo(plain) => same("the short look for an echo", Some(plain), echo::parse(&input)),
+        echo::PlainEcho::Other => same("the short look for an echo", None, echo::parse(&input)),
+        echo::PlainEcho::Unknown => Ok(()),
     }
 }
 
@@ -88,7 +88,7 @@ fn same<T: Debug + PartialEq>(what: &str, found: T, expected: T) -> Result<(), S
     if found == expected { Ok(()) } else { Err(format!("{what}: {found:?} and not {expected:?}")) }
 }
 
-/// Cuts the packet, and measures what comes of it.
+/// Cuts the packet, and adds up the frames.
 fn is_counted_as_it_is_cut(tcp: &Tcp, input: &Input<'_>) -> Result<(), String> {
     let metadata = input.metadata;
     let (length, headers) = (u64::from(metadata.length), u64::from(tcp.payload_offset));
@@ -98,7 +98,7 @@ fn is_counted_as_it_is_cut(tcp: &Tcp, input: &Input<'_>) -> Result<(), String> {
         return same("one frame", (u64::from(tcp.segments), tcp.wire_bytes), (1, length + tag));
     }
     if headers > length {
-        return same("payload behind the end", (payload, tcp.segments), (0, 1));
+        return same("payload after the end", (payload, tcp.segments), (0, 1));
     }
     same("payload", payload, length - headers)?;
     let size = u64::from(metadata.gso_size);
@@ -116,14 +116,14 @@ fn is_counted_as_it_is_cut(tcp: &Tcp, input: &Input<'_>) -> Result<(), String> {
     }
 }
 
-/// Whatever a packet says, the arithmetic behind the walk takes it in.
+/// Whatever is in a packet, the arithmetic after the walk takes it in without a panic.
 fn is_taken_in(tcp: &Tcp) {
     let (direction, handshake) = (shared::Direction::default(), shared::Handshake::default());
     for direction_of_packet in [0, 1] {
-        match Part::of(tcp) {
-            Part::Syn => handshake.begin(direction_of_packet, tcp, 1, 1),
-            Part::Answer => _ = handshake.answer(direction_of_packet, tcp, 1, 1),
-            Part::Other => _ = handshake.is_completed_by(direction_of_packet, tcp),
+        match HandshakeStep::of(tcp) {
+            HandshakeStep::Syn => handshake.begin(direction_of_packet, tcp, 1, 1),
+            HandshakeStep::Answer => _ = handshake.answer(direction_of_packet, tcp, 1, 1),
+            HandshakeStep::Other => _ = handshake.is_completed_by(direction_of_packet, tcp),
         }
     }
     direction.start(1, 4, 1);
@@ -132,8 +132,8 @@ fn is_taken_in(tcp: &Tcp) {
     direction.note(stream::flags_of(tcp), is_new);
 }
 
-/// The TCP segment that the other parser finds in a whole frame, and whether there is a tag before it. `None` too where the
-/// two follow different headers.
+/// The TCP segment that the other parser finds in a whole frame, and whether there is a VLAN tag before it. `None` also where
+/// the two follow different headers.
 fn tcp_in(frame: &[u8], encapsulations: u32) -> Option<(Found<'_>, bool)> {
     let (outer, tagged) = sliced(frame)?;
     let TransportSlice::Udp(udp) = &outer.transport.clone()? else {
@@ -151,7 +151,8 @@ fn tcp_in(frame: &[u8], encapsulations: u32) -> Option<(Found<'_>, bool)> {
     Some((Found::of(&inner, frame)?, tagged || inner_tagged))
 }
 
-/// What the other parser finds in a frame whose headers the walk follows too, and whether there is a tag among them.
+/// What the other parser finds in a frame, and whether there is a VLAN tag in it. `None` where the walk does not follow the
+/// same headers.
 fn sliced(frame: &[u8]) -> Option<(SlicedPacket<'_>, bool)> {
     let sliced = SlicedPacket::from_ethernet(frame).ok()?;
     let is_vlan = |extension: &LinkExtSlice<'_>| matches!(extension, LinkExtSlice::Vlan(_));
@@ -167,7 +168,7 @@ fn sliced(frame: &[u8]) -> Option<(SlicedPacket<'_>, bool)> {
     is_followed.then_some((sliced, tagged))
 }
 
-/// A TCP segment as the other parser finds it.
+/// A TCP segment, as the other parser finds it.
 #[derive(Debug)]
 struct Found<'a> {
     source: IpAddr,
@@ -202,16 +203,16 @@ fn is_what_they_found(ours: &Tcp, theirs: &Found<'_>, input: &Input<'_>) -> Resu
         (tcp.sequence_number(), tcp.acknowledgment_number()),
     )?;
     same("flags", ours.tcp_flags, tcp.header_slice()[13])?;
-    same("the payload's place", ours.payload_offset as usize, theirs.payload_offset)?;
+    same("the payload's offset", ours.payload_offset as usize, theirs.payload_offset)?;
     let is_whole = input.metadata.gso_size == 0 && input.metadata.length as usize == input.bytes.len();
-    // In a tunnel they believe the outer lengths too, where the inner packet does not say how long it is.
+    // In a tunnel the other parser also uses the outer lengths, if the inner packet does not say how long it is.
     if !is_whole || ours.tunnelled != 0 {
         return Ok(());
     }
     same("payload", ours.payload_bytes as usize, tcp.payload().len())
 }
 
-/// Addresses of IPv4 are the same, whether they came as such or mapped.
+/// An address; IPv4 in its own form, even if it came mapped.
 fn address(words: [u32; 4]) -> IpAddr {
     let octets: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
     let octets: [u8; 16] = octets.try_into().expect("four words");

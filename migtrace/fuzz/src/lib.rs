@@ -1,4 +1,4 @@
-//! What the fuzz targets are made of, beside the checks in `migtrace::invariants`.
+//! What the fuzz targets share with the tests of migtrace, besides the checks in `migtrace::invariants`.
 
 pub mod events;
 pub mod frame;

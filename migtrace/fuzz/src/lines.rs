@@ -1,10 +1,10 @@
-//! Changes of JSON that leave it what it was: of an event log's lines, and of the numbers, words and texts in a value.
+//! Changes JSON so that it stays JSON: the lines of an event log, and the numbers, words and texts in a value.
 
 use super::statuses::STATUSES;
 
 /// Numbers near which arithmetic goes wrong.
 const EDGES: [u64; 6] = [0, 1, i64::MAX.cast_unsigned(), 1 << 63, u64::MAX - 1, u64::MAX];
-/// Values of which one may stand where another does.
+/// Groups of values that can replace each other.
 const WORDS: [&[&str]; 4] = [
     &STATUSES,
     &["ram", "multifd", "nbd", "postcopy_preempt", "tls", "unknown"],
@@ -12,7 +12,7 @@ const WORDS: [&[&str]; 4] = [
     &["true", "false", "null"],
 ];
 
-/// Texts that a stranger may give a VM, a host or an error.
+/// Texts that an attacker may put into the name of a VM or host, or into an error.
 const TEXTS: [&str; 8] = [
     "",
     " ",
@@ -30,7 +30,7 @@ pub fn mutate(log: &[u8], seed: u32) -> Vec<u8> {
     let text = String::from_utf8_lossy(log);
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for _ in 0..=random.below(4) {
-        // The first line is what makes a log of it.
+        // Without its first line it is not a log.
         if lines.len() > 1 {
             change(&mut lines, &mut random);
         }
@@ -60,7 +60,7 @@ fn change(lines: &mut Vec<String>, random: &mut Random) {
         0 if lines.len() > 2 => drop(lines.remove(here)),
         1 => lines.insert(there, lines[here].clone()),
         2 => lines.swap(here, there),
-        // Over at once: what follows has never been.
+        // The log ends early.
         3 if lines.len() > 4 => lines.truncate(1 + here.max(lines.len() / 2)),
         4 | 5 => change_word(&mut lines[here], random),
         6 => change_text(&mut lines[here], random),
@@ -114,7 +114,7 @@ fn change_number(line: &mut String, random: &mut Random) {
     line.replace_range(number, &new.to_string());
 }
 
-/// A small generator (xorshift): the engine gives the seed, and wants the same change for it again.
+/// A small random generator (xorshift): the engine gives the seed, and needs the same change for the same seed.
 struct Random(u64);
 
 impl Random {

@@ -1,6 +1,6 @@
-//! What QEMU says of a migration.
+//! The statuses that QEMU reports of a migration.
 
-/// The statuses (`MigrationStatus` in qapi/migration.json), and one that no version knows.
+/// Those of `MigrationStatus` in qapi/migration.json, and one that no version knows.
 pub(crate) const STATUSES: [&str; 16] = [
     "setup",
     "active",

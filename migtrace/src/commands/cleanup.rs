@@ -1,16 +1,16 @@
-//! `migtrace cleanup`: removes what a killed run left.
+//! `migtrace cleanup`: removes the TC filters that killed runs left.
 
 use anyhow::Result;
 use migtrace::host::capabilities::Capability;
 use migtrace::terminal::clean;
 use migtrace::tracer;
 
-use super::destination::Destination;
+use super::output::ReportOutput;
 use super::{Exit, check_privileges};
 use crate::streams::Stream;
 
 pub(super) fn run() -> Result<Exit> {
-    // Without the right to remove, nothing that is left would be seen to be left.
+    // Without CAP_NET_ADMIN no leftover would be found, and the command would falsely report that there is none.
     check_privileges(&[Capability::NET_ADMIN])?;
     let cleaned = tracer::clean_up()?;
     let mut text: String = cleaned
@@ -21,10 +21,10 @@ pub(super) fn run() -> Result<Exit> {
         .collect();
     if cleaned.removed.is_empty() {
         text = format!(
-            "nothing to remove: no filter of migtrace is left at the {} interfaces\n",
+            "nothing to remove: no filter of a killed run at the {} interfaces\n",
             cleaned.interfaces
         );
     }
-    Destination::open(None, Stream::Output)?.write(&text)?;
+    ReportOutput::open(None, Stream::Output)?.write(&text)?;
     Ok(Exit::Done)
 }

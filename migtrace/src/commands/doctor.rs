@@ -1,4 +1,4 @@
-//! `migtrace doctor`: tells what can be measured on this host.
+//! `migtrace doctor`: shows what can be measured on this host, and what is missing.
 
 use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -9,8 +9,8 @@ use migtrace::{kernel, report, terminal::clean};
 use serde::Serialize;
 
 use super::Exit;
-use super::destination::Destination;
-use crate::cli::{Doctor, Format};
+use super::output::ReportOutput;
+use crate::cli::{DoctorArgs, Format};
 use crate::streams::Stream;
 
 /// Everything that `doctor` found.
@@ -26,13 +26,13 @@ struct Lacking {
     fix: String,
 }
 
-pub(super) fn run(options: &Doctor) -> Result<Exit> {
+pub(super) fn run(options: &DoctorArgs) -> Result<Exit> {
     let findings = examine()?;
     let text = match options.format {
         Format::Text => table(&findings),
         Format::Json => report::json(&findings).context("cannot write JSON")?,
     };
-    Destination::open(None, Stream::Output)?.write(&text)?;
+    ReportOutput::open(None, Stream::Output)?.write(&text)?;
     Ok(verdict(&findings))
 }
 
@@ -65,10 +65,12 @@ fn verdict(findings: &Findings) -> Exit {
 
 fn table(findings: &Findings) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["INSTRUMENT", "STATUS", "HOOK", "OBSERVES"]);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header([
+        "INSTRUMENT",
+        "STATUS",
+        "HOOK",
+        "OBSERVES",
+    ]);
     if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         table.set_width(100);
     }

@@ -1,13 +1,8 @@
-//! One file a subcommand.
+//! The subcommands, one module each, and what they share.
 
 mod cleanup;
-mod client;
-mod destination;
 mod doctor;
-mod event_log;
-mod limits;
-mod partial;
-mod place;
+mod output;
 mod probe;
 mod progress;
 mod record;
@@ -26,15 +21,15 @@ use crate::cli::{Cli, Command};
 pub(crate) enum Exit {
     Done,
     CouldNot,
-    /// The migration failed, was cancelled, or the recording was interrupted.
+    /// The migration failed or was cancelled, or the recording was interrupted.
     MigrationDidNotComplete,
-    /// A probe was interrupted before its end.
+    /// A probe was interrupted before the end that was set.
     ProbeInterrupted,
-    /// A limit is not proved to be met.
+    /// A limit cannot be shown to have been met.
     LimitNotMet,
-    /// `doctor` found that something is not measured here, or less well.
+    /// `doctor` found that something cannot be measured on this host, or less precisely.
     Lacking,
-    /// `doctor` found that nothing can be measured here.
+    /// `doctor` found that nothing can be measured on this host.
     Unusable,
 }
 
@@ -52,7 +47,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error with its causes, on one line. A cause that the error already tells in its own words is not repeated.
+/// An error with its causes on one line. A cause that the error already contains is not repeated.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -66,7 +61,7 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
     text
 }
 
-/// This process holds `needed`, or the error says how to get it.
+/// Checks that this process holds the capabilities. The error says how to get them.
 fn check_privileges(needed: &[Capability]) -> Result<()> {
     let held = Capabilities::read().context("cannot read this process' capabilities")?;
     match capabilities::advice(&held.missing(needed)) {
@@ -75,7 +70,7 @@ fn check_privileges(needed: &[Capability]) -> Result<()> {
     }
 }
 
-/// Does what the command line says.
+/// Runs the subcommand.
 pub(crate) fn run(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Record(options) => record::run(&options),
@@ -94,15 +89,15 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot open it: {source}")]
-    struct Told {
+    struct OpenError {
         source: io::Error,
     }
 
     #[test]
-    fn each_cause_is_told_once() {
+    fn each_cause_is_given_once() {
         let source = io::Error::from_raw_os_error(2);
         let words = source.to_string();
-        let error = anyhow::Error::new(Told { source }).context("no record");
+        let error = anyhow::Error::new(OpenError { source }).context("no record");
         assert_eq!(explain(&error), format!("no record: cannot open it: {words}"));
     }
 }

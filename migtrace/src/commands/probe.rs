@@ -1,25 +1,28 @@
-//! `migtrace probe`: asks an address for echo replies, and tells when it did not answer.
+//! `migtrace probe`: pings an address and reports when it did not answer.
 
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
-use migtrace::host::capabilities::{self, Capabilities, Capability};
-use migtrace::probe::{End, Live, Options, Prober, Report, Step};
+use migtrace::host::capabilities::Capability;
+use migtrace::probe::{ProbeEndReason, ProbeOptions, ProbeReport, ProbeStatus, ProbeStep, Prober};
 use migtrace::report;
 
-use super::Exit;
-use super::destination::Destination;
-use super::progress;
+use super::output::ReportOutput;
 use super::signals::Signals;
-use crate::cli::{self, Format};
+use super::{Exit, check_privileges, progress};
+use crate::cli::{Format, ProbeArgs};
 use crate::streams::{Stream, say};
 
-pub(super) fn run(options: &cli::Probe) -> Result<Exit> {
-    check_privileges(options.passive)?;
+pub(super) fn run(options: &ProbeArgs) -> Result<Exit> {
+    check_privileges(if options.passive {
+        &Capability::NEEDED_TO_LISTEN
+    } else {
+        &Capability::NEEDED_TO_PROBE
+    })?;
     let target = resolve(&options.target, options.ipv6)?;
-    let destination = Destination::open(options.output.output.as_deref(), Stream::Output)?;
+    let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -29,21 +32,16 @@ pub(super) fn run(options: &cli::Probe) -> Result<Exit> {
         Format::Text => report::probe::render(&report),
         Format::Json => report::json(&report).context("cannot write the report as JSON")?,
     };
-    destination.write(&text)?;
+    output.write(&text)?;
     let had_an_end = options.count.is_some() || options.duration.is_some() || options.until_gap;
-    Ok(if report.end == End::Interrupted && had_an_end { Exit::ProbeInterrupted } else { Exit::Done })
+    Ok(if report.end == ProbeEndReason::Interrupted && had_an_end {
+        Exit::ProbeInterrupted
+    } else {
+        Exit::Done
+    })
 }
 
-fn check_privileges(passive: bool) -> Result<()> {
-    let held = Capabilities::read().context("cannot read this process' capabilities")?;
-    let needed: &[_] = if passive { &Capability::NEEDED_TO_LISTEN } else { &Capability::NEEDED_TO_PROBE };
-    if let Some(advice) = capabilities::advice(&held.missing(needed)) {
-        bail!("{advice}");
-    }
-    Ok(())
-}
-
-/// The address of a name: the first one, with `ipv6` the first of IPv6.
+/// The first address of a name; with `ipv6`, its first IPv6 address.
 pub(super) fn resolve(target: &str, ipv6: bool) -> Result<IpAddr> {
     let addresses: Vec<IpAddr> = match target.parse() {
         Ok(address) => vec![address],
@@ -59,9 +57,9 @@ pub(super) fn resolve(target: &str, ipv6: bool) -> Result<IpAddr> {
     })
 }
 
-async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
+async fn probe(options: &ProbeArgs, target: IpAddr) -> Result<ProbeReport> {
     let line = progress::line();
-    line.set_message(format!("{target}: looking for loss and rate limits"));
+    line.set_message(format!("{target}: checking for loss and rate limits"));
     line.tick();
     let mut signals = Signals::catch()?;
     let started = tokio::select! {
@@ -74,7 +72,7 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
     {
         let (answered, sent) = (preflight.answered, preflight.sent);
         line.suspend(|| {
-            say(&format!("{target} answered {answered} of {sent} requests before anything happened"));
+            say(&format!("{target} answered {answered} of {sent} requests before the observation"));
         });
     }
     line.suspend(|| say(&format!("ready: watching {target} at {}", prober.interface())));
@@ -84,20 +82,20 @@ async fn probe(options: &cli::Probe, target: IpAddr) -> Result<Report> {
     let end = loop {
         tokio::select! {
             step = prober.next() => match step? {
-                Step::Gap(_) if options.until_gap => break End::Gap,
-                Step::Sent => break End::Count,
-                _ => show(&line, target, &prober.live()?),
+                ProbeStep::Gap(_) if options.until_gap => break ProbeEndReason::Gap,
+                ProbeStep::Sent => break ProbeEndReason::Count,
+                _ => show(&line, target, &prober.status()?),
             },
-            () = signals.any() => break End::Interrupted,
-            () = &mut timeout => break End::Duration,
+            () = signals.any() => break ProbeEndReason::Interrupted,
+            () = &mut timeout => break ProbeEndReason::Duration,
         }
     };
     line.finish_and_clear();
     Ok(prober.finish(end).await?)
 }
 
-fn settings(options: &cli::Probe, target: IpAddr) -> Options {
-    let mut settings = Options::new(target);
+fn settings(options: &ProbeArgs, target: IpAddr) -> ProbeOptions {
+    let mut settings = ProbeOptions::new(target);
     settings.interval = (!options.passive).then_some(options.interval);
     settings.data_bytes = options.size;
     settings.count = options.count;
@@ -108,7 +106,7 @@ fn settings(options: &cli::Probe, target: IpAddr) -> Options {
     settings
 }
 
-fn show(line: &ProgressBar, target: IpAddr, live: &Live) {
+fn show(line: &ProgressBar, target: IpAddr, live: &ProbeStatus) {
     let silent = live.silent_ns.map_or(String::new(), |silent_ns| {
         format!(", SILENT for {:.1} s", Duration::from_nanos(silent_ns).as_secs_f64())
     });

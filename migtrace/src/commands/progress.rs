@@ -1,4 +1,4 @@
-//! The line that shows a migration while it runs. On a terminal only.
+//! The line that shows a running migration. Only on a terminal.
 
 use std::time::Duration;
 
@@ -9,9 +9,8 @@ use migtrace::timeline::Live;
 
 use crate::streams::say;
 
-/// A line on standard error that changes; nothing when standard error is no terminal.
+/// A changing line on standard error; hidden if standard error is not a terminal.
 pub(super) fn line() -> ProgressBar {
-    // indicatif hides itself when standard error is no terminal.
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
         bar.set_style(style);
@@ -19,16 +18,16 @@ pub(super) fn line() -> ProgressBar {
     bar
 }
 
-/// A live line on standard error.
+/// The line of a migration on standard error.
 pub(super) struct Progress {
     bar: ProgressBar,
-    /// Wire bytes and time of the last look, for the rate.
+    /// Wire bytes and time when it was last shown, for the rate.
     last: Option<(u64, u64)>,
     rate: f64,
 }
 
 impl Progress {
-    /// The line; nothing when standard error is no terminal.
+    /// The line; hidden if standard error is not a terminal.
     pub(super) fn new() -> Self {
         let bar = line();
         bar.set_message("waiting for a migration");
@@ -40,7 +39,7 @@ impl Progress {
         self.bar.suspend(|| say(line));
     }
 
-    /// Whether somebody can see it.
+    /// Whether anybody can see it.
     pub(super) fn is_seen(&self) -> bool {
         !self.bar.is_hidden()
     }

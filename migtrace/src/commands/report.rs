@@ -1,4 +1,4 @@
-//! `migtrace report`: shows a record, or replays an event log.
+//! `migtrace report`: shows a record, or replays an event log into its record.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,14 +13,14 @@ use migtrace::timeline::Timeline;
 use serde_json::Value;
 
 use super::Exit;
-use super::destination::Destination;
-use crate::cli::{Format, Report};
+use super::output::ReportOutput;
+use crate::cli::{Format, ReportArgs};
 use crate::streams::{Stream, say};
 
-pub(super) fn run(options: &Report) -> Result<Exit> {
+pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
     let (records, broken) = records(options)?;
-    let destination = Destination::open(options.output.output.as_deref(), Stream::Output)?;
-    destination.write(&render(&records, options.output.format())?)?;
+    let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
+    output.write(&render(&records, options.output.format())?)?;
     match broken {
         Some(broken) => {
             say(&format!("migtrace: {}: {broken}; what precedes it is reported", options.file.display()));
@@ -30,9 +30,9 @@ pub(super) fn run(options: &Report) -> Result<Exit> {
     }
 }
 
-/// The records of a file, and what is wrong with its last part. A log can be far larger than what is made of it, so it is
-/// read line by line.
-fn records(options: &Report) -> Result<(Vec<Record>, Option<String>)> {
+/// The records of a file, and what is wrong with its last part. A log can be far larger than its record, so it is read line
+/// by line.
+fn records(options: &ReportArgs) -> Result<(Vec<Record>, Option<String>)> {
     let cannot = || format!("cannot read {}", options.file.display());
     let file: Box<dyn Read> = if options.file == Path::new("-") {
         Box::new(io::stdin())
@@ -51,11 +51,11 @@ fn records(options: &Report) -> Result<(Vec<Record>, Option<String>)> {
     written_records(options, &content)
 }
 
-/// Far more than the first line of a log has.
+/// Far longer than the first line of a log.
 const LONGEST_HEAD_BYTES: u64 = 16 << 20;
 
-/// Whether a first line is, or begins, a record. A record is a JSON value with its schema's name, over several lines or on
-/// one; a line of an event log is whole, and never such a value.
+/// Whether a first line is, or begins, a record. A record is a JSON value on one or several lines. A line of an event log is
+/// complete, and has the key `event`.
 fn begins_record(first_line: &[u8]) -> bool {
     match serde_json::Deserializer::from_slice(first_line).into_iter::<Value>().next() {
         Some(Ok(value)) => value.get("event").is_none(),
@@ -64,14 +64,15 @@ fn begins_record(first_line: &[u8]) -> bool {
     }
 }
 
-/// Records that follow each other, whether on a line each or indented.
-fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
+/// Records that follow each other, on one line each or indented.
+fn written_records(options: &ReportArgs, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
     let mut records = Vec::new();
     let mut broken = None;
     for value in serde_json::Deserializer::from_slice(content).into_iter() {
-        let not_whole =
-            || format!("{} is neither a whole record nor an event log of migtrace", options.file.display());
-        match value.with_context(not_whole).and_then(|value| record(options, value)) {
+        let not_one = || {
+            format!("{} is neither a complete record nor an event log of migtrace", options.file.display())
+        };
+        match value.with_context(not_one).and_then(|value| record(options, value)) {
             Ok(record) => records.push(record),
             Err(error) if records.is_empty() => return Err(error),
             Err(error) => {
@@ -90,12 +91,12 @@ fn written_records(options: &Report, content: &[u8]) -> Result<(Vec<Record>, Opt
     Ok((records, broken))
 }
 
-fn whose(options: &Report) -> String {
+fn whose(options: &ReportArgs) -> String {
     options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default()
 }
 
-/// The records that an event log gives.
-fn replayed_records(options: &Report, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
+/// The records that an event log replays into.
+fn replayed_records(options: &ReportArgs, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
     let selection = Selection::new(options.vm.clone(), None);
     let mut timeline = Timeline::new(selection);
     let mut broken = None;
@@ -108,7 +109,7 @@ fn replayed_records(options: &Report, content: impl BufRead) -> Result<(Vec<Reco
             }
             Err(LogError { what: LogErrorKind::NotALog(why), .. }) if events == 0 => {
                 bail!(
-                    "{} is neither a whole record nor an event log of migtrace: {why}",
+                    "{} is neither a complete record nor an event log of migtrace: {why}",
                     options.file.display()
                 );
             }
@@ -127,12 +128,12 @@ fn replayed_records(options: &Report, content: impl BufRead) -> Result<(Vec<Reco
     Ok((records, broken))
 }
 
-fn record(options: &Report, value: Value) -> Result<Record> {
+fn record(options: &ReportArgs, value: Value) -> Result<Record> {
     match value.get("schema").and_then(Value::as_str) {
         Some(record::SCHEMA) => serde_json::from_value(value)
-            .with_context(|| format!("{} is no valid record", options.file.display())),
+            .with_context(|| format!("{} is not a valid record", options.file.display())),
         Some(other) => bail!(
-            "{} says that its schema is `{other}`, and this migtrace reads `{}` only",
+            "{} says that its schema is `{other}`; this migtrace reads only `{}`",
             options.file.display(),
             record::SCHEMA
         ),

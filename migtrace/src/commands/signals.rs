@@ -1,11 +1,11 @@
-//! The signals that end a command in order.
+//! The signals that end a command cleanly.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C, a service manager's SIGTERM, and the SIGHUP of a terminal that is gone.
+/// Ctrl-C, a service manager's SIGTERM, and the SIGHUP of a terminal that was closed.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -14,10 +14,10 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From here on a signal ends nothing by itself.
+    /// From here on these signals do not end the process.
     pub(super) fn catch() -> Result<Self> {
         let catch = |kind, name| signal(kind).with_context(|| format!("cannot wait for {name}"));
-        // Before the first of them is caught: `nohup` has it ignored, and a caught signal is ignored no more.
+        // Checked before it is caught: under `nohup` it is ignored, and catching it would end that.
         let outlives_terminal = is_ignored(libc::SIGHUP);
         Ok(Self {
             interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
@@ -26,7 +26,7 @@ impl Signals {
         })
     }
 
-    /// Ends when one of them comes. Cancel-safe.
+    /// Returns when one of them arrives. Cancel-safe.
     pub(super) async fn any(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -36,7 +36,7 @@ impl Signals {
     }
 }
 
-/// Never ends without a signal to wait for.
+/// Never returns without a signal to wait for.
 async fn received(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
@@ -44,7 +44,7 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether this process was started with the signal ignored.
+/// Whether this process ignores the signal.
 fn is_ignored(signal: i32) -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, signal))
 }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_mask_of_ignored_signals_is_read() {
+    fn ignored_signals_are_read_from_the_kernels_mask() {
         let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000442\n";
         assert!(ignores(status, libc::SIGHUP));
         assert!(ignores(status, libc::SIGPIPE));

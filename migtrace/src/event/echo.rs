@@ -1,4 +1,4 @@
-//! What is seen of echo requests to an address, and of the replies.
+//! What is seen of the echo requests to a probed address, and of the replies.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::MonotonicNs;
 use crate::vocabulary::{AttachMode, Echo, is_default};
 
-/// What is asked for echo replies, and how.
+/// What is probed, and how.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EchoStart {
@@ -18,75 +18,75 @@ pub struct EchoStart {
     pub interface: String,
     /// How the programs are attached there.
     pub attach: AttachMode,
-    /// The time between two requests that was asked for.
+    /// The requested time between two requests.
     pub interval_ns: u64,
-    /// A silence that surely lasted for less is no gap.
+    /// Silences that are certainly shorter than this are ignored.
     pub min_gap_ns: u64,
 }
 
-/// How it is known whose guest has the probed address.
+/// How it is known which guest has the probed address.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EchoOwnerMethod {
-    /// The network gives the address a MAC, and this guest has a network interface with it.
+    /// The network resolves the address to a MAC of this guest.
     Mac,
-    /// The person who asked for the probe named this VM.
+    /// The person who started the probe named this VM.
     Selected,
 }
 
-/// What all requests to an address told.
+/// What a probe found in all.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct EchoEnd {
-    /// As a whole; absent when no request was seen to leave.
+    /// The overall figures; absent when no request was seen leaving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo: Option<Echo>,
-    /// The gap that had not ended: what is told of its end is the last request's.
+    /// The gap that had not ended: the fields about its end are those of the last request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<EchoGap>,
 }
 
-/// A silence of the probed address, as the stamps of echo requests and replies tell it.
+/// A silence of the probed address, in stamps of echo requests and replies.
 ///
-/// Between `answered_request_ns` and `resumed_ns` the address answered nothing, or may have answered nothing. The stamps
-/// are facts; what they say of the silence is worked out from them by the timeline.
+/// Between `answered_request_ns` and `resumed_ns` the address answered nothing, or may have answered nothing. The
+/// stamps are facts; the timeline works out what they say about the silence.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EchoGap {
-    /// When the latest request was sent that was answered before.
+    /// When the latest request was sent that was answered before the gap.
     pub answered_request_ns: MonotonicNs,
-    /// When the last reply came before.
+    /// When the last reply came before the gap.
     pub last_reply_ns: MonotonicNs,
     /// When the first request was sent that was not answered before `resumed_ns`.
     pub first_waiting_ns: MonotonicNs,
-    /// When the request was sent that precedes the one whose reply ended the gap.
+    /// When the request before the one whose reply ended the gap was sent.
     pub before_resumed_ns: MonotonicNs,
     /// When the request was sent whose reply ended the gap.
     pub resuming_request_ns: MonotonicNs,
     /// When that reply came.
     pub resumed_ns: MonotonicNs,
-    /// The longest of the latest round trips before, in nanoseconds.
+    /// The longest of the latest round trips before the gap, in nanoseconds.
     pub round_trip_before_ns: u64,
-    /// The longest of the first round trips after, in nanoseconds; 0 when none was seen.
+    /// The longest of the first round trips after the gap, in nanoseconds; 0 when none was seen.
     pub round_trip_after_ns: u64,
-    /// Requests that were sent after `answered_request_ns` and not after `resumed_ns`, but for those that a gap right after
-    /// it holds too.
+    /// Requests sent after `answered_request_ns` and no later than `resumed_ns`, except those that belong to another
+    /// gap right after this one.
     pub requests: u64,
-    /// Of these, those sent before `resuming_request_ns` and answered after `resumed_ns`.
+    /// How many of these were sent before `resuming_request_ns` and answered after `resumed_ns`.
     pub overtaken: u64,
-    /// Of these, those sent at `resuming_request_ns` or later that waited for longer than `round_trip_before_ns`.
+    /// How many of these were sent at `resuming_request_ns` or later and waited longer than `round_trip_before_ns`.
     pub waited: u64,
-    /// Of these, the other answered ones.
+    /// How many others of these were answered.
     pub prompt: u64,
-    /// Replies to these that came more than once.
+    /// Repeated replies to these.
     pub duplicate: u64,
-    /// The longest round trip since the gap before, or since the first request, but for the late ones.
+    /// The longest round trip since the gap before, or since the first request, without late replies.
     #[serde(default)]
     pub worst_round_trip_ns: u64,
-    /// True for a silence that may have been: all that tells of it is that later requests were answered first. Then
-    /// `requests` are those that were passed over and those that passed them, `waited` the ones of all these that waited
-    /// for longer than the latest round trips, and `prompt` the other answered ones.
+    /// True for a possible gap: its only sign is that later requests were answered first. Then `requests` are the
+    /// overtaken requests and those that overtook them, `waited` are those of them that waited longer than the latest
+    /// round trips, and `prompt` the other answered ones.
     #[serde(default, skip_serializing_if = "is_default")]
     pub may_be: bool,
     /// Where `may_be` is true: the shortest of the latest round trips, in nanoseconds.
@@ -95,7 +95,7 @@ pub struct EchoGap {
     /// Where `may_be` is true: the longest time between two requests so far, in nanoseconds.
     #[serde(default, skip_serializing_if = "is_default")]
     pub longest_interval_ns: u64,
-    /// Where `may_be` is true: how many of the latest replies came after one to a later request.
+    /// Where `may_be` is true: how many of the latest replies came after a reply to a later request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disordered: u64,
 }

@@ -13,7 +13,7 @@ use crate::vocabulary::is_default;
 pub enum OwnerMethod {
     /// The kernel saw this process send or receive on the flow's socket.
     Socket,
-    /// `sock_diag` named the socket's inode and `/proc/PID/fd` the process that holds it.
+    /// `sock_diag` gave the socket's inode, and `/proc/PID/fd` the process that holds it.
     SockDiag,
 }
 
@@ -21,9 +21,9 @@ pub enum OwnerMethod {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Crossed {
-    /// Since its first packet.
+    /// What crossed since its first packet.
     pub counters: Directions<Counters>,
-    /// Stamp of the last packet of that.
+    /// Stamp of the last of these packets.
     pub last_ns: MonotonicNs,
 }
 
@@ -39,18 +39,18 @@ pub struct FlowCounters {
     pub first_ns: MonotonicNs,
     /// Stamp of the last packet so far.
     pub last_ns: MonotonicNs,
-    /// Stamp of the last packet so far with payload beyond all that had crossed before, so of none that was sent again;
-    /// null while there was none.
+    /// Stamp of the last packet so far whose payload went beyond everything that had crossed before, so not a
+    /// retransmission; null while there was none.
     #[serde(default, skip_serializing_if = "is_neither")]
     pub last_byte_ns: Directions<Option<MonotonicNs>>,
-    /// Segments that this host sent again.
+    /// Segments that this host retransmitted.
     pub retransmitted_segments: Option<u64>,
-    /// TCP payload bytes that this host sent again.
+    /// TCP payload bytes that this host retransmitted.
     pub retransmitted_payload_bytes: Option<u64>,
-    /// Packets of this flow that crossed another interface and were not counted: nonzero after a route change.
+    /// Packets of this flow that crossed another interface and were not counted. Nonzero after a route change.
     #[serde(default, skip_serializing_if = "is_default")]
     pub elsewhere_skbs: u64,
-    /// True once both ends have said that they are done (FIN or RST).
+    /// True once both ends have closed it (FIN or RST).
     #[serde(default, skip_serializing_if = "is_default")]
     pub closed: bool,
 }

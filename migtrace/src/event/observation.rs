@@ -1,4 +1,4 @@
-//! Who observes, with what, and what became of it.
+//! Who observes, with what, and what was removed meanwhile.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::vocabulary::AttachMode;
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Observation {
-    /// [`SCHEMA`].
+    /// The name of the schema: `migtrace.events/1`.
     pub schema: String,
     /// migtrace's version.
     pub migtrace: String,
@@ -20,7 +20,7 @@ pub struct Observation {
     pub kernel: String,
     /// The interfaces at which packets are counted.
     pub interfaces: Vec<Interface>,
-    /// The TCP ports that make a connection a candidate, as given: `49152-49215,16514`.
+    /// The TCP ports used by migrations, as given: `49152-49215,16514`.
     pub ports: String,
     /// The instruments, and how each is attached on this host.
     #[serde(alias = "probes")]
@@ -35,7 +35,7 @@ pub struct Interface {
     pub name: String,
     /// Its index in this network namespace.
     pub index: u32,
-    /// How the programs are attached.
+    /// How the programs are attached there.
     pub attach: AttachMode,
 }
 
@@ -52,23 +52,23 @@ pub struct Instrument {
     /// The kernel hook in use, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
-    /// What is not measured, or less well; absent when nothing is lost.
+    /// What is not measured, or measured less well; absent when nothing is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
-    /// What this hook costs the host or the person, when that is worth knowing.
+    /// What this hook costs the host or its operator, when that is worth knowing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Why the first choice of hooks is not in use, and what would help.
+    /// Why the preferred hook is not in use, and what would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
 /// Whether an instrument works.
-// There is no other state: whoever reads it has to decide for each.
+// There will be no other state, so that readers must handle each.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstrumentStatus {
-    /// Attached to its first choice.
+    /// Attached to the preferred hook.
     Ok,
     /// Attached to another hook.
     Fallback,
@@ -76,7 +76,7 @@ pub enum InstrumentStatus {
     Missing,
 }
 
-/// What TC programs do that are attached together.
+/// What a group of TC programs does. Those of a group are attached together.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,7 +89,7 @@ pub enum TcProgram {
     Echo,
 }
 
-/// TC programs that were removed, all or some of those that are attached together.
+/// The removal of all or some of the TC programs of a group.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct TcRemoved {
@@ -97,9 +97,9 @@ pub struct TcRemoved {
     pub interface: String,
     /// What they do.
     pub program: TcProgram,
-    /// When all of them were there for the last time, as far as is known.
+    /// When all of them were last known to be attached.
     pub last_seen_ns: MonotonicNs,
-    /// When all of them were there again; absent when they are not.
+    /// When all of them were attached again; absent when they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_again_ns: Option<MonotonicNs>,
     /// Why they could not be attached again.

@@ -1,4 +1,4 @@
-//! What is seen of a QEMU process: what it is, what it writes to its monitor, its vCPUs.
+//! What is seen of a QEMU process: its configuration, what it writes to its monitor, its vCPUs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::vocabulary::is_default;
 pub struct Qemu {
     /// Process id.
     pub pid: u32,
-    /// The user that it runs as (effective user id). Absent in logs of versions that did not look.
+    /// The user that it runs as (effective user id). Absent in logs of versions that did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// `-name`.
@@ -71,14 +71,14 @@ pub struct QmpEvent {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Vcpus {
-    /// Those that were seen to enter or leave KVM.
+    /// Those that were seen entering or leaving KVM.
     pub known: u32,
-    /// Of these, those in KVM: they run, or are halted there.
+    /// How many of these are in KVM: they run, or are halted there.
     pub inside: u32,
-    /// Of those in KVM, the ones whose first run after a stop has just begun.
+    /// How many of those in KVM have just begun their first run after a stop.
     #[serde(default, skip_serializing_if = "is_default")]
     pub starting: u32,
-    /// Of those that are known, the ones that are halted outside of KVM (a VM without an interrupt controller in the kernel).
+    /// How many of the known ones are halted outside of KVM (in a VM without an interrupt controller in the kernel).
     #[serde(default, skip_serializing_if = "is_default")]
     pub halted: u32,
     /// When the first of the others left KVM.

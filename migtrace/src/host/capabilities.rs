@@ -1,4 +1,4 @@
-//! What this thread's privileges allow.
+//! The Linux capabilities of this thread.
 
 use std::fmt;
 use std::fs;
@@ -62,7 +62,7 @@ impl Capability {
     pub const NET_RAW: Self = Self(13);
     /// Look into other users' processes: their namespaces, their open files.
     pub const SYS_PTRACE: Self = Self(19);
-    /// Nearly everything; stands for [`Self::BPF`] and [`Self::PERFMON`] too.
+    /// Nearly everything; includes [`Self::BPF`] and [`Self::PERFMON`].
     pub const SYS_ADMIN: Self = Self(21);
     /// Load tracing programs, open tracepoints and kprobes.
     pub const PERFMON: Self = Self(38);
@@ -95,7 +95,7 @@ impl Capabilities {
     /// Those of the calling thread.
     ///
     /// # Errors
-    /// `/proc` is not mounted or not that of Linux.
+    /// `/proc` is not mounted, or has no line `CapEff`.
     pub fn read() -> io::Result<Self> {
         let path = "/proc/thread-self/status";
         let status = fs::read_to_string(path)
@@ -109,7 +109,7 @@ impl Capabilities {
         u64::from_str_radix(mask.trim(), 16).ok().map(Self)
     }
 
-    /// Whether what `capability` stands for is allowed: the kernel takes `CAP_SYS_ADMIN` for `CAP_BPF` and
+    /// Whether the thread may do what needs `capability`. The kernel accepts `CAP_SYS_ADMIN` in place of `CAP_BPF` and
     /// `CAP_PERFMON`, which were once part of it (`bpf_capable`, `perfmon_capable`).
     #[must_use]
     pub fn allow(self, capability: Capability) -> bool {
@@ -133,7 +133,7 @@ impl Capabilities {
     }
 }
 
-/// The sentence for a person who lacks capabilities; `None` when none is missing.
+/// What to do about missing capabilities; `None` when none is missing.
 #[must_use]
 pub fn advice(missing: &[Capability]) -> Option<String> {
     if missing.is_empty() {
@@ -156,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_kernel() {
-        // Two of the kernel's numbers from either half, so that a lost name in the table shows.
+    fn capabilities_have_the_names_of_the_kernel() {
+        // Some numbers from either half, so that a name missing from the table is noticed.
         assert_eq!(Capability(0).to_string(), "CAP_CHOWN");
         assert_eq!(Capability::NET_ADMIN.to_string(), "CAP_NET_ADMIN");
         assert_eq!(Capability::NET_RAW.to_string(), "CAP_NET_RAW");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn root_has_what_is_needed_and_nobody_has_nothing() {
+    fn root_has_every_capability_and_nobody_has_none() {
         assert_eq!(of("000001ffffffffff").missing(&Capability::NEEDED), []);
         assert_eq!(of("0000000000000000").missing(&Capability::NEEDED), Capability::NEEDED);
         assert_eq!(of("0000000000000000").held().count(), 0);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn sys_admin_stands_for_bpf_and_perfmon_but_not_for_net_admin() {
+    fn sys_admin_includes_bpf_and_perfmon_but_not_net_admin() {
         let capabilities = of("0000000000200000");
         assert_eq!(
             capabilities.missing(&[Capability::BPF, Capability::PERFMON, Capability::NET_ADMIN]),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_reads_its_own() {
+    fn a_thread_reads_its_own_capabilities() {
         let root = nix::unistd::geteuid().is_root();
         assert!(root || Capabilities::read().unwrap().held().count() == 0);
         assert!(Capabilities::parse("Name:\tx\n").is_none());

@@ -11,10 +11,10 @@ use tokio::io::unix::AsyncFd;
 
 use crate::units::{ClockSample, MonotonicNs};
 
-/// How many brackets one sample tries. The first one or two are slow because the clock's code is not in the cache.
+/// How many brackets are tried for one sample. The first one or two are slow, since the clock's code is not in the cache.
 const BRACKETS: usize = 32;
 
-/// `CLOCK_MONOTONIC` now, the clock of the kernel programs' stamps.
+/// `CLOCK_MONOTONIC` now. The kernel programs' stamps come from the same clock.
 ///
 /// # Errors
 /// The system call's.
@@ -44,7 +44,8 @@ fn bracket() -> io::Result<ClockSample> {
     Ok(tie(before, real, after))
 }
 
-/// Wall time was `real` at some instant between `before` and `after`: the offset is known to half their distance.
+/// Wall time was `real` at some instant between `before` and `after`, so the offset is known to within half of their
+/// distance.
 const fn tie(before: i64, real: i64, after: i64) -> ClockSample {
     let width = after - before;
     ClockSample {
@@ -59,8 +60,8 @@ fn read_ns(clock: ClockId) -> io::Result<i64> {
     Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 
-/// Tells when somebody sets the wall clock (`settimeofday`, `chronyc makestep`, resume from suspend). Slewing is no
-/// step: it bends the clock, and a new sample at the end shows by how much.
+/// Reports when somebody sets the wall clock (`settimeofday`, `chronyc makestep`, resume from suspend). Slewing is not a
+/// step: it changes the clock's rate, and a new sample at the end shows by how much.
 #[derive(Debug)]
 pub(crate) struct StepWatcher {
     timer: AsyncFd<Timer>,
@@ -71,17 +72,14 @@ impl StepWatcher {
     ///
     /// # Errors
     /// The system calls'.
-    #[expect(
-        deprecated,
-        reason = "for types that may swap their descriptor; this one owns its own till the end"
-    )]
+    #[expect(deprecated, reason = "meant for types that may swap their descriptor; this one keeps its own")]
     pub(crate) fn new() -> io::Result<Self> {
         let timer = TimerFd::new(
             timerfd::ClockId::CLOCK_REALTIME,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
-        // The kernel cancels only a timer that is armed for an absolute wall time, so arm it for one that is
-        // far away: 2^32 s after the epoch, in the year 2106.
+        // The kernel cancels only a timer that is armed for an absolute wall time. So arm it for one that is far away:
+        // 2^32 s after the epoch, in the year 2106.
         timer.set(
             Expiration::OneShot(TimeSpec::new(1 << 32, 0)),
             TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET,
@@ -106,7 +104,7 @@ impl StepWatcher {
     }
 }
 
-/// `TimerFd` in the form that tokio asks for.
+/// `TimerFd` in the form that tokio requires.
 #[derive(Debug)]
 struct Timer(TimerFd);
 
@@ -163,7 +161,7 @@ mod tests {
 
     #[test]
     #[ignore = "sets the machine's wall clock (to what it is)"]
-    fn a_watcher_tells_every_step() {
+    fn a_watcher_reports_every_step() {
         block_on(async {
             let mut watcher = StepWatcher::new().unwrap();
             for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What this kernel and this surrounding offer to tracing, as plain facts.
+//! What this kernel, and the container if there is one, allow tracing to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,23 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// Inode of the initial user namespace (`PROC_USER_INIT_INO`).
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 
-/// The facts about the surroundings that decide which probes can work.
+/// What decides which instruments can work.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Environment {
-    /// What kind of container this is (`docker`, `podman`, `lxc`, ...), when there are signs of one.
+    /// The kind of container that this seems to be (`docker`, `podman`, `lxc`, ...); `None` without signs of one.
     pub container: Option<String>,
-    /// Whether process ids here are not those that the kernel's programs see.
+    /// Whether process ids here differ from those that the kernel programs see.
     pub foreign_pid_namespace: bool,
-    /// Whether root here is not root of the machine.
+    /// Whether root here is not root of the host.
     pub foreign_user_namespace: bool,
-    /// Where the kernel's tracepoints are described.
+    /// Whether the kernel's tracepoints can be used.
     pub tracefs: Tracefs,
-    /// Whether the kernel offers kprobes to `perf_event_open`.
+    /// Whether the kernel has kprobes for `perf_event_open`.
     pub kprobes: bool,
-    /// Whether the kernel carries its own type information (`/sys/kernel/btf/vmlinux`).
+    /// Whether the kernel has its own type information (`/sys/kernel/btf/vmlinux`).
     pub btf: bool,
-    /// What the kernel refuses even to root.
+    /// What the kernel denies even to root.
     pub lockdown: Lockdown,
 }
 
@@ -33,9 +33,9 @@ pub struct Environment {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Tracefs {
-    /// Mounted here, and readable.
+    /// Mounted here and readable.
     At(PathBuf),
-    /// Mounted here, and closed to this process.
+    /// Mounted here, but not readable by this process.
     Closed(PathBuf),
     /// Not mounted.
     Missing,
@@ -53,18 +53,18 @@ pub enum Lockdown {
     Confidentiality,
 }
 
-/// Something that is lacking.
+/// Something that is missing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Shortfall {
-    /// What is lacking, and what that means.
+    /// What is missing, and what that means.
     pub lacking: String,
-    /// How to get it.
+    /// What to do about it.
     pub fix: String,
 }
 
 impl Environment {
-    /// Reads `/proc` and `/sys`. What cannot be read counts as not there.
+    /// Reads `/proc` and `/sys`. A file that cannot be read counts as missing.
     #[must_use]
     pub fn read() -> Self {
         Self::read_under(Path::new("/"))
@@ -73,7 +73,7 @@ impl Environment {
     fn read_under(root: &Path) -> Self {
         let exists = |path: &str| root.join(path).exists();
         let foreign = |namespace: &str, initial: &str| {
-            // A kernel without that kind of namespace has no such link.
+            // A kernel without this kind of namespace has no such link.
             std::fs::read_link(root.join("proc/self/ns").join(namespace))
                 .is_ok_and(|link| link != Path::new(initial))
         };
@@ -90,7 +90,7 @@ impl Environment {
         }
     }
 
-    /// All that is lacking, the gravest first.
+    /// Everything that is missing, the most serious first.
     #[must_use]
     pub fn shortfalls(&self) -> Vec<Shortfall> {
         let mut shortfalls = Vec::new();
@@ -109,8 +109,8 @@ impl Environment {
         if self.foreign_pid_namespace {
             lacks(
                 &format!(
-                    "this is a PID namespace ({container}): the kernel tells of processes by other numbers than \
-                     /proc does here, so QEMUs cannot be told apart"
+                    "this is a PID namespace ({container}): the kernel programs see other process ids than /proc \
+                     shows here, so QEMUs cannot be identified"
                 ),
                 "run migtrace on the host itself, or give the container the host's processes: --pid=host",
             );
@@ -118,7 +118,7 @@ impl Environment {
         match &self.tracefs {
             Tracefs::At(_) => {}
             Tracefs::Closed(path) => lacks(
-                &format!("tracefs at {} is closed to this process: no tracepoints", path.display()),
+                &format!("this process may not read tracefs at {}: no tracepoints", path.display()),
                 "run as root, or with CAP_DAC_READ_SEARCH",
             ),
             Tracefs::Missing => {
@@ -128,18 +128,18 @@ impl Environment {
         if self.lockdown == Lockdown::Confidentiality {
             lacks(
                 "the kernel is locked down (confidentiality): no kprobes, no tracepoints, no reading of kernel memory",
-                "boot with lockdown=integrity, or without Secure Boot; packets are counted all the same",
+                "boot with lockdown=integrity, or without Secure Boot; packets are counted in any case",
             );
         }
         if !self.kprobes {
             lacks(
-                "the kernel has no kprobes: tracepoints stand in for some of them, with wider bounds",
+                "the kernel has no kprobes: tracepoints replace some of them, with wider bounds",
                 "use a kernel with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS, as all distributions build it",
             );
         }
         if !self.btf {
             lacks(
-                "the kernel has no type information (BTF): structures of the kernel cannot be read",
+                "the kernel has no type information (BTF): its structures cannot be read",
                 "use a kernel with CONFIG_DEBUG_INFO_BTF, as distributions build it since 2021",
             );
         }
@@ -149,7 +149,7 @@ impl Environment {
 
 impl Tracefs {
     fn find(root: &Path) -> Self {
-        // Its own place, and the one inside debugfs that older systems mount.
+        // Its own mount point, and the one inside debugfs on older systems.
         for path in ["sys/kernel/tracing", "sys/kernel/debug/tracing"] {
             let path = root.join(path);
             match std::fs::read_dir(path.join("events")) {
@@ -161,7 +161,7 @@ impl Tracefs {
         Self::Missing
     }
 
-    /// Where to read, when that is possible.
+    /// Where it can be read; `None` when it cannot.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -172,7 +172,7 @@ impl Tracefs {
 }
 
 impl Lockdown {
-    /// The kernel puts the mode that holds in brackets: `none [integrity] confidentiality`.
+    /// The kernel puts the current mode in brackets: `none [integrity] confidentiality`.
     fn parse(text: &str) -> Self {
         if text.contains("[confidentiality]") {
             Self::Confidentiality
@@ -184,15 +184,16 @@ impl Lockdown {
     }
 }
 
-/// Signs that container engines leave. None is certain, so nothing but the wording of a message depends on them.
+/// The container engine, by signs that it leaves. No sign is certain, so only the wording of messages depends on them.
 fn container(root: &Path) -> Option<String> {
     if let Ok(name) = std::fs::read_to_string(root.join("run/systemd/container")) {
         return Some(name.trim().to_owned());
     }
-    // The engines tell the first process of the container.
+    // The engines set it for the first process of the container.
     let environment = std::fs::read(root.join("proc/1/environ")).unwrap_or_default();
-    let told = environment.split(|&byte| byte == 0).find_map(|variable| variable.strip_prefix(b"container="));
-    if let Some(name) = told {
+    let engine =
+        environment.split(|&byte| byte == 0).find_map(|variable| variable.strip_prefix(b"container="));
+    if let Some(name) = engine {
         return Some(String::from_utf8_lossy(name).into_owned());
     }
     let marks = [(".dockerenv", "docker"), ("run/.containerenv", "podman")];
@@ -206,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// A made-up `/` with empty files at `files` and the given namespaces.
+    /// A made-up `/` with empty files at `files` and these namespaces.
     fn root(files: &[&str], pid: &str, user: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let namespaces = root.path().join("proc/self/ns");
@@ -228,7 +229,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_host_with_everything_lacks_nothing() {
+    fn a_host_with_everything_has_no_shortfalls() {
         let root = root(&FULL, INITIAL_PID_NAMESPACE, INITIAL_USER_NAMESPACE);
         let environment = Environment::read_under(root.path());
         assert_eq!(
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_lacking_is_told_with_its_remedy() {
+    fn each_missing_thing_is_listed_with_what_to_do() {
         let root = root(&[".dockerenv"], "pid:[4026532211]", "user:[4026532212]");
         let lacking: Vec<String> =
             Environment::read_under(root.path()).shortfalls().into_iter().map(|each| each.lacking).collect();
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn tracefs_inside_debugfs_serves_as_well() {
+    fn tracefs_inside_debugfs_is_found() {
         let root =
             root(&["sys/kernel/debug/tracing/events/enable"], INITIAL_PID_NAMESPACE, INITIAL_USER_NAMESPACE);
         let tracefs = Environment::read_under(root.path()).tracefs;
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_by_what_its_engine_tells() {
+    fn a_container_is_known_by_what_its_engine_leaves() {
         let of = |file: &str, content: &str| {
             let root = root(&[file], INITIAL_PID_NAMESPACE, INITIAL_USER_NAMESPACE);
             fs::write(root.path().join(file), content).unwrap();
@@ -294,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pid_namespace_is_told_from_the_hosts() {
-        // Of the thread's children, so this machine's tests go on as before.
+    fn a_new_pid_namespace_differs_from_the_hosts() {
+        // It is for a child process only, so other tests are not affected.
         if Environment::read().foreign_pid_namespace || !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: needs root in the initial PID namespace");
             return;

@@ -1,4 +1,4 @@
-//! Who this host is.
+//! This host's names.
 
 use std::io;
 

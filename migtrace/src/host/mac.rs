@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A MAC: who a frame is for on its own network.
+/// A MAC: the address of a network interface on its own network.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Mac(pub(crate) [u8; 6]);
 
@@ -14,7 +14,7 @@ impl fmt::Display for Mac {
     }
 }
 
-/// The text is no MAC.
+/// The text is not a MAC.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct NoMac;
 

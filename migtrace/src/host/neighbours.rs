@@ -1,4 +1,4 @@
-//! Who has an address on this host's own networks: its MAC, and the port of the bridge behind which that is.
+//! Which MAC an address has on this host's own networks, and behind which port of the bridge that MAC is.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::links::{self, Link};
 use super::mac::Mac;
 use super::netlink::Connection;
 
-/// The network at one interface of the namespace in which it was looked up.
+/// The neighbours at one interface, in the namespace in which the interface was looked up.
 #[derive(Debug)]
 pub(crate) struct Neighbours {
     kernel: Connection,
@@ -22,7 +22,7 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Those at the interface of this name.
+    /// Looks up the interface of this name.
     ///
     /// # Errors
     /// There is no such interface, or the netlink socket's.
@@ -34,8 +34,8 @@ impl Neighbours {
         Ok(Self { kernel: Connection::open(NETLINK_ROUTE)?, interface: link.index, bridge })
     }
 
-    /// The MAC to which packets for `address` go. None while it is not known that it answers there, and for an address
-    /// behind a router.
+    /// The MAC to which packets for `address` go. `None` until it has answered from there, and for an address behind a
+    /// router.
     ///
     /// # Errors
     /// The interface has vanished, or the netlink socket's.
@@ -53,8 +53,8 @@ impl Neighbours {
         }
     }
 
-    /// The port of the interface's bridge behind which frames from `mac` have come. None when there is no bridge, when it
-    /// has heard nothing, and when it knows several (in several VLANs).
+    /// The port of the interface's bridge through which frames from a MAC have come. `None` when there is no bridge, when no
+    /// such frame has come, or when there are several ports (in several VLANs).
     ///
     /// # Errors
     /// The netlink socket's.
@@ -84,8 +84,8 @@ impl Neighbours {
     }
 }
 
-/// Whether packets are sent to this neighbour as it is. One that is stale may be another by now: the next packet makes
-/// the kernel look.
+/// Whether packets are sent to this neighbour without asking again. A stale entry may be out of date: the kernel asks again
+/// with the next packet.
 fn confirmed(entry: &NeighbourMessage) -> Option<()> {
     use NeighbourState as State;
     let state = entry.header.state;
@@ -102,11 +102,11 @@ fn mac(entry: &NeighbourMessage) -> Option<Mac> {
     bytes.as_slice().try_into().ok().filter(|mac| *mac != [0; 6]).map(Mac)
 }
 
-/// The bridge that an interface is, or stands on (a VLAN, a macvlan), or that it leads to as one end of a cable.
+/// The bridge that an interface is, that is below it (of a VLAN, a macvlan), or that it leads to as one end of a veth.
 fn bridge_below<'a>(links: &'a [Link], interface: &'a Link) -> Option<&'a Link> {
     let of_index = |index: u32| links.iter().find(|link| link.index == index);
     let mut link = interface;
-    // A stack of devices has no circles, but may change while it is listed.
+    // A stack of devices has no circle, but it may change while it is listed.
     for _ in links {
         match link.kind.as_deref() {
             Some("bridge") => return Some(link),

@@ -13,10 +13,10 @@ use netlink_sys::{Socket, SocketAddr};
 /// Larger than any datagram of the kernel: dumps come in pieces of at most 32 KiB.
 const RECEIVE_BYTES: usize = 64 << 10;
 
-/// How often a dump is asked for again because the table changed while the kernel walked it.
+/// How often a dump is tried, since the table may change while the kernel walks it.
 const DUMP_ATTEMPTS: usize = 5;
 
-/// A netlink socket. It keeps speaking of the namespace in which it was opened.
+/// A netlink socket. It stays in the namespace in which it was opened.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Socket,
@@ -64,7 +64,7 @@ impl Connection {
         }
     }
 
-    /// Asks for a change with these flags (`NLM_F_CREATE`, ...); returns when it is made.
+    /// Requests a change with these flags (`NLM_F_CREATE`, ...), and returns when it is made.
     ///
     /// # Errors
     /// The kernel's error number, or `InvalidData` when the answer cannot be read.
@@ -87,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// The whole table that the question is about.
+    /// The whole table that a question is about.
     ///
     /// # Errors
     /// The kernel's error number; `Interrupted` when the table kept changing; `InvalidData` when it cannot be read.
@@ -151,7 +151,7 @@ impl Connection {
     /// The messages of the next datagram.
     ///
     /// # Errors
-    /// `WouldBlock` on a listening socket without news; `ENOBUFS` when news were dropped.
+    /// `WouldBlock` on a listening socket when there is no message; `ENOBUFS` when messages were dropped.
     pub(super) fn receive<T>(&mut self) -> io::Result<Vec<NetlinkMessage<T>>>
     where
         T: NetlinkDeserializable,

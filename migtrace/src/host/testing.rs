@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::Command;
 
-/// Runs `body` in a new network namespace with `lo` up, on a thread of its own; says so and does nothing when the
-/// caller is not root. The namespace vanishes with the thread.
+/// Runs `body` in a new network namespace with `lo` up, on a thread of its own. When the caller is not root, it does nothing
+/// but say so. The namespace vanishes with the thread.
 pub(crate) fn in_new_netns(body: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: a network namespace of its own needs root");
@@ -48,7 +48,7 @@ pub(crate) fn ip_batch(lines: &str) {
     ip(&format!("-batch {}", file.path().display()));
 }
 
-/// A runtime on this thread alone, so that sockets belong to this thread's namespace.
+/// Runs a future on this thread alone, so that sockets belong to this thread's namespace.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }

@@ -2,12 +2,15 @@
 
 use serde_json::json;
 
-use super::{Violations, copied, derived, rendered};
+use super::derived;
+use super::rendering::rendered;
+use super::traffic::{copied, echo_counts};
+use super::violations::Violations;
 use crate::event::{Event, Fact, FlowCounters, LogReader, LogWriter};
 use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::Timeline;
-use crate::tracer::qmp_line as line;
+use crate::tracer::messages::qmp_line as line;
 use crate::units::{Flow, MonotonicNs};
 
 /// A line that QEMU, or whoever has taken it over, wrote to its monitor.
@@ -23,7 +26,7 @@ pub fn qmp_line(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// An event of such a line.
-fn qmp_event(event: line::Line) -> Result<(), String> {
+fn qmp_event(event: line::MigrationEvent) -> Result<(), String> {
     let (seconds, microseconds) =
         (event.realtime_us.div_euclid(1_000_000), event.realtime_us.rem_euclid(1_000_000));
     let stamp = json!({ "seconds": seconds, "microseconds": microseconds });
@@ -31,8 +34,8 @@ fn qmp_event(event: line::Line) -> Result<(), String> {
     let written = format!(r#"{{"timestamp": {stamp}, "event": "{}", "data": {}}}"#, event.name, event.data);
     let pretty = serde_json::from_str::<serde_json::Value>(&written)
         .and_then(|value| serde_json::to_string_pretty(&value))
-        .map_err(|error| format!("{written} is no JSON: {error}"))?;
-    let once = line::Written { events: vec![event], unread: 0 };
+        .map_err(|error| format!("{written} is not JSON: {error}"))?;
+    let once = line::Parsed { events: vec![event], unread: 0 };
     for text in [&written, &pretty] {
         let read = line::parse(text.as_bytes());
         if read != once {
@@ -119,7 +122,7 @@ fn written_again(events: &[Event]) -> Result<Vec<Event>, String> {
     for event in LogReader::new(&log[..]) {
         match event {
             Ok(event) => read.push(event),
-            Err(error) if error.to_string().contains("no time of a monotonic clock") => {
+            Err(error) if error.to_string().contains("not a time of a monotonic clock") => {
                 return Ok(events.to_vec());
             }
             Err(error) => return Err(format!("log: it does not read back: {error}")),
@@ -148,7 +151,7 @@ fn coherent(events: &[Event]) -> bool {
             Fact::FlowCounters(counters) => counted.push((counters.flow, event.at_ns, counters)),
             Fact::EchoEnd(end) => {
                 let mut found = Violations::default();
-                end.echo.iter().for_each(|echo| super::echo_counts(echo, &mut found));
+                end.echo.iter().for_each(|echo| echo_counts(echo, &mut found));
                 if found.result().is_err() {
                     return false;
                 }

@@ -1,4 +1,5 @@
-//! What the counting programs cost: runs them on a packet many times over (`BPF_PROG_TEST_RUN`), attached to nothing.
+//! Measures what a TC program costs: runs it on one packet many times over (`BPF_PROG_TEST_RUN`), attached to
+//! nothing.
 
 use std::io;
 use std::net::IpAddr;
@@ -7,28 +8,29 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort, RetransmitOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort};
 use nix::time::{ClockId, clock_gettime};
 
-use super::system_call::bpf;
-use super::{KernelError, Settings, control, drain, flows, load_object, maps, tc};
+use super::bpf_syscall::bpf;
+use super::offsets::Offsets;
+use super::{KernelError, Settings, address, drain, flow_commands, maps, object, programs, tc};
 use crate::errors::with_causes;
 use crate::units::Flow;
 
 /// Which program to run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Program {
-    /// One that returns at once: what a program costs that does nothing.
+    /// A program that returns at once, for comparison.
     Empty,
-    /// The one that counts what leaves.
+    /// Counts outgoing packets.
     Egress,
-    /// The one that notices what comes from a guest through its tap.
+    /// Observes a guest's frames on its tap.
     Guest,
-    /// The one that follows echo requests and replies.
+    /// Follows echo requests and replies.
     Echo,
 }
 
-/// Test runs see the loopback interface of whoever runs them.
+/// Test runs happen at the loopback interface of the caller's network namespace.
 const LOOPBACK: u32 = 1;
 
 /// The programs, loaded and attached to nothing.
@@ -36,47 +38,49 @@ pub struct Trial {
     ebpf: Ebpf,
     events: RingBuf<MapData>,
     empty: OwnedFd,
+    flow_capacity: usize,
 }
 
 impl Trial {
-    /// Loads the programs, the last two of which watch all packets of test runs and the echo requests to `target`.
+    /// Loads the programs. The one at taps watches the packets of test runs, the one for echoes watches
+    /// requests to `target`.
     ///
     /// # Errors
-    /// The kernel refuses one.
+    /// The kernel refused a program or a map.
     pub fn load(settings: &Settings, target: IpAddr) -> Result<Self, KernelError> {
-        let mut ebpf = load_object(settings, &SocketOffsets::default(), &RetransmitOffsets::default(), 0)?;
+        let mut ebpf = object::load(settings, &Offsets::default())?;
         tc::load(&mut ebpf, &tc::ECHO)?;
         maps::set(&mut ebpf, "GUEST_PORTS", LOOPBACK, GuestPort::default())?;
         maps::set(
             &mut ebpf,
             "ECHO_TARGETS",
-            flows::words(target),
+            address::words(target),
             EchoTarget { identifier: ANY_IDENTIFIER, padding: 0, socket: 0 },
         )?;
         let events = maps::unpolled_ring(&mut ebpf, "EVENTS")?;
         let empty = load_empty().map_err(|error| KernelError::Refused {
-            what: "program of two instructions".into(),
+            what: "program that returns at once".into(),
             why: error.to_string(),
         })?;
-        Ok(Self { ebpf, events, empty })
+        Ok(Self { ebpf, events, empty, flow_capacity: settings.flow_capacity as usize })
     }
 
     /// Counts a connection from now on.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// The flow table is full.
     pub fn watch(&self, flow: Flow) -> Result<(), KernelError> {
-        if control::adopt(&self.ebpf, flow)? {
+        if flow_commands::adopt(&self.ebpf, flow)? {
             return Ok(());
         }
-        Err(KernelError::Refused { what: format!("flow {flow}"), why: "the flow table is full".into() })
+        Err(KernelError::Full { what: "flows", room: self.flow_capacity })
     }
 
-    /// Runs a program on `frame` (14 to about 3500 bytes, from the Ethernet header on) `repeat` times and returns
-    /// the CPU time that this took; what else ran meanwhile on this CPU is not in it.
+    /// Runs a program `repeat` times on `frame` (14 to about 3500 bytes, from the Ethernet header on).
+    /// Returns the CPU time of this thread for that, without anything else that ran on this CPU meanwhile.
     ///
     /// # Errors
-    /// The kernel cannot make a packet of the frame.
+    /// The kernel cannot make a packet from the frame.
     pub fn run(&self, program: Program, frame: &[u8], repeat: u32) -> io::Result<Duration> {
         let fd = match program {
             Program::Empty => self.empty.as_raw_fd(),
@@ -95,13 +99,14 @@ impl Trial {
     }
 
     fn program(&self, name: &str) -> Result<RawFd, String> {
-        let program = tc::program(&self.ebpf, name).map_err(|error| with_causes(&error))?;
+        let program = programs::tc(&self.ebpf, name).map_err(|error| with_causes(&error))?;
         let fd = program.fd().map_err(|error| with_causes(&error))?;
         Ok(fd.as_fd().as_raw_fd())
     }
 }
 
-/// The CPU time of this thread: unlike the kernel's own figure, which is in whole nanoseconds a run.
+/// The CPU time of this thread. The kernel's own figure for a test run is in whole nanoseconds a run, which
+/// is too coarse.
 fn thread_time() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
@@ -143,10 +148,11 @@ fn load_empty() -> io::Result<OwnedFd> {
         instructions: INSTRUCTIONS.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
     };
-    // SAFETY: both pointers are to constants.
+    // SAFETY: `LoadAttributes` is laid out as the kernel expects for this command, and both pointers are to
+    // constants of the lengths that the kernel reads: two instructions and a string that ends with 0.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
+    // SAFETY: the kernel has just opened this descriptor for this call, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -159,18 +165,19 @@ fn test_run(program: RawFd, frame: &[u8], repeat: u32) -> io::Result<()> {
         repeat,
         ..TestRunAttributes::default()
     };
-    // SAFETY: the pointer is to `frame`, which is only read.
+    // SAFETY: `TestRunAttributes` is laid out as the kernel expects for this command. The only pointer is to
+    // `frame`, which outlives the call, has `data_size_in` bytes and is only read.
     unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::testing;
 
     #[test]
-    fn programs_run_as_often_as_asked_and_say_nothing_of_what_is_not_watched() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: loading eBPF programs needs root");
+    fn a_program_runs_as_often_as_asked_and_reports_no_unwatched_packet() {
+        if !testing::may_load() {
             return;
         }
         let mut trial = Trial::load(&Settings::default(), [192, 0, 2, 1].into()).unwrap();

@@ -1,4 +1,4 @@
-//! What works on this kernel, found out by loading and attaching for real.
+//! What works on this kernel: tried by loading and attaching everything.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use crate::errors::with_causes;
 use crate::event::{Instrument, InstrumentStatus};
 use crate::vocabulary::AttachMode;
 
-/// The name of the instrument without which nothing is measured.
+/// The name of the instrument without which nothing can be measured.
 pub const WIRE: &str = "wire";
 
-/// The instrument table as this kernel fills it. Nothing stays attached.
+/// Every instrument, with its status on this kernel. Nothing stays attached.
 #[must_use]
 pub fn examine() -> Vec<Instrument> {
     // A network namespace of its own has a loopback interface that carries nobody's packets.
@@ -57,13 +57,15 @@ fn wire(attached: Result<Option<AttachMode>, String>) -> Instrument {
             instrument.status = InstrumentStatus::Fallback;
             instrument.hook = Some("clsact".into());
             instrument.note =
-                Some("`migtrace cleanup` removes the filters that a killed migtrace leaves".into());
-            instrument.why = Some("TCX links came with Linux 6.6".into());
+                Some("`migtrace cleanup` removes the filters that a killed migtrace leaves behind".into());
+            instrument.why = Some("TCX links need Linux 6.6 or later".into());
         }
         Ok(None) => {
             instrument.hook = None;
-            instrument.note =
-                Some("loaded, but not attached: no network namespace could be made to try it in".into());
+            instrument.note = Some(
+                "the programs load; attaching was not tried, for lack of a network namespace of its own"
+                    .into(),
+            );
         }
         Err(why) => {
             instrument.status = InstrumentStatus::Missing;

@@ -1,25 +1,25 @@
-//! The flow table as the kernel programs keep it.
+//! The flow table: what the programs counted of each flow.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use migtrace_ebpf::abi::{Direction, EGRESS, FlowEntry, FlowKey, INGRESS, Retransmitted, flags};
 
-use super::messages::{Opened, address};
+use super::address::{address, words};
+use super::messages::FlowId;
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
-use crate::vocabulary::Purpose;
 
 /// What is known of one connection, or (ports 0) of the fragments between two hosts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FlowState {
     pub(crate) flow: Flow,
-    /// When its entry was made: that of a later connection between the same ends is another.
+    /// When its entry was made. A later connection between the same ends has another one.
     pub(crate) opened_ns: MonotonicNs,
     pub(crate) counters: Directions<Counters>,
     /// `None`: no packet was seen yet.
     pub(crate) first: Option<FirstPacket>,
-    /// As `opened_ns` while there was no packet.
+    /// The last packet; `opened_ns` before any.
     pub(crate) last_ns: MonotonicNs,
-    /// The last packet with payload that had not crossed before.
+    /// The last packet with new payload, not retransmitted.
     pub(crate) last_byte_ns: Directions<Option<MonotonicNs>>,
     pub(crate) owner: Option<u32>,
     pub(crate) from_start: bool,
@@ -38,12 +38,12 @@ pub(crate) struct FirstPacket {
 }
 
 impl FlowState {
-    /// Which of the connections it is that its ends have had.
-    pub(crate) const fn opened(&self) -> Opened {
-        Opened { flow: self.flow, opened_ns: self.opened_ns }
+    /// Identifies this connection among all between its ends.
+    pub(crate) const fn opened(&self) -> FlowId {
+        FlowId { flow: self.flow, opened_ns: self.opened_ns }
     }
 
-    /// Whether this is the bucket for fragments rather than a connection.
+    /// Whether this counts the fragments between two hosts rather than a connection.
     pub(crate) fn is_fragments(&self) -> bool {
         self.flow.local.port() == 0 && self.flow.remote.port() == 0
     }
@@ -64,7 +64,7 @@ pub(super) fn key_of(flow: Flow) -> FlowKey {
     }
 }
 
-/// The connection of a key.
+/// The flow of a key.
 pub(super) fn flow_of(key: &FlowKey) -> Flow {
     Flow {
         local: SocketAddr::new(address(key.local), key.local_port),
@@ -72,44 +72,7 @@ pub(super) fn flow_of(key: &FlowKey) -> Flow {
     }
 }
 
-/// An address as the programs write it.
-pub(super) fn words(address: IpAddr) -> [u32; 4] {
-    let octets = match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    };
-    let mut words = [0; 4];
-    for (word, bytes) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
-        *word = u32::from_ne_bytes(*bytes);
-    }
-    words
-}
-
-/// What the first four bytes of payload say about a flow; `None` when they say nothing.
-pub(crate) const fn purpose(first_bytes: u32) -> Option<Purpose> {
-    match first_bytes.to_be_bytes() {
-        // QEMU_VM_FILE_MAGIC, migration/savevm.h
-        [b'Q', b'E', b'V', b'M'] => Some(Purpose::Ram),
-        // MULTIFD_MAGIC, migration/multifd.h
-        [0x11, 0x22, 0x33, 0x44] => Some(Purpose::Multifd),
-        // The server's greeting, NBDMAGIC
-        [b'N', b'B', b'D', b'M'] => Some(Purpose::Nbd),
-        // A TLS handshake record
-        [0x16, 0x03, _, _] => Some(Purpose::Tls),
-        _ => None,
-    }
-}
-
-/// From as much payload on, a listener's answers tell what its connection is.
-const MANY_BYTES: u64 = 16 << 20;
-
-/// Whether the payload from who listens on the watched port, and to it, is that of something else than a migration: there,
-/// little comes back. The most is a bit for each page, when the destination of a post-copy migration is found again.
-pub(crate) const fn is_other(from_listener: u64, to_listener: u64) -> bool {
-    from_listener >= MANY_BYTES && from_listener >= to_listener / 4
-}
-
-/// What an entry says; `None` for one that counts no more.
+/// The state of a flow; `None` when its entry is retired.
 pub(super) fn state_of(key: &FlowKey, entry: &FlowEntry, counts_retransmissions: bool) -> Option<FlowState> {
     let [rx, tx] = &entry.directions;
     const { assert!(INGRESS == 0 && EGRESS == 1) };
@@ -117,7 +80,7 @@ pub(super) fn state_of(key: &FlowKey, entry: &FlowEntry, counts_retransmissions:
     (either & flags::RETIRED == 0).then(|| final_state(key, entry, counts_retransmissions))
 }
 
-/// As [`state_of`], also of one that counts no more.
+/// As [`state_of`], also of a retired entry.
 pub(super) fn final_state(key: &FlowKey, entry: &FlowEntry, counts_retransmissions: bool) -> FlowState {
     let [rx, tx] = &entry.directions;
     let started = [rx, tx].into_iter().filter(|direction| direction.flags & flags::STARTED != 0);
@@ -171,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_closed_when_both_ends_said_so_or_one_broke_it_off() {
+    fn a_flow_is_closed_after_a_fin_from_both_ends_or_a_reset_from_one() {
         let key = key_of(flow());
         assert_eq!(flow_of(&key), flow());
         let fin = flags::SYN | flags::FIN;
         let state = |rx, tx| {
             let directions = [direction(5, 3, rx), direction(7, 4, tx)];
             let entry = FlowEntry { directions, opened_ns: 9, owner: 42, ..FlowEntry::default() };
-            state_of(&key, &entry, false).expect("a live one")
+            state_of(&key, &entry, false).expect("an entry that is not retired")
         };
         let open = state(fin, flags::SYN);
         assert_eq!(open.flow, flow());
@@ -189,21 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_retired_is_told_once_more_and_is_no_flow_then() {
+    fn a_retired_entry_is_no_longer_a_flow_but_has_final_counters() {
         let key = key_of(flow());
         let directions = [direction(5, 3, flags::RETIRED), direction(7, 3, flags::RETIRED)];
         let retransmitted = Retransmitted { segments: 2, payload_bytes: 2896, ..Retransmitted::default() };
         let entry = FlowEntry { directions, retransmitted, ..FlowEntry::default() };
         assert_eq!(state_of(&key, &entry, true), None);
         assert_eq!(final_state(&key, &entry, true).retransmitted, Some(retransmitted));
-    }
-
-    #[test]
-    fn first_bytes_tell_what_a_flow_carries() {
-        assert_eq!(purpose(u32::from_be_bytes(*b"QEVM")), Some(Purpose::Ram));
-        assert_eq!(purpose(0x1122_3344), Some(Purpose::Multifd));
-        assert_eq!(purpose(u32::from_be_bytes(*b"NBDM")), Some(Purpose::Nbd));
-        assert_eq!(purpose(0x1603_0100), Some(Purpose::Tls));
-        assert_eq!(purpose(0), None);
     }
 }

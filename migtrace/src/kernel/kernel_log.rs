@@ -1,4 +1,4 @@
-//! What the kernel programs say while they are debugged: `cargo run -p migtrace --features kernel-log`.
+//! The log of the kernel programs, to debug them: `cargo run -p migtrace --features kernel-log`.
 
 use std::io::Write as _;
 
@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 use super::KernelError;
 use crate::terminal;
 
-/// Prints the programs' lines to standard error until it is dropped.
+/// Prints the log to standard error until it is dropped.
 pub(super) struct KernelLog(JoinHandle<()>);
 
 impl KernelLog {
     pub(super) fn start(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         let logger = EbpfLogger::init_with_logger(ebpf, StandardError)
             .map_err(|error| KernelError::Refused { what: "log".into(), why: error.to_string() })?;
-        // SAFETY: the logger owns its ring buffer's descriptor and keeps it for its whole life.
+        // SAFETY: the logger owns the ring buffer's descriptor and keeps it open until it is dropped.
         let mut logger = unsafe { AsyncFd::register(logger) }.map_err(std::io::Error::from)?;
         Ok(Self(tokio::spawn(async move {
             while let Ok(mut guard) = logger.readable_mut().await {

@@ -1,9 +1,10 @@
-//! Memory that is needed no more.
+//! Memory that is no longer needed.
 
-/// Gives what was freed back to the system. By itself glibc keeps all that lies below something that is still used.
+/// Returns freed memory to the system. By itself glibc keeps everything that lies below memory in use.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: glibc allows the call at any time, on any thread, and it takes nothing that is used.
+    // SAFETY: `malloc_trim` may be called at any time on any thread, and frees only memory that is not in
+    // use.
     unsafe {
         libc::malloc_trim(0);
     }

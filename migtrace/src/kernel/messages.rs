@@ -1,16 +1,13 @@
-//! What the kernel programs put into the ring buffer, decoded.
-
-use std::net::{IpAddr, Ipv6Addr};
+//! The messages of the kernel programs, as they come through the ring buffers.
 
 use migtrace_ebpf::abi::{
-    self, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, INGRESS, QmpLine, Sum, Sums, kind,
-    part,
+    self, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, INGRESS, QmpLine, Sum, Sums,
+    content, kind,
 };
-use migtrace_ebpf::qmp_write::Part;
+use migtrace_ebpf::qmp_write::Content;
 use zerocopy::FromBytes;
 
 use super::flows::{FirstPacket, flow_of};
-
 use crate::event::{Crossed, Vcpus};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vocabulary::Announcement;
@@ -18,46 +15,46 @@ use crate::vocabulary::Announcement;
 /// One message of a kernel program.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Message {
-    /// The program's stamp.
+    /// When the program wrote it.
     pub(crate) at_ns: MonotonicNs,
-    /// What it says.
     pub(crate) body: Body,
 }
 
-/// A connection, and which of those that its ends have had.
+/// Identifies one connection: its ends may have another connection later.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Opened {
+pub(crate) struct FlowId {
     pub(crate) flow: Flow,
-    /// As in [`FlowState`](super::FlowState).
+    /// When its entry was made, as in [`FlowState`](super::FlowState).
     pub(crate) opened_ns: MonotonicNs,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
-    /// A flow is open, from its first packet on.
-    FlowSeen { flow: Opened, first: FirstPacket },
-    /// A process uses a flow's socket.
-    FlowOwned { flow: Opened, pid: u32, by_user_space: bool, crossed: Crossed },
+    /// The first packet of a new flow.
+    FlowSeen { flow: FlowId, first: FirstPacket },
+    /// The owner of a flow is known: the process that uses its socket.
+    FlowOwned { flow: FlowId, pid: u32, by_user_space: bool, crossed: Crossed },
     /// The first payload of a flow in one direction.
-    FlowPayload { flow: Opened, first_bytes: u32 },
-    /// A flow is over: a new connection between the same ends has taken its place in the table.
+    FlowPayload { flow: FlowId, first_bytes: u32 },
+    /// A flow is over: a new connection between the same ends has replaced it in the table. This was its
+    /// entry.
     FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
-    /// What a process writes to its monitor of a QMP event.
-    QmpLine { pid: u32, part: Part, write: QmpWrite },
-    /// A vCPU enters KVM after none of its VM was in it.
+    /// A process writes a QMP event, or a part of one, to its monitor.
+    QmpLine { pid: u32, content: Content, write: QmpWrite },
+    /// A vCPU enters KVM while no other vCPU of its VM is inside.
     GuestRun { pid: u32, vcpus: Vcpus },
-    /// That run was none, or (not `certain`) may have been none.
+    /// Retracts the run that began at `entered_ns`; unless `certain`, it may have been one.
     GuestRunVoid { pid: u32, entered_ns: MonotonicNs, certain: bool },
-    /// A process reads the log of dirtied pages.
+    /// A process reads KVM's dirty log.
     DirtyLog { pid: u32, sums: Directions<Counters> },
-    /// The awaited frame of a guest.
+    /// The first frame of a guest since its VM stopped, or since its tap is watched.
     GuestFrame { ifindex: u32 },
-    /// An announcement of where a guest is.
+    /// An announcement of a guest's location to the network.
     Announcement { ifindex: u32, kind: Announcement },
-    /// A process that may be a QEMU, or was one, has become another program.
+    /// A process that may be a QEMU, or was one, runs another program now.
     ProcessExec { pid: u32 },
-    /// A process that may be a QEMU has forked this one.
+    /// A process that may be a QEMU has forked, and this is the child.
     ProcessFork { pid: u32 },
     /// A traced process has ended.
     ProcessExit { pid: u32 },
@@ -66,20 +63,21 @@ pub(crate) enum Body {
 /// A write to a monitor.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct QmpWrite {
-    /// The sum over the process' flows, as far as it was read.
+    /// The sum over the flows of the process; `None` when it was not read.
     pub(crate) sums: Option<Directions<Counters>>,
-    /// None when none of its vCPUs was seen.
+    /// `None` when none of its vCPUs is known.
     pub(crate) vcpus: Option<Vcpus>,
-    /// What was written, as far as it was copied.
+    /// The bytes that were written, or the first of them.
     pub(crate) bytes: Vec<u8>,
-    /// Whether it was longer.
+    /// Whether more was written than was copied.
     pub(crate) cut: bool,
 }
 
 impl Message {
-    /// Decodes one record; `None` for a kind or a size that no program of ours writes.
+    /// Decodes one record of a ring buffer; `None` for a kind or size that no program writes.
     pub(crate) fn decode(record: &[u8]) -> Option<Self> {
-        let (abi::Header { at_ns, kind, tgid: pid }, _) = abi::Header::read_from_prefix(record).ok()?;
+        let (abi::EventHeader { at_ns, kind, tgid: pid }, _) =
+            abi::EventHeader::read_from_prefix(record).ok()?;
         let body = match kind {
             kind::PROCESS_EXEC => Body::ProcessExec { pid },
             kind::PROCESS_FORK => Body::ProcessFork { pid },
@@ -115,13 +113,13 @@ impl Message {
     }
 }
 
-/// What a record begins with.
+/// Reads a `T` from the beginning of a record.
 fn read<T: FromBytes>(record: &[u8]) -> Option<T> {
     T::read_from_prefix(record).ok().map(|(event, _)| event)
 }
 
-fn opened(key: &FlowKey, opened_ns: u64) -> Opened {
-    Opened { flow: flow_of(key), opened_ns: MonotonicNs(opened_ns) }
+fn opened(key: &FlowKey, opened_ns: u64) -> FlowId {
+    FlowId { flow: flow_of(key), opened_ns: MonotonicNs(opened_ns) }
 }
 
 fn flow_seen(event: &FlowEvent) -> Body {
@@ -148,11 +146,11 @@ fn flow_replaced(event: &FlowReplaced) -> Body {
 
 fn qmp_line(record: &[u8]) -> Option<Body> {
     let (line, bytes) = QmpLine::read_from_prefix(record).ok()?;
-    let part = match line.part {
-        part::WHOLE => Part::Whole,
-        part::SECOND_LINE => Part::SecondLine,
-        part::LINE => Part::Line,
-        part::LAST_LINE => Part::LastLine,
+    let content = match line.content {
+        content::WHOLE => Content::Whole,
+        content::SECOND_LINE => Content::SecondLine,
+        content::LINE => Content::Line,
+        content::LAST_LINE => Content::LastLine,
         _ => return None,
     };
     let write = QmpWrite {
@@ -161,7 +159,7 @@ fn qmp_line(record: &[u8]) -> Option<Body> {
         bytes: bytes.to_vec(),
         cut: line.cut != 0,
     };
-    Some(Body::QmpLine { pid: line.header.tgid, part, write })
+    Some(Body::QmpLine { pid: line.header.tgid, content, write })
 }
 
 fn directions(sums: &Sums) -> Directions<Counters> {
@@ -190,22 +188,14 @@ const fn announcement(kind: u32) -> Option<Announcement> {
     }
 }
 
-pub(super) fn address(words: [u32; 4]) -> IpAddr {
-    let mut octets = [0; 16];
-    for (bytes, word) in octets.chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    Ipv6Addr::from(octets).to_canonical()
-}
-
 #[cfg(test)]
 mod tests {
     use zerocopy::IntoBytes as _;
 
     use super::*;
 
-    const fn header(kind: u32) -> abi::Header {
-        abi::Header { at_ns: 7, kind, tgid: 42 }
+    const fn header(kind: u32) -> abi::EventHeader {
+        abi::EventHeader { at_ns: 7, kind, tgid: 42 }
     }
 
     fn key() -> FlowKey {
@@ -213,9 +203,9 @@ mod tests {
         FlowKey { local: address(1), remote: address(2), local_port: 40000, remote_port: 49152 }
     }
 
-    fn flow() -> Opened {
+    fn flow() -> FlowId {
         let flow = Flow { local: "0.0.0.1:40000".parse().unwrap(), remote: "0.0.0.2:49152".parse().unwrap() };
-        Opened { flow, opened_ns: MonotonicNs(5) }
+        FlowId { flow, opened_ns: MonotonicNs(5) }
     }
 
     fn event(kind: u32) -> FlowEvent {
@@ -246,29 +236,38 @@ mod tests {
         Directions { tx: counters(5), rx: counters(1) }
     }
 
-    fn line(part: u32, vcpus: abi::Vcpus) -> QmpLine {
-        QmpLine { header: header(kind::QMP_LINE), sums: sums(), vcpus, summed: 1, part, cut: 0, padding: 0 }
+    fn line(content: u32, vcpus: abi::Vcpus) -> QmpLine {
+        QmpLine {
+            header: header(kind::QMP_LINE),
+            sums: sums(),
+            vcpus,
+            summed: 1,
+            content,
+            cut: 0,
+            padding: 0,
+        }
     }
 
-    fn says(record: &[u8], body: Body) {
+    #[track_caller]
+    fn assert_decodes(record: &[u8], body: Body) {
         assert_eq!(Message::decode(record), Some(Message { at_ns: MonotonicNs(7), body }));
     }
 
     #[test]
-    fn a_process_event_is_its_header() {
-        says(header(kind::PROCESS_EXIT).as_bytes(), Body::ProcessExit { pid: 42 });
+    fn a_message_about_a_process_is_a_header_alone() {
+        assert_decodes(header(kind::PROCESS_EXIT).as_bytes(), Body::ProcessExit { pid: 42 });
     }
 
     #[test]
-    fn a_flow_comes_with_its_first_packet_and_later_with_its_first_payload() {
+    fn a_new_flow_is_decoded_with_its_first_packet_and_later_with_its_first_payload() {
         let first = FirstPacket { at_ns: MonotonicNs(4), ifindex: 3 };
-        says(event(kind::FLOW_SEEN).as_bytes(), Body::FlowSeen { flow: flow(), first });
+        assert_decodes(event(kind::FLOW_SEEN).as_bytes(), Body::FlowSeen { flow: flow(), first });
         let payload = Body::FlowPayload { flow: flow(), first_bytes: 0x1122_3344 };
-        says(event(kind::FLOW_PAYLOAD).as_bytes(), payload);
+        assert_decodes(event(kind::FLOW_PAYLOAD).as_bytes(), payload);
     }
 
     #[test]
-    fn an_owner_comes_with_what_had_crossed_in_each_direction() {
+    fn an_owner_is_decoded_with_what_had_crossed_in_each_direction() {
         let owned = FlowOwned {
             header: header(kind::FLOW_OWNED),
             key: key(),
@@ -278,34 +277,41 @@ mod tests {
             last_ns: 6,
         };
         let crossed = Crossed { counters: counters(), last_ns: MonotonicNs(6) };
-        says(owned.as_bytes(), Body::FlowOwned { flow: flow(), pid: 42, by_user_space: true, crossed });
+        assert_decodes(
+            owned.as_bytes(),
+            Body::FlowOwned { flow: flow(), pid: 42, by_user_space: true, crossed },
+        );
     }
 
     #[test]
-    fn a_flow_that_is_replaced_comes_with_all_that_was_counted() {
+    fn a_replaced_flow_is_decoded_with_its_whole_entry() {
         let entry = FlowEntry { opened_ns: 5, owner: 42, ..FlowEntry::default() };
         let replaced = FlowReplaced { header: header(kind::FLOW_REPLACED), key: key(), padding: 0, entry };
-        says(replaced.as_bytes(), Body::FlowReplaced { key: key(), entry: Box::new(entry) });
+        assert_decodes(replaced.as_bytes(), Body::FlowReplaced { key: key(), entry: Box::new(entry) });
     }
 
     #[test]
-    fn a_line_is_what_follows_its_head() {
-        let record = [line(part::WHOLE, abi::Vcpus::default()).as_bytes(), b"{}"].concat();
+    fn the_bytes_of_a_line_follow_its_header() {
+        let record = [line(content::WHOLE, abi::Vcpus::default()).as_bytes(), b"{}"].concat();
         let write = QmpWrite { sums: Some(counters()), vcpus: None, bytes: b"{}".to_vec(), cut: false };
-        says(&record, Body::QmpLine { pid: 42, part: Part::Whole, write });
+        assert_decodes(&record, Body::QmpLine { pid: 42, content: Content::Whole, write });
 
         let vcpus = abi::Vcpus { known: 2, inside: 1, last_left_ns: 9, ..abi::Vcpus::default() };
-        let said = Message::decode(line(part::LINE, vcpus).as_bytes());
-        let Some(Message { body: Body::QmpLine { write, .. }, .. }) = said else { panic!("{said:?}") };
+        let decoded = Message::decode(line(content::LINE, vcpus).as_bytes());
+        let Some(Message { body: Body::QmpLine { write, .. }, .. }) = decoded else { panic!("{decoded:?}") };
         let seen = write.vcpus.unwrap();
         assert_eq!((seen.known, seen.inside, seen.halted), (2, 1, 0));
         assert_eq!((seen.first_left_ns, seen.last_left_ns), (None, Some(MonotonicNs(9))));
         assert!(write.bytes.is_empty());
-        assert_eq!(Message::decode(line(part::NONE, vcpus).as_bytes()), None, "such a line is not told");
+        assert_eq!(
+            Message::decode(line(content::NONE, vcpus).as_bytes()),
+            None,
+            "the programs send no such line"
+        );
     }
 
     #[test]
-    fn what_is_cut_off_or_unknown_is_no_message() {
+    fn a_truncated_or_unknown_record_is_not_decoded() {
         assert_eq!(Message::decode(&[0; 3]), None);
         assert_eq!(Message::decode(header(99).as_bytes()), None);
         let whole = [event(kind::FLOW_SEEN).as_bytes(), &[0; 400]].concat();
@@ -321,7 +327,7 @@ mod tests {
             (kind::GUEST_FRAME, size_of::<abi::GuestPortEvent>()),
             (kind::ANNOUNCEMENT, size_of::<abi::GuestPortEvent>()),
         ] {
-            let record = [header(kind).as_bytes(), &whole[size_of::<abi::Header>()..size - 1]].concat();
+            let record = [header(kind).as_bytes(), &whole[size_of::<abi::EventHeader>()..size - 1]].concat();
             assert_eq!(Message::decode(&record), None, "kind {kind}");
         }
     }

@@ -1,60 +1,62 @@
-//! A second of requests before the observation: does the address answer, and does it answer all?
+//! A second of requests before the observation: does the address answer, and does it answer all of them?
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::report::Preflight;
+use super::error::host;
+use super::prober::{follow, open_socket};
 use super::sender::{Schedule, Sender};
-use super::{Options, ProbeError, follow, host, open_socket};
+use super::{Preflight, ProbeError, ProbeOptions};
 use crate::kernel::echo::{EchoKernel, Session};
 
 /// How many sessions it takes: one to wake the path up, one to measure it.
 pub(super) const SESSIONS: u32 = 2;
 
-/// How long the first reply is waited for: the neighbour may have to be found, switches to learn.
+/// How long to wait for the first reply: neighbour discovery and switches take time.
 const PATIENCE: Duration = Duration::from_secs(3);
 const WAKE_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the path is measured.
+/// How long to measure the path.
 const LENGTH: Duration = Duration::from_secs(1);
-/// How long the last replies are waited for.
+/// How long to wait for the last replies.
 const LINGER: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The way to the address.
-pub(super) struct Way<'a> {
+/// The route to the address.
+pub(super) struct Route<'a> {
     pub(super) interface: &'a str,
-    pub(super) options: &'a Options,
-    /// Of the observation; the pre-flight takes the next ones.
+    pub(super) options: &'a ProbeOptions,
+    /// That of the observation; the pre-flight takes the next ones.
     pub(super) identifier: u16,
 }
 
-/// Waits for an answer, then asks for a second at `interval`.
+/// Waits for an answer, then sends for a second at `interval`.
 ///
 /// # Errors
 /// Nothing answers, or less than 99 % is answered.
 pub(super) async fn check(
     kernel: &mut EchoKernel,
-    way: &Way<'_>,
+    route: &Route<'_>,
     interval: Duration,
 ) -> Result<Preflight, ProbeError> {
-    wake(kernel, way).await?;
+    wake(kernel, route).await?;
     let number = (LENGTH.as_nanos() / interval.as_nanos().max(1)).clamp(2, u128::from(u32::MAX)) as u64;
-    let session = ask(kernel, way, 2, Schedule { interval, count: Some(number) }, |session, asked_for| {
-        session.state.sent >= number || asked_for > interval * number as u32 + LINGER
-    })
-    .await?;
+    let session =
+        send_until(kernel, route, 2, Schedule { interval, count: Some(number) }, |session, elapsed| {
+            session.state.sent >= number || elapsed > interval * number as u32 + LINGER
+        })
+        .await?;
     let (sent, answered) = session.map_or((0, 0), |session| (session.state.sent, session.state.answered));
     if answered * 100 < sent * 99 || sent == 0 {
-        // What came through is what a limit lets through in that time; a fifth less is on the safe side.
-        let asked_for = session.map_or(LENGTH, |session| {
+        // As many as came through are within a rate limit; a fifth less is on the safe side.
+        let elapsed = session.map_or(LENGTH, |session| {
             let state = &session.state;
             Duration::from_nanos(state.last_request_ns.saturating_sub(state.first_request_ns))
         });
-        let suggested = asked_for.mul_f64(1.25) / u32::try_from(answered.max(1)).unwrap_or(u32::MAX);
+        let suggested = elapsed.mul_f64(1.25) / u32::try_from(answered.max(1)).unwrap_or(u32::MAX);
         let suggested = suggested.max(interval * 2).as_micros().next_multiple_of(100);
         return Err(ProbeError::Lossy {
-            target: way.options.target,
+            target: route.options.target,
             sent,
             answered,
             suggested: Duration::from_micros(u64::try_from(suggested).unwrap_or(u64::MAX)),
@@ -64,16 +66,19 @@ pub(super) async fn check(
 }
 
 /// Sends until the first reply comes.
-async fn wake(kernel: &mut EchoKernel, way: &Way<'_>) -> Result<(), ProbeError> {
-    let session =
-        ask(kernel, way, 1, Schedule { interval: WAKE_INTERVAL, count: None }, |session, asked_for| {
-            session.state.answered > 0 || asked_for > PATIENCE
-        })
-        .await?;
+async fn wake(kernel: &mut EchoKernel, route: &Route<'_>) -> Result<(), ProbeError> {
+    let session = send_until(
+        kernel,
+        route,
+        1,
+        Schedule { interval: WAKE_INTERVAL, count: None },
+        |session, elapsed| session.state.answered > 0 || elapsed > PATIENCE,
+    )
+    .await?;
     if session.is_some_and(|session| session.state.answered > 0) {
         return Ok(());
     }
-    let (target, interface) = (way.options.target, way.interface.to_owned());
+    let (target, interface) = (route.options.target, route.interface.to_owned());
     Err(match session {
         Some(session) => {
             ProbeError::NoAnswer { target, interface, sent: session.state.sent, patience: PATIENCE }
@@ -82,18 +87,18 @@ async fn wake(kernel: &mut EchoKernel, way: &Way<'_>) -> Result<(), ProbeError> 
     })
 }
 
-/// Sends with an identifier of its own until `is_over`, or for [`PATIENCE`] while none is seen; then waits for the last
+/// Sends with an identifier of its own until `is_over`, or for [`PATIENCE`] if no request is seen. Then waits for the last
 /// replies.
-async fn ask(
+async fn send_until(
     kernel: &mut EchoKernel,
-    way: &Way<'_>,
+    route: &Route<'_>,
     number: u16,
     schedule: Schedule,
     is_over: impl Fn(&Session, Duration) -> bool,
 ) -> Result<Option<Session>, ProbeError> {
-    let socket = open_socket(way.options, way.identifier.wrapping_add(number))?;
+    let socket = open_socket(route.options, route.identifier.wrapping_add(number))?;
     let identifier = socket.identifier();
-    follow(kernel, way.options.target, &socket)?;
+    follow(kernel, route.options.target, &socket)?;
     let look = |kernel: &EchoKernel| {
         let sessions = kernel.sessions()?;
         Ok::<_, ProbeError>(sessions.into_iter().find(|session| session.identifier == identifier))

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use migtrace_ebpf::session::bucket_start_ns;
+use migtrace_ebpf::echo_session::bucket_start_ns;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +10,14 @@ use crate::kernel::echo::Session;
 use crate::record::Gap;
 use crate::vocabulary::{AttachMode, Echo, NotMeasured, RoundTrip};
 
-/// The schema name that every report of a probe carries.
+/// The schema name that every probe report carries.
 pub const SCHEMA: &str = "migtrace.probe/1";
 
 /// What a probe found. Times are nanoseconds since its start.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct Report {
-    /// [`SCHEMA`].
+pub struct ProbeReport {
+    /// The name of the schema: `migtrace.probe/1`.
     pub schema: String,
     /// migtrace's version.
     pub migtrace: String,
@@ -31,20 +31,20 @@ pub struct Report {
     pub interface: String,
     /// How the programs were attached.
     pub attach: AttachMode,
-    /// What was sent; null when the requests were somebody else's.
+    /// What was sent; null if the requests were somebody else's.
     pub sending: Option<Sending>,
-    /// A silence that surely lasted for less is no gap.
+    /// Silences certainly shorter than this are not gaps.
     pub min_gap_ns: u64,
     /// When the observation began.
-    pub start: Start,
-    /// For how long it lasted.
+    pub start: ProbeStart,
+    /// How long it lasted.
     pub duration_ns: u64,
     /// Why it ended.
-    pub end: End,
-    /// What was found before the observation; null when nothing was looked for.
+    pub end: ProbeEndReason,
+    /// What the pre-flight found; null if there was none.
     pub preflight: Option<Preflight>,
     /// The streams of requests that were followed.
-    pub streams: Vec<Stream>,
+    pub streams: Vec<EchoStream>,
     /// What was not measured, and why.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -53,9 +53,9 @@ pub struct Report {
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Sending {
-    /// The time between two requests that was asked for.
+    /// The configured time between two requests.
     pub interval_ns: u64,
-    /// Data bytes behind the ICMP header.
+    /// Data bytes after the ICMP header.
     pub data_bytes: u16,
     /// Requests that the kernel refused to send.
     pub refused: u64,
@@ -64,7 +64,7 @@ pub struct Sending {
 /// A stream of requests, and the gaps in its replies.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct Stream {
+pub struct EchoStream {
     /// The stream as a whole.
     pub echo: Echo,
     /// In the order of their starts.
@@ -74,7 +74,7 @@ pub struct Stream {
 /// When an observation began.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub struct Start {
+pub struct ProbeStart {
     /// Wall time, nanoseconds since the Unix epoch.
     pub realtime_ns: i64,
     /// Error bound of `realtime_ns`.
@@ -87,18 +87,18 @@ pub struct Start {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum End {
+pub enum ProbeEndReason {
     /// All requests were sent.
     Count,
-    /// The time was over.
+    /// The duration elapsed.
     Duration,
-    /// The first gap was closed.
+    /// The first gap ended.
     Gap,
-    /// The person or the system asked to stop (SIGINT, SIGTERM).
+    /// A signal asked to stop (SIGINT, SIGTERM, SIGHUP).
     Interrupted,
 }
 
-/// What was found before the observation.
+/// What the pre-flight found before the observation.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Preflight {
@@ -136,7 +136,7 @@ fn round_trip(counts: &[u64], max_ns: u64) -> Option<RoundTrip> {
     })
 }
 
-/// A length that `percent` of those counted do not exceed: the end of the bucket that the percentile is in.
+/// An upper bound of the percentile: the end of the bucket that it is in.
 fn percentile(counts: &[u64], percent: u64) -> Option<u64> {
     let total: u64 = counts.iter().sum();
     let rank = (total * percent).div_ceil(100);
@@ -151,10 +151,10 @@ fn percentile(counts: &[u64], percent: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migtrace_ebpf::session::{BUCKETS, bucket};
+    use migtrace_ebpf::echo_session::{BUCKETS, bucket};
 
     #[test]
-    fn percentiles_are_those_of_what_was_counted_to_within_a_sixteenth() {
+    fn percentiles_are_exact_to_within_a_sixteenth() {
         let mut counts = vec![0; BUCKETS];
         for round_trip_ns in (1..=1_000).map(|n| n * 1_000) {
             counts[bucket(round_trip_ns) as usize] += 1;

@@ -14,7 +14,7 @@ use super::socket::EchoSocket;
 use crate::host::clock;
 use crate::kernel::be_punctual;
 
-/// The longest sleep: so soon a request to stop is noticed.
+/// The longest sleep, so that a request to stop is noticed soon.
 const NAP_NS: u64 = 50_000_000;
 
 /// When to send.
@@ -22,7 +22,7 @@ const NAP_NS: u64 = 50_000_000;
 pub(super) struct Schedule {
     /// Time between two requests.
     pub(super) interval: Duration,
-    /// How many; none for no end.
+    /// How many; none: no limit.
     pub(super) count: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Sender {
         self.thread.is_finished()
     }
 
-    /// Stops sending; blocks for the length of a request.
+    /// Stops sending; blocks for up to [`NAP_NS`].
     pub(super) fn stop(self) -> io::Result<Sent> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the sending thread panicked")))
@@ -89,7 +89,7 @@ fn send(mut socket: EchoSocket, schedule: Schedule, stop: &AtomicBool) -> io::Re
     Ok(sent)
 }
 
-/// The next of the fixed times. Those that were missed are left out: catching up would send a burst.
+/// The next of the fixed times. Missed ones are skipped: catching up would send a burst.
 const fn next_deadline(deadline_ns: u64, interval_ns: u64, now_ns: u64) -> u64 {
     let next_ns = deadline_ns.saturating_add(interval_ns);
     if next_ns >= now_ns {
@@ -98,7 +98,7 @@ const fn next_deadline(deadline_ns: u64, interval_ns: u64, now_ns: u64) -> u64 {
     next_ns.saturating_add((now_ns - next_ns).div_ceil(interval_ns).saturating_mul(interval_ns))
 }
 
-/// Returns false when the sending is to stop.
+/// Returns false if sending is to stop.
 fn sleep_until(deadline_ns: u64, stop: &AtomicBool) -> io::Result<bool> {
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_times_are_left_out_and_the_others_kept() {
+    fn missed_times_are_skipped_and_the_others_kept() {
         assert_eq!(next_deadline(1_000, 100, 1_010), 1_100);
         assert_eq!(next_deadline(1_000, 100, 1_100), 1_100);
         assert_eq!(next_deadline(1_000, 100, 1_101), 1_200);

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use nix::{getsockopt_impl, sockopt_impl};
 
 sockopt_impl!(
-    /// What tells a socket from all others.
+    /// The kernel's unique number of a socket.
     Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64
 );
 
@@ -23,10 +23,10 @@ const ICMP_ECHO_REQUEST: u8 = 8;
 /// RFC 4443.
 const ICMPV6_ECHO_REQUEST: u8 = 128;
 
-/// Sends echo requests to one address. Replies are the kernel programs' business: the socket drops them.
+/// Sends echo requests to one address. Only the kernel programs look at replies; the socket drops them.
 #[derive(Debug)]
 pub(super) struct EchoSocket {
-    // The standard library's calls work on every socket with addresses of IP.
+    // The standard library's calls work on every IP socket.
     socket: UdpSocket,
     is_ipv4: bool,
     identifier: u16,
@@ -34,7 +34,7 @@ pub(super) struct EchoSocket {
 }
 
 impl EchoSocket {
-    /// Opens a socket for requests with `data_bytes` behind the ICMP header. A raw socket where that is allowed;
+    /// Opens a socket for requests with `data_bytes` after the ICMP header. A raw socket where that is allowed;
     /// otherwise an ICMP ("ping") socket, whose identifier the kernel chooses.
     pub(super) fn open(
         target: IpAddr,
@@ -71,7 +71,7 @@ impl EchoSocket {
         self.identifier
     }
 
-    /// What tells it from all other sockets: the kernel programs see that too.
+    /// The kernel's unique number of the socket, which the kernel programs see too.
     pub(super) fn cookie(&self) -> io::Result<u64> {
         Ok(getsockopt(&self.socket, Cookie)?)
     }
@@ -96,7 +96,7 @@ fn bound_identifier(socket: &UdpSocket) -> io::Result<u16> {
         .ok_or_else(|| io::Error::other("the ICMP socket has no identifier"))
 }
 
-/// A request without sequence number and, as the kernel fills in that of ICMPv6, checksum.
+/// A request without sequence number and checksum (the kernel fills in that of ICMPv6).
 fn message(is_ipv4: bool, identifier: u16, data_bytes: u16) -> Vec<u8> {
     let mut message = vec![0; HEADER_BYTES + usize::from(data_bytes)];
     message[0] = if is_ipv4 { ICMP_ECHO_REQUEST } else { ICMPV6_ECHO_REQUEST };
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_of_a_message_that_has_it_is_zero() {
+    fn the_checksum_over_a_complete_message_is_zero() {
         for data_bytes in [0, 1, 16, 1473] {
             let mut message = message(true, 0x1234, data_bytes);
             let sum = checksum(&message).to_be_bytes();

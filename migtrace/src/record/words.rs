@@ -1,5 +1,5 @@
-//! The words of a record that a program may want to compare: methods, phases and marks. Each is an enum of those that
-//! this version knows; a word of another version is kept as it is. In JSON they are plain strings.
+//! The words in a record that a program may want to compare: methods, phases and marks. Each enum has those that this
+//! version knows; a word of another version is kept unchanged. In JSON they are plain strings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -82,7 +82,7 @@ words! {
         FirstPacketToQmpEvent = "first-packet-to-qmp-event",
         /// Between the first packet and the last.
         FirstAndLastPacket = "first-and-last-packet",
-        /// To the end of a process, which is noticed later than it happens.
+        /// To the end of a process, which is noticed only later.
         LastSignOfLife = "last-sign-of-life",
         /// From the last vCPU that left KVM to the first that entered it.
         Vcpus = "vcpus",
@@ -94,9 +94,9 @@ words! {
         VcpusToFirstReply = "vcpus-to-first-reply",
         /// From QEMU's event to the first reply.
         QmpEventToFirstReply = "qmp-event-to-first-reply",
-        /// From the last vCPU that left KVM to the last byte of the memory stream: it was at least this long.
+        /// From the last vCPU that left KVM to the last byte of the memory stream: a lower bound.
         VcpusToLastByte = "vcpus-to-last-byte",
-        /// From QEMU's event to the last byte of the memory stream: it was at least this long.
+        /// From QEMU's event to the last byte of the memory stream: a lower bound.
         QmpEventToLastByte = "qmp-event-to-last-byte",
         /// From the last reply to the first vCPU that entered KVM.
         LastReplyToVcpus = "last-reply-to-vcpus",
@@ -104,15 +104,15 @@ words! {
         LastReplyToQmpEvent = "last-reply-to-qmp-event",
         /// Between two frames of the guest at its taps.
         FramesAtTaps = "frames-at-taps",
-        /// Requests of the gap were never answered.
+        /// Requests in the gap were never answered.
         LostRequests = "lost-requests",
-        /// Replies to requests of the gap came late.
+        /// Replies to requests in the gap came late.
         DelayedReplies = "delayed-replies",
-        /// Later requests were answered first. It may have been no gap.
+        /// Later requests were answered first. The gap is only possible.
         OvertakenRequests = "overtaken-requests",
         /// The gap had not ended when the observation did.
         Open = "open",
-        /// Every request was answered: there was no gap longer than what lies between two requests and their replies.
+        /// Every request was answered: no gap was longer than the time between two requests and a round trip.
         NoGap = "no-gap",
         /// The difference of two others.
         ReachabilityLessStop = "reachability-less-stop",
@@ -120,12 +120,12 @@ words! {
 }
 
 impl Method {
-    /// Whether it bounds the stop from below only.
+    /// Whether it gives only a lower bound of the stop.
     pub(crate) const fn is_from_below(&self) -> bool {
         matches!(self, Self::VcpusToLastByte | Self::QmpEventToLastByte)
     }
 
-    /// Whether a reply stands in for an end of the stop.
+    /// Whether a reply stands in for an edge of the stop.
     pub(crate) const fn takes_a_reply(&self) -> bool {
         matches!(
             self,
@@ -146,7 +146,7 @@ words! {
         DiskSync = "disk-sync",
         /// Packets crossed before the first event was seen.
         Unseen = "unseen",
-        /// QEMU tells no phases: all that is known are its connections.
+        /// QEMU reports no phases: only its connections are known.
         Transfer = "transfer",
         /// QEMU prepares.
         Setup = "setup",
@@ -154,7 +154,7 @@ words! {
         WaitUnplug = "wait-unplug",
         /// Memory is copied while the guest runs.
         Active = "active",
-        /// The guest is paused, by a person or an error, and goes on here.
+        /// A person or an error paused the guest, and it is resumed here.
         Paused = "paused",
         /// The guest is stopped.
         Stop = "stop",
@@ -174,7 +174,7 @@ words! {
         PostcopyRecover = "postcopy-recover",
         /// The guest runs on both hosts in step.
         Colo = "colo",
-        /// QEMU gives up.
+        /// QEMU is giving up.
         Cancelling = "cancelling",
         /// QEMU has given up.
         Cancelled = "cancelled",
@@ -194,7 +194,7 @@ words! {
         AllVcpusStopped = "all-vcpus-stopped",
         /// The last frame of the guest came through its taps at the source.
         LastGuestFrame = "last-guest-frame",
-        /// QEMU said STOP.
+        /// QEMU reported STOP.
         Stop = "stop",
         /// The last round of copying began.
         LastPass = "last-pass",
@@ -208,23 +208,23 @@ words! {
         LastByte = "last-byte",
         /// The last packet of the migration crossed.
         LastPacket = "last-packet",
-        /// QEMU said that the migration has completed.
+        /// QEMU reported that the migration has completed.
         Completed = "completed",
-        /// QEMU said that the migration has failed.
+        /// QEMU reported that the migration has failed.
         Failed = "failed",
-        /// QEMU said that it gives up.
+        /// QEMU reported that it is giving up.
         Cancelling = "cancelling",
-        /// QEMU said that it has given up.
+        /// QEMU reported that it has given up.
         Cancelled = "cancelled",
-        /// The network was told where the guest is.
+        /// The guest's place was announced to the network.
         FirstAnnouncement = "first-announcement",
-        /// QEMU said RESUME.
+        /// QEMU reported RESUME.
         Resume = "resume",
         /// The first vCPU entered KVM.
         FirstVcpuRun = "first-vcpu-run",
         /// The first frame of the guest came through its taps.
         FirstGuestFrame = "first-guest-frame",
-        /// The last echo request before the gap was sent that was answered.
+        /// The last answered echo request before the gap was sent.
         LastAnsweredRequest = "last-answered-request",
         /// The first reply came after the gap.
         FirstReply = "first-reply",

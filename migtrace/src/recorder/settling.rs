@@ -1,4 +1,4 @@
-//! When a recording is over: for how long it goes on after the awaited migration has ended.
+//! How long a recording goes on after the awaited migration has ended.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::timeline::Ended;
 
-/// How long is waited, after a migration has ended, for its last packets and for QEMU's last word about it.
+/// How long to wait, after a migration has ended, for its last packets and for QEMU's last event about it.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long is waited for a guest that has arrived to run: its manager lets it, and may take its time.
+/// How long to wait until a guest that has arrived runs: its manager starts it, which may take a while.
 const GUEST_PATIENCE: Duration = Duration::from_secs(60);
-/// For how long a probed guest is watched after its migration has ended: the network may lose it only then.
+/// How long to watch a probed guest after its migration has ended: the network may lose it only then.
 const WATCH_AFTER: Duration = Duration::from_secs(1);
-/// How long is waited, after a migration has ended, for a probed guest that is silent.
+/// How long to wait, after a migration has ended, for a probed guest that is silent.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The wait after the end of the awaited migration.
@@ -20,8 +20,8 @@ const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Settling {
     /// When the migration was found to have ended.
     ended: Instant,
-    /// When the rest of the wait began: with the end, or where the guest was still to run, when it was found to run.
-    /// None while it is still awaited.
+    /// When the rest of the wait began. That is the end or, where the guest did not run yet, when it was found to run.
+    /// `None` while the guest is still awaited.
     calm: Option<Instant>,
 }
 
@@ -31,20 +31,20 @@ impl Settling {
         Self { ended: now, calm: (!end.awaits_guest).then_some(now) }
     }
 
-    /// Whether all has come that is waited for. `end` is what is known `now`.
+    /// Whether everything that is waited for has come. `end` is what is known `now`.
     pub(super) fn has_settled(&mut self, now: Instant, end: Option<&Ended>) -> bool {
         let Some(calm) = self.calm(now, end) else { return false };
-        let is_over = |end: &Ended| end.flows_closed && end.all_told;
+        let is_over = |end: &Ended| end.flows_closed && end.all_seen;
         now >= calm + SETTLE || end.is_some_and(is_over)
     }
 
-    /// When the rest of the wait began; none while the guest is awaited.
+    /// When the rest of the wait began; `None` while the guest is awaited.
     fn calm(&mut self, now: Instant, end: Option<&Ended>) -> Option<Instant> {
         if self.calm.is_none() {
             let awaited = end.is_some_and(|end| end.awaits_guest);
             self.calm = match awaited {
                 true if now < self.ended + GUEST_PATIENCE => None,
-                // It was waited for long enough: there is nothing more to come.
+                // It was waited for long enough: nothing more is expected.
                 true => Some(self.ended),
                 false => Some(now),
             };
@@ -52,13 +52,13 @@ impl Settling {
         self.calm
     }
 
-    /// Whether a probed guest that is silent now, or not, may still be or fall silent.
+    /// Whether to go on watching a probed guest, which is silent now or is not.
     pub(super) fn watches(&self, now: Instant, is_silent: bool) -> bool {
         let Some(calm) = self.calm else { return true };
         now < calm + if is_silent { SILENCE_PATIENCE } else { WATCH_AFTER }
     }
 
-    /// When to look again if nothing happens before; none when that time is over and only a probed guest is waited for.
+    /// When to look again if nothing happens before; `None` when that time is over and only a probed guest is waited for.
     pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
         let look = self.calm.map_or(self.ended + GUEST_PATIENCE, |calm| calm + SETTLE);
         (look > now).then_some(look)
@@ -73,32 +73,32 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A migration that has ended, with a guest that is still to run, and with one that has told all.
-    fn ended(awaits_guest: bool, all_told: bool) -> Ended {
+    /// A migration that has ended; its guest may be still to run, or everything about it may be known.
+    fn ended(awaits_guest: bool, all_seen: bool) -> Ended {
         Ended {
             pid: Some(7),
             at: MonotonicNs(0),
             outcome: Outcome::Completed,
             flows_closed: true,
-            all_told,
+            all_seen,
             awaits_guest,
         }
     }
 
     #[test]
-    fn a_source_is_over_a_second_after_its_end_or_when_all_is_told() {
+    fn a_source_settles_a_second_after_the_end_or_once_everything_is_known() {
         let start = Instant::now();
-        let (told, untold) = (ended(false, true), ended(false, false));
-        let mut settling = Settling::new(start, &untold);
+        let (known, unknown) = (ended(false, true), ended(false, false));
+        let mut settling = Settling::new(start, &unknown);
         assert_eq!(settling.next_look(start), Some(start + SETTLE));
-        assert!(!settling.has_settled(start + SETTLE - MS, Some(&untold)));
-        assert!(settling.has_settled(start + MS, Some(&told)));
-        assert!(settling.has_settled(start + SETTLE, Some(&untold)));
-        assert_eq!(settling.next_look(start + SETTLE), None, "nobody spins");
+        assert!(!settling.has_settled(start + SETTLE - MS, Some(&unknown)));
+        assert!(settling.has_settled(start + MS, Some(&known)));
+        assert!(settling.has_settled(start + SETTLE, Some(&unknown)));
+        assert_eq!(settling.next_look(start + SETTLE), None, "there is no busy loop");
     }
 
     #[test]
-    fn a_guest_that_is_still_to_run_is_waited_for_and_then_settles_as_any_other() {
+    fn a_guest_that_does_not_run_yet_is_waited_for_and_then_settles_like_any_other() {
         let start = Instant::now();
         let mut settling = Settling::new(start, &ended(true, false));
         let (late, ran) = (start + 20 * SETTLE, start + 21 * SETTLE);
@@ -116,11 +116,11 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_whose_qemu_ends_is_waited_for_no_longer() {
+    fn a_guest_is_not_waited_for_after_its_qemu_has_ended() {
         let start = Instant::now();
         let mut settling = Settling::new(start, &ended(true, false));
         assert!(!settling.has_settled(start + 2 * SETTLE, Some(&ended(true, false))));
-        // Its QEMU is gone: there is nothing more to be told.
+        // Its QEMU is gone: nothing more is expected.
         assert!(settling.has_settled(start + 3 * SETTLE, Some(&ended(false, true))));
     }
 

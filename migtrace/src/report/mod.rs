@@ -1,20 +1,31 @@
-//! Records for readers: people and programs.
+//! Reports: records and probes for people to read, and as JSON for programs.
+//!
+//! A report is made from a record alone, never from events.
 
 mod downtime;
+mod drawing;
 mod echo;
+mod flows;
+mod headline;
+mod layout;
+mod losses;
+mod phases;
 pub mod probe;
+mod qemu_figures;
 mod quantities;
+mod summary;
 pub mod text;
+mod totals;
 
 pub use quantities::{duration, duration_beside};
 use serde::Serialize;
 
 use crate::terminal;
 
-/// A record, or the report of a probe, as indented JSON, with a newline at its end.
+/// A record, or the report of a probe, as indented JSON that ends with a newline.
 ///
 /// # Errors
-/// When a part of it has no JSON form, which no record read from an event log has.
+/// When a part of it has no JSON form. A record made from an event log always has one.
 pub fn json(record: &impl Serialize) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(record).map(|text| terminal::clean_json(&text).into_owned() + "\n")
 }
@@ -27,10 +38,19 @@ pub fn json_line(record: &impl Serialize) -> Result<String, serde_json::Error> {
     serde_json::to_string(record).map(|text| terminal::clean_json(&text).into_owned() + "\n")
 }
 
-/// A time as one would write it on the command line: `1ms`, `12.5ms`, `2s`.
-pub(crate) fn duration_argument(time: std::time::Duration) -> String {
-    if time.subsec_nanos() == 0 {
-        return format!("{}s", time.as_secs());
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn a_report_knows_no_events() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report");
+        let module = concat!("crate::", "event");
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let source = fs::read_to_string(&path).unwrap();
+            assert!(!source.contains(module), "{} uses {module}", path.display());
+        }
     }
-    format!("{}us", time.as_micros())
 }

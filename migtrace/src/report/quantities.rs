@@ -42,8 +42,7 @@ pub fn duration(ns: u64) -> String {
     duration_to(ns, usual_step(ns))
 }
 
-/// As [`duration`], with as many digits more as it takes to tell it from `other_ns`: what is longer shall not read the
-/// same.
+/// As [`duration`], with enough digits to show that it differs from `other_ns`.
 #[must_use]
 pub fn duration_beside(ns: u64, other_ns: u64) -> String {
     let apart_ns = ns.abs_diff(other_ns);
@@ -82,15 +81,15 @@ pub(super) fn offset(ns: i64) -> String {
     format!("{sign}{}", duration(ns.unsigned_abs()))
 }
 
-/// `12.3450 s ± 0.2 ms`, `80.1 ms (2.0 ms to 80.9 ms)` when it may be wrong one way more than the other, or what bounds it
-/// from below when nothing bounds it from above.
+/// `12.3450 s ± 0.2 ms`; `80.1 ms (2.0 ms to 80.9 ms)` when the error is larger on one side; `36.2 ms or longer` when there
+/// is no upper bound.
 pub(super) fn estimate(estimate: &Estimate) -> String {
     match estimate.high_ns {
         Some(high_ns) => {
             let below = estimate.value_ns.saturating_sub(estimate.low_ns);
             let above = high_ns.saturating_sub(estimate.value_ns);
             let error_ns = below.max(above);
-            // One sign for both would hide which way it may be wrong, or tell of a time below nothing.
+            // "±" would hide which side the error is on, or suggest a length below 0.
             let is_lopsided = error_ns > estimate.value_ns / 10 && error_ns / 3 > below.min(above);
             if is_lopsided || error_ns > estimate.value_ns {
                 let [value, low, high] = [estimate.value_ns, estimate.low_ns, high_ns].map(duration);
@@ -105,13 +104,13 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
             if value == low {
                 format!("{value} or longer")
             } else {
-                format!("{value} or longer (surely {low})")
+                format!("{value} or longer (at least {low})")
             }
         }
     }
 }
 
-/// `943 Mbit/s`: the average of `bytes` over `ns`; none over no time.
+/// `943 Mbit/s`: the average of `bytes` over `ns`; none when `ns` is 0.
 pub(super) fn rate(bytes: u64, ns: u64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let bits_per_s = (ns > 0).then(|| bytes as f64 * 8.0 * NS_PER_S as f64 / ns as f64)?;
@@ -133,7 +132,7 @@ fn three_digits(value: f64, unit: &str) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-/// `part` of `whole` in percent; none of nothing.
+/// `part` of `whole` in percent; none when `whole` is 0.
 pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     (whole > 0).then(|| format!("{:.2} %", part as f64 * 100.0 / whole as f64))
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");
         assert_eq!(e(80_100_000, 2_000_000, Some(80_900_000)), "80.1 ms (2.0 ms to 80.9 ms)");
         assert_eq!(e(7_900_000, 0, Some(17_200_000)), "7.9 ms (0 ns to 17.2 ms)");
-        assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (surely 36.0 ms)");
+        assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (at least 36.0 ms)");
         assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");
     }
 

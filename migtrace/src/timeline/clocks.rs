@@ -1,13 +1,12 @@
-//! Monotonic time tied to wall time, and what that says of the instants that QEMU stamps.
+//! Monotonic time tied to wall time, and what that says about QEMU's own stamps.
 
-use super::facts::Mark;
 use super::stamped::Stamped;
 use crate::units::{ClockSample, MonotonicNs};
 
 /// QEMU stamps in whole microseconds, rounded down.
 const QEMU_STAMP_NS: u64 = 1_000;
 
-/// A stamp further than this from the write is not the time of that event: the wall clock was set in between.
+/// A stamp further than this from the write is not the time of the event: the wall clock was set in between.
 const LONGEST_WRITE_NS: u64 = 10_000_000_000;
 
 /// The clock samples of a log.
@@ -19,7 +18,7 @@ pub(super) struct Clocks {
 /// The bounds of an instant, monotonic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Bounds {
-    /// It was not before this; absent when nothing tells.
+    /// It was not before this; absent when there is no such bound.
     pub(super) earliest: Option<u64>,
     /// It was not after this.
     pub(super) latest: u64,
@@ -37,20 +36,15 @@ impl Clocks {
         self.samples.insert(at, sample);
     }
 
-    /// The clock at an instant. NTP slews both clocks alike, so their offset changes only when the wall clock is
-    /// set; that is sampled just after it happened, so the latest sample before an instant holds for it.
+    /// The clock at an instant. NTP slews both clocks alike, so their offset changes only when the wall clock is set.
+    /// Each such step is sampled right after it happened, so the latest sample before an instant holds for it.
     pub(super) fn at(&self, at: MonotonicNs) -> Option<ClockSample> {
         let before = self.samples.between(MonotonicNs(0), at).next_back();
         before.or_else(|| self.samples.since(at).next()).map(|(_, sample)| *sample)
     }
 
-    /// When what an event tells became true. QEMU stamps an event while it builds it, just after the fact, and
-    /// the kernel stamps it when it is written: usually 0.03 to 0.3 ms later, at times 8 ms.
-    pub(super) fn bounds(&self, mark: &Mark) -> Bounds {
-        self.written(mark.at, mark.qemu_realtime_us)
-    }
-
-    /// As [`Clocks::bounds`], for an event written at `at` with QEMU's own stamp.
+    /// When what an event reports became true. QEMU stamps the event just after the fact. The kernel stamps the
+    /// write, usually 0.03 to 0.3 ms later, at times 8 ms.
     pub(super) fn written(&self, at: MonotonicNs, qemu_realtime_us: i64) -> Bounds {
         let earliest = self.at(at).and_then(|clock| {
             let built = qemu_realtime_us.checked_mul(1_000)?.checked_sub(clock.offset_ns)?;
@@ -68,7 +62,6 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::facts::MarkKind;
 
     const fn sample(offset_ns: i64, error_ns: u64) -> ClockSample {
         ClockSample { offset_ns, error_ns }
@@ -82,27 +75,27 @@ mod tests {
         clocks
     }
 
-    fn stop(at: u64, qemu_realtime_us: i64) -> Mark {
-        Mark { at: MonotonicNs(at), kind: MarkKind::Stop, qemu_realtime_us, counters: None, vcpus: None }
+    fn written(clocks: &Clocks, at: u64, qemu_realtime_us: i64) -> Bounds {
+        clocks.written(MonotonicNs(at), qemu_realtime_us)
     }
 
     #[test]
-    fn an_event_was_true_between_its_two_stamps() {
+    fn an_event_happened_between_its_two_stamps() {
         let clocks = clocks(&[(0, sample(1_000_000_000, 50))]);
         // Built at 4.9 ms of the monotonic clock, written at 5 ms.
-        let bounds = clocks.bounds(&stop(5_000_000, 1_004_900));
+        let bounds = written(&clocks, 5_000_000, 1_004_900);
         assert_eq!(bounds, Bounds { earliest: Some(4_900_000 - 50), latest: 5_000_000 });
     }
 
     #[test]
-    fn a_stamp_after_the_write_tells_nothing() {
+    fn a_stamp_after_the_write_gives_no_lower_bound() {
         let clocks = clocks(&[(0, sample(1_000_000_000, 50))]);
-        let within_error = clocks.bounds(&stop(5_000_000, 1_005_001));
+        let within_error = written(&clocks, 5_000_000, 1_005_001);
         assert_eq!(within_error, Bounds { earliest: Some(5_000_000), latest: 5_000_000 });
-        let later = clocks.bounds(&stop(5_000_000, 1_005_002));
+        let later = written(&clocks, 5_000_000, 1_005_002);
         assert_eq!(later, Bounds { earliest: None, latest: 5_000_000 });
-        assert_eq!(clocks.bounds(&stop(5_000_000, 0)).earliest, None);
-        assert_eq!(clocks.bounds(&stop(5_000_000, i64::MAX)).earliest, None);
+        assert_eq!(written(&clocks, 5_000_000, 0).earliest, None);
+        assert_eq!(written(&clocks, 5_000_000, i64::MAX).earliest, None);
     }
 
     #[test]
@@ -113,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_sample_the_first_holds_and_without_any_nothing() {
+    fn the_first_sample_holds_before_it_too_and_without_samples_nothing_is_known() {
         assert_eq!(clocks(&[(9, sample(7, 1))]).at(MonotonicNs(3)), Some(sample(7, 1)));
         assert_eq!(Clocks::default().at(MonotonicNs(3)), None);
     }

@@ -1,10 +1,10 @@
-//! A curve of many points as one of few that looks the same.
+//! Thins a curve of many points without changing its shape.
 
 use std::iter;
 
-/// Which of the points to keep so that at most `most` are left, in order: the first, the last, and of each stretch between
-/// the one that makes the largest triangle with its neighbours, so that bends stay ("largest triangle three buckets",
-/// Steinarsson 2013). `most` is at least 3.
+/// Which points to keep so that at most `most` remain, in order: the first, the last, and from each stretch in
+/// between the one that forms the largest triangle with its neighbours, so that bends stay ("largest triangle three
+/// buckets", Steinarsson 2013). `most` is at least 3.
 pub(super) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<usize> {
     if points.len() <= most {
         return (0..points.len()).collect();

@@ -1,23 +1,68 @@
-//! What the facts say of now, kept until one of them changes more than a count.
+//! What the facts say about now, kept until one of them changes more than a count.
 
 use super::assemble;
-use super::facts::{Facts, MarkKind, Process};
-use super::migration::{End, Migration, heading};
-use super::{Ended, Live, phases};
+use super::direction::dominant_role;
+use super::facts::{Facts, Process};
+use super::migration::{Ending, MigrationFacts};
+use super::phases;
+use super::transition::TransitionKind;
 use crate::record::{Outcome, PhaseName, Role};
 use crate::units::{Directions, MonotonicNs};
+
+/// A migration as it is now, for display.
+#[non_exhaustive]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Live {
+    /// The migration's id, as in its record; none while it is not known.
+    pub id: Option<String>,
+    /// The VM's name.
+    pub vm: Option<String>,
+    /// QEMU's process id; none when its QEMU is not in this network namespace.
+    pub pid: Option<u32>,
+    /// This host's part.
+    pub role: Role,
+    /// What QEMU is doing.
+    pub phase: PhaseName,
+    /// The round of dirty-page copying.
+    pub pass: Option<u64>,
+    /// Time since the migration's start.
+    pub elapsed_ns: u64,
+    /// Wire bytes so far, as last counted; `tx` is from the source to the destination. None while no flow was
+    /// counted.
+    pub wire_bytes: Option<Directions<u64>>,
+}
+
+/// The end of the awaited migration.
+#[non_exhaustive]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// QEMU's process id; none when its QEMU is not in this network namespace.
+    pub pid: Option<u32>,
+    /// When QEMU reported it, died, or closed its last flow.
+    pub at: MonotonicNs,
+    /// How.
+    pub outcome: Outcome,
+    /// True once all of its flows have closed: nothing more will be counted.
+    pub flows_closed: bool,
+    /// True once everything was seen: how it ended and, where the guest has arrived, that it runs, that it was
+    /// announced, and that its tap carries its frames.
+    pub all_seen: bool,
+    /// True while a guest that has arrived here does not run yet, though its QEMU lives. Its manager resumes it,
+    /// possibly seconds later.
+    pub awaits_guest: bool,
+}
 
 /// The migration to show, and the end that is awaited.
 #[derive(Clone, Debug)]
 pub(super) struct Look {
     shown: Option<Shown>,
     pub(super) ended: Option<Ended>,
-    /// The flows of each migration that do not all head the same way, and which way they did together: that can change
-    /// although none of them turns.
+    /// The flows of each migration whose flows go different ways, and which way they go together. That can change
+    /// although no single flow changes its direction.
     mixed: Vec<(Vec<usize>, Option<Role>)>,
 }
 
-/// A migration but for what changes with every packet.
+/// A migration without what changes with every packet.
 #[derive(Clone, Debug)]
 struct Shown {
     id: Option<String>,
@@ -27,24 +72,24 @@ struct Shown {
     phase: PhaseName,
     pass: Option<u64>,
     start: MonotonicNs,
-    /// None as long as it runs.
+    /// None while it runs.
     end: Option<MonotonicNs>,
     /// Its flows, as indices into [`Facts::flows`].
     flows: Vec<usize>,
-    /// What was read with its events may be younger than the flows' counters.
+    /// What was read with its events; it may be newer than the flows' counters.
     read_with_event: Option<Directions<u64>>,
 }
 
 impl Look {
-    pub(super) fn at(facts: &Facts, selected: &[&Migration<'_>]) -> Self {
-        let running = selected.iter().rfind(|m| matches!(m.end, End::Open(_)));
+    pub(super) fn at(facts: &Facts, selected: &[&MigrationFacts<'_>]) -> Self {
+        let running = selected.iter().rfind(|m| matches!(m.end, Ending::Open(_)));
         let shown = running.or_else(|| selected.last()).and_then(|migration| Shown::of(facts, migration));
-        let ended = |m: &&&Migration<'_>| {
-            matches!(m.end, End::Declared(..) | End::Replied(..) | End::Died(_) | End::Closed(_))
+        let ended = |m: &&&MigrationFacts<'_>| {
+            matches!(m.end, Ending::Declared(..) | Ending::Replied(..) | Ending::Died(_) | Ending::Closed(_))
         };
         let ended = selected.iter().find(ended).map(|migration| self::ended(facts, migration));
-        // A flow's first payload makes another look anyway.
-        let carrying = |m: &&Migration<'_>| {
+        // The first payload of a flow causes a new look anyway.
+        let carrying = |m: &&MigrationFacts<'_>| {
             m.flows.iter().filter(|flow| flow.payload_by.is_some()).map(|flow| flow.index).collect()
         };
         let mixed = selected.iter().map(carrying).filter(|flows: &Vec<usize>| is_mixed(facts, flows));
@@ -55,7 +100,7 @@ impl Look {
         Self { shown, ended, mixed: mixed.collect() }
     }
 
-    /// Whether it tells what a new one would tell, as far as what was counted since says.
+    /// Whether the counts since leave it as a new look would be.
     pub(super) fn holds(&self, facts: &Facts) -> bool {
         self.mixed.iter().all(|(flows, role)| heading_of(facts, flows) == *role)
     }
@@ -76,7 +121,7 @@ impl Look {
 }
 
 impl Shown {
-    fn of(facts: &Facts, migration: &Migration<'_>) -> Option<Self> {
+    fn of(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<Self> {
         let (phases, _) = phases::phases(migration);
         let phase = phases.last()?;
         Some(Self {
@@ -87,7 +132,7 @@ impl Shown {
             phase: phase.name.clone(),
             pass: phase.pass,
             start: migration.start,
-            end: (!matches!(migration.end, End::Open(_))).then_some(migration.end.at()),
+            end: (!matches!(migration.end, Ending::Open(_))).then_some(migration.end.at()),
             flows: migration.flows.iter().map(|flow| flow.index).collect(),
             read_with_event: phases::total(migration).map(|total| total.map(|c| c.wire_bytes)),
         })
@@ -110,7 +155,7 @@ impl Shown {
 
 /// Which way the payload of some flows goes together.
 fn heading_of(facts: &Facts, flows: &[usize]) -> Option<Role> {
-    heading(flows.iter().map(|&flow| facts.flows[flow].payload_bytes()))
+    dominant_role(flows.iter().map(|&flow| facts.flows[flow].payload_bytes()))
 }
 
 fn is_mixed(facts: &Facts, flows: &[usize]) -> bool {
@@ -119,23 +164,24 @@ fn is_mixed(facts: &Facts, flows: &[usize]) -> bool {
     flows.len() > 1 && (first.is_none() || headings.any(|heading| heading != first))
 }
 
-fn ended(facts: &Facts, migration: &Migration<'_>) -> Ended {
+fn ended(facts: &Facts, migration: &MigrationFacts<'_>) -> Ended {
     let outcome = migration.outcome(facts.end);
     let arrived = migration.role == Role::Destination && outcome == Outcome::Completed;
-    let runs = migration.marks.iter().any(|m| m.kind == MarkKind::Resume);
-    let told = runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
+    let runs = migration.transitions.iter().any(|m| m.kind == TransitionKind::Resume);
+    let is_complete =
+        runs && migration.process.is_none_or(|process| has_shown_itself(process, migration.start));
     let has_died = migration.process.is_some_and(|process| process.gone.is_some());
     Ended {
         pid: migration.process.map(|p| p.pid),
         at: migration.end.at(),
         outcome,
-        all_told: !matches!(migration.end, End::Closed(_)) && (told || !arrived || has_died),
+        all_seen: !matches!(migration.end, Ending::Closed(_)) && (is_complete || !arrived || has_died),
         awaits_guest: migration.may_still_run() && facts.hears_qemu(),
         flows_closed: migration.flows.iter().all(|f| f.closed()),
     }
 }
 
-/// Whether the network was told of a guest that has arrived, and has had a frame from it; true where no tap tells.
+/// Whether a guest that has arrived was announced to the network, and has sent a frame; true where there is no tap.
 fn has_shown_itself(process: &Process, start: MonotonicNs) -> bool {
     let no_tap = process.qemu.as_ref().is_none_or(|qemu| qemu.taps.is_empty());
     let announced = process.announcements.since(start).next().is_some();

@@ -5,15 +5,16 @@ use std::sync::OnceLock;
 use crate::units::MonotonicNs;
 use crate::vocabulary::Lost;
 
-/// Losses are counted about once a second; how long before that they may have happened, where the log does not say it.
+/// How long before its report a loss may have happened, where the log does not say: losses are counted about once a
+/// second.
 const WINDOW_NS: u64 = 2_000_000_000;
 
-/// Facts that were lost, each time that more of them were counted.
+/// Lost facts, each time that more of them were counted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Losses {
     found: Vec<Loss>,
     so_far: Lost,
-    /// Made when somebody asks, and forgotten when more are lost.
+    /// Computed on demand, and dropped when more is lost.
     sums: OnceLock<Sums>,
 }
 
@@ -25,17 +26,17 @@ struct Loss {
     lost: Lost,
 }
 
-/// What was lost until each instant; every migration of a log asks.
+/// What was lost until each instant; needed for every migration of a log.
 #[derive(Clone, Debug)]
 struct Sums {
-    /// In the order of the instants at which a loss had not happened yet, with all losses up to it.
+    /// By the latest instant before each loss, with the sum of all losses up to it.
     by_since: Vec<(MonotonicNs, Lost)>,
-    /// In the order of the instants at which a loss had happened.
+    /// By the earliest instant after each loss, with the sum of all losses up to it.
     by_until: Vec<(MonotonicNs, Lost)>,
 }
 
 impl Losses {
-    /// Takes in what was lost `so_far`, as it was counted at `at`, and at `since` before.
+    /// Takes in what was lost `so_far`, as counted at `at`. The count before was at `since`.
     pub(super) fn push(&mut self, at: MonotonicNs, since: Option<MonotonicNs>, so_far: Lost) {
         let lost = less(so_far, self.so_far);
         if lost == Lost::default() {
@@ -47,7 +48,7 @@ impl Losses {
         self.sums.take();
     }
 
-    /// Those of which some may have happened while something was under way.
+    /// The losses that may have happened between two instants.
     pub(super) fn between(&self, start: MonotonicNs, end: MonotonicNs) -> Lost {
         let sums = self.sums.get_or_init(|| Sums::of(&self.found));
         let begun = until(&sums.by_since, |at| at <= end.max(start));
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_belongs_to_what_was_under_way_since_it_was_looked_at_before() {
+    fn a_loss_may_have_happened_at_any_time_since_the_count_before_it() {
         let mut losses = Losses::default();
         losses.push(MonotonicNs(20), Some(MonotonicNs(10)), lost(1));
         losses.push(MonotonicNs(40), Some(MonotonicNs(30)), lost(3));

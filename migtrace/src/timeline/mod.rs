@@ -1,93 +1,57 @@
-//! The fold: events in, records out. It does no I/O and reads no clock, so the same log gives the same records.
+//! The fold: events go in, records come out. It does no I/O and reads no clock, so the same log gives the same
+//! records.
 //!
-//! Events are kept, indexed by what they are about; what they mean is decided when somebody asks, because a later
-//! fact can change it (the owner of a flow, whether a disk copy was followed by a migration).
+//! Events are kept, indexed by what they are about. What they mean is decided when somebody asks, because a later
+//! fact can change it: the owner of a flow, or whether a migration followed a disk copy.
 
 mod assemble;
 mod assign;
 mod clocks;
 mod curve;
+mod direction;
 mod downtime;
+mod echo_gaps;
 mod estimates;
 mod facts;
 pub(crate) mod gaps;
 mod look;
 mod losses;
 mod migration;
+mod not_measured;
 mod pairs;
 mod phases;
-mod probed;
+mod probe_target;
 mod purposes;
 pub(crate) mod removals;
 mod runs;
-mod silences;
 mod stamped;
-mod unmeasured;
+mod traffic;
+mod transition;
 mod untied;
+mod wording;
 
 use std::sync::OnceLock;
 
 use assign::migrations;
 use facts::Facts;
 use look::Look;
-use migration::Migration;
+pub use look::{Ended, Live};
+use migration::MigrationFacts;
 use pairs::pairs;
-use probed::Probed;
+use probe_target::ProbeTarget;
 
 use crate::event::Event;
-use crate::record::{Outcome, PhaseName, Record, Role};
+use crate::record::Record;
 use crate::selection::Selection;
-use crate::units::{Directions, MonotonicNs};
+use crate::units::MonotonicNs;
 
 /// Folds the events of one log into records.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     selection: Selection,
     facts: Facts,
-    /// What the facts say of now, as long as they say the same: most events only count on.
+    /// What the facts say about now. It is kept while it holds: most events only change counts.
     look: OnceLock<Look>,
-}
-
-/// A migration as it is now, for a display.
-#[non_exhaustive]
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Live {
-    /// The migration's id, as in its record; none as long as it is not known.
-    pub id: Option<String>,
-    /// The VM's name.
-    pub vm: Option<String>,
-    /// QEMU's process id; none when its QEMU is not in this network namespace.
-    pub pid: Option<u32>,
-    /// This host's part.
-    pub role: Role,
-    /// What QEMU is doing.
-    pub phase: PhaseName,
-    /// The round of dirty-page copying.
-    pub pass: Option<u64>,
-    /// Time since the migration's start.
-    pub elapsed_ns: u64,
-    /// Wire bytes so far, as last counted; `tx` is from the source to the destination. None as long as no flow was counted.
-    pub wire_bytes: Option<Directions<u64>>,
-}
-
-/// The end of the awaited migration.
-#[non_exhaustive]
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ended {
-    /// QEMU's process id; none when its QEMU is not in this network namespace.
-    pub pid: Option<u32>,
-    /// When QEMU said so, died, or closed its last flow.
-    pub at: MonotonicNs,
-    /// How.
-    pub outcome: Outcome,
-    /// True once all of its flows are closed: nothing more will be counted.
-    pub flows_closed: bool,
-    /// True once all was told: how it ended and, where the guest has arrived, that it runs, where it is, and that its
-    /// tap carries its frames.
-    pub all_told: bool,
-    /// True while a guest that has arrived here does not run yet, though its QEMU lives: whoever manages it lets it run,
-    /// and may do so seconds later.
-    pub awaits_guest: bool,
 }
 
 impl Timeline {
@@ -97,7 +61,7 @@ impl Timeline {
         Self { selection, ..Self::default() }
     }
 
-    /// From now on, the timeline is of these migrations.
+    /// Changes which migrations are selected.
     pub(crate) fn select(&mut self, selection: Selection) {
         self.selection = selection;
         self.look.take();
@@ -111,13 +75,13 @@ impl Timeline {
         }
     }
 
-    /// The migration that runs now, or else the latest one; `now` is this host's monotonic clock.
+    /// The migration that is running, or else the latest one. `now` is this host's monotonic clock.
     #[must_use]
     pub fn live(&self, now: MonotonicNs) -> Option<Live> {
         self.look().live(&self.facts, now)
     }
 
-    /// The first of the selected migrations that has ended; none while none has.
+    /// The first of the selected migrations that has ended.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         self.look().ended.clone()
@@ -128,7 +92,7 @@ impl Timeline {
     pub fn finish(&self) -> Vec<Record> {
         let all = migrations(&self.facts);
         let others = pairs(&all);
-        let probed = Probed::of(&self.facts, &all);
+        let probed = ProbeTarget::of(&self.facts, &all);
         let with_other = all.iter().zip(others).filter(|(migration, _)| selects(&self.selection, migration));
         with_other
             .map(|(migration, other)| {
@@ -146,9 +110,9 @@ impl Timeline {
     }
 }
 
-/// Whether a migration is one of those that are wanted. Of a QEMU that was never described only the process is
-/// known, and of a migration whose QEMU was never seen nothing.
-fn selects(selection: &Selection, migration: &Migration<'_>) -> bool {
+/// Whether a migration is selected. For a QEMU that was never described only the process is known; for a migration
+/// whose QEMU was never seen, nothing is.
+fn selects(selection: &Selection, migration: &MigrationFacts<'_>) -> bool {
     let Some(process) = migration.process else { return *selection == Selection::default() };
     match &process.qemu {
         Some(qemu) => selection.matches(qemu),

@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 
 use super::facts::Process;
-use super::migration::Migration;
+use super::migration::MigrationFacts;
 use crate::record::Role;
 use crate::units::MonotonicNs;
 use crate::vm::VmKey;
 
 /// The VM that migrates; none when its QEMU is not in this network namespace.
-pub(super) fn vm<'a>(migration: &Migration<'a>) -> Option<VmKey<'a>> {
+pub(super) fn vm<'a>(migration: &MigrationFacts<'a>) -> Option<VmKey<'a>> {
     migration.process.map(Process::vm)
 }
 
-/// Of each migration the other half, as an index into `all`, which is in the order of the starts: the first of another
-/// process of the same VM that has the other part and overlaps it.
-pub(super) fn pairs(all: &[Migration<'_>]) -> Vec<Option<usize>> {
+/// The other half of each migration, as an index into `all`, which is in the order of the starts. It is the first
+/// migration of another process of the same VM that has the other part and overlaps in time.
+pub(super) fn pairs(all: &[MigrationFacts<'_>]) -> Vec<Option<usize>> {
     let mut parts: HashMap<(VmKey<'_>, Role), Vec<Candidate>> = HashMap::new();
     let keys: Vec<_> = all.iter().map(vm).collect();
     for (index, migration) in all.iter().enumerate() {
@@ -24,7 +24,7 @@ pub(super) fn pairs(all: &[Migration<'_>]) -> Vec<Option<usize>> {
             same.push(Candidate::after(same.last(), index, (migration.end.at(), process.pid)));
         }
     }
-    let other_half = |(index, migration): (usize, &Migration<'_>)| {
+    let other_half = |(index, migration): (usize, &MigrationFacts<'_>)| {
         let (key, process) = (keys[index]?, migration.process?);
         let others = parts.get(&(key, other_role(migration.role)))?;
         // The first that has not ended before, if it began before this one ended.
@@ -43,13 +43,13 @@ const fn other_role(role: Role) -> Role {
     }
 }
 
-/// A migration that may be the other half of one, with what is known of it and those before it.
+/// A migration that may be the other half of another, with the ends of it and of those before it.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     index: usize,
-    /// The latest end, and whose it is.
+    /// The latest end, and the process that it belongs to.
     latest: (MonotonicNs, u32),
-    /// The latest end of the other processes.
+    /// The latest end among the other processes.
     of_others: Option<MonotonicNs>,
 }
 
@@ -67,7 +67,7 @@ impl Candidate {
         }
     }
 
-    /// The latest end but for the migrations of one process; none: there is no other.
+    /// The latest end among the processes other than `pid`; none: there is no other.
     fn latest_end_but_of(&self, pid: u32) -> Option<MonotonicNs> {
         if self.latest.1 == pid { self.of_others } else { Some(self.latest.0) }
     }

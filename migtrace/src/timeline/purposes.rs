@@ -1,24 +1,25 @@
-//! What flows carry whose first bytes do not tell.
+//! What flows carry when their first bytes do not show it.
 
 use super::facts::FlowFacts;
-use super::migration::Migration;
+use super::migration::MigrationFacts;
 use crate::record::{Mode, PhaseName, Role};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Purpose;
 
 /// What each flow of a migration carries, in their order.
-pub(super) fn purposes(migration: &Migration<'_>) -> Vec<Purpose> {
+pub(super) fn purposes(migration: &MigrationFacts<'_>) -> Vec<Purpose> {
     let preempt = preempt_channel(migration);
     let is_preempt = |flow: &FlowFacts| preempt.is_some_and(|found| std::ptr::eq(found, flow));
     let of = |flow: &&FlowFacts| if is_preempt(flow) { Purpose::PostcopyPreempt } else { flow.purpose };
     migration.flows.iter().map(of).collect()
 }
 
-/// The channel of the pages that the guest waits for. It has no magic: QEMU sends bare pages on it, and the destination
-/// takes it for what it is because it comes after the memory stream, on the same port (migration/migration.c,
-/// `migration_ioc_process_incoming`). QEMU 7.2 connects it when the migration begins, 8.0 and later just before the guest
-/// moves. So it is known only of a guest that has moved ahead of its memory, and where no other flow can be it.
-fn preempt_channel<'a>(migration: &Migration<'a>) -> Option<&'a FlowFacts> {
+/// The channel for the pages that the guest waits for. It has no magic: QEMU sends bare pages on it, and the
+/// destination recognises it because it is connected after the memory stream, to the same port
+/// (migration/migration.c, `migration_ioc_process_incoming`). QEMU 7.2 connects it when the migration begins, 8.0 and
+/// later just before the guest moves. So it is recognised only if the guest has moved ahead of its memory, and if
+/// exactly one flow can be it.
+fn preempt_channel<'a>(migration: &MigrationFacts<'a>) -> Option<&'a FlowFacts> {
     if migration.mode() != Mode::Postcopy {
         return None;
     }
@@ -33,10 +34,13 @@ fn preempt_channel<'a>(migration: &Migration<'a>) -> Option<&'a FlowFacts> {
     candidates.next().copied().filter(|_| candidates.next().is_none())
 }
 
-/// When the connections were lost for the first time. QEMU takes up the memory stream again on a new connection, without
-/// its magic.
-fn first_break(migration: &Migration<'_>) -> Option<MonotonicNs> {
-    migration.marks.iter().find(|mark| mark.is_status(&PhaseName::PostcopyPaused)).map(|mark| mark.at)
+/// When the connections first broke. QEMU resumes the memory stream on a new connection, without its magic.
+fn first_break(migration: &MigrationFacts<'_>) -> Option<MonotonicNs> {
+    migration
+        .transitions
+        .iter()
+        .find(|transition| transition.is_status(&PhaseName::PostcopyPaused))
+        .map(|transition| transition.at)
 }
 
 /// Whether two flows lead from the same source to the same port of the same destination.

@@ -1,13 +1,13 @@
-//! The times in which the TC programs of the recording were not where they were attached.
+//! The times in which the recording's TC programs were not attached.
 
 use std::collections::BTreeMap;
 
-use super::downtime::spoken;
+use super::wording::spoken;
 use crate::event::{TcProgram, TcRemoved};
 use crate::units::MonotonicNs;
 use crate::vocabulary::NotMeasured;
 
-/// What was removed, by when it was seen last.
+/// What was removed, by when it was last seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Removals(BTreeMap<(MonotonicNs, String, TcProgram), TcRemoved>);
 
@@ -18,7 +18,7 @@ impl Removals {
         self.0.insert(key, removed.clone());
     }
 
-    /// What was not in its place at some time between two instants.
+    /// What was missing at some time between two instants.
     pub(super) fn between(&self, start: MonotonicNs, end: MonotonicNs) -> impl Iterator<Item = &TcRemoved> {
         let latest = (end.max(start), String::from(char::MAX), TcProgram::Echo);
         let begun = self.0.range(..=latest).map(|(_, removed)| removed);
@@ -26,8 +26,8 @@ impl Removals {
     }
 }
 
-/// In words, with times since `start`, which is that of `what`.
-pub(crate) fn told(removed: &TcRemoved, start: MonotonicNs, what: &str) -> NotMeasured {
+/// A removal in words. The times in it count from `start`, which is the start of `what`.
+pub(crate) fn described(removed: &TcRemoved, start: MonotonicNs, what: &str) -> NotMeasured {
     let interface = &removed.interface;
     let (seen, missing) = match removed.program {
         TcProgram::Count => (
@@ -36,11 +36,11 @@ pub(crate) fn told(removed: &TcRemoved, start: MonotonicNs, what: &str) -> NotMe
         ),
         TcProgram::Guest => (
             format!("the guest's frames on its tap {interface}"),
-            "what came from the guest meanwhile is not known",
+            "the guest's frames of that time were not seen",
         ),
         TcProgram::Echo => (
             format!("echo requests and replies at {interface}"),
-            "a gap of that time may be none, and one may be missing",
+            "gaps found in that time may be false, and others may be missing",
         ),
     };
     let after = |at: MonotonicNs| match at.0.checked_sub(start.0) {
@@ -49,7 +49,7 @@ pub(crate) fn told(removed: &TcRemoved, start: MonotonicNs, what: &str) -> NotMe
     };
     let last_seen = after(removed.last_seen_ns);
     let (until, again) = match removed.attached_again_ns {
-        Some(at) => ("for a time", format!("were attached again {}", after(at))),
+        Some(at) => ("for a time", format!("attached again {}", after(at))),
         None => {
             let why = removed.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
             ("since they were removed", format!("could not be attached again{why}"))
@@ -58,7 +58,7 @@ pub(crate) fn told(removed: &TcRemoved, start: MonotonicNs, what: &str) -> NotMe
     NotMeasured {
         what: format!("{seen} {until}"),
         why: format!(
-            "somebody removed migtrace's TC programs there, which were seen last {last_seen} and {again}: {missing}"
+            "somebody removed migtrace's TC programs there: they were last seen {last_seen} and {again}; {missing}"
         ),
     }
 }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missing_is_told_of_every_time_that_it_touches() {
+    fn a_removal_concerns_every_time_that_it_overlaps() {
         let mut removals = Removals::default();
         removals.push(&removed(10, Some(20)));
         removals.push(&removed(30, None));
@@ -92,26 +92,26 @@ mod tests {
         assert!(between(&removals, 21, 29).is_empty());
         assert_eq!(between(&removals, 15, 30), [10, 30]);
         assert_eq!(between(&removals, 90, 99), [30]);
-        // Told again, once it is there again.
+        // Reported again, once the programs are attached again.
         removals.push(&removed(30, Some(40)));
         assert!(between(&removals, 90, 99).is_empty());
         assert_eq!(between(&removals, 35, 99), [30]);
     }
 
     #[test]
-    fn the_words_say_when_it_was_seen_last_and_what_that_means() {
+    fn the_description_says_when_the_programs_were_last_seen_and_what_that_means() {
         let start = MonotonicNs(1_000_000_000);
-        let again = told(&removed(2_250_000_000, Some(3_000_000_000)), start, "the migration");
+        let again = described(&removed(2_250_000_000, Some(3_000_000_000)), start, "the migration");
         assert_eq!(again.what, "packets at br0 for a time");
         assert_eq!(
             again.why,
-            "somebody removed migtrace's TC programs there, which were seen last 1.250 s after the start of the \
-             migration and were attached again 2.000 s after the start of the migration: what crossed meanwhile is \
+            "somebody removed migtrace's TC programs there: they were last seen 1.250 s after the start of the \
+             migration and attached again 2.000 s after the start of the migration; what crossed meanwhile is \
              not counted, and the bytes are a lower bound"
         );
-        let gone = told(&removed(500_000_000, None), start, "the migration");
+        let gone = described(&removed(500_000_000, None), start, "the migration");
         assert_eq!(gone.what, "packets at br0 since they were removed");
-        assert!(gone.why.contains("seen last 500.000 ms before the start of the migration and could not"));
-        assert!(gone.why.contains("attached again (no clsact): "), "{}", gone.why);
+        assert!(gone.why.contains("last seen 500.000 ms before the start of the migration and could not"));
+        assert!(gone.why.contains("attached again (no clsact); "), "{}", gone.why);
     }
 }

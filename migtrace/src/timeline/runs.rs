@@ -1,4 +1,4 @@
-//! When the vCPUs of a VM ran again after a stop, as far as KVM can tell.
+//! When the vCPUs of a VM ran again after a stop, as far as KVM shows it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,17 +6,17 @@ use super::stamped::Stamped;
 use crate::event::Vcpus;
 use crate::units::MonotonicNs;
 
-/// The runs that ended a stop of one VM's vCPUs. Some are said later to have been none: KVM was left before the guest
-/// had run.
+/// The runs that ended a stop of one VM's vCPUs. Some are retracted later: the vCPU left KVM before the guest had
+/// run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
     /// The vCPUs before each.
     all: Stamped<Vcpus>,
-    /// Those that were said to be none, by when they began; true for those of which that is certain.
+    /// The retracted runs, by when they began; true if the retraction is certain.
     void: HashMap<MonotonicNs, bool>,
-    /// When those began that may have been one.
+    /// When each possible run began.
     possible: BTreeSet<MonotonicNs>,
-    /// When those began that certainly were one.
+    /// When each certain run began.
     certain: BTreeSet<MonotonicNs>,
 }
 
@@ -33,7 +33,7 @@ impl Runs {
         }
     }
 
-    /// The run that began at `at` was none: surely, or perhaps.
+    /// Retracts the run that began at `at`: `surely`, or perhaps.
     pub(super) fn void(&mut self, at: MonotonicNs, surely: bool) {
         *self.void.entry(at).or_default() |= surely;
         self.certain.remove(&at);
@@ -42,13 +42,13 @@ impl Runs {
         }
     }
 
-    /// The run that ended a stop from `at` on: the first that may have been one, and the first that certainly was; none
-    /// as long as none was for certain.
+    /// The run that ended a stop from `at` on: the first possible run, and the first certain one; none until there
+    /// was a certain one.
     pub(super) fn first_since(&self, at: MonotonicNs) -> Option<(MonotonicNs, MonotonicNs)> {
         Some((*self.possible.range(at..).next()?, *self.certain.range(at..).next()?))
     }
 
-    /// The vCPUs as they were when one of them entered KVM for the first time from `at` on, whether it ran or not.
+    /// The vCPUs when one of them first entered KVM from `at` on, whether it then ran or not.
     pub(super) fn vcpus_since(&self, at: MonotonicNs) -> Option<Vcpus> {
         self.all.since(at).next().map(|(_, vcpus)| *vcpus)
     }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_run_that_was_not_void_ends_a_stop() {
+    fn the_first_run_that_was_not_retracted_ends_a_stop() {
         let mut runs = runs(&[10, 20, 30, 40]);
         let first = |runs: &Runs| runs.first_since(MonotonicNs(5)).map(|(a, b)| (a.0, b.0));
         assert_eq!(first(&runs), Some((10, 10)));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_void_may_be_told_before_the_run() {
+    fn a_run_may_be_retracted_before_it_is_reported() {
         let mut runs = Runs::default();
         runs.void(MonotonicNs(10), true);
         runs.void(MonotonicNs(20), false);

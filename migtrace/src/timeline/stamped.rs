@@ -4,18 +4,18 @@ use std::sync::OnceLock;
 
 use crate::units::MonotonicNs;
 
-/// Items in the order of their stamps, and those of one stamp in the order in which they came. They may come in any
-/// order: two threads of QEMU can be stamped in one and reach the ring buffer in the other.
+/// Items in the order of their stamps; those with the same stamp in the order of arrival. They may arrive in any
+/// order: two threads of QEMU can be stamped in one order and reach the ring buffer in the other.
 ///
-/// Nearly always they come in order, and are kept as they came. Where one was late, they are put in order when somebody
-/// reads them, and not as each comes: a log may be long, and upside down.
+/// They nearly always arrive in order, and are kept as they arrived. If one was late, they are sorted when somebody
+/// reads them, not on each arrival: a log may be long, and in reverse.
 #[derive(Clone, Debug)]
 pub(super) struct Stamped<T> {
-    /// As they came.
+    /// In the order of arrival.
     items: Vec<(MonotonicNs, T)>,
-    /// Whether an item came after one with a later stamp.
+    /// Whether an item arrived after one with a later stamp.
     mixed: bool,
-    /// Of mixed items the places in `items`, by their stamps; forgotten with each item that comes.
+    /// The places in `items` in the order of the stamps, if the items are mixed; dropped with each new item.
     order: OnceLock<Vec<usize>>,
 }
 
@@ -36,12 +36,12 @@ impl<T> Stamped<T> {
         self.places(0, self.items.len()).map(|(_, item)| item)
     }
 
-    /// The latest ones that came, whatever their stamps; the last of them first.
-    pub(super) fn latest_come(&self) -> impl Iterator<Item = &T> {
+    /// The items in reverse order of arrival, whatever their stamps.
+    pub(super) fn latest_arrivals(&self) -> impl Iterator<Item = &T> {
         self.items.iter().rev().map(|(_, item)| item)
     }
 
-    /// Those not before `from` and not after `to`; none when `to` is before `from`.
+    /// The items from `from` to `to`, both included; none when `to` is before `from`.
     pub(super) fn between(
         &self,
         from: MonotonicNs,
@@ -51,7 +51,7 @@ impl<T> Stamped<T> {
         self.places(first, self.count_until(|at| at <= to).max(first))
     }
 
-    /// Those not before `from`.
+    /// The items from `from` on.
     pub(super) fn since(
         &self,
         from: MonotonicNs,
@@ -59,7 +59,7 @@ impl<T> Stamped<T> {
         self.places(self.count_until(|at| at < from), self.items.len())
     }
 
-    /// How many there are up to the first whose stamp is not `early`.
+    /// How many items come before the first whose stamp is not `early`.
     fn count_until(&self, early: impl Fn(MonotonicNs) -> bool) -> usize {
         match self.order() {
             Some(order) => order.partition_point(|&place| early(self.items[place].0)),
@@ -67,7 +67,7 @@ impl<T> Stamped<T> {
         }
     }
 
-    /// From the `first` in the order of the stamps to the one before `end`.
+    /// The items from the `first` in the order of the stamps to the one before `end`.
     fn places(
         &self,
         first: usize,
@@ -80,7 +80,7 @@ impl<T> Stamped<T> {
         })
     }
 
-    /// None when the items came in order.
+    /// None when the items arrived in order.
     fn order(&self) -> Option<&[usize]> {
         self.mixed.then(|| {
             self.order
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn items_stand_in_the_order_of_their_stamps_and_those_of_one_stamp_as_they_came() {
+    fn items_are_in_the_order_of_their_stamps_and_then_of_arrival() {
         for items in [
             &[(1, 'a'), (2, 'b'), (2, 'c'), (3, 'd')][..],
             &[(3, 'd'), (2, 'b'), (2, 'c'), (1, 'a')],
@@ -124,12 +124,12 @@ mod tests {
             assert_eq!(stamped.between(MonotonicNs(2), MonotonicNs(9)).len(), 3);
             assert_eq!(text(stamped.between(MonotonicNs(3), MonotonicNs(1))), "");
             assert_eq!(text(stamped.since(MonotonicNs(3))), "d");
-            assert_eq!(stamped.latest_come().next(), items.last().map(|(_, item)| item));
+            assert_eq!(stamped.latest_arrivals().next(), items.last().map(|(_, item)| item));
         }
     }
 
     #[test]
-    fn what_comes_after_a_look_is_seen_by_the_next() {
+    fn an_item_that_arrives_after_a_read_is_in_the_next() {
         let mut stamped = stamped(&[(2, 'b'), (1, 'a')]);
         assert_eq!(stamped.iter().collect::<String>(), "ab");
         stamped.insert(MonotonicNs(0), '0');

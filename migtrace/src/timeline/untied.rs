@@ -1,35 +1,35 @@
-//! What flows had carried before they were tied to a process: the counters that are read with QEMU's events lack it.
+//! What flows had carried before they were tied to a process. The counters read with QEMU's events lack it.
 
 use crate::event::Crossed;
 use crate::units::{Counters, Directions, MonotonicNs};
 
 /// A time in which nothing crossed, and what had crossed before.
 #[derive(Clone, Copy, Debug)]
-struct Pause {
+struct Lull {
     from: MonotonicNs,
     until: MonotonicNs,
     crossed: Directions<Counters>,
 }
 
-impl Pause {
+impl Lull {
     const fn has_payload(&self) -> bool {
         self.crossed.tx.payload_bytes > 0 || self.crossed.rx.payload_bytes > 0
     }
 }
 
-/// The pauses of a flow before its owner was known. Most flows have one: after their handshake and before their
-/// process sends for the first time.
+/// The lulls of a flow before its owner was known. Most flows have one: after the handshake, before the process first
+/// sends.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Untied(Vec<Pause>);
+pub(super) struct Untied(Vec<Lull>);
 
 impl Untied {
-    /// Notes what had crossed at `at`: since the last packet of that, nothing has.
+    /// Notes what had crossed at `at`: nothing has crossed since the last packet of that.
     pub(super) fn push(&mut self, at: MonotonicNs, crossed: Crossed) {
-        let pause = Pause { from: crossed.last_ns, until: at, crossed: crossed.counters };
-        // The stream of a process that is never found is counted for as long as it lasts.
+        let lull = Lull { from: crossed.last_ns, until: at, crossed: crossed.counters };
+        // The stream of a process that is never found would add a lull with every count.
         match self.0.last_mut() {
-            Some(last) if last.has_payload() => *last = pause,
-            _ => self.0.push(pause),
+            Some(last) if last.has_payload() => *last = lull,
+            _ => self.0.push(lull),
         }
     }
 }
@@ -42,10 +42,10 @@ pub(super) struct TiedLate<'a> {
     pub(super) untied: &'a Untied,
 }
 
-/// What the flows of a migration had carried together that were not tied yet, at any instant.
+/// What the flows of a migration that were not tied yet had carried together, at any instant.
 #[derive(Debug)]
 pub(super) struct UntiedSum {
-    /// In the order of the instants from which each holds.
+    /// In the order of the instants from which they hold.
     states: Vec<(MonotonicNs, State)>,
 }
 
@@ -53,9 +53,9 @@ pub(super) struct UntiedSum {
 struct State {
     /// Flows that are not tied.
     untied: usize,
-    /// Of these, those of which is known what they have carried.
+    /// How many of these flows have a known count.
     known: usize,
-    /// The sum of that.
+    /// The sum of the known counts.
     crossed: Directions<Counters>,
 }
 
@@ -76,7 +76,7 @@ impl UntiedSum {
         Self { states }
     }
 
-    /// None when it is not known of a flow.
+    /// None when the count of a flow is not known.
     pub(super) fn at(&self, at: MonotonicNs) -> Option<Directions<Counters>> {
         let begun = self.states.partition_point(|(from, _)| *from <= at);
         let Some(last) = begun.checked_sub(1) else { return Some(Directions::default()) };
@@ -85,7 +85,7 @@ impl UntiedSum {
     }
 }
 
-/// What is other from an instant on.
+/// What changes at an instant.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Begun,
@@ -112,22 +112,22 @@ impl Change {
 }
 
 impl TiedLate<'_> {
-    /// In the order in which those of one instant are to be applied.
+    /// In the order in which changes of the same instant are to be applied.
     fn changes(self, changes: &mut Vec<(MonotonicNs, Change)>) {
-        // What its snapshots lack begins after the first packet.
+        // Snapshots lack the flow from just after its first packet.
         let mut from = after(self.first);
         if from >= self.tied {
             return;
         }
         changes.push((from, Change::Begun));
-        let mut pauses = self.untied.0.clone();
-        pauses.sort_by_key(|pause| pause.until);
-        for pause in pauses {
-            let begin = from.max(pause.from);
-            let end = after(pause.until).min(self.tied);
+        let mut lulls = self.untied.0.clone();
+        lulls.sort_by_key(|lull| lull.until);
+        for lull in lulls {
+            let begin = from.max(lull.from);
+            let end = after(lull.until).min(self.tied);
             if begin < end {
-                changes.push((begin, Change::Known(pause.crossed)));
-                changes.push((end, Change::Unknown(pause.crossed)));
+                changes.push((begin, Change::Known(lull.crossed)));
+                changes.push((end, Change::Unknown(lull.crossed)));
                 from = end;
             }
         }

@@ -1,6 +1,6 @@
-//! What a killed run left in this network namespace.
+//! Removes what a killed run left in this network namespace.
 
-use super::{TracerError, host};
+use super::error::{TracerError, host};
 use crate::host::links;
 use crate::kernel;
 use crate::kernel::Leftover;
@@ -15,8 +15,8 @@ pub struct CleanedUp {
     pub interfaces: usize,
 }
 
-/// Removes the TC filters that killed runs left at the interfaces of the calling thread's network namespace, and none
-/// of a run that lives, in whichever pid namespace. Only kernels without TCX (before 6.6) keep them.
+/// Removes the TC filters that killed runs left at the interfaces of the calling thread's network namespace. Filters of
+/// a run that still lives stay, whichever PID namespace it is in. Only kernels without TCX (before 6.6) have leftovers.
 ///
 /// # Errors
 /// The interfaces or their filters cannot be listed, or a filter cannot be removed.

@@ -1,14 +1,15 @@
 //! What the tests over canned event logs share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-pub(crate) mod written;
+pub(crate) mod log_builder;
 
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::PathBuf;
 
 use migtrace::event::{Event, LogError, LogReader};
-use migtrace::record::Record;
+use migtrace::record::{Phase, Record, Role};
+use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use serde::de::DeserializeOwned;
@@ -72,4 +73,29 @@ pub(crate) fn one(name: &str) -> Record {
 pub(crate) fn why<'a>(record: &'a Record, what: &str) -> &'a str {
     let entry = record.not_measured.iter().find(|entry| entry.what.contains(what));
     &entry.unwrap_or_else(|| panic!("nothing about {what:?} in {:#?}", record.not_measured)).why
+}
+
+/// The record that this host made in this part.
+pub(crate) fn of_role(records: &[Record], role: Role) -> &Record {
+    records.iter().find(|record| record.observers[0].role == role).unwrap()
+}
+
+/// The first line of the report.
+pub(crate) fn headline(record: &Record) -> String {
+    report::text::render(record).lines().next().unwrap().to_owned()
+}
+
+/// Name, pass and length in milliseconds of each phase.
+pub(crate) fn outline(record: &Record) -> Vec<(&str, Option<u64>, i64)> {
+    let length_ms = |phase: &Phase| (phase.end_ns - phase.start_ns) / 1_000_000;
+    record.phases.iter().map(|phase| (phase.name.as_str(), phase.pass, length_ms(phase))).collect()
+}
+
+/// Name and time in milliseconds of each mark.
+pub(crate) fn marks(record: &Record) -> Vec<(&str, i64)> {
+    record.downtime.marks.iter().map(|mark| (mark.name.as_str(), mark.at_ns / 1_000_000)).collect()
+}
+
+pub(crate) fn payload_tx(phase: &Phase) -> u64 {
+    phase.traffic.unwrap().tx.payload_bytes
 }

@@ -1,4 +1,4 @@
-//! What the lab tells its guest, on the kernel command line.
+//! The lab's settings for its guest, from the kernel command line.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_its_own_words_and_leaves_the_kernel_s_alone() {
+    fn only_words_with_the_prefix_lab_are_read() {
         let line = "console=ttyS0 ip=dhcp lab.ip=10.77.0.10/24 lab.ip6=fd77::10/64 lab.dirty_mib=64 quiet\n";
         let config = Config::from_command_line(line).unwrap();
         assert_eq!(config.ip, Some((Ipv4Addr::new(10, 77, 0, 10), 24)));
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_understand() {
+    fn words_that_cannot_be_understood_are_refused() {
         for line in ["lab.ip=10.77.0.10", "lab.dirty_mib=many", "lab.speed=1"] {
             let error = Config::from_command_line(line).unwrap_err().to_string();
             assert!(error.contains(line), "{error}");

@@ -1,8 +1,7 @@
 //! The init process of the lab's guests.
 //!
-//! It loads the modules of its initramfs, configures `eth0` from the kernel command line (the kernel then
-//! answers ping by itself), fills some memory, says `guest: ready` on the console, and from then on dirties
-//! that memory at a steady rate, for ever.
+//! It loads the modules of its initramfs, configures `eth0` from the kernel command line (from then on the kernel answers
+//! ping), fills some memory, writes `guest: ready` to the console, and then dirties that memory at a steady rate, for ever.
 //!
 //! Kernel command line: `lab.ip=10.77.0.10/24 lab.ip6=fd77::10/64 lab.gateway=10.77.0.1 lab.dirty_mib=64
 //! lab.dirty_mib_per_s=100`; all of them are optional.
@@ -16,8 +15,7 @@ use std::error::Error;
 
 fn main() {
     if let Err(error) = run() {
-        // The kernel panics when its init ends, and the lab's guests run with `panic=-1` under `-no-reboot`:
-        // QEMU ends too, and the lab shows this line.
+        // When init ends, the kernel panics. With `panic=-1` and `-no-reboot` QEMU ends too, and the lab shows this line.
         println!("guest: failed: {error}");
     }
 }

@@ -1,17 +1,17 @@
-//! The guest's load: memory that changes at a steady rate.
+//! Dirties memory at a steady rate.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 const PAGE_BYTES: usize = 4096;
 const PAGES_PER_MIB: u64 = 256;
-/// Short enough that a pass of QEMU's dirty log sees a steady rate, long enough for the guest to sleep.
+/// Short enough for a steady rate within a pass of QEMU's dirty log, long enough for the guest to sleep.
 const TICK: Duration = Duration::from_millis(10);
 
 /// One page as 64-bit words.
 type Page = [u64; PAGE_BYTES / 8];
 
-/// Memory without one compressible or zero page.
+/// Memory in which no page is zero or compressible.
 pub(crate) struct Memory {
     pages: Vec<Page>,
 }
@@ -22,7 +22,7 @@ impl Memory {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut pages = vec![[0; PAGE_BYTES / 8]; mib * PAGES_PER_MIB as usize];
         for word in pages.as_flattened_mut() {
-            // xorshift64: no period in sight, so QEMU finds neither zero pages nor anything to compress.
+            // xorshift64: its period is so long that QEMU finds neither zero pages nor anything to compress.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -31,7 +31,7 @@ impl Memory {
         Self { pages }
     }
 
-    /// Writes to page after page, round and round, `mib_per_s` MiB of pages in a second.
+    /// Writes to one page after another, again and again, `mib_per_s` MiB of pages per second.
     pub(crate) fn dirty_for_ever(mut self, mib_per_s: u64) -> ! {
         let pages_per_s = mib_per_s * PAGES_PER_MIB;
         if pages_per_s == 0 || self.pages.is_empty() {
@@ -45,7 +45,7 @@ impl Memory {
         loop {
             std::thread::sleep(TICK);
             let now = Instant::now();
-            // A guest that was stopped does not catch up afterwards: the load is a rate, not an amount.
+            // A guest that was stopped does not catch up afterwards, so that the rate stays steady.
             let elapsed = now.duration_since(last).min(10 * TICK);
             last = now;
             owed_page_ns += elapsed.as_nanos() as u64 * pages_per_s;

@@ -1,4 +1,4 @@
-//! `eth0`, by ioctl: addresses, the default route, and up.
+//! Configures `eth0` by ioctl: addresses, the default route, and up.
 
 use crate::config::Config;
 use crate::system::check;
@@ -29,7 +29,7 @@ pub(crate) fn configure(config: &Config) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     wait_for_interface()?;
-    // No duplicate address detection: it would keep the address silent for a second.
+    // Duplicate address detection would keep the address silent for a second.
     for setting in ["accept_dad", "accept_ra"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{setting}"), "0")?;
     }
@@ -47,7 +47,7 @@ pub(crate) fn configure(config: &Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Drivers probe asynchronously: the module is loaded before the interface is there.
+/// Drivers probe asynchronously, so a loaded module does not yet mean an interface.
 fn wait_for_interface() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     while !Path::new("/sys/class/net").join(INTERFACE).exists() {
@@ -76,7 +76,7 @@ fn set_ipv6(address: [u8; 16], prefix: u8) -> io::Result<()> {
         prefix_length: prefix.into(),
         interface_index: index.trim().parse().map_err(io::Error::other)?,
     };
-    // The family of the socket tells the kernel which of the two request structures this is.
+    // The kernel chooses between the two request structures by the family of the socket.
     let socket = UdpSocket::bind("[::]:0")?;
     ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &request)
 }

@@ -1,4 +1,4 @@
-//! What any init does first: file systems and modules.
+//! The first tasks of an init: file systems and modules.
 
 use std::error::Error;
 use std::ffi::{CStr, CString};
@@ -21,7 +21,7 @@ pub(crate) fn mount_filesystems() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Loads `/modules/*`; the lab has numbered them so that each follows what it depends on.
+/// Loads `/modules/*`, which the lab has numbered so that each module follows its dependencies.
 pub(crate) fn load_modules() -> Result<(), Box<dyn Error>> {
     let mut paths: Vec<_> =
         fs::read_dir("/modules")?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
@@ -38,7 +38,7 @@ pub(crate) fn load_modules() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The error of a system call that answered below zero.
+/// The error of a system call that returned a negative number.
 pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

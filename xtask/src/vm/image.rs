@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lab::assets::{self, Kernel};
-use lab::cpio::Archive;
+use migtrace_lab::cpio::Archive;
+use migtrace_lab::kernels::{self, Kernel};
+use migtrace_toolchain::find_program;
 
-use crate::toolchain;
-
-/// What the host of the lab needs beyond what is built into a cloud kernel. Loaded at boot: there is no modprobe.
+/// The modules that the lab needs of a cloud kernel. They are loaded at boot, as there is no modprobe.
 const MODULES: [&str; 18] = [
     "kvm_amd",
     "tun",
@@ -33,16 +32,16 @@ const MODULES: [&str; 18] = [
     "nft_numgen",
 ];
 
-/// What the host of the lab needs, and is a module of its own in older kernels only.
+/// The modules that the lab needs of older kernels only.
 const FORMER_MODULES: [&str; 1] = [
-    // Linux 5.17 made it a part of nf_tables.
+    // A part of nf_tables since Linux 5.17.
     "nft_counter",
 ];
 
-/// The series of the kernel of the guests inside: the lab's default.
+/// The kernel series of the guests inside: the lab's default.
 const GUEST_KERNEL: &str = "6.1";
 
-/// Programs, and where they are found inside.
+/// Programs, and their paths inside.
 const PROGRAMS: [(&str, &str); 7] = [
     ("busybox", "bin/busybox"),
     ("sh", "bin/sh"),
@@ -56,7 +55,7 @@ const QEMU: &str = "qemu-system-x86_64";
 
 /// What QEMU loads for a guest of the machine type `pc` that boots a kernel, in one of its data directories.
 const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "linuxboot.bin"];
-/// Accelerators are modules of QEMU's in Debian; a QEMU that has them built in has no such files.
+/// Debian's QEMU has its accelerators in modules. A QEMU that has them built in has no such files.
 const QEMU_MODULE_PREFIX: &str = "accel-";
 
 /// The programs under test.
@@ -76,14 +75,14 @@ pub(super) struct Binaries {
 pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result<()> {
     let mut image = Image::default();
     image.archive.file("init", 0o755, include_bytes!("init.sh"));
-    // Where the kernel opens the console for init, before init can mount /dev.
+    // The kernel opens the console for init before init can mount /dev.
     image.archive.character_device("dev/console", 5, 1);
     for (program, target) in PROGRAMS {
         image.program(&find(program)?, target)?;
     }
     image.program(&binaries.migtrace, "usr/bin/migtrace")?;
     image.program(&binaries.kernel_tests, "tests/kernel")?;
-    image.program(&binaries.lab_tests, "tests/vm")?;
+    image.program(&binaries.lab_tests, "tests/lab")?;
     image.qemu_data()?;
     let mut modules = MODULES.to_vec();
     for former in FORMER_MODULES {
@@ -101,7 +100,7 @@ pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result
 #[derive(Default)]
 struct Image {
     archive: Archive,
-    /// Libraries that are in already.
+    /// The libraries that are already in the archive.
     libraries: BTreeSet<PathBuf>,
 }
 
@@ -118,7 +117,7 @@ impl Image {
         self.libraries_of(from)
     }
 
-    /// Each library under the path by which the dynamic loader asks for it.
+    /// Copies each library to the path where the dynamic loader looks for it.
     fn libraries_of(&mut self, file: &Path) -> Result<()> {
         for library in needed_libraries(file)? {
             if self.libraries.insert(library.clone()) {
@@ -149,15 +148,15 @@ impl Image {
         Ok(())
     }
 
-    /// What the lab boots its guests from, laid out as its cache is.
+    /// The kernel and the init of the guests, laid out as in the cache of the lab.
     fn guest(&mut self) -> Result<()> {
-        self.copy(&lab::init()?, "lab/init", 0o755)?;
-        let kernel = assets::kernel(GUEST_KERNEL)?;
+        self.copy(&migtrace_lab::init()?, "lab/init", 0o755)?;
+        let kernel = kernels::fetch(GUEST_KERNEL)?;
         let root = format!("lab/kernel-{GUEST_KERNEL}");
         self.copy(&kernel.image, &format!("{root}/boot/vmlinuz-{}", kernel.release), 0o644)?;
         let modules = format!("{root}/lib/modules/{}", kernel.release);
         self.copy(&kernel.modules.join("modules.builtin"), &format!("{modules}/modules.builtin"), 0o644)?;
-        for module in kernel.modules(&lab::GUEST_MODULES)? {
+        for module in kernel.modules(&migtrace_lab::GUEST_MODULES)? {
             self.archive.file(&format!("{modules}/{}.ko", module.name), 0o644, &module.content);
         }
         Ok(())
@@ -165,11 +164,10 @@ impl Image {
 }
 
 fn find(program: &str) -> Result<PathBuf> {
-    toolchain::find_program(program)
-        .ok_or_else(|| anyhow!("there is no `{program}` here: run `cargo xtask setup`"))
+    find_program(program).ok_or_else(|| anyhow!("there is no `{program}` here: run `cargo xtask setup`"))
 }
 
-/// Absolute paths of the libraries, and of the loader itself, that a program is linked with.
+/// The absolute paths of the libraries that a program is linked with, and of the loader.
 fn needed_libraries(file: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(file).env("LC_ALL", "C").output().context("cannot run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -180,10 +178,10 @@ fn needed_libraries(file: &Path) -> Result<Vec<PathBuf>> {
     if !output.status.success() {
         bail!("`ldd {}` failed: {}", file.display(), errors.trim());
     }
-    parse_ldd(&text).with_context(|| format!("{} cannot run here either", file.display()))
+    parse_ldd(&text).with_context(|| format!("{} cannot run on this machine either", file.display()))
 }
 
-/// `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)` for the loader; the kernel's own library has no path.
+/// Parses lines like `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)` for the loader. The kernel's own library has no path.
 fn parse_ldd(text: &str) -> Result<Vec<PathBuf>> {
     if let Some(missing) = text.lines().find(|line| line.contains("not found")) {
         bail!("a library is missing: {}", missing.trim());
@@ -196,11 +194,11 @@ fn qemu_data_directories() -> Result<Vec<PathBuf>> {
     let output = Command::new(find(QEMU)?)
         .args(["-L", "help"])
         .output()
-        .context("cannot ask QEMU for its directories")?;
+        .context("cannot run QEMU to list its directories")?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(Into::into).collect())
 }
 
-/// The modules of QEMU's that the lab may need, from wherever this machine's QEMU keeps them.
+/// The modules of QEMU that the lab may need, in all places where distributions keep them.
 fn qemu_modules() -> Result<Vec<PathBuf>> {
     let mut directories = vec![PathBuf::from("/usr/lib/qemu"), PathBuf::from("/usr/lib64/qemu")];
     for entry in fs::read_dir("/usr/lib").context("cannot list /usr/lib")? {
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_is_not_there_is_named() {
+    fn a_missing_library_is_named() {
         let error = parse_ldd("\tlibnone.so.1 => not found\n").unwrap_err().to_string();
         assert!(error.contains("libnone.so.1"), "{error}");
     }

@@ -35,7 +35,7 @@ what=$1
 shift
 case $what in
 shell)
-    echo "init: the tests are /tests/kernel and /tests/vm; leave with \`exit\`, or from outside with Ctrl-A X"
+    echo "init: the tests are /tests/kernel and /tests/lab; leave with \`exit\`, or from outside with Ctrl-A X"
     # A session with a terminal, so that Ctrl-C works.
     setsid cttyhack /bin/sh -l
     ;;
@@ -50,7 +50,12 @@ test)
         # shellcheck disable=SC2086 # a name is a word
         /tests/kernel --test-threads=1 --exact $kernel_tests || verdict=failure
     fi
-    /tests/vm --test-threads=1 "$@" || verdict=failure
+    # Of the tests in the lab those that are about kernels.
+    lab_tests=$(/tests/lab --list --format terse | sed -n 's/^\(other_kernels::.*\): test$/\1/p' | grep -F -- "$1")
+    if [ -n "$lab_tests" ]; then
+        # shellcheck disable=SC2086 # a name is a word
+        /tests/lab --test-threads=1 --exact $lab_tests || verdict=failure
+    fi
     echo "init: $verdict"
     ;;
 esac

@@ -1,4 +1,4 @@
-//! The virtual machine: boots, is watched on its console, and ends in every case.
+//! The virtual machine: boots, is watched on its console, and always ends.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
@@ -9,38 +9,38 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use lab::assets::Kernel;
+use migtrace_lab::kernels::Kernel;
 
 /// Two guests of 256 MiB, their QEMUs, and the initramfs twice while it is unpacked.
 const MEMORY: &str = "2560M";
-/// More than one would be emulated side by side, and then Linux may trip over the `int3` by which it patches its own
-/// code: what the other CPU runs of it is not always translated anew in time.
+/// One CPU only. With more, Linux may trip over the `int3` by which it patches its own code, as QEMU does not always
+/// retranslate in time what another emulated CPU is running.
 const CPUS: &str = "1";
 
-/// What init says at the end.
+/// Init's last line.
 const SUCCESS: &str = "init: success";
 const FAILURE: &str = "init: failure";
-/// What the kernel says when nothing good can follow.
+/// Messages of the kernel after which a run cannot succeed.
 const FATAL: [&str; 4] = ["Kernel panic", "BUG: soft lockup", "BUG: unable to handle", "Oops:"];
-/// After a fatal message the kernel still prints where it was.
+/// After a fatal message the kernel still prints a backtrace.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// From init's verdict to the end of QEMU.
+/// How long QEMU may take to end after init's verdict.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(20);
-/// How much of the console of a failed run is shown, if no test says more.
+/// How many lines of the console of a failed run are shown, if no test failed.
 const TAIL_LINES: usize = 40;
 
-/// A virtual machine that is to run.
+/// A virtual machine that is about to run.
 pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) initramfs: &'a Path,
     /// Where its console goes.
     pub(super) console: &'a Path,
     pub(super) timeout: Duration,
-    /// Everything on the console is shown too.
+    /// Whether everything on the console is shown.
     pub(super) verbose: bool,
 }
 
-/// What the tests inside came to.
+/// The outcome of the tests inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Passed,
@@ -48,7 +48,7 @@ pub(super) enum Verdict {
 }
 
 impl Machine<'_> {
-    /// Runs the tests inside; shows each when it has ended, and the console's end when one fails.
+    /// Runs the tests inside. Shows each when it has ended, and the end of the console if one fails.
     ///
     /// # Errors
     /// When the machine does not get to the end of the tests.
@@ -91,7 +91,7 @@ impl Machine<'_> {
         command.args(["-smp", CPUS, "-m", MEMORY, "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-kernel"]).arg(&self.kernel.image);
         command.arg("-initrd").arg(self.initramfs);
-        // Only what is critical: KVM complains of what its guests try in the middle of a test's line.
+        // Critical messages only: KVM's warnings about guests would appear in the middle of a test's line.
         let kernel = "console=ttyS0 loglevel=3 panic=-1 mitigations=off no_timer_check random.trust_cpu=on";
         command.arg("-append").arg(format!("{kernel} -- {}", init_arguments.join(" ")));
         command
@@ -124,7 +124,7 @@ fn read_lines(mut console: impl io::BufRead + Send + 'static) -> Receiver<String
     lines
 }
 
-/// Follows a console to init's verdict.
+/// Follows a console until init's verdict.
 fn watch(lines: &Receiver<String>, timeout: Duration, console: &mut Console) -> Result<Verdict> {
     let mut deadline = Instant::now() + timeout;
     let mut verdict: Option<Result<Verdict>> = None;
@@ -140,7 +140,10 @@ fn watch(lines: &Receiver<String>, timeout: Duration, console: &mut Console) -> 
             }
             Err(RecvTimeoutError::Timeout) => {
                 return verdict.unwrap_or_else(|| {
-                    bail!("it has not finished after {} s (--timeout gives it more)", timeout.as_secs())
+                    bail!(
+                        "it has not finished after {} s (raise the limit with --timeout)",
+                        timeout.as_secs()
+                    )
                 });
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -159,7 +162,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// How long to listen on.
+    /// How long to keep listening.
     fn patience(&self) -> Duration {
         match self {
             Self::Success | Self::Failure => POWER_OFF_PATIENCE,
@@ -185,7 +188,7 @@ fn judge(line: &str) -> Option<Outcome> {
     }
 }
 
-/// Everything that the machine has written.
+/// All output of the machine.
 struct Console {
     file: File,
     lines: Vec<String>,
@@ -200,7 +203,7 @@ impl Console {
 
     fn take(&mut self, line: String) -> Result<()> {
         writeln!(self.file, "{line}").context("cannot write the console's log")?;
-        // A test that passes or fails is the progress that a person waits for.
+        // Results of tests are the progress that a person waits for.
         if self.verbose || line.starts_with("test ") {
             println!("{line}");
         }
@@ -208,7 +211,7 @@ impl Console {
         Ok(())
     }
 
-    /// What explains a failure: what the test runner says of failed tests, or else the last lines.
+    /// The lines that explain a failure: the test runner's report of failed tests, or else the last lines.
     fn explanation(&self) -> &[String] {
         let of_tests = self.lines.iter().position(|line| line == "failures:");
         let last = self.lines.len().saturating_sub(TAIL_LINES);
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn init_has_the_last_word() {
+    fn the_verdict_is_that_of_init() {
         let (verdict, _) = watched("init: testing\r\ntest one ... ok\r\ninit: success\r\n", LONG);
         assert_eq!(verdict.unwrap(), Verdict::Passed);
         let (verdict, _) = watched("init: testing\r\ninit: failure\r\n", LONG);
@@ -239,20 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_no_success_whatever_follows() {
+    fn a_kernel_panic_is_a_failure_whatever_follows() {
         let (verdict, tail) = watched("[ 1.0] Kernel panic - not syncing: why\ninit: success\n", LONG);
         assert!(verdict.unwrap_err().to_string().ends_with("Kernel panic - not syncing: why"));
         assert_eq!(tail.len(), 2);
     }
 
     #[test]
-    fn an_early_end_is_no_success() {
+    fn a_machine_that_ends_early_is_a_failure() {
         let (verdict, _) = watched("[ 0.1] Booting\n", LONG);
         assert!(verdict.unwrap_err().to_string().contains("ended before"));
     }
 
     #[test]
-    fn a_silent_machine_ends_with_the_time() {
+    fn a_silent_machine_is_stopped_at_the_timeout() {
         let (_sender, lines) = mpsc::channel();
         let directory = tempfile::tempdir().unwrap();
         let mut console = Console::create(&directory.path().join("log"), false).unwrap();

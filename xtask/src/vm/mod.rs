@@ -1,7 +1,7 @@
-//! `cargo xtask vm`: tests on other kernels than this machine's.
+//! `cargo xtask vm`: runs tests on other kernels than this machine's.
 //!
-//! Each kernel boots under QEMU with an initramfs that has the lab, its tests and the command. The CPU is emulated,
-//! so that this works without KVM; it has AMD's virtualization, so the lab's guests inside are KVM guests.
+//! Each kernel boots under QEMU with an initramfs that has the lab, its tests and the command. The CPU is emulated, so
+//! this works without KVM. It emulates AMD's virtualization too, so the lab's guests inside are KVM guests.
 
 mod image;
 mod machine;
@@ -13,22 +13,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use lab::assets;
+use migtrace_lab::kernels;
 
-use crate::capability::Group;
-use crate::{paths, setup};
+use crate::prerequisites::Group;
+use crate::{builds, paths, setup};
 use image::Binaries;
 use machine::{Machine, Verdict};
 
-/// The kernels that the tests prove: the oldest with what migtrace needs, one with all that it needs, and one with TCX.
+/// The kernels that are tested: the oldest that migtrace supports, one without TCX that has all else, and one with TCX.
 const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
-/// Those that `cargo xtask test` takes: each kernel takes some minutes, and the oldest is of a Debian that may leave the
+/// Those that `cargo xtask test` boots. Each takes some minutes, and the oldest is of a Debian release that may leave the
 /// mirrors any day.
 pub(crate) const KERNELS_OF_EVERY_TEST: [&str; 2] = ["6.1", "6.12"];
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Series of a Debian cloud kernel, of whatever suite; may be given again [default: 5.10, 6.1 and 6.12]
+    /// Series of a Debian cloud kernel, of any suite; may be given again [default: 5.10, 6.1 and 6.12]
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
     /// Run only the tests whose name contains this
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// Show everything that the kernel writes to its console
     #[arg(long, short)]
     verbose: bool,
-    /// Give up on a kernel after this time
+    /// Stop waiting for a kernel after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Options {
 /// Sets up, builds, and boots one kernel after the other.
 ///
 /// # Errors
-/// When the machine lacks something, a kernel does not boot, or a test fails there: says on which kernels.
+/// When the machine lacks something, a kernel does not boot, or a test fails there: names these kernels.
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&[Group::Build, Group::Lab])?;
     let directory = paths::target().join("vm");
@@ -57,12 +57,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if options.kernels.is_empty() { KERNELS.map(Into::into).into() } else { options.kernels.clone() };
     if options.shell && series.len() > 1 {
         bail!(
-            "a shell is opened on one kernel: name it, as in `cargo xtask vm --shell --kernel {}`",
+            "--shell opens a shell on one kernel: choose it, as in `cargo xtask vm --shell --kernel {}`",
             series[0]
         );
     }
-    // Before anything that takes long: a kernel that does not exist is a slip of the pen.
-    let kernels = series.iter().map(|series| assets::kernel(series)).collect::<Result<Vec<_>>>()?;
+    // Before anything that takes long: the name of a kernel may be misspelt.
+    let kernels = series.iter().map(|series| kernels::fetch(series)).collect::<Result<Vec<_>>>()?;
     let binaries = build()?;
     let mut failures = Vec::new();
     for (series, kernel) in series.iter().zip(kernels) {
@@ -100,27 +100,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bail!("failed on Linux {}", failures.join(", "))
 }
 
-/// Runs the tests inside, once more when the machine did not get to their end: that happens to an emulated one, and
-/// happens again when it is the kernel's, or ours. A test that fails has failed.
+/// Runs the tests inside. If the machine does not get to their end, they run once more: emulated machines break now and
+/// then, while a defect of the kernel or of ours shows again. A test that fails has failed.
 fn test(machine: &Machine<'_>, filter: Option<&str>) -> Result<Verdict> {
     machine.test(filter).or_else(|error| {
-        println!("-- the machine broke: {error:#}; once more");
+        println!("-- the machine broke: {error:#}; trying once more");
         machine.test(filter)
     })
 }
 
-/// Builds the command, as the tests in the lab have it built, and the tests.
+/// Builds the command, as the tests in the lab use it, and the tests.
 fn build() -> Result<Binaries> {
-    let mut command = paths::cargo();
-    command.args(["build", "--package", "migtrace"]);
-    let migtrace = build_one(command, "migtrace", false)?;
+    let migtrace = build_one(builds::command_under_test(), "migtrace", false)?;
     let test = |name: &str, selection: &[&str]| {
         let mut command = paths::cargo();
-        command.args(["test", "--no-run"]).args(selection);
+        command.args(["test", "--no-run", "--workspace"]).args(selection);
         build_one(command, name, true)
     };
-    let kernel_tests = test("migtrace", &["--package", "migtrace", "--lib"])?;
-    let lab_tests = test("vm", &["--package", "migtrace-tests", "--test", "vm"])?;
+    let kernel_tests = test("migtrace", &["--lib"])?;
+    let lab_tests = test("lab", &["--test", "lab"])?;
     Ok(Binaries { migtrace, kernel_tests, lab_tests })
 }
 
@@ -129,7 +127,7 @@ fn build_one(mut command: std::process::Command, name: &str, is_test: bool) -> R
     command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = command.output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("{name} does not build; cargo's messages above say why");
+        bail!("{name} does not build; see cargo's messages above");
     }
     executable(&String::from_utf8_lossy(&output.stdout), name, is_test)
         .with_context(|| format!("cargo names no executable of {name}"))

@@ -1,4 +1,4 @@
-//! News of interfaces that come, go, or change their name.
+//! Reports interfaces that come, go, or change their name.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -10,7 +10,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 
-use super::dump_links;
+use super::table::dump_links;
 use crate::host::netlink::Connection;
 
 /// The multicast group of interface news (`RTNLGRP_LINK`).
@@ -53,16 +53,13 @@ pub(crate) struct LinkWatcher {
 }
 
 impl LinkWatcher {
-    /// Watches from now on: an interface that is there already is no news. Needs a tokio runtime.
+    /// Watches from now on. Interfaces that exist already are not reported. Needs a tokio runtime.
     ///
     /// # Errors
     /// The netlink sockets'.
-    #[expect(
-        deprecated,
-        reason = "for types that may swap their descriptor; this one owns its own till the end"
-    )]
+    #[expect(deprecated, reason = "meant for types that may swap their descriptor; this one keeps its own")]
     pub(crate) fn new() -> io::Result<Self> {
-        // Listen first: what changes between the two is then told as news rather than lost.
+        // Listen first: a change between the two is then reported rather than lost.
         let news = AsyncFd::new(Connection::listen(NETLINK_ROUTE, GROUP_LINK)?)?;
         let mut watcher = Self { news, table: Connection::open(NETLINK_ROUTE)?, known: Known::default() };
         watcher.reread()?;
@@ -95,8 +92,8 @@ impl LinkWatcher {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                // Too much news at once, and some of it dropped; or news of a form that is not known. Either way the
-                // table itself tells what has changed.
+                // Either some messages were dropped, since there were too many at once, or one has an unknown form. In both
+                // cases the table itself shows what has changed.
                 Err(error)
                     if error.raw_os_error() == Some(libc::ENOBUFS)
                         || error.kind() == io::ErrorKind::InvalidData =>
@@ -123,7 +120,7 @@ impl AsRawFd for LinkWatcher {
     }
 }
 
-/// The interfaces as last told, and what is still to be told.
+/// The interfaces as last reported, and what is still to be reported.
 #[derive(Debug, Default)]
 struct Known {
     names: BTreeMap<u32, String>,
@@ -132,7 +129,7 @@ struct Known {
 
 impl Known {
     fn seen(&mut self, link: &LinkMessage) {
-        // A bridge tells of its ports in the same group, in a family of its own; to leave a bridge is not to vanish.
+        // A bridge reports its ports in the same group, in a family of its own. A port that leaves a bridge still exists.
         if link.header.interface_family != AddressFamily::Unspec {
             return;
         }
@@ -199,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn coming_renaming_and_going_are_told_in_order() {
+    fn interfaces_that_come_change_their_name_and_go_are_reported_in_order() {
         in_new_netns(|| {
             block_on(async {
                 ip("link add early0 type bridge");
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn to_leave_a_bridge_is_not_to_vanish() {
+    fn an_interface_that_leaves_a_bridge_has_not_gone() {
         in_new_netns(|| {
             block_on(async {
                 ip("link add br0 type bridge");
@@ -236,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn to_move_to_another_namespace_is_to_vanish() {
+    fn an_interface_that_moves_to_another_namespace_has_gone() {
         in_new_netns(|| {
             let elsewhere = this_netns();
             in_new_netns(|| {
@@ -254,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn news_that_were_dropped_are_made_up_from_the_table() {
+    fn changes_whose_messages_were_dropped_are_found_in_the_table() {
         const ROUNDS: usize = 200;
         in_new_netns(|| {
             block_on(async {
@@ -270,7 +267,7 @@ mod tests {
                 while seen.last() != Some(&LinkEvent::Added { index: 70001, name: "end0".into() }) {
                     seen.push(next(&mut watcher).await);
                 }
-                assert!(seen.len() < 4 * ROUNDS, "nothing was dropped: the test does not prove what it says");
+                assert!(seen.len() < 4 * ROUNDS, "nothing was dropped, so this test proves nothing");
                 assert!(seen.contains(&LinkEvent::Removed { index: 70000, name: "last0".into() }));
             });
         });

@@ -1,9 +1,9 @@
 //! QEMU's version, from the binary that a process runs.
 //!
-//! migtrace runs as root, so a binary that somebody else could have put there must not be run, also when a person has
-//! named it as a QEMU's. Three guards: only binaries that root alone can write, only of processes that have this process's
-//! root directory (so a container's binaries are left alone, but the private mount namespace that libvirt gives each
-//! QEMU is not in the way), and never as root.
+//! migtrace runs as root, so it must not run a binary that somebody else could have put there, even when a person has
+//! named it as QEMU's. Three guards see to that. Only binaries that root alone can write are run; only those of processes
+//! with this process's root directory (a container's binaries are left alone, but the private mount namespace that
+//! libvirt gives each QEMU does not matter); and never as root.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,23 +16,23 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Process;
-use super::binary::{is_on_fuse, is_roots_alone};
+use super::process::Process;
+use super::trust::{is_on_fuse, is_roots_alone};
 
-/// How long a binary may take to print its version. QEMU needs some 30 ms, on a cold cache a few hundred.
+/// How long a binary may take to print its version. QEMU needs some 30 ms, or a few hundred with a cold cache.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// The user and group `nobody`.
 const NOBODY: u32 = 65534;
 
-/// A binary: device, inode, and change time (seconds, nanoseconds), as an inode may be used again.
+/// A binary: device, inode, and change time (seconds, nanoseconds), since an inode may be used again.
 type Binary = (u64, u64, i64, i64);
 
 /// What is known of a binary's version.
 enum Answer {
-    /// Somebody asks it now.
+    /// It is being asked.
     Awaited,
-    /// It said this; `None` when it gave no version.
+    /// It answered with this; `None` when it gave no version.
     Given(Option<String>),
 }
 
@@ -51,7 +51,7 @@ pub(super) fn of(process: Process) -> Option<String> {
     }
 }
 
-/// A binary that is still to be asked for its version. To drop it unasked leaves it to be asked later.
+/// A binary that is still to be asked for its version. If this is dropped unasked, it can be asked later.
 #[derive(Debug)]
 pub(crate) struct Question {
     binary: File,
@@ -59,8 +59,8 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// The question to the binary that `process` runs, also when the file has been replaced since. `None` when it has
-    /// been asked, or is asked now, or must not be run.
+    /// The question to the binary that `process` runs, even if the file has been replaced since. `None` when the binary
+    /// has been asked, is being asked, or must not be run.
     pub(super) fn to(process: Process) -> Option<Self> {
         let (binary, key) = trusted_binary(process)?;
         match answers().entry(key) {
@@ -72,7 +72,7 @@ impl Question {
         }
     }
 
-    /// Runs the binary and keeps its answer for every process that runs it. Blocks until it ends, for two seconds at
+    /// Runs the binary, and keeps its answer for every process that runs it. Blocks until it ends, for two seconds at
     /// most.
     pub(crate) fn ask(self) {
         let answer = ask(&self.binary);
@@ -107,10 +107,10 @@ fn has_our_root(process: Process) -> bool {
     matches!((theirs, ours), (Ok(theirs), Ok(ours)) if (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
 }
 
-/// Runs the binary with `--version` and reads its answer; `None` when it gives none in time.
+/// Runs the binary with `--version` and reads its answer; `None` when there is none in time.
 fn ask(binary: &File) -> Option<String> {
-    // Through this process's own descriptor: the path may name another file by now, and `nobody` may not follow
-    // another process's `exe`.
+    // By this process's own descriptor: the path may name another file by now, and `nobody` may not follow another
+    // process's `exe`.
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
     command.arg("--version").env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -119,7 +119,7 @@ fn ask(binary: &File) -> Option<String> {
     }
     let mut child = command.spawn().ok()?;
     let deadline = Instant::now() + TIME_LIMIT;
-    // The answer is two lines, which a pipe holds: the child ends without being read.
+    // The answer is two lines. A pipe holds them, so the child ends even before they are read.
     let ended = loop {
         match child.try_wait() {
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
@@ -149,8 +149,8 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::binary::Binaries;
-    use super::super::tests::{Folder, Running};
+    use super::super::named::Binaries;
+    use super::super::testing::{Folder, Running};
     use super::*;
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         let Some((process, _folder)) = hanging_qemu() else { return };
         let pid = process.0.id();
         let started = Instant::now();
-        let described = super::super::read(pid, &Binaries::default()).expect("it is called as QEMU is");
+        let described = super::super::read(pid, &Binaries::default()).expect("it has the name of a QEMU");
         assert_eq!((described.name.as_deref(), described.version), (Some("hangs"), None));
         let question =
             super::super::unasked_version(pid, &Binaries::default()).expect("it was not asked yet");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_is_asked_once_and_again_only_if_nobody_did() {
+    fn a_binary_is_asked_once_and_again_only_if_the_first_question_was_dropped() {
         let Some((process, _folder)) = hanging_qemu() else { return };
         let of = || Process(process.0.id());
         let question = Question::to(of()).expect("it was not asked yet");
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(super::of(of()).as_deref(), Some("10.0.2"));
     }
 
-    /// A process that is called as QEMU is, and whose binary, root's own, never ends, whatever it is asked.
+    /// A process with the name of a QEMU. Its binary is root's, and never ends, whatever it is asked.
     fn hanging_qemu() -> Option<(Running, Folder)> {
         if !cfg!(target_arch = "x86_64") {
             eprintln!("skipped: its binary needs an x86-64");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_that_is_no_qemu_has_no_version() {
+    fn a_binary_that_is_not_a_qemu_has_no_version() {
         assert_eq!(ask_program("/bin/true"), None);
     }
 

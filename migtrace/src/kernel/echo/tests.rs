@@ -1,31 +1,32 @@
-//! The programs in the kernel, on packets that are built here (`BPF_PROG_TEST_RUN`). Nothing is attached.
+//! Runs the programs in the kernel (`BPF_PROG_TEST_RUN`) on packets that are built here. They are attached to
+//! nothing.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::kernel::frames::{DESTINATION, DESTINATION_6, Header, Packet, SOURCE, SOURCE_6, tcp};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use migtrace_ebpf::testing::frames::{
+    BuiltPacket, DESTINATION, DESTINATION_6, Header, SOURCE, SOURCE_6, tcp,
+};
 
 use super::*;
+use crate::host::testing::block_on;
+use crate::kernel::testing::may_load;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-/// Machines that run tests stand still for shorter times.
+/// Longer than a busy machine lets a test wait for its CPU.
 const MIN_GAP_NS: u64 = 200_000_000;
 
-/// Runs `test` with freshly loaded programs; says so and does nothing without root.
+/// Runs `test` with freshly loaded programs; not without root.
 fn with_programs(sessions: u32, test: impl FnOnce(&mut EchoKernel)) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: loading eBPF programs needs root");
-        return;
+    if may_load() {
+        block_on(async { test(&mut EchoKernel::load(sessions, MIN_GAP_NS).unwrap()) });
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let _inside = runtime.enter();
-    test(&mut EchoKernel::load(sessions, MIN_GAP_NS).unwrap());
 }
 
-/// Passes a packet to both programs' code, which must always let the next one decide.
-fn pass(kernel: &EchoKernel, direction: &str, packet: &Packet) {
+/// Passes a packet to one of the programs, which must always leave it to the next one.
+fn pass(kernel: &EchoKernel, direction: &str, packet: &BuiltPacket) {
     let program = kernel.ebpf.program(&format!("migtrace_echo_{direction}")).unwrap();
     let program: &SchedClassifier = program.try_into().unwrap();
     let bytes = packet.bytes();
@@ -42,7 +43,7 @@ fn message(kind: u8, identifier: u16, sequence: u16) -> Vec<u8> {
     message
 }
 
-/// From the asker to the target, or back.
+/// The IP header from the sender to the target, or back.
 fn ip(is_ipv6: bool, is_reply: bool, option_words: u8) -> Header {
     match (is_ipv6, is_reply) {
         (false, false) => {
@@ -54,14 +55,14 @@ fn ip(is_ipv6: bool, is_reply: bool, option_words: u8) -> Header {
     }
 }
 
-/// A request or a reply with these headers between its addresses and the message.
+/// A request or a reply, with `extensions` between the IP header and the message.
 fn echo(
     tags: &[Header],
     ip: Header,
     extensions: &[Header],
     is_reply: bool,
     message_of: (u16, u16),
-) -> Packet {
+) -> BuiltPacket {
     let (icmp, kind) = match (&ip, is_reply) {
         (Header::Ipv4 { .. }, false) => (ICMP, 8),
         (Header::Ipv4 { .. }, true) => (ICMP, 0),
@@ -69,10 +70,10 @@ fn echo(
         (_, true) => (ICMPV6, 129),
     };
     let headers = [&[Header::Ethernet], tags, &[ip], extensions, &[Header::RestOf(icmp)]].concat();
-    Packet::new(headers, message(kind, message_of.0, message_of.1))
+    BuiltPacket::new(headers, message(kind, message_of.0, message_of.1))
 }
 
-fn plain(is_reply: bool, identifier: u16, sequence: u16) -> Packet {
+fn plain(is_reply: bool, identifier: u16, sequence: u16) -> BuiltPacket {
     echo(&[], ip(false, is_reply, 0), &[], is_reply, (identifier, sequence))
 }
 
@@ -122,14 +123,14 @@ fn every_shape_of_request_and_reply_is_followed_in_the_kernel() {
 }
 
 #[test]
-fn only_what_is_asked_for_is_followed() {
+fn only_the_requests_that_were_asked_for_are_followed() {
     with_programs(2, |kernel| {
         kernel.follow(target(), Some(7), None).unwrap();
         pass(kernel, "egress", &plain(false, 8, 1));
-        pass(kernel, "egress", &Packet::new([Header::Ethernet, ip(false, false, 0), tcp(1, 2)], [0; 8]));
-        // The other way round: it is the target that asks.
+        pass(kernel, "egress", &BuiltPacket::new([Header::Ethernet, ip(false, false, 0), tcp(1, 2)], [0; 8]));
+        // The other way round: the target sends the request.
         pass(kernel, "ingress", &echo(&[], ip(false, true, 0), &[], false, (7, 1)));
-        // A reply to nothing.
+        // A reply without a request.
         pass(kernel, "ingress", &plain(true, 7, 1));
         assert_eq!(kernel.sessions().unwrap().len(), 0);
         pass(kernel, "egress", &plain(false, 7, 1));
@@ -138,15 +139,15 @@ fn only_what_is_asked_for_is_followed() {
         pass(kernel, "egress", &plain(false, 8, 1));
         assert_eq!(kernel.sessions().unwrap().len(), 2);
         pass(kernel, "egress", &plain(false, 9, 1));
-        assert_eq!(kernel.sessions().unwrap().len(), 2, "there is room for two");
+        assert_eq!(kernel.sessions().unwrap().len(), 2, "there are only two slots");
         assert_eq!(kernel.lost().unwrap(), (1, 0));
     });
 }
 
 #[test]
-fn what_another_socket_sends_is_no_stream_of_the_one_that_is_followed() {
+fn requests_of_another_socket_than_the_followed_one_are_ignored() {
     with_programs(1, |kernel| {
-        // Test runs have sockets of their own, whose cookies are counted up from 1.
+        // Test runs have sockets of their own, with cookies that count from 1.
         kernel.follow(target(), Some(7), Some(u64::MAX)).unwrap();
         pass(kernel, "egress", &plain(false, 7, 1));
         assert_eq!(kernel.sessions().unwrap().len(), 0);
@@ -155,7 +156,7 @@ fn what_another_socket_sends_is_no_stream_of_the_one_that_is_followed() {
 }
 
 #[test]
-fn a_number_that_is_given_back_is_another_session_s_from_its_first_request_on() {
+fn a_freed_slot_belongs_to_the_next_session_from_its_first_request_on() {
     with_programs(1, |kernel| {
         kernel.follow(target(), None, None).unwrap();
         for sequence in 0..5 {
@@ -169,14 +170,14 @@ fn a_number_that_is_given_back_is_another_session_s_from_its_first_request_on() 
         pass(kernel, "ingress", &plain(true, 7, 3));
         pass(kernel, "egress", &plain(false, 8, 0));
         let retired = only_session(kernel);
-        assert_eq!(retired.state, first.state, "what is retired counts no more");
-        assert_eq!(kernel.lost().unwrap(), (1, 0), "and nobody has its number yet");
+        assert_eq!(retired.state, first.state, "a retired session no longer counts");
+        assert_eq!(kernel.lost().unwrap(), (1, 0), "and its slot is not free yet");
         assert_eq!(kernel.round_trips(0).unwrap().iter().sum::<u64>(), 3);
 
-        kernel.give_back(first.slot).unwrap();
+        kernel.free(first.slot).unwrap();
         assert_eq!(kernel.sessions().unwrap().len(), 0);
         pass(kernel, "egress", &plain(false, 8, 0));
-        // These were asked by the one before.
+        // The session before has sent these requests.
         pass(kernel, "ingress", &plain(true, 8, 3));
         pass(kernel, "ingress", &plain(true, 8, 4));
         pass(kernel, "ingress", &plain(true, 8, 0));
@@ -190,7 +191,7 @@ fn a_number_that_is_given_back_is_another_session_s_from_its_first_request_on() 
 }
 
 #[test]
-fn a_session_that_was_retired_begins_anew_when_its_asker_comes_back() {
+fn a_sender_whose_session_was_retired_gets_a_new_one() {
     with_programs(2, |kernel| {
         kernel.follow(target(), None, None).unwrap();
         pass(kernel, "egress", &plain(false, 7, 1));
@@ -202,15 +203,15 @@ fn a_session_that_was_retired_begins_anew_when_its_asker_comes_back() {
         let [old, new] = &sessions[..] else { panic!("{sessions:?}") };
         assert_eq!((old.state.sent, old.state.answered), (1, 0));
         assert_eq!((new.slot, new.state.sent, new.state.answered), (1, 1, 1));
-        kernel.give_back(old.slot).unwrap();
+        kernel.free(old.slot).unwrap();
         pass(kernel, "egress", &plain(false, 7, 3));
         let session = only_session(kernel);
-        assert_eq!((session.slot, session.state.sent), (1, 2), "it keeps its own number");
+        assert_eq!((session.slot, session.state.sent), (1, 2), "it keeps its own slot");
     });
 }
 
 #[test]
-fn no_flood_of_sessions_takes_the_numbers_for_good() {
+fn a_flood_of_sessions_does_not_use_up_the_slots() {
     with_programs(4, |kernel| {
         kernel.follow(target(), None, None).unwrap();
         for round in 0..3 {
@@ -220,19 +221,19 @@ fn no_flood_of_sessions_takes_the_numbers_for_good() {
             let sessions = kernel.sessions().unwrap();
             assert_eq!(sessions.len(), 4);
             sessions.iter().for_each(|session| kernel.retire(session).unwrap());
-            sessions.iter().for_each(|session| kernel.give_back(session.slot).unwrap());
+            sessions.iter().for_each(|session| kernel.free(session.slot).unwrap());
             pass(kernel, "egress", &plain(false, 7, 1));
             pass(kernel, "ingress", &plain(true, 7, 1));
             let session = only_session(kernel);
             assert_eq!((session.identifier, session.state.sent, session.state.answered), (7, 1, 1));
             kernel.retire(&session).unwrap();
-            kernel.give_back(session.slot).unwrap();
+            kernel.free(session.slot).unwrap();
         }
     });
 }
 
 #[test]
-fn duplicates_strays_and_numbers_that_wrap_around_are_counted_in_the_kernel() {
+fn duplicates_and_unasked_replies_are_counted_also_where_sequence_numbers_wrap_around() {
     with_programs(1, |kernel| {
         kernel.follow(target(), None, None).unwrap();
         for sequence in [65_534, 65_535, 0, 1] {
@@ -250,7 +251,7 @@ fn duplicates_strays_and_numbers_that_wrap_around_are_counted_in_the_kernel() {
 }
 
 #[test]
-fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
+fn a_gap_is_reported_once_when_the_round_trips_after_it_are_known() {
     with_programs(1, |kernel| {
         kernel.follow(target(), None, None).unwrap();
         let mut sequence = 0;
@@ -280,7 +281,7 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
         assert_eq!(
             (state.gaps, state.gap.is_unsettled()),
             (1, true),
-            "the first reply ends it, seven follow"
+            "the first reply ends the gap, seven follow"
         );
         answered(1);
         answered(20);
@@ -288,7 +289,7 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
         let gaps = kernel.pending_gaps();
         let [settled] = &gaps[..] else { panic!("{gaps:?}") };
         assert_eq!((settled.session, settled.number), (only_session(kernel).id(), 1));
-        assert_eq!(settled.gap, state.gap.into(), "what was told is what was counted");
+        assert_eq!(settled.gap, state.gap.into(), "the report holds what was counted");
         assert_eq!((settled.gap.requests, settled.gap.prompt + settled.gap.waited), (11, 1));
         assert!(settled.gap.resumed_ns.since(settled.gap.answered_request_ns) >= 500_000_000);
         assert_eq!(state.gap.round_trips_after, 8);
@@ -296,7 +297,7 @@ fn a_gap_is_one_event_once_the_round_trips_after_it_are_known() {
 }
 
 #[test]
-fn requests_that_are_passed_over_and_never_answered_may_be_a_gap_in_the_kernel() {
+fn requests_that_are_overtaken_and_never_answered_may_be_a_gap() {
     with_programs(1, |kernel| {
         kernel.follow(target(), None, None).unwrap();
         let ask = |kernel: &EchoKernel, sequence| pass(kernel, "egress", &plain(false, 7, sequence));
@@ -318,15 +319,15 @@ fn requests_that_are_passed_over_and_never_answered_may_be_a_gap_in_the_kernel()
         ask(kernel, 4);
         answer(kernel, 4);
         let state = only_session(kernel).state;
-        let told = kernel.pending_gaps();
-        let [settled] = &told[..] else { panic!("{told:#?}") };
+        let gaps = kernel.pending_gaps();
+        let [settled] = &gaps[..] else { panic!("{gaps:#?}") };
         assert_eq!((settled.session, settled.number), (only_session(kernel).id(), 1));
-        assert_eq!((state.told, state.gaps), (1, 0));
+        assert_eq!((state.reported, state.gaps), (1, 0));
         let gap = settled.gap;
         assert!(gap.may_be);
         assert_eq!((gap.requests, gap.prompt, gap.waited), (3, 1, 0));
         assert!(gap.resumed_ns.since(gap.answered_request_ns) >= 500_000_000);
-        assert_eq!(unsettled.len(), 1, "what was not told yet is known too");
+        assert_eq!(unsettled.len(), 1, "it is known before it is reported");
         assert_eq!(unsettled[0].resumed_ns, gap.resumed_ns.0);
 
         // One is overtaken, and answered in time.

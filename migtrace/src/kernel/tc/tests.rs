@@ -1,13 +1,18 @@
-//! Filters of the clsact qdisc at an interface of a namespace of its own. `tc` is the witness.
+//! Filters of the clsact qdisc at an interface in a namespace of the test. `tc` shows them independently.
 
+use std::os::fd::AsFd as _;
+
+use super::filter_owner::Owner;
 use super::*;
+use crate::host::filters::Filters;
 use crate::host::testing::{block_on, in_new_netns, ip};
+use crate::kernel::testing::soon;
 use crate::kernel::{Kernel, Settings};
 
 const INDEX: u32 = 77;
 const OTHER: &str = "1,6 0 0 4294967295,";
 
-/// Runs `test` beside an interface, `v0` of index [`INDEX`]; not without root.
+/// Runs `test` in a namespace with an interface `v0` of index [`INDEX`]; not without root.
 fn with_interface(test: impl FnOnce() + Send) {
     in_new_netns(|| {
         ip("link add v0 index 77 type veth peer name v1");
@@ -16,13 +21,13 @@ fn with_interface(test: impl FnOnce() + Send) {
     });
 }
 
-/// Programs that are attached to nothing yet.
-fn kernel() -> Kernel {
-    Kernel::load_detached(&Settings::default().attach(AttachPreference::Clsact)).unwrap()
+/// Programs that are attached to nothing.
+fn detached() -> Kernel {
+    Kernel::load_detached(&Settings::default().attach(AttachChoice::Clsact)).unwrap()
 }
 
 fn counting() -> Kernel {
-    let mut kernel = kernel();
+    let mut kernel = detached();
     kernel.attach("v0", INDEX, false, 0).unwrap();
     kernel
 }
@@ -33,7 +38,7 @@ fn tc(words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What `tc` says of the filters, one a line.
+/// The filters as `tc` shows them, one a line.
 fn shown(way: &str) -> Vec<String> {
     let shown = tc(&["filter", "show", "dev", "v0", way]);
     shown.lines().filter(|line| line.contains("handle")).map(str::to_owned).collect()
@@ -43,9 +48,9 @@ fn ours(way: &str) -> usize {
     shown(way).iter().filter(|line| line.contains("migtrace_")).count()
 }
 
-/// A filter of the classic kind, which has no name.
-fn add_other(way: &str, priority: &str) {
-    let place = ["filter", "add", "dev", "v0", way, "pref", priority, "protocol", "all"];
+/// Adds a filter of the classic kind, which has no name.
+fn add_other(way: &str, preference: &str) {
+    let place = ["filter", "add", "dev", "v0", way, "pref", preference, "protocol", "all"];
     tc(&[&place[..], &["bpf", "bytecode", OTHER, "flowid", "1:1"]].concat());
 }
 
@@ -58,7 +63,7 @@ fn clean_up() -> Vec<Leftover> {
 }
 
 #[test]
-fn two_have_filters_of_their_own_and_each_takes_away_only_its_own() {
+fn two_tracers_have_filters_of_their_own_and_each_removes_only_its_own() {
     with_interface(|| {
         let first = counting();
         let second = counting();
@@ -74,7 +79,7 @@ fn two_have_filters_of_their_own_and_each_takes_away_only_its_own() {
 }
 
 #[test]
-fn what_is_left_of_every_kind_goes_at_the_next_start_and_nothing_else() {
+fn the_next_start_removes_the_filters_of_killed_runs_and_no_others() {
     with_interface(|| {
         tc(&["qdisc", "add", "dev", "v0", "clsact"]);
         add_other("ingress", "1");
@@ -83,12 +88,12 @@ fn what_is_left_of_every_kind_goes_at_the_next_start_and_nothing_else() {
         tc(&[&place[..], &of_udp[..]].concat());
         let others = shown("ingress");
         let living = Owner::new().unwrap();
-        let mut bare = kernel();
+        let mut bare = detached();
         let place = Place { interface: INDEX, way: Way::Ingress };
         let mut filters = Filters::open().unwrap();
         let program = classifier(&mut bare.ebpf, INGRESS).unwrap();
-        let mut add = |priority, name: &str| {
-            filters.add(place, priority, name, program.fd().unwrap().as_fd()).unwrap();
+        let mut add = |preference, name: &str| {
+            filters.add(place, preference, name, program.fd().unwrap().as_fd()).unwrap();
         };
         let kept = [
             living.filter("migtrace_ingress").to_string(),
@@ -121,15 +126,20 @@ fn what_is_left_of_every_kind_goes_at_the_next_start_and_nothing_else() {
         assert_eq!(removed, expected);
         assert_eq!(clean_up(), []);
         drop(living);
-        assert_eq!(clean_up().len(), 2);
+        let mut removed = 0;
+        let are_gone = || {
+            removed += clean_up().len();
+            removed == 2
+        };
+        assert!(soon(are_gone));
     });
 }
 
-/// Removes filters, and expects them to be attached again by the next look.
-fn is_noticed(kernel: &mut Kernel, remove: &[&str]) {
+/// Removes filters with `tc`. The next check must notice that and attach them again.
+fn assert_noticed(kernel: &mut Kernel, remove: &[&str]) {
     assert_eq!(news(kernel), []);
     let before = clock::now().unwrap();
-    assert_eq!(news(kernel), [], "this look has seen all of them");
+    assert_eq!(news(kernel), [], "all of them were there");
     let looked = clock::now().unwrap();
     tc(remove);
     let removed = clock::now().unwrap();
@@ -147,10 +157,10 @@ fn is_noticed(kernel: &mut Kernel, remove: &[&str]) {
 fn a_removed_filter_and_a_removed_qdisc_are_noticed_and_attached_again() {
     with_interface(|| {
         let mut kernel = counting();
-        is_noticed(&mut kernel, &["filter", "del", "dev", "v0", "ingress"]);
-        is_noticed(&mut kernel, &["filter", "del", "dev", "v0", "egress", "pref", "1"]);
-        is_noticed(&mut kernel, &["qdisc", "del", "dev", "v0", "clsact"]);
-        // Its name is another one now, its index is not.
+        assert_noticed(&mut kernel, &["filter", "del", "dev", "v0", "ingress"]);
+        assert_noticed(&mut kernel, &["filter", "del", "dev", "v0", "egress", "pref", "1"]);
+        assert_noticed(&mut kernel, &["qdisc", "del", "dev", "v0", "clsact"]);
+        // The name changes, the index does not.
         ip("link set v0 down");
         ip("link set v0 name w0");
         ip("link set w0 up");
@@ -158,12 +168,12 @@ fn a_removed_filter_and_a_removed_qdisc_are_noticed_and_attached_again() {
         tc(&["qdisc", "del", "dev", "w0", "clsact"]);
         assert!(matches!(news(&mut kernel)[..], [ChangeNews::Removed { again: Ok(_), .. }]));
         ip("link del w0");
-        assert_eq!(news(&mut kernel), [], "who follows the interfaces tells of that");
+        assert_eq!(news(&mut kernel), [], "a vanished interface is reported elsewhere");
     });
 }
 
 #[test]
-fn what_cannot_be_attached_again_is_told_once_and_tried_until_it_can() {
+fn a_failure_to_attach_again_is_reported_once_and_tried_again_until_it_works() {
     with_interface(|| {
         let mut kernel = counting();
         tc(&["qdisc", "del", "dev", "v0", "clsact"]);
@@ -173,7 +183,7 @@ fn what_cannot_be_attached_again_is_told_once_and_tried_until_it_can() {
             panic!("{found:?}")
         };
         assert!(why.contains("tc qdisc show dev v0"), "{why}");
-        assert_eq!(ours("ingress"), 1, "an `ingress` qdisc would take that of egress for another one");
+        assert_eq!(ours("ingress"), 1, "an `ingress` qdisc would put the egress filter at ingress, too");
         assert_eq!(news(&mut kernel), []);
         tc(&["qdisc", "del", "dev", "v0", "ingress"]);
         let found = news(&mut kernel);
@@ -184,7 +194,7 @@ fn what_cannot_be_attached_again_is_told_once_and_tried_until_it_can() {
 }
 
 #[test]
-fn filters_of_others_before_ours_are_told_once_and_those_of_another_migtrace_are_not() {
+fn somebody_elses_filter_before_ours_is_reported_once_and_another_migtraces_never() {
     with_interface(|| {
         let mut kernel = counting();
         assert_eq!(news(&mut kernel), []);
@@ -199,9 +209,9 @@ fn filters_of_others_before_ours_are_told_once_and_those_of_another_migtrace_are
 }
 
 #[test]
-fn the_program_at_a_tap_is_looked_after_as_well() {
+fn a_removed_program_at_a_tap_is_attached_again_too() {
     with_interface(|| {
-        let mut kernel = kernel();
+        let mut kernel = detached();
         assert!(kernel.attach_tap(1, "v0", INDEX).unwrap());
         assert_eq!([ours("ingress"), ours("egress")], [1, 0]);
         assert_eq!(news(&mut kernel), []);

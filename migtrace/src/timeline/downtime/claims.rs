@@ -1,18 +1,21 @@
-//! Figures that cannot be true together.
+//! Figures that contradict each other.
 
 use serde_json::Value;
 
-use super::{NS_PER_MS, spoken};
 use crate::record::{Downtime, Estimate, Outcome, Role};
 use crate::timeline::facts::Facts;
-use crate::timeline::migration::{End, Migration};
+use crate::timeline::migration::{Ending, MigrationFacts};
+use crate::timeline::wording::spoken;
 use crate::vocabulary::Purpose;
 
-/// QEMU counts some bytes that it does not send; that was never seen to be more than one in some thousand.
+/// QEMU reports its times in whole milliseconds.
+const REPORTED_STEP_NS: u64 = 1_000_000;
+
+/// QEMU counts some bytes that it does not send: at most one in some thousand, as far as was ever seen. This allows 1 %.
 const TOLERANCE: u64 = 100;
 
 /// Figures that cannot both be true. `held_back_ns`: for how long frames may have come from a guest that had stopped.
-pub(super) fn contradictions(
+pub(super) fn between_figures(
     downtime: &Downtime,
     total_time: Option<&Estimate>,
     held_back_ns: u64,
@@ -22,8 +25,8 @@ pub(super) fn contradictions(
         && let Some(high_ns) = reachability.high_ns.filter(|high| *high < stop.low_ns)
     {
         found.push(format!(
-            "the guest did not run for {} at least, and yet it answered echo requests again after {} at most: \
-             somebody else answers for it, or the gap is another one",
+            "the guest did not run for at least {}, yet echo requests were answered again after at most {}: \
+             something else answers for the guest, or the gap has another cause",
             spoken(stop.low_ns),
             spoken(high_ns)
         ));
@@ -33,7 +36,7 @@ pub(super) fn contradictions(
         && high_ns.saturating_add(held_back_ns) < stop.low_ns
     {
         found.push(format!(
-            "the guest did not run for {} at least, and yet its tap was silent for {} only: something else sends \
+            "the guest did not run for at least {}, yet its tap was silent for only {}: something else sends \
              there",
             spoken(stop.low_ns),
             spoken(high_ns)
@@ -41,10 +44,10 @@ pub(super) fn contradictions(
     }
     if let (Some(reported_ns), Some(high_ns)) =
         (downtime.qemu_reported_ns, total_time.and_then(|t| t.high_ns))
-        && reported_ns > high_ns.saturating_add(NS_PER_MS)
+        && reported_ns > high_ns.saturating_add(REPORTED_STEP_NS)
     {
         found.push(format!(
-            "QEMU reports a downtime of {}, more than the whole migration took ({} at most)",
+            "QEMU reports a downtime of {}, but the whole migration took at most {}",
             spoken(reported_ns),
             spoken(high_ns)
         ));
@@ -52,14 +55,14 @@ pub(super) fn contradictions(
     found
 }
 
-/// Where QEMU's own figures cannot be true together with what was seen.
-pub(super) fn against(facts: &Facts, migration: &Migration<'_>) -> Vec<String> {
+/// Where QEMU's own figures contradict what was seen.
+pub(super) fn against_qemu(facts: &Facts, migration: &MigrationFacts<'_>) -> Vec<String> {
     let mut found = Vec::new();
-    if let (End::Declared(_, said), Some(replied)) = (migration.end, migration.replied_outcome())
+    if let (Ending::Declared(_, said), Some(replied)) = (migration.end, migration.replied_outcome())
         && said != replied
     {
         found.push(format!(
-            "QEMU's event says that the migration {}, and its reply to query-migrate that it {}",
+            "QEMU's event says that the migration {}, but its reply to query-migrate says that it {}",
             ended_how(said),
             ended_how(replied)
         ));
@@ -71,16 +74,15 @@ pub(super) fn against(facts: &Facts, migration: &Migration<'_>) -> Vec<String> {
         && transferred.saturating_sub(carried) > carried / TOLERANCE
     {
         found.push(format!(
-            "QEMU says that it transferred {transferred} B of memory, and its connections carried {carried} B: one of \
-             them was not seen, and the bytes are a lower bound"
+            "QEMU reports {transferred} B of transferred memory, but its connections carried {carried} B: a connection \
+             was not seen, and the bytes are a lower bound"
         ));
     }
     found
 }
 
-/// What the connections of the memory stream carried from the source; none when there is none, or one of them was not
-/// counted.
-fn stream_payload_bytes(migration: &Migration<'_>) -> Option<u64> {
+/// What the connections of the memory stream carried from the source; none when there is no connection, or one was not counted.
+fn stream_payload_bytes(migration: &MigrationFacts<'_>) -> Option<u64> {
     let streams = || migration.flows.iter().filter(|f| f.purpose != Purpose::Nbd);
     streams().next()?;
     streams().try_fold(0u64, |sum, flow| {

@@ -1,0 +1,130 @@
+//! Where a report is written to. It is opened before there is a report, so that a full disk shows before the wait and not
+//! after it.
+
+mod atomic_file;
+mod path;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+pub(super) use atomic_file::AtomicFile;
+#[cfg(test)]
+pub(super) use atomic_file::names;
+pub(super) use path::{Links, OutputPath, beside};
+
+use crate::streams::Stream;
+
+/// Standard output, standard error or a file. If no report is written, nothing is left behind.
+pub(super) struct ReportOutput {
+    target: Target,
+    /// Gets the report if the file cannot be written, so that it is not lost.
+    otherwise: Stream,
+}
+
+enum Target {
+    Stream(Stream),
+    /// A regular file. It is replaced as a whole, so a failed write does not destroy an earlier report.
+    File(AtomicFile),
+    /// A pipe or a device.
+    Special {
+        file: File,
+        path: PathBuf,
+    },
+}
+
+impl ReportOutput {
+    /// Opens a file for a report, and proves that it can be written. Without a path the report goes to `otherwise`.
+    pub(super) fn open(path: Option<&Path>, otherwise: Stream) -> Result<Self> {
+        let target = match path {
+            None => Target::Stream(otherwise),
+            Some(path) => open_file(path).with_context(|| format!("cannot write to {}", path.display()))?,
+        };
+        Ok(Self { target, otherwise })
+    }
+
+    /// Writes the report; to the other stream if the file cannot be written.
+    pub(super) fn write(self, text: &str) -> Result<()> {
+        match self.target.write(text) {
+            Err((error, true)) => {
+                print(self.otherwise, text)?;
+                Err(error.context(format!("the report is on {} instead", self.otherwise.name())))
+            }
+            written => written.map_err(|(error, _)| error),
+        }
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<Target> {
+    Ok(match OutputPath::of(path, Links::Replace)? {
+        OutputPath::Stdout => Target::Stream(Stream::Output),
+        OutputPath::File(path) => Target::File(AtomicFile::create(&path)?),
+        OutputPath::Special(path) => Target::Special { file: open_special(&path)?, path },
+    })
+}
+
+/// Opens a pipe, a device or an open file. Nothing in it is overwritten.
+pub(super) fn open_special(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).open(path)
+}
+
+fn print(stream: Stream, text: &str) -> Result<()> {
+    stream.print(text).with_context(|| format!("cannot write to {}", stream.name()))
+}
+
+impl Target {
+    /// Writes the report. The error comes with whether another stream may still work.
+    fn write(self, text: &str) -> Result<(), (anyhow::Error, bool)> {
+        let (written, path) = match self {
+            Self::Stream(stream) => return print(stream, text).map_err(|error| (error, false)),
+            Self::Special { mut file, path } => (file.write_all(text.as_bytes()), path),
+            Self::File(mut atomic) => {
+                let file = atomic.file();
+                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+                (written.and_then(|()| atomic.commit()), atomic.path().to_owned())
+            }
+        };
+        let what = || format!("cannot write to {}", path.display());
+        written.with_context(what).map_err(|error| (error, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn open(path: &Path) -> Result<ReportOutput> {
+        ReportOutput::open(Some(path), Stream::Output)
+    }
+
+    #[test]
+    fn a_report_replaces_the_earlier_one_only_when_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record.json");
+        fs::write(&path, "old").unwrap();
+        let output = open(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        output.write("new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_an_error_at_once() {
+        let Err(error) = open(Path::new("/no/such/directory/record.json")) else {
+            panic!("a file in a missing directory was opened");
+        };
+        assert!(format!("{error:#}").starts_with("cannot write to /no/such/directory/record.json: "));
+    }
+
+    #[test]
+    fn an_output_without_report_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(&directory.path().join("r")).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

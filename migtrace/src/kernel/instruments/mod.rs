@@ -1,0 +1,132 @@
+//! Attaches the instruments: of each, the first [hook](table::Hook) that this kernel has.
+
+mod table;
+
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::programs::{KProbe, RawTracePoint, TracePoint};
+
+use super::programs;
+use crate::event::{Instrument, InstrumentStatus};
+pub(super) use table::Need;
+use table::{AttachPoint, Definition, Hook, TABLE};
+
+/// It is there while a module of KVM is loaded, and always where KVM is built into the kernel.
+const KVM_DEVICE: &str = "/sys/class/misc/kvm";
+
+/// Needs that this kernel does not meet, and why.
+#[derive(Debug, Default)]
+pub(super) struct Unmet(Vec<(Need, String)>);
+
+impl Unmet {
+    pub(super) fn push(&mut self, need: Need, why: String) {
+        self.0.push((need, why));
+    }
+
+    /// Why the first of these needs that is not met is not; `None` when all are met.
+    pub(super) fn why(&self, needs: &[Need]) -> Option<&str> {
+        let unmet = |need: &Need| self.0.iter().find(|(unmet, _)| unmet == need);
+        needs.iter().find_map(unmet).map(|(_, why)| why.as_str())
+    }
+}
+
+/// Loads and attaches every instrument. One that cannot be attached is listed with the reason; that is not an
+/// error.
+pub(super) fn attach_all(ebpf: &mut Ebpf, unmet: &mut Unmet) -> Vec<Instrument> {
+    if !Path::new(KVM_DEVICE).exists() {
+        let why = "KVM is not loaded (run `modprobe kvm_intel` or `modprobe kvm_amd` before tracing)";
+        unmet.push(Need::Kvm, why.into());
+    }
+    TABLE.iter().map(|definition| attach(ebpf, definition, unmet.why(definition.needs))).collect()
+}
+
+fn attach(ebpf: &mut Ebpf, definition: &Definition, unmet: Option<&str>) -> Instrument {
+    let mut instrument = Instrument {
+        name: definition.name.into(),
+        observes: definition.observes.into(),
+        status: InstrumentStatus::Missing,
+        hook: None,
+        lost: Some(definition.lost.into()),
+        note: None,
+        why: None,
+    };
+    let mut refused: Vec<String> = unmet.map(str::to_owned).into_iter().collect();
+    let hooks = if unmet.is_some() { &[] } else { definition.hooks };
+    for (index, hook) in hooks.iter().enumerate() {
+        match hook.attach(ebpf) {
+            Ok(()) => {
+                instrument.hook = Some(hook.point.name());
+                instrument.status =
+                    if index == 0 { InstrumentStatus::Ok } else { InstrumentStatus::Fallback };
+                instrument.lost = None;
+                instrument.note = hook.note.map(Into::into);
+                break;
+            }
+            Err(why) => refused.push(format!("{}: {why}", hook.point.name())),
+        }
+    }
+    instrument.why = (!refused.is_empty()).then(|| refused.join("; "));
+    instrument
+}
+
+impl AttachPoint {
+    fn name(self) -> String {
+        match self {
+            Self::Kprobe { function } => format!("kprobe:{function}"),
+            Self::Kretprobe { function } => format!("kretprobe:{function}"),
+            Self::Tracepoint { category, name } => format!("tracepoint:{category}:{name}"),
+            Self::RawTracepoint { name } => format!("raw_tracepoint:{name}"),
+        }
+    }
+}
+
+impl Hook {
+    /// Loads the program and attaches it.
+    fn attach(&self, ebpf: &mut Ebpf) -> Result<(), String> {
+        let name = self.program;
+        let program =
+            ebpf.program_mut(name).ok_or_else(|| format!("the eBPF object has no program {name}"))?;
+        let attached = match self.point {
+            AttachPoint::Kprobe { function } | AttachPoint::Kretprobe { function } => {
+                <&mut KProbe>::try_from(program).and_then(|program| {
+                    programs::load(|| program.load())?;
+                    program.attach(function, 0).map(drop)
+                })
+            }
+            AttachPoint::Tracepoint { category, name } => {
+                <&mut TracePoint>::try_from(program).and_then(|program| {
+                    programs::load(|| program.load())?;
+                    program.attach(category, name).map(drop)
+                })
+            }
+            AttachPoint::RawTracepoint { name } => {
+                <&mut RawTracePoint>::try_from(program).and_then(|program| {
+                    programs::load(|| program.load())?;
+                    program.attach(name).map(drop)
+                })
+            }
+        };
+        attached.map_err(|error| programs::why(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_unmet_need_of_an_instrument_is_the_reason() {
+        let mut unmet = Unmet::default();
+        unmet.push(Need::RetransmitOffsets, "no field".into());
+        assert_eq!(unmet.why(&[Need::SocketOffsets, Need::RetransmitOffsets]), Some("no field"));
+        assert_eq!(unmet.why(&[Need::SocketOffsets]), None);
+    }
+
+    #[test]
+    fn no_two_instruments_have_one_name() {
+        let mut names = TABLE.map(|definition| definition.name);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+}

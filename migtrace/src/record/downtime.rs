@@ -1,0 +1,119 @@
+//! How long the guest was gone.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::estimate::Estimate;
+use super::role::Role;
+use super::words::MarkName;
+use crate::vocabulary::Announcement;
+
+/// How long the guest was gone, from every place where that can be seen.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Downtime {
+    /// Whether the migration stopped the guest, as far as this host saw. False when it certainly did not (pauses with
+    /// another cause are in `remarks`), null when that is not known.
+    #[serde(default)]
+    pub stopped: Option<bool>,
+    /// How long the guest did not run: from the last vCPU that left KVM to the first that entered it again. The
+    /// method says what stood in for an edge that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`,
+    /// `vcpus-to-first-reply`, ... With `vcpus-to-last-byte` only a lower bound is known.
+    pub stop: Option<Estimate>,
+    /// How long the guest's taps were silent: from its last frame at the source to its first at the destination.
+    pub network: Option<Estimate>,
+    /// How long the guest did not answer echo requests, seen from where they were sent.
+    pub reachability: Option<Estimate>,
+    /// What the network needed to find the guest again: `reachability` less `stop`.
+    pub tail: Option<Estimate>,
+    /// What QEMU reports.
+    pub qemu_reported_ns: Option<u64>,
+    /// How well the guest answered while it ran; null without a gap that separates the time before from the time
+    /// after.
+    pub brownout: Option<Brownout>,
+    /// QEMU's `downtime-limit`, the downtime that the migration was allowed; null when it was not requested.
+    pub budget_ns: Option<u64>,
+    /// Figures that contradict each other.
+    pub contradictions: Vec<String>,
+    /// What else happened to the guest that is not part of the stop: pauses by a person or an error, a return to the
+    /// source.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+    /// Each tap's silence, in the order of their names; empty when no frame was seen at a tap.
+    #[serde(default)]
+    pub taps: Vec<Tap>,
+    /// How the guest's new place was announced to the network, in the order of the first of each kind.
+    pub announcements: Vec<Announced>,
+    /// Instants that matter, in order.
+    pub marks: Vec<Mark>,
+}
+
+impl Downtime {
+    /// Whether the guest is known not to have been stopped by the migration.
+    #[must_use]
+    pub fn never_stopped(&self) -> bool {
+        self.stopped == Some(false)
+    }
+}
+
+/// When a tap of the guest fell silent and spoke again.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Tap {
+    /// The tap.
+    pub interface: String,
+    /// On which side of the migration.
+    pub role: Role,
+    /// The guest's last frame before it stopped here; null when none was seen.
+    pub last_frame_ns: Option<i64>,
+    /// The guest's first frame since it stopped; null when none was seen.
+    pub first_frame_ns: Option<i64>,
+}
+
+/// Announcements of one kind at one tap.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Announced {
+    /// How.
+    pub kind: Announcement,
+    /// The tap.
+    pub interface: String,
+    /// When the first came.
+    pub first_ns: i64,
+    /// How many came until the next migration of the guest, or the end of the recording.
+    pub count: u64,
+}
+
+/// How well the guest answered echo requests outside of its downtime.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Brownout {
+    /// Until it stopped.
+    pub before: Disturbance,
+    /// From when it answered again until its next migration, or the end of the probing.
+    pub after: Disturbance,
+}
+
+/// The worst that was seen while the guest answered.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Disturbance {
+    /// The longest round trip; null when none was seen.
+    pub worst_round_trip_ns: Option<u64>,
+    /// The longest gap; null when there was none.
+    pub longest_gap: Option<Estimate>,
+}
+
+/// A named instant.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Mark {
+    /// What happened.
+    pub name: MarkName,
+    /// When.
+    pub at_ns: i64,
+    /// On which side of the migration.
+    pub role: Role,
+    /// On which host it was seen.
+    pub host: String,
+}

@@ -1,0 +1,319 @@
+//! Waits for migrations and makes their records: the events of a [`Tracer`] go through a [`Timeline`].
+
+mod error;
+mod probe;
+mod probed_vm;
+mod settling;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::event::{EndReason, Event, Fact, Qemu};
+use crate::host::clock;
+use crate::probe::{ProbeError, ProbeStep, Prober};
+use crate::record::Record;
+use crate::selection::Selection;
+use crate::timeline::{Ended, Live, Timeline};
+use crate::tracer::{Tracer, TracerError};
+pub use error::RecorderError;
+use probe::{Probe, next_step};
+pub use probed_vm::Untied;
+use settling::Settling;
+
+/// QMP events are examined at once. There are many other facts, so whether one of them ended the migration may be found
+/// out this much later.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After a look, the next one waits this many times as long as it took. Each look goes through all events so far, and a QEMU
+/// may write very many.
+const LOOK_REST: u32 = 10;
+/// Records the next migration of the selected VMs.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use migtrace::event::EndReason;
+/// use migtrace::{recorder::Recorder, selection::Selection, tracer::Tracer};
+///
+/// let mut recorder = Recorder::new(Tracer::builder().start()?, Selection::default());
+/// while let Some(event) = recorder.next().await? {
+///     println!("{event:?}");
+/// }
+/// let (_last_events, records) = recorder.finish(EndReason::MigrationEnded)?;
+/// # let _ = records;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Recorder {
+    tracer: Tracer,
+    selection: Selection,
+    /// The user whose VM the selected name means.
+    user: User,
+    probe: Option<Probe>,
+    timeline: Timeline,
+    looked: Instant,
+    /// How long the last look took.
+    look_took: Duration,
+    /// Something has happened since the last look.
+    unexamined: bool,
+    /// How the awaited migration has ended, according to the last look.
+    ended: Option<Ended>,
+    /// It has ended, and the rest is waited for.
+    settling: Option<Settling>,
+}
+
+/// The user whose VM a name means.
+#[derive(Clone, Copy)]
+enum User {
+    /// The [`Selection`] names the user.
+    Selected,
+    /// The user of the first QEMU with that name. This is its process, once one was seen.
+    OfFirst(Option<u32>),
+}
+
+impl Recorder {
+    /// Records what `tracer` yields of the selected VMs.
+    ///
+    /// A name or UUID means the VM of one user: the one whose QEMU is seen first (see [`Selection::is_of_one_user`]). A VM
+    /// that another user starts with the same name is reported as not measured.
+    #[must_use]
+    pub fn new(tracer: Tracer, selection: Selection) -> Self {
+        let present: Vec<Qemu> = tracer.qemus().cloned().collect();
+        let mut recorder = Self {
+            tracer,
+            user: if selection.uid.is_some() { User::Selected } else { User::OfFirst(None) },
+            probe: None,
+            timeline: Timeline::new(selection.clone()),
+            selection,
+            looked: Instant::now(),
+            look_took: Duration::ZERO,
+            unexamined: false,
+            ended: None,
+            settling: None,
+        };
+        for qemu in present {
+            recorder.settle_user(&qemu);
+        }
+        recorder
+    }
+
+    /// Takes the user of the first QEMU with the selected name as the one who is meant. Returns whether this QEMU has the
+    /// name, but belongs to another user.
+    fn settle_user(&mut self, qemu: &Qemu) -> bool {
+        let Selection { vm: Some(_), pid: None, uid } = self.selection else { return false };
+        let User::OfFirst(first) = self.user else { return false };
+        if !self.selection.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref()) {
+            return false;
+        }
+        // A process that root starts may change to another user a moment later (`-runas`).
+        if first.is_some_and(|first| first != qemu.pid) {
+            return uid != qemu.uid;
+        }
+        self.user = User::OfFirst(Some(qemu.pid));
+        if uid != qemu.uid {
+            self.selection.uid = qemu.uid;
+            self.timeline.select(self.selection.clone());
+            if let Some(probe) = &mut self.probe {
+                probe.vm.select(self.selection.clone());
+            }
+        }
+        false
+    }
+
+    /// Also records what `prober` finds. A migration is then over when the guest answers, or has not answered for 30 s.
+    ///
+    /// What is found belongs to one VM: the one that has the address' MAC, or else the selected one. Waits up to a second for
+    /// the network to show which one that is. Where there is at most one VM, it may stay unknown.
+    ///
+    /// # Errors
+    /// [`RecorderError::WhoseAddress`]: there are several VMs, the network does not show which of them is probed, and the
+    /// [`Selection`] does not name one. Otherwise as [`Tracer::note`].
+    pub async fn probe(&mut self, prober: Prober) -> Result<(), RecorderError> {
+        let (probe, news) = Probe::begin(prober, self.selection.clone(), &self.tracer).await?;
+        self.tracer.note(Fact::EchoStart(probe.prober.started()))?;
+        news.into_iter().try_for_each(|fact| self.tracer.note(fact))?;
+        self.probe = Some(probe);
+        Ok(())
+    }
+
+    /// A QEMU of the VM that is probed; `None` while it is unknown which VM that is.
+    #[must_use]
+    pub fn probed(&self) -> Option<&Qemu> {
+        self.probe.as_ref()?.vm.qemu()
+    }
+
+    /// Looks which VM has the probed address, and reports what is new.
+    fn look_for_vm(&mut self) -> Result<(), TracerError> {
+        let Some(probe) = &mut self.probe else { return Ok(()) };
+        let news = probe.look(&self.tracer);
+        news.into_iter().try_for_each(|fact| self.tracer.note(fact))
+    }
+
+    /// The tracer.
+    #[must_use]
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// The next event; `None` once a migration has ended and its last packets were counted. If a guest has arrived on this
+    /// host, that is not before it runs: its manager starts it, which may take seconds. It is waited for as long as its QEMU
+    /// lives, but for at most a minute. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Tracer::next`], or probing failed.
+    pub async fn next(&mut self) -> Result<Option<Event>, RecorderError> {
+        let event = loop {
+            if self.has_settled()? {
+                return Ok(None);
+            }
+            let look = self.next_look();
+            let look_for_vm = self.probe.as_ref().map(|probe| probe.next_look);
+            tokio::select! {
+                event = self.tracer.next() => break event?,
+                step = next_step(self.probe.as_mut()) => {
+                    if let ProbeStep::Gap(gap) | ProbeStep::MayBe(gap) = step? {
+                        self.tracer.note_at(gap.resumed_ns, Fact::EchoGap(gap));
+                    }
+                }
+                () = until(look_for_vm) => self.look_for_vm()?,
+                () = until(look) => self.look(),
+            }
+        };
+        if let Fact::QemuSeen(qemu) = &event.fact
+            && self.settle_user(qemu)
+        {
+            self.note_other_user(qemu)?;
+        }
+        self.timeline.push(&event);
+        self.unexamined = true;
+        let is_turning_point = matches!(event.fact, Fact::Qmp(_) | Fact::QemuGone { .. });
+        let every = if is_turning_point { Duration::ZERO } else { LOOK_EVERY };
+        if self.looked.elapsed() >= self.pause(every) {
+            self.look();
+        }
+        Ok(Some(event))
+    }
+
+    /// Reports that a QEMU is not recorded.
+    fn note_other_user(&mut self, qemu: &Qemu) -> Result<(), TracerError> {
+        let user = |uid: Option<u32>| uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+        self.tracer.note_not_measured(
+            "a VM of the selected name or UUID that another user has started",
+            format!(
+                "it runs with the user id {}, and the VM that was seen before with {}; --pid selects one by its \
+                 process",
+                user(qemu.uid),
+                user(self.selection.uid)
+            ),
+        )
+    }
+
+    /// When to look again if nothing happens before. The last fact of a migration may be the last one for hours, so no
+    /// other event would lead to a look.
+    fn next_look(&self) -> Option<Instant> {
+        let examined = self.unexamined.then(|| self.looked + self.pause(LOOK_EVERY));
+        let settled = self.settling.as_ref().and_then(|settling| settling.next_look(Instant::now()));
+        [examined, settled].into_iter().flatten().min()
+    }
+
+    /// Finds out whether the awaited migration has ended.
+    fn look(&mut self) {
+        let begun = Instant::now();
+        self.ended = self.timeline.ended();
+        self.looked = Instant::now();
+        self.look_took = self.looked - begun;
+        self.unexamined = false;
+        if self.settling.is_none() {
+            self.settling = self.ended.as_ref().map(|end| Settling::new(self.looked, end));
+        }
+    }
+
+    /// How long to wait after a look before the next, which is due after `every` at the earliest.
+    fn pause(&self, every: Duration) -> Duration {
+        every.max(self.look_took * LOOK_REST)
+    }
+
+    fn has_settled(&mut self) -> Result<bool, ProbeError> {
+        let Some(settling) = &mut self.settling else { return Ok(false) };
+        let now = Instant::now();
+        if !settling.has_settled(now, self.ended.as_ref()) {
+            return Ok(false);
+        }
+        // The probed guest may still be, or soon fall, silent.
+        let Some(probe) = &self.probe else { return Ok(true) };
+        Ok(!settling.watches(now, probe.prober.is_in_gap()?))
+    }
+
+    /// Ends the echo requests, and waits up to a second for the last replies to them. Without this, what [`Self::finish`]
+    /// returns has no summary of them. Cancel-safe: called again, it continues.
+    ///
+    /// # Errors
+    /// As [`Tracer::note`], or probing failed.
+    pub async fn end_probe(&mut self) -> Result<(), RecorderError> {
+        let Some(probe) = &mut self.probe else { return Ok(()) };
+        let facts = probe.prober.end().await?;
+        // A QEMU may have come since the last time.
+        self.look_for_vm()?;
+        self.probe = None;
+        for fact in facts {
+            match fact {
+                Fact::EchoGap(gap) => self.tracer.note_at(gap.resumed_ns, fact),
+                fact => self.tracer.note(fact)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a fact that something else found at this instant.
+    ///
+    /// # Errors
+    /// As [`Tracer::note`].
+    pub fn note(&mut self, fact: Fact) -> Result<(), TracerError> {
+        self.tracer.note(fact)
+    }
+
+    /// The migration as it is now; `None` while there is none.
+    #[must_use]
+    pub fn live(&self) -> Option<Live> {
+        self.timeline.live(clock::now().ok()?)
+    }
+
+    /// Whether the awaited migration has ended. Its last packets, and what follows it, may still be waited for.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.settling.is_some()
+    }
+
+    /// The process of the migration that has ended.
+    #[must_use]
+    pub fn ended_pid(&self) -> Option<u32> {
+        self.ended.as_ref()?.pid
+    }
+
+    /// Stops tracing: the last events, and the records of all migrations that were seen.
+    ///
+    /// # Errors
+    /// As [`Tracer::finish`].
+    pub fn finish(mut self, reason: EndReason) -> Result<(Vec<Event>, Vec<Record>), TracerError> {
+        let events = self.tracer.finish(reason)?;
+        for event in &events {
+            self.timeline.push(event);
+        }
+        Ok((events, self.timeline.finish()))
+    }
+}
+
+// An embedder may have an executor with several threads.
+const _: () = {
+    const fn can_move_between_threads<T: Send>() {}
+    can_move_between_threads::<Recorder>();
+    can_move_between_threads::<Tracer>();
+    can_move_between_threads::<Prober>();
+};
+
+/// Waits for an instant; for ever without one.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,102 @@
+//! The downtime, drawn: each figure as a bar and each mark as a point over the same stretch of time.
+
+use std::fmt::Write as _;
+
+use super::layout::{Column, clean, left, right, table_without_header, trimmed};
+use super::quantities::offset;
+use crate::record::{Downtime, Estimate, Mark, MarkName, Role};
+
+/// How many columns a drawing takes.
+const COLUMNS: usize = 40;
+
+/// A line of the drawing: a bar has no time and no side.
+struct Line {
+    time: String,
+    name: String,
+    side: &'static str,
+    drawn: String,
+}
+
+const TABLE: [Column<Line>; 4] = [
+    right("", |line| line.time.clone()),
+    left("", |line| line.name.clone()),
+    left("", |line| line.side.to_owned()),
+    left("", |line| line.drawn.clone()),
+];
+
+/// Appends the drawing; nothing with fewer than two instants to draw.
+pub(super) fn draw(downtime: &Downtime, text: &mut String) {
+    let Some(axis) = Axis::over(downtime) else { return };
+    let figures: [(_, _, &[MarkName]); 3] = [
+        ("stop", &downtime.stop, &[MarkName::AllVcpusStopped, MarkName::Stop]),
+        ("network", &downtime.network, &[MarkName::LastGuestFrame]),
+        ("reachability", &downtime.reachability, &[MarkName::LastAnsweredRequest]),
+    ];
+    let bar = |(name, figure, begins): (&str, &Option<Estimate>, &[MarkName])| {
+        let from = begins.iter().find_map(|mark| at(downtime, mark))?;
+        let to = from.saturating_add(length(figure.as_ref()?));
+        Some(Line { time: String::new(), name: name.to_owned(), side: "", drawn: axis.bar(from, to) })
+    };
+    let bars = figures.into_iter().filter_map(bar);
+    let lines: Vec<_> = bars.chain(downtime.marks.iter().map(|mark| axis.line(mark))).collect();
+    let _ = writeln!(text, "\n{}", trimmed(&table_without_header(&TABLE, &lines)));
+}
+
+fn at(downtime: &Downtime, name: &MarkName) -> Option<i64> {
+    downtime.marks.iter().rfind(|mark| mark.name == *name).map(|mark| mark.at_ns)
+}
+
+fn length(figure: &Estimate) -> i64 {
+    i64::try_from(figure.value_ns).unwrap_or(i64::MAX)
+}
+
+/// The stretch of time that is drawn.
+#[derive(Clone, Copy)]
+struct Axis {
+    from: i64,
+    to: i64,
+}
+
+impl Axis {
+    /// From the first mark to the last; none with fewer than two. The frames of a quiet guest may lie far before and after
+    /// its stop: those are left out.
+    fn over(downtime: &Downtime) -> Option<Self> {
+        let is_frame = |name: &MarkName| matches!(name, MarkName::LastGuestFrame | MarkName::FirstGuestFrame);
+        let core = || downtime.marks.iter().filter(|mark| !is_frame(&mark.name)).map(|mark| mark.at_ns);
+        let (mut from, mut to) = (core().min()?, core().max()?);
+        let span = to.saturating_sub(from);
+        let near = from.saturating_sub(span)..=to.saturating_add(span);
+        for at in downtime.marks.iter().map(|mark| mark.at_ns).filter(|at| near.contains(at)) {
+            (from, to) = (from.min(at), to.max(at));
+        }
+        (from < to).then_some(Self { from, to })
+    }
+
+    fn line(self, mark: &Mark) -> Line {
+        Line {
+            time: offset(mark.at_ns.saturating_sub(self.from)),
+            name: clean(mark.name.as_str()),
+            side: match mark.role {
+                Role::Source => "source",
+                Role::Destination => "destination",
+            },
+            drawn: self.point(mark.at_ns),
+        }
+    }
+
+    fn column(self, at: i64) -> usize {
+        let span = i128::from(self.to) - i128::from(self.from);
+        let into = (i128::from(at) - i128::from(self.from)).clamp(0, span);
+        usize::try_from(into * (COLUMNS as i128 - 1) / span).unwrap_or(0)
+    }
+
+    fn bar(self, from: i64, to: i64) -> String {
+        let (first, last) = (self.column(from), self.column(to));
+        (0..COLUMNS).map(|column| if (first..=last).contains(&column) { '█' } else { '·' }).collect()
+    }
+
+    fn point(self, at: i64) -> String {
+        let point = self.column(at);
+        (0..COLUMNS).map(|column| if column == point { '●' } else { '·' }).collect()
+    }
+}

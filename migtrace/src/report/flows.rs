@@ -1,0 +1,40 @@
+//! The migration's TCP connections.
+
+use super::layout::{self, Column, UNKNOWN, clean, left, right};
+use super::quantities::{bytes, grouped, offset};
+use crate::record::{FlowRecord, Record};
+use crate::vocabulary::Purpose;
+
+/// The table's columns, from left to right.
+const COLUMNS: [Column<FlowRecord>; 8] = [
+    left("Flow", |flow| format!("{}\n- {}", flow.flow.local, flow.flow.remote)),
+    left("Carries", carries),
+    left("At", |flow| clean(&flow.interface)),
+    right("First", |flow| offset(flow.first_ns)),
+    right("Last", |flow| offset(flow.last_ns)),
+    right("Sent", |flow| bytes(flow.counters.tx.wire_bytes)),
+    right("Received", |flow| bytes(flow.counters.rx.wire_bytes)),
+    right("Resent", |flow| flow.retransmitted_segments.map_or(UNKNOWN.to_owned(), grouped)),
+];
+
+/// Nothing when no flow was seen.
+pub(super) fn section(record: &Record, text: &mut String) {
+    if record.traffic.flows.is_empty() {
+        return;
+    }
+    let title = "Flows (this host - the other host; resent: segments that this host retransmitted)";
+    layout::section(text, title, &layout::table(&COLUMNS, &record.traffic.flows));
+}
+
+fn carries(flow: &FlowRecord) -> String {
+    let carries = match flow.purpose {
+        Purpose::Ram => "memory",
+        Purpose::Multifd => "multifd",
+        Purpose::Nbd => "disk",
+        Purpose::PostcopyPreempt => "urgent pages",
+        Purpose::Tls => "TLS",
+        Purpose::Other => "other",
+        Purpose::Unknown => UNKNOWN,
+    };
+    if flow.from_start { carries.to_owned() } else { format!("{carries}, beginning not seen") }
+}

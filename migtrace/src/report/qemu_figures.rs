@@ -1,0 +1,82 @@
+//! What QEMU says of its migration, beside what was measured.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::layout::{Column, NONE, UNKNOWN, left, right, table, trimmed, wrap};
+use super::quantities::{bytes, duration, estimate, grouped, rate};
+use crate::record::Record;
+use crate::vocabulary::Purpose;
+
+/// What `query-migrate` replies. `not_measured` has an entry of this name when QEMU did not answer.
+pub const OWN_FIGURES: &str = "QEMU's own figures";
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// One of QEMU's figures.
+struct Figure {
+    name: &'static str,
+    by_qemu: Option<String>,
+    measured: Option<String>,
+}
+
+/// The table's columns, from left to right.
+const COLUMNS: [Column<Figure>; 3] = [
+    left(OWN_FIGURES, |figure| figure.name.to_owned()),
+    right("QEMU", |figure| figure.by_qemu.clone().unwrap_or_else(|| NONE.to_owned())),
+    right("Measured", |figure| figure.measured.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
+];
+
+pub(super) fn section(record: &Record, text: &mut String) {
+    text.push('\n');
+    match &record.qemu.stats {
+        Some(stats) => {
+            let _ = writeln!(text, "{}", trimmed(&table(&COLUMNS, &figures(record, stats))));
+        }
+        None => wrap(text, &format!("{OWN_FIGURES}: "), why_absent(record)),
+    }
+}
+
+fn why_absent(record: &Record) -> &'static str {
+    if record.not_measured.iter().any(|entry| entry.what == OWN_FIGURES) {
+        "requested, but QEMU did not provide them (see \"Not measured\")"
+    } else {
+        "not requested (use --qmp SOCKET)"
+    }
+}
+
+fn figures(record: &Record, stats: &Value) -> [Figure; 6] {
+    let number = |pointer: &str| stats.pointer(pointer).filter(|value| value.is_number());
+    let whole = |pointer: &str| number(pointer).and_then(Value::as_u64);
+    let ms = |pointer: &str| whole(pointer).map(|ms| duration(ms.saturating_mul(NS_PER_MS)));
+    let mbps = number("/ram/mbps").and_then(Value::as_f64);
+    let last_pass = record.phases.iter().filter_map(|phase| phase.pass).max();
+    let figure = |name, by_qemu, measured| Figure { name, by_qemu, measured };
+    [
+        figure("transferred", whole("/ram/transferred").map(bytes), memory_payload(record)),
+        figure("total-time", ms("/total-time"), record.total_time.as_ref().map(estimate)),
+        figure("setup-time", ms("/setup-time"), record.setup_time.as_ref().map(estimate)),
+        figure("downtime", ms("/downtime"), record.downtime.stop.as_ref().map(estimate)),
+        figure(
+            "dirty-sync-count",
+            whole("/ram/dirty-sync-count").map(grouped),
+            last_pass.map(|pass| format!("pass {pass} while the guest ran")),
+        ),
+        figure("mbps", mbps.map(|mbps| format!("{mbps:.1} Mbit/s")), average_rate(record)),
+    ]
+}
+
+/// QEMU's byte counts are those of the memory stream, without the disks.
+fn memory_payload(record: &Record) -> Option<String> {
+    record.traffic.total?;
+    let stream = record.traffic.flows.iter().filter(|flow| flow.purpose != Purpose::Nbd);
+    let payload = stream.map(|flow| flow.counters.tx.payload_bytes).fold(0, u64::saturating_add);
+    Some(format!("{} payload, memory flows only", bytes(payload)))
+}
+
+fn average_rate(record: &Record) -> Option<String> {
+    let (total, last) = record.traffic.total.zip(record.phases.last())?;
+    let average = rate(total.tx.wire_bytes, u64::try_from(last.end_ns).ok()?)?;
+    Some(format!("{average} on the wire, average"))
+}

@@ -1,0 +1,71 @@
+//! What was observed, where and when.
+
+use jiff::Timestamp;
+
+use super::layout::{UNKNOWN, clean, named};
+use super::quantities::{bytes, duration, estimate};
+use crate::record::{Estimate, Mode, Observer, Record, Role, Start, Vm};
+
+pub(super) fn section(record: &Record, text: &mut String) {
+    named(text, "VM", &vm(&record.vm));
+    let qemu = [record.qemu.version.as_deref(), record.qemu.accelerator.as_deref()];
+    named(text, "QEMU", &listed(qemu.into_iter().flatten().map(clean)));
+    for seen_from in &record.observers {
+        named(text, "Observed on", &observer(seen_from));
+    }
+    named(text, "Started", &start(&record.start));
+    named(
+        text,
+        "Mode",
+        match record.migration.mode {
+            Mode::Precopy => "pre-copy",
+            Mode::Postcopy => "post-copy",
+            Mode::Unknown => UNKNOWN,
+        },
+    );
+    named(text, "Total", &with_method(record.total_time.as_ref()));
+    named(text, "Setup", &with_method(record.setup_time.as_ref()));
+    named(text, "Id", &record.migration.id.as_deref().map_or(UNKNOWN.to_owned(), clean));
+    if let Some(error) = &record.migration.error {
+        named(text, "Error", &clean(error));
+    }
+}
+
+fn vm(vm: &Vm) -> String {
+    let vcpus = vm.vcpus.map(|n| format!("{n} vCPU{}", if n == 1 { "" } else { "s" }));
+    let memory = vm.memory_bytes.map(|n| format!("{} memory", bytes(n)));
+    let (name, uuid) = (vm.name.as_deref().map(clean), vm.uuid.as_deref().map(clean));
+    listed([name, vcpus, memory, uuid].into_iter().flatten())
+}
+
+fn observer(observer: &Observer) -> String {
+    let role = match observer.role {
+        Role::Source => "source",
+        Role::Destination => "destination",
+    };
+    let (host, kernel, migtrace) =
+        (clean(&observer.host), clean(&observer.kernel), clean(&observer.migtrace));
+    format!("{host} ({role}), Linux {kernel}, migtrace {migtrace}")
+}
+
+fn start(start: &Start) -> String {
+    let time = start.realtime_ns.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
+    let mut said = time.map_or(UNKNOWN.to_owned(), |time| {
+        let error = start.error_ns.map_or(String::new(), |error_ns| format!(" ± {}", duration(error_ns)));
+        format!("{}{error}", time.strftime("%Y-%m-%d %H:%M:%S.%6f UTC"))
+    });
+    if !start.seen {
+        said.push_str(" (first seen; the migration began earlier)");
+    }
+    said
+}
+
+fn with_method(length: Option<&Estimate>) -> String {
+    let said = |length: &Estimate| format!("{} ({})", estimate(length), clean(length.method.as_str()));
+    length.map_or(UNKNOWN.to_owned(), said)
+}
+
+fn listed(known: impl Iterator<Item = String>) -> String {
+    let known: Vec<_> = known.collect();
+    if known.is_empty() { UNKNOWN.to_owned() } else { known.join(", ") }
+}

@@ -1,0 +1,71 @@
+//! Which flows of a QEMU belong to which migration.
+
+use super::segments::Segment;
+use crate::timeline::facts::FlowFacts;
+use crate::units::MonotonicNs;
+use crate::vocabulary::Purpose;
+
+/// How long after the last packet QEMU may report the end of a migration, or its beginning. The destination still has to load
+/// the devices' state, and the source is told to migrate once the disks are copied.
+const LAST_REPORT_NS: u64 = 5_000_000_000;
+
+/// Flows in the order of their first packets.
+pub(super) fn in_order<'a>(flows: impl Iterator<Item = &'a FlowFacts>) -> Vec<&'a FlowFacts> {
+    let mut flows: Vec<_> = flows.collect();
+    flows.sort_by_key(|f| (f.first(), f.flow));
+    flows
+}
+
+/// Gives each segment the flows that began during it. A flow that began between two segments belongs to the later one:
+/// connections are made, and disks copied, before QEMU reports `setup`. Returns the flows that belong to no segment; they may
+/// belong to a migration that QEMU did not report.
+pub(super) fn share_out<'a>(segments: &mut [Segment<'a>], flows: &[&'a FlowFacts]) -> Vec<&'a FlowFacts> {
+    let mut left = Vec::new();
+    for flow in flows.iter().filter(|flow| flow.purpose != Purpose::Other) {
+        let first = flow.first();
+        let next = segments.partition_point(|s| s.first() <= first);
+        let inside = next.checked_sub(1).filter(|&i| segments[i].end.is_none_or(|end| first <= end.at()));
+        // A flow that ended before a migration began usually has nothing to do with it. There are two exceptions. If only the
+        // end of the migration was seen, a destination reports it after its streams have closed. And a disk copy goes on until
+        // the guest has moved, or ends just before.
+        let ahead = || {
+            let segment = segments.get(next)?;
+            let until = segment.first();
+            let just_ended =
+                is_open_until(flow, until) && (!segment.begins() || flow.purpose == Purpose::Nbd);
+            (flow.last() >= until || just_ended).then_some(next)
+        };
+        match inside.or_else(ahead) {
+            Some(i) => segments[i].flows.push(flow),
+            None => left.push(*flow),
+        }
+    }
+    left
+}
+
+/// Whether a flow was open at an instant, or had only just closed.
+fn is_open_until(flow: &FlowFacts, at: MonotonicNs) -> bool {
+    !flow.closed() || flow.last().0.saturating_add(LAST_REPORT_NS) >= at.0
+}
+
+/// Groups the flows that no event explains into migrations: a migration is over when its streams have closed. A disk copy that
+/// has closed without a memory stream after it is not a migration.
+pub(super) fn groups(flows: Vec<&FlowFacts>) -> Vec<Vec<&FlowFacts>> {
+    let mut groups: Vec<(Vec<&FlowFacts>, MonotonicNs)> = Vec::new();
+    for flow in flows {
+        let open_until = if flow.closed() { flow.last() } else { MonotonicNs(u64::MAX) };
+        let is_copy = flow.purpose == Purpose::Nbd;
+        let open_until =
+            if is_copy { MonotonicNs(open_until.0.saturating_add(LAST_REPORT_NS)) } else { open_until };
+        match groups.last_mut() {
+            Some((group, until)) if *until >= flow.first() => {
+                group.push(flow);
+                *until = (*until).max(open_until);
+            }
+            _ => groups.push((vec![flow], open_until)),
+        }
+    }
+    let is_finished_copy =
+        |group: &[&FlowFacts]| group.iter().all(|f| f.purpose == Purpose::Nbd && f.closed());
+    groups.into_iter().map(|(group, _)| group).filter(|group| !is_finished_copy(group)).collect()
+}

@@ -1,0 +1,31 @@
+//! An instant of a stop, which may be bounded on one side only.
+
+use crate::record::{Estimate, Method};
+
+/// An instant with its bounds, in nanoseconds from the migration's start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Not before this; none: there is no such bound.
+    pub(super) low: Option<i64>,
+    pub(super) value: i64,
+    /// Not after this; none: there is no such bound.
+    pub(super) high: Option<i64>,
+}
+
+impl Moment {
+    pub(super) const fn exact(at: i64) -> Self {
+        Self { low: Some(at), value: at, high: Some(at) }
+    }
+}
+
+/// The length between two moments. Its bounds hold for all true moments within their own bounds.
+pub(super) fn length(from: Moment, to: Moment, method: Method) -> Estimate {
+    let between = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+    let value_ns = between(from.value, to.value);
+    Estimate {
+        value_ns,
+        low_ns: from.high.zip(to.low).map_or(0, |(from, to)| between(from, to)).min(value_ns),
+        high_ns: from.low.zip(to.high).map(|(from, to)| between(from, to).max(value_ns)),
+        method,
+    }
+}

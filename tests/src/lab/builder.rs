@@ -1,0 +1,245 @@
+//! How a lab is made.
+
+use super::Lab;
+use super::names::{STATE_FILE, check_name, claim, run_directory};
+use crate::guest::{self, Guest};
+use crate::janitor::Janitor;
+use crate::kernels::{self, Kernel};
+use crate::programs;
+use crate::topology::{self, Network, Topology};
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::Uid;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What the guest's kernel and its init need in addition to the memory that they dirty.
+const GUEST_OWN_MIB: u64 = 90;
+
+/// How a lab is made. A lasting lab keeps this in a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Builder {
+    pub(super) name: String,
+    pub(super) network: Network,
+    pub(super) guest: Guest,
+    pub(super) accelerator: String,
+    pub(super) kernel: String,
+    /// The lab stays when this process ends.
+    pub(super) lasting: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self {
+            name: String::new(),
+            network: Network {
+                mtu: 1500,
+                rate: None,
+                guests: true,
+                sender_offloads: true,
+                receiver_gro: true,
+            },
+            guest: Guest {
+                name: String::new(),
+                uuid: String::new(),
+                mac: "52:54:00:77:00:10".into(),
+                ipv4: Ipv4Addr::new(10, 77, 0, 10),
+                ipv6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x10),
+                memory_mib: 256,
+                vcpus: 1,
+                dirty_mib: 64,
+                dirty_mib_per_s: 20,
+                disk_mib: 0,
+            },
+            accelerator: "tcg".into(),
+            kernel: "6.1".into(),
+            lasting: false,
+        }
+        .name(&name)
+    }
+}
+
+impl Builder {
+    /// The lab's name, which its namespaces contain: `migtrace-NAME-src`... By default, each lab has another name.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self.guest.name = format!("guest-{name}");
+        self.guest.uuid = guest::uuid(name);
+        self
+    }
+
+    /// The guest's memory, in MiB (default 256).
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u64) -> Self {
+        self.guest.memory_mib = mib;
+        self
+    }
+
+    /// The guest's vCPUs (default 1).
+    #[must_use]
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.guest.vcpus = vcpus;
+        self
+    }
+
+    /// The guest writes to `mib` MiB of its memory, `mib_per_s` MiB of pages per second (default: 64 and 20).
+    #[must_use]
+    pub fn dirty(mut self, mib: u64, mib_per_s: u64) -> Self {
+        self.guest.dirty_mib = mib;
+        self.guest.dirty_mib_per_s = mib_per_s;
+        self
+    }
+
+    /// The guest's disk, in MiB, which a migration copies to the other host (default 0: none).
+    #[must_use]
+    pub fn disk_mib(mut self, mib: u64) -> Self {
+        self.guest.disk_mib = mib;
+        self
+    }
+
+    /// The rate at which each host can send, as `tc` writes it: "400mbit" (default: no limit).
+    #[must_use]
+    pub fn rate(mut self, rate: &str) -> Self {
+        self.network.rate = Some(rate.into());
+        self
+    }
+
+    /// The MTU between the hosts (default 1500).
+    #[must_use]
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.network.mtu = mtu;
+        self
+    }
+
+    /// QEMU's `-accel`: "tcg" (default) or "kvm".
+    #[must_use]
+    pub fn accelerator(mut self, accelerator: &str) -> Self {
+        self.accelerator = accelerator.into();
+        self
+    }
+
+    /// The series of the guest's Debian kernel (default "6.1").
+    #[must_use]
+    pub fn kernel(mut self, series: &str) -> Self {
+        self.kernel = series.into();
+        self
+    }
+
+    /// The lab has only its network, without a guest.
+    #[must_use]
+    pub fn without_guests(mut self) -> Self {
+        self.network.guests = false;
+        self
+    }
+
+    /// Whether the source host may send segments larger than the MTU through its bridge and uplink (default: yes). If not,
+    /// real frames cross them.
+    #[must_use]
+    pub fn sender_offloads(mut self, on: bool) -> Self {
+        self.network.sender_offloads = on;
+        self
+    }
+
+    /// Whether the destination host may join received segments (default: yes).
+    #[must_use]
+    pub fn receiver_gro(mut self, on: bool) -> Self {
+        self.network.receiver_gro = on;
+        self
+    }
+
+    /// The lab stays when this process ends, until [`crate::tear_down`].
+    #[must_use]
+    pub fn lasting(mut self) -> Self {
+        self.lasting = true;
+        self
+    }
+
+    /// Makes the network and starts the guest on the source. It does not wait until the guest has booted:
+    /// [`Lab::wait_guest_ready`] does.
+    ///
+    /// The first call on a machine downloads a kernel and builds the guest's init.
+    ///
+    /// # Errors
+    ///
+    /// When not root, when a program is missing or fails, when there is a lab of this name. Then nothing is left behind.
+    pub fn start(self) -> Result<Lab> {
+        if !Uid::effective().is_root() {
+            bail!("the lab makes network namespaces and starts QEMU in them: run it as root");
+        }
+        check_name(&self.name)?;
+        for program in ["ip", "tc"] {
+            programs::find(program)?;
+        }
+        let boot = if self.network.guests { Some(self.find_kernel()?) } else { None };
+        let run_directory = run_directory(&self.name);
+        claim(&self.name, &run_directory)?;
+        // From here on, whatever happens, the janitor removes everything.
+        let janitor = Janitor::start(&run_directory, &topology::namespaces(&self.name))?;
+        let topology = Topology::create(&self.name, &self.network)?;
+        let mut lab = Lab {
+            source: None,
+            destination: None,
+            at_source: true,
+            booted: false,
+            prepared: false,
+            topology,
+            boot: None,
+            config: self,
+            run_directory,
+            janitor: Some(janitor),
+        };
+        if let Some(kernel) = boot {
+            lab.boot(kernel)?;
+        }
+        if lab.config.lasting {
+            let state = lab.run_directory.join(STATE_FILE);
+            fs::write(&state, serde_json::to_string_pretty(&lab.config)?)
+                .with_context(|| format!("cannot write {}", state.display()))?;
+            if let Some(janitor) = lab.janitor.take() {
+                janitor.keep();
+            }
+        }
+        Ok(lab)
+    }
+
+    /// Finds what the guest needs. That takes time and may fail, so it comes before anything is made.
+    fn find_kernel(&self) -> Result<Kernel> {
+        let Guest { memory_mib, dirty_mib, .. } = self.guest;
+        // A kernel's own tables grow with the memory.
+        let own_mib = GUEST_OWN_MIB + memory_mib / 16;
+        if memory_mib < dirty_mib + own_mib {
+            bail!(
+                "a guest of {memory_mib} MiB cannot dirty {dirty_mib} MiB: it needs {own_mib} MiB for itself"
+            );
+        }
+        programs::find("qemu-system-x86_64")?;
+        if self.accelerator == "kvm" && !Path::new("/dev/kvm").exists() {
+            bail!("this machine has no /dev/kvm: use the accelerator tcg");
+        }
+        guest::init()?;
+        kernels::fetch(&self.kernel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_needs_memory_beyond_what_it_dirties() {
+        let error = Builder::default().memory_mib(128).dirty(64, 1).find_kernel().unwrap_err().to_string();
+        assert!(error.contains("128 MiB") && error.contains("64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn each_lab_has_a_name_and_a_guest_of_its_own() {
+        let (one, two) = (Builder::default(), Builder::default());
+        assert_ne!(one.name, two.name);
+        assert_ne!(one.guest.uuid, two.guest.uuid);
+    }
+}

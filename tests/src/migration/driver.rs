@@ -1,0 +1,399 @@
+//! Drives a migration through both QEMUs' monitors, as a manager does.
+
+use super::options::Migration;
+use super::outcome::{Migrated, ObservedEvent, Outcome, Side};
+use crate::clock::monotonic_ns;
+use crate::host::Host;
+use crate::nbd;
+use crate::qemu::{DISK_NODE, Qemu};
+use crate::qmp::QmpError;
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How often the driver asks for statistics. It receives events at once.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it asks for the state when QEMU sends no events about it.
+const STATE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long it waits for an event before it checks the other side.
+const EVENT_INTERVAL: Duration = Duration::from_millis(2);
+/// From the source's last byte until the guest runs on the destination.
+const ARRIVAL_PATIENCE: Duration = Duration::from_secs(60);
+const MIRROR_NODE: &str = "mirror0";
+const MIRROR_JOB: &str = "mirror-disk0";
+
+/// The progress of a migration.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// Since the driver began.
+    pub elapsed: Duration,
+    /// QEMU's state: `setup`, `active`...; `disk-sync` while the disk is copied first.
+    pub status: &'a str,
+    /// The pass of dirty pages: QEMU's `dirty-sync-count`.
+    pub pass: u64,
+    /// The bytes that remain of this pass, or of the disk.
+    pub remaining_bytes: u64,
+    /// The bytes that were sent, or copied of the disk.
+    pub transferred_bytes: u64,
+}
+
+/// What the driver does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Action {
+    /// It continues the migration.
+    #[default]
+    Continue,
+    /// It cancels the migration: `migrate_cancel`.
+    Cancel,
+    /// It switches to postcopy; needs [`Migration::postcopy_at_pass`].
+    StartPostcopy,
+}
+
+/// Prepares a destination to receive: QEMU's migration capabilities, parameters, the disk's export, the listening port.
+pub(crate) fn prepare(destination: &mut Qemu, migration: &Migration, disk: bool) -> Result<()> {
+    configure(destination, migration)?;
+    if disk {
+        let any = if migration.ipv6 { "::" } else { "0.0.0.0" };
+        nbd::export(destination.qmp(), DISK_NODE, any, migration.disk_port)?;
+    }
+    let uri = match (migration.ipv6, migration.ram_port) {
+        (false, port) => format!("tcp:0:{port}"),
+        (true, port) => format!("tcp:[::]:{port}"),
+    };
+    destination.qmp().execute("migrate-incoming", json!({ "uri": uri }))?;
+    Ok(())
+}
+
+/// Sets QEMU's migration capabilities and parameters, on which both sides must agree.
+fn configure(qemu: &mut Qemu, migration: &Migration) -> Result<()> {
+    let capabilities: Vec<Value> = [
+        ("events", migration.events),
+        ("return-path", migration.return_path),
+        ("multifd", migration.multifd.is_some()),
+        ("pause-before-switchover", migration.pause_before_switchover),
+        ("postcopy-ram", migration.postcopy_at_pass.is_some() || migration.postcopy_preempt),
+        ("postcopy-preempt", migration.postcopy_preempt),
+    ]
+    .iter()
+    .map(|(capability, state)| json!({ "capability": capability, "state": state }))
+    .collect();
+    qemu.qmp().execute("migrate-set-capabilities", json!({ "capabilities": capabilities }))?;
+    let mut parameters = json!({
+        "downtime-limit": migration.downtime_limit_ms,
+        "max-bandwidth": migration.max_bandwidth_bytes_per_s,
+    });
+    if let Some(channels) = migration.multifd {
+        parameters["multifd-channels"] = channels.into();
+    }
+    qemu.qmp().execute("migrate-set-parameters", parameters)?;
+    Ok(())
+}
+
+/// Drives a migration to its end, whatever the end is; both QEMUs still run then.
+pub(crate) fn drive(
+    source: &mut Qemu,
+    destination: &mut Qemu,
+    destination_host: &Host,
+    disk: bool,
+    migration: &Migration,
+    progress: &mut dyn FnMut(&Progress<'_>) -> Action,
+) -> Result<Migrated> {
+    let peer: IpAddr =
+        if migration.ipv6 { destination_host.ipv6().into() } else { destination_host.ipv4().into() };
+    configure(source, migration)?;
+    // Earlier events belong to no migration, or to an earlier one.
+    while source.qmp().next_event(Duration::ZERO)?.is_some() {}
+    let mut driver = Driver {
+        source,
+        destination,
+        migration,
+        progress,
+        events: Vec::new(),
+        started: Instant::now(),
+        last_progress: None,
+        status: String::from("none"),
+        pass: 0,
+        disk,
+        switched_over: false,
+        postcopy: false,
+    };
+    let result = driver.run(peer);
+    if result.is_err() {
+        // Nobody follows the migration any more. It, or QEMU itself, may have ended already.
+        let _ = driver.source.qmp().execute("migrate_cancel", json!({}));
+    }
+    result
+}
+
+struct Driver<'a> {
+    source: &'a mut Qemu,
+    destination: &'a mut Qemu,
+    migration: &'a Migration,
+    progress: &'a mut dyn FnMut(&Progress<'_>) -> Action,
+    events: Vec<ObservedEvent>,
+    started: Instant,
+    last_progress: Option<Instant>,
+    /// QEMU's state of the migration on the source.
+    status: String,
+    pass: u64,
+    /// Whether the disk is still to be copied, or being copied.
+    disk: bool,
+    /// Whether `migrate-continue` was sent.
+    switched_over: bool,
+    /// Whether `migrate-start-postcopy` was sent.
+    postcopy: bool,
+}
+
+impl Driver<'_> {
+    fn run(&mut self, peer: IpAddr) -> Result<Migrated> {
+        let started_ns = monotonic_ns();
+        let mut migrate_ns = started_ns;
+        let outcome = if self.disk && !self.copy_disk(peer)? {
+            Outcome::Cancelled
+        } else {
+            migrate_ns = monotonic_ns();
+            let address = if self.migration.ipv6 { format!("[{peer}]") } else { peer.to_string() };
+            let uri = format!("tcp:{address}:{}", self.migration.ram_port);
+            self.source.qmp().execute("migrate", json!({ "uri": uri }))?;
+            self.follow()?
+        };
+        let mut destination = Value::Null;
+        if outcome == Outcome::Completed {
+            self.wait_for_arrival()?;
+            destination = self.destination.qmp().execute("query-migrate", json!({}))?;
+        } else {
+            self.drop_mirror()?;
+        }
+        let ended_ns = monotonic_ns();
+        self.collect(Duration::ZERO)?;
+        let source = self.source.qmp().execute("query-migrate", json!({}))?;
+        let events = std::mem::take(&mut self.events);
+        Ok(Migrated { outcome, started_ns, migrate_ns, ended_ns, events, source, destination })
+    }
+
+    /// Copies the disk first, as libvirt does. Returns false if the caller has cancelled.
+    fn copy_disk(&mut self, peer: IpAddr) -> Result<bool> {
+        self.status = String::from("disk-sync");
+        let port = self.migration.disk_port.to_string();
+        let target = json!({
+            "driver": "nbd",
+            "node-name": MIRROR_NODE,
+            "server": { "type": "inet", "host": peer.to_string(), "port": port },
+            "export": DISK_NODE,
+        });
+        self.source.qmp().execute("blockdev-add", target)?;
+        let mirror =
+            json!({ "job-id": MIRROR_JOB, "device": DISK_NODE, "target": MIRROR_NODE, "sync": "full" });
+        self.source.qmp().execute("blockdev-mirror", mirror)?;
+        while !self.saw_job("BLOCK_JOB_READY") {
+            self.fail_if_job_failed()?;
+            self.collect(EVENT_INTERVAL)?;
+            self.check_timeout()?;
+            if self.progress_is_due() {
+                let jobs = self.source.qmp().execute("query-block-jobs", json!({}))?;
+                let done = jobs[0]["offset"].as_u64().unwrap_or_default();
+                let all = jobs[0]["len"].as_u64().unwrap_or_default();
+                if self.report(all.saturating_sub(done), done) == Action::Cancel {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Follows the source until its final state.
+    fn follow(&mut self) -> Result<Outcome> {
+        let mut last_state = Instant::now();
+        loop {
+            self.collect(EVENT_INTERVAL)?;
+            if !self.migration.events && last_state.elapsed() >= STATE_INTERVAL {
+                last_state = Instant::now();
+                let answer = self.source.qmp().execute("query-migrate", json!({}))?;
+                self.take_statistics(&answer);
+            }
+            match self.status.as_str() {
+                "completed" => return Ok(Outcome::Completed),
+                "failed" => return Ok(Outcome::Failed),
+                "cancelled" => return Ok(Outcome::Cancelled),
+                "pre-switchover" if !self.switched_over => self.switch_over()?,
+                _ => {}
+            }
+            let wanted = self.migration.postcopy_at_pass.is_some_and(|pass| self.pass >= pass);
+            if wanted && self.status == "active" {
+                self.start_postcopy()?;
+            }
+            if self.progress_is_due() {
+                self.ask_progress()?;
+            }
+            self.check_timeout()?;
+        }
+    }
+
+    fn ask_progress(&mut self) -> Result<()> {
+        let answer = self.source.qmp().execute("query-migrate", json!({}))?;
+        if !self.migration.events {
+            self.take_statistics(&answer);
+        }
+        let ram = &answer["ram"];
+        self.pass = self.pass.max(ram["dirty-sync-count"].as_u64().unwrap_or_default());
+        let number = |name: &str| ram[name].as_u64().unwrap_or_default();
+        match self.report(number("remaining"), number("transferred")) {
+            Action::Continue => {}
+            Action::Cancel => {
+                self.source.qmp().execute("migrate_cancel", json!({}))?;
+            }
+            Action::StartPostcopy => self.start_postcopy()?,
+        }
+        Ok(())
+    }
+
+    fn take_statistics(&mut self, answer: &Value) {
+        if let Some(status) = answer["status"].as_str() {
+            self.status = status.into();
+        }
+        self.pass = self.pass.max(answer["ram"]["dirty-sync-count"].as_u64().unwrap_or_default());
+    }
+
+    fn start_postcopy(&mut self) -> Result<()> {
+        if !self.postcopy {
+            self.postcopy = true;
+            self.source.qmp().execute("migrate-start-postcopy", json!({}))?;
+        }
+        Ok(())
+    }
+
+    /// With the guest stopped, ends the copy of the disk, which is complete by now, and lets QEMU switch over.
+    fn switch_over(&mut self) -> Result<()> {
+        self.switched_over = true;
+        if self.disk {
+            // For a mirror that is ready, this command means to complete it.
+            self.source.qmp().execute("block-job-cancel", json!({ "device": MIRROR_JOB }))?;
+            while !self.saw_job("BLOCK_JOB_COMPLETED") {
+                self.fail_if_job_failed()?;
+                self.collect(EVENT_INTERVAL)?;
+                self.check_timeout()?;
+            }
+            self.source.qmp().execute("blockdev-del", json!({ "node-name": MIRROR_NODE }))?;
+            self.disk = false;
+        }
+        self.source.qmp().execute("migrate-continue", json!({ "state": "pre-switchover" }))?;
+        Ok(())
+    }
+
+    /// Waits until the guest runs on the destination.
+    fn wait_for_arrival(&mut self) -> Result<()> {
+        let deadline = Instant::now() + ARRIVAL_PATIENCE;
+        let mut resumed = !self.migration.paused_destination;
+        loop {
+            let status = self.destination.qmp().execute("query-migrate", json!({}))?;
+            if !resumed && matches!(status["status"].as_str(), Some("completed" | "postcopy-active")) {
+                resumed = true;
+                self.stop_disk_server()?;
+                self.destination.qmp().execute("cont", json!({}))?;
+            }
+            self.collect(EVENT_INTERVAL)?;
+            let runs = self.events.iter().any(|o| o.side == Side::Destination && o.event.name == "RESUME");
+            // In postcopy the guest runs long before its memory is there.
+            if runs && status["status"] == "completed" {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("the source has completed, but the guest does not run on the destination: {status}");
+            }
+        }
+    }
+
+    fn stop_disk_server(&mut self) -> Result<()> {
+        let servers = self.destination.qmp().execute("query-block-exports", json!({}))?;
+        if servers.as_array().is_some_and(|exports| !exports.is_empty()) {
+            self.destination.qmp().execute("nbd-server-stop", json!({}))?;
+        }
+        Ok(())
+    }
+
+    /// After a migration that did not complete, removes the mirror, so that the source can try again.
+    fn drop_mirror(&mut self) -> Result<()> {
+        if !self.disk {
+            return Ok(());
+        }
+        let cancel = json!({ "device": MIRROR_JOB, "force": true });
+        // The job may have ended already, together with the destination.
+        if self.source.qmp().execute("block-job-cancel", cancel).is_ok() {
+            while !self.saw_job("BLOCK_JOB_CANCELLED") && !self.saw_job("BLOCK_JOB_COMPLETED") {
+                self.collect(EVENT_INTERVAL)?;
+                self.check_timeout()?;
+            }
+        }
+        self.source.qmp().execute("blockdev-del", json!({ "node-name": MIRROR_NODE }))?;
+        Ok(())
+    }
+
+    fn saw_job(&self, name: &str) -> bool {
+        self.events.iter().any(|o| o.event.name == name && o.event.data["device"] == MIRROR_JOB)
+    }
+
+    fn fail_if_job_failed(&self) -> Result<()> {
+        let failed = self.events.iter().find(|observed| {
+            observed.event.name == "BLOCK_JOB_ERROR" || observed.event.data["error"].is_string()
+        });
+        match failed {
+            Some(observed) => bail!("the copy of the disk failed: {}", observed.event.data),
+            None => Ok(()),
+        }
+    }
+
+    /// Collects the events of both sides. Waits for one of the source's up to `patience`.
+    fn collect(&mut self, patience: Duration) -> Result<()> {
+        let mut patience = patience;
+        while let Some(event) = self.source.qmp().next_event(patience).context("the source's QEMU")? {
+            patience = Duration::ZERO;
+            match event.name.as_str() {
+                "MIGRATION" => {
+                    if let Some(status) = event.data["status"].as_str() {
+                        self.status = status.into();
+                    }
+                }
+                "MIGRATION_PASS" => self.pass = event.data["pass"].as_u64().unwrap_or(self.pass),
+                _ => {}
+            }
+            self.events.push(ObservedEvent { side: Side::Source, event });
+        }
+        loop {
+            match self.destination.qmp().next_event(Duration::ZERO) {
+                Ok(Some(event)) => self.events.push(ObservedEvent { side: Side::Destination, event }),
+                Ok(None) => break,
+                // A destination that gives up ends. The source will report what that means.
+                Err(QmpError::Closed(_)) if self.status != "completed" => break,
+                Err(error) => return Err(error).context("the destination's QEMU"),
+            }
+        }
+        Ok(())
+    }
+
+    fn progress_is_due(&mut self) -> bool {
+        let due = self.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
+        if due {
+            self.last_progress = Some(Instant::now());
+        }
+        due
+    }
+
+    fn report(&mut self, remaining_bytes: u64, transferred_bytes: u64) -> Action {
+        (self.progress)(&Progress {
+            elapsed: self.started.elapsed(),
+            status: &self.status,
+            pass: self.pass,
+            remaining_bytes,
+            transferred_bytes,
+        })
+    }
+
+    fn check_timeout(&self) -> Result<()> {
+        if self.started.elapsed() > self.migration.timeout {
+            let seconds = self.migration.timeout.as_secs_f32();
+            bail!("the migration has not ended after {seconds} s: {}, pass {}", self.status, self.pass);
+        }
+        Ok(())
+    }
+}

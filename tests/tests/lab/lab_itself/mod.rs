@@ -1,0 +1,39 @@
+//! The lab does what the other tests rely on: guests migrate, hosts have their networks, and nothing is left behind.
+
+mod command;
+mod migrations;
+mod networks;
+mod removal;
+
+use migtrace_lab::{Builder, Lab};
+use std::path::Path;
+
+/// Starts a lab whose guest has booted and answers ping over IPv4 and IPv6.
+fn start_with_guest(builder: Builder) -> Lab {
+    let mut lab = builder.start().unwrap();
+    lab.wait_guest_ready().unwrap();
+    lab
+}
+
+/// What remains of a lab: namespaces, processes, files.
+fn remains_of(name: &str) -> Vec<String> {
+    let mut remains = migtrace_lab::netns::list(&format!("migtrace-{name}-")).unwrap();
+    remains.extend(processes_with(&format!("/run/migtrace-lab/{name}")));
+    let directory = format!("/run/migtrace-lab/{name}");
+    remains.extend(Path::new(&directory).exists().then_some(directory));
+    remains
+}
+
+/// The command lines of all processes but this one that contain this text.
+fn processes_with(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let own = entry.file_name().to_str() == Some(&std::process::id().to_string());
+        if line.contains(text) && !own {
+            found.push(line);
+        }
+    }
+    found
+}

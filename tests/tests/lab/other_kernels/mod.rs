@@ -1,0 +1,109 @@
+//! What this machine's own kernel may not show: kprobes, KVM guests, clsact without TCX, VLANs, tunnels, loss.
+//!
+//! `cargo xtask vm` boots Debian's kernels and runs these tests there. Elsewhere they pass without doing anything.
+
+mod encapsulation;
+mod killed_recording;
+mod kvm_guests;
+mod packet_counts;
+mod qmp_lines;
+
+use crate::support::GUEST_PATIENCE;
+use migtrace_lab::migtrace_command::{self, Recording};
+use nix::sys::signal::Signal;
+use packet_counts::JsonEvents;
+use serde_json::{Value, json};
+use std::fs;
+
+/// Set inside the VMs of `cargo xtask vm`.
+const VM_VARIABLE: &str = "MIGTRACE_VM";
+
+/// Whether this is a test VM; if not, reports that the test is skipped.
+fn in_vm() -> bool {
+    let inside = std::env::var_os(VM_VARIABLE).is_some();
+    if !inside {
+        eprintln!("skipped: this test needs a kernel of its own; `cargo xtask vm` runs it");
+    }
+    inside
+}
+
+/// TCX links came with Linux 6.6 (commit e420bed02507).
+fn has_tcx() -> bool {
+    release() >= (6, 6)
+}
+
+fn release() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// What `migtrace doctor` reports about this kernel.
+struct Doctor {
+    findings: Value,
+    code: Option<i32>,
+}
+
+impl Doctor {
+    fn ask() -> Self {
+        let output = migtrace_command::command(&["doctor", "--format", "json"]).unwrap().output().unwrap();
+        Self { findings: serde_json::from_slice(&output.stdout).unwrap(), code: output.status.code() }
+    }
+
+    fn instrument(&self, name: &str) -> &Value {
+        let instruments = self.findings["instruments"].as_array().unwrap();
+        let found = instruments.iter().find(|instrument| instrument["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name}: {:#}", self.findings))
+    }
+
+    /// Whether this instrument loses nothing here. If it does, checks that the record says so in the words of `doctor`.
+    fn measures_all_of(&self, name: &str, record: &Value) -> bool {
+        let instrument = self.instrument(name);
+        let Some(lost) = instrument["lost"].as_str() else { return true };
+        let listed = record["not_measured"].as_array().unwrap();
+        let says = |entry: &Value| {
+            entry["what"] == instrument["observes"] && entry["why"].as_str().unwrap().starts_with(lost)
+        };
+        assert!(listed.iter().any(says), "{instrument:#} {listed:#?}");
+        false
+    }
+}
+
+/// Interrupts a recording. Without a QEMU it writes no record, but it writes events.
+fn interrupt(recording: Recording) -> JsonEvents {
+    recording.signal(Signal::SIGINT).unwrap();
+    JsonEvents::of(&recording.finish(GUEST_PATIENCE).unwrap())
+}
+
+#[test]
+fn doctor_finds_every_instrument_at_its_best_hook() {
+    if !in_vm() {
+        return;
+    }
+    let doctor = Doctor::ask();
+    for (name, status, hook) in [
+        ("qmp", "ok", "kprobe:__sys_sendmsg"),
+        ("socket", "ok", "kretprobe:__sys_accept4"),
+        ("retransmit", "ok", "raw_tracepoint:tcp_retransmit_skb"),
+        ("vcpu-exit", "ok", "tracepoint:kvm:kvm_userspace_exit"),
+        ("vcpu-run", "ok", "kprobe:kvm_vcpu_ioctl"),
+        ("dirty-log", "ok", "kprobe:kvm_vm_ioctl"),
+        ("exec", "ok", "raw_tracepoint:sched_process_exec"),
+        ("fork", "ok", "raw_tracepoint:sched_process_fork"),
+        ("exit", "ok", "raw_tracepoint:sched_process_exit"),
+        if has_tcx() { ("wire", "ok", "tcx") } else { ("wire", "fallback", "clsact") },
+    ] {
+        let hook = if status == "missing" { Value::Null } else { hook.into() };
+        let instrument = doctor.instrument(name);
+        assert_eq!(
+            json!([instrument["status"], instrument["hook"]]),
+            json!([status, hook]),
+            "{instrument:#}"
+        );
+        // A fallback that loses nothing says what its disadvantage is.
+        assert!(status == "ok" || !instrument["why"].is_null(), "{instrument:#}");
+        assert!(status != "missing" || !instrument["lost"].is_null(), "{instrument:#}");
+    }
+    assert_eq!(doctor.findings["lacking"], json!([]));
+    assert_eq!(doctor.code, Some(if has_tcx() { 0 } else { 5 }));
+}

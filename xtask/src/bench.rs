@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: builds what is measured and what measures, then measures.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::prerequisites::{self, Group};
+use crate::{paths, setup};
+
+/// How often the guest falls silent in each of the two ways.
+const SILENCES: u32 = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What migtrace costs and how exactly it counts bytes, compared with tcpdump and iftop
+    Costs,
+    /// How exactly it measures the time in which a guest does not answer, compared with ping and fping
+    Downtime,
+}
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure
+    #[arg(value_enum, default_value_t = What::Costs)]
+    what: What,
+    /// How often each tool is compared with running none
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Also write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Sets up, builds and measures; prints the tables to standard output. Takes up to five minutes after the build.
+///
+/// # Errors
+/// When the machine lacks something, or a measurement fails.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !prerequisites::is_root() {
+        bail!("the benchmark creates network namespaces and loads programs into the kernel: run it as root");
+    }
+    setup::ensure(&[Group::Build, Group::Lab])?;
+    let mut build = paths::cargo();
+    build.args(["build", "--release", "--package", "migtrace", "--bin", "migtrace"]);
+    build.args(["--package", "xtask", "--example", "bench"]);
+    if !build.status().context("cannot run cargo build")?.success() {
+        bail!("migtrace and its benchmark do not build; see cargo's messages above");
+    }
+    let release = paths::target().join("release");
+    let mut bench = Command::new(release.join("examples/bench"));
+    bench.arg("--migtrace").arg(release.join("migtrace")).args(["--rounds", &options.rounds.to_string()]);
+    if options.what == What::Downtime {
+        bench.args(["--silences", &SILENCES.to_string()]);
+    }
+    // Debian installs iftop there; root's PATH may lack it without a login.
+    let path = env::var("PATH").unwrap_or_default();
+    bench.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    if let Some(file) = &options.json {
+        bench.arg("--json").arg(file);
+    }
+    let status = bench.status().with_context(|| format!("cannot run {bench:?}"))?;
+    if !status.success() {
+        bail!("the benchmark ended with {status}; see its messages above");
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! What more than one command builds.
+
+use std::process::Command;
+
+use crate::paths;
+
+/// Builds the command as its tests run it: with the profile and the features of tests, so that cargo builds the library
+/// for both only once.
+pub(crate) fn command_under_test() -> Command {
+    let mut cargo = paths::cargo();
+    cargo.args(["build", "--profile", "test", "--workspace", "--bins", "--test", "lab"]);
+    cargo
+}

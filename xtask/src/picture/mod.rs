@@ -1,0 +1,135 @@
+//! `cargo xtask picture`: makes a picture of the first part of a report, for the README.
+
+mod svg;
+
+use std::fs;
+use std::path::{self, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::prerequisites::Group;
+use crate::{paths, setup};
+
+/// The event log of a migration in the demo, and its picture.
+const LOG: &str = "docs/report.jsonl";
+const PICTURE: &str = "docs/report.svg";
+/// The sections of a report that are shown, by the start of their first line. The headline comes before all of them.
+const SHOWN: [&str; 2] = ["Downtime", "Phases"];
+/// Stands for the sections between them.
+const LEFT_OUT: &str = "[...]";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The event log or record whose report is shown [default: docs/report.jsonl]
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Where to write the picture [default: docs/report.svg]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Builds migtrace, lets it report, and draws what it prints. The same report gives the same picture, byte for byte.
+///
+/// # Errors
+/// When the machine lacks something, or there is no report to draw.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::ensure(&[Group::Build])?;
+    let log = options.log.clone().unwrap_or_else(|| paths::root().join(LOG));
+    let output = options.output.clone().unwrap_or_else(|| paths::root().join(PICTURE));
+    // Cargo runs in the root of the repository, whatever the current folder.
+    let log = path::absolute(&log).with_context(|| format!("cannot find {}", log.display()))?;
+    let mut report = paths::cargo();
+    report.args(["run", "--quiet", "--package", "migtrace", "--", "report"]).arg(&log);
+    let reported = report.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    if !reported.status.success() {
+        bail!("no report of {}; see the messages above", log.display());
+    }
+    let text = String::from_utf8(reported.stdout).context("the report is not UTF-8")?;
+    let picture = draw(&text)?;
+    fs::write(&output, picture).with_context(|| format!("cannot write {}", output.display()))?;
+    eprintln!("{}", output.display());
+    Ok(())
+}
+
+/// The picture of the first part of a report.
+fn draw(report: &str) -> Result<String> {
+    let command = format!("$ migtrace report {}", file_name(LOG));
+    let mut lines = vec![command.as_str(), ""];
+    lines.extend(excerpt(report)?);
+    Ok(svg::draw("The report of a live migration", &lines))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The headline and the sections that are shown: whole lines as migtrace prints them.
+fn excerpt(report: &str) -> Result<Vec<&str>> {
+    // The lines of a section are indented, or empty.
+    let mut sections: Vec<Vec<&str>> = Vec::new();
+    for line in report.lines() {
+        match sections.last_mut() {
+            Some(section) if line.is_empty() || line.starts_with(' ') => section.push(line),
+            _ => sections.push(vec![line]),
+        }
+    }
+    let mut shown = Vec::new();
+    let mut left_out = false;
+    for (index, section) in sections.iter().enumerate() {
+        if index == 0 || SHOWN.iter().any(|start| section[0].starts_with(start)) {
+            if left_out {
+                shown.extend([LEFT_OUT, ""]);
+            }
+            left_out = false;
+            shown.extend(section);
+        } else {
+            left_out = true;
+        }
+    }
+    for start in SHOWN {
+        if !shown.iter().any(|line| line.starts_with(start)) {
+            bail!("the report has no section {start:?}");
+        }
+    }
+    if left_out {
+        shown.push(LEFT_OUT);
+    }
+    Ok(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::BufReader;
+
+    use migtrace::event::LogReader;
+    use migtrace::report;
+    use migtrace::selection::Selection;
+    use migtrace::timeline::Timeline;
+
+    use super::*;
+
+    #[test]
+    fn an_excerpt_has_whole_sections_and_shows_where_some_are_left_out() {
+        let report = "vm-1: completed\n\n  VM vm-1\n\nDowntime\n stop 1 s\n\n  bar\n\nGaps\n none\n\nPhases (wire bytes)\n setup\n\n\
+                      Flows\n one\n";
+        let expected = "vm-1: completed\n\n  VM vm-1\n\nDowntime\n stop 1 s\n\n  bar\n\n[...]\n\nPhases (wire bytes)\n setup\n\n[...]";
+        assert_eq!(excerpt(report).unwrap().join("\n"), expected);
+        let error = excerpt("vm-1: failed\n\nDowntime\n none\n").unwrap_err().to_string();
+        assert!(error.contains("Phases"), "{error}");
+    }
+
+    #[test]
+    fn the_picture_in_the_documentation_is_that_of_its_log() {
+        let mut timeline = Timeline::new(Selection::default());
+        let log = File::open(paths::root().join(LOG)).unwrap();
+        for event in LogReader::new(BufReader::new(log)) {
+            timeline.push(&event.unwrap());
+        }
+        let picture = draw(&report::text::render(&timeline.finish()[0])).unwrap();
+        let kept = fs::read_to_string(paths::root().join(PICTURE)).unwrap();
+        assert!(picture == kept, "the report looks different now: run `cargo xtask picture`");
+    }
+}

@@ -1,0 +1,215 @@
+//! The steps of `cargo xtask test`, and the commands of each.
+
+use std::env;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use migtrace_toolchain::Toolchain;
+
+use super::Options;
+use crate::{builds, paths, vm};
+
+/// A step, in the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Step {
+    Setup,
+    Format,
+    Lints,
+    EbpfLints,
+    Documentation,
+    UnitTests,
+    Examples,
+    Lab,
+    Kernels,
+}
+
+/// Patterns of the names of integration tests: every name that does not begin with `la`, as only `lab` does.
+const ALL_BUT_THE_LAB: [&str; 2] = ["[!l]*", "l[!a]*"];
+
+/// Tests that take longer than everything else that needs no root: the fast set leaves them out.
+const SLOW_TESTS: [&str; 2] =
+    ["a_long_log_is_replayed_in_little_time_and_memory", "what_a_log_has_much_of_costs_no_more_than_so_much"];
+/// How many cases the fast set takes of each property (proptest's default is 256).
+const FAST_PROPERTY_CASES: &str = "64";
+
+impl Step {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Setup,
+        Self::Format,
+        Self::Lints,
+        Self::EbpfLints,
+        Self::Documentation,
+        Self::UnitTests,
+        Self::Examples,
+        Self::Lab,
+        Self::Kernels,
+    ];
+    pub(super) const FAST: [Self; 6] =
+        [Self::Setup, Self::Format, Self::Lints, Self::EbpfLints, Self::Documentation, Self::UnitTests];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Format => "format",
+            Self::Lints => "lints",
+            Self::EbpfLints => "lints of the eBPF programs",
+            Self::Documentation => "documentation",
+            Self::UnitTests => "unit tests",
+            Self::Examples => "examples in the documentation",
+            Self::Lab => "tests in the lab",
+            Self::Kernels => "tests on other kernels",
+        }
+    }
+
+    /// How long it took in a fresh clone, on two cores.
+    pub(super) const fn typical(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Setup => 3,
+            Self::Format => 1,
+            Self::Lints => 105,
+            Self::EbpfLints => 40,
+            Self::Documentation => 60,
+            Self::UnitTests => 150,
+            Self::Examples => 40,
+            Self::Lab => 720,
+            Self::Kernels => 600,
+        })
+    }
+
+    /// What it runs. [`Step::Setup`] runs no command.
+    ///
+    /// # Errors
+    /// When there is no toolchain for the eBPF target.
+    pub(super) fn commands(self, options: &Options) -> Result<Vec<Command>> {
+        let filter = options.filter.as_deref();
+        Ok(match self {
+            Self::Setup => Vec::new(),
+            Self::Format => vec![cargo(&["fmt", "--all", "--check"])],
+            Self::Lints => vec![lints(&["--workspace", "--all-targets"], paths::cargo())],
+            Self::EbpfLints => vec![ebpf_lints()?],
+            Self::Documentation => vec![documentation()],
+            Self::UnitTests => unit_tests(options),
+            Self::Examples => vec![test(&["--workspace", "--doc"], filter, &[])],
+            Self::Lab => vec![
+                // The tests run the command.
+                builds::command_under_test(),
+                test(&["--workspace", "--test", "lab"], filter, &["--test-threads=1"]),
+            ],
+            Self::Kernels => vec![other_kernels(filter)?],
+        })
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = paths::cargo();
+    cargo.args(arguments);
+    cargo
+}
+
+fn lints(selection: &[&str], mut cargo: Command) -> Command {
+    cargo.arg("clippy").args(selection).args(["--", "-D", "warnings"]);
+    cargo
+}
+
+/// The programs as the kernel gets them: for the eBPF target, with the compiler that builds them.
+fn ebpf_lints() -> Result<Command> {
+    let toolchain =
+        Toolchain::find().map_err(anyhow::Error::msg).context("no toolchain for the eBPF target")?;
+    let mut cargo = toolchain.command("cargo");
+    cargo.current_dir(paths::root());
+    // What aya-build passes, so that the same code is checked.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH));
+    cargo.env("CARGO_TARGET_DIR", paths::target().join("ebpf-lints"));
+    let selection = ["--package", "migtrace-ebpf", "--lib", "--bins"];
+    let build_core = ["--target", "bpfel-unknown-none", "-Zbuild-std=core"];
+    Ok(lints(&[&selection[..], &build_core[..]].concat(), cargo))
+}
+
+fn documentation() -> Command {
+    let mut cargo = cargo(&["doc", "--no-deps", "--workspace"]);
+    cargo.env("RUSTDOCFLAGS", "-D warnings");
+    cargo
+}
+
+/// All tests but those in the lab. Like every selection of tests, it is one of the whole workspace: with another, cargo
+/// builds the dependencies anew, since other features of them are asked for.
+fn unit_tests(options: &Options) -> Vec<Command> {
+    let filter = options.filter.as_deref();
+    let mut selection = vec!["--workspace", "--lib", "--bins", "--examples"];
+    selection.extend(ALL_BUT_THE_LAB.iter().flat_map(|names| ["--test", *names]));
+    if !options.fast {
+        return vec![test(&selection, filter, &[])];
+    }
+    let skips = SLOW_TESTS.map(|name| ["--skip", name]).concat();
+    let mut tests = test(&selection, filter, &skips);
+    tests.env("PROPTEST_CASES", FAST_PROPERTY_CASES);
+    vec![tests]
+}
+
+/// `cargo xtask vm`, by this very program.
+fn other_kernels(filter: Option<&str>) -> Result<Command> {
+    let mut command = Command::new(env::current_exe().context("cannot find this program")?);
+    command.current_dir(paths::root()).arg("vm");
+    for series in vm::KERNELS_OF_EVERY_TEST {
+        command.args(["--kernel", series]);
+    }
+    if let Some(filter) = filter {
+        command.args(["--filter", filter]);
+    }
+    Ok(command)
+}
+
+fn test(selection: &[&str], filter: Option<&str>, arguments: &[&str]) -> Command {
+    let mut cargo = cargo(&["test"]);
+    cargo.args(selection).args(filter);
+    if !arguments.is_empty() {
+        cargo.arg("--").args(arguments);
+    }
+    cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::as_typed;
+    use super::*;
+    use crate::rules;
+
+    #[test]
+    fn the_filter_and_the_arguments_of_the_tests_are_kept_apart() {
+        let typed = as_typed(&test(&["--package", "x"], Some("name"), &["--test-threads=1"]));
+        assert!(typed.ends_with("test --package x name -- --test-threads=1"), "{typed}");
+    }
+
+    #[test]
+    fn the_fast_set_is_a_part_of_the_whole_set_in_the_same_order() {
+        let fast: Vec<_> = Step::ALL.into_iter().filter(|step| Step::FAST.contains(step)).collect();
+        assert_eq!(fast, Step::FAST);
+    }
+
+    #[test]
+    fn every_integration_test_but_the_lab_is_a_unit_test() {
+        let mut cargo = paths::cargo();
+        cargo.args(["metadata", "--no-deps", "--format-version=1"]);
+        let metadata: serde_json::Value = serde_json::from_slice(&cargo.output().unwrap().stdout).unwrap();
+        let packages = metadata["packages"].as_array().unwrap().iter();
+        let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+        let tests = targets
+            .filter(|target| target["kind"][0] == "test")
+            .map(|target| target["name"].as_str().unwrap());
+        let missed: Vec<_> = tests.filter(|name| name.starts_with("la")).collect();
+        assert_eq!(missed, ["lab"]);
+    }
+
+    #[test]
+    fn every_test_that_the_fast_set_leaves_out_exists() {
+        let sources = rules::files("rs").into_iter().map(|path| fs::read_to_string(path).unwrap());
+        let sources = sources.collect::<Vec<_>>().concat();
+        for name in SLOW_TESTS {
+            assert!(sources.contains(&format!("fn {name}()")), "{name}");
+        }
+    }
+}
