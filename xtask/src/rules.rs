@@ -33,6 +33,15 @@ pub(crate) fn files(extension: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Fails if one of these functions is nowhere in the sources: it has been renamed, and nothing runs it by its old name.
+pub(crate) fn assert_tests_exist(names: &[&str]) {
+    let sources = files("rs").into_iter().map(|path| fs::read_to_string(path).unwrap());
+    let sources = sources.collect::<String>();
+    for name in names {
+        assert!(sources.contains(&format!("fn {name}()")), "no test {name}");
+    }
+}
+
 fn relative(path: &Path) -> String {
     path.strip_prefix(paths::root()).unwrap_or(path).display().to_string()
 }

@@ -58,6 +58,18 @@ const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin
 /// Debian's QEMU has its accelerators in modules. A QEMU that has them built in has no such files.
 const QEMU_MODULE_PREFIX: &str = "accel-";
 
+/// Of the tests of the library's kernel side those that a kernel may answer differently: frames of every shape and random
+/// ones, handshakes, filters. Each loads all programs, which takes seconds on an emulated CPU.
+const KERNEL_TESTS: [&str; 7] = [
+    "every_shape_of_request_and_reply_is_followed_in_the_kernel",
+    "every_shape_of_headers_is_counted_as_on_the_wire_in_both_directions",
+    "the_first_payload_is_read_after_every_shape_of_headers",
+    "every_packet_goes_on_to_the_next_program",
+    "a_handshake_opens_a_flow_at_either_end_with_its_first_packet",
+    "a_new_connection_between_the_same_ends_is_a_new_flow",
+    "the_next_start_removes_the_filters_of_killed_runs_and_no_others",
+];
+
 /// The programs under test.
 pub(super) struct Binaries {
     /// `migtrace`.
@@ -82,6 +94,7 @@ pub(super) fn write(kernel: &Kernel, binaries: &Binaries, path: &Path) -> Result
     }
     image.program(&binaries.migtrace, "usr/bin/migtrace")?;
     image.program(&binaries.kernel_tests, "tests/kernel")?;
+    image.archive.file("tests/kernel.names", 0o644, KERNEL_TESTS.join("\n").as_bytes());
     image.program(&binaries.lab_tests, "tests/lab")?;
     image.qemu_data()?;
     let mut modules = MODULES.to_vec();
@@ -223,6 +236,12 @@ fn qemu_modules() -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules;
+
+    #[test]
+    fn every_kernel_test_that_the_vm_runs_exists() {
+        rules::assert_tests_exist(&KERNEL_TESTS);
+    }
 
     #[test]
     fn libraries_are_where_the_loader_looks_for_them() {

@@ -42,20 +42,22 @@ shell)
 test)
     echo "init: testing"
     verdict=success
-    # Of the library's own tests of its kernel side those that a kernel may answer differently: frames of every shape and
-    # random ones, handshakes, filters. Each loads all programs, which takes seconds on an emulated CPU.
-    kernel_tests=$(/tests/kernel --list --format terse | sed -n 's/^\(kernel::.*\): test$/\1/p' |
-        grep -E 'every_shape|ever_withheld|opening::a_(handshake|new_connection)|tc::tests::what_is_left' | grep -F -- "$1")
-    if [ -n "$kernel_tests" ]; then
-        # shellcheck disable=SC2086 # a name is a word
-        /tests/kernel --test-threads=1 --exact $kernel_tests || verdict=failure
-    fi
+    filter=$1
+    # Runs those tests of a program whose names contain a line of a text, and the filter.
+    run() {
+        list=$("$1" --list --format terse) || verdict=failure
+        names=$(echo "$list" | sed -n 's/: test$//p' | grep -F -- "$2" | grep -F -- "$filter")
+        if [ -n "$names" ]; then
+            # shellcheck disable=SC2086 # a name is a word
+            "$1" --test-threads=1 --exact $names || verdict=failure
+        elif [ -z "$filter" ]; then
+            echo "init: $1 has no test of these names: $2"
+            verdict=failure
+        fi
+    }
+    run /tests/kernel "$(cat /tests/kernel.names)"
     # Of the tests in the lab those that are about kernels.
-    lab_tests=$(/tests/lab --list --format terse | sed -n 's/^\(other_kernels::.*\): test$/\1/p' | grep -F -- "$1")
-    if [ -n "$lab_tests" ]; then
-        # shellcheck disable=SC2086 # a name is a word
-        /tests/lab --test-threads=1 --exact $lab_tests || verdict=failure
-    fi
+    run /tests/lab other_kernels::
     echo "init: $verdict"
     ;;
 esac
