@@ -1,5 +1,7 @@
 //! What happened to programs that were attached.
 
+use std::io;
+
 use crate::event::TcProgram;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
@@ -26,4 +28,60 @@ pub(crate) enum ChangeNews {
     },
     /// Somebody else's program runs before one of them and may keep packets from it.
     Behind,
+}
+
+/// Checks programs with `check`, and once more if some were removed and attached again.
+///
+/// A qdisc is deleted with its filters one after the other, so the first check may fall between two of them. The second one
+/// then finds what was removed after the first. If it fails, so will the next regular check, which reports it.
+pub(super) fn check_until_repaired(
+    mut check: impl FnMut() -> io::Result<Vec<Change>>,
+) -> io::Result<Vec<Change>> {
+    let mut changes = check()?;
+    let is_repaired = |change: &Change| matches!(change.news, ChangeNews::Removed { again: Ok(_), .. });
+    if changes.iter().any(is_repaired) {
+        changes.extend(check().unwrap_or_default());
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(news: ChangeNews) -> Change {
+        Change { interface: 7, what: TcProgram::Count, mode: AttachMode::Clsact, news }
+    }
+
+    fn removed(again: Result<MonotonicNs, String>) -> Change {
+        change(ChangeNews::Removed { last_seen_ns: MonotonicNs(1), again })
+    }
+
+    /// The changes that come of these checks, and how many checks were left over.
+    fn after(checks: Vec<io::Result<Vec<Change>>>) -> (Vec<Change>, usize) {
+        let mut checks = checks.into_iter();
+        let changes = check_until_repaired(|| checks.next().expect("a check too many")).unwrap();
+        (changes, checks.len())
+    }
+
+    #[test]
+    fn a_filter_that_is_removed_while_another_is_brought_back_is_brought_back_at_once() {
+        let [first, second] = [2, 3].map(|ns| removed(Ok(MonotonicNs(ns))));
+        let checks = vec![Ok(vec![first.clone()]), Ok(vec![second.clone()])];
+        assert_eq!(after(checks), (vec![first, second], 0));
+    }
+
+    #[test]
+    fn without_a_repair_there_is_one_check() {
+        for changes in [vec![], vec![change(ChangeNews::Behind)], vec![removed(Err("it is gone".into()))]] {
+            assert_eq!(after(vec![Ok(changes.clone()), Ok(vec![])]), (changes, 1));
+        }
+    }
+
+    #[test]
+    fn a_second_check_that_fails_does_not_lose_what_the_first_has_found() {
+        let first = removed(Ok(MonotonicNs(2)));
+        let checks = vec![Ok(vec![first.clone()]), Err(io::Error::other("no memory"))];
+        assert_eq!(after(checks), (vec![first], 0));
+    }
 }

@@ -25,6 +25,7 @@ use crate::host::links;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
 
+use change::check_until_repaired;
 pub(crate) use change::{Change, ChangeNews};
 pub use clsact::Leftover;
 pub(crate) use clsact::cleanup;
@@ -184,6 +185,11 @@ impl Attacher {
         ebpf: &mut Ebpf,
         all: impl Iterator<Item = &'a mut Attached>,
     ) -> io::Result<Vec<Change>> {
+        let mut all: Vec<_> = all.collect();
+        check_until_repaired(|| self.check_once(ebpf, &mut all))
+    }
+
+    fn check_once(&mut self, ebpf: &mut Ebpf, all: &mut [&mut Attached]) -> io::Result<Vec<Change>> {
         let now = clock::now()?;
         let touched = match &mut self.clsact {
             Some(clsact) => clsact.news.touched()?,

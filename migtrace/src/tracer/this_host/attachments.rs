@@ -4,7 +4,7 @@ use super::interfaces::Interfaces;
 use super::taps::Taps;
 use crate::event::{Fact, TcProgram};
 use crate::kernel::Change;
-use crate::tc_changes::{cannot_look, look_until_repaired};
+use crate::tc_changes::cannot_look;
 use crate::tracer::base::Base;
 use crate::tracer::error::TracerError;
 use crate::tracer::queue::now;
@@ -16,7 +16,7 @@ pub(in crate::tracer) fn look(
     interfaces: &Interfaces,
     taps: &Taps,
 ) -> Result<(), TracerError> {
-    let looked = look_until_repaired(|| base.kernel.look_after_attachments());
+    let looked = base.kernel.look_after_attachments();
     let now = now()?;
     let changes = match looked {
         Ok(changes) => changes,
