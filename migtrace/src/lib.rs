@@ -1,13 +1,13 @@
 //! Measures what a live migration of a KVM virtual machine really cost. It does so in the kernel of the compute host, and
-//! touches neither the guest, QEMU nor libvirt.
+//! touches neither the guest nor QEMU nor libvirt.
 //!
 //! - **Phases**: each QMP event is stamped by the kernel's clock when QEMU writes it.
 //! - **Bytes**: every byte of the migration's TCP connections, exactly as it is on the wire, per phase and per connection.
 //! - **Downtime**: how long the vCPUs did not run, how long the guest's tap was silent, and how long pings of the guest went
 //!   unanswered.
 //!
-//! Every time is an [estimate](record::Estimate) with a lower bound, an upper bound and the method. What could not be
-//! measured is listed with the reason.
+//! Every time is an [estimate](record::Estimate): a value, a lower bound, an upper bound if anything gives one, and the
+//! method. What could not be measured is listed with the reason.
 //!
 //! # The way of a fact
 //!
@@ -20,8 +20,8 @@
 //!
 //! - [`kernel`] loads the eBPF programs, attaches them and reads what they count and report. [`host`] reads the rest of this
 //!   host: QEMU processes, interfaces, clocks.
-//! - [`tracer::Tracer`] turns both into [`event::Event`]s: one observed fact each, with the kernel's time stamp. It has an
-//!   async call and a stream.
+//! - [`tracer::Tracer`] turns both into [`event::Event`]s: one observed fact each, with the kernel's time stamp. They
+//!   are read one by one ([`tracer::Tracer::next`]) or as a stream ([`tracer::Tracer::events`]).
 //! - [`timeline::Timeline`] folds events into [`record::Record`]s, one per migration. It does no I/O and reads no clock: the
 //!   same events give the same record, whether they come from the kernel or from a log.
 //! - [`recorder::Recorder`] joins the two: it waits for the next migration to end and gives its record.
@@ -55,7 +55,7 @@
 //! # Requirements
 //!
 //! Linux 5.10 or later, and the capabilities `CAP_BPF`, `CAP_PERFMON`, `CAP_NET_ADMIN`, `CAP_DAC_READ_SEARCH` and
-//! `CAP_SYS_PTRACE` ([`host::capabilities`]). Nothing that a kernel cannot do is lost silently: [`kernel::examine`] shows it
+//! `CAP_SYS_PTRACE` ([`host::capabilities`]). What a kernel cannot do is always listed: [`kernel::examine`] shows it
 //! beforehand, [`record::Record::not_measured`] afterwards.
 
 // These macros panic on a closed pipe.

@@ -50,7 +50,8 @@ impl Selection {
         Ok(selected)
     }
 
-    /// Checks that all selected VMs belong to one user. Two users' VMs of one name are different VMs.
+    /// Checks that all VMs of `present` that are selected by a name or UUID belong to one user: two users' VMs of one
+    /// name are different VMs. A selection without a name or UUID always passes.
     ///
     /// # Errors
     /// Different users have started them.

@@ -42,12 +42,13 @@ impl<'de> Deserialize<'de> for MonotonicNs {
     }
 }
 
-/// What relates a host's monotonic clock to its wall clock: `realtime = monotonic + offset`, to within `error`.
+/// What relates a host's monotonic clock to its wall clock: `realtime = monotonic + offset_ns`, to within `error_ns`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ClockSample {
     /// `CLOCK_REALTIME - CLOCK_MONOTONIC` in nanoseconds.
     pub offset_ns: i64,
-    /// Half the width of the tightest bracket (monotonic, realtime, monotonic), in nanoseconds.
+    /// How far `offset_ns` may be off, in nanoseconds: half the time between the two readings of the monotonic clock,
+    /// just before and just after the reading of the wall clock.
     pub error_ns: u64,
 }
 
@@ -94,7 +95,8 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
-/// A pair of values, one for each direction.
+/// A pair of values, one for each direction. In an event, `tx` is what this host sent. In a record, it is what went from
+/// the source to the destination, on whichever host the record was made.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Directions<T> {
     /// Sent.

@@ -31,7 +31,8 @@ pub enum Purpose {
     PostcopyPreempt,
     /// TLS: its content cannot be seen.
     Tls,
-    /// Not a migration, although it uses a watched port: as much data comes back as from a disk server.
+    /// Not a migration, although it uses a watched port: more data comes back than in any migration, as from a disk
+    /// server.
     Other,
     /// Anything else.
     Unknown,
@@ -60,7 +61,7 @@ pub struct Echo {
     pub peer: IpAddr,
     /// The sender's ICMP identifier.
     pub identifier: u16,
-    /// Requests.
+    /// Requests that were seen leaving.
     pub sent: u64,
     /// Requests that were answered.
     pub answered: u64,
@@ -68,7 +69,7 @@ pub struct Echo {
     pub lost: u64,
     /// Requests that were answered only after a gap.
     pub late: u64,
-    /// Replies that came more than once.
+    /// Replies to requests that had been answered already.
     pub duplicate: u64,
     /// The average time between two requests; null with fewer than two.
     pub interval_ns: Option<u64>,
@@ -76,7 +77,8 @@ pub struct Echo {
     pub longest_interval_ns: u64,
     /// Times from request to reply, without late replies; null when nothing was answered.
     pub round_trip: Option<RoundTrip>,
-    /// The longest of these since the last gap; null when nothing was answered since then.
+    /// The longest time from request to reply since the last gap, without late replies; null when nothing was answered
+    /// since then.
     #[serde(default)]
     pub worst_since_last_gap_ns: Option<u64>,
 }

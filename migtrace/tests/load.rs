@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// Makes a log with so many of something.
 type Made = fn(u64) -> String;
 
-/// What a log has `n` of; each was, or may become, a reason to look at all others of its kind.
+/// What a log has `n` of. Code that compares each of them with all others is too slow for a long log.
 const MUCH: [(&str, Made); 21] = [
     ("counters of a flow", |n| {
         Log::begun().of_one_migration(|log| {
@@ -244,14 +244,14 @@ fn cpu_time(work: impl FnOnce()) -> Duration {
 }
 
 #[test]
-fn what_a_log_has_much_of_costs_no_more_than_so_much() {
+fn a_log_four_times_as_long_takes_at_most_eight_times_as_long() {
     const FEW: u64 = 250;
     const TIMES: u64 = 4;
     /// What is linear takes 4 times as long, and what is quadratic 16 times.
     const ALLOWED: u32 = 8;
     /// A busy machine slows one down more than the other, but not each time.
     const ATTEMPTS: u32 = 10;
-    /// Below, the clock's steps and the allocator's moods are more than the work.
+    /// In less time, the clock's steps and the allocator outweigh the work.
     const NOTICEABLE: Duration = Duration::from_millis(25);
     let mut slow = Vec::new();
     for (what, log) in MUCH {
@@ -268,13 +268,13 @@ fn what_a_log_has_much_of_costs_no_more_than_so_much() {
 }
 
 #[test]
-fn looking_on_costs_little_beside_what_is_looked_at() {
+fn showing_a_migration_as_it_runs_costs_little_beside_taking_in_its_events() {
     /// A look after each so many events.
     const EVERY: usize = 100;
     let log = Log::begun().of_one_migration(|log| {
         let (rounds, much) = (2_000, 8_000);
         (0..rounds).for_each(|i| log.qmp(T0 + i, 7, "MIGRATION_PASS", json!({ "pass": i + 1 }), i));
-        // What most events are: they only count on.
+        // Most events are of these kinds: they only change counts.
         for i in 0..much {
             let at_ns = T0 + MS + i * MS;
             match i % 8 {

@@ -1,6 +1,6 @@
 //! The channel of post-copy for the pages that the guest waits for: which flow it is, and where its bytes belong.
 //!
-//! The logs are of real migrations; what each test changes in them could have been so.
+//! The logs are of real migrations. What each test changes in them could also have happened.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 

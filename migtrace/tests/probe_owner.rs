@@ -13,7 +13,8 @@ use migtrace::units::MonotonicNs;
 fn a_probe_concerns_only_the_vm_that_has_the_address() {
     let records = replay("probe-of-another-vm");
     let [web, db] = &records[..] else { panic!("{} records", records.len()) };
-    // From the last reply before, 200 µs after it was asked, to the first after; each end to within a request.
+    // From the last reply before the gap, 200 µs after its request, to the first after it; each end is known to within
+    // one interval.
     let reachability = web.downtime.reachability.as_ref().unwrap();
     assert_eq!((reachability.low_ns, reachability.high_ns), (598_350_000, Some(601_000_000)));
     assert_eq!((web.gaps.len(), web.echo.as_ref().unwrap().lost), (1, 400));
@@ -21,7 +22,7 @@ fn a_probe_concerns_only_the_vm_that_has_the_address() {
     assert_eq!(db.downtime.stop, None, "a gap of another VM bounds nothing");
     assert!(why(db, "reachability").contains("192.0.2.50, which another VM has"));
 
-    // The log of today says whose the address is.
+    // A log of this version names the owner of the address.
     let (mut events, _) = common::events("probe-of-another-vm");
     let owner = r#"{"at_ns": 1000001200000, "event": "echo_owner", "pid": 5151, "method": "mac"}"#;
     events.insert(5, serde_json::from_str(owner).unwrap());

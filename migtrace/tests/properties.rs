@@ -263,7 +263,7 @@ fn rendered(events: &[Event]) -> String {
     common::fold(events).iter().map(|r| report::json(r).unwrap() + &report::text::render(r)).collect()
 }
 
-fn contiguous(events: &[Event]) {
+fn assert_contiguous(events: &[Event]) {
     for record in common::fold(events) {
         let first = record.phases.iter().find(|phase| phase.name != PhaseName::Listening);
         assert!(first.is_none_or(|p| p.start_ns == 0), "{:#?}", record.phases);
@@ -295,12 +295,12 @@ proptest! {
 
     #[test]
     fn phases_have_neither_holes_nor_overlaps(events in consistent_log()) {
-        contiguous(&events);
+        assert_contiguous(&events);
     }
 
     #[test]
     fn no_sequence_of_events_breaks_the_fold(events in any_log()) {
-        contiguous(&events);
+        assert_contiguous(&events);
         for record in common::fold(&events) {
             let total = record.traffic.total.unwrap_or_default();
             let downtime = &record.downtime;

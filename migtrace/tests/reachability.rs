@@ -62,12 +62,12 @@ fn insert(events: &mut Vec<Event>, event: Event) {
     events.insert(later, event);
 }
 
-/// Both ends of a migration, whose guest was asked as that of `probed` was.
+/// Both ends of a migration, whose guest was pinged as that of `probed` was.
 fn both_ends_probed() -> Vec<Event> {
     let (mut events, _) = common::events("both-ends");
-    let asking = |event: &Event| matches!(event.fact, Fact::EchoStart(_) | Fact::EchoEnd(_));
-    let asked = common::events("probed").0.into_iter().filter(asking);
-    asked.for_each(|event| insert(&mut events, event));
+    let is_of_probe = |event: &Event| matches!(event.fact, Fact::EchoStart(_) | Fact::EchoEnd(_));
+    let of_probe = common::events("probed").0.into_iter().filter(is_of_probe);
+    of_probe.for_each(|event| insert(&mut events, event));
     events
 }
 
@@ -90,7 +90,7 @@ fn with_a_possible_gap(stamps: [u64; 6]) -> Record {
     common::fold(&events).remove(0)
 }
 
-/// A gap of a guest that was asked each millisecond and answers within 400 µs.
+/// A gap of a guest that was pinged each millisecond and answers within 400 µs.
 fn calm_gap(stamps: [u64; 6]) -> Event {
     let requests = (stamps[4] - stamps[0]) / MS;
     echo_gap(
@@ -114,18 +114,18 @@ fn a_gap_that_ended_before_the_guest_stopped_is_not_the_downtime() {
     ];
     insert(&mut events, calm_gap(before));
     let record = common::fold(&events).remove(0);
-    let asked = one("probed");
-    assert_eq!(record.gaps.len(), asked.gaps.len() + 1);
+    let probed = one("probed");
+    assert_eq!(record.gaps.len(), probed.gaps.len() + 1);
     assert_eq!(record.downtime.contradictions, Vec::<String>::new());
-    assert_eq!(record.downtime.reachability, asked.downtime.reachability);
-    assert_eq!(record.downtime.stop, asked.downtime.stop);
+    assert_eq!(record.downtime.reachability, probed.downtime.reachability);
+    assert_eq!(record.downtime.stop, probed.downtime.stop);
     let slow = &record.downtime.brownout.as_ref().unwrap().before;
     assert_eq!(slow.longest_gap.as_ref().unwrap().high_ns, Some(140_600_000), "it lies before the downtime");
 }
 
 #[test]
 fn a_gap_that_began_when_the_guest_ran_again_is_not_the_downtime() {
-    // From STOP to RESUME are 36 ms. The first reply after them was to a request that was asked in between; then the
+    // From STOP to RESUME are 36 ms. The first reply after them was to a request that was sent in between; then the
     // network lost the guest for 110 ms.
     let mut events = both_ends_probed();
     let downtime = [
@@ -201,8 +201,8 @@ fn a_possible_gap_that_may_lie_beside_the_stop_does_not_bound_it() {
     assert_eq!(record.downtime.stop.as_ref().unwrap().high_ns, None);
 }
 
-/// A silence that may have been, of a guest that was asked each millisecond and answers within 400 µs; so many requests
-/// were answered in time.
+/// A possible gap of a guest that was pinged each millisecond and answers within 400 µs; `prompt` of its requests were
+/// answered in time.
 fn calm_possible_gap(stamps: [u64; 6], prompt: u64) -> Event {
     echo_gap(
         stamps,
@@ -239,12 +239,12 @@ const AROUND_THE_STOP: [u64; 6] = [
 
 #[test]
 fn a_possible_gap_that_ended_during_the_stop_is_not_the_downtime() {
-    // It holds STOP, and a reply to what was asked after it came while the guest was still stopped, for 36 ms in all:
-    // whoever answered, the guest did not.
+    // It holds STOP. But a later request was answered while the guest was still stopped, as it was for 36 ms: whoever
+    // answered, it was not the guest.
     let mut events = both_ends_probed();
-    let [asked, replied, waiting, ..] = AROUND_THE_STOP;
+    let [answered, replied, waiting, ..] = AROUND_THE_STOP;
     let ended = [1_002_003_100_000, 1_002_004_100_000, 1_002_004_400_000];
-    insert(&mut events, calm_possible_gap([asked, replied, waiting, ended[0], ended[1], ended[2]], 1));
+    insert(&mut events, calm_possible_gap([answered, replied, waiting, ended[0], ended[1], ended[2]], 1));
     for record in common::fold(&events) {
         assert_eq!(record.gaps.len(), 1);
         assert_known_from_lost_requests_alone(&record, 4);

@@ -21,7 +21,7 @@ const MOST_KIB: i64 = 100 << 10;
 /// An optimised build needs less than 2 s; one that is not, some ten times as much. On a busy machine it is more.
 const MOST_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 120 } else { 4 });
 
-/// The log until the first round of copying.
+/// The log until the first pass.
 fn begun() -> Log {
     let mut log = Log::begun();
     log.status(T0 - 3 * MS, 7, "setup", 0);

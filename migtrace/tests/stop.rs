@@ -51,7 +51,7 @@ fn the_exits_and_the_first_run_of_the_vcpus_bound_the_stop() {
         ];
         assert_eq!(after_stop, expected);
     }
-    let source = records.iter().find(|r| r.observers[0].role == Role::Source).unwrap();
+    let source = of_role(&records, Role::Source);
     assert_eq!(
         (source.downtime.qemu_reported_ns, source.downtime.budget_ns),
         (Some(31_000_000), Some(300_000_000))
@@ -73,7 +73,7 @@ fn figures_that_contradict_each_other_are_reported() {
         }
     }
     let records = common::fold(&events);
-    let source = records.iter().find(|r| r.observers[0].role == Role::Source).unwrap();
+    let source = of_role(&records, Role::Source);
     let found = &source.downtime.contradictions;
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].contains("its tap was silent for only 16.900 ms"), "{found:?}");
@@ -89,7 +89,7 @@ fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_crossed() {
     assert_eq!(low_ns, 49 * MS, "from STOP to the last byte");
     assert!(marks(&record).contains(&("last-byte", 3_249)), "{:?}", marks(&record));
 
-    // With nobody asking it is known how long it was at least.
+    // Without a probe only a lower bound is known.
     let (mut events, _) = common::events("probed");
     events.retain(|event| !matches!(event.fact, Fact::EchoStart(_) | Fact::EchoGap(_) | Fact::EchoEnd(_)));
     let record = common::fold(&events).remove(0);
@@ -101,7 +101,7 @@ fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_crossed() {
     let text = report::text::render(&record);
     assert!(text.lines().next().unwrap().ends_with("stop 49.0 ms or longer"), "{text}");
 
-    // TLS says farewell when the guest may run already: then QEMU's last pass is what is left.
+    // TLS ends with a closing message, when the guest may run already. Then QEMU's last pass gives the bound.
     let (mut events, _) = common::events("probed");
     for event in &mut events {
         if let Fact::FlowPurpose { purpose, .. } = &mut event.fact {
@@ -125,7 +125,7 @@ fn a_frame_that_qemu_sends_after_the_vcpus_have_stopped_contradicts_nothing() {
         }
     }
     let records = common::fold(&events);
-    let source = records.iter().find(|r| r.observers[0].role == Role::Source).unwrap();
+    let source = of_role(&records, Role::Source);
     let Downtime { stop, network, contradictions, .. } = &source.downtime;
     assert!(
         network.as_ref().unwrap().high_ns.unwrap() < stop.as_ref().unwrap().low_ns,

@@ -71,7 +71,7 @@ fn counters_may_be_read_in_any_order() {
         counted.sort_unstable();
         for pair in counted.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             let (earlier, later) = (pair[0].1, pair[1].1);
-            // What was counted before the flow was tied is wanted then, and not later.
+            // A count from before the flow was tied has a use of its own, so it stays before the owner.
             if events[earlier..later].iter().any(|event| matches!(event.fact, Fact::FlowOwner { .. })) {
                 continue;
             }

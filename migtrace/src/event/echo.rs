@@ -42,15 +42,15 @@ pub struct EchoEnd {
     /// The overall figures; absent when no request was seen leaving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo: Option<Echo>,
-    /// The gap that had not ended: the fields about its end are those of the last request.
+    /// The gap that had not ended: the stamps of its end are all that of the last request. Absent when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<EchoGap>,
 }
 
 /// A silence of the probed address, in stamps of echo requests and replies.
 ///
-/// Between `answered_request_ns` and `resumed_ns` the address answered nothing, or may have answered nothing. The
-/// stamps are facts; the timeline works out what they say about the silence.
+/// At some time between `answered_request_ns` and `resumed_ns` the address was silent, or may have been. The stamps are
+/// facts; the timeline works out what they say about the silence.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EchoGap {
@@ -73,13 +73,14 @@ pub struct EchoGap {
     /// Requests sent after `answered_request_ns` and no later than `resumed_ns`, except those that belong to another
     /// gap right after this one.
     pub requests: u64,
-    /// How many of these were sent before `resuming_request_ns` and answered after `resumed_ns`.
+    /// How many of `requests` were sent before `resuming_request_ns` and answered after `resumed_ns`.
     pub overtaken: u64,
-    /// How many of these were sent at `resuming_request_ns` or later and waited longer than `round_trip_before_ns`.
+    /// How many of `requests` were sent at `resuming_request_ns` or later and waited longer than
+    /// `round_trip_before_ns`.
     pub waited: u64,
-    /// How many others of these were answered.
+    /// How many others of `requests` were answered.
     pub prompt: u64,
-    /// Repeated replies to these.
+    /// Repeated replies to `requests`.
     pub duplicate: u64,
     /// The longest round trip since the gap before, or since the first request, without late replies.
     #[serde(default)]

@@ -43,7 +43,7 @@ pub enum Fact {
         /// Its process id.
         pid: u32,
     },
-    /// The first packet of a TCP connection on a migration port.
+    /// The first packet that was seen of a TCP connection on a watched port.
     FlowSeen {
         /// The connection.
         flow: Flow,
@@ -108,7 +108,7 @@ pub enum Fact {
         /// True when this is certain; false when the guest may have run, for at most 0.1 ms.
         certain: bool,
     },
-    /// QEMU begins to read KVM's log of dirtied pages: one round of copying ends and the next begins.
+    /// QEMU begins to read KVM's log of dirtied pages: one pass ends and the next begins.
     DirtyLog {
         /// The QEMU process.
         pid: u32,
@@ -145,14 +145,14 @@ pub enum Fact {
         /// How.
         kind: Announcement,
     },
-    /// A reply to `query-migrate` that the optional active client asked for.
+    /// A reply of QEMU to `query-migrate`, which migtrace asks only if it was given a monitor socket (`--qmp`).
     QueryMigrate {
         /// The QEMU process.
         pid: u32,
         /// The reply's `return` object, as QEMU gave it.
         reply: Value,
     },
-    /// A reply to `query-migrate-parameters` that the optional active client asked for.
+    /// A reply of QEMU to `query-migrate-parameters`, which migtrace asks together with `query-migrate`.
     QueryMigrateParameters {
         /// The QEMU process.
         pid: u32,

@@ -23,7 +23,7 @@ pub enum OwnerMethod {
 pub struct Crossed {
     /// What crossed since its first packet.
     pub counters: Directions<Counters>,
-    /// Stamp of the last of these packets.
+    /// Stamp of the last packet that is counted in `counters`.
     pub last_ns: MonotonicNs,
 }
 
@@ -39,13 +39,13 @@ pub struct FlowCounters {
     pub first_ns: MonotonicNs,
     /// Stamp of the last packet so far.
     pub last_ns: MonotonicNs,
-    /// Stamp of the last packet so far whose payload went beyond everything that had crossed before, so not a
+    /// In each direction: stamp of the last packet so far that carried new payload, and so was not only a
     /// retransmission; null while there was none.
     #[serde(default, skip_serializing_if = "is_neither")]
     pub last_byte_ns: Directions<Option<MonotonicNs>>,
-    /// Segments that this host retransmitted.
+    /// Segments that this host retransmitted; null when not measured.
     pub retransmitted_segments: Option<u64>,
-    /// TCP payload bytes that this host retransmitted.
+    /// TCP payload bytes that this host retransmitted; null when not measured.
     pub retransmitted_payload_bytes: Option<u64>,
     /// Packets of this flow that crossed another interface and were not counted. Nonzero after a route change.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -81,10 +81,10 @@ pub struct Vcpus {
     /// How many of the known ones are halted outside of KVM (in a VM without an interrupt controller in the kernel).
     #[serde(default, skip_serializing_if = "is_default")]
     pub halted: u32,
-    /// When the first of the others left KVM.
+    /// When the first of those that are neither in KVM nor halted left KVM; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_left_ns: Option<MonotonicNs>,
-    /// When the last of the others left KVM.
+    /// When the last of those that are neither in KVM nor halted left KVM; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_left_ns: Option<MonotonicNs>,
 }

@@ -48,7 +48,7 @@ pub(super) fn downtime(record: &Record, found: &mut Violations) {
     }
     if let Some(brownout) = &downtime.brownout {
         found.unless(downtime.reachability.is_some() && record.echo.is_some(), || {
-            "downtime: nobody asked how well the guest answered".to_owned()
+            "downtime: a brownout, although the guest was not probed".to_owned()
         });
         let unseen = |seen: &Disturbance| seen.worst_round_trip_ns == Some(0);
         found.unless(!unseen(&brownout.before) && !unseen(&brownout.after), || {

@@ -16,8 +16,8 @@ use crate::units::{Flow, MonotonicNs};
 /// A line that QEMU, or whoever has taken it over, wrote to its monitor.
 ///
 /// # Errors
-/// When one of its events is not the same once it is written again, in either of QEMU's ways to space it, or what is cut
-/// off behind it is not counted, or takes it along.
+/// When one of its events reads back differently after it was written again, compact or pretty; when part of an event
+/// behind it is not counted as unread, or spoils it.
 pub fn qmp_line(bytes: &[u8]) -> Result<(), String> {
     for event in line::parse(bytes).events {
         qmp_event(event)?;

@@ -22,7 +22,8 @@ pub(super) fn rendered(record: &Record, found: &mut Violations) {
     }
 }
 
-/// Whether a terminal would not show a character in its place: controls, breaks of lines, marks that turn the direction.
+/// Whether a character steers a terminal instead of being shown in its place: a control, a line break, a mark that turns
+/// the writing direction.
 pub(super) fn steers(c: char) -> bool {
     let breaks_line = matches!(c, '\u{2028}' | '\u{2029}');
     let turns =

@@ -26,7 +26,7 @@ pub struct Downtime {
     pub reachability: Option<Estimate>,
     /// What the network needed to find the guest again: `reachability` less `stop`.
     pub tail: Option<Estimate>,
-    /// What QEMU reports.
+    /// The downtime that QEMU reports in `query-migrate`, to the millisecond; null when it was not requested.
     pub qemu_reported_ns: Option<u64>,
     /// How well the guest answered while it ran; null without a gap that separates the time before from the time
     /// after.
@@ -39,7 +39,8 @@ pub struct Downtime {
     /// source.
     #[serde(default)]
     pub remarks: Vec<String>,
-    /// Each tap's silence, in the order of their names; empty when no frame was seen at a tap.
+    /// Each tap's silence: those of the source first, each side in the order of the names. Empty when no frame was seen
+    /// at a tap.
     #[serde(default)]
     pub taps: Vec<Tap>,
     /// How the guest's new place was announced to the network, in the order of the first of each kind.
@@ -56,7 +57,7 @@ impl Downtime {
     }
 }
 
-/// When a tap of the guest fell silent and spoke again.
+/// When a tap of the guest fell silent (at the source), or first carried a frame (at the destination).
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Tap {

@@ -13,13 +13,14 @@ pub struct Estimate {
     pub value_ns: u64,
     /// Lower bound.
     pub low_ns: u64,
-    /// Upper bound; absent when nothing seen bounds it from above.
+    /// Upper bound; null when nothing that was seen bounds it from above.
     pub high_ns: Option<u64>,
     /// How it was measured.
     pub method: Method,
 }
 
-/// A measured instant with its bounds. The true one lies within `[low_ns, high_ns]`.
+/// A measured instant with its bounds, counted from the start of the migration or of the probe. The true one lies within
+/// `[low_ns, high_ns]`.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct EstimatedInstant {

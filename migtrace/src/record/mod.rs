@@ -41,9 +41,11 @@ pub struct Record {
     pub observers: Vec<Observer>,
     /// When it began.
     pub start: Start,
-    /// From the start to the end that QEMU reported.
+    /// From the start to the end that QEMU reported. Without a report, to the end of QEMU's process, to its last reply,
+    /// or to the last packet once all connections have closed. Null when no end was seen.
     pub total_time: Option<Estimate>,
-    /// From the start to the first `active`.
+    /// From QEMU's `setup` to its first `active`. At a destination that listened, from the first packet of the memory
+    /// stream.
     pub setup_time: Option<Estimate>,
     /// What QEMU was doing, in order, without holes. A destination that listened before its source connected has a
     /// phase before the start.
@@ -71,9 +73,9 @@ pub struct Record {
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Migration {
-    /// A UUID (version 5) made from the VM's UUID and the two ends of the migration's first flow, so that both hosts
-    /// derive the same. Null while a flow may still come. For a migration that ended without a flow it is made from
-    /// the time of its start.
+    /// A UUID (version 5) made from the VM's UUID and the two ends of the memory stream, so that both hosts derive the
+    /// same. Null while that connection may still come. For a migration that ended without it, it is made from the
+    /// first flow or, without any flow, from the time of the start.
     pub id: Option<String>,
     /// Pre-copy or post-copy.
     pub mode: Mode,
@@ -139,7 +141,7 @@ pub struct Observer {
     pub kernel: String,
     /// The version of migtrace that ran there.
     pub migtrace: String,
-    /// Its clocks.
+    /// Its clocks at the start of the migration; null when no clock sample was seen.
     pub clock: Option<ClockSample>,
 }
 

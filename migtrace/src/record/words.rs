@@ -82,7 +82,7 @@ words! {
         FirstPacketToQmpEvent = "first-packet-to-qmp-event",
         /// Between the first packet and the last.
         FirstAndLastPacket = "first-and-last-packet",
-        /// To the end of a process, which is noticed only later.
+        /// To the end of QEMU's process, or to its last reply: either is seen later than what it shows happened.
         LastSignOfLife = "last-sign-of-life",
         /// From the last vCPU that left KVM to the first that entered it.
         Vcpus = "vcpus",
@@ -196,7 +196,7 @@ words! {
         LastGuestFrame = "last-guest-frame",
         /// QEMU reported STOP.
         Stop = "stop",
-        /// The last round of copying began.
+        /// The last pass began.
         LastPass = "last-pass",
         /// QEMU waits for its manager.
         PreSwitchover = "pre-switchover",

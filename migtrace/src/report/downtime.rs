@@ -55,7 +55,7 @@ fn figures(downtime: &Downtime) -> Vec<Figure> {
         measured("network", &downtime.network),
         measured("reachability", &downtime.reachability),
     ];
-    // The tail follows from two of these: where it is unknown, so is one of them.
+    // The tail follows from two of these. It is unknown if one of them is, or if they contradict each other.
     figures.extend(downtime.tail.as_ref().map(|tail| known("tail", tail)));
     figures.extend(downtime.qemu_reported_ns.map(|reported_ns| Figure {
         name: "QEMU reports",

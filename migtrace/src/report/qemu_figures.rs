@@ -9,7 +9,8 @@ use super::quantities::{bytes, duration, estimate, grouped, rate};
 use crate::record::Record;
 use crate::vocabulary::Purpose;
 
-/// What `query-migrate` replies. `not_measured` has an entry of this name when QEMU did not answer.
+/// The name of what `query-migrate` replies: the heading in a report and, when QEMU did not reply, the entry of
+/// `not_measured`.
 pub const OWN_FIGURES: &str = "QEMU's own figures";
 
 const NS_PER_MS: u64 = 1_000_000;

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_and_counts() {
+    fn rates_counts_and_shares_read_as_people_write_them() {
         assert_eq!(rate(125_000_000, NS_PER_S).unwrap(), "1.00 Gbit/s");
         assert_eq!(rate(117_875_000, NS_PER_S).unwrap(), "943 Mbit/s");
         assert_eq!(rate(1, 0), None);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::downtime::Context;
 use super::estimates::{self, offset};
-use super::facts::{Facts, Process};
+use super::facts::Facts;
 use super::migration::{Ending, MigrationFacts};
 use super::probe_target::{ProbeTarget, Probing};
 use super::traffic::{Orientation, traffic};
@@ -49,7 +49,7 @@ pub(super) fn record<'a>(
             outcome,
             error: error(migration, outcome),
         },
-        vm: vm(migration.process),
+        vm: vm(migration),
         observers: observers(facts, migration, clock),
         start: Start {
             realtime_ns: clock.map(|c| c.realtime_ns(migration.start)),
@@ -87,8 +87,8 @@ fn observers(facts: &Facts, migration: &MigrationFacts<'_>, clock: Option<ClockS
     facts.observation.iter().map(observer).collect()
 }
 
-fn vm(process: Option<&Process>) -> Vm {
-    let Some(qemu) = process.and_then(|p| p.qemu.as_ref()) else { return Vm::default() };
+fn vm(migration: &MigrationFacts<'_>) -> Vm {
+    let Some(qemu) = migration.qemu() else { return Vm::default() };
     Vm {
         uuid: qemu.uuid.clone(),
         name: qemu.name.clone(),
@@ -98,7 +98,7 @@ fn vm(process: Option<&Process>) -> Vm {
 }
 
 fn claims(migration: &MigrationFacts<'_>) -> QemuClaims {
-    let qemu = migration.process.and_then(|p| p.qemu.as_ref());
+    let qemu = migration.qemu();
     QemuClaims {
         version: qemu.and_then(|q| q.version.clone()),
         accelerator: qemu.and_then(|q| q.accelerator.clone()),
@@ -115,7 +115,7 @@ pub(super) fn id(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<String
     if stream.is_none() && may_still_come {
         return None;
     }
-    let uuid = migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.uuid.as_deref());
+    let uuid = migration.qemu().and_then(|q| q.uuid.as_deref());
     let vm = uuid.and_then(|u| Uuid::parse_str(u).ok()).unwrap_or_else(Uuid::nil);
     let name = match stream.or_else(|| migration.flows.first()) {
         Some(flow) => {

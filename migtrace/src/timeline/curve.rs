@@ -67,7 +67,7 @@ mod tests {
         let height = |i: u32| f64::from(i.min(3_000) + i.saturating_sub(7_000)) * 10.0;
         let points: Vec<_> = (0..10_000).map(|i| (f64::from(i), height(i))).collect();
         let kept = thinned(&points, 200);
-        // Between the kept points the curve is nowhere off by more than one of 50 stretches carries.
+        // Between the kept points the curve is nowhere off by more than it rises in one stretch of 50 points.
         for pair in kept.windows(2) {
             let ((x0, y0), (x1, y1)) = (points[pair[0]], points[pair[1]]);
             for (x, y) in &points[pair[0]..pair[1]] {

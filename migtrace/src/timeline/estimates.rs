@@ -17,7 +17,7 @@ fn between(from: Bounds, to: Bounds, method: Method) -> Estimate {
     }
 }
 
-/// From the start to the end that QEMU reported, or to its death.
+/// From the start to the end that QEMU reported. Without a report, to its death, its last reply or the last packet.
 pub(super) fn total_time(migration: &MigrationFacts<'_>, clocks: &Clocks) -> Option<Estimate> {
     let start = match migration.start_stamp {
         Some(qemu_realtime_us) => clocks.written(migration.start, qemu_realtime_us),

@@ -100,7 +100,7 @@ impl Look {
         Self { shown, ended, mixed: mixed.collect() }
     }
 
-    /// Whether the counts since leave it as a new look would be.
+    /// Whether a new look would be the same, although more was counted since.
     pub(super) fn holds(&self, facts: &Facts) -> bool {
         self.mixed.iter().all(|(flows, role)| heading_of(facts, flows) == *role)
     }
@@ -126,7 +126,7 @@ impl Shown {
         let phase = phases.last()?;
         Some(Self {
             id: assemble::id(facts, migration),
-            vm: migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.name.clone()),
+            vm: migration.qemu().and_then(|q| q.name.clone()),
             pid: migration.process.map(|p| p.pid),
             role: migration.role,
             phase: phase.name.clone(),

@@ -4,7 +4,7 @@ use super::direction::dominant_role;
 use super::facts::{FlowFacts, Process};
 use super::stamped::Stamped;
 use super::transition::{Transition, TransitionKind};
-use crate::event::EndReason;
+use crate::event::{EndReason, Qemu};
 use crate::record::{Mode, Outcome, PhaseName, Role};
 use crate::units::{Counters, Directions, MonotonicNs};
 use crate::vocabulary::Purpose;
@@ -123,6 +123,11 @@ pub(super) struct Pause {
     pub(super) resume: MonotonicNs,
 }
 
+/// Whether one of these pauses, which are in their order, begins at `at`.
+pub(super) fn begins_pause(pauses: &[Pause], at: MonotonicNs) -> bool {
+    pauses.binary_search_by_key(&at, |pause| pause.stop).is_ok()
+}
+
 impl<'a> MigrationFacts<'a> {
     /// One whose beginning and end are still to be filled in.
     pub(super) fn new(
@@ -148,6 +153,11 @@ impl<'a> MigrationFacts<'a> {
             start_seen: false,
             end: Ending::Open(MonotonicNs::default()),
         }
+    }
+
+    /// What is known of the QEMU; none if it was never described.
+    pub(super) fn qemu(&self) -> Option<&'a Qemu> {
+        self.process?.qemu.as_ref()
     }
 
     /// The pauses that the migration did not cause, in their order.
@@ -181,9 +191,7 @@ impl<'a> MigrationFacts<'a> {
     /// The stop of the guest that lasted until the end of the migration.
     pub(super) fn last_stop(&self) -> Option<&'a Transition> {
         let pauses = self.pauses();
-        let is_pause = |transition: &&Transition| {
-            pauses.binary_search_by_key(&transition.at, |pause| pause.stop).is_ok()
-        };
+        let is_pause = |transition: &&Transition| begins_pause(&pauses, transition.at);
         self.transitions
             .iter()
             .copied()

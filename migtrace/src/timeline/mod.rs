@@ -69,8 +69,8 @@ impl Timeline {
 
     /// Takes in the next event of the log.
     pub fn push(&mut self, event: &Event) {
-        let turns = self.facts.push(event);
-        if turns || self.look.get().is_some_and(|look| !look.holds(&self.facts)) {
+        let may_change = self.facts.push(event);
+        if may_change || self.look.get().is_some_and(|look| !look.holds(&self.facts)) {
             self.look.take();
         }
     }

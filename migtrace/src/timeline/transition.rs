@@ -22,7 +22,7 @@ pub(super) enum TransitionKind {
     Pass(u64),
     Stop,
     Resume,
-    /// A round of copying begins. QEMU's calls of KVM show it, not an event.
+    /// A pass begins. QEMU's calls of KVM show it, not an event.
     DirtyLog,
 }
 

@@ -21,7 +21,7 @@ impl Log {
         self
     }
 
-    /// What every log begins with: its first line, a clock sample, and QEMU 7.
+    /// What every log begins with: its first line, a clock sample, and the QEMU with pid 7.
     pub(crate) fn begun() -> Self {
         let mut log = Self::default();
         let start = json!({
@@ -65,7 +65,7 @@ impl Log {
     }
 
     pub(crate) fn counted(&mut self, at_ns: u64, number: u64, first_ns: u64, carried: u64, closed: bool) {
-        // Most lines of a long log are such ones, and a value for each field of each takes its time.
+        // Most lines of a long log are of this kind, and it takes long to make a JSON value for each.
         let ((host, port), segments) = (ends(number), carried.div_ceil(1448));
         let wire_bytes = carried + 66 * segments;
         writeln!(
@@ -98,7 +98,8 @@ impl Log {
         self.status(at_ns + MS / 2, pid, "completed", 0);
     }
 
-    /// One migration of QEMU 7 from `T0` on, in which everything happens that `much` adds until the instant it gives.
+    /// One migration of the QEMU with pid 7, with everything that `much` adds from `T0` on. It ends at the instant that
+    /// `much` returns.
     pub(crate) fn of_one_migration(mut self, much: impl FnOnce(&mut Self) -> u64) -> String {
         self.status(T0 - 3 * MS, 7, "setup", 0);
         self.flow_seen(T0 - 2 * MS, 0);
@@ -117,11 +118,11 @@ impl Log {
 }
 
 pub(crate) fn counters(carried: u64) -> Value {
-    let (segments, none) = (carried.div_ceil(1448), 0);
+    let segments = carried.div_ceil(1448);
     let tx = json!({
         "wire_bytes": carried + 66 * segments, "payload_bytes": carried, "segments": segments, "skbs": segments
     });
-    json!({ "tx": tx, "rx": { "wire_bytes": none, "payload_bytes": none, "segments": none, "skbs": none } })
+    json!({ "tx": tx, "rx": { "wire_bytes": 0, "payload_bytes": 0, "segments": 0, "skbs": 0 } })
 }
 
 /// This host's end of a flow: the last number of its address, and its port.

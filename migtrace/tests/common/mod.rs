@@ -15,7 +15,7 @@ use migtrace::timeline::Timeline;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A value that outside of the library only JSON makes: a later version may know more of it.
+/// A value of a type that is `#[non_exhaustive]`: outside of the library only JSON makes one.
 pub(crate) fn made<T: DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).unwrap()
 }
@@ -75,7 +75,7 @@ pub(crate) fn why<'a>(record: &'a Record, what: &str) -> &'a str {
     &entry.unwrap_or_else(|| panic!("nothing about {what:?} in {:#?}", record.not_measured)).why
 }
 
-/// The record that this host made in this part.
+/// The record of the side with this role.
 pub(crate) fn of_role(records: &[Record], role: Role) -> &Record {
     records.iter().find(|record| record.observers[0].role == role).unwrap()
 }

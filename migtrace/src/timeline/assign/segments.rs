@@ -41,8 +41,8 @@ impl<'a> Segment<'a> {
         self.transitions.push(transition);
     }
 
-    /// Whether `transition` resumes the guest after the end of this migration and because of it: at the destination of a libvirt
-    /// migration, or here when the migration failed.
+    /// Whether `transition` resumes the guest after the end of this migration and because of it: at the destination of a
+    /// libvirt migration, or here when the migration failed.
     fn takes_late(&self, transition: &Transition) -> bool {
         let in_time =
             self.end.is_some_and(|end| transition.at.0 <= end.at().0.saturating_add(LATE_RESUME_NS));

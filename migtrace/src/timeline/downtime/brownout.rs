@@ -6,8 +6,8 @@ use crate::timeline::gaps::{self, BoundedGap};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Echo;
 
-/// How well the guest answered before the gap of its downtime, which is one of those `around` the migration, and after it until
-/// its `next` migration or the end of the probing.
+/// How well the guest answered before the gap of its downtime, which is one of those `around` the migration, and after
+/// it until its `next` migration or the end of the probing.
 pub(super) fn brownout(
     all: &EchoGaps,
     around: &[BoundedGap<'_>],
@@ -22,16 +22,20 @@ pub(super) fn brownout(
     let until = next.map_or(MonotonicNs(u64::MAX), |next| next.max(since));
     let later = all.touching(just_after(since), until);
     let after: Vec<_> = later.map(|seen| gaps::closed(seen, since)).collect();
-    let worst = |ns: &mut dyn Iterator<Item = u64>| ns.max().filter(|ns| *ns > 0);
     // The worst round trip of a gap is the worst since the gap before it.
-    let untils = before.iter().chain([&downtime.gap]).map(|gap| gap.worst_round_trip_ns);
-    let behind = all.first_since(just_after(until)).map(|seen| seen.worst_round_trip_ns);
-    let behind = behind.or(echo.worst_since_last_gap_ns);
-    let sinces = after.iter().map(|gap| gap.worst_round_trip_ns).chain(behind);
+    let trips_before = before.iter().chain([&downtime.gap]).map(|gap| gap.worst_round_trip_ns);
+    let last_trips = all.first_since(just_after(until)).map(|seen| seen.worst_round_trip_ns);
+    let last_trips = last_trips.or(echo.worst_since_last_gap_ns);
+    let trips_after = after.iter().map(|gap| gap.worst_round_trip_ns).chain(last_trips);
     Brownout {
-        before: Disturbance { worst_round_trip_ns: worst(&mut { untils }), longest_gap: longest(&before) },
-        after: Disturbance { worst_round_trip_ns: worst(&mut { sinces }), longest_gap: longest(&after) },
+        before: Disturbance { worst_round_trip_ns: worst(trips_before), longest_gap: longest(&before) },
+        after: Disturbance { worst_round_trip_ns: worst(trips_after), longest_gap: longest(&after) },
     }
+}
+
+/// The longest of these round trips; none when none was seen.
+fn worst(round_trips_ns: impl Iterator<Item = u64>) -> Option<u64> {
+    round_trips_ns.max().filter(|ns| *ns > 0)
 }
 
 /// The longest certain gap or, without one, the longest possible gap.

@@ -11,8 +11,8 @@ use crate::vocabulary::Purpose;
 /// QEMU reports its times in whole milliseconds.
 const REPORTED_STEP_NS: u64 = 1_000_000;
 
-/// QEMU counts some bytes that it does not send: at most one in some thousand, as far as was ever seen. This allows 1 %.
-const TOLERANCE: u64 = 100;
+/// QEMU counts some bytes that it does not send: at most one in some thousand, as far as was ever seen. This allows one in so many.
+const ALLOWED_ONE_IN: u64 = 100;
 
 /// Figures that cannot both be true. `held_back_ns`: for how long frames may have come from a guest that had stopped.
 pub(super) fn between_figures(
@@ -71,7 +71,7 @@ pub(super) fn against_qemu(facts: &Facts, migration: &MigrationFacts<'_>) -> Vec
     let carried = stream_payload_bytes(migration);
     if let (Some(transferred), Some(carried)) = (transferred, carried)
         && migration.outcome(facts.end) == Outcome::Completed
-        && transferred.saturating_sub(carried) > carried / TOLERANCE
+        && transferred.saturating_sub(carried) > carried / ALLOWED_ONE_IN
     {
         found.push(format!(
             "QEMU reports {transferred} B of transferred memory, but its connections carried {carried} B: a connection \
@@ -81,7 +81,8 @@ pub(super) fn against_qemu(facts: &Facts, migration: &MigrationFacts<'_>) -> Vec
     found
 }
 
-/// What the connections of the memory stream carried from the source; none when there is no connection, or one was not counted.
+/// What the connections of the memory stream carried from the source; none when there is no connection, or one was not
+/// counted.
 fn stream_payload_bytes(migration: &MigrationFacts<'_>) -> Option<u64> {
     let streams = || migration.flows.iter().filter(|f| f.purpose != Purpose::Nbd);
     streams().next()?;

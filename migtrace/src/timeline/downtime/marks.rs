@@ -4,7 +4,7 @@ use super::network::first_frame;
 use super::sides::{Sides, VcpuExits, vcpu_exits};
 use crate::record::{Mark, MarkName, PhaseName, Role};
 use crate::timeline::gaps::BoundedGap;
-use crate::timeline::migration::MigrationFacts;
+use crate::timeline::migration::{MigrationFacts, begins_pause};
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::units::MonotonicNs;
 
@@ -47,8 +47,7 @@ impl Sides<'_> {
         }
         let pauses = source.pauses();
         let is_of_pause = |m: &&&Transition| {
-            pauses.binary_search_by_key(&m.at, |pause| pause.stop).is_ok()
-                || pauses.binary_search_by_key(&m.at, |pause| pause.resume).is_ok()
+            begins_pause(&pauses, m.at) || pauses.binary_search_by_key(&m.at, |pause| pause.resume).is_ok()
         };
         for mark in source.transitions.iter().filter(|m| !is_of_pause(m)) {
             match &mark.kind {

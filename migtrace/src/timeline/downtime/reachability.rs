@@ -31,8 +31,9 @@ impl Sides<'_> {
         gaps.iter().filter(|around| around.gap.is_plausible()).filter(is_candidate).max_by_key(rank)
     }
 
-    /// Whether a gap, possible or certain, surely lies around the guest's stop: its last reply came before the guest can have run
-    /// again, so it was sent before the stop, and the request that ended the gap was sent after the stop.
+    /// Whether a gap that was chosen for the guest's stop surely lies around it. A certain gap does. A possible gap does
+    /// if the last reply before it came before the guest can have run again, so it was sent before the stop, and if the
+    /// request that ended the gap was sent after the stop.
     pub(super) fn is_framed_by(&self, around: &BoundedGap<'_>) -> bool {
         if around.gap.is_sure() {
             return true;

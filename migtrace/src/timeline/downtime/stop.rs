@@ -68,8 +68,8 @@ impl Sides<'_> {
         (did_not_move && !has_arrived && saw_all).then_some(false)
     }
 
-    /// For how long QEMU may have sent frames of a guest whose vCPUs had stopped: until it reports STOP it sends what they left
-    /// behind.
+    /// For how long QEMU may have sent frames of a guest whose vCPUs had stopped: until it reports STOP it sends what they
+    /// left behind.
     pub(super) fn held_back_ns(&self) -> Option<u64> {
         let stop = self.last_stop()?;
         Some(stop.at.0 - vcpu_exits(self.source?.process, stop)?.last.0)
@@ -116,8 +116,8 @@ impl Sides<'_> {
         Some(StopEdge { moment, by: By::QmpEvent })
     }
 
-    /// How long the guest did not run. The gap stands in for an edge of the stop that this host did not see. Without a gap, the
-    /// last byte gives a lower bound.
+    /// How long the guest did not run. The gap stands in for an edge of the stop that this host did not see. Without a gap,
+    /// the last byte gives a lower bound.
     pub(super) fn stop(&self, gap: Option<&Gap>) -> Option<Estimate> {
         let sent_all = self.source.and_then(MigrationFacts::last_byte).map(|at| self.at(at));
         let gap = gap.filter(|gap| self.answers_too_early(Some(gap)).is_none());

@@ -285,7 +285,8 @@ impl Facts {
     }
 }
 
-/// Whether a fact has no part in which migrations there are and what they are doing, unless it is the first about its process.
+/// Whether a fact does not change which migrations there are and what they are doing, unless it is the first about its
+/// process.
 const fn is_detail(fact: &Fact) -> bool {
     matches!(
         fact,

@@ -38,15 +38,14 @@ pub(super) struct BoundedGap<'a> {
 pub(super) fn of<'a>(facts: &'a Facts, migration: &MigrationFacts<'_>) -> Vec<BoundedGap<'a>> {
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
-    let touches = |gap: &&EchoGap, until_ns: u64| gap.answered_request_ns.0 <= last && first <= until_ns;
     let ended = facts.echo_gaps.touching(MonotonicNs(first), MonotonicNs(last));
     let ended = ended.map(|seen| BoundedGap { gap: closed(seen, migration.start), seen });
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
-    let open = open.filter(|gap| touches(gap, u64::MAX));
+    let open = open.filter(|gap| gap.answered_request_ns.0 <= last);
     let open = open.map(|seen| BoundedGap { gap: self::open(seen, migration.start), seen });
-    let mut silences: Vec<_> = ended.chain(open).collect();
-    silences.sort_by_key(|silence| silence.gap.start.value_ns);
-    silences
+    let mut gaps: Vec<_> = ended.chain(open).collect();
+    gaps.sort_by_key(|bounded| bounded.gap.start.value_ns);
+    gaps
 }
 
 /// An instant's bounds.
@@ -195,8 +194,8 @@ fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     }
 }
 
-/// A gap that no reply has ended: `before_resumed_ns` is the last request, and the later stamps of `seen` mean
-/// nothing.
+/// A gap that no reply has ended: the stamps of its end are all that of the last request. Its start counts from
+/// `origin`.
 pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let start = silent_from(seen);
     let low_ns = seen.before_resumed_ns.0.saturating_sub(start.high.0);

@@ -46,7 +46,7 @@ pub(super) fn scenarios() -> impl Strategy<Value = Scenario> {
         })
 }
 
-/// EchoGaps at any distance from each other, among more losses.
+/// Silences at any distance from each other, among more losses.
 pub(super) fn dense_scenarios() -> impl Strategy<Value = Scenario> {
     (scenarios(), 0..CALM, 0..20_u64).prop_map(|(scenario, calm, loss_percent)| Scenario {
         loss_percent,

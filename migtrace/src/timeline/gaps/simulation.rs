@@ -37,10 +37,12 @@ pub(super) enum WhileSilent {
     LosesThenDelays,
 }
 
+/// A silence that a scenario asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     /// In intervals.
     pub(super) length: f64,
+    /// How long after the calm it begins, in intervals.
     pub(super) phase: f64,
     pub(super) silence: WhileSilent,
 }
@@ -182,8 +184,8 @@ pub(super) fn simulate(scenario: &Scenario) -> Simulated {
     Simulated { requests, guest_silences, silences, late, duplicates, state, gaps }
 }
 
-/// A request that was lost next to a silence cannot be distinguished from one that was lost because of it, unless the guest has answered
-/// one in between.
+/// Extends each silence by the requests that were lost next to it: they cannot be distinguished from those that were
+/// lost because of it, unless the guest has answered one in between.
 pub(super) fn extend(guest_silences: &mut [GuestSilence], requests: &[Request]) {
     for guest_silence in guest_silences {
         let silent =

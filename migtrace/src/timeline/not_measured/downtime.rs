@@ -43,8 +43,7 @@ pub(super) fn downtime(migration: &MigrationFacts<'_>, record: &Record, list: &m
     if downtime.network.is_none() {
         let both_ends =
             !from_below_only && downtime.stop.as_ref().is_some_and(|stop| !stop.method.takes_a_reply());
-        let qemu = migration.process.and_then(|p| p.qemu.as_ref());
-        let why = if qemu.is_some_and(|qemu| qemu.taps.is_empty()) {
+        let why = if migration.qemu().is_some_and(|qemu| qemu.taps.is_empty()) {
             "this QEMU has no tap in this network namespace: frames of a guest with vhost-user, SR-IOV, macvtap or \
              user-mode networking cannot be seen"
         } else if both_ends {
@@ -69,7 +68,7 @@ fn vcpus(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {
         }
         return;
     }
-    let accelerator = migration.process.and_then(|p| p.qemu.as_ref()).and_then(|q| q.accelerator.as_deref());
+    let accelerator = migration.qemu().and_then(|q| q.accelerator.as_deref());
     if let Some(accelerator) = accelerator.filter(|name| *name != "kvm") {
         list.push(
             "when the vCPUs stop and run",

@@ -63,7 +63,7 @@ pub(super) fn removed_programs(
     probing: Probing<'_>,
     list: &mut List,
 ) {
-    let taps = migration.process.and_then(|p| p.qemu.as_ref()).map_or(&[][..], |qemu| &qemu.taps);
+    let taps = migration.qemu().map_or(&[][..], |qemu| &qemu.taps);
     let concerns = |removed: &&TcRemoved| match removed.program {
         TcProgram::Count => true,
         TcProgram::Guest => taps.contains(&removed.interface),

@@ -2,7 +2,9 @@
 
 use crate::record::{PhaseName, Role};
 use crate::timeline::facts::FlowFacts;
-use crate::timeline::migration::{Ending, MigrationFacts, Opening, Pause, last_phase, terminal};
+use crate::timeline::migration::{
+    Ending, MigrationFacts, Opening, Pause, begins_pause, last_phase, terminal,
+};
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::units::{Counters, Directions, MonotonicNs};
 use crate::vocabulary::Purpose;
@@ -128,7 +130,7 @@ impl Course<'_> {
         });
         if interrupted.is_some() {
             self.before_stop = interrupted;
-            let is_pause = self.pauses.binary_search_by_key(&transition.at, |pause| pause.stop).is_ok();
+            let is_pause = begins_pause(&self.pauses, transition.at);
             self.begin(transition, if is_pause { PhaseName::Paused } else { PhaseName::Stop }, None);
         }
     }
