@@ -94,15 +94,16 @@ namespace, that can ping the target.
 
 Exit codes:
   0  Done; also after Ctrl-C if no end was set
-  1  The target does not answer, or not reliably, or cannot be watched
+  1  It could not be done; for example, the target does not answer, or not
+     reliably
   2  Wrong usage
   3  Interrupted before the end that was set; the report is still written";
 
 const REPORT_HELP: &str = "\
 Exit codes:
   0  Done
-  1  The file cannot be read, or its end is damaged; everything before the
-     damage is reported
+  1  It could not be done, or the end of the file is damaged; everything
+     before the damage is reported
   2  Wrong usage";
 
 const DOCTOR_HELP: &str = "\
@@ -235,7 +236,7 @@ pub(crate) struct ProbeArgs {
     /// Ping through this interface [default: the interface of the route]
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
-    /// Skip the first second, which checks for loss and rate limits
+    /// Skip the check for loss and rate limits, which takes a second before the observation
     #[arg(long)]
     pub(crate) no_preflight: bool,
     /// How to attach to the interface

@@ -84,6 +84,12 @@ pub fn replay(recorded: &Recorded, format: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// The names of a record's marks, in their order.
+#[must_use]
+pub fn mark_names(record: &Value) -> Vec<String> {
+    list(&record["downtime"]["marks"]).iter().map(|mark| text(&mark["name"]).to_owned()).collect()
+}
+
 /// The names of a record's phases, each with its pass where it has one: `active 2`.
 #[must_use]
 pub fn phase_names(record: &Value) -> Vec<String> {

@@ -148,7 +148,7 @@ impl shared::EchoGap {
 }
 
 #[inline(always)]
-pub(super) const fn is_unsettled(resumed_ns: u64, round_trips_after: u64) -> bool {
+const fn is_unsettled(resumed_ns: u64, round_trips_after: u64) -> bool {
     resumed_ns != 0 && round_trips_after < SETTLE
 }
 

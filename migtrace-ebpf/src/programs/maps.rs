@@ -35,7 +35,7 @@ pub(crate) static NO_HANDSHAKE: Array<Handshake, 1> = Array::new();
 #[btf_map]
 pub(crate) static FLOW_CLAIMS: HashMap<Claim, FlowKey, 4096> = HashMap::new();
 
-/// How many flows still have no owner, and are looked for in each traced `sendmsg`.
+/// How many flows have no owner yet. While there are any, each `sendmsg` of a traced process is checked for one.
 #[btf_map]
 pub(crate) static UNOWNED: Array<u64, 1> = Array::new();
 

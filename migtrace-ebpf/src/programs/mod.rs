@@ -1,4 +1,4 @@
-//! What the programs do, one file a subject.
+//! What the programs do: one file for each subject.
 //!
 //! ```text
 //! a packet at an interface ── wire ─── handshake ── flow      counts what is on the wire

@@ -156,7 +156,8 @@ impl World<'_, '_> {
             15 => Fact::QemuGone { pid: self.pid()? },
             kind @ 16..=25 => self.of_flow(kind)?,
             kind @ 26..=31 => self.of_guest(kind)?,
-            kind @ (32 | 33) => self.reply(kind)?,
+            32 => self.query_migrate()?,
+            33 => self.query_migrate_parameters()?,
             34 => self.echo()?,
             35 | 36 => Fact::EchoGap(self.gap()?),
             37 => Fact::Clock(self.clock()?),
@@ -226,22 +227,16 @@ impl World<'_, '_> {
         })
     }
 
-    fn reply(&mut self, kind: u8) -> Result<Fact> {
-        Ok(match kind {
-            32 => {
-                let status = self.status()?;
-                let ms = *self.source.choose(&[0, 77, u64::MAX])?;
-                let reply = json!({ "status": status, "downtime": ms, "total-time": ms, "error-desc": "no" });
-                Fact::QueryMigrate { pid: self.pid()?, reply }
-            }
-            _ => {
-                let limit_ms = *self.source.choose(&[300, 0, u64::MAX])?;
-                Fact::QueryMigrateParameters {
-                    pid: self.pid()?,
-                    reply: json!({ "downtime-limit": limit_ms }),
-                }
-            }
-        })
+    fn query_migrate(&mut self) -> Result<Fact> {
+        let status = self.status()?;
+        let ms = *self.source.choose(&[0, 77, u64::MAX])?;
+        let reply = json!({ "status": status, "downtime": ms, "total-time": ms, "error-desc": "no" });
+        Ok(Fact::QueryMigrate { pid: self.pid()?, reply })
+    }
+
+    fn query_migrate_parameters(&mut self) -> Result<Fact> {
+        let limit_ms = *self.source.choose(&[300, 0, u64::MAX])?;
+        Ok(Fact::QueryMigrateParameters { pid: self.pid()?, reply: json!({ "downtime-limit": limit_ms }) })
     }
 
     fn qmp(&mut self) -> Result<Fact> {

@@ -106,14 +106,14 @@ fn settings(options: &ProbeArgs, target: IpAddr) -> ProbeOptions {
     settings
 }
 
-fn show(line: &ProgressBar, target: IpAddr, live: &ProbeStatus) {
-    let silent = live.silent_ns.map_or(String::new(), |silent_ns| {
+fn show(line: &ProgressBar, target: IpAddr, status: &ProbeStatus) {
+    let silent = status.silent_ns.map_or(String::new(), |silent_ns| {
         format!(", SILENT for {:.1} s", Duration::from_nanos(silent_ns).as_secs_f64())
     });
-    let gaps = match live.gaps {
+    let gaps = match status.gaps {
         1 => "1 gap".to_owned(),
         number => format!("{number} gaps"),
     };
-    line.set_message(format!("{target}: {} sent, {} answered, {gaps}{silent}", live.sent, live.answered));
+    line.set_message(format!("{target}: {} sent, {} answered, {gaps}{silent}", status.sent, status.answered));
     line.tick();
 }

@@ -39,7 +39,7 @@ pub(crate) struct FirstPacket {
 
 impl FlowState {
     /// Identifies this connection among all between its ends.
-    pub(crate) const fn opened(&self) -> FlowId {
+    pub(crate) const fn id(&self) -> FlowId {
         FlowId { flow: self.flow, opened_ns: self.opened_ns }
     }
 

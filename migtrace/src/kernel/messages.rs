@@ -31,7 +31,7 @@ pub(crate) struct FlowId {
 /// The content of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
-    /// The first packet of a new flow.
+    /// A flow is open; `first` is its first packet.
     FlowSeen { flow: FlowId, first: FirstPacket },
     /// The owner of a flow is known: the process that uses its socket.
     FlowOwned { flow: FlowId, pid: u32, by_user_space: bool, crossed: Crossed },
@@ -42,13 +42,13 @@ pub(crate) enum Body {
     FlowReplaced { key: FlowKey, entry: Box<FlowEntry> },
     /// A process writes a QMP event, or a part of one, to its monitor.
     QmpLine { pid: u32, content: Content, write: QmpWrite },
-    /// A vCPU enters KVM while no other vCPU of its VM is inside.
+    /// A vCPU enters KVM after none of its VM was in it for a while; one message for each vCPU that does.
     GuestRun { pid: u32, vcpus: Vcpus },
     /// Retracts the run that began at `entered_ns`; unless `certain`, it may have been one.
     GuestRunVoid { pid: u32, entered_ns: MonotonicNs, certain: bool },
     /// A process reads KVM's dirty log.
     DirtyLog { pid: u32, sums: Directions<Counters> },
-    /// The first frame of a guest since its VM stopped, or since its tap is watched.
+    /// The first frame of a guest since its tap is watched, or since its QEMU last emitted a QMP event.
     GuestFrame { ifindex: u32 },
     /// An announcement of a guest's location to the network.
     Announcement { ifindex: u32, kind: Announcement },
@@ -118,22 +118,22 @@ fn read<T: FromBytes>(record: &[u8]) -> Option<T> {
     T::read_from_prefix(record).ok().map(|(event, _)| event)
 }
 
-fn opened(key: &FlowKey, opened_ns: u64) -> FlowId {
+fn flow_id(key: &FlowKey, opened_ns: u64) -> FlowId {
     FlowId { flow: flow_of(key), opened_ns: MonotonicNs(opened_ns) }
 }
 
 fn flow_seen(event: &FlowEvent) -> Body {
     let first = FirstPacket { at_ns: MonotonicNs(event.first_ns), ifindex: event.ifindex };
-    Body::FlowSeen { flow: opened(&event.key, event.opened_ns), first }
+    Body::FlowSeen { flow: flow_id(&event.key, event.opened_ns), first }
 }
 
 fn flow_payload(event: &FlowEvent) -> Body {
-    Body::FlowPayload { flow: opened(&event.key, event.opened_ns), first_bytes: event.first_payload }
+    Body::FlowPayload { flow: flow_id(&event.key, event.opened_ns), first_bytes: event.first_payload }
 }
 
 fn flow_owned(event: &FlowOwned) -> Body {
     Body::FlowOwned {
-        flow: opened(&event.key, event.opened_ns),
+        flow: flow_id(&event.key, event.opened_ns),
         pid: event.header.tgid,
         by_user_space: event.by_user_space != 0,
         crossed: Crossed { counters: directions(&event.crossed), last_ns: MonotonicNs(event.last_ns) },

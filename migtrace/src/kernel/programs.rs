@@ -17,6 +17,11 @@ pub(super) fn tc<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a SchedClassifier, 
     program.try_into().map_err(|error: ProgramError| refused(name, with_causes(&error)))
 }
 
+/// A TC program of the object, to load or attach it.
+pub(super) fn tc_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, ProgramError> {
+    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
 /// Loads a TC program.
 pub(super) fn load_tc(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
     let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
@@ -25,7 +30,7 @@ pub(super) fn load_tc(ebpf: &mut Ebpf, name: &str) -> Result<(), KernelError> {
         .map_err(|error| refused(name, why(&error)))
 }
 
-fn absent(program: &str) -> KernelError {
+pub(super) fn absent(program: &str) -> KernelError {
     KernelError::Absent { what: format!("program {program}") }
 }
 

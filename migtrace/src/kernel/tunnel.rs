@@ -38,8 +38,13 @@ impl Tunnel {
 
 /// The name is that of no tunnel.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("migtrace cannot look into `{0}` tunnels")]
+#[error("migtrace cannot look into `{0}` tunnels, only into those of {known}", known = names())]
 pub struct UnknownTunnel(String);
+
+/// All tunnels, to be read in a sentence.
+fn names() -> String {
+    Tunnel::ALL.map(Tunnel::name).join(" or ")
+}
 
 impl FromStr for Tunnel {
     type Err = UnknownTunnel;
@@ -66,6 +71,9 @@ mod tests {
         }
         assert_eq!(bits(&Tunnel::ALL).count_ones() as usize, Tunnel::ALL.len());
         let error = "gre".parse::<Tunnel>().unwrap_err();
-        assert_eq!(error.to_string(), "migtrace cannot look into `gre` tunnels");
+        assert_eq!(
+            error.to_string(),
+            "migtrace cannot look into `gre` tunnels, only into those of vxlan or geneve"
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::error::host;
-use super::prober::{follow, open_socket};
 use super::sender::{Schedule, Sender};
+use super::socket::{follow, open_socket};
 use super::{Preflight, ProbeError, ProbeOptions};
 use crate::kernel::echo::{EchoKernel, Session};
 

@@ -12,7 +12,7 @@ use super::interface::{self, Interface};
 use super::seen_gaps::SeenGaps;
 use super::sender::{Schedule, Sender, Sent};
 use super::session::{open_gap, silent_ns};
-use super::socket::EchoSocket;
+use super::socket::{follow, open_socket};
 use super::{EchoStream, Preflight, ProbeError, ProbeOptions, ProbeStart, nanoseconds, preflight, report};
 use crate::event::{EchoGap, EchoStart, Fact};
 use crate::host::clock;
@@ -326,17 +326,6 @@ fn is_same_removal(a: &Fact, b: &Fact) -> bool {
     matches!((a, b), (Fact::TcRemoved(a), Fact::TcRemoved(b)) if a.last_seen_ns == b.last_seen_ns)
 }
 
-pub(super) fn open_socket(options: &ProbeOptions, identifier: u16) -> Result<EchoSocket, ProbeError> {
-    EchoSocket::open(options.target, identifier, options.data_bytes, options.interface.as_deref())
-        .map_err(host("open a socket for ICMP echo requests (this needs CAP_NET_RAW)"))
-}
-
-/// Follows what this socket sends, and nothing else.
-pub(super) fn follow(kernel: &mut EchoKernel, target: IpAddr, socket: &EchoSocket) -> Result<(), ProbeError> {
-    let cookie = socket.cookie().map_err(host("read the cookie of the socket"))?;
-    Ok(kernel.follow(target, Some(socket.identifier()), Some(cookie))?)
-}
-
 /// An identifier that hardly anybody else uses now.
 fn identifier() -> Result<u16, ProbeError> {
     let now_ns = clock::now().map_err(host("read the clock"))?.0;
@@ -361,7 +350,8 @@ mod tests {
         let neighbour = IpAddr::from([192, 0, 2, 9]);
         let listening = ProbeOptions { interval: None, preflight: false, ..ProbeOptions::new(neighbour) };
         let mut prober = Prober::start(listening).await.unwrap();
-        let mut senders = [7, 8].map(|identifier| EchoSocket::open(neighbour, identifier, 0, None).unwrap());
+        let pinging = ProbeOptions::new(neighbour);
+        let mut senders = [7, 8].map(|identifier| open_socket(&pinging, identifier).unwrap());
         let a_while = || tokio::time::sleep(Duration::from_millis(250));
         senders.iter_mut().for_each(|sender| sender.send(0).unwrap());
         a_while().await;

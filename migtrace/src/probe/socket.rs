@@ -12,6 +12,10 @@ use nix::sys::socket::{
 };
 use nix::{getsockopt_impl, sockopt_impl};
 
+use super::error::host;
+use super::{ProbeError, ProbeOptions};
+use crate::kernel::echo::EchoKernel;
+
 sockopt_impl!(
     /// The kernel's unique number of a socket.
     Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64
@@ -34,14 +38,9 @@ pub(super) struct EchoSocket {
 }
 
 impl EchoSocket {
-    /// Opens a socket for requests with `data_bytes` after the ICMP header. A raw socket where that is allowed;
+    /// A socket for requests with `data_bytes` after the ICMP header. A raw socket where that is allowed;
     /// otherwise an ICMP ("ping") socket, whose identifier the kernel chooses.
-    pub(super) fn open(
-        target: IpAddr,
-        identifier: u16,
-        data_bytes: u16,
-        interface: Option<&str>,
-    ) -> io::Result<Self> {
+    fn open(target: IpAddr, identifier: u16, data_bytes: u16, interface: Option<&str>) -> io::Result<Self> {
         let is_ipv4 = target.is_ipv4();
         let (family, protocol) = if is_ipv4 {
             (AddressFamily::Inet, SockProtocol::Icmp)
@@ -86,6 +85,18 @@ impl EchoSocket {
         }
         self.socket.send(&self.message).map(drop)
     }
+}
+
+/// Opens the socket for what `options` ask for.
+pub(super) fn open_socket(options: &ProbeOptions, identifier: u16) -> Result<EchoSocket, ProbeError> {
+    EchoSocket::open(options.target, identifier, options.data_bytes, options.interface.as_deref())
+        .map_err(host("open a socket for ICMP echo requests (this needs CAP_NET_RAW)"))
+}
+
+/// Follows what this socket sends, and nothing else.
+pub(super) fn follow(kernel: &mut EchoKernel, target: IpAddr, socket: &EchoSocket) -> Result<(), ProbeError> {
+    let cookie = socket.cookie().map_err(host("read the cookie of the socket"))?;
+    Ok(kernel.follow(target, Some(socket.identifier()), Some(cookie))?)
 }
 
 /// The identifier of an ICMP socket is its local port.

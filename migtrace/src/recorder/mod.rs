@@ -27,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After a look, the next one waits this many times as long as it took. Each look goes through all events so far, and a QEMU
 /// may write very many.
 const LOOK_REST: u32 = 10;
+
 /// Records the next migration of the selected VMs.
 ///
 /// ```no_run
@@ -74,7 +75,7 @@ impl Recorder {
     /// Records what `tracer` yields of the selected VMs.
     ///
     /// A name or UUID means the VM of one user: the one whose QEMU is seen first (see [`Selection::is_of_one_user`]). A VM
-    /// that another user starts with the same name is reported as not measured.
+    /// that another user starts with the same name or UUID is not recorded, and an event says so.
     #[must_use]
     pub fn new(tracer: Tracer, selection: Selection) -> Self {
         let present: Vec<Qemu> = tracer.qemus().cloned().collect();

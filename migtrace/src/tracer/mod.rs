@@ -49,7 +49,29 @@ impl Builder {
     /// The kernel refuses a program, packets cannot be counted at an interface, or a file that was named as QEMU's
     /// executable cannot be one.
     pub fn start(self) -> Result<Tracer, TracerError> {
-        Tracer::start(self)
+        let Self { settings, interfaces, qemu_binaries } = self;
+        let binaries = Binaries::named(&qemu_binaries)
+            .map_err(|(path, source)| TracerError::QemuBinary { path, source })?;
+        // The watcher comes first: what changes while the table is read must not be lost.
+        let links = LinkWatcher::new().map_err(host("watch the interfaces"))?;
+        let steps = StepWatcher::new().map_err(host("watch the clock"))?;
+        let points = links::counting_points(&interfaces)?;
+        let mut kernel = Kernel::load(&settings)?;
+        binaries.names().try_for_each(|name| kernel.take_for_qemu(name))?;
+        let observation = observation(&kernel, settings.ports.to_string())?;
+        let started = Instant::now();
+        let mut sample = tokio::time::interval(SAMPLE_EVERY);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut look = tokio::time::interval_at(started + scans::SOON, scans::SOON);
+        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Somebody may start a named executable under another name than the one that was given.
+        let scan_always = !reports_processes(&observation.instruments) || !qemu_binaries.is_empty();
+        let qemus = Qemus::new(binaries, Scans::new(started, scan_always));
+        let flows = Flows::new(settings.ports, settings.flow_capacity);
+        let state = State::new(kernel, Interfaces::new(interfaces, links), qemus, flows);
+        let mut tracer = Tracer { state, observation, steps, sample, look };
+        tracer.state.begin(&points, &mut tracer.observation)?;
+        Ok(tracer)
     }
 }
 
@@ -73,32 +95,6 @@ impl Tracer {
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
-    }
-
-    fn start(builder: Builder) -> Result<Self, TracerError> {
-        let Builder { settings, interfaces, qemu_binaries } = builder;
-        let binaries = Binaries::named(&qemu_binaries)
-            .map_err(|(path, source)| TracerError::QemuBinary { path, source })?;
-        // The watcher comes first: what changes while the table is read must not be lost.
-        let links = LinkWatcher::new().map_err(host("watch the interfaces"))?;
-        let steps = StepWatcher::new().map_err(host("watch the clock"))?;
-        let points = links::counting_points(&interfaces)?;
-        let mut kernel = Kernel::load(&settings)?;
-        binaries.names().try_for_each(|name| kernel.take_for_qemu(name))?;
-        let observation = observation(&kernel, settings.ports.to_string())?;
-        let started = Instant::now();
-        let mut sample = tokio::time::interval(SAMPLE_EVERY);
-        sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut look = tokio::time::interval_at(started + scans::SOON, scans::SOON);
-        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // Somebody may start a named executable under another name than the one that was given.
-        let scan_always = !report_processes(&observation.instruments) || !qemu_binaries.is_empty();
-        let qemus = Qemus::new(binaries, Scans::new(started, scan_always));
-        let flows = Flows::new(settings.ports, settings.flow_capacity);
-        let state = State::new(kernel, Interfaces::new(interfaces, links), qemus, flows);
-        let mut tracer = Self { state, observation, steps, sample, look };
-        tracer.observation.interfaces = tracer.state.begin(&points, &tracer.observation)?;
-        Ok(tracer)
     }
 
     /// Who observes, with which instruments, at which interfaces.
@@ -136,7 +132,7 @@ impl Tracer {
             }
             tokio::select! {
                 messages = state.base.kernel.messages() => state.take_all(messages?)?,
-                _ = self.sample.tick(), if state.flows.need_samples() => state.sample()?,
+                _ = self.sample.tick(), if state.flows.needs_samples() => state.sample()?,
                 _ = self.look.tick() => state.look()?,
                 Some(()) = state.qemus.version_answered() => state.scan()?,
                 change = state.interfaces.next_change() => {
@@ -200,7 +196,7 @@ fn observation(kernel: &Kernel, ports: String) -> Result<Observation, TracerErro
 }
 
 /// Whether the kernel programs report every process that may start or end a QEMU.
-fn report_processes(instruments: &[Instrument]) -> bool {
+fn reports_processes(instruments: &[Instrument]) -> bool {
     PROCESS_INSTRUMENTS
         .into_iter()
         .all(|name| instruments.iter().any(|instrument| instrument.name == name && instrument.hook.is_some()))

@@ -1,7 +1,5 @@
 //! Joins the tracer's parts: what a message, a reading of the flow table, a look, and a change of an interface do.
 
-use tokio::time::Instant;
-
 use super::base::Base;
 use super::error::TracerError;
 use super::flows::Flows;
@@ -13,7 +11,7 @@ use super::queue::{EventQueue, now};
 use super::this_host::attachments;
 use super::this_host::interfaces::Interfaces;
 use super::this_host::qemus::Qemus;
-use crate::event::{EndReason, Event, Fact, Interface, Observation, OwnerMethod, QmpEvent, Vcpus};
+use crate::event::{EndReason, Event, Fact, Observation, OwnerMethod, QmpEvent, Vcpus};
 use crate::host::links::{CountingPoint, LinkEvent};
 use crate::kernel::{Body, Kernel, Message};
 use crate::units::{Counters, Directions, MonotonicNs};
@@ -40,21 +38,19 @@ impl State {
         }
     }
 
-    /// Begins to count, and finds what is there already. Returns where packets are counted.
+    /// Begins to count, and finds what is there already. Adds to `observation` where packets are counted.
     pub(super) fn begin(
         &mut self,
         points: &[CountingPoint],
-        observation: &Observation,
-    ) -> Result<Vec<Interface>, TracerError> {
+        observation: &mut Observation,
+    ) -> Result<(), TracerError> {
         let counted = points.iter().map(|point| self.interfaces.count_at(&mut self.base.kernel, point));
-        let interfaces = counted.collect::<Result<Vec<_>, _>>()?;
-        let observation = Observation { interfaces: interfaces.clone(), ..observation.clone() };
-        self.base.events.add(now()?, Fact::LogStart(observation));
+        observation.interfaces = counted.collect::<Result<_, _>>()?;
+        self.base.events.add(now()?, Fact::LogStart(observation.clone()));
         self.look_after_attachments()?;
         self.base.events.clock()?;
         self.scan()?;
-        self.flows.adopt_connections(&mut self.base, &self.qemus)?;
-        Ok(interfaces)
+        self.flows.adopt_connections(&mut self.base, &self.qemus)
     }
 
     /// Takes in messages of the kernel programs.
@@ -160,7 +156,7 @@ impl State {
             // The start of a QEMU may be among what was lost.
             self.qemus.follow_change();
         }
-        if self.qemus.is_scan_due(Instant::now()) {
+        if self.qemus.is_scan_due() {
             self.scan()?;
         }
         self.interfaces.look(&mut self.base)?;

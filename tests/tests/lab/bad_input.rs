@@ -196,7 +196,7 @@ fn a_disk_that_fills_up_ends_the_event_log_but_not_the_recording() {
     let record = recorded.record().unwrap();
     assert_consistent(&record);
     assert_eq!(record["migration"]["outcome"], "completed");
-    for words in ["the recording goes on", "is not whole", "No space left", &log] {
+    for words in ["the recording goes on", "is incomplete", "No space left", &log] {
         assert!(recorded.stderr.contains(words), "{words}: {}", recorded.stderr);
     }
     // The log can be read up to the line that was cut.

@@ -2,10 +2,9 @@
 
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, SLOW_MIB_PER_S, assert_recorded, network};
 use migtrace_lab::migtrace_command::Recording;
-use migtrace_lab::record_checks::{not_measured, phase_names};
+use migtrace_lab::record_checks::{mark_names, not_measured, phase_names};
 use migtrace_lab::{BareQemu, Lab};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -51,10 +50,6 @@ fn arrive_paused(lab: &Lab, name: &str, destination: &mut BareQemu) -> BareQemu 
     source
 }
 
-fn mark_names(record: &Value) -> Vec<&str> {
-    record["downtime"]["marks"].as_array().unwrap().iter().filter_map(|mark| mark["name"].as_str()).collect()
-}
-
 #[test]
 fn a_guest_that_resumes_seconds_after_its_arrival_is_waited_for() {
     const RESUMED_AFTER: Duration = Duration::from_secs(3);
@@ -98,7 +93,7 @@ fn a_destination_that_is_killed_before_its_guest_resumes_ends_the_wait_at_once()
     let record = assert_recorded(&recording.finish(PATIENCE).unwrap(), 0);
     assert!(killed.elapsed() < Duration::from_secs(4), "it took {:?} to be noticed", killed.elapsed());
     assert_eq!(record["migration"]["outcome"], "completed");
-    assert!(!mark_names(&record).contains(&"resume"), "{record:#}");
+    assert!(!mark_names(&record).contains(&"resume".into()), "{record:#}");
 }
 
 #[test]

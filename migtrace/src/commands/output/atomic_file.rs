@@ -33,7 +33,7 @@ impl AtomicFile {
             }
             created => created?,
         };
-        // A file system without locks has to do.
+        // Where the file system has no locks, the file is used without one.
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             return Err(in_use(&temporary));
         }

@@ -129,12 +129,12 @@ mod tests {
 
     #[test]
     fn a_dash_is_standard_output_and_devices_and_open_files_are_special() {
-        for place in of(Path::new("-")) {
-            assert_eq!(place.unwrap(), OutputPath::Stdout);
+        for found in of(Path::new("-")) {
+            assert_eq!(found.unwrap(), OutputPath::Stdout);
         }
         for path in ["/dev/full", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
-            for place in of(Path::new(path)) {
-                assert!(matches!(place, Ok(OutputPath::Special(_))), "{path}: {place:?}");
+            for found in of(Path::new(path)) {
+                assert!(matches!(found, Ok(OutputPath::Special(_))), "{path}: {found:?}");
             }
         }
     }
@@ -148,8 +148,8 @@ mod tests {
             (path.join(".."), ErrorKind::IsADirectory),
             (path.join("no/file"), ErrorKind::NotFound),
         ] {
-            for place in of(&path) {
-                assert_eq!(place.unwrap_err().kind(), kind, "{}", path.display());
+            for found in of(&path) {
+                assert_eq!(found.unwrap_err().kind(), kind, "{}", path.display());
             }
         }
     }
@@ -168,8 +168,8 @@ mod tests {
             assert_eq!(followed.unwrap(), OutputPath::File(path.join("third")));
         }
         symlink("loop", path.join("loop")).unwrap();
-        for place in of(&path.join("loop")) {
-            assert_eq!(place.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        for found in of(&path.join("loop")) {
+            assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::ELOOP));
         }
     }
 
@@ -185,15 +185,15 @@ mod tests {
             std::os::unix::fs::lchown(path.join(name), Some(65534), None).unwrap();
         }
         symlink("file", path.join("mine")).unwrap();
-        let refused = |place: io::Result<OutputPath>, link: &str| {
-            let error = place.unwrap_err();
+        let refused = |found: io::Result<OutputPath>, link: &str| {
+            let error = found.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
             assert!(error.to_string().contains(path.join(link).to_str().unwrap()), "{error}");
         };
         refused(OutputPath::of(&path.join("file"), Links::Follow), "file");
         refused(OutputPath::of(&path.join("mine"), Links::Follow), "file");
-        for place in of(&path.join("device")) {
-            refused(place, "device");
+        for found in of(&path.join("device")) {
+            refused(found, "device");
         }
         assert_eq!(
             OutputPath::of(&path.join("file"), Links::Replace).unwrap(),

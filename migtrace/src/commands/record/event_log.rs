@@ -78,7 +78,7 @@ impl EventLog {
                 "migtrace: cannot write to {}: {error}; the log ends after {lines} events, the recording goes on",
                 self.name
             ));
-            format!("the event log {} is not whole", self.name)
+            format!("the event log {} is incomplete", self.name)
         };
         self.failure = Some(anyhow::Error::new(error).context(what));
         self.writer = None;

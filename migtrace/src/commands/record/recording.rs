@@ -23,7 +23,7 @@ use crate::commands::signals::Signals;
 
 /// How often the live line changes during a migration.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// How often it changes before.
+/// How often it changes before a migration.
 const SHOW_WAITING_EVERY: Duration = Duration::from_secs(1);
 
 /// What a recording gave.
@@ -101,7 +101,7 @@ fn start_tracer(options: &RecordArgs) -> Result<Tracer> {
     Ok(tracer)
 }
 
-/// Checks that the selected VM is here, or can be waited for; then it is returned.
+/// Checks that the selected VM is here, or can be waited for. Returns the one to wait for.
 fn absent(tracer: &Tracer, selection: &Selection) -> Result<Option<NoSuchVm>> {
     let present: Vec<_> = tracer.qemus().cloned().collect();
     selection.is_of_one_user(&present)?;

@@ -24,7 +24,7 @@ const TC_MESSAGES: [std::ops::RangeInclusive<u16>; 2] = [36..=46, 100..=102];
 const BYTES_OF_HEADER: usize = 20;
 /// A handle consists of two parts, and so does a filter's preference and protocol.
 const MAJOR_BITS: u32 = 16;
-const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
+pub(super) const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
 
 fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\0"].concat()

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
+use super::message::EVERY_PROTOCOL;
 use super::*;
 use crate::host::testing::{in_new_netns, ip};
 
@@ -41,11 +42,7 @@ fn bpf_filters_are_found_among_all_kinds_in_the_order_in_which_they_run() {
         let found = filters.list(INGRESS, None).unwrap();
         let places: Vec<_> = found.iter().map(|filter| (filter.preference, filter.handle)).collect();
         assert_eq!(places, [(2, 2), (2, 1), (5, 1)], "the newest filter with a preference runs first");
-        assert!(
-            found
-                .iter()
-                .all(|filter| filter.protocol == (libc::ETH_P_ALL as u16).to_be() && filter.name.is_empty())
-        );
+        assert!(found.iter().all(|filter| filter.protocol == EVERY_PROTOCOL && filter.name.is_empty()));
         assert_eq!(filters.list(INGRESS, Some(5)).unwrap(), found[2..]);
         assert_eq!(filters.list(Place { way: Way::Egress, ..INGRESS }, None).unwrap(), []);
 

@@ -1,5 +1,8 @@
 //! Which process holds a TCP connection: `sock_diag` gives the socket's inode, `/proc/PID/fd` shows who has it open.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -240,6 +243,3 @@ fn holders(pids: &[u32]) -> HashMap<u32, u32> {
 fn socket_inode(target: &str) -> Option<u32> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
-
-#[cfg(test)]
-mod tests;

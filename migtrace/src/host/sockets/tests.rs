@@ -28,9 +28,9 @@ fn connected(listen: &str, connect: &str) -> (TcpListener, TcpStream, TcpStream)
     (listener, client, server)
 }
 
-/// The owner of one flow.
+/// Who holds the socket of one flow.
 fn holder_of(flow: Flow, pids: &[u32]) -> io::Result<Option<Holder>> {
-    Ok(holders_of(&[flow], pids)?.pop().map(|(_, owner)| owner))
+    Ok(holders_of(&[flow], pids)?.pop().map(|(_, holder)| holder))
 }
 
 #[test]
@@ -45,10 +45,10 @@ fn a_link_names_the_inode() {
 fn each_end_of_a_connection_is_found_by_its_own_side() {
     for (listen, connect) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0")] {
         let (_listener, client, server) = connected(listen, connect);
-        let owned = |inode| Holder { pid: me(), inode };
+        let held = |inode| Holder { pid: me(), inode };
         assert_eq!(
             holders_of(&[flow(&server), flow(&client)], &[1, me()]).unwrap(),
-            [(flow(&server), owned(inode(&server))), (flow(&client), owned(inode(&client)))],
+            [(flow(&server), held(inode(&server))), (flow(&client), held(inode(&client)))],
             "{listen}"
         );
     }
@@ -73,7 +73,7 @@ fn a_flow_of_ipv4_packets_is_found_on_an_ipv6_socket() {
 }
 
 #[test]
-fn a_socket_of_another_process_has_no_owner_among_the_candidates() {
+fn a_socket_of_another_process_has_no_holder_among_the_candidates() {
     let (_listener, client, _server) = connected("127.0.0.1:0", "127.0.0.1:0");
     assert_eq!(holder_of(flow(&client), &[]).unwrap(), None);
     assert_eq!(holder_of(flow(&client), &[1, u32::MAX]).unwrap(), None);
@@ -89,7 +89,7 @@ fn the_listener_is_not_taken_for_a_connection() {
 }
 
 #[test]
-fn a_closed_connection_has_no_owner() {
+fn a_closed_connection_has_no_holder() {
     let (_listener, client, server) = connected("127.0.0.1:0", "127.0.0.1:0");
     let flow = flow(&client);
     drop(client);

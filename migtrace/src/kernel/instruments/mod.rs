@@ -15,7 +15,7 @@ use table::{AttachPoint, Definition, Hook, TABLE};
 /// It is there while a module of KVM is loaded, and always where KVM is built into the kernel.
 const KVM_DEVICE: &str = "/sys/class/misc/kvm";
 
-/// Needs that this kernel does not meet, and why.
+/// The needs that this kernel does not meet, and why.
 #[derive(Debug, Default)]
 pub(super) struct Unmet(Vec<(Need, String)>);
 
@@ -85,8 +85,7 @@ impl Hook {
     /// Loads the program and attaches it.
     fn attach(&self, ebpf: &mut Ebpf) -> Result<(), String> {
         let name = self.program;
-        let program =
-            ebpf.program_mut(name).ok_or_else(|| format!("the eBPF object has no program {name}"))?;
+        let program = ebpf.program_mut(name).ok_or_else(|| programs::absent(name).to_string())?;
         let attached = match self.point {
             AttachPoint::Kprobe { function } | AttachPoint::Kretprobe { function } => {
                 <&mut KProbe>::try_from(program).and_then(|program| {

@@ -18,7 +18,7 @@ use aya::programs::ProgramError;
 use aya::programs::tc::{self, TcError};
 
 use super::filter_owner::{FilterName, Owner};
-use super::{COUNT, ECHO, GUEST, OURS, Order, classifier};
+use super::{COUNT, ECHO, GUEST, OURS, Order, programs};
 use crate::errors::with_causes;
 use crate::host::filters::{Filter, Filters, News, Place, Way};
 use crate::host::links;
@@ -77,7 +77,7 @@ impl Clsact {
         place: Place,
     ) -> Result<OwnFilter, ProgramError> {
         let name = self.owner.filter(program).to_string();
-        let program = classifier(ebpf, program)?;
+        let program = programs::tc_mut(ebpf, program)?;
         let mut preference = FIRST_PREFERENCE;
         loop {
             match self.filters.add(place, preference, &name, program.fd()?.as_fd()) {

@@ -14,7 +14,7 @@ mod tests;
 use std::io;
 
 use aya::Ebpf;
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::ProgramError;
 
 use super::{KernelError, programs};
 use crate::errors::with_causes;
@@ -268,7 +268,7 @@ impl Attached {
     /// Attaches the missing programs as TCX links.
     fn link(&mut self, ebpf: &mut Ebpf, interface: &str) -> Result<(), ProgramError> {
         for program in self.programs.iter_mut().filter(|program| program.attachment.is_none()) {
-            let link = TcxLink::attach(classifier(ebpf, program.name)?, interface, program.place)?;
+            let link = TcxLink::attach(programs::tc_mut(ebpf, program.name)?, interface, program.place)?;
             program.attachment = Some(Attachment::Tcx(link));
         }
         Ok(())
@@ -312,8 +312,4 @@ impl Order {
     const fn behind_others(is_behind: bool) -> Self {
         if is_behind { Self::BehindOthers } else { Self::First }
     }
-}
-
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, ProgramError> {
-    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }

@@ -60,8 +60,8 @@ const fn attach_type(way: Way) -> TcAttachType {
     }
 }
 
-/// Whether somebody else's program runs before this one. Their names take more privileges than migtrace may
-/// have; without these, they count as somebody else's.
+/// Whether somebody else's program runs before this one. To read the programs' names takes more privileges than migtrace
+/// may have; without these, every program before this one counts as somebody else's.
 fn others_are_first(place: Place, program: u32) -> bool {
     let Some(name) = links::name_of(place.interface) else { return false };
     match SchedClassifier::query_tcx(&name, attach_type(place.way)) {

@@ -91,7 +91,7 @@ fn the_next_start_removes_the_filters_of_killed_runs_and_no_others() {
         let mut bare = detached();
         let place = Place { interface: INDEX, way: Way::Ingress };
         let mut filters = Filters::open().unwrap();
-        let program = classifier(&mut bare.ebpf, INGRESS).unwrap();
+        let program = programs::tc_mut(&mut bare.ebpf, INGRESS).unwrap();
         let mut add = |preference, name: &str| {
             filters.add(place, preference, name, program.fd().unwrap().as_fd()).unwrap();
         };
@@ -116,7 +116,7 @@ fn the_next_start_removes_the_filters_of_killed_runs_and_no_others() {
         drop(next);
 
         left.iter().flatten().for_each(|name| {
-            let program = classifier(&mut bare.ebpf, INGRESS).unwrap();
+            let program = programs::tc_mut(&mut bare.ebpf, INGRESS).unwrap();
             filters.add(place, 2, name, program.fd().unwrap().as_fd()).unwrap();
         });
         let mut removed: Vec<_> = clean_up().into_iter().map(|leftover| leftover.filter).collect();

@@ -67,12 +67,12 @@ fn the_fragments_of_a_new_flow_are_counted_from_zero() {
         bench.adopt(flow(CLIENT, FIRST));
         bench.pass(OUT, &rest);
         let old = bench.fragments().expect("the bucket");
-        let last = bench.0.retire(old.opened()).expect("a program that takes commands").expect("the bucket");
+        let last = bench.0.retire(old.id()).expect("a program that takes commands").expect("the bucket");
         assert_eq!(last.counters.tx, counters(&[&rest]));
         bench.pass(OUT, &rest);
         assert_eq!(bench.fragments(), None);
         bench.adopt(flow(CLIENT + 1, FIRST));
-        bench.0.remove(old.opened()).expect("a program that takes commands");
+        bench.0.remove(old.id()).expect("a program that takes commands");
         bench.pass(OUT, &rest);
         let new = bench.fragments().expect("the bucket of the new flow");
         assert!(new.opened_ns > old.opened_ns);

@@ -23,7 +23,7 @@ fn a_handshake_opens_a_flow_at_either_end_with_its_first_packet() {
             let [Body::FlowSeen { flow, first }, Body::FlowPayload { .. }] = messages[..] else {
                 panic!("{messages:?}")
             };
-            assert_eq!((flow, Some(first)), (state.opened(), state.first));
+            assert_eq!((flow, Some(first)), (state.id(), state.first));
             assert_eq!(first.ifindex, INTERFACE);
             assert!(first.at_ns < state.opened_ns, "the SYN came before the entry");
             assert_eq!((bench.lost(), bench.strays()), (Lost::default(), 0));

@@ -46,7 +46,7 @@ fn a_new_connection_between_the_same_ends_is_a_new_flow() {
         };
         let last = bench.0.final_state(key, entry);
         assert_eq!(last.counters, before.counters);
-        assert_eq!((last.opened(), *flow), (before.opened(), after.opened()));
+        assert_eq!((last.id(), *flow), (before.id(), after.id()));
     });
 }
 
@@ -70,7 +70,7 @@ fn forged_packets_do_not_end_an_open_connection() {
         open.client_sends(bench, ACK, 501, SERVER_FIRST + 1, 500);
         open.server_sends(bench, ACK, 1, CLIENT_FIRST.wrapping_add(1001), 10);
         let after = bench.only_flow();
-        assert_eq!(after.opened(), before.opened());
+        assert_eq!(after.id(), before.id());
         assert!(!after.closed);
         assert_eq!(after.last_byte_ns.tx, Some(after.last_ns));
         assert_eq!(after.counters.rx.payload_bytes, 1000);
@@ -89,7 +89,7 @@ fn the_entry_of_a_retired_flow_can_be_used_again_once_it_is_removed() {
         assert_eq!(bench.lost(), Lost { flows: 1, ..Lost::default() });
         bench.pass(OUT, &plain(40001, FIRST));
         bench.pass(OUT, &plain(40002, FIRST));
-        let over = bench.flows()[0].opened();
+        let over = bench.flows()[0].id();
         let other = FlowId { opened_ns: MonotonicNs(over.opened_ns.0 + 1), ..over };
         assert_eq!(bench.0.retire(other).expect("a program that takes commands"), None);
         let last = bench.0.retire(over).expect("a program that takes commands").expect("the flow");
@@ -143,9 +143,8 @@ fn a_retired_flow_takes_nothing_from_the_next_process_with_its_owners_id() {
             }
         }
         let all = bench.0.flows().expect("the flow table");
-        let opened =
-            all.iter().map(FlowState::opened).find(|opened| opened.flow == old).expect("the old one");
-        bench.0.retire(opened).expect("a program that takes commands").expect("the old one");
+        let id = all.iter().map(FlowState::id).find(|id| id.flow == old).expect("the old one");
+        bench.0.retire(id).expect("a program that takes commands").expect("the old one");
         assert_eq!(listed(bench), Some(new));
     });
 }

@@ -9,7 +9,7 @@ fn the_first_payload_of_a_flow_is_reported_once_in_each_direction() {
     with_default_bench(|bench| {
         let sent = flow(40000, FIRST);
         bench.adopt(sent);
-        let flow = bench.0.flows().expect("the flow table").iter().map(FlowState::opened).next_back();
+        let flow = bench.0.flows().expect("the flow table").iter().map(FlowState::id).next_back();
         let flow = flow.expect("the flow, after its bucket for fragments");
         assert_eq!(flow.flow, sent);
         let mut first = plain(40000, FIRST);
@@ -83,10 +83,10 @@ fn the_owner_of_a_flow_is_reported_once() {
         bench.0.own(flow(CLIENT, FIRST), 4242).expect("a program that takes commands");
         bench.0.own(flow(CLIENT, FIRST), 4242).expect("a program that takes commands");
         let messages = bench.messages();
-        let [Body::FlowOwned { flow: opened, pid: 4242, by_user_space: true, crossed }] = messages[..] else {
+        let [Body::FlowOwned { flow: id, pid: 4242, by_user_space: true, crossed }] = messages[..] else {
             panic!("{messages:?}")
         };
-        assert_eq!(opened, bench.only_flow().opened());
+        assert_eq!(id, bench.only_flow().id());
         assert_eq!(crossed.counters.tx, counters(&[&plain(CLIENT, FIRST)]));
         assert_eq!(bench.only_flow().owner, Some(4242));
     });

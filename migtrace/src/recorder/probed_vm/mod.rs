@@ -32,7 +32,7 @@ pub(super) struct Surroundings<'a> {
 pub enum Untied {
     /// This host knows no MAC for the address.
     NoMac,
-    /// No VM of this host has its MAC.
+    /// No VM of this host shows its MAC.
     Nobody {
         /// The MAC.
         mac: String,
@@ -51,7 +51,7 @@ impl fmt::Display for Untied {
                 f.write_str("this host's neighbour table has no MAC for it (is it behind a router?)")
             }
             Self::Nobody { mac } => {
-                write!(f, "no QEMU has its MAC {mac} on its command line or behind its tap")
+                write!(f, "no QEMU has its MAC {mac} on its command line, and no QEMU's tap leads to it")
             }
             Self::Several { mac } => write!(f, "several VMs have its MAC {mac}"),
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Flows;
 use super::answers::is_not_migration;
-use super::known_flows::KnownFlows;
 use crate::host::sockets::{self, OpenConnection};
 use crate::ports::PortRanges;
 use crate::tracer::base::Base;
@@ -31,15 +31,21 @@ pub(super) struct Adoption {
 }
 
 impl Adoption {
+    /// Allows the next search at once.
+    pub(super) fn end_wait(&mut self) {
+        self.next = None;
+    }
+}
+
+impl Flows {
     /// Counts the connections to watched ports that are open already, and gives them to the QEMUs that hold them.
-    pub(super) fn adopt_connections(
+    pub(in crate::tracer) fn adopt_connections(
         &mut self,
         base: &mut Base,
         qemus: &Qemus,
-        ports: &PortRanges,
-        flows: &KnownFlows,
     ) -> Result<(), TracerError> {
-        self.strays = base.kernel.strays()?;
+        let Self { ports, known, adoption, .. } = self;
+        adoption.strays = base.kernel.strays()?;
         let open = match sockets::connections(&qemus.pids(), |port| ports.contains(port)) {
             Ok(open) => open,
             Err(error) => {
@@ -50,7 +56,7 @@ impl Adoption {
         };
         let mut has_found = false;
         for connection in open {
-            if !may_be_migration(&connection, qemus, ports) || flows.has(&connection.flow) {
+            if !may_be_migration(&connection, qemus, ports) || known.has(&connection.flow) {
                 continue;
             }
             has_found = true;
@@ -59,34 +65,27 @@ impl Adoption {
                 base.kernel.own(flow, pid)?;
             }
         }
-        self.waited =
-            if has_found { Duration::ZERO } else { (self.waited * 2).clamp(scans::SOON, LONGEST_WAIT) };
-        self.next = Some(Instant::now() + self.waited);
+        let longer = (adoption.waited * 2).clamp(scans::SOON, LONGEST_WAIT);
+        adoption.waited = if has_found { Duration::ZERO } else { longer };
+        adoption.next = Some(Instant::now() + adoption.waited);
         Ok(())
     }
 
     /// Does so if there are packets that belong to no flow, and the last search was long enough ago.
-    pub(super) fn adopt_strays(
+    pub(in crate::tracer) fn adopt_strays(
         &mut self,
         base: &mut Base,
         qemus: &Qemus,
-        ports: &PortRanges,
-        flows: &KnownFlows,
     ) -> Result<(), TracerError> {
-        let is_time = self.next.is_none_or(|next| Instant::now() >= next);
-        if is_time && base.kernel.strays()? != self.strays {
-            self.adopt_connections(base, qemus, ports, flows)?;
+        let is_time = self.adoption.next.is_none_or(|next| Instant::now() >= next);
+        if is_time && base.kernel.strays()? != self.adoption.strays {
+            self.adopt_connections(base, qemus)?;
         }
         Ok(())
     }
-
-    /// Allows the next search at once.
-    pub(super) fn end_wait(&mut self) {
-        self.next = None;
-    }
 }
 
-/// Whether a connection may be a migration's: that goes to a watched port.
+/// Whether a connection may be a migration's. A migration goes to a watched port, whichever end that is.
 fn may_be_migration(connection: &OpenConnection, qemus: &Qemus, ports: &PortRanges) -> bool {
     let OpenConnection { flow, pid, is_to_listener, payload_bytes } = *connection;
     // A QEMU that has been connected to does not listen any more.

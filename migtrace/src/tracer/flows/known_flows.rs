@@ -141,8 +141,8 @@ impl KnownFlows {
     }
 
     /// Forgets a flow. Returns whether it was known.
-    pub(super) fn forget(&mut self, opened: FlowId) -> bool {
-        self.get(opened).is_some() && self.0.remove(&opened.flow).is_some()
+    pub(super) fn forget(&mut self, id: FlowId) -> bool {
+        self.get(id).is_some() && self.0.remove(&id.flow).is_some()
     }
 
     /// The flows, in their order.
@@ -212,14 +212,14 @@ mod tests {
     fn a_later_connection_between_the_same_ends_is_another() {
         let flow =
             Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
-        let opened = |ns| FlowId { flow, opened_ns: MonotonicNs(ns) };
+        let id = |ns| FlowId { flow, opened_ns: MonotonicNs(ns) };
         let mut flows = KnownFlows::default();
-        assert_eq!(flows.find(opened(5)), Found::Known);
-        flows.get_mut(opened(5)).expect("it is known").reported = true;
-        assert_eq!(flows.find(opened(5)), Found::Known);
-        assert_eq!(flows.find(opened(9)), Found::InPlaceOfAnother);
-        assert!(!flows.get(opened(9)).expect("it is known").reported);
-        assert_eq!(flows.find(opened(5)), Found::Over);
-        assert!(!flows.forget(opened(5)) && flows.forget(opened(9)) && flows.is_empty());
+        assert_eq!(flows.find(id(5)), Found::Known);
+        flows.get_mut(id(5)).expect("it is known").reported = true;
+        assert_eq!(flows.find(id(5)), Found::Known);
+        assert_eq!(flows.find(id(9)), Found::InPlaceOfAnother);
+        assert!(!flows.get(id(9)).expect("it is known").reported);
+        assert_eq!(flows.find(id(5)), Found::Over);
+        assert!(!flows.forget(id(5)) && flows.forget(id(9)) && flows.is_empty());
     }
 }

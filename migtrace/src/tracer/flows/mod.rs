@@ -53,7 +53,7 @@ impl Flows {
     }
 
     /// Whether the table has to be read from time to time.
-    pub(super) fn need_samples(&self) -> bool {
+    pub(super) fn needs_samples(&self) -> bool {
         !self.known.is_empty() || self.retirement.is_pending()
     }
 
@@ -63,17 +63,17 @@ impl Flows {
         base: &mut Base,
         interfaces: &Interfaces,
         qemus: &mut Qemus,
-        opened: FlowId,
+        id: FlowId,
         first: FirstPacket,
         from_start: bool,
     ) -> Result<(), TracerError> {
-        let Some(known) = self.known(&mut base.events, first.at_ns, opened) else { return Ok(()) };
+        let Some(known) = self.known(&mut base.events, first.at_ns, id) else { return Ok(()) };
         if std::mem::replace(&mut known.reported, true) {
             return Ok(());
         }
         let owner = known.owner;
         qemus.follow_change();
-        let (flow, interface) = (opened.flow, interfaces.name(first.ifindex));
+        let (flow, interface) = (id.flow, interfaces.name(first.ifindex));
         base.events.add(first.at_ns, Fact::FlowSeen { flow, interface, from_start });
         match owner {
             Some(owner) => base.events.add(owner.at_ns, owner.of(flow)),
@@ -84,14 +84,14 @@ impl Flows {
     }
 
     /// A flow has an owner.
-    pub(super) fn owned(&mut self, events: &mut EventQueue, opened: FlowId, owner: Owner) {
-        let Some(known) = self.known(events, owner.at_ns, opened) else { return };
+    pub(super) fn owned(&mut self, events: &mut EventQueue, id: FlowId, owner: Owner) {
+        let Some(known) = self.known(events, owner.at_ns, id) else { return };
         if known.owner.is_some_and(|before| before.pid == owner.pid) {
             return;
         }
         known.owner = Some(owner);
         if known.reported {
-            events.add(owner.at_ns, owner.of(opened.flow));
+            events.add(owner.at_ns, owner.of(id.flow));
         }
     }
 
@@ -100,25 +100,25 @@ impl Flows {
         &mut self,
         events: &mut EventQueue,
         at_ns: MonotonicNs,
-        opened: FlowId,
+        id: FlowId,
         first_bytes: u32,
     ) {
         let Some(purpose) = crate::kernel::purpose(first_bytes) else { return };
-        let Some(known) = self.known(events, at_ns, opened) else { return };
+        let Some(known) = self.known(events, at_ns, id) else { return };
         // The first payload with a known beginning decides: the answers of the other end begin with anything.
         if known.purpose.is_none() {
             known.purpose = Some(purpose);
-            events.add(at_ns, Fact::FlowPurpose { flow: opened.flow, purpose });
+            events.add(at_ns, Fact::FlowPurpose { flow: id.flow, purpose });
         }
     }
 
     /// A flow is over: reports what it has carried in all, and that it is over.
     pub(super) fn gone(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, state: &FlowState) {
-        let was_reported = match self.known.get(state.opened()) {
+        let was_reported = match self.known.get(state.id()) {
             Some(known) => known.reported || (state.is_fragments() && state.first.is_some()),
             None => false,
         };
-        if self.known.forget(state.opened()) && was_reported {
+        if self.known.forget(state.id()) && was_reported {
             if let Some(counters) = counters(state) {
                 events.add(at_ns, counters);
             }
@@ -127,16 +127,11 @@ impl Flows {
     }
 
     /// What is known of a flow; `None` when it is over.
-    fn known(
-        &mut self,
-        events: &mut EventQueue,
-        at_ns: MonotonicNs,
-        opened: FlowId,
-    ) -> Option<&mut KnownFlow> {
-        if self.known.find(opened) == Found::InPlaceOfAnother {
-            events.add(at_ns, Fact::FlowGone { flow: opened.flow });
+    fn known(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, id: FlowId) -> Option<&mut KnownFlow> {
+        if self.known.find(id) == Found::InPlaceOfAnother {
+            events.add(at_ns, Fact::FlowGone { flow: id.flow });
         }
-        self.known.get_mut(opened)
+        self.known.get_mut(id)
     }
 
     /// Makes every flow due, so that its final counters are reported.
@@ -155,7 +150,7 @@ impl Flows {
     ) -> Result<(), TracerError> {
         for state in states {
             if let Some(first) = state.first.filter(|_| !state.is_fragments()) {
-                self.seen(base, interfaces, qemus, state.opened(), first, state.from_start)?;
+                self.seen(base, interfaces, qemus, state.id(), first, state.from_start)?;
             }
             self.sample_flow(&mut base.events, now, state);
         }
@@ -164,13 +159,13 @@ impl Flows {
     }
 
     fn sample_flow(&mut self, events: &mut EventQueue, now: MonotonicNs, state: &FlowState) {
-        let opened = state.opened();
+        let id = state.id();
         if let Some(pid) = state.owner {
             let owner = Owner { at_ns: now, pid, method: OwnerMethod::Socket, crossed: None };
-            self.owned(events, opened, owner);
+            self.owned(events, id, owner);
         }
         self.look_at_answers(events, now, state);
-        let Some(known) = self.known(events, now, opened) else { return };
+        let Some(known) = self.known(events, now, id) else { return };
         let age = state.first.map_or(0, |first| now.0.saturating_sub(first.at_ns.0));
         let is_young = Duration::from_nanos(age) < YOUNG;
         let is_due = known.is_due(state, now, if is_young { SAMPLE_EVERY } else { SAMPLE_OLD_EVERY });
@@ -192,7 +187,7 @@ impl Flows {
         if !is_other || owner_migrates {
             return;
         }
-        let Some(known) = self.known(events, now, state.opened()) else { return };
+        let Some(known) = self.known(events, now, state.id()) else { return };
         if known.purpose.is_none() {
             known.purpose = Some(Purpose::Other);
             events.add(now, Fact::FlowPurpose { flow, purpose: Purpose::Other });
@@ -206,15 +201,15 @@ impl Flows {
         now_ns: MonotonicNs,
         states: &[FlowState],
     ) -> Result<(), TracerError> {
-        for opened in self.retirement.take_ripe() {
-            base.kernel.remove(opened)?;
+        for id in self.retirement.take_ripe() {
+            base.kernel.remove(id)?;
         }
         let snapshot = Snapshot::of(now_ns, states, &self.known, &self.migrating);
-        for opened in self.retirement.over(&snapshot, &mut self.known)? {
-            self.retirement.retired(opened);
-            match base.kernel.retire(opened)? {
+        for id in self.retirement.over(&snapshot, &mut self.known)? {
+            self.retirement.retired(id);
+            match base.kernel.retire(id)? {
                 Some(state) => self.gone(&mut base.events, now()?, &state),
-                None => drop(self.known.forget(opened)),
+                None => drop(self.known.forget(id)),
             }
         }
         Ok(())
@@ -241,15 +236,5 @@ impl Flows {
     /// A QEMU migrates no more.
     pub(super) fn migration_over(&mut self, pid: u32) {
         self.migrating.remove(&pid);
-    }
-
-    /// Counts the connections to watched ports that are open already, and gives them to the QEMUs that hold them.
-    pub(super) fn adopt_connections(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
-        self.adoption.adopt_connections(base, qemus, &self.ports, &self.known)
-    }
-
-    /// Does so if there are packets that belong to no flow, and the last search was long enough ago.
-    pub(super) fn adopt_strays(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
-        self.adoption.adopt_strays(base, qemus, &self.ports, &self.known)
     }
 }

@@ -28,8 +28,8 @@ pub(super) fn find_owners(base: &mut Base, qemus: &Qemus, flows: &mut KnownFlows
             Err(error) => base.events.not_measured(now()?, "owners of flows", format!("sock_diag: {error}")),
         }
     }
-    for opened in flows.given_up(TRIES) {
-        base.kernel.settle(opened)?;
+    for id in flows.given_up(TRIES) {
+        base.kernel.settle(id)?;
     }
     Ok(())
 }

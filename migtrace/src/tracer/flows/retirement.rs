@@ -55,12 +55,12 @@ impl<'a> Snapshot<'a> {
     ) -> Self {
         let mut carrying = BTreeSet::new();
         let mut peers = BTreeSet::new();
-        for (opened, known) in flows.iter() {
+        for (id, known) in flows.iter() {
             if let (Some(owner), Some(purpose)) = (known.owner, known.purpose)
                 && purpose != Purpose::Other
             {
                 carrying.insert(owner.pid);
-                peers.insert((owner.pid, opened.flow.remote.ip()));
+                peers.insert((owner.pid, id.flow.remote.ip()));
             }
         }
         // A destination says `setup` when it begins to listen, which may be long before anybody connects.
@@ -143,7 +143,7 @@ impl Retirement {
         let mut over = Vec::new();
         let mut ends = BTreeSet::new();
         for state in snapshot.states.iter().filter(|state| !state.is_fragments()) {
-            let Some(known) = flows.get_mut(state.opened()) else { continue };
+            let Some(known) = flows.get_mut(state.id()) else { continue };
             let is_over = match snapshot.verdict(state, known, is_crowded) {
                 Verdict::Stays => false,
                 Verdict::Over => true,
@@ -155,7 +155,7 @@ impl Retirement {
                 }
             };
             if is_over {
-                over.push(state.opened());
+                over.push(state.id());
             } else {
                 ends.insert((state.flow.local.ip(), state.flow.remote.ip()));
             }
@@ -163,7 +163,7 @@ impl Retirement {
         let orphans = snapshot.states.iter().filter(|state| {
             state.is_fragments() && !ends.contains(&(state.flow.local.ip(), state.flow.remote.ip()))
         });
-        over.extend(orphans.map(FlowState::opened));
+        over.extend(orphans.map(FlowState::id));
         Ok(over)
     }
 }

@@ -198,8 +198,8 @@ impl Qemus {
     }
 
     /// Whether `/proc` is to be read now. If so, it counts as read.
-    pub(in crate::tracer) fn is_scan_due(&mut self, now: Instant) -> bool {
-        self.scans.is_due(now)
+    pub(in crate::tracer) fn is_scan_due(&mut self) -> bool {
+        self.scans.is_due(Instant::now())
     }
 
     /// Reads `/proc`.

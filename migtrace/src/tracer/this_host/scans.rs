@@ -18,14 +18,14 @@ const SETTLING: Duration = Duration::from_secs(60);
 /// When to read `/proc`.
 #[derive(Debug)]
 pub(in crate::tracer) struct Scans {
-    /// Read it every second, since nothing reports processes that start and end.
+    /// Read it every second, since no instrument reports processes that start and end.
     always: bool,
     last: Instant,
     settled: Instant,
 }
 
 impl Scans {
-    /// `/proc` is read now. Where no instrument reports processes, it is `always` soon to be read again.
+    /// `/proc` is read now. With `always` it is read every second from then on.
     pub(in crate::tracer) fn new(now: Instant, always: bool) -> Self {
         Self { always, last: now, settled: now + SETTLING }
     }

@@ -2,6 +2,7 @@
 
 use super::GUEST_PATIENCE;
 use migtrace_lab::migtrace_command::Recording;
+use migtrace_lab::record_checks::mark_names;
 use migtrace_lab::{DowntimeAnatomy, Lab, Migrated, Migration, Outcome, Side};
 use serde_json::Value;
 
@@ -80,10 +81,4 @@ fn compare(
         source,
         anatomy,
     }
-}
-
-/// The names of a record's marks, in their order.
-fn mark_names(record: &Value) -> Vec<String> {
-    let marks = record["downtime"]["marks"].as_array().unwrap();
-    marks.iter().map(|mark| mark["name"].as_str().unwrap().to_owned()).collect()
 }
