@@ -14,7 +14,7 @@ use crate::progress;
 
 /// The lock that apt-get holds while it updates the package lists.
 const LISTS_LOCK: &str = "/var/lib/apt/lists/lock";
-/// How long another program may hold it, and how often that is checked.
+/// How long another program may hold a lock of apt's, and how often that is checked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 const LOCK_POLL: Duration = Duration::from_secs(1);
 
@@ -131,7 +131,7 @@ impl Apt {
         }
     }
 
-    /// What apt-get would remove to install `packages`; `None` if it cannot install them even so.
+    /// What apt-get would remove to install `packages`; `None` if it cannot install them whatever it removes.
     fn removals(&self, packages: &[String]) -> Result<Option<Vec<Removal>>> {
         let mut command = self.command("apt-get");
         command.args(["install", "--simulate", "--no-install-recommends", "--allow-downgrades"]);
@@ -173,7 +173,8 @@ impl Apt {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         // Another program may be installing: wait for it rather than fail.
-        command.args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
+        let timeout = format!("DPkg::Lock::Timeout={}", LOCK_PATIENCE.as_secs());
+        command.args(["-q", "-o", &timeout]);
         // Its output is parsed.
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C").stdin(Stdio::null());
         if let Some(configuration) = &self.configuration {

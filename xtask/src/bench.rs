@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.what == What::Downtime {
         bench.args(["--silences", &SILENCES.to_string()]);
     }
-    // Debian installs iftop there; root's PATH may lack it without a login.
+    // Debian installs iftop in /usr/sbin, which root's PATH may lack without a login.
     let path = env::var("PATH").unwrap_or_default();
     bench.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     if let Some(file) = &options.json {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -67,7 +67,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
 
     if record.exists() {
-        let shown = Command::new(release.join("migtrace")).arg("report").arg(&record).output();
+        let mut show = Command::new(release.join("migtrace"));
+        let shown = show.arg("report").arg(&record).stderr(Stdio::inherit()).output();
         let text = shown.context("cannot run migtrace report")?.stdout;
         fs::write(&report, &text).with_context(|| format!("cannot write {}", report.display()))?;
         println!();

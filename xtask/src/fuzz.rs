@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut broken = Vec::new();
     for target in targets {
         let before = newest(target)?;
-        if !look(target, options.seconds)? {
+        if !search(target, options.seconds)? {
             let input = newest(target)?.filter(|input| before.as_ref() != Some(input));
             broken.push(finding(target, input.as_deref()));
         }
@@ -99,7 +99,7 @@ fn cargo_fuzz(command: &str) -> Command {
 }
 
 /// Runs a target; false when an input breaks it.
-fn look(target: Target, seconds: u64) -> Result<bool> {
+fn search(target: Target, seconds: u64) -> Result<bool> {
     println!("\n== {}", target.name());
     let (found, artifacts) = (target.found(), target.artifacts());
     fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;

@@ -10,11 +10,11 @@ use crate::{Cli, paths};
 
 /// The longest source file allowed. Longer ones are about more than one thing.
 const MOST_LINES: usize = 500;
-/// Where no file is written by hand, or is not ours to judge.
-const SKIPPED_FOLDERS: [&str; 4] = [".git", "target", "corpus", "node_modules"];
+/// Folders whose files nobody writes by hand.
+const SKIPPED_FOLDERS: [&str; 3] = [".git", "target", "corpus"];
 
 /// The files of the repository whose name ends with `.EXTENSION`.
-pub(crate) fn files(extension: &str) -> Vec<PathBuf> {
+fn files(extension: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![paths::root().to_owned()];
     while let Some(folder) = folders.pop() {

@@ -3,7 +3,7 @@
 mod svg;
 
 use std::fs;
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -47,22 +47,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("no report of {}; see the messages above", log.display());
     }
     let text = String::from_utf8(reported.stdout).context("the report is not UTF-8")?;
-    let picture = draw(&text)?;
+    let picture = draw(&text, &log)?;
     fs::write(&output, picture).with_context(|| format!("cannot write {}", output.display()))?;
     eprintln!("{}", output.display());
     Ok(())
 }
 
-/// The picture of the first part of a report.
-fn draw(report: &str) -> Result<String> {
-    let command = format!("$ migtrace report {}", file_name(LOG));
+/// The picture of the first part of the report of `log`.
+fn draw(report: &str, log: &Path) -> Result<String> {
+    let name = log.file_name().unwrap_or_default();
+    let command = format!("$ migtrace report {}", name.display());
     let mut lines = vec![command.as_str(), ""];
     lines.extend(excerpt(report)?);
     Ok(svg::draw("The report of a live migration", &lines))
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// The headline and the sections that are shown: whole lines as migtrace prints them.
@@ -128,7 +125,7 @@ mod tests {
         for event in LogReader::new(BufReader::new(log)) {
             timeline.push(&event.unwrap());
         }
-        let picture = draw(&report::text::render(&timeline.finish()[0])).unwrap();
+        let picture = draw(&report::text::render(&timeline.finish()[0]), Path::new(LOG)).unwrap();
         let kept = fs::read_to_string(paths::root().join(PICTURE)).unwrap();
         assert!(picture == kept, "the report looks different now: run `cargo xtask picture`");
     }

@@ -82,7 +82,7 @@ fn pieces(line: &str) -> Vec<(usize, Piece<'_>)> {
             ' ' | BLOCK | DOT => (run(first), run(first) * first.len_utf8()),
             MARK => (1, first.len_utf8()),
             _ => {
-                let end = rest.find(['█', '●', '·']).unwrap_or(rest.len());
+                let end = rest.find([BLOCK, MARK, DOT]).unwrap_or(rest.len());
                 let end = rest[..end].find("  ").unwrap_or(end);
                 let text = rest[..end].trim_end();
                 (text.chars().count(), text.len())

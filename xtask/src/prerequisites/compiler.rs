@@ -54,7 +54,7 @@ fn install_toolchain() -> Vec<Action> {
 
 pub(super) fn find_bpf_linker() -> Result<String, Missing> {
     let Ok(toolchain) = Toolchain::find() else {
-        let what = "not checked: there is no compiler yet that it must fit".into();
+        let what = "not checked: it must fit the compiler, and there is none yet".into();
         return Err(Missing { what, actions: install_bpf_linker(DEBIAN_LLVM) });
     };
     let tried = match find_program("bpf-linker") {

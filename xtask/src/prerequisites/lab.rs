@@ -8,15 +8,13 @@ use super::{Action, Missing, find_library};
 use crate::apt;
 
 /// The programs that the lab, the tests and the benchmarks call, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("busybox", "busybox-static"),
     ("dpkg", "dpkg"),
     ("ethtool", "ethtool"),
     ("fping", "fping"),
     ("iftop", "iftop"),
     ("ip", "iproute2"),
-    ("iperf3", "iperf3"),
-    ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("qemu-system-x86_64", "qemu-system-x86"),

@@ -17,7 +17,7 @@ use steps::Step;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Run only what takes seconds and needs no root: format, lints, documentation, unit tests, golden logs
+    /// Run only what is quick once all is built, and needs no root: format, lints, documentation, most unit tests
     #[arg(long)]
     fast: bool,
     /// Run only this step, after the setup; may be given again

@@ -58,8 +58,8 @@ const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin
 /// Debian's QEMU has its accelerators in modules. A QEMU that has them built in has no such files.
 const QEMU_MODULE_PREFIX: &str = "accel-";
 
-/// Of the tests of the library's kernel side those that a kernel may answer differently: frames of every shape and random
-/// ones, handshakes, filters. Each loads all programs, which takes seconds on an emulated CPU.
+/// The tests of the library's kernel side whose outcome may depend on the kernel: frames of every shape and random ones,
+/// handshakes, filters. Each loads all programs, which takes seconds on an emulated CPU.
 const KERNEL_TESTS: [&str; 7] = [
     "every_shape_of_request_and_reply_is_followed_in_the_kernel",
     "every_shape_of_headers_is_counted_as_on_the_wire_in_both_directions",
@@ -74,7 +74,7 @@ const KERNEL_TESTS: [&str; 7] = [
 pub(super) struct Binaries {
     /// `migtrace`.
     pub(super) migtrace: PathBuf,
-    /// The tests of the programs on packets that are built.
+    /// The unit tests of the library, with those of its kernel side.
     pub(super) kernel_tests: PathBuf,
     /// The tests in the lab.
     pub(super) lab_tests: PathBuf,

@@ -18,7 +18,8 @@ mount -t bpf bpf /sys/fs/bpf
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
 hostname vm
-# A lockup is one after twice this time; the default of 20 s is less than a busy machine may keep an emulated CPU waiting.
+# The kernel reports a soft lockup after twice this time. A busy machine may keep an emulated CPU waiting for longer than
+# the default of 20 s.
 echo 30 >/proc/sys/kernel/watchdog_thresh
 # A receiver that an emulated CPU keeps waiting must not lose packets: the tests count them.
 echo 100000 >/proc/sys/net/core/netdev_max_backlog
@@ -56,7 +57,7 @@ test)
         fi
     }
     run /tests/kernel "$(cat /tests/kernel.names)"
-    # Of the tests in the lab those that are about kernels.
+    # Of the tests in the lab, only those that are about kernels.
     run /tests/lab other_kernels::
     echo "init: $verdict"
     ;;

@@ -8,7 +8,7 @@ mod machine;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -123,7 +123,7 @@ fn build() -> Result<Binaries> {
 }
 
 /// Runs cargo and returns the executable of the target `name`.
-fn build_one(mut command: std::process::Command, name: &str, is_test: bool) -> Result<PathBuf> {
+fn build_one(mut command: Command, name: &str, is_test: bool) -> Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = command.output().context("cannot run cargo")?;
     if !output.status.success() {
