@@ -9,7 +9,7 @@ use core::sync::atomic::{
     compiler_fence,
 };
 
-use crate::abi::{Vcpu, Vcpus, shared};
+use crate::abi::{Vcpu, Vcpus, inside, shared};
 
 /// The guest was halted and waits in user space: there is no interrupt controller in the kernel.
 const KVM_EXIT_HLT: u32 = 5;
@@ -49,7 +49,8 @@ impl Vcpu {
 }
 
 /// Only the vCPU's own thread writes, while others read. `inside` is cleared last: whoever reads that a vCPU is
-/// outside also reads when it left.
+/// outside also reads when it left. Whether a run was reported is never read apart from it: a vCPU that seemed to be in an
+/// unreported run would keep the others' runs from being reported, and then its own may turn out to be none.
 impl shared::Vcpu {
     /// Whether it has been outside of KVM for so long that the whole VM may have been stopped.
     #[inline(always)]
@@ -62,10 +63,9 @@ impl shared::Vcpu {
     pub fn enter(&self, now_ns: u64, reported: bool) {
         self.entered_ns.set(now_ns);
         compiler_fence(Release);
-        self.inside.set(1);
-        compiler_fence(Release);
-        self.reported.set(reported as u32);
+        self.inside.set(if reported { inside::REPORTED } else { inside::YES });
         if reported {
+            compiler_fence(Release);
             self.resuming.set(1);
         }
     }
@@ -73,7 +73,7 @@ impl shared::Vcpu {
     /// It leaves KVM with an exit reason, and an error or 0.
     #[inline(always)]
     pub fn leave(&self, now_ns: u64, reason: u32, error: i32) -> Left {
-        let reported = self.reported.get() != 0;
+        let reported = self.inside.get() == inside::REPORTED;
         let interrupted = error == -EINTR || error == EINTR;
         let (left, ran) = if interrupted && reason != KVM_EXIT_INTR {
             (if reported { Left::Void } else { Left::Run }, false)
@@ -88,9 +88,8 @@ impl shared::Vcpu {
             self.resuming.set(0);
             self.halted.set((reason == KVM_EXIT_HLT) as u32);
         }
-        self.reported.set(0);
         compiler_fence(Release);
-        self.inside.set(0);
+        self.inside.set(inside::NO);
         left
     }
 
@@ -106,7 +105,6 @@ impl shared::Vcpu {
             exited_ns: self.exited_ns.get(),
             tgid: self.tgid.get(),
             halted: self.halted.get(),
-            reported: self.reported.get(),
             resuming: self.resuming.get(),
             claim: self.claim.get(),
         }
@@ -129,9 +127,9 @@ impl Survey {
     pub fn add(&mut self, vcpu: &Vcpu, now_ns: u64) {
         let vcpus = &mut self.vcpus;
         vcpus.known += 1;
-        if vcpu.inside != 0 {
+        if vcpu.inside != inside::NO {
             vcpus.inside += 1;
-            if vcpu.reported != 0 && now_ns < vcpu.entered_ns + STARTING_NS {
+            if vcpu.inside == inside::REPORTED && now_ns < vcpu.entered_ns + STARTING_NS {
                 vcpus.starting += 1;
             }
             return;
@@ -223,7 +221,7 @@ mod tests {
         let vcpu = ran(5 * MS, KVM_EXIT_IO, 0);
         vcpu.enter(6 * MS, true);
         assert_eq!(vcpu.leave(6 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Void);
-        assert_eq!((vcpu.load().left_ns, vcpu.load().inside), (5 * MS, 0), "it has not run since");
+        assert_eq!((vcpu.load().left_ns, vcpu.load().inside), (5 * MS, inside::NO), "it has not run since");
         vcpu.enter(7 * MS, false);
         assert_eq!(vcpu.leave(7 * MS + 2_000, KVM_EXIT_IO, -EINTR), Left::Run, "it was not reported");
         assert_eq!(vcpu.load().left_ns, 5 * MS);
@@ -259,6 +257,24 @@ mod tests {
         assert_eq!((during.vcpus.inside, during.vcpus.starting), (1, 1));
         assert!(during.stopped(60 * MS + 5_000), "the other one's run is reported too");
         assert!(!survey(&vcpus, 161 * MS).stopped(161 * MS), "a guest that halts in KVM runs too");
+    }
+
+    #[test]
+    fn a_first_run_that_begins_or_ends_while_others_look_hides_nothing() {
+        const TIMES: u64 = 2_000_000;
+        let first = ran(5 * MS, KVM_EXIT_INTR, -EINTR);
+        std::thread::scope(|scope| {
+            let vcpu = scope.spawn(|| {
+                for time in 0..TIMES {
+                    first.enter(60 * MS + time, true);
+                    assert_eq!(first.leave(60 * MS + time, KVM_EXIT_INTR, -EINTR), Left::Doubtful);
+                }
+            });
+            while !vcpu.is_finished() {
+                let seen = survey(core::slice::from_ref(&first), 60 * MS + TIMES);
+                assert!(seen.stopped(60 * MS + TIMES), "another vCPU's run would not be reported: {seen:?}");
+            }
+        });
     }
 
     #[test]

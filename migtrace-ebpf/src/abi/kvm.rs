@@ -56,6 +56,16 @@ pub struct DirtyLogRead {
     pub sums: Sums,
 }
 
+/// Values of [`Vcpu::inside`].
+pub mod inside {
+    /// It is in user space.
+    pub const NO: u64 = 0;
+    /// It is in KVM.
+    pub const YES: u64 = 1;
+    /// It is in KVM, and this run was reported to user space.
+    pub const REPORTED: u64 = 2;
+}
+
 shared_values! {
     /// The state of one vCPU. All times are `CLOCK_MONOTONIC`.
     pub struct Vcpu {
@@ -65,14 +75,13 @@ shared_values! {
         pub left_ns: U64,
         /// When it last left KVM; 0: not seen.
         pub exited_ns: U64,
+        /// Whether it is in KVM, and whether this run was reported: one of [`inside`]. One word says both, since others read
+        /// it while it changes.
+        pub inside: U64,
         /// Its process.
         pub tgid: U32,
-        /// 1 while it is in KVM.
-        pub inside: U32,
         /// 1 when it left because the guest halted it, and so waits for an interrupt in user space.
         pub halted: U32,
-        /// 1 when its current run was reported to user space.
-        pub reported: U32,
         /// 1 from its first run after a stop until it has certainly run the guest: `left_ns` is from before the stop.
         pub resuming: U32,
         /// The number of its process' [`Claim`](crate::abi::Claim) to it.

@@ -24,7 +24,7 @@ pub use flow::{
     Direction, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, Handshake, HandshakeSide,
     INGRESS, Retransmitted, Sum, Sums, flags,
 };
-pub use kvm::{DirtyLogRead, GuestRun, GuestRunVoid, Vcpu, Vcpus};
+pub use kvm::{DirtyLogRead, GuestRun, GuestRunVoid, Vcpu, Vcpus, inside};
 pub use process::{Claim, FLOW_CLAIMS, Process, TRACED_MAX, VCPU_CLAIMS, reach};
 pub use qmp::{QMP_LINE_MAX, QmpLine, content};
 pub use settings::{PORT_RANGES, RetransmitOffsets, SocketOffsets, in_range, port_range};
