@@ -162,10 +162,12 @@ shared_values! {
 
     /// The state of one connection.
     pub struct FlowEntry {
+        /// `CLOCK_MONOTONIC` when the entry was made: a later connection between the same ends has another value. It is
+        /// written after the counts and read before them, so that nobody reads an earlier connection's counts with the stamp
+        /// of a later one. 0 for a connection whose entry is still being filled, and for a new bucket of fragments.
+        pub opened_ns: U64,
         /// Indexed by [`INGRESS`] and [`EGRESS`].
         pub directions: [Direction; 2],
-        /// `CLOCK_MONOTONIC` when the entry was made: a later connection between the same ends has another value.
-        pub opened_ns: U64,
         /// Thread group that owns the connection; 0 while unknown.
         pub owner: U32,
         /// The number of the owner's [`Claim`](crate::abi::Claim) to it.

@@ -72,12 +72,14 @@ pub(super) fn flow_of(key: &FlowKey) -> Flow {
     }
 }
 
-/// The state of a flow; `None` when its entry is retired.
+/// The state of a flow; `None` when its entry is retired, or still being filled.
 pub(super) fn state_of(key: &FlowKey, entry: &FlowEntry, counts_retransmissions: bool) -> Option<FlowState> {
     let [rx, tx] = &entry.directions;
     const { assert!(INGRESS == 0 && EGRESS == 1) };
-    let either = rx.flags | tx.flags;
-    (either & flags::RETIRED == 0).then(|| final_state(key, entry, counts_retransmissions))
+    let is_retired = (rx.flags | tx.flags) & flags::RETIRED != 0;
+    let state = final_state(key, entry, counts_retransmissions);
+    let is_filled = state.is_fragments() || entry.opened_ns != 0;
+    (is_filled && !is_retired).then_some(state)
 }
 
 /// As [`state_of`], also of a retired entry.
@@ -141,7 +143,7 @@ mod tests {
         let state = |rx, tx| {
             let directions = [direction(5, 3, rx), direction(7, 4, tx)];
             let entry = FlowEntry { directions, opened_ns: 9, owner: 42, ..FlowEntry::default() };
-            state_of(&key, &entry, false).expect("an entry that is not retired")
+            state_of(&key, &entry, false).expect("an entry that is filled and not retired")
         };
         let open = state(fin, flags::SYN);
         assert_eq!(open.flow, flow());
@@ -156,8 +158,17 @@ mod tests {
         let key = key_of(flow());
         let directions = [direction(5, 3, flags::RETIRED), direction(7, 3, flags::RETIRED)];
         let retransmitted = Retransmitted { segments: 2, payload_bytes: 2896, ..Retransmitted::default() };
-        let entry = FlowEntry { directions, retransmitted, ..FlowEntry::default() };
+        let entry = FlowEntry { directions, opened_ns: 9, retransmitted, ..FlowEntry::default() };
         assert_eq!(state_of(&key, &entry, true), None);
         assert_eq!(final_state(&key, &entry, true).retransmitted, Some(retransmitted));
+    }
+
+    #[test]
+    fn an_entry_that_is_still_being_filled_is_no_flow_yet() {
+        let directions = [direction(5, 3, flags::SYN), Direction::default()];
+        let entry = FlowEntry { directions, ..FlowEntry::default() };
+        assert_eq!(state_of(&key_of(flow()), &entry, true), None);
+        let bucket = key_of(flow()).fragments();
+        assert!(state_of(&bucket, &entry, true).is_some(), "a new bucket of fragments has no stamp");
     }
 }

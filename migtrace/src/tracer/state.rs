@@ -79,7 +79,7 @@ impl State {
             Body::FlowPayload { flow, first_bytes } => self.flows.payload(events, at_ns, flow, first_bytes),
             Body::FlowReplaced { key, entry } => {
                 let state = self.base.kernel.final_state(&key, &entry);
-                self.flows.gone(events, at_ns, &state);
+                self.flows.replaced(events, at_ns, &state);
             }
             Body::QmpLine { pid, content, write } => {
                 if let Some(written) = self.qmp.take(at_ns, pid, content, write) {

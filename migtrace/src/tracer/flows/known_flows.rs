@@ -103,17 +103,25 @@ pub(super) enum Found {
 
 /// The flows of the table.
 #[derive(Debug, Default)]
-pub(super) struct KnownFlows(BTreeMap<Flow, KnownFlow>);
+pub(super) struct KnownFlows {
+    known: BTreeMap<Flow, KnownFlow>,
+    /// The connections that have made room for the next one between their ends, for as long as a reading of the table may
+    /// still show them: one from just before, which is looked at only after it.
+    replaced: BTreeMap<Flow, MonotonicNs>,
+}
 
 impl KnownFlows {
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
     }
 
     /// Makes a flow known, unless it is over.
     pub(super) fn find(&mut self, FlowId { flow, opened_ns }: FlowId) -> Found {
-        let known = self.0.entry(flow).or_insert_with(|| KnownFlow::new(opened_ns));
+        if self.replaced.get(&flow).is_some_and(|replaced| opened_ns <= *replaced) {
+            return Found::Over;
+        }
+        let known = self.known.entry(flow).or_insert_with(|| KnownFlow::new(opened_ns));
         if known.opened_ns == opened_ns {
             return Found::Known;
         }
@@ -127,33 +135,43 @@ impl KnownFlows {
 
     /// Whether one of the connections is known that these ends have had.
     pub(super) fn has(&self, flow: &Flow) -> bool {
-        self.0.contains_key(flow)
+        self.known.contains_key(flow)
     }
 
     /// What is known of a flow.
     pub(super) fn get(&self, FlowId { flow, opened_ns }: FlowId) -> Option<&KnownFlow> {
-        self.0.get(&flow).filter(|known| known.opened_ns == opened_ns)
+        self.known.get(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Likewise.
     pub(super) fn get_mut(&mut self, FlowId { flow, opened_ns }: FlowId) -> Option<&mut KnownFlow> {
-        self.0.get_mut(&flow).filter(|known| known.opened_ns == opened_ns)
+        self.known.get_mut(&flow).filter(|known| known.opened_ns == opened_ns)
     }
 
     /// Forgets a flow. Returns whether it was known.
     pub(super) fn forget(&mut self, id: FlowId) -> bool {
-        self.get(id).is_some() && self.0.remove(&id.flow).is_some()
+        self.get(id).is_some() && self.known.remove(&id.flow).is_some()
+    }
+
+    /// This flow has made room for the next one between its ends. Whatever still comes of it comes late.
+    pub(super) fn remember_replaced(&mut self, FlowId { flow, opened_ns }: FlowId) {
+        self.replaced.insert(flow, opened_ns);
+    }
+
+    /// Forgets the replaced flows that the table no longer shows.
+    pub(super) fn forget_replaced(&mut self, is_shown: impl Fn(FlowId) -> bool) {
+        self.replaced.retain(|flow, opened_ns| is_shown(FlowId { flow: *flow, opened_ns: *opened_ns }));
     }
 
     /// The flows, in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (FlowId, &KnownFlow)> {
-        self.0.iter().map(|(flow, known)| (FlowId { flow: *flow, opened_ns: known.opened_ns }, known))
+        self.known.iter().map(|(flow, known)| (FlowId { flow: *flow, opened_ns: known.opened_ns }, known))
     }
 
     /// The connections whose owner should be looked up now.
     pub(super) fn ownerless(&mut self, patience: Duration, tries: u32) -> Vec<Flow> {
         let due = |known: &KnownFlow| known.awaits_owner(tries) && known.since.elapsed() >= patience;
-        self.0
+        self.known
             .iter_mut()
             .filter(|(flow, known)| flow.local.port() != 0 && due(known))
             .map(|(flow, known)| {
@@ -166,7 +184,7 @@ impl KnownFlows {
     /// The connections that were looked up in vain often enough, each once.
     pub(super) fn given_up(&mut self, tries: u32) -> Vec<FlowId> {
         let due = |known: &KnownFlow| known.owner.is_none() && known.owner_tries >= tries && !known.settled;
-        self.0
+        self.known
             .iter_mut()
             .filter(|(_, known)| due(known))
             .map(|(flow, known)| {
@@ -178,7 +196,7 @@ impl KnownFlows {
 
     /// Makes every flow due.
     pub(super) fn forget_samples(&mut self) {
-        self.0.values_mut().for_each(|known| known.sample = None);
+        self.known.values_mut().for_each(|known| known.sample = None);
     }
 }
 
@@ -208,11 +226,16 @@ pub(super) fn counters(state: &FlowState) -> Option<Fact> {
 mod tests {
     use super::*;
 
+    fn flow() -> Flow {
+        Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() }
+    }
+
+    fn id(opened_ns: u64) -> FlowId {
+        FlowId { flow: flow(), opened_ns: MonotonicNs(opened_ns) }
+    }
+
     #[test]
     fn a_later_connection_between_the_same_ends_is_another() {
-        let flow =
-            Flow { local: "10.0.0.1:40000".parse().unwrap(), remote: "10.0.0.2:49152".parse().unwrap() };
-        let id = |ns| FlowId { flow, opened_ns: MonotonicNs(ns) };
         let mut flows = KnownFlows::default();
         assert_eq!(flows.find(id(5)), Found::Known);
         flows.get_mut(id(5)).expect("it is known").reported = true;
@@ -221,5 +244,21 @@ mod tests {
         assert!(!flows.get(id(9)).expect("it is known").reported);
         assert_eq!(flows.find(id(5)), Found::Over);
         assert!(!flows.forget(id(5)) && flows.forget(id(9)) && flows.is_empty());
+    }
+
+    #[test]
+    fn a_reading_of_the_table_from_before_a_replacement_does_not_bring_the_replaced_flow_back() {
+        let mut flows = KnownFlows::default();
+        assert_eq!(flows.find(id(5)), Found::Known);
+        assert!(flows.forget(id(5)));
+        flows.remember_replaced(id(5));
+        assert_eq!(flows.find(id(5)), Found::Over);
+        flows.forget_replaced(|id| id.opened_ns.0 == 5);
+        assert_eq!(flows.find(id(5)), Found::Over, "the next reading may show it too");
+        assert!(flows.is_empty());
+        assert_eq!(flows.find(id(9)), Found::Known);
+        flows.forget_replaced(|id| id.opened_ns.0 == 9);
+        assert!(flows.replaced.is_empty());
+        assert_eq!(flows.find(id(5)), Found::Over, "the next one is known");
     }
 }

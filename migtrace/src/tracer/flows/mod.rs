@@ -113,7 +113,7 @@ impl Flows {
     }
 
     /// A flow is over: reports what it has carried in all, and that it is over.
-    pub(super) fn gone(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, state: &FlowState) {
+    fn gone(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, state: &FlowState) {
         let was_reported = match self.known.get(state.id()) {
             Some(known) => known.reported || (state.is_fragments() && state.first.is_some()),
             None => false,
@@ -124,6 +124,12 @@ impl Flows {
             }
             events.add(at_ns, Fact::FlowGone { flow: state.flow });
         }
+    }
+
+    /// A flow has made room in the table for the next one between its ends.
+    pub(super) fn replaced(&mut self, events: &mut EventQueue, at_ns: MonotonicNs, state: &FlowState) {
+        self.gone(events, at_ns, state);
+        self.known.remember_replaced(state.id());
     }
 
     /// What is known of a flow; `None` when it is over.
@@ -139,7 +145,8 @@ impl Flows {
         self.known.forget_samples();
     }
 
-    /// Reports the counters of every flow that has moved since the last time, and which of the flows are over.
+    /// Reports the counters of every flow that has moved since the last time, and which of the flows are over. `states` are
+    /// the flows of the table, in their order.
     pub(super) fn sample(
         &mut self,
         base: &mut Base,
@@ -154,6 +161,9 @@ impl Flows {
             }
             self.sample_flow(&mut base.events, now, state);
         }
+        self.known.forget_replaced(|id| {
+            states.binary_search_by_key(&id.flow, |state| state.flow).is_ok_and(|at| states[at].id() == id)
+        });
         find_owners(base, qemus, &mut self.known)?;
         self.retire(base, now, states)
     }
