@@ -106,7 +106,7 @@ pub(super) enum Found {
 pub(super) struct KnownFlows {
     known: BTreeMap<Flow, KnownFlow>,
     /// The connections that have made room for the next one between their ends, for as long as a reading of the table may
-    /// still show them: one from just before, which is looked at only after it.
+    /// still show them: a reading that began before is looked at only afterwards.
     replaced: BTreeMap<Flow, MonotonicNs>,
 }
 
