@@ -69,7 +69,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if record.exists() {
         let mut show = Command::new(release.join("migtrace"));
         let shown = show.arg("report").arg(&record).stderr(Stdio::inherit()).output();
-        let text = shown.context("cannot run migtrace report")?.stdout;
+        let shown = shown.context("cannot run migtrace report")?;
+        if !shown.status.success() {
+            bail!("migtrace report ended with {}; the record is {}", shown.status, record.display());
+        }
+        let text = shown.stdout;
         fs::write(&report, &text).with_context(|| format!("cannot write {}", report.display()))?;
         println!();
         io::stdout().write_all(&text).context("cannot write to stdout")?;
