@@ -32,17 +32,36 @@ pub(crate) enum ChangeNews {
 
 /// Checks programs with `check`, and once more if some were removed and attached again.
 ///
-/// A qdisc is deleted with its filters one after the other, so the first check may fall between two of them. The second one
-/// then finds what was removed after the first. If it fails, so will the next regular check, which reports it.
+/// Whoever removes several programs removes them one after the other, so the first check may fall between two of them. The
+/// second one then finds what was removed after the first. If it fails, so will the next regular check, which reports it.
 pub(super) fn check_until_repaired(
     mut check: impl FnMut() -> io::Result<Vec<Change>>,
 ) -> io::Result<Vec<Change>> {
     let mut changes = check()?;
     let is_repaired = |change: &Change| matches!(change.news, ChangeNews::Removed { again: Ok(_), .. });
     if changes.iter().any(is_repaired) {
-        changes.extend(check().unwrap_or_default());
+        for later in check().unwrap_or_default() {
+            if !changes.iter_mut().any(|earlier| earlier.goes_on_with(&later)) {
+                changes.push(later);
+            }
+        }
     }
     Ok(changes)
+}
+
+impl Change {
+    /// Takes in a later change if it is the same removal going on: at the time at which all programs seemed to be attached
+    /// again, another one was gone already, or was removed before the next check.
+    fn goes_on_with(&mut self, later: &Self) -> bool {
+        let ChangeNews::Removed { again, .. } = &mut self.news else { return false };
+        let ChangeNews::Removed { last_seen_ns, again: again_later } = &later.news else { return false };
+        let is_the_same = (self.interface, self.what) == (later.interface, later.what)
+            && again.as_ref() == Ok(last_seen_ns);
+        if is_the_same {
+            again.clone_from(again_later);
+        }
+        is_the_same
+    }
 }
 
 #[cfg(test)]
@@ -53,8 +72,9 @@ mod tests {
         Change { interface: 7, what: TcProgram::Count, mode: AttachMode::Clsact, news }
     }
 
-    fn removed(again: Result<MonotonicNs, String>) -> Change {
-        change(ChangeNews::Removed { last_seen_ns: MonotonicNs(1), again })
+    fn removed(last_seen_ns: u64, again: Result<u64, &str>) -> Change {
+        let again = again.map(MonotonicNs).map_err(str::to_owned);
+        change(ChangeNews::Removed { last_seen_ns: MonotonicNs(last_seen_ns), again })
     }
 
     /// The changes that come of these checks, and how many checks were left over.
@@ -65,22 +85,34 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_removed_while_another_is_brought_back_is_brought_back_at_once() {
-        let [first, second] = [2, 3].map(|ns| removed(Ok(MonotonicNs(ns))));
-        let checks = vec![Ok(vec![first.clone()]), Ok(vec![second.clone()])];
-        assert_eq!(after(checks), (vec![first, second], 0));
+    fn a_program_that_is_removed_while_another_is_brought_back_belongs_to_the_same_removal() {
+        for again in [Ok(3), Err("it is gone")] {
+            let checks = vec![Ok(vec![removed(1, Ok(2))]), Ok(vec![removed(2, again)])];
+            assert_eq!(after(checks), (vec![removed(1, again)], 0));
+        }
+    }
+
+    #[test]
+    fn the_removals_of_different_programs_stay_apart() {
+        let echo = |change| Change { what: TcProgram::Echo, ..change };
+        let elsewhere = |change| Change { interface: 8, ..change };
+        let first = removed(1, Ok(2));
+        for second in [echo(removed(2, Ok(3))), elsewhere(removed(2, Ok(3))), change(ChangeNews::Behind)] {
+            let checks = vec![Ok(vec![first.clone()]), Ok(vec![second.clone()])];
+            assert_eq!(after(checks), (vec![first.clone(), second], 0));
+        }
     }
 
     #[test]
     fn without_a_repair_there_is_one_check() {
-        for changes in [vec![], vec![change(ChangeNews::Behind)], vec![removed(Err("it is gone".into()))]] {
+        for changes in [vec![], vec![change(ChangeNews::Behind)], vec![removed(1, Err("it is gone"))]] {
             assert_eq!(after(vec![Ok(changes.clone()), Ok(vec![])]), (changes, 1));
         }
     }
 
     #[test]
     fn a_second_check_that_fails_does_not_lose_what_the_first_has_found() {
-        let first = removed(Ok(MonotonicNs(2)));
+        let first = removed(1, Ok(2));
         let checks = vec![Ok(vec![first.clone()]), Err(io::Error::other("no memory"))];
         assert_eq!(after(checks), (vec![first], 0));
     }
