@@ -41,26 +41,21 @@ pub(super) fn check_until_repaired(
     let is_repaired = |change: &Change| matches!(change.news, ChangeNews::Removed { again: Ok(_), .. });
     if changes.iter().any(is_repaired) {
         for later in check().unwrap_or_default() {
-            if !changes.iter_mut().any(|earlier| earlier.goes_on_with(&later)) {
-                changes.push(later);
-            }
+            changes.retain(|earlier| !later.is_same_removal(earlier));
+            changes.push(later);
         }
     }
     Ok(changes)
 }
 
 impl Change {
-    /// Takes in a later change if it is the same removal going on: at the time at which all programs seemed to be attached
-    /// again, another one was gone already, or was removed before the next check.
-    fn goes_on_with(&mut self, later: &Self) -> bool {
-        let ChangeNews::Removed { again, .. } = &mut self.news else { return false };
-        let ChangeNews::Removed { last_seen_ns, again: again_later } = &later.news else { return false };
-        let is_the_same = (self.interface, self.what) == (later.interface, later.what)
-            && again.as_ref() == Ok(last_seen_ns);
-        if is_the_same {
-            again.clone_from(again_later);
-        }
-        is_the_same
+    /// Whether this is the removal that an earlier change reported: no check in between has seen all programs.
+    fn is_same_removal(&self, earlier: &Self) -> bool {
+        let last_seen = |change: &Self| match change.news {
+            ChangeNews::Removed { last_seen_ns, .. } => Some((change.interface, change.what, last_seen_ns)),
+            ChangeNews::Behind => None,
+        };
+        last_seen(self).is_some() && last_seen(self) == last_seen(earlier)
     }
 }
 
@@ -87,7 +82,7 @@ mod tests {
     #[test]
     fn a_program_that_is_removed_while_another_is_brought_back_belongs_to_the_same_removal() {
         for again in [Ok(3), Err("it is gone")] {
-            let checks = vec![Ok(vec![removed(1, Ok(2))]), Ok(vec![removed(2, again)])];
+            let checks = vec![Ok(vec![removed(1, Ok(2))]), Ok(vec![removed(1, again)])];
             assert_eq!(after(checks), (vec![removed(1, again)], 0));
         }
     }
@@ -97,7 +92,7 @@ mod tests {
         let echo = |change| Change { what: TcProgram::Echo, ..change };
         let elsewhere = |change| Change { interface: 8, ..change };
         let first = removed(1, Ok(2));
-        for second in [echo(removed(2, Ok(3))), elsewhere(removed(2, Ok(3))), change(ChangeNews::Behind)] {
+        for second in [echo(removed(1, Ok(3))), elsewhere(removed(1, Ok(3))), change(ChangeNews::Behind)] {
             let checks = vec![Ok(vec![first.clone()]), Ok(vec![second.clone()])];
             assert_eq!(after(checks), (vec![first.clone(), second], 0));
         }

@@ -224,8 +224,8 @@ impl Attacher {
         };
         let is_news = again.is_ok() || !attached.is_missing;
         attached.is_missing = again.is_err();
+        // This is kept: others may be gone by now, and only the next check sees all of them.
         let last_seen_ns = attached.seen_ns;
-        attached.seen_ns = *again.as_ref().unwrap_or(&last_seen_ns);
         Ok(is_news.then(|| attached.change(ChangeNews::Removed { last_seen_ns, again })))
     }
 

@@ -172,6 +172,35 @@ fn a_removed_filter_and_a_removed_qdisc_are_noticed_and_attached_again() {
     });
 }
 
+/// What a single check finds: it is not followed by another.
+fn check_once(kernel: &mut Kernel) -> Vec<ChangeNews> {
+    let mut all: Vec<_> = kernel.interfaces.values_mut().collect();
+    let changes = kernel.attacher.check_once(&mut kernel.ebpf, &mut all).unwrap();
+    changes.into_iter().map(|change| change.news).collect()
+}
+
+#[test]
+fn filters_that_are_removed_one_after_the_other_were_last_seen_together_before_the_first_removal() {
+    with_interface(|| {
+        let mut kernel = counting();
+        assert_eq!(check_once(&mut kernel), []);
+        let looked = clock::now().unwrap();
+        tc(&["filter", "del", "dev", "v0", "ingress"]);
+        let first = check_once(&mut kernel);
+        tc(&["filter", "del", "dev", "v0", "egress"]);
+        let second = check_once(&mut kernel);
+        let [[first], [second]] = [&first[..], &second[..]] else { panic!("{first:?}, {second:?}") };
+        let [(first_seen, first_again), (second_seen, second_again)] =
+            [first, second].map(|news| match news {
+                ChangeNews::Removed { last_seen_ns, again: Ok(again) } => (last_seen_ns, again),
+                other => panic!("{other:?}"),
+            });
+        assert!(first_seen == second_seen && *first_seen <= looked, "{first:?}, {second:?}");
+        assert!(first_again < second_again, "{first:?}, {second:?}");
+        assert_eq!([ours("ingress"), ours("egress")], [1, 1]);
+    });
+}
+
 #[test]
 fn a_failure_to_attach_again_is_reported_once_and_tried_again_until_it_works() {
     with_interface(|| {
