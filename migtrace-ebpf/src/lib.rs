@@ -8,6 +8,7 @@
 //! hook                          program            arithmetic here                   result
 //! ────────────────────────────  ─────────────────  ────────────────────────────────  ─────────────────────────
 //! TC ingress, egress            wire, handshake    packet, handshake, stream         counters of flows
+//! TC ingress, egress            milestone          milestone                         crossings of milestones
 //! TC ingress, egress            echo               packet::echo, echo_session        round trips, gaps
 //! TC ingress of a tap           tap                packet::announcement, budget      frames, announcements
 //! sendmsg, accept               qmp, ownership     qmp_write, budget                 QMP events, flows' owners
@@ -20,7 +21,8 @@
 //!
 //! - [`abi`]: the keys, counters and events that cross the border; [`word`]: the words in maps that both sides access.
 //! - [`packet`]: from a frame's bytes to its flow and to what it costs on the wire.
-//! - [`handshake`]: how a connection begins; [`stream`]: how one of its directions goes on.
+//! - [`handshake`]: how a connection begins; [`stream`]: how one of its directions goes on; [`milestone`]: the packets of
+//!   it that both hosts stamp, so that their clocks can be compared.
 //! - [`retransmission`]: what a host has retransmitted, from its socket's counters.
 //! - [`echo_session`]: round trips and gaps, from the stamps of echo requests and replies.
 //! - [`qmp_write`]: whether a write to a monitor carries an event.
@@ -41,6 +43,7 @@ pub mod abi;
 pub mod budget;
 pub mod echo_session;
 pub mod handshake;
+pub mod milestone;
 pub mod packet;
 pub mod qmp_write;
 pub mod retransmission;

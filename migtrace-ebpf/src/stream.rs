@@ -5,7 +5,7 @@ use crate::packet::Tcp;
 use crate::packet::tcp_flags::{FIN, RST, SYN};
 
 /// A segment that is further ahead than any window is a forgery, or many segments were missed.
-const WINDOW: u32 = 1 << 26;
+pub(crate) const WINDOW: u32 = 1 << 26;
 
 /// If nothing new was seen for this long, a segment outside of all windows shows where the stream is now.
 const LOST_NS: u64 = 1_000_000_000;
@@ -89,6 +89,7 @@ impl shared::Direction {
             &self.last_byte_ns,
             &self.first_ns,
             &self.elsewhere_skbs,
+            &self.end,
         ] {
             word.set(0);
         }
@@ -102,6 +103,8 @@ impl shared::Direction {
         ] {
             word.set(0);
         }
+        self.sent.clear();
+        self.acknowledged.clear();
     }
 
     /// Notes when payload crosses that has not crossed before; returns whether it does. Retransmitted payload has
@@ -115,9 +118,15 @@ impl shared::Direction {
         let ahead = next.wrapping_sub(self.next_sequence.get());
         let is_new = if ahead <= WINDOW {
             ahead != 0 || last_byte_ns == 0
+        } else if last_byte_ns == 0 {
+            true
         } else {
-            // Behind, or outside of all windows.
-            last_byte_ns == 0 || (ahead.wrapping_neg() > WINDOW && now_ns > last_byte_ns + LOST_NS)
+            // Behind, or outside of all windows: then it is unknown how often the sequence numbers have wrapped.
+            let is_lost = ahead.wrapping_neg() > WINDOW && now_ns > last_byte_ns + LOST_NS;
+            if is_lost {
+                self.sent.clear();
+            }
+            is_lost
         };
         if is_new {
             self.next_sequence.set(next);

@@ -132,7 +132,7 @@ prop_compose! {
         let flows: Vec<_> = (0..=u16::from(two_flows)).map(|i| flow(40_000 + i)).collect();
         let first_ns = START_NS + 1;
         for flow in &flows {
-            let seen = Fact::FlowSeen { flow: *flow, interface: "eth1".to_owned(), from_start: true };
+            let seen = Fact::FlowSeen { flow: *flow, interface: "eth1".to_owned(), from_start: true, initial_sequences: None };
             events.push(at(first_ns, seen));
             events.push(at(first_ns, Fact::FlowOwner { flow: *flow, pid: 7, method: OwnerMethod::Socket, crossed: None }));
             events.push(at(first_ns, Fact::FlowPurpose { flow: *flow, purpose: Purpose::Ram }));
@@ -217,7 +217,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         1 => (pid.clone(), any::<bool>()).prop_map(|(pid, incoming)| qemu(pid, incoming)),
         1 => pid.clone().prop_map(|pid| Fact::QemuGone { pid }),
         1 => (port.clone(), any::<bool>()).prop_map(|(p, from_start)| {
-            Fact::FlowSeen { flow: flow(p), interface: "eth1".to_owned(), from_start }
+            Fact::FlowSeen { flow: flow(p), interface: "eth1".to_owned(), from_start, initial_sequences: None }
         }),
         1 => (port.clone(), pid.clone(), any::<bool>(), any_counters(), instant()).prop_map(
             |(p, pid, socket, counters, last_ns)| {

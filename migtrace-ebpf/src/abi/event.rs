@@ -48,4 +48,6 @@ pub mod kind {
     /// Only an [`EventHeader`](super::EventHeader): `tgid` is a new process. Its parent is traced, or looks like
     /// QEMU.
     pub const PROCESS_FORK: u32 = 14;
+    /// [`MilestonesCrossed`](crate::abi::MilestonesCrossed): in a ring buffer of its own.
+    pub const MILESTONES_CROSSED: u32 = 15;
 }

@@ -91,6 +91,38 @@ pub struct FlowEvent {
     pub first_ns: u64,
     /// As in [`Direction`]; 0 without payload.
     pub first_payload: u32,
+    /// As in [`Direction`], indexed by [`INGRESS`] and [`EGRESS`]; 0 with payload.
+    pub initial_sequences: [u32; 2],
+    /// Zero.
+    pub padding: u32,
+}
+
+/// One of the two ways to cross a milestone of a stream: see [`Milestone`].
+pub mod crossed_by {
+    /// A packet of the stream ends there, or later.
+    pub const PAYLOAD: u32 = 0;
+    /// A packet of the other direction acknowledges everything up to there.
+    pub const ACKNOWLEDGEMENT: u32 = 1;
+}
+
+/// The milestones from `first` to `last` were crossed for the first time, all by one packet.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
+#[repr(C)]
+pub struct MilestonesCrossed {
+    /// When.
+    pub header: EventHeader,
+    /// The flow.
+    pub key: FlowKey,
+    /// The way that the packet went: [`INGRESS`] or [`EGRESS`].
+    pub direction: u32,
+    /// As in [`FlowEntry`].
+    pub opened_ns: u64,
+    /// No milestone from here on had been crossed before.
+    pub first: u64,
+    /// The position that was reached.
+    pub last: u64,
+    /// One of [`crossed_by`].
+    pub crossed_by: u32,
     /// Zero.
     pub padding: u32,
 }
@@ -158,6 +190,25 @@ shared_values! {
         pub first_payload: U32,
         /// Sequence number of the SYN; valid with [`flags::SYN`].
         pub initial_sequence: U32,
+        /// The next milestone of the stream that goes this way.
+        pub sent: Milestone,
+        /// The next milestone of the other direction's stream that a packet of this direction will acknowledge.
+        pub acknowledged: Milestone,
+        /// The position after this stream's FIN; 0: none was seen.
+        pub end: U64,
+    }
+
+    /// A position in a stream at which each of the two hosts stamps the first packet that reaches it.
+    ///
+    /// A position is the number of sequence numbers since the SYN, which takes the first itself. So both hosts give the
+    /// same name to the same byte, without talking to each other.
+    pub struct Milestone {
+        /// The position; 0: there are no milestones, because positions are not known.
+        pub position: U64,
+        /// Its sequence number.
+        pub sequence: U32,
+        /// Zero.
+        pub padding: U32,
     }
 
     /// The state of one connection.

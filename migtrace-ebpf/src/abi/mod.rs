@@ -22,7 +22,7 @@ pub use echo::{
 pub use event::{EventHeader, kind};
 pub use flow::{
     Direction, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, Handshake, HandshakeSide,
-    INGRESS, Retransmitted, Sum, Sums, flags,
+    INGRESS, Milestone, MilestonesCrossed, Retransmitted, Sum, Sums, crossed_by, flags,
 };
 pub use kvm::{DirtyLogRead, GuestRun, GuestRunVoid, Vcpu, Vcpus, inside};
 pub use process::{Claim, FLOW_CLAIMS, Process, TRACED_MAX, VCPU_CLAIMS, reach};
@@ -36,7 +36,7 @@ pub use tap::{GUEST_PORTS_MAX, GuestPort, GuestPortEvent, GuestTaps, TAPS, annou
 /// writes.
 pub mod shared {
     pub use super::echo::shared::{EchoGap, EchoSession};
-    pub use super::flow::shared::{Direction, FlowEntry, Handshake, HandshakeSide, Retransmitted};
+    pub use super::flow::shared::{Direction, FlowEntry, Handshake, HandshakeSide, Milestone, Retransmitted};
     pub use super::kvm::shared::Vcpu;
     pub use super::process::shared::Process;
     pub use super::tap::shared::GuestPort;

@@ -22,8 +22,9 @@ where
         if !(wanted.ports)(packet.tuple.source_port, packet.tuple.destination_port) {
             return Some(Packet::Other);
         }
-        packet.sequence = u32::from_be_bytes(frame.read(ip.next + 4)?);
-        packet.acknowledgement = u32::from_be_bytes(frame.read(ip.next + 8)?);
+        let numbers = u64::from_be_bytes(frame.read(ip.next + 4)?);
+        packet.sequence = (numbers >> 32) as u32;
+        packet.acknowledgement = numbers as u32;
         let [data_offset, tcp_flags] = frame.read(ip.next + 12)?;
         let header_length = u32::from(data_offset >> 4) * 4;
         if header_length < TCP_HEADER {

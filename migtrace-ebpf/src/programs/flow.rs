@@ -8,20 +8,21 @@ use migtrace_ebpf::{
 
 use super::{
     maps::{self, EVENTS, FLOWS, HANDSHAKES, NO_FLOW, TAG_BYTES},
-    ownership,
+    milestone, ownership,
 };
 
 /// What the kernel returns for a key that is in the map already.
 const EEXIST: i32 = -17;
 
-/// Makes the entry of a connection whose handshake is complete, and the bucket for its fragments.
+/// Makes the entry of a connection whose handshake is complete, and the bucket for its fragments. `from_client`: the
+/// direction of the client's packets.
 #[inline(always)]
-pub(super) fn open(key: &FlowKey, now_ns: u64) {
+pub(super) fn open(key: &FlowKey, from_client: usize, now_ns: u64) {
     if !insert(key, now_ns) {
         return;
     }
     if let Some(flow) = maps::flow(key) {
-        fill(flow, key, now_ns);
+        fill(flow, key, from_client, now_ns);
     }
 }
 
@@ -67,7 +68,7 @@ fn revive(bucket: &shared::FlowEntry, now_ns: u64) {
 
 /// Fills an empty entry with what crossed during the handshake, and reports the flow to user space.
 #[inline(always)]
-fn fill(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
+fn fill(flow: &shared::FlowEntry, key: &FlowKey, from_client: usize, now_ns: u64) {
     let mut ifindex = 0;
     let mut first_ns = now_ns;
     if let Some(handshake) = maps::handshake(key) {
@@ -80,6 +81,8 @@ fn fill(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
             }
         }
         flow.retransmitted.store(&handshake.retransmitted.load());
+        flow.begin_milestones(from_client);
+        milestone::report_handshake(handshake, key, now_ns);
         let _ = HANDSHAKES.remove(key);
     }
     ownership::await_owner(flow, now_ns);
@@ -90,17 +93,18 @@ fn fill(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
         opened_ns: now_ns,
         first_ns,
         first_payload: 0,
+        initial_sequences: flow.initial_sequences(),
         padding: 0,
     });
 }
 
 /// Reuses the entry of an earlier connection for this one.
 #[inline(always)]
-pub(super) fn replace(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64) {
+pub(super) fn replace(flow: &shared::FlowEntry, key: &FlowKey, from_client: usize, now_ns: u64) {
     emit_replaced(flow, key, now_ns);
     ownership::release(flow, key);
     flow.clear();
-    fill(flow, key, now_ns);
+    fill(flow, key, from_client, now_ns);
 }
 
 #[inline(always)]

@@ -15,7 +15,7 @@ use migtrace_ebpf::{
 
 use super::{
     flow,
-    maps::{self, HANDSHAKES, MEETING, Meeting, NO_HANDSHAKE, STRAYS},
+    maps::{self, HANDSHAKES, Meeting, NO_HANDSHAKE, STRAYS},
     settings, skb, socket,
 };
 
@@ -28,9 +28,9 @@ const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// Returns whether the packet belongs to the flow that has the entry now.
 #[inline(always)]
 pub(crate) fn meet(ctx: &TcContext, key: &FlowKey, direction: u8, packet: &Tcp, now_ns: u64) -> bool {
-    let Some(meeting) = MEETING.get_ptr_mut(0) else { return false };
-    // SAFETY: the map's value for this CPU, which only this program uses until `look_closely` returns.
-    unsafe { *meeting = Meeting { key: *key, packet: *packet } };
+    if !maps::set_meeting(key, packet) {
+        return false;
+    }
     look_closely(ctx.skb.skb, u32::from(direction), now_ns) != 0
 }
 
@@ -41,10 +41,7 @@ pub(crate) fn meet(ctx: &TcContext, key: &FlowKey, direction: u8, packet: &Tcp, 
 #[inline(never)]
 extern "C" fn look_closely(skb: *mut __sk_buff, direction: u32, now_ns: u64) -> u32 {
     let ctx = TcContext::new(skb);
-    // SAFETY: as in `meet`.
-    let Some(Meeting { key, packet }) = MEETING.get_ptr(0).map(|meeting| unsafe { &*meeting }) else {
-        return 0;
-    };
+    let Some(Meeting { key, packet }) = maps::meeting() else { return 0 };
     let direction = direction as usize & 1;
     match maps::flow(key) {
         Some(flow) => u32::from(is_of(flow, &ctx, key, direction, packet, now_ns)),
@@ -60,7 +57,7 @@ fn opens(ctx: &TcContext, key: &FlowKey, direction: usize, packet: &Tcp, now_ns:
         HandshakeStep::Syn if is_to_server => begin(ctx, key, direction, packet, now_ns),
         HandshakeStep::Answer if answer(ctx, key, direction, packet, now_ns) => {}
         HandshakeStep::Other if is_to_server && completes(ctx, key, direction, packet) => {
-            flow::open(key, now_ns);
+            flow::open(key, direction, now_ns);
             return maps::flow(key).is_some();
         }
         _ => maps::count(&STRAYS, 0),
@@ -99,7 +96,7 @@ fn is_of(
         HandshakeStep::Other
             if known & flags::REOPENING != 0 && is_to_server && completes(ctx, key, direction, packet) =>
         {
-            flow::replace(flow, key, now_ns);
+            flow::replace(flow, key, direction, now_ns);
             return true;
         }
         _ => {}

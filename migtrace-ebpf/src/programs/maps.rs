@@ -55,9 +55,10 @@ pub(crate) struct Meeting {
     pub(crate) packet: Tcp,
 }
 
-/// Holds it meanwhile. TC programs of one CPU do not interrupt each other.
+/// Holds it meanwhile, for a function with too little room for arguments. TC programs of one CPU do not interrupt each
+/// other.
 #[btf_map]
-pub(crate) static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();
+static MEETING: PerCpuArray<Meeting, 1> = PerCpuArray::new();
 
 /// Where the flows of a process are added up, and its vCPUs are looked at. On the stack, the verifier would follow
 /// every possible value of each counter. No other program that uses them runs on this CPU meanwhile.
@@ -135,6 +136,11 @@ pub(crate) static EVENTS: RingBuf<EventHeader, { 1 << 20 }> = RingBuf::new();
 #[btf_map]
 pub(crate) static LINES: RingBuf<EventHeader, { 1 << 20 }> = RingBuf::new();
 
+/// Crossings of milestones. Without those that find no room, clocks are only aligned less well, so they are not counted
+/// as lost; and they take no room from others.
+#[btf_map]
+pub(crate) static MILESTONES: RingBuf<EventHeader, { 1 << 18 }> = RingBuf::new();
+
 /// Where an entry of [`LINES`] is put together.
 #[btf_map]
 pub(crate) static LINE: PerCpuArray<Line, 1> = PerCpuArray::new();
@@ -147,6 +153,22 @@ pub(crate) struct Line {
     pub(crate) head: QmpLine,
     /// Twice as many as are emitted: the last of several pieces is copied whole, and cut afterwards.
     pub(crate) bytes: [u8; 2 * QMP_LINE_MAX],
+}
+
+/// Puts a packet where the function that looks closely at it finds it; returns whether that was possible.
+#[inline(always)]
+pub(crate) fn set_meeting(key: &FlowKey, packet: &Tcp) -> bool {
+    let Some(meeting) = MEETING.get_ptr_mut(0) else { return false };
+    // SAFETY: the map's value for this CPU, which only this program uses until that function returns.
+    unsafe { *meeting = Meeting { key: *key, packet: *packet } };
+    true
+}
+
+/// The packet of the last [`set_meeting`].
+#[inline(always)]
+pub(crate) fn meeting() -> Option<&'static Meeting> {
+    // SAFETY: as in `set_meeting`.
+    MEETING.get_ptr(0).map(|meeting| unsafe { &*meeting })
 }
 
 /// A flow's entry.

@@ -1,7 +1,8 @@
 //! What the programs do: one file for each subject.
 //!
 //! ```text
-//! a packet at an interface ── wire ─── handshake ── flow      counts what is on the wire
+//! a packet at an interface ── wire ─┬─ handshake ── flow      counts what is on the wire
+//!                          │        └─ milestone             stamps what both hosts can name
 //!                          └─ echo                            follows echo requests and replies
 //! a packet at a tap ───────── tap                             notices the guest's frames and announcements
 //! sendmsg, accept ─────────── qmp ──── socket ───── ownership reads QMP events, finds whose flow it is
@@ -20,6 +21,7 @@ pub(crate) mod echo;
 mod flow;
 mod handshake;
 mod maps;
+mod milestone;
 mod ownership;
 pub(crate) mod process;
 pub(crate) mod qmp;

@@ -10,7 +10,7 @@ use migtrace_ebpf::{
 use super::{
     flow, handshake,
     maps::{self, TAGGED_ELSEWHERE},
-    settings,
+    milestone, settings,
     skb::{Linear, Whole, ifindex},
 };
 
@@ -55,7 +55,12 @@ fn count_tcp(ctx: &TcContext, direction: u8, tcp: &Tcp) {
     }
     stream.count(tcp, now_ns);
     let is_new = tcp.payload_bytes != 0 && stream.advance(tcp, now_ns);
-    if stream.note(seen, is_new) & flags::PAYLOAD != 0 {
+    let news = stream.note(seen, is_new);
+    let reached = stream.reached(tcp, is_new, news);
+    if reached != 0 {
+        milestone::cross(&key, direction, tcp, reached, now_ns);
+    }
+    if news & flags::PAYLOAD != 0 {
         note_first_payload(ctx, flow, stream, &key, tcp, now_ns);
     }
 }
@@ -123,6 +128,7 @@ fn note_first_payload(
         opened_ns: flow.opened_ns.get(),
         first_ns: 0,
         first_payload,
+        initial_sequences: [0; 2],
         padding: 0,
     });
 }

@@ -170,7 +170,8 @@ impl World<'_, '_> {
         Ok(match kind {
             16 | 17 => {
                 let (flow, interface) = (self.flow()?.1, self.interface()?);
-                Fact::FlowSeen { flow, interface, from_start: self.source.ratio(3, 4)? }
+                let from_start = self.source.ratio(3, 4)?;
+                Fact::FlowSeen { flow, interface, from_start, initial_sequences: None }
             }
             18 | 19 => {
                 let methods = [OwnerMethod::Socket, OwnerMethod::SockDiag];

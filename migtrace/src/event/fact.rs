@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::echo::{EchoEnd, EchoGap, EchoOwnerMethod, EchoStart};
-use super::flow::{Crossed, FlowCounters, OwnerMethod};
+use super::flow::{Crossed, Crossing, FlowCounters, OwnerMethod};
 use super::observation::{Interface, Observation, TcRemoved};
 use super::qemu::{Qemu, QmpEvent, Vcpus};
 use crate::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
@@ -51,6 +51,10 @@ pub enum Fact {
         interface: String,
         /// False when the connection was older than the tracing (no SYN was seen): its first bytes are missing.
         from_start: bool,
+        /// The sequence numbers of both SYNs, by which another host recognises the connection even if its addresses are
+        /// translated on the way. Absent when they were not seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        initial_sequences: Option<Directions<u32>>,
     },
     /// The process that sends or receives on a flow.
     FlowOwner {
@@ -74,6 +78,13 @@ pub enum Fact {
     },
     /// The counters of a flow since its first packet: sampled while it lives, and once at the end.
     FlowCounters(FlowCounters),
+    /// Milestones of a flow were crossed. The stamp of the event is the last of these.
+    Milestones {
+        /// The connection.
+        flow: Flow,
+        /// What crossed them, in the order of the stamps.
+        crossings: Vec<Crossing>,
+    },
     /// A flow is over and its counting ends: the counters in later events of its process lack it. A later connection
     /// between the same ends is another flow.
     FlowGone {

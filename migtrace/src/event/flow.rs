@@ -55,6 +55,49 @@ pub struct FlowCounters {
     pub closed: bool,
 }
 
+/// The first packet that reaches certain positions of a connection's streams.
+///
+/// Both hosts stamp the same positions, so these stamps show how far the hosts' clocks are apart. A position is the number
+/// of sequence numbers since the SYN, which takes the first itself. The milestones are 1, 2, all multiples of 2^14 up to
+/// 2^20 and, between 2^n and 2^(n+1) above that, all multiples of 2^(n-6); and the end of the stream, with and without
+/// its FIN.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Crossing {
+    /// When the packet crossed the interface.
+    pub at_ns: MonotonicNs,
+    /// The way that it went.
+    pub way: Way,
+    /// How it reached them.
+    pub by: CrossedBy,
+    /// The first of these positions: no packet before had reached a milestone from here on.
+    pub first: u64,
+    /// The last of these positions: how far it got.
+    pub last: u64,
+}
+
+/// Which way a packet went, from this host's point of view.
+// There is no third way.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Sent.
+    Tx,
+    /// Received.
+    Rx,
+}
+
+/// How a packet reached a position.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CrossedBy {
+    /// It is a packet of that stream, and ends there or later.
+    Payload,
+    /// It is a packet of the other direction's stream, and acknowledges everything up to there.
+    Acknowledgement,
+}
+
 const fn is_neither<T>(of: &Directions<Option<T>>) -> bool {
     of.tx.is_none() && of.rx.is_none()
 }

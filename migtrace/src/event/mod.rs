@@ -12,7 +12,7 @@ mod qemu;
 
 pub use echo::{EchoEnd, EchoGap, EchoOwnerMethod, EchoStart};
 pub use fact::{EndReason, Event, Fact};
-pub use flow::{Crossed, FlowCounters, OwnerMethod};
+pub use flow::{Crossed, CrossedBy, Crossing, FlowCounters, OwnerMethod, Way};
 pub use log::{LogError, LogErrorKind, LogReader, LogWriter, SCHEMA};
 pub use observation::{Instrument, InstrumentStatus, Interface, Observation, TcProgram, TcRemoved};
 pub use qemu::{Qemu, QmpEvent, Vcpus};

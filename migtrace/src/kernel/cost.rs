@@ -12,6 +12,7 @@ use migtrace_ebpf::abi::{ANY_IDENTIFIER, EchoTarget, GuestPort};
 use nix::time::{ClockId, clock_gettime};
 
 use super::bpf_syscall::bpf;
+use super::messages::Message;
 use super::offsets::Offsets;
 use super::{KernelError, Settings, address, drain, flow_commands, maps, object, programs, tc};
 use crate::errors::with_causes;
@@ -95,7 +96,7 @@ impl Trial {
 
     /// How many messages the programs have put into the ring buffer since the last call.
     pub fn messages(&mut self) -> usize {
-        drain(&mut self.events).len()
+        drain(&mut self.events, Message::decode).len()
     }
 
     fn program(&self, name: &str) -> Result<RawFd, String> {

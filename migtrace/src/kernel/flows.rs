@@ -22,6 +22,8 @@ pub(crate) struct FlowState {
     /// The last packet with new payload, not retransmitted.
     pub(crate) last_byte_ns: Directions<Option<MonotonicNs>>,
     pub(crate) owner: Option<u32>,
+    /// The sequence numbers of both SYNs; `None` where one of them was not seen.
+    pub(crate) initial_sequences: Option<Directions<u32>>,
     pub(crate) from_start: bool,
     pub(crate) closed: bool,
     pub(crate) elsewhere_skbs: u64,
@@ -98,6 +100,8 @@ pub(super) fn final_state(key: &FlowKey, entry: &FlowEntry, counts_retransmissio
         last_ns: MonotonicNs(rx.last_ns.max(tx.last_ns).max(entry.opened_ns)),
         last_byte_ns: Directions { tx: last_byte(tx), rx: last_byte(rx) },
         owner: (entry.owner != 0).then_some(entry.owner),
+        initial_sequences: (rx.flags & tx.flags & flags::SYN != 0)
+            .then_some(Directions { tx: tx.initial_sequence, rx: rx.initial_sequence }),
         from_start: (rx.flags | tx.flags) & flags::SYN != 0,
         closed: (rx.flags | tx.flags) & flags::RST != 0 || rx.flags & tx.flags & flags::FIN != 0,
         elsewhere_skbs: rx.elsewhere_skbs + tx.elsewhere_skbs,

@@ -2,13 +2,13 @@
 
 use migtrace_ebpf::abi::{
     self, EGRESS, FlowEntry, FlowEvent, FlowKey, FlowOwned, FlowReplaced, INGRESS, QmpLine, Sum, Sums,
-    content, kind,
+    content, crossed_by, kind,
 };
 use migtrace_ebpf::qmp_write::Content;
 use zerocopy::FromBytes;
 
 use super::flows::{FirstPacket, flow_of};
-use crate::event::{Crossed, Vcpus};
+use crate::event::{Crossed, CrossedBy, Crossing, Vcpus, Way};
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vocabulary::Announcement;
 
@@ -32,7 +32,7 @@ pub(crate) struct FlowId {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
     /// A flow is open; `first` is its first packet.
-    FlowSeen { flow: FlowId, first: FirstPacket },
+    FlowSeen { flow: FlowId, first: FirstPacket, initial_sequences: Directions<u32> },
     /// The owner of a flow is known: the process that uses its socket.
     FlowOwned { flow: FlowId, pid: u32, by_user_space: bool, crossed: Crossed },
     /// The first payload of a flow in one direction.
@@ -113,6 +113,31 @@ impl Message {
     }
 }
 
+/// Milestones of a flow that one packet has crossed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct MilestonesCrossed {
+    pub(crate) flow: FlowId,
+    pub(crate) crossing: Crossing,
+}
+
+impl MilestonesCrossed {
+    /// Decodes one record of the ring buffer; `None` for what no program writes.
+    pub(super) fn decode(record: &[u8]) -> Option<Self> {
+        let event: abi::MilestonesCrossed = read(record)?;
+        let by = match event.crossed_by {
+            crossed_by::PAYLOAD => CrossedBy::Payload,
+            crossed_by::ACKNOWLEDGEMENT => CrossedBy::Acknowledgement,
+            _ => return None,
+        };
+        let way = if event.direction == u32::from(EGRESS) { Way::Tx } else { Way::Rx };
+        let abi::MilestonesCrossed { header, first, last, .. } = event;
+        Some(Self {
+            flow: flow_id(&event.key, event.opened_ns),
+            crossing: Crossing { at_ns: MonotonicNs(header.at_ns), way, by, first, last },
+        })
+    }
+}
+
 /// Reads a `T` from the beginning of a record.
 fn read<T: FromBytes>(record: &[u8]) -> Option<T> {
     T::read_from_prefix(record).ok().map(|(event, _)| event)
@@ -124,7 +149,9 @@ fn flow_id(key: &FlowKey, opened_ns: u64) -> FlowId {
 
 fn flow_seen(event: &FlowEvent) -> Body {
     let first = FirstPacket { at_ns: MonotonicNs(event.first_ns), ifindex: event.ifindex };
-    Body::FlowSeen { flow: flow_id(&event.key, event.opened_ns), first }
+    let [rx, tx] = event.initial_sequences;
+    let initial_sequences = Directions { tx, rx };
+    Body::FlowSeen { flow: flow_id(&event.key, event.opened_ns), first, initial_sequences }
 }
 
 fn flow_payload(event: &FlowEvent) -> Body {
@@ -216,6 +243,7 @@ mod tests {
             opened_ns: 5,
             first_ns: 4,
             first_payload: 0x1122_3344,
+            initial_sequences: [11, 12],
             padding: 0,
         }
     }
@@ -261,7 +289,9 @@ mod tests {
     #[test]
     fn a_new_flow_is_decoded_with_its_first_packet_and_later_with_its_first_payload() {
         let first = FirstPacket { at_ns: MonotonicNs(4), ifindex: 3 };
-        assert_decodes(event(kind::FLOW_SEEN).as_bytes(), Body::FlowSeen { flow: flow(), first });
+        let initial_sequences = Directions { tx: 12, rx: 11 };
+        let seen = Body::FlowSeen { flow: flow(), first, initial_sequences };
+        assert_decodes(event(kind::FLOW_SEEN).as_bytes(), seen);
         let payload = Body::FlowPayload { flow: flow(), first_bytes: 0x1122_3344 };
         assert_decodes(event(kind::FLOW_PAYLOAD).as_bytes(), payload);
     }

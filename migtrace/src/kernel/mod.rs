@@ -61,7 +61,7 @@ pub use error::KernelError;
 pub use examine::{WIRE, examine};
 pub(crate) use flows::{FirstPacket, FlowState};
 pub(crate) use grace_period::GracePeriod;
-pub(crate) use messages::{Body, FlowId, Message, QmpWrite};
+pub(crate) use messages::{Body, FlowId, Message, MilestonesCrossed, QmpWrite};
 pub(crate) use purpose::{is_other, purpose};
 pub(crate) use scheduling::{OnCpu, be_punctual};
 pub use settings::Settings;
@@ -83,6 +83,7 @@ pub(crate) struct Kernel {
     events: AsyncFd<RingBuf<MapData>>,
     /// Lines of QMP.
     lines: AsyncFd<RingBuf<MapData>>,
+    milestones: RingBuf<MapData>,
     interfaces: StdHashMap<u32, tc::Attached>,
     taps: StdHashMap<u32, tc::Attached>,
     attacher: tc::Attacher,
@@ -127,6 +128,7 @@ impl Kernel {
         Ok(Self {
             events: maps::ring(&mut ebpf, "EVENTS")?,
             lines: maps::ring(&mut ebpf, "LINES")?,
+            milestones: maps::unpolled_ring(&mut ebpf, "MILESTONES")?,
             interfaces: StdHashMap::new(),
             taps: StdHashMap::new(),
             attacher: tc::Attacher::new(settings.attach),
@@ -252,18 +254,25 @@ impl Kernel {
     /// The messages that are there now, in the order of their stamps.
     pub(crate) fn pending_messages(&mut self) -> Vec<Message> {
         // Lines last: if the end of a process is among the messages, so are all lines that it wrote.
-        let mut messages = drain(self.events.get_mut());
-        messages.extend(drain(self.lines.get_mut()));
+        let mut messages = drain(self.events.get_mut(), Message::decode);
+        messages.extend(drain(self.lines.get_mut(), Message::decode));
         messages.sort_by_key(|message| message.at_ns);
         messages
     }
+
+    /// The milestones that were crossed since the last call, in the order of their stamps.
+    pub(crate) fn milestones_crossed(&mut self) -> Vec<MilestonesCrossed> {
+        let mut crossed = drain(&mut self.milestones, MilestonesCrossed::decode);
+        crossed.sort_by_key(|crossed| crossed.crossing.at_ns);
+        crossed
+    }
 }
 
-fn drain(ring: &mut RingBuf<MapData>) -> Vec<Message> {
+fn drain<T>(ring: &mut RingBuf<MapData>, decode: impl Fn(&[u8]) -> Option<T>) -> Vec<T> {
     let mut messages = Vec::new();
     while let Some(item) = ring.next() {
         // Programs and user space are one binary, so no message is of an unknown kind.
-        messages.extend(Message::decode(&item));
+        messages.extend(decode(&item));
     }
     messages
 }

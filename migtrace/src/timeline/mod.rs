@@ -4,6 +4,7 @@
 //! Events are kept, indexed by what they are about. What they mean is decided when somebody asks, because a later
 //! fact can change it: the owner of a flow, or whether a migration followed a disk copy.
 
+mod alignment;
 mod assemble;
 mod assign;
 mod clocks;

@@ -2,8 +2,8 @@
 
 use super::base::Base;
 use super::error::TracerError;
-use super::flows::Flows;
 use super::flows::known_flows::Owner;
+use super::flows::{Flows, Seen};
 use super::messages::losses::Losses;
 use super::messages::qmp_events::{CompleteWrite, QmpEvents};
 use super::messages::qmp_line::MigrationEvent;
@@ -67,9 +67,10 @@ impl State {
     fn take(&mut self, Message { at_ns, body }: Message) -> Result<(), TracerError> {
         let events = &mut self.base.events;
         match body {
-            Body::FlowSeen { flow, first } => {
+            Body::FlowSeen { flow, first, initial_sequences } => {
                 let (flows, qemus) = (&mut self.flows, &mut self.qemus);
-                flows.seen(&mut self.base, &self.interfaces, qemus, flow, first, true)?;
+                let seen = Seen { first, from_start: true, initial_sequences: Some(initial_sequences) };
+                flows.seen(&mut self.base, &self.interfaces, qemus, flow, seen)?;
             }
             Body::FlowOwned { flow, pid, by_user_space, crossed } => {
                 let method = if by_user_space { OwnerMethod::SockDiag } else { OwnerMethod::Socket };
@@ -78,8 +79,9 @@ impl State {
             }
             Body::FlowPayload { flow, first_bytes } => self.flows.payload(events, at_ns, flow, first_bytes),
             Body::FlowReplaced { key, entry } => {
+                self.flows.milestones(&mut self.base);
                 let state = self.base.kernel.final_state(&key, &entry);
-                self.flows.replaced(events, at_ns, &state);
+                self.flows.replaced(&mut self.base.events, at_ns, &state);
             }
             Body::QmpLine { pid, content, write } => {
                 if let Some(written) = self.qmp.take(at_ns, pid, content, write) {

@@ -94,7 +94,8 @@ impl EchoKernel {
             .map_max_entries("HANDSHAKES", 1)
             .map_max_entries("VCPUS", 1)
             .map_max_entries("VCPU_CLAIMS", 1)
-            .map_max_entries("LINES", RING_BYTES);
+            .map_max_entries("LINES", RING_BYTES)
+            .map_max_entries("MILESTONES", RING_BYTES);
         let mut ebpf = object::make_maps(&mut loader)?;
         tc::load(&mut ebpf, &tc::ECHO)?;
         let events = maps::ring(&mut ebpf, "EVENTS")?;

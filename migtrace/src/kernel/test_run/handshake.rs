@@ -20,10 +20,15 @@ fn a_handshake_opens_a_flow_at_either_end_with_its_first_packet() {
             let Directions { tx, rx } = state.counters;
             assert_eq!(if connection.is_client { (tx, rx) } else { (rx, tx) }, (of_client, of_server));
             let messages = bench.messages();
-            let [Body::FlowSeen { flow, first }, Body::FlowPayload { .. }] = messages[..] else {
+            let [Body::FlowSeen { flow, first, initial_sequences }, Body::FlowPayload { .. }] = messages[..]
+            else {
                 panic!("{messages:?}")
             };
             assert_eq!((flow, Some(first)), (state.id(), state.first));
+            assert_eq!(Some(initial_sequences), state.initial_sequences);
+            let (of_server, of_client) = (SERVER_FIRST, CLIENT_FIRST);
+            let [tx, rx] = if connection.is_client { [of_client, of_server] } else { [of_server, of_client] };
+            assert_eq!(initial_sequences, Directions { tx, rx });
             assert_eq!(first.ifindex, INTERFACE);
             assert!(first.at_ns < state.opened_ns, "the SYN came before the entry");
             assert_eq!((bench.lost(), bench.strays()), (Lost::default(), 0));

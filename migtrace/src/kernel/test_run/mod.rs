@@ -8,6 +8,7 @@ mod handshake;
 mod interfaces;
 mod lifetime;
 mod malformed;
+mod milestones;
 mod reports;
 mod shapes;
 

@@ -1,6 +1,6 @@
 //! What is known of a TCP connection.
 
-use crate::event::{Crossed, FlowCounters};
+use crate::event::{Crossed, Crossing, FlowCounters};
 use crate::record::Role;
 use crate::timeline::direction::dominant_role;
 use crate::timeline::untied::Untied;
@@ -16,6 +16,10 @@ pub(crate) struct FlowFacts {
     pub(crate) interface: String,
     pub(crate) seen_at: MonotonicNs,
     pub(crate) from_start: bool,
+    /// The sequence numbers of both SYNs.
+    pub(crate) initial_sequences: Option<Directions<u32>>,
+    /// When its milestones were crossed, in the order of arrival.
+    pub(crate) crossings: Vec<Crossing>,
     pub(crate) owner: Option<Owner>,
     pub(crate) purpose: Purpose,
     /// Wire bytes each time the flow was counted.
@@ -58,6 +62,8 @@ impl FlowFacts {
             interface: String::new(),
             seen_at,
             from_start: true,
+            initial_sequences: None,
+            crossings: Vec::new(),
             owner: None,
             purpose: Purpose::Unknown,
             samples: Vec::new(),

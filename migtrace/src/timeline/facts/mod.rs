@@ -92,8 +92,11 @@ impl Facts {
             Fact::Clock(sample) => self.clocks.push(at, *sample),
             Fact::QemuSeen(qemu) => self.qemu_seen(qemu),
             Fact::QemuGone { pid } => self.qemu_gone(*pid, at),
-            Fact::FlowSeen { flow, interface, from_start } => {
-                self.flow_seen(*flow, at, interface, *from_start);
+            Fact::FlowSeen { flow, interface, from_start, initial_sequences } => {
+                self.flow_seen(*flow, at, interface, *from_start).initial_sequences = *initial_sequences;
+            }
+            Fact::Milestones { flow, crossings } => {
+                self.flow(*flow, at).crossings.extend_from_slice(crossings);
             }
             Fact::FlowOwner { flow, pid, crossed, .. } => self.flow_owner(*flow, *pid, at, *crossed),
             Fact::FlowGone { flow } => self.flow_gone(*flow, at),
@@ -223,7 +226,13 @@ impl Facts {
     }
 
     /// A new connection may use the ports of one that has closed.
-    fn flow_seen(&mut self, flow: Flow, at: MonotonicNs, interface: &str, from_start: bool) {
+    fn flow_seen(
+        &mut self,
+        flow: Flow,
+        at: MonotonicNs,
+        interface: &str,
+        from_start: bool,
+    ) -> &mut FlowFacts {
         if self.flow_of_ends.get(&flow).is_some_and(|&f| self.flows[f].closed()) {
             self.flow_of_ends.remove(&flow);
         }
@@ -231,6 +240,7 @@ impl Facts {
         flow.seen_at = flow.seen_at.min(at);
         interface.clone_into(&mut flow.interface);
         flow.from_start = from_start;
+        flow
     }
 
     /// Later facts about these ends belong to another connection.
@@ -291,6 +301,7 @@ const fn is_detail(fact: &Fact) -> bool {
     matches!(
         fact,
         Fact::Fragments { .. }
+            | Fact::Milestones { .. }
             | Fact::QueryMigrateParameters { .. }
             | Fact::GuestRun { .. }
             | Fact::GuestRunVoid { .. }

@@ -6,17 +6,18 @@ pub(super) mod known_flows;
 mod owner_search;
 mod retirement;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::event::{Fact, OwnerMethod};
-use crate::kernel::{FirstPacket, FlowId, FlowState};
+use crate::event::{Crossing, Fact, OwnerMethod};
+use crate::kernel::{FirstPacket, FlowId, FlowState, MilestonesCrossed};
 use crate::ports::PortRanges;
 use crate::tracer::base::Base;
 use crate::tracer::error::TracerError;
 use crate::tracer::queue::{EventQueue, now};
 use crate::tracer::this_host::interfaces::Interfaces;
 use crate::tracer::this_host::qemus::Qemus;
-use crate::units::MonotonicNs;
+use crate::units::{Directions, Flow, MonotonicNs};
 use crate::vocabulary::Purpose;
 use adoption::Adoption;
 use known_flows::{Found, KnownFlow, KnownFlows, Owner, counters};
@@ -29,6 +30,14 @@ pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const SAMPLE_OLD_EVERY: Duration = Duration::from_secs(1);
 /// See [`SAMPLE_OLD_EVERY`].
 const YOUNG: Duration = Duration::from_secs(60);
+
+/// How a flow begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) first: FirstPacket,
+    pub(super) from_start: bool,
+    pub(super) initial_sequences: Option<Directions<u32>>,
+}
 
 /// The flows of the table, and whose they are.
 pub(super) struct Flows {
@@ -64,8 +73,7 @@ impl Flows {
         interfaces: &Interfaces,
         qemus: &mut Qemus,
         id: FlowId,
-        first: FirstPacket,
-        from_start: bool,
+        Seen { first, from_start, initial_sequences }: Seen,
     ) -> Result<(), TracerError> {
         let Some(known) = self.known(&mut base.events, first.at_ns, id) else { return Ok(()) };
         if std::mem::replace(&mut known.reported, true) {
@@ -74,7 +82,7 @@ impl Flows {
         let owner = known.owner;
         qemus.follow_change();
         let (flow, interface) = (id.flow, interfaces.name(first.ifindex));
-        base.events.add(first.at_ns, Fact::FlowSeen { flow, interface, from_start });
+        base.events.add(first.at_ns, Fact::FlowSeen { flow, interface, from_start, initial_sequences });
         match owner {
             Some(owner) => base.events.add(owner.at_ns, owner.of(flow)),
             None if !base.kernel.ties_sockets() => find_owners(base, qemus, &mut self.known)?,
@@ -109,6 +117,21 @@ impl Flows {
         if known.purpose.is_none() {
             known.purpose = Some(purpose);
             events.add(at_ns, Fact::FlowPurpose { flow: id.flow, purpose });
+        }
+    }
+
+    /// Reports the milestones that were crossed since the last time, one event for each flow.
+    pub(super) fn milestones(&self, base: &mut Base) {
+        let mut crossings: BTreeMap<Flow, Vec<Crossing>> = BTreeMap::new();
+        for MilestonesCrossed { flow, crossing } in base.kernel.milestones_crossed() {
+            if self.known.get(flow).is_some_and(|known| known.reported) {
+                crossings.entry(flow.flow).or_default().push(crossing);
+            }
+        }
+        for (flow, crossings) in crossings {
+            if let Some(last) = crossings.last() {
+                base.events.add(last.at_ns, Fact::Milestones { flow, crossings });
+            }
         }
     }
 
@@ -157,10 +180,18 @@ impl Flows {
     ) -> Result<(), TracerError> {
         for state in states {
             if let Some(first) = state.first.filter(|_| !state.is_fragments()) {
-                self.seen(base, interfaces, qemus, state.id(), first, state.from_start)?;
+                let (from_start, initial_sequences) = (state.from_start, state.initial_sequences);
+                self.seen(
+                    base,
+                    interfaces,
+                    qemus,
+                    state.id(),
+                    Seen { first, from_start, initial_sequences },
+                )?;
             }
             self.sample_flow(&mut base.events, now, state);
         }
+        self.milestones(base);
         self.known.forget_replaced(|id| {
             states.binary_search_by_key(&id.flow, |state| state.flow).is_ok_and(|at| states[at].id() == id)
         });
