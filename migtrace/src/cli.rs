@@ -106,6 +106,17 @@ Exit codes:
      before the damage is reported
   2  Wrong usage";
 
+const MERGE_HELP: &str = "\
+The hosts need not have synchronised clocks: the migration's own packets, which both \
+hosts have stamped, show how far their clocks are apart, and within which bounds. \
+Every figure that takes stamps of both hosts allows for that.
+
+Exit codes:
+  0  Done
+  1  It could not be done: the logs do not belong together, or the end of one is
+     damaged; everything before the damage is reported
+  2  Wrong usage";
+
 const DOCTOR_HELP: &str = "\
 Exit codes:
   0  Everything can be measured on this host
@@ -122,6 +133,8 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Show a record, or replay an event log into its record
     Report(ReportArgs),
+    /// Make one record of the event logs of both hosts of a migration
+    Merge(MergeArgs),
     /// Show what can be measured on this host, and what is missing
     Doctor(DoctorArgs),
     /// Remove TC filters left by killed runs; those of running ones stay
@@ -252,6 +265,20 @@ pub(crate) struct ReportArgs {
     /// Records (JSON, one after the other) or an event log (JSON Lines); `-` is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Show only this VM's migrations, by name or UUID
+    #[arg(long, value_name = "NAME|UUID")]
+    pub(crate) vm: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = MERGE_HELP)]
+pub(crate) struct MergeArgs {
+    /// Event logs (`migtrace record --events`) of the source, of the destination, and of any other host that took part; the
+    /// order does not matter
+    #[arg(value_name = "LOG", required = true)]
+    pub(crate) logs: Vec<PathBuf>,
     /// Show only this VM's migrations, by name or UUID
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,

@@ -29,7 +29,10 @@ fn migration(pid: u32, at_ns: u64, port: u16, payload_bytes: u64, seen_before: u
     };
     vec![
         at(0, status("setup", seen_before)),
-        at(1, Fact::FlowSeen { flow, interface: "eth1".to_owned(), from_start: true }),
+        at(
+            1,
+            Fact::FlowSeen { flow, interface: "eth1".to_owned(), from_start: true, initial_sequences: None },
+        ),
         at(2, Fact::FlowOwner { flow, pid, method: OwnerMethod::Socket, crossed: None }),
         at(2, Fact::FlowPurpose { flow, purpose: Purpose::Ram }),
         at(10, status("active", seen_before)),

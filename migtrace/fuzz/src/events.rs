@@ -366,6 +366,16 @@ impl World<'_, '_> {
         Ok(Fact::LogEnd { reason: *self.source.choose(&reasons)? })
     }
 
+    fn milestones(&mut self) -> Result<Fact> {
+        let last = *self.source.choose(&[1, 2, 16_384, 1 << 32, u64::MAX])?;
+        let crossing = json!({
+            "at_ns": self.instant()?.min(MonotonicNs::MAX), "way": self.source.choose(&["tx", "rx"])?,
+            "by": self.source.choose(&["payload", "acknowledgement"])?,
+            "first": self.source.choose(&[1, 2, last])?, "last": last,
+        });
+        Ok(made(json!({ "event": "milestones", "flow": self.flow()?.1, "crossings": [crossing] })))
+    }
+
     fn rare(&mut self) -> Result<Fact> {
         Ok(match self.source.int_in_range(0u8..=5)? {
             0 => {
@@ -381,6 +391,7 @@ impl World<'_, '_> {
                 "last_seen_ns": self.source.choose(&[0, i64::MAX as u64, 1_001_500_000_000])?,
                 "attached_again_ns": self.source.choose(&[None, Some(0), Some(1_001_600_000_000_u64)])?,
             })),
+            _ if self.source.ratio(1, 2)? => self.milestones()?,
             _ => Fact::Fragments {
                 local: [192, 0, 2, 1].into(),
                 remote: [192, 0, 2, 2].into(),

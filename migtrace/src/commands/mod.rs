@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod doctor;
+mod merge;
 mod output;
 mod probe;
 mod progress;
@@ -76,6 +77,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Record(options) => record::run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::Report(options) => report::run(&options),
+        Command::Merge(options) => merge::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Cleanup => cleanup::run(),
     }

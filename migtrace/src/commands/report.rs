@@ -95,30 +95,39 @@ fn whose(options: &ReportArgs) -> String {
     options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default()
 }
 
-/// The records that an event log replays into.
-fn replayed_records(options: &ReportArgs, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
-    let selection = Selection::new(options.vm.clone(), None);
-    let mut timeline = Timeline::new(selection);
-    let mut broken = None;
-    let mut events = 0;
+/// An event log, folded.
+pub(super) struct Replayed {
+    pub(super) timeline: Timeline,
+    pub(super) events: u64,
+    /// What is wrong with its last part.
+    pub(super) broken: Option<String>,
+}
+
+/// Folds an event log.
+pub(super) fn replay(name: &Path, vm: Option<String>, content: impl BufRead) -> Result<Replayed> {
+    let timeline = Timeline::new(Selection::new(vm, None));
+    let mut replayed = Replayed { timeline, events: 0, broken: None };
     for event in LogReader::new(content) {
         match event {
             Ok(event) => {
-                timeline.push(&event);
-                events += 1;
+                replayed.timeline.push(&event);
+                replayed.events += 1;
             }
-            Err(LogError { what: LogErrorKind::NotALog(why), .. }) if events == 0 => {
-                bail!(
-                    "{} is neither a complete record nor an event log of migtrace: {why}",
-                    options.file.display()
-                );
+            Err(LogError { what: LogErrorKind::NotALog(why), .. }) if replayed.events == 0 => {
+                bail!("{} is neither a complete record nor an event log of migtrace: {why}", name.display());
             }
-            Err(error) if events == 0 => {
-                return Err(error).with_context(|| format!("cannot read {}", options.file.display()));
+            Err(error) if replayed.events == 0 => {
+                return Err(error).with_context(|| format!("cannot read {}", name.display()));
             }
-            Err(error) => broken = Some(error.to_string()),
+            Err(error) => replayed.broken = Some(error.to_string()),
         }
     }
+    Ok(replayed)
+}
+
+/// The records that an event log replays into.
+fn replayed_records(options: &ReportArgs, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
+    let Replayed { timeline, events, broken } = replay(&options.file, options.vm.clone(), content)?;
     let records = timeline.finish();
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();

@@ -16,6 +16,12 @@ pub(super) fn order(record: &Record, found: &mut Violations) {
     in_order("gaps", record.gaps.iter().map(|gap| gap.start.value_ns).collect());
     let announcements = &record.downtime.announcements;
     in_order("announcements", announcements.iter().map(|announced| announced.first_ns).collect());
+    for two in record.downtime.parts.windows(2) {
+        let end_ns = two[0].start_ns.saturating_add_unsigned(two[0].length.value_ns);
+        found.unless(end_ns == two[1].start_ns, || {
+            format!("order: a part ends at {end_ns}, and then {two:?}")
+        });
+    }
     let counted = announcements.iter().all(|announced| announced.count > 0);
     found.unless(counted, || format!("order: announcements that never came: {announcements:?}"));
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::estimate::Estimate;
 use super::role::Role;
-use super::words::MarkName;
-use crate::vocabulary::Announcement;
+use super::words::{MarkName, PartName};
+use crate::vocabulary::{Announcement, is_default};
 
 /// How long the guest was gone, from every place where that can be seen.
 #[non_exhaustive]
@@ -20,6 +20,11 @@ pub struct Downtime {
     /// method says what stood in for an edge that was not seen: `vcpus`, `qmp-events`, `vcpus-to-qmp-event`,
     /// `vcpus-to-first-reply`, ... With `vcpus-to-last-byte` only a lower bound is known.
     pub stop: Option<Estimate>,
+    /// What the stop was made of, in order: each part begins where the one before ends, so their values add up to the time
+    /// from the beginning of the first to the end of the last. Empty unless the guest was seen to stop at the source and to
+    /// run at the destination.
+    #[serde(default)]
+    pub parts: Vec<Part>,
     /// How long the guest's taps were silent: from its last frame at the source to its first at the destination.
     pub network: Option<Estimate>,
     /// How long the guest did not answer echo requests, seen from where they were sent.
@@ -57,6 +62,24 @@ impl Downtime {
     }
 }
 
+/// A part of the stop: what one of the two QEMUs did meanwhile.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Part {
+    /// What it did.
+    pub name: PartName,
+    /// On which side of the migration.
+    pub role: Role,
+    /// On which host.
+    pub host: String,
+    /// When it began.
+    pub start_ns: i64,
+    /// How long it took.
+    pub length: Estimate,
+    /// What the source sent in it, in bytes on the wire; null when that is not known, and at the destination.
+    pub wire_bytes: Option<u64>,
+}
+
 /// When a tap of the guest fell silent (at the source), or first carried a frame (at the destination).
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -69,6 +92,9 @@ pub struct Tap {
     pub last_frame_ns: Option<i64>,
     /// The guest's first frame since it stopped; null when none was seen.
     pub first_frame_ns: Option<i64>,
+    /// By how much that may be off. Absent when it is exact: the clock that stamped it is the record's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error_ns: u64,
 }
 
 /// Announcements of one kind at one tap.
@@ -81,6 +107,9 @@ pub struct Announced {
     pub interface: String,
     /// When the first came.
     pub first_ns: i64,
+    /// By how much that may be off. Absent when it is exact: the clock that stamped it is the record's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error_ns: u64,
     /// How many came until the next migration of the guest, or the end of the recording.
     pub count: u64,
 }
@@ -113,6 +142,9 @@ pub struct Mark {
     pub name: MarkName,
     /// When.
     pub at_ns: i64,
+    /// By how much that may be off. Absent when it is exact: the clock that stamped it is the record's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error_ns: u64,
     /// On which side of the migration.
     pub role: Role,
     /// On which host it was seen.

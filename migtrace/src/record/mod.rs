@@ -14,12 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use downtime::{Announced, Brownout, Disturbance, Downtime, Mark, Tap};
+pub use downtime::{Announced, Brownout, Disturbance, Downtime, Mark, Part, Tap};
 pub use estimate::{Estimate, EstimatedInstant};
 pub use gap::Gap;
 pub use role::Role;
 pub use traffic::{FlowRecord, Sample, Traffic};
-pub use words::{MarkName, Method, PhaseName};
+pub use words::{AlignmentMethod, MarkName, Method, PartName, PhaseName};
 
 use crate::units::{ClockSample, Counters, Directions};
 use crate::vocabulary::{Echo, Lost, NotMeasured};
@@ -143,6 +143,23 @@ pub struct Observer {
     pub migtrace: String,
     /// Its clocks at the start of the migration; null when no clock sample was seen.
     pub clock: Option<ClockSample>,
+    /// How its monotonic clock relates to the record's; null for the host whose clock is the record's.
+    #[serde(default)]
+    pub alignment: Option<Alignment>,
+}
+
+/// How the monotonic clock of a host relates to the one that the record uses, when the guest moved.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Alignment {
+    /// This host's clock less the record's; null when nothing shows it.
+    pub offset_ns: Option<i64>,
+    /// Lower bound; null when nothing that was seen bounds it.
+    pub low_ns: Option<i64>,
+    /// Upper bound; null when nothing that was seen bounds it.
+    pub high_ns: Option<i64>,
+    /// How that is known.
+    pub method: AlignmentMethod,
 }
 
 /// When the migration began.

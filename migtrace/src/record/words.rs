@@ -102,6 +102,8 @@ words! {
         LastReplyToVcpus = "last-reply-to-vcpus",
         /// From the last reply to QEMU's event.
         LastReplyToQmpEvent = "last-reply-to-qmp-event",
+        /// Between two instants that the two QEMUs or their hosts have reported.
+        BetweenMarks = "between-marks",
         /// Between two frames of the guest at its taps.
         FramesAtTaps = "frames-at-taps",
         /// Requests in the gap were never answered.
@@ -134,6 +136,16 @@ impl Method {
                 | Self::LastReplyToVcpus
                 | Self::LastReplyToQmpEvent
         )
+    }
+}
+
+words! {
+    /// How the clocks of two hosts are known to relate.
+    AlignmentMethod {
+        /// Both hosts have stamped packets of the migration's own connections, and none arrives before it is sent.
+        Tcp = "tcp",
+        /// From the wall clocks of the two hosts, whose error nobody knows.
+        WallClock = "wall-clock",
     }
 }
 
@@ -182,6 +194,31 @@ words! {
         Failed = "failed",
         /// QEMU is done.
         Completed = "completed",
+    }
+}
+
+words! {
+    /// What the two QEMUs do, one after the other, while the guest is stopped.
+    PartName {
+        /// The source stops the vCPUs and waits for I/O that is under way.
+        Drain = "drain",
+        /// The source waits for its manager: for the disks' copy, for one.
+        PreSwitchover = "pre-switchover",
+        /// The source gives up its disks.
+        Inactivate = "inactivate",
+        /// The source gives up its disks, and sends the last pages and the devices' state. QEMU has reported no last pass,
+        /// so it is not known how much of it each took.
+        Switchover = "switchover",
+        /// The source sends the pages that were still dirty, and then the devices' state; the destination receives them.
+        LastPass = "last-pass",
+        /// The source sends the devices' state.
+        DeviceState = "device-state",
+        /// The destination loads what it has received.
+        Load = "load",
+        /// The destination is ready, and waits for its manager to let the guest run.
+        AwaitResume = "await-resume",
+        /// The destination has said that the guest runs, until the first vCPU does.
+        Start = "start",
     }
 }
 

@@ -9,6 +9,7 @@ mod flows;
 mod headline;
 mod layout;
 mod losses;
+mod parts;
 mod phases;
 pub mod probe;
 mod qemu_figures;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::layout::{UNKNOWN, clean, named};
 use super::quantities::{bytes, duration, estimate};
-use crate::record::{Estimate, Mode, Observer, Record, Role, Start, Vm};
+use crate::record::{Alignment, Estimate, Mode, Observer, Record, Role, Start, Vm};
 
 pub(super) fn section(record: &Record, text: &mut String) {
     named(text, "VM", &vm(&record.vm));
@@ -45,7 +45,17 @@ fn observer(observer: &Observer) -> String {
     };
     let (host, kernel, migtrace) =
         (clean(&observer.host), clean(&observer.kernel), clean(&observer.migtrace));
-    format!("{host} ({role}), Linux {kernel}, migtrace {migtrace}")
+    let clock = observer.alignment.as_ref().map(clock).unwrap_or_default();
+    format!("{host} ({role}), Linux {kernel}, migtrace {migtrace}{clock}")
+}
+
+/// By how much the clock of another host is ahead of the record's, or behind it, and how well that is known. The monotonic
+/// clock counts from the boot, so the difference is mostly that of the boots.
+fn clock(alignment: &Alignment) -> String {
+    match (alignment.low_ns, alignment.high_ns) {
+        (Some(low), Some(high)) => format!("; clock known to ± {}", duration(high.abs_diff(low).div_ceil(2))),
+        _ => "; clock not known".to_owned(),
+    }
 }
 
 fn start(start: &Start) -> String {

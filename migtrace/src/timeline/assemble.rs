@@ -8,26 +8,25 @@ use uuid::Uuid;
 use super::downtime::Context;
 use super::estimates::{self, offset};
 use super::facts::Facts;
+use super::half::Half;
+use super::joined::{Joined, View};
+use super::losses;
 use super::migration::{Ending, MigrationFacts};
-use super::probe_target::{ProbeTarget, Probing};
+use super::observers::observers;
+use super::probe_target::Probing;
 use super::traffic::{Orientation, traffic};
 use super::{downtime, gaps, not_measured, phases};
-use crate::event::Observation;
-use crate::record::{self, Gap, Observer, Outcome, Phase, QemuClaims, Record, Start, Vm};
-use crate::units::{ClockSample, MonotonicNs};
-use crate::vocabulary::Purpose;
+use crate::record::{self, Gap, Outcome, Phase, QemuClaims, Record, Start, Vm};
+use crate::units::MonotonicNs;
+use crate::vocabulary::{Lost, Purpose};
 
-/// The record of a migration; `other` is its other half, if that is on this host too.
-pub(super) fn record<'a>(
-    facts: &'a Facts,
-    probed: &ProbeTarget<'a>,
-    migration: &MigrationFacts<'a>,
-    other: Option<&MigrationFacts<'a>>,
-) -> Record {
+/// The record of a migration.
+pub(super) fn record(joined: &Joined<'_>) -> Record {
+    let (facts, migration) = (joined.first.half.facts, joined.first.half.migration);
     let (stretches, unknown_bytes) = phases::phases(migration);
     let orient = Orientation(migration.role);
     let clock = facts.clocks.at(migration.start);
-    let outcome = migration.outcome(facts.end);
+    let outcome = outcome(joined);
     let phases = stretches.into_iter().map(|s| Phase {
         name: s.name,
         pass: s.pass,
@@ -36,11 +35,12 @@ pub(super) fn record<'a>(
         traffic: s.traffic.map(|t| orient.of(t)),
     });
     let total_time = estimates::total_time(migration, &facts.clocks);
-    let probing = probed.probing(migration);
+    let (prober, probing) = joined.prober();
     let probe = if let Probing::Probed(probe) = probing { Some(probe) } else { None };
-    let gaps = probe.map_or_else(Vec::new, |_| gaps::of(facts, migration));
-    let context = Context { other, gaps: &gaps, probe, total_time: total_time.as_ref() };
-    let downtime = downtime::downtime(facts, migration, &context);
+    let gaps = probe.map_or_else(Vec::new, |_| gaps::of(&prober));
+    let other = joined.other.map(|other| other.half);
+    let context = Context { other, prober, gaps: &gaps, probe, total_time: total_time.as_ref() };
+    let downtime = downtime::downtime(joined.first.half, &context);
     let mut record = Record {
         schema: record::SCHEMA.to_owned(),
         migration: record::Migration {
@@ -50,7 +50,7 @@ pub(super) fn record<'a>(
             error: error(migration, outcome),
         },
         vm: vm(migration),
-        observers: observers(facts, migration, clock),
+        observers: observers(joined),
         start: Start {
             realtime_ns: clock.map(|c| c.realtime_ns(migration.start)),
             error_ns: clock.map(|c| c.error_ns),
@@ -65,26 +65,36 @@ pub(super) fn record<'a>(
         echo: probe.and_then(|probe| probe.echo).cloned(),
         qemu: claims(migration),
         not_measured: Vec::new(),
-        lost: facts.losses.between(migration.start, under_way_until(migration)),
+        lost: lost(joined),
     };
-    record.not_measured = not_measured::list(facts, migration, &record, probing, unknown_bytes);
+    record.not_measured = not_measured::list(joined, &record, probing, unknown_bytes);
     record
+}
+
+/// How it ended, as the first half shows it; where that does not show it, as the other does.
+fn outcome(joined: &Joined<'_>) -> Outcome {
+    let of = |view: View<'_>| view.half.migration.outcome(view.half.facts.end);
+    let is_known = |outcome: &Outcome| !matches!(outcome, Outcome::Unknown | Outcome::Interrupted);
+    let first = of(joined.first);
+    if is_known(&first) {
+        return first;
+    }
+    joined.elsewhere().map(of).filter(is_known).unwrap_or(first)
+}
+
+/// What its hosts have lost while it was under way.
+fn lost(joined: &Joined<'_>) -> Lost {
+    let views = [Some(joined.first), joined.elsewhere()].into_iter().flatten();
+    let lost = views.map(|view| {
+        let Half { facts, migration, .. } = view.half;
+        facts.losses.between(migration.start, under_way_until(migration))
+    });
+    lost.reduce(losses::plus).unwrap_or_default()
 }
 
 /// Until when it was under way: its last packets may come after the end that QEMU reported.
 fn under_way_until(migration: &MigrationFacts<'_>) -> MonotonicNs {
     migration.end.at().max(migration.last_packet().unwrap_or_default())
-}
-
-fn observers(facts: &Facts, migration: &MigrationFacts<'_>, clock: Option<ClockSample>) -> Vec<Observer> {
-    let observer = |observation: &Observation| Observer {
-        host: observation.host.clone(),
-        role: migration.role,
-        kernel: observation.kernel.clone(),
-        migtrace: observation.migtrace.clone(),
-        clock,
-    };
-    facts.observation.iter().map(observer).collect()
 }
 
 fn vm(migration: &MigrationFacts<'_>) -> Vm {

@@ -77,7 +77,8 @@ fn until(sums: &[(MonotonicNs, Lost)], early: impl Fn(MonotonicNs) -> bool) -> L
     count.checked_sub(1).map_or_else(Lost::default, |last| sums[last].1)
 }
 
-const fn plus(a: Lost, b: Lost) -> Lost {
+/// The sum of two.
+pub(super) const fn plus(a: Lost, b: Lost) -> Lost {
     Lost {
         ring_buffer: a.ring_buffer.saturating_add(b.ring_buffer),
         flows: a.flows.saturating_add(b.flows),

@@ -297,6 +297,13 @@ impl<'a> MigrationFacts<'a> {
         self.role == Role::Destination && has_arrived && lives && !runs
     }
 
+    /// When the guest first ran here since the migration began, as far as that was seen.
+    pub(super) fn runs_from(&self) -> Option<MonotonicNs> {
+        let run = self.process.and_then(|process| process.runs.first_since(self.start));
+        let resume = self.transitions.iter().find(|m| m.kind == TransitionKind::Resume);
+        run.map(|(_, run)| run).or_else(|| resume.map(|resume| resume.at))
+    }
+
     /// Whether the guest was stopped and not resumed here.
     fn stopped(&self) -> bool {
         let last = |kind: &TransitionKind| self.transitions.iter().rposition(|m| m.kind == *kind);

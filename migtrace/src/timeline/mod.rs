@@ -15,10 +15,15 @@ mod echo_gaps;
 mod estimates;
 mod facts;
 pub(crate) mod gaps;
+mod half;
+mod joined;
 mod look;
 mod losses;
+mod merge;
 mod migration;
+mod moment;
 mod not_measured;
+mod observers;
 mod pairs;
 mod phases;
 mod probe_target;
@@ -37,9 +42,8 @@ use assign::migrations;
 use facts::Facts;
 use look::Look;
 pub use look::{Ended, Live};
+pub use merge::{NotTogether, merged};
 use migration::MigrationFacts;
-use pairs::pairs;
-use probe_target::ProbeTarget;
 
 use crate::event::Event;
 use crate::record::Record;
@@ -91,15 +95,7 @@ impl Timeline {
     /// The records of the selected migrations, in the order of their starts.
     #[must_use]
     pub fn finish(&self) -> Vec<Record> {
-        let all = migrations(&self.facts);
-        let others = pairs(&all);
-        let probed = ProbeTarget::of(&self.facts, &all);
-        let with_other = all.iter().zip(others).filter(|(migration, _)| selects(&self.selection, migration));
-        with_other
-            .map(|(migration, other)| {
-                assemble::record(&self.facts, &probed, migration, other.map(|other| &all[other]))
-            })
-            .collect()
+        merge::of_one_host(&self.facts, &self.selection)
     }
 
     fn look(&self) -> &Look {

@@ -17,6 +17,7 @@ mod downtime;
 mod interface_removal;
 mod lab_itself;
 mod long_run;
+mod merge;
 mod other_kernels;
 mod probe;
 mod qemu_identity;

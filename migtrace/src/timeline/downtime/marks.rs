@@ -4,46 +4,50 @@ use super::network::first_frame;
 use super::sides::{Sides, VcpuExits, vcpu_exits};
 use crate::record::{Mark, MarkName, PhaseName, Role};
 use crate::timeline::gaps::BoundedGap;
-use crate::timeline::migration::{MigrationFacts, begins_pause};
+use crate::timeline::half::Half;
+use crate::timeline::migration::begins_pause;
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::units::MonotonicNs;
 
 impl Sides<'_> {
     /// The instants that matter, in order.
-    pub(super) fn marks(&self, host: &str, around_stop: Option<&BoundedGap<'_>>) -> Vec<Mark> {
+    pub(super) fn marks(&self, around_stop: Option<&BoundedGap<'_>>) -> Vec<Mark> {
         let mut marks: Vec<Mark> = Vec::new();
-        let mut add = |role: Role, name: MarkName, at_ns: i64| {
-            marks.push(Mark { name, at_ns, role, host: host.to_owned() });
+        let mut add = |half: &Half<'_>, role: Role, name: MarkName, at: MonotonicNs| {
+            let at = half.at(at);
+            let (at_ns, error_ns, host) = (at.value, at.error_ns(), half.host().to_owned());
+            marks.push(Mark { name, at_ns, error_ns, role, host });
         };
         if let Some(source) = self.source {
-            self.add_source(source, &mut |name, at| add(Role::Source, name, at));
+            self.add_source(&source, &mut |name, at| add(&source, Role::Source, name, at));
         }
         if let Some(destination) = self.destination {
-            self.add_destination(destination, &mut |name, at| add(Role::Destination, name, at));
+            add_destination(&destination, &mut |name, at| add(&destination, Role::Destination, name, at));
         }
-        if let Some(BoundedGap { gap, seen }) = around_stop {
-            let role = if self.source.is_some() { Role::Source } else { Role::Destination };
-            add(role, MarkName::LastAnsweredRequest, self.at(seen.answered_request_ns));
+        if let Some(BoundedGap { gap, seen, .. }) = around_stop {
+            let is_of_source = |source: Half<'_>| std::ptr::eq(source.facts, self.prober.facts);
+            let role = if self.source.is_some_and(is_of_source) { Role::Source } else { Role::Destination };
+            add(&self.prober, role, MarkName::LastAnsweredRequest, seen.answered_request_ns);
             if gap.length.high_ns.is_some() {
-                add(role, MarkName::FirstReply, self.at(seen.resumed_ns));
+                add(&self.prober, role, MarkName::FirstReply, seen.resumed_ns);
             }
         }
         marks.sort_by_key(|m| m.at_ns);
         marks
     }
 
-    fn add_source(&self, source: &MigrationFacts<'_>, add: &mut dyn FnMut(MarkName, i64)) {
+    fn add_source(&self, source: &Half<'_>, add: &mut dyn FnMut(MarkName, MonotonicNs)) {
         let stop = source.last_stop();
         if let Some(VcpuExits { first, last, all_known }) =
             stop.and_then(|stop| vcpu_exits(source.process, stop))
         {
-            add(MarkName::FirstVcpuStopped, self.at(first));
+            add(MarkName::FirstVcpuStopped, first);
             if all_known {
-                add(MarkName::AllVcpusStopped, self.at(last));
+                add(MarkName::AllVcpusStopped, last);
             }
         }
         if let Some(last) = self.last_frame() {
-            add(MarkName::LastGuestFrame, self.at(last));
+            add(MarkName::LastGuestFrame, last);
         }
         let pauses = source.pauses();
         let is_of_pause = |m: &&&Transition| {
@@ -51,13 +55,13 @@ impl Sides<'_> {
         };
         for mark in source.transitions.iter().filter(|m| !is_of_pause(m)) {
             match &mark.kind {
-                TransitionKind::Stop => add(MarkName::Stop, self.at(mark.at)),
-                TransitionKind::Resume => add(MarkName::Resume, self.at(mark.at)),
+                TransitionKind::Stop => add(MarkName::Stop, mark.at),
+                TransitionKind::Resume => add(MarkName::Resume, mark.at),
                 TransitionKind::Pass(_) if stop.is_some_and(|stop| stop.at <= mark.at) => {
-                    add(MarkName::LastPass, self.at(mark.at));
+                    add(MarkName::LastPass, mark.at);
                 }
                 TransitionKind::Status(status) if stop.is_some_and(|stop| stop.at <= mark.at) => {
-                    add(status.as_str().into(), self.at(mark.at));
+                    add(status.as_str().into(), mark.at);
                 }
                 TransitionKind::Status(_) | TransitionKind::Pass(_) | TransitionKind::DirtyLog => {}
             }
@@ -65,7 +69,7 @@ impl Sides<'_> {
         if let Some(stop) = stop {
             let mut add_last = |name, last: Option<MonotonicNs>| {
                 if let Some(last) = last.filter(|last| *last >= stop.at) {
-                    add(name, self.at(last));
+                    add(name, last);
                 }
             };
             add_last(MarkName::LastByte, source.last_byte());
@@ -73,42 +77,42 @@ impl Sides<'_> {
         }
         if let (Some(stop), Some(process)) = (stop, source.process) {
             if let Some((_, run)) = process.runs.first_since(stop.at) {
-                add(MarkName::FirstVcpuRun, self.at(run));
+                add(MarkName::FirstVcpuRun, run);
             }
             if let Some(first) = first_frame(process, stop.at) {
-                add(MarkName::FirstGuestFrame, self.at(first));
+                add(MarkName::FirstGuestFrame, first);
             }
         }
     }
+}
 
-    fn add_destination(&self, destination: &MigrationFacts<'_>, add: &mut dyn FnMut(MarkName, i64)) {
-        let from = destination.start;
-        for mark in &destination.transitions {
-            match &mark.kind {
-                TransitionKind::Resume => add(MarkName::Resume, self.at(mark.at)),
-                TransitionKind::Status(status)
-                    if *status == PhaseName::Completed || status.as_str().starts_with("postcopy") =>
-                {
-                    add(status.as_str().into(), self.at(mark.at));
-                }
-                _ => {}
+fn add_destination(destination: &Half<'_>, add: &mut dyn FnMut(MarkName, MonotonicNs)) {
+    let from = destination.start;
+    for mark in &destination.transitions {
+        match &mark.kind {
+            TransitionKind::Resume => add(MarkName::Resume, mark.at),
+            TransitionKind::Status(status)
+                if *status == PhaseName::Completed || status.as_str().starts_with("postcopy") =>
+            {
+                add(status.as_str().into(), mark.at);
             }
+            _ => {}
         }
-        if let Some(last) = destination.last_byte() {
-            add(MarkName::LastByte, self.at(last));
-        }
-        if let Some(last) = destination.last_packet() {
-            add(MarkName::LastPacket, self.at(last));
-        }
-        let Some(process) = destination.process else { return };
-        if let Some((_, run)) = process.runs.first_since(from) {
-            add(MarkName::FirstVcpuRun, self.at(run));
-        }
-        if let Some((first, _)) = process.announcements.since(from).next() {
-            add(MarkName::FirstAnnouncement, self.at(first));
-        }
-        if let Some(first) = first_frame(process, from) {
-            add(MarkName::FirstGuestFrame, self.at(first));
-        }
+    }
+    if let Some(last) = destination.last_byte() {
+        add(MarkName::LastByte, last);
+    }
+    if let Some(last) = destination.last_packet() {
+        add(MarkName::LastPacket, last);
+    }
+    let Some(process) = destination.process else { return };
+    if let Some((_, run)) = process.runs.first_since(from) {
+        add(MarkName::FirstVcpuRun, run);
+    }
+    if let Some((first, _)) = process.announcements.since(from).next() {
+        add(MarkName::FirstAnnouncement, first);
+    }
+    if let Some(first) = first_frame(process, from) {
+        add(MarkName::FirstGuestFrame, first);
     }
 }

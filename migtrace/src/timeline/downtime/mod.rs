@@ -3,8 +3,8 @@
 mod brownout;
 mod claims;
 mod marks;
-mod moment;
 mod network;
+mod parts;
 mod reachability;
 mod remarks;
 mod sides;
@@ -15,8 +15,8 @@ use serde_json::Value;
 use self::brownout::brownout;
 use self::reachability::tail;
 use self::sides::Sides;
-use super::facts::Facts;
 use super::gaps::BoundedGap;
+use super::half::Half;
 use super::migration::MigrationFacts;
 use super::probe_target::GuestProbe;
 use crate::record::{Downtime, Estimate, Role};
@@ -26,8 +26,10 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// What else is known of a migration when its downtime is worked out.
 pub(super) struct Context<'a> {
-    /// The other half of the same migration, when both QEMUs are on this host.
-    pub(super) other: Option<&'a MigrationFacts<'a>>,
+    /// The other half of the same migration, if it is known.
+    pub(super) other: Option<Half<'a>>,
+    /// The half whose host has sent the echo requests.
+    pub(super) prober: Half<'a>,
     /// The gaps of the echo requests to the guest, in their order.
     pub(super) gaps: &'a [BoundedGap<'a>],
     /// The echo requests to the guest.
@@ -36,19 +38,19 @@ pub(super) struct Context<'a> {
 }
 
 /// How long the guest was gone.
-pub(super) fn downtime(facts: &Facts, migration: &MigrationFacts<'_>, context: &Context<'_>) -> Downtime {
-    let Context { other, gaps, probe, total_time } = context;
+pub(super) fn downtime(half: Half<'_>, context: &Context<'_>) -> Downtime {
+    let Context { other, prober, gaps, probe, total_time } = context;
+    let migration = half.migration;
     let (source, destination) = match migration.role {
-        Role::Source => (Some(migration), *other),
-        Role::Destination => (*other, Some(migration)),
+        Role::Source => (Some(half), *other),
+        Role::Destination => (*other, Some(half)),
     };
-    let sides = Sides { start: migration.start, clocks: &facts.clocks, source, destination };
+    let sides = Sides { source, destination, prober: *prober };
     let gap = sides.gap_around_stop(gaps);
     let reachability = sides.reachability(gap, probe.as_ref());
     // A possible gap bounds nothing unless it surely lies around the stop.
     let framing = gap.filter(|gap| sides.is_framed_by(gap));
-    let framing_gap = framing.map(|framing| &framing.gap);
-    let stop = sides.stop(framing_gap);
+    let stop = sides.stop(framing);
     let both = reachability.as_ref().zip(stop.as_ref());
     let tail = both.and_then(|(reachability, stop)| tail(reachability, stop));
     let echo = probe.as_ref().and_then(|probe| probe.echo);
@@ -56,11 +58,11 @@ pub(super) fn downtime(facts: &Facts, migration: &MigrationFacts<'_>, context: &
         .as_ref()
         .and(gap)
         .zip(echo)
-        .map(|(gap, echo)| brownout(&facts.echo_gaps, gaps, gap, sides.next_migration(), echo));
-    let host = facts.observation.as_ref().map_or("", |o| o.host.as_str());
+        .map(|(gap, echo)| brownout(&prober.facts.echo_gaps, gaps, gap, sides.next_migration(), echo));
     let mut downtime = Downtime {
-        stopped: sides.stopped_at_all(facts),
+        stopped: sides.stopped_at_all(),
         stop,
+        parts: sides.parts(),
         network: sides.network(),
         reachability,
         tail,
@@ -71,11 +73,11 @@ pub(super) fn downtime(facts: &Facts, migration: &MigrationFacts<'_>, context: &
         remarks: sides.remarks(migration),
         taps: sides.taps(),
         announcements: sides.announcements(),
-        marks: sides.marks(host, framing),
+        marks: sides.marks(framing),
     };
     let mut found = claims::between_figures(&downtime, *total_time, sides.held_back_ns().unwrap_or(0));
-    found.extend(sides.answers_too_early(framing_gap));
-    found.extend(claims::against_qemu(facts, migration));
+    found.extend(sides.answers_too_early(framing));
+    found.extend(claims::against_qemu(half.facts, migration));
     downtime.contradictions = found;
     downtime
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::moment::{Moment, length};
 use super::sides::Sides;
 use crate::record::{Announced, Estimate, Method, Role, Tap};
 use crate::timeline::facts::{Process, TapAnnouncement};
+use crate::timeline::half::Half;
+use crate::timeline::moment::{Moment, length};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Announcement;
 
@@ -17,13 +18,12 @@ pub(super) fn first_frame(process: &Process, at: MonotonicNs) -> Option<Monotoni
 impl<'a> Sides<'a> {
     /// From the last frame of the guest at the source to the first at the destination, whichever tap they crossed.
     pub(super) fn network(&self) -> Option<Estimate> {
-        let last = self.last_frame()?;
-        let stop = self.last_stop()?.at;
-        let mut firsts = self
-            .places_to_run()
-            .filter_map(|(side, until)| first_frame(side.process?, stop).filter(|first| *first <= until));
-        let first = firsts.next()?;
-        Some(length(Moment::exact(self.at(last)), Moment::exact(self.at(first)), Method::FramesAtTaps))
+        let last = self.source?.at(self.last_frame()?);
+        let mut firsts = self.places_to_run().filter_map(|(side, until)| {
+            let first = first_frame(side.process?, self.after_stop(&side)?)?;
+            (first <= until).then(|| side.at(first))
+        });
+        Some(length(last, firsts.next()?, Method::FramesAtTaps))
     }
 
     /// The guest's last frame at the source.
@@ -46,23 +46,31 @@ impl<'a> Sides<'a> {
         frames
     }
 
+    /// The destination, and its QEMU.
+    fn arrived(&self) -> Option<(Half<'a>, &'a Process)> {
+        self.destination.and_then(|destination| Some((destination, destination.process?)))
+    }
+
     /// Each tap's silence: those of the source first, each side in the order of the names.
     pub(super) fn taps(&self) -> Vec<Tap> {
-        let tap = |interface: &str, role, last: Option<MonotonicNs>, first: Option<MonotonicNs>| Tap {
+        let tap = |interface: &str, role, last: Option<Moment>, first: Option<Moment>| Tap {
             interface: interface.to_owned(),
             role,
-            last_frame_ns: last.map(|at| self.at(at)),
-            first_frame_ns: first.map(|at| self.at(at)),
+            last_frame_ns: last.map(|at| at.value),
+            first_frame_ns: first.map(|at| at.value),
+            error_ns: last.or(first).map_or(0, Moment::error_ns),
         };
-        let left = self.last_frames().into_iter();
+        let left = self.source.into_iter().flat_map(|source| {
+            self.last_frames().into_iter().map(move |(name, last)| (name, source.at(last)))
+        });
         let mut taps: Vec<_> = left.map(|(name, last)| tap(name, Role::Source, Some(last), None)).collect();
-        if let Some((destination, process)) = self.destination.and_then(|d| Some((d, d.process?))) {
-            let from = self.last_stop().map_or(destination.start, |stop| stop.at);
+        if let Some((destination, process)) = self.arrived() {
+            let from = self.after_stop(&destination).unwrap_or(destination.start);
             let mut firsts: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
             for (at, interface) in destination.before_next(&process.first_frames, from) {
                 firsts.entry(interface).or_insert(at);
             }
-            let arrived = firsts.into_iter();
+            let arrived = firsts.into_iter().map(|(name, first)| (name, destination.at(first)));
             taps.extend(arrived.map(|(name, first)| tap(name, Role::Destination, None, Some(first))));
         }
         taps
@@ -71,16 +79,15 @@ impl<'a> Sides<'a> {
     /// How the destination announced the guest to the network.
     pub(super) fn announcements(&self) -> Vec<Announced> {
         let mut announced: Vec<Announced> = Vec::new();
-        let Some((destination, process)) = self.destination.and_then(|d| Some((d, d.process?))) else {
-            return announced;
-        };
+        let Some((destination, process)) = self.arrived() else { return announced };
         let mut places: BTreeMap<(Announcement, &str), usize> = BTreeMap::new();
         for (at, TapAnnouncement { kind, interface }) in
             destination.before_next(&process.announcements, destination.start)
         {
             let place = *places.entry((*kind, interface)).or_insert_with(|| {
-                let (first_ns, interface) = (self.at(at), interface.clone());
-                announced.push(Announced { kind: *kind, interface, first_ns, count: 0 });
+                let (first, interface) = (destination.at(at), interface.clone());
+                let (first_ns, error_ns) = (first.value, first.error_ns());
+                announced.push(Announced { kind: *kind, interface, first_ns, error_ns, count: 0 });
                 announced.len() - 1
             });
             announced[place].count += 1;

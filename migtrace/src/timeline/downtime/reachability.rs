@@ -1,7 +1,7 @@
 //! How long the guest did not answer, and how much of that the network took.
 
 use super::sides::Sides;
-use crate::record::{Estimate, Gap, Method};
+use crate::record::{Estimate, EstimatedInstant, Method};
 use crate::timeline::gaps::BoundedGap;
 use crate::timeline::probe_target::GuestProbe;
 
@@ -13,19 +13,23 @@ impl Sides<'_> {
         let ends: Vec<i64> =
             [self.stopped(), self.runs_again()].iter().flatten().map(|end| end.moment.value).collect();
         let first = *ends.first()?;
-        let holds =
-            |gap: &Gap, at: i64| gap.start.low_ns <= at && gap.end().is_none_or(|end| at <= end.high_ns);
+        let holds = |around: &BoundedGap<'_>, at: i64| {
+            let (gap, error) = (&around.gap, around.error());
+            let is_after_end = |end: EstimatedInstant| at > end.high_ns.saturating_add(error);
+            gap.start.low_ns.saturating_sub(error) <= at && !gap.end().is_some_and(is_after_end)
+        };
         let absence = self.stopped().zip(self.runs_not_before());
         // A gap is over if it ended before the guest can have run again, with the reply to a request from before the stop: the
         // guest's last reply may arrive just after its stop.
         let is_over = |around: &BoundedGap<'_>| {
             absence.zip(around.gap.end()).is_some_and(|((stopped, runs), end)| {
-                self.at(around.seen.resuming_request_ns) < stopped.moment.value && end.high_ns < runs
+                let requested = self.prober.at(around.seen.resuming_request_ns).high;
+                requested < Some(stopped.moment.value) && end.high_ns.saturating_add(around.error()) < runs
             })
         };
         let is_candidate = |around: &&BoundedGap<'_>| {
-            let gap = &around.gap;
-            holds(gap, first) && (gap.is_sure() || ends.iter().all(|at| holds(gap, *at))) && !is_over(around)
+            let is_sure = around.gap.is_sure();
+            holds(around, first) && (is_sure || ends.iter().all(|at| holds(around, *at))) && !is_over(around)
         };
         let rank = |around: &&BoundedGap<'_>| (around.gap.is_sure(), around.gap.length.value_ns);
         gaps.iter().filter(|around| around.gap.is_plausible()).filter(is_candidate).max_by_key(rank)
@@ -40,7 +44,9 @@ impl Sides<'_> {
         }
         let Some(stopped) = self.stopped().map(|end| end.moment.value) else { return false };
         let runs = self.runs_not_before().map_or(stopped, |runs| runs.max(stopped));
-        self.at(around.seen.last_reply_ns) <= runs && self.at(around.seen.resuming_request_ns) >= stopped
+        let (last_reply, requested) =
+            (self.prober.at(around.seen.last_reply_ns), self.prober.at(around.seen.resuming_request_ns));
+        last_reply.high <= Some(runs) && requested.low >= Some(stopped)
     }
 
     /// How long the guest did not answer. Where no gap surely lies around its stop, the upper bound allows for the longest
@@ -67,7 +73,7 @@ impl Sides<'_> {
         let echo = probe.echo?;
         let moved = self.stopped().or_else(|| self.runs_again())?.moment.value;
         let again = self.runs_again().map_or(moved, |end| end.moment.value);
-        let probed_time = self.at(probe.since)..=self.at(probe.until);
+        let probed_time = self.prober.at(probe.since).value..=self.prober.at(probe.until).value;
         if !(probed_time.contains(&moved) && probed_time.contains(&again)) {
             return None;
         }

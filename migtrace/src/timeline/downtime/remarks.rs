@@ -21,12 +21,12 @@ impl Sides<'_> {
                 spoken(migration.start.0.saturating_sub(at.0))
             ));
         }
-        let pauses = self.source.map(MigrationFacts::pauses).unwrap_or_default();
+        let pauses = self.source.map(|source| source.pauses()).unwrap_or_default();
         for pause in pauses.iter().take(MOST_PAUSES) {
             remarks.push(format!(
                 "{} after the start the guest was paused for {} and then resumed here: a person or an error caused this \
                  pause, and it is not part of the stop",
-                spoken(pause.stop.0.saturating_sub(self.start.0)),
+                spoken(pause.stop.0.saturating_sub(self.prober.clock.start.0)),
                 spoken(pause.resume.0 - pause.stop.0)
             ));
         }
@@ -44,7 +44,7 @@ impl Sides<'_> {
         let Ending::Declared(end, Outcome::Completed) = source.end else { return None };
         let until = MonotonicNs(end.0.saturating_add(LATE_RESUME_NS));
         let until = source.next_start.map_or(until, |next| next.min(until));
-        let resumed = resume_after(source, end).map(|resume| resume.at);
+        let resumed = resume_after(&source, end).map(|resume| resume.at);
         let ran = source.process.and_then(|process| process.runs.first_since(end)).map(|(_, run)| run);
         let at = resumed.into_iter().chain(ran.filter(|run| *run <= until)).min()?;
         Some(format!(
@@ -57,7 +57,7 @@ impl Sides<'_> {
     /// The guest was stopped again after it had arrived, while QEMU was still migrating.
     fn stopped_again(&self) -> Option<String> {
         let destination = self.destination?;
-        let ran = resume_after(destination, destination.start)?.at;
+        let ran = resume_after(&destination, destination.start)?.at;
         let again =
             destination.transitions.iter().find(|m| m.kind == TransitionKind::Stop && m.at >= ran)?.at;
         Some(format!(

@@ -1,30 +1,32 @@
 //! What both halves of a migration show of the guest's stop.
 
-use crate::record::Outcome;
-use crate::timeline::clocks::Clocks;
-use crate::timeline::estimates::offset;
+use crate::record::{Outcome, Role};
 use crate::timeline::facts::Process;
+use crate::timeline::half::Half;
 use crate::timeline::migration::{Ending, MigrationFacts};
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::units::MonotonicNs;
 
-/// Both halves of a migration, as far as this host saw them.
+/// Both halves of a migration, as far as they were seen. Where the source was, its clock is the record's.
 pub(super) struct Sides<'a> {
-    pub(super) start: MonotonicNs,
-    pub(super) clocks: &'a Clocks,
-    pub(super) source: Option<&'a MigrationFacts<'a>>,
-    pub(super) destination: Option<&'a MigrationFacts<'a>>,
+    pub(super) source: Option<Half<'a>>,
+    pub(super) destination: Option<Half<'a>>,
+    /// The half whose host has sent the echo requests.
+    pub(super) prober: Half<'a>,
 }
 
 impl<'a> Sides<'a> {
-    /// In nanoseconds from the migration's start.
-    pub(super) fn at(&self, at: MonotonicNs) -> i64 {
-        offset(at, self.start)
-    }
-
-    /// When the guest's next migration begins, where it has arrived or else where it was.
+    /// When the guest's next migration begins, where it has arrived or else where it was; on the clock of the prober.
     pub(super) fn next_migration(&self) -> Option<MonotonicNs> {
-        self.destination.or(self.source)?.next_start
+        let half = self.destination.or(self.source)?;
+        let next = half.next_start?;
+        if std::ptr::eq(half.facts, self.prober.facts) {
+            return Some(next);
+        }
+        // The two clocks differ by this much now, and that is all that matters here.
+        let start = self.prober.clock.start;
+        let record_time = MonotonicNs(start.0.saturating_add_signed(half.at(next).value));
+        Some(self.prober.clock.shows(record_time))
     }
 
     pub(super) fn last_stop(&self) -> Option<&'a Transition> {
@@ -33,13 +35,22 @@ impl<'a> Sides<'a> {
 
     /// Where the guest can run again, the likelier side first, and until when a run there ends the stop. A completed migration
     /// leaves no guest at the source: what runs there later does not end the stop.
-    pub(super) fn places_to_run(&self) -> impl Iterator<Item = (&'a MigrationFacts<'a>, MonotonicNs)> {
+    pub(super) fn places_to_run(&self) -> impl Iterator<Item = (Half<'a>, MonotonicNs)> {
         let until = |source: &MigrationFacts<'_>| match source.end {
             Ending::Declared(end, Outcome::Completed) | Ending::Replied(end, Outcome::Completed) => end,
             _ => MonotonicNs(u64::MAX),
         };
         let destination = self.destination.map(|destination| (destination, MonotonicNs(u64::MAX)));
-        destination.into_iter().chain(self.source.map(|source| (source, until(source))))
+        destination.into_iter().chain(self.source.map(|source| (source, until(&source))))
+    }
+
+    /// From when on a run of the guest, or a frame of it, on this side ends the stop; on the clock of that side.
+    pub(super) fn after_stop(&self, side: &Half<'_>) -> Option<MonotonicNs> {
+        match (side.role, self.last_stop()) {
+            (_, Some(stop)) => Some(side.clock.earliest(stop.at)),
+            (Role::Destination, None) => Some(side.start),
+            (Role::Source, None) => None,
+        }
     }
 }
 

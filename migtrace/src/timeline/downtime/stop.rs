@@ -1,10 +1,11 @@
 //! How long the guest did not run.
 
-use super::moment::{Moment, length};
 use super::sides::{Sides, VcpuExits, resume_after, vcpu_exits};
-use crate::record::{Estimate, Gap, Method, Mode, Outcome, PhaseName, Role};
-use crate::timeline::facts::Facts;
-use crate::timeline::migration::{Ending, MigrationFacts};
+use crate::record::{Estimate, Method, Mode, Outcome, PhaseName};
+use crate::timeline::gaps::BoundedGap;
+use crate::timeline::half::Half;
+use crate::timeline::migration::Ending;
+use crate::timeline::moment::{Moment, length};
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::timeline::wording::spoken;
 use crate::units::MonotonicNs;
@@ -29,28 +30,24 @@ pub(super) struct StopEdge {
 impl Sides<'_> {
     /// When the guest stopped.
     pub(super) fn stopped(&self) -> Option<StopEdge> {
-        let stop = self.last_stop()?;
+        let source = self.source?;
+        let stop = source.last_stop()?;
         // QEMU reports it after the vCPUs have stopped.
-        let reported = self.at(stop.at);
-        Some(match vcpu_exits(self.source?.process, stop) {
+        let reported = source.at(stop.at);
+        Some(match vcpu_exits(source.process, stop) {
             Some(VcpuExits { first, last, all_known: true }) => {
-                let (first, last) = (self.at(first), self.at(last));
-                StopEdge { moment: Moment { low: Some(first), value: last, high: Some(last) }, by: By::Vcpus }
+                StopEdge { moment: Moment { low: source.at(first).low, ..source.at(last) }, by: By::Vcpus }
             }
             // A vCPU that was not seen may have left at any time until then.
-            Some(VcpuExits { first, .. }) => StopEdge {
-                moment: Moment { low: Some(self.at(first)), value: reported, high: Some(reported) },
-                by: By::QmpEvent,
-            },
-            None => StopEdge {
-                moment: Moment { low: None, value: reported, high: Some(reported) },
-                by: By::QmpEvent,
-            },
+            Some(VcpuExits { first, .. }) => {
+                StopEdge { moment: Moment { low: source.at(first).low, ..reported }, by: By::QmpEvent }
+            }
+            None => StopEdge { moment: Moment { low: None, ..reported }, by: By::QmpEvent },
         })
     }
 
     /// Whether the migration stopped the guest. QEMU always reports STOP, so its absence is proof where everything was seen.
-    pub(super) fn stopped_at_all(&self, facts: &Facts) -> Option<bool> {
+    pub(super) fn stopped_at_all(&self) -> Option<bool> {
         let source = self.source?;
         if source.last_stop().is_some() {
             return Some(true);
@@ -62,9 +59,9 @@ impl Sides<'_> {
         );
         // The two sides can contradict each other.
         let has_arrived =
-            self.destination.is_some_and(|there| there.outcome(facts.end) == Outcome::Completed);
-        let lost = facts.losses.between(source.start, source.end.at());
-        let saw_all = source.start_seen && facts.hears_qemu() && lost == Lost::default();
+            self.destination.is_some_and(|there| there.outcome(there.facts.end) == Outcome::Completed);
+        let lost = source.facts.losses.between(source.start, source.end.at());
+        let saw_all = source.start_seen && source.facts.hears_qemu() && lost == Lost::default();
         (did_not_move && !has_arrived && saw_all).then_some(false)
     }
 
@@ -77,15 +74,9 @@ impl Sides<'_> {
 
     /// When the guest ran again.
     pub(super) fn runs_again(&self) -> Option<StopEdge> {
-        let stop = self.last_stop().map(|stop| stop.at);
-        let mut candidates = self.places_to_run().filter_map(|(side, until)| {
-            let from = match (side.role, stop) {
-                (Role::Source, None) => return None,
-                (_, Some(stop)) => stop,
-                (Role::Destination, None) => side.start,
-            };
-            self.runs_again_on(side, from, until)
-        });
+        let mut candidates = self
+            .places_to_run()
+            .filter_map(|(side, until)| runs_again_on(&side, self.after_stop(&side)?, until));
         candidates.next()
     }
 
@@ -94,35 +85,13 @@ impl Sides<'_> {
         self.runs_again().and_then(|end| end.moment.low).max(self.handed_over())
     }
 
-    fn runs_again_on(
-        &self,
-        side: &MigrationFacts<'_>,
-        from: MonotonicNs,
-        until: MonotonicNs,
-    ) -> Option<StopEdge> {
-        let run = side.process.and_then(|process| process.runs.first_since(from));
-        if let Some((possible, run)) = run.filter(|(_, run)| *run <= until) {
-            let (possible, at) = (self.at(possible), self.at(run));
-            return Some(StopEdge {
-                moment: Moment { low: Some(possible), value: at, high: Some(at) },
-                by: By::Vcpus,
-            });
-        }
-        let resume = resume_after(side, from).filter(|resume| resume.at <= until)?;
-        let bounds = resume.bounds(self.clocks);
-        // QEMU reports it before the vCPUs run.
-        let low = bounds.earliest.map(|earliest| self.at(MonotonicNs(earliest)));
-        let moment = Moment { low, value: self.at(MonotonicNs(bounds.latest)), high: None };
-        Some(StopEdge { moment, by: By::QmpEvent })
-    }
-
     /// How long the guest did not run. The gap stands in for an edge of the stop that this host did not see. Without a gap,
     /// the last byte gives a lower bound.
-    pub(super) fn stop(&self, gap: Option<&Gap>) -> Option<Estimate> {
-        let sent_all = self.source.and_then(MigrationFacts::last_byte).map(|at| self.at(at));
-        let gap = gap.filter(|gap| self.answers_too_early(Some(gap)).is_none());
-        let estimate = match (self.stopped(), self.runs_again(), gap.and_then(|gap| Some((gap, gap.end()?))))
-        {
+    pub(super) fn stop(&self, around: Option<&BoundedGap<'_>>) -> Option<Estimate> {
+        let sent_all = self.source.and_then(|source| Some(source.at(source.last_byte()?).value));
+        let around = around.filter(|gap| self.answers_too_early(Some(gap)).is_none());
+        let ended = around.and_then(|around| Some((around, around.gap.end()?)));
+        let estimate = match (self.stopped(), self.runs_again(), ended) {
             (Some(from), Some(to), _) => {
                 let method = match (from.by, to.by) {
                     (By::Vcpus, By::Vcpus) => Method::Vcpus,
@@ -132,10 +101,11 @@ impl Sides<'_> {
                 };
                 length(from.moment, to.moment, method)
             }
-            (Some(from), None, Some((_, end))) => {
+            (Some(from), None, Some((around, end))) => {
                 // It cannot run at the destination before everything has arrived, and it ran before it answered.
-                let value = sent_all.map_or(end.high_ns, |at| at.midpoint(end.high_ns));
-                let to = Moment { low: self.handed_over(), value, high: Some(end.high_ns) };
+                let answered = end.high_ns.saturating_add(around.error());
+                let value = sent_all.map_or(answered, |at| at.midpoint(answered));
+                let to = Moment { low: self.handed_over(), value, high: Some(answered) };
                 let method = match from.by {
                     By::Vcpus => Method::VcpusToFirstReply,
                     By::QmpEvent => Method::QmpEventToFirstReply,
@@ -151,13 +121,10 @@ impl Sides<'_> {
                 };
                 length(from.moment, to, method)
             }
-            (None, Some(to), Some((gap, _))) => {
+            (None, Some(to), Some((around, _))) => {
                 // It ran until its last answer, and had stopped when the last byte was sent.
-                let from = Moment {
-                    low: Some(gap.start.low_ns),
-                    value: gap.start.low_ns,
-                    high: self.received_all(),
-                };
+                let answered = around.gap.start.low_ns.saturating_sub(around.error());
+                let from = Moment { low: Some(answered), value: answered, high: self.received_all() };
                 let method = match to.by {
                     By::Vcpus => Method::LastReplyToVcpus,
                     By::QmpEvent => Method::LastReplyToQmpEvent,
@@ -167,7 +134,7 @@ impl Sides<'_> {
             _ => return None,
         };
         // A guest that answers is running, so the gap may give the bound that the events do not.
-        let bound = gap.and_then(|gap| gap.length.high_ns);
+        let bound = around.and_then(|around| around.gap.length.high_ns);
         let high_ns = estimate.high_ns.or(bound.filter(|high| *high >= estimate.value_ns));
         Some(Estimate { high_ns, ..estimate })
     }
@@ -181,20 +148,21 @@ impl Sides<'_> {
             |m: &Transition| m.is_status(&PhaseName::Device) || matches!(m.kind, TransitionKind::Pass(_));
         let sends = |m: &&&Transition| m.at >= stop && is_sent(m);
         let said = source.transitions.iter().filter(sends).map(|m| m.at).max().unwrap_or(stop);
-        Some(self.at(said.max(source.last_byte().unwrap_or(said))))
+        source.at(said.max(source.last_byte().unwrap_or(said))).low
     }
 
     /// When the destination had received everything that the guest needs to run.
     fn received_all(&self) -> Option<i64> {
         let destination = self.destination.filter(|destination| destination.mode() == Mode::Precopy)?;
         let run = self.runs_again()?.moment.value;
-        let last = destination.last_byte().or_else(|| destination.last_packet());
-        last.map(|last| self.at(last).min(run))
+        let last = destination.last_byte().or_else(|| destination.last_packet())?;
+        destination.at(last).high.map(|last| last.min(run))
     }
 
     /// Replies that came before the guest can have run again, as a contradiction.
-    pub(super) fn answers_too_early(&self, gap: Option<&Gap>) -> Option<String> {
-        let (reply, sent) = (gap?.end()?.high_ns, self.handed_over()?);
+    pub(super) fn answers_too_early(&self, around: Option<&BoundedGap<'_>>) -> Option<String> {
+        let around = around?;
+        let (reply, sent) = (around.gap.end()?.high_ns.saturating_add(around.error()), self.handed_over()?);
         (reply < sent).then(|| {
             format!(
                 "echo requests were answered again {} before the source had sent everything that the guest needs to \
@@ -203,4 +171,20 @@ impl Sides<'_> {
             )
         })
     }
+}
+
+fn runs_again_on(side: &Half<'_>, from: MonotonicNs, until: MonotonicNs) -> Option<StopEdge> {
+    let run = side.process.and_then(|process| process.runs.first_since(from));
+    if let Some((possible, run)) = run.filter(|(_, run)| *run <= until) {
+        return Some(StopEdge {
+            moment: Moment { low: side.at(possible).low, ..side.at(run) },
+            by: By::Vcpus,
+        });
+    }
+    let resume = resume_after(side, from).filter(|resume| resume.at <= until)?;
+    let bounds = resume.bounds(&side.facts.clocks);
+    // QEMU reports it before the vCPUs run.
+    let low = bounds.earliest.and_then(|earliest| side.at(MonotonicNs(earliest)).low);
+    let moment = Moment { low, value: side.at(MonotonicNs(bounds.latest)).value, high: None };
+    Some(StopEdge { moment, by: By::QmpEvent })
 }

@@ -9,8 +9,7 @@
 
 use migtrace_ebpf::abi;
 
-use super::facts::Facts;
-use super::migration::MigrationFacts;
+use super::half::Half;
 use crate::event::EchoGap;
 use crate::record::{Estimate, EstimatedInstant, Gap, Method};
 use crate::units::MonotonicNs;
@@ -32,17 +31,38 @@ const AFTER_NS: u64 = 10_000_000_000;
 pub(super) struct BoundedGap<'a> {
     pub(super) gap: Gap,
     pub(super) seen: &'a EchoGap,
+    /// By how much its two ends may be off together, because another clock than the record's has stamped them.
+    error_ns: u64,
 }
 
-/// The gaps around a migration, in the order of their starts, including those that turned out implausible.
-pub(super) fn of<'a>(facts: &'a Facts, migration: &MigrationFacts<'_>) -> Vec<BoundedGap<'a>> {
+impl BoundedGap<'_> {
+    /// By how much its two ends may be off together.
+    pub(super) fn error(&self) -> i64 {
+        i64::try_from(self.error_ns).unwrap_or(i64::MAX)
+    }
+}
+
+/// The gaps around a migration that the host of one half has seen, in the order of their starts, including those that
+/// turned out implausible.
+pub(super) fn of<'a>(prober: &Half<'a>) -> Vec<BoundedGap<'a>> {
+    let Half { facts, migration, clock } = *prober;
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
+    let origin = clock.origin(migration.end.at());
+    let error = |at: MonotonicNs| {
+        let (moment, taken) = (clock.at(at), at.since(origin));
+        let away = |bound: Option<i64>| bound.map_or(0, |bound| bound.abs_diff(taken));
+        away(moment.low).max(away(moment.high))
+    };
+    let bounded = |seen: &'a EchoGap, gap: Gap| {
+        let error_ns = error(seen.answered_request_ns).max(error(seen.resumed_ns));
+        BoundedGap { gap, seen, error_ns }
+    };
     let ended = facts.echo_gaps.touching(MonotonicNs(first), MonotonicNs(last));
-    let ended = ended.map(|seen| BoundedGap { gap: closed(seen, migration.start), seen });
+    let ended = ended.map(|seen| bounded(seen, closed(seen, origin)));
     let open = facts.echo_end.as_ref().and_then(|(_, end)| end.open.as_ref());
     let open = open.filter(|gap| gap.answered_request_ns.0 <= last);
-    let open = open.map(|seen| BoundedGap { gap: self::open(seen, migration.start), seen });
+    let open = open.map(|seen| bounded(seen, self::open(seen, origin)));
     let mut gaps: Vec<_> = ended.chain(open).collect();
     gaps.sort_by_key(|bounded| bounded.gap.start.value_ns);
     gaps

@@ -3,6 +3,7 @@
 use super::list::List;
 use crate::record::{MarkName, Method, Mode, Outcome, Record, Role};
 use crate::timeline::facts::Facts;
+use crate::timeline::joined::Joined;
 use crate::timeline::migration::MigrationFacts;
 use crate::timeline::probe_target::Probing;
 use crate::timeline::wording::spoken;
@@ -21,7 +22,8 @@ pub(super) fn arrival(facts: &Facts, migration: &MigrationFacts<'_>, list: &mut 
 }
 
 /// What is not known of the guest's absence. There is none in a migration that did not get so far.
-pub(super) fn downtime(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {
+pub(super) fn downtime(joined: &Joined<'_>, record: &Record, list: &mut List) {
+    let migration = joined.first.half.migration;
     let moved = matches!(record.migration.outcome, Outcome::Completed | Outcome::Unknown)
         || record.migration.mode == Mode::Postcopy
         || record.downtime.marks.iter().any(|m| m.name == MarkName::Stop);
@@ -29,6 +31,7 @@ pub(super) fn downtime(migration: &MigrationFacts<'_>, record: &Record, list: &m
         return;
     }
     let other = match migration.role {
+        _ if joined.other.is_some() => "neither host has seen both its stop and its next run",
         Role::Source => "the guest runs again on the destination: the destination's record is needed",
         Role::Destination => "the guest stops on the source: the source's record is needed",
     };

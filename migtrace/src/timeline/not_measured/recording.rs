@@ -92,7 +92,8 @@ pub(super) fn not_understood(facts: &Facts, list: &mut List) {
     }
 }
 
-pub(super) fn recording(facts: &Facts, lost: Lost, list: &mut List) {
+/// Whether the recording ended properly, and knew the time.
+pub(super) fn end(facts: &Facts, list: &mut List) {
     if facts.end.is_none() {
         list.push(
             "the end of the recording",
@@ -100,19 +101,21 @@ pub(super) fn recording(facts: &Facts, lost: Lost, list: &mut List) {
              are those of the last count",
         );
     }
-    if lost != Lost::default() {
-        let mut counts = format!(
-            "ring buffer full: {}, flow table full: {}, hook calls skipped: {}",
-            lost.ring_buffer, lost.flows, lost.hook_calls
-        );
-        for (what, count) in [("lines of QMP not read", lost.qmp_lines), ("vCPU table full", lost.vcpus)] {
-            if count > 0 {
-                let _ = write!(counts, ", {what}: {count}");
-            }
-        }
-        list.push("everything", format!("facts were lost ({counts}): every figure is a lower bound"));
-    }
     if facts.clocks.at(facts.latest).is_none() {
         list.push("wall time", "the event log holds no clock sample");
     }
+}
+
+/// Facts were lost.
+pub(super) fn losses(lost: Lost, list: &mut List) {
+    let mut counts = format!(
+        "ring buffer full: {}, flow table full: {}, hook calls skipped: {}",
+        lost.ring_buffer, lost.flows, lost.hook_calls
+    );
+    for (what, count) in [("lines of QMP not read", lost.qmp_lines), ("vCPU table full", lost.vcpus)] {
+        if count > 0 {
+            let _ = write!(counts, ", {what}: {count}");
+        }
+    }
+    list.push("everything", format!("facts were lost ({counts}): every figure is a lower bound"));
 }

@@ -1,9 +1,10 @@
-//! An instant of a stop, which may be bounded on one side only.
+//! An instant of the record, which may be bounded on one side only.
 
 use crate::record::{Estimate, Method};
+use crate::timeline::alignment::Bounded;
 
 /// An instant with its bounds, in nanoseconds from the migration's start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Moment {
     /// Not before this; none: there is no such bound.
     pub(super) low: Option<i64>,
@@ -15,6 +16,18 @@ pub(super) struct Moment {
 impl Moment {
     pub(super) const fn exact(at: i64) -> Self {
         Self { low: Some(at), value: at, high: Some(at) }
+    }
+
+    /// How far the true instant may be from the value, where both sides are bounded; 0 for an exact one.
+    pub(super) fn error_ns(self) -> u64 {
+        let away = |bound: Option<i64>| bound.map_or(0, |bound| bound.abs_diff(self.value));
+        away(self.low).max(away(self.high))
+    }
+}
+
+impl From<Bounded> for Moment {
+    fn from(bounds: Bounded) -> Self {
+        Self { low: Some(bounds.low), value: bounds.value(), high: Some(bounds.high) }
     }
 }
 

@@ -1,0 +1,49 @@
+//! `migtrace merge`: makes one record of the event logs of several hosts.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use migtrace::timeline::{self, NotTogether};
+
+use super::Exit;
+use super::output::ReportOutput;
+use super::report::{Replayed, render, replay};
+use crate::cli::MergeArgs;
+use crate::streams::{Stream, say};
+
+pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
+    let logs = options.logs.iter().map(|log| replayed(options, log)).collect::<Result<Vec<_>>>()?;
+    let (timelines, broken): (Vec<_>, Vec<_>) =
+        logs.into_iter().map(|log| (log.timeline, log.broken)).unzip();
+    let records = match timeline::merged(&timelines) {
+        Ok(records) => records,
+        Err(NotTogether { host, why, .. }) => {
+            bail!("{} does not belong to the other logs: {why}", options.logs[host].display());
+        }
+    };
+    if records.is_empty() {
+        let whose = options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default();
+        bail!("no migration{whose} in {}", names(&options.logs));
+    }
+    let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
+    output.write(&render(&records, options.output.format())?)?;
+    let mut exit = Exit::Done;
+    for (log, broken) in options.logs.iter().zip(&broken) {
+        if let Some(broken) = broken {
+            say(&format!("migtrace: {}: {broken}; what precedes it is reported", log.display()));
+            exit = Exit::CouldNot;
+        }
+    }
+    Ok(exit)
+}
+
+fn replayed(options: &MergeArgs, log: &Path) -> Result<Replayed> {
+    let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
+    replay(log, options.vm.clone(), BufReader::new(file))
+}
+
+fn names(logs: &[PathBuf]) -> String {
+    logs.iter().map(|log| log.display().to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,145 @@
+//! The stop, part by part: what the two QEMUs did one after the other while the guest did not run.
+
+use super::sides::{Sides, resume_after, vcpu_exits};
+use crate::record::{Method, Part, PartName, PhaseName};
+use crate::timeline::half::Half;
+use crate::timeline::moment::{Moment, length};
+use crate::timeline::phases;
+use crate::timeline::transition::{Transition, TransitionKind};
+use crate::units::MonotonicNs;
+
+/// Where a part begins.
+struct Beginning<'a> {
+    name: PartName,
+    moment: Moment,
+    half: Half<'a>,
+    /// What the source had sent by then, counted from anywhere.
+    sent: Option<u64>,
+}
+
+impl Sides<'_> {
+    /// The parts of the stop, one after the other: each begins where the one before ends. None where an end of the stop was
+    /// not seen.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let (Some(source), Some(destination)) = (self.source, self.destination) else { return Vec::new() };
+        let Some(stop) = source.last_stop() else { return Vec::new() };
+        let Some(arrival) = arrival(self, &destination) else { return Vec::new() };
+        let mut beginnings = at_source(&source, stop);
+        let sent_in_all = sent_since(&source, stop);
+        let received = destination.last_byte().filter(|_| source.last_byte().is_some());
+        if let Some(received) = received {
+            let (name, moment) = (PartName::Load, destination.at(received));
+            beginnings.push(Beginning { name, moment, half: destination, sent: sent_in_all });
+        }
+        beginnings.extend(arrival.beginnings);
+        in_order(&mut beginnings);
+        let ends = beginnings.iter().skip(1).map(|next| (next.moment, next.sent));
+        let ends: Vec<_> = ends.chain([(arrival.runs, None)]).collect();
+        let parts = beginnings.iter().zip(ends).map(|(begin, (end, sent))| Part {
+            name: begin.name.clone(),
+            role: begin.half.role,
+            host: begin.half.host().to_owned(),
+            start_ns: begin.moment.value,
+            length: length(begin.moment, end, Method::BetweenMarks),
+            wire_bytes: begin.sent.zip(sent).map(|(from, to)| to.saturating_sub(from)),
+        });
+        parts.collect()
+    }
+}
+
+/// Leaves out what seems to begin before what came before it: clocks that are not known well enough, or events in an order
+/// that this does not understand.
+fn in_order(beginnings: &mut Vec<Beginning<'_>>) {
+    let mut latest = i64::MIN;
+    beginnings.retain(|beginning| {
+        let follows = beginning.moment.value >= latest;
+        latest = latest.max(beginning.moment.value);
+        follows
+    });
+}
+
+/// When an event of QEMU happened.
+fn event(half: &Half<'_>, transition: &Transition) -> Moment {
+    let bounds = transition.bounds(&half.facts.clocks);
+    let low = bounds.earliest.and_then(|earliest| half.at(MonotonicNs(earliest)).low);
+    Moment { low, ..half.at(transition.at) }
+}
+
+/// What begins at the source, in order.
+fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
+    let sent = |transition: &Transition| transition.counters.map(|counters| counters.tx.wire_bytes);
+    let after = source.transitions.iter().filter(|transition| transition.at >= stop.at);
+    let mut last_pass = None;
+    let mut beginnings = vec![Beginning {
+        name: PartName::Drain,
+        moment: match vcpu_exits(source.process, stop).filter(|exits| exits.all_known) {
+            Some(exits) => Moment { low: source.at(exits.first).low, ..source.at(exits.last) },
+            None => event(source, stop),
+        },
+        half: *source,
+        sent: sent(stop),
+    }];
+    for transition in after {
+        let name = match &transition.kind {
+            TransitionKind::Status(PhaseName::PreSwitchover) => PartName::PreSwitchover,
+            TransitionKind::Status(PhaseName::Device) if last_pass.is_none() => PartName::Inactivate,
+            TransitionKind::Status(PhaseName::Device | PhaseName::PostcopyDevice) => PartName::DeviceState,
+            TransitionKind::Status(PhaseName::PostcopyActive) => PartName::Load,
+            TransitionKind::Pass(pass) => {
+                last_pass = Some(*pass);
+                PartName::LastPass
+            }
+            _ => continue,
+        };
+        let (moment, half) = (event(source, transition), *source);
+        beginnings.push(Beginning { name, moment, half, sent: sent(transition) });
+    }
+    if last_pass.is_none() {
+        // What came after the state `device` cannot be told apart.
+        for beginning in beginnings.iter_mut().filter(|beginning| beginning.name == PartName::Inactivate) {
+            beginning.name = PartName::Switchover;
+        }
+    }
+    beginnings
+}
+
+/// What the source had sent when the last byte had arrived, counted as in its events; none where that is not known.
+fn sent_since(source: &Half<'_>, stop: &Transition) -> Option<u64> {
+    let at_stop = stop.counters?.tx.wire_bytes;
+    let (stretches, _) = phases::phases(source.migration);
+    let since = stretches.into_iter().filter(|stretch| stretch.start >= stop.at);
+    since.map(|stretch| Some(stretch.traffic?.tx.wire_bytes)).try_fold(at_stop, |sum, sent| Some(sum + sent?))
+}
+
+/// How the guest came to run at the destination.
+struct Arrival<'a> {
+    beginnings: Vec<Beginning<'a>>,
+    runs: Moment,
+}
+
+fn arrival<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Arrival<'a>> {
+    let from = sides.after_stop(destination)?;
+    let resume = resume_after(destination, from);
+    let run = destination.process.and_then(|process| process.runs.first_since(from));
+    let mut beginnings = Vec::new();
+    let mut begins = |name, moment| {
+        beginnings.push(Beginning { name, moment, half: *destination, sent: None });
+    };
+    if let Some(resume) = resume {
+        // With a manager, QEMU is done with the migration first, and waits to be told to run the guest.
+        let is_loaded = |transition: &&&Transition| {
+            transition.is_status(&PhaseName::Completed) && transition.at < resume.at && transition.at >= from
+        };
+        if let Some(loaded) = destination.transitions.iter().find(is_loaded) {
+            begins(PartName::AwaitResume, event(destination, loaded));
+        }
+        if run.is_some() {
+            begins(PartName::Start, event(destination, resume));
+        }
+    }
+    let runs = match run {
+        Some((possible, run)) => Moment { low: destination.at(possible).low, ..destination.at(run) },
+        None => event(destination, resume?),
+    };
+    Some(Arrival { beginnings, runs })
+}

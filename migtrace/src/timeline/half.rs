@@ -1,0 +1,87 @@
+//! What one host knows of a migration, and how its clock relates to the record's.
+
+use std::ops::Deref;
+
+use super::alignment::Alignment;
+use super::facts::Facts;
+use super::migration::MigrationFacts;
+use super::moment::Moment;
+use crate::units::MonotonicNs;
+
+/// What one host knows of a migration: all of it, where both QEMUs are on this host, or one side of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Half<'a> {
+    /// All that the host knows.
+    pub(super) facts: &'a Facts,
+    pub(super) migration: &'a MigrationFacts<'a>,
+    pub(super) clock: HostClock<'a>,
+}
+
+/// The clock of a host, which may be another than the record's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostClock<'a> {
+    /// The start of the migration, on the record's clock.
+    pub(super) start: MonotonicNs,
+    /// How the host's clock relates to the record's; none: it is the record's.
+    pub(super) alignment: Option<&'a Alignment>,
+}
+
+impl HostClock<'_> {
+    /// An instant of this clock, in nanoseconds from the migration's start.
+    pub(super) fn at(&self, at: MonotonicNs) -> Moment {
+        match self.alignment {
+            Some(alignment) => alignment.record_time(at, self.start).into(),
+            None => Moment::exact(at.since(self.start)),
+        }
+    }
+
+    /// What this clock showed at the start of the migration, if the two clocks differed then by as much as they do when this
+    /// one shows `near`.
+    pub(super) fn origin(&self, near: MonotonicNs) -> MonotonicNs {
+        match self.alignment {
+            Some(_) => later(near, self.at(near).value.saturating_neg()),
+            None => self.start,
+        }
+    }
+
+    /// The earliest that this clock may show at an instant of the record's.
+    pub(super) fn earliest(&self, at: MonotonicNs) -> MonotonicNs {
+        match self.alignment {
+            Some(alignment) => later(at, alignment.offset_at(at).low),
+            None => at,
+        }
+    }
+
+    /// What this clock shows, as far as is known, at an instant of the record's.
+    pub(super) fn shows(&self, at: MonotonicNs) -> MonotonicNs {
+        match self.alignment {
+            Some(alignment) => later(at, alignment.offset_at(at).value()),
+            None => at,
+        }
+    }
+}
+
+/// The instant `by_ns` later, which may be negative.
+fn later(at: MonotonicNs, by_ns: i64) -> MonotonicNs {
+    MonotonicNs(at.0.saturating_add_signed(by_ns).min(MonotonicNs::MAX.0))
+}
+
+impl Half<'_> {
+    /// As [`HostClock::at`].
+    pub(super) fn at(&self, at: MonotonicNs) -> Moment {
+        self.clock.at(at)
+    }
+
+    /// The host's name.
+    pub(super) fn host(&self) -> &str {
+        self.facts.observation.as_ref().map_or("", |observation| observation.host.as_str())
+    }
+}
+
+impl<'a> Deref for Half<'a> {
+    type Target = MigrationFacts<'a>;
+
+    fn deref(&self) -> &MigrationFacts<'a> {
+        self.migration
+    }
+}

@@ -1,0 +1,275 @@
+//! The logs of both hosts make one record, whatever their clocks show.
+//!
+//! Both logs of each folder under `merged/` were written on one machine, so the true difference of their clocks is 0, and
+//! each stamp of the destination is what the source's clock showed at that instant.
+//!
+//! After a change that is meant: `UPDATE_GOLDEN=1 cargo test -p migtrace --test merge`, and read the difference.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use migtrace::event::Event;
+use migtrace::invariants;
+use migtrace::record::{Estimate, Mark, Record, Role};
+use migtrace::report;
+use migtrace::selection::Selection;
+use migtrace::timeline::{NotTogether, Timeline, merged};
+use serde_json::{Value, json};
+
+const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+/// The lines of a log.
+type Log = Vec<Value>;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/merged")
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    names
+}
+
+fn log(name: &str, host: &str) -> Log {
+    let text = fs::read_to_string(folder().join(name).join(format!("{host}.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn both(name: &str) -> [Log; 2] {
+    ["source", "destination"].map(|host| log(name, host))
+}
+
+fn merge(logs: &[Log]) -> Result<Vec<Record>, NotTogether> {
+    let folded = logs.iter().map(|log| {
+        let mut timeline = Timeline::new(Selection::default());
+        for line in log {
+            timeline.push(&serde_json::from_value::<Event>(line.clone()).unwrap());
+        }
+        timeline
+    });
+    merged(&folded.collect::<Vec<_>>())
+}
+
+fn merge_one(logs: &[Log]) -> Record {
+    let mut records = merge(logs).unwrap();
+    assert_eq!(records.len(), 1);
+    invariants::record(&records[0]).unwrap();
+    records.remove(0)
+}
+
+/// A log as another clock would have stamped it. `clock` gives what that clock shows when the log's clock shows an
+/// instant. The wall clock is slewed together with it, and is not set.
+fn restamped(log: &Log, clock: &dyn Fn(i64) -> i64, shift: i64) -> Log {
+    fn stamps(value: &mut Value, clock: &dyn Fn(i64) -> i64, shift: i64, wall: i64, key: &str) {
+        let is_stamp = key.ends_with("_ns")
+            && !["offset_ns", "error_ns", "min_gap_ns", "interval_ns"].contains(&key)
+            && !key.contains("round_trip")
+            && !key.contains("interval");
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields.iter_mut() {
+                    // The two directions of a stamp have its name.
+                    let name = if ["tx", "rx"].contains(&name.as_str()) { key } else { name };
+                    stamps(field, clock, shift, wall, name);
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| stamps(item, clock, shift, wall, key)),
+            Value::Number(number) if is_stamp => *value = json!(clock(number.as_i64().unwrap())),
+            Value::Number(number) if key == "offset_ns" => *value = json!(number.as_i64().unwrap() - shift),
+            Value::Number(number) if key == "qemu_realtime_us" => {
+                let at = number.as_i64().unwrap() * 1_000 - wall;
+                *value = json!((clock(at) - shift + wall) / 1_000);
+            }
+            _ => {}
+        }
+    }
+    let wall = log.iter().find_map(|line| line["offset_ns"].as_i64()).unwrap();
+    let mut log = log.clone();
+    log.iter_mut().for_each(|line| stamps(line, clock, shift, wall, ""));
+    log
+}
+
+/// The destination's log with its clock shifted, and bent by `ppm` from an instant on.
+fn bent(log: &Log, shift: i64, ppm: i64, from: i64) -> Log {
+    restamped(log, &|at| at + shift + (at - from).max(0) * ppm / 1_000_000, shift)
+}
+
+/// The middle of a log.
+fn middle(log: &Log) -> i64 {
+    let stamps = || log.iter().map(|line| line["at_ns"].as_i64().unwrap());
+    stamps().min().unwrap().midpoint(stamps().max().unwrap())
+}
+
+fn width(estimate: &Estimate) -> u64 {
+    estimate.high_ns.map_or(u64::MAX, |high| high - estimate.low_ns)
+}
+
+fn alignment(record: &Record) -> (i64, i64, i64) {
+    let alignment = record.observers[1].alignment.as_ref().expect("the second host has another clock");
+    assert_eq!(alignment.method.as_str(), "tcp");
+    (alignment.offset_ns.unwrap(), alignment.low_ns.unwrap(), alignment.high_ns.unwrap())
+}
+
+#[test]
+fn every_pair_of_logs_gives_the_record_and_the_report_beside_it() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    for name in names() {
+        let [source, destination] = both(&name);
+        let record = merge_one(&[source.clone(), destination.clone()]);
+        let json = report::json(&record).unwrap();
+        let swapped = merge_one(&[destination, source]);
+        assert_eq!(report::json(&swapped).unwrap(), json, "{name}: the order of the logs matters");
+        for (file, got) in [("record.json", json), ("report.txt", report::text::render(&record))] {
+            let path = folder().join(&name).join(file);
+            if update {
+                fs::write(&path, got).unwrap();
+            } else {
+                assert_eq!(fs::read_to_string(&path).unwrap_or_default(), got, "{}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_destinations_marks_are_where_the_one_clock_of_both_hosts_shows_them() {
+    for name in names() {
+        let logs = both(&name);
+        let record = merge_one(&logs);
+        let (_, low, high) = alignment(&record);
+        assert!(low <= 0 && 0 <= high && high - low < 50_000, "{name}: {low} to {high}");
+        let start = merge_one(&logs[..1]);
+        let start = start.start.realtime_ns.unwrap() - logs[0][1]["offset_ns"].as_i64().unwrap();
+        let resume = logs[1].iter().find(|line| line["name"] == "RESUME").unwrap();
+        let truth = resume["at_ns"].as_i64().unwrap() - start;
+        let is_resume = |mark: &&Mark| mark.role == Role::Destination && mark.name.as_str() == "resume";
+        let mark = record.downtime.marks.iter().find(is_resume).unwrap();
+        assert!(mark.at_ns.abs_diff(truth) <= mark.error_ns, "{name}: {mark:?}, not {truth}");
+        assert!(mark.error_ns > 0 && mark.host == record.observers[1].host, "{name}: {mark:?}");
+    }
+}
+
+#[test]
+fn shifted_and_bent_clocks_change_no_figure_by_more_than_its_bounds() {
+    for name in names() {
+        let [source, destination] = both(&name);
+        let plain = merge_one(&[source.clone(), destination.clone()]);
+        let middle = middle(&destination);
+        let begin = destination[0]["at_ns"].as_i64().unwrap();
+        // A log begins soon after its boot.
+        let shifts = [0, 5 * SECOND, -5 * SECOND, 3 * DAY];
+        let bends = [(0, begin), (50, begin), (-50, begin), (500, middle), (-500, middle)];
+        for (shift, (ppm, from)) in shifts.into_iter().flat_map(|shift| bends.map(|bend| (shift, bend))) {
+            let record = merge_one(&[source.clone(), bent(&destination, shift, ppm, from)]);
+            let case = format!("{name}, {shift} ns, {ppm} ppm");
+            let (offset, low, high) = alignment(&record);
+            assert!(low <= offset && offset <= high && high - low < 50_000, "{case}: {low} to {high}");
+            let bend = (offset - shift).abs();
+            assert!(bend < 5_000_000, "{case}: {offset}");
+            let lengths = |record: &Record| {
+                let Record { downtime, .. } = record.clone();
+                [downtime.stop, downtime.network].map(|length| length.expect("both hosts were seen"))
+            };
+            for (before, after) in lengths(&plain).into_iter().zip(lengths(&record)) {
+                assert!(after.low_ns <= before.value_ns, "{case}: {before:?} {after:?}");
+                assert!(
+                    after.high_ns.is_none_or(|high| before.value_ns <= high),
+                    "{case}: {before:?} {after:?}"
+                );
+                let moved = before.value_ns.abs_diff(after.value_ns);
+                assert!(moved <= width(&after).min(width(&before)), "{case}: {before:?} {after:?}");
+            }
+            for (before, after) in plain.downtime.marks.iter().zip(&record.downtime.marks) {
+                let error = before.error_ns + after.error_ns;
+                assert!(before.at_ns.abs_diff(after.at_ns) <= error + 1, "{case}: {before:?} {after:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_source_behind_translated_addresses_is_still_recognised() {
+    let [source, mut destination] = both("precopy-7.2");
+    let outside = "198.51.100.7:40000";
+    for line in &mut destination {
+        if line["flow"]["remote"].is_string() {
+            line["flow"]["remote"] = outside.into();
+        }
+    }
+    let record = merge_one(&[source.clone(), destination]);
+    let plain = merge_one(&[source, log("precopy-7.2", "destination")]);
+    assert_eq!(alignment(&record), alignment(&plain));
+    assert_eq!(record.downtime.stop, plain.downtime.stop);
+}
+
+#[test]
+fn without_the_connections_beginnings_the_hosts_stay_apart_and_the_record_says_so() {
+    let [source, mut destination] = both("precopy-7.2");
+    for line in &mut destination {
+        if let Some(fields) = line.as_object_mut() {
+            fields.remove("initial_sequences");
+        }
+    }
+    let record = merge_one(&[source.clone(), destination]);
+    let alone = merge_one(&[source]);
+    assert_eq!(record.downtime.stop, alone.downtime.stop);
+    let alignment = record.observers[1].alignment.as_ref().unwrap();
+    assert_eq!((alignment.low_ns, alignment.high_ns), (None, None));
+    assert_eq!(alignment.method.as_str(), "wall-clock");
+    assert!(alignment.offset_ns.is_some_and(|offset| offset.abs() < SECOND), "{alignment:?}");
+    assert!(record.not_measured.iter().any(|entry| entry.what.contains("the clock of host-b")));
+}
+
+#[test]
+fn packets_that_contradict_each_other_align_nothing() {
+    let [source, mut destination] = both("precopy-7.2");
+    let mut of_one_second = 0;
+    for line in destination.iter_mut().filter(|line| line["event"] == "milestones") {
+        for crossing in line["crossings"].as_array_mut().unwrap() {
+            if crossing["way"] == "rx" && of_one_second < 3 {
+                of_one_second += 1;
+                crossing["at_ns"] = (crossing["at_ns"].as_u64().unwrap() - 10_000_000).into();
+            }
+        }
+    }
+    let record = merge_one(&[source, destination]);
+    assert_eq!(record.observers[1].alignment.as_ref().unwrap().method.as_str(), "wall-clock");
+    assert!(record.not_measured.iter().any(|entry| entry.why.contains("arrived before they were sent")));
+}
+
+#[test]
+fn logs_that_do_not_belong_together_are_refused_with_the_reason() {
+    let [source, destination] = both("precopy-7.2");
+    let why = |logs: &[Log]| {
+        let NotTogether { host, why, .. } = merge(logs).unwrap_err();
+        (host, why)
+    };
+    let (host, copy) = why(&[source.clone(), destination.clone(), source.clone()]);
+    assert_eq!(
+        (host, copy.as_str()),
+        (2, "it was recorded on the same host, at the same time, as another of the logs")
+    );
+    let empty: Log =
+        source.iter().filter(|line| line["event"] != "qmp" && line["flow"].is_null()).cloned().collect();
+    assert_eq!(why(&[source.clone(), empty]), (1, "it holds no migration".to_owned()));
+    // Another VM, a day later.
+    let mut other = restamped(&destination, &|at| at + DAY, 0);
+    for line in &mut other {
+        if line["event"] == "qemu_seen" {
+            line["uuid"] = "11111111-2222-4333-8444-555555555555".into();
+        }
+        if let Some(numbers) = line.get_mut("initial_sequences").filter(|numbers| numbers.is_object()) {
+            *numbers = json!({ "tx": 1, "rx": 2 });
+        }
+    }
+    let (host, stranger) = why(&[source, other]);
+    assert_eq!(host, 0, "{stranger}");
+    assert!(stranger.contains("neither a connection in common"), "{stranger}");
+}
