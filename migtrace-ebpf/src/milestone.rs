@@ -217,7 +217,7 @@ mod tests {
     /// The milestones of a stream, without the code above.
     fn is_milestone(position: u64) -> bool {
         let octave = (position as f64).log2().floor() as u32;
-        position <= 2 || (position % (1 << octave.saturating_sub(6).max(14)) == 0)
+        position <= 2 || position.is_multiple_of(1 << octave.saturating_sub(6).max(14))
     }
 
     #[test]

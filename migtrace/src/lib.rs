@@ -24,6 +24,7 @@
 //!   are read one by one ([`tracer::Tracer::next`]) or as a stream ([`tracer::Tracer::events`]).
 //! - [`timeline::Timeline`] folds events into [`record::Record`]s, one per migration. It does no I/O and reads no clock: the
 //!   same events give the same record, whether they come from the kernel or from a log.
+//! - [`timeline::merged`] makes one record of what several hosts have seen, each with its own clock.
 //! - [`recorder::Recorder`] joins the two: it waits for the next migration to end and gives its record.
 //! - [`report`] renders a record for people ([`report::text`]) or as JSON.
 //! - [`probe::Prober`] pings an address and finds the gaps in its replies, alone or as part of a recording.
