@@ -74,8 +74,13 @@ fn world() -> impl Strategy<Value = World> {
     })
 }
 
+/// How many cases: `PROPTEST_CASES`, or as many as are done while one waits.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn the_true_offset_is_within_the_bounds_whatever_the_delays_and_drifts(world in world()) {
