@@ -91,6 +91,16 @@ pub fn run_command(host: &Host, mut command: Command) -> Result<CommandOutput> {
     Ok(host.spawn(&mut command)?.output(SHORT_PATIENCE)?.into())
 }
 
+/// Makes one record, as JSON, of the event logs of several hosts.
+///
+/// # Errors
+///
+/// When the command cannot be started. What it says of the logs is in the output.
+pub fn merge(logs: &[&Path]) -> Result<CommandOutput> {
+    let mut command = command(&["merge", "--format", "json"])?;
+    Ok(command.args(logs).output().context("cannot run migtrace merge")?.into())
+}
+
 /// A running `migtrace record`. Dropping this kills it.
 #[derive(Debug)]
 pub struct Recording {

@@ -5,6 +5,24 @@ use serde_json::Value;
 
 const COUNTERS: [&str; 4] = ["wire_bytes", "payload_bytes", "segments", "skbs"];
 
+/// The bounds of what the clock of the second host showed less that of the first, when the guest moved: (low, high). Checks
+/// that 0 lies within them: the hosts of a lab have the same clock.
+///
+/// # Panics
+///
+/// When it does not, or packets have not aligned the clocks of two hosts.
+#[must_use]
+pub fn clock_bounds(record: &Value) -> (i64, i64) {
+    let observers = list(&record["observers"]);
+    assert_eq!(observers.len(), 2, "{observers:#?}");
+    assert!(observers[0]["alignment"].is_null(), "{observers:#?}");
+    let alignment = &observers[1]["alignment"];
+    assert_eq!(alignment["method"], "tcp", "{alignment}");
+    let [low, high] = ["low_ns", "high_ns"].map(|bound| alignment[bound].as_i64().expect("a number"));
+    assert!(low <= 0 && 0 <= high, "the clocks are the same, so 0 is the truth: {alignment}");
+    (low, high)
+}
+
 /// Checks that a record is consistent: its phases are contiguous, its bytes add up, its estimates lie within their bounds.
 ///
 /// # Panics

@@ -86,16 +86,44 @@ fn fill(flow: &shared::FlowEntry, key: &FlowKey, from_client: usize, now_ns: u64
         let _ = HANDSHAKES.remove(key);
     }
     ownership::await_owner(flow, now_ns);
-    maps::emit(FlowEvent {
-        header: EventHeader { at_ns: now_ns, kind: kind::FLOW_SEEN, tgid: 0 },
-        key: *key,
-        ifindex,
-        opened_ns: now_ns,
-        first_ns,
-        first_payload: 0,
-        initial_sequences: flow.initial_sequences(),
-        padding: 0,
-    });
+    let initial_sequences = flow.initial_sequences();
+    emit(
+        flow,
+        key,
+        now_ns,
+        Seen { kind: kind::FLOW_SEEN, ifindex, first_ns, initial_sequences, first_payload: 0 },
+    );
+}
+
+/// What is reported of a flow: the fields of [`FlowEvent`].
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) kind: u32,
+    pub(super) ifindex: u32,
+    pub(super) first_ns: u64,
+    pub(super) initial_sequences: [u32; 2],
+    pub(super) first_payload: u32,
+}
+
+/// Reports a flow. The event is written field by field: a whole one would take too much of the stack.
+#[inline(always)]
+pub(super) fn emit(flow: &shared::FlowEntry, key: &FlowKey, now_ns: u64, seen: Seen) {
+    let Some(mut event) = EVENTS.reserve_untyped::<FlowEvent>(0) else {
+        return maps::count_lost(lost::RING_BUFFER);
+    };
+    let out = event.as_mut_ptr();
+    // SAFETY: `out` is the reserved record, which has room for every field.
+    unsafe {
+        (*out).header = EventHeader { at_ns: now_ns, kind: seen.kind, tgid: 0 };
+        (*out).key = *key;
+        (*out).ifindex = seen.ifindex;
+        (*out).opened_ns = flow.opened_ns.get();
+        (*out).first_ns = seen.first_ns;
+        (*out).first_payload = seen.first_payload;
+        (*out).initial_sequences = seen.initial_sequences;
+        (*out).padding = 0;
+    }
+    event.submit(0);
 }
 
 /// Reuses the entry of an earlier connection for this one.

@@ -48,15 +48,18 @@ pub(super) fn report_handshake(handshake: &shared::Handshake, key: &FlowKey, ope
 fn report(crossing: Crossing, key: &FlowKey, direction: u32, opened_ns: u64) {
     let Crossing { by, first, last, at_ns } = crossing;
     let Some(mut event) = MILESTONES.reserve_untyped::<MilestonesCrossed>(0) else { return };
-    event.write(MilestonesCrossed {
-        header: EventHeader { at_ns, kind: kind::MILESTONES_CROSSED, tgid: 0 },
-        key: *key,
-        direction,
-        opened_ns,
-        first,
-        last,
-        crossed_by: by,
-        padding: 0,
-    });
+    let out = event.as_mut_ptr();
+    // SAFETY: `out` is the reserved record, which has room for every field. They are written one by one, because a whole
+    // event would take too much of the stack.
+    unsafe {
+        (*out).header = EventHeader { at_ns, kind: kind::MILESTONES_CROSSED, tgid: 0 };
+        (*out).key = *key;
+        (*out).direction = direction;
+        (*out).opened_ns = opened_ns;
+        (*out).first = first;
+        (*out).last = last;
+        (*out).crossed_by = by;
+        (*out).padding = 0;
+    }
     event.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use migtrace_ebpf::{
-    abi::{EGRESS, EventHeader, FlowEvent, FlowKey, flags, kind, shared},
+    abi::{EGRESS, FlowKey, flags, kind, shared},
     packet::{self, Frame as _, Packet, Tcp, Tuple, Wanted},
     stream,
 };
@@ -112,7 +112,7 @@ fn is_counted_elsewhere(ifindex: u32, packet: &Tcp) -> bool {
 #[inline(always)]
 fn note_first_payload(
     ctx: &TcContext,
-    flow: &shared::FlowEntry,
+    entry: &shared::FlowEntry,
     stream: &shared::Direction,
     key: &FlowKey,
     tcp: &Tcp,
@@ -121,16 +121,12 @@ fn note_first_payload(
     let Some(bytes) = Whole(ctx).read::<4>(tcp.payload_offset) else { return };
     let first_payload = u32::from_be_bytes(bytes);
     stream.first_payload.set(first_payload);
-    maps::emit(FlowEvent {
-        header: EventHeader { at_ns: now_ns, kind: kind::FLOW_PAYLOAD, tgid: 0 },
-        key: *key,
-        ifindex: 0,
-        opened_ns: flow.opened_ns.get(),
-        first_ns: 0,
-        first_payload,
-        initial_sequences: [0; 2],
-        padding: 0,
-    });
+    flow::emit(
+        entry,
+        key,
+        now_ns,
+        flow::Seen { kind: kind::FLOW_PAYLOAD, first_payload, ..flow::Seen::default() },
+    );
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! halves of one if they have a connection in common, which both hosts know by the sequence numbers of its SYNs: those
 //! are the same even if addresses are translated on the way.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::alignment::crossings::{BySyns, Pairs, mirrored, other_end};
 use super::alignment::{Alignment, NotAligned};
@@ -105,18 +105,23 @@ struct Link {
 
 /// The records of the selected migrations, host by host.
 fn records(hosts: &[Host<'_>], selection: &Selection, links: &Links) -> Vec<Record> {
-    let is_told_by_source = |place: &Place| links.values().any(|link| link.other == *place);
+    // Those are in the records of their sources.
+    let arrivals = arrivals(links);
     let places = hosts
         .iter()
         .enumerate()
         .flat_map(|(index, host)| (0..host.migrations.len()).map(move |migration| (index, migration)));
-    let joined = places.filter(|place| !is_told_by_source(place)).map(|place| joined(hosts, place, links));
+    let joined = places.filter(|place| !arrivals.contains(place)).map(|place| joined(hosts, place, links));
     let is_selected = |joined: &Joined<'_>| {
-        let views = [Some(joined.first), joined.other, joined.apart.as_ref().map(|apart| apart.view)];
-        let mut halves = views.into_iter().flatten().take(if links.is_empty() { 1 } else { 3 });
-        halves.any(|view| selects(selection, view.half.migration))
+        let views = [Some(joined.first), joined.elsewhere(), joined.apart.as_ref().map(|apart| apart.view)];
+        views.into_iter().flatten().any(|view| selects(selection, view.half.migration))
     };
     joined.filter(is_selected).map(|joined| assemble::record(&joined)).collect()
+}
+
+/// The migrations at a destination that are linked to their sources.
+fn arrivals(links: &Links) -> BTreeSet<Place> {
+    links.values().map(|link| link.other).collect()
 }
 
 fn joined<'h>(hosts: &'h [Host<'h>], (index, migration): Place, links: &'h Links) -> Joined<'h> {
@@ -214,10 +219,9 @@ fn link_by_time(hosts: &[Host<'_>], links: &mut Links) {
         };
         hosts.iter().enumerate().flat_map(of_host).collect::<Vec<_>>()
     };
-    let arrivals: Vec<_> = places(Role::Destination)
-        .into_iter()
-        .filter(|at| !links.values().any(|link| link.other == *at))
-        .collect();
+    let linked = arrivals(links);
+    let arrivals: Vec<_> =
+        places(Role::Destination).into_iter().filter(|arrival| !linked.contains(arrival)).collect();
     let departures: Vec<_> =
         places(Role::Source).into_iter().filter(|from| !links.contains_key(from)).collect();
     let may_be_one = |from: Place, to: Place| from.0 != to.0 && may_be_halves(hosts, from, to);

@@ -2,11 +2,10 @@
 //! their clocks is 0; and the driver knows when the guest stopped and ran again.
 
 use std::path::Path;
-use std::process::Command;
 
 use crate::support::{GUEST_PATIENCE, clock_offset_ns, number};
-use migtrace_lab::migtrace_command::{Recorded, Recording, binary};
-use migtrace_lab::record_checks::not_measured;
+use migtrace_lab::migtrace_command::{self, Recorded, Recording};
+use migtrace_lab::record_checks::{clock_bounds, not_measured};
 use migtrace_lab::{Lab, Migrated, Migration, Outcome, QmpEvent, Side, shared_lab};
 use serde_json::Value;
 
@@ -18,15 +17,10 @@ struct Merged {
     record: Value,
 }
 
-/// What `migtrace merge` writes: standard output, or the error.
+/// The record of several logs, or why there is none.
 fn merge(logs: &[&Path]) -> Result<String, String> {
-    let output = Command::new(binary().unwrap())
-        .args(["merge", "--format", "json"])
-        .args(logs)
-        .output()
-        .expect("a command that can be started");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    let merged = migtrace_command::merge(logs).unwrap();
+    if merged.code == Some(0) { Ok(merged.stdout) } else { Err(merged.stderr) }
 }
 
 /// Migrates the guest to the other host while both record, and merges their logs.
@@ -42,19 +36,6 @@ fn migrate(lab: &mut Lab, migration: &Migration) -> Merged {
     assert_eq!(merge(&[&logs[1], &logs[0]]).unwrap(), text, "the order does not matter");
     let record = serde_json::from_str(&text).unwrap();
     Merged { migrated, source, destination, record }
-}
-
-/// The bounds of the difference of the two clocks, which is 0: (low, high).
-fn clock_bounds(record: &Value) -> (i64, i64) {
-    let observers = record["observers"].as_array().unwrap();
-    assert_eq!(observers.len(), 2, "{observers:#?}");
-    assert!(observers[0]["alignment"].is_null(), "{observers:#?}");
-    let alignment = &observers[1]["alignment"];
-    assert_eq!(alignment["method"], "tcp", "{alignment}");
-    let [low, high] = ["low_ns", "high_ns"].map(|bound| alignment[bound].as_i64().unwrap());
-    println!("clocks: {low} to {high} ns, stop: {}", record["downtime"]["stop"]);
-    assert!(low <= 0 && 0 <= high, "the clocks are the same, so 0 is the truth: {alignment}");
-    (low, high)
 }
 
 /// Checks the lower bound of the stop, and its value, against the driver's stamps of STOP and RESUME.

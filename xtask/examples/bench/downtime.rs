@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use migtrace_lab::{ActualSilence, CpuStallWatch, CpuStalls, Lab, PlannedSilence, Responder, SilenceKind};
 use serde::Serialize;
 
+use crate::migrations;
 use crate::pinging_tools::{PingingTool, ReportedGap, Running};
 use crate::report::{Machine, table};
 use crate::statistics::Spread;
@@ -29,6 +30,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 pub(crate) struct Report {
     machine: Machine,
     parts: Vec<Part>,
+    migrations: Vec<migrations::Row>,
 }
 
 /// The silences of one kind.
@@ -84,7 +86,9 @@ pub(crate) fn measure(migtrace: &Path, number: u32) -> Result<Report> {
         eprintln!("{number} silences in which {kind}");
         parts.push(part(kind, &lab, &responder, &tools, &plan(number, silence))?);
     }
-    Ok(Report { machine, parts })
+    drop(responder);
+    drop(lab);
+    Ok(Report { machine, parts, migrations: migrations::measure()? })
 }
 
 /// Lengths spread evenly over the range, in mixed order, at times unrelated to any tool's interval.
@@ -206,7 +210,7 @@ impl fmt::Display for Report {
             }
             writeln!(f, "{table}")?;
         }
-        Ok(())
+        migrations::show(&self.migrations, f)
     }
 }
 

@@ -7,6 +7,7 @@ mod counting_tools;
 mod cpu_time;
 mod downtime;
 mod idle;
+mod migrations;
 mod packets;
 mod pinging_tools;
 mod report;
@@ -37,7 +38,7 @@ struct Options {
     /// How often each tool is compared with running none
     #[arg(long)]
     rounds: u32,
-    /// Measure instead how exactly gaps are measured, with this number of silences of a guest
+    /// Measure instead how exactly gaps are measured, with this number of silences of a guest, and the stops of migrations
     #[arg(long)]
     silences: Option<u32>,
     /// Also write the figures to this file, as JSON

@@ -95,7 +95,7 @@ fn leave_out_doubtful(facts: &Facts, flow: &FlowFacts, crossings: &mut Vec<Cross
         crossings.clear();
     }
     for removed in facts.removals.between(flow.first(), flow.last()) {
-        if removed.program != TcProgram::Count || removed.interface != flow.interface {
+        if removed.program != TcProgram::Count {
             continue;
         }
         let again = removed.attached_again_ns.unwrap_or(MonotonicNs::MAX);

@@ -3,10 +3,11 @@
 use super::packet_counts::{ETHERNET_HEADER, FilterCounter, JsonEvents};
 use super::{Doctor, in_vm};
 use crate::support::{
-    GUEST_PATIENCE, MIGRATION_PORT, guest_absence, network, number, sent_payload_bytes, vcpu_stops,
+    GUEST_PATIENCE, MIGRATION_PORT, clock_offset_ns, guest_absence, network, number, sent_payload_bytes,
+    vcpu_stops,
 };
-use migtrace_lab::migtrace_command::{Recorded, Recording};
-use migtrace_lab::record_checks::{assert_replays, phase_names};
+use migtrace_lab::migtrace_command::{self, CommandOutput, Recorded, Recording};
+use migtrace_lab::record_checks::{assert_replays, clock_bounds, phase_names};
 use migtrace_lab::{Lab, Migrated, Migration, Outcome, Side};
 use serde_json::Value;
 
@@ -61,6 +62,27 @@ fn assert_traced_as_doctor_promises(
     assert_eq!(states, driver_states, "{side:?}");
 }
 
+/// Checks the stop in the record of both hosts' logs: QEMU said STOP after the vCPUs had stopped, and RESUME before they ran.
+fn assert_merged_stop(doctor: &Doctor, merged: &CommandOutput, migrated: &Migrated) {
+    assert_eq!(merged.code, Some(0), "{}", merged.stderr);
+    let record: Value = serde_json::from_str(&merged.stdout).unwrap();
+    let (low, high) = clock_bounds(&record);
+    assert!(high - low < 10_000_000, "{low} to {high}");
+    let [stop, resume] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
+        .map(|(side, name)| migrated.event(side, name).unwrap());
+    let built_ns = resume.qemu_realtime_us.cast_signed() * 1_000 - clock_offset_ns(&record);
+    let shortest_ns = built_ns.cast_unsigned().saturating_sub(stop.received_ns);
+    let length = &record["downtime"]["stop"];
+    let by_vcpus = doctor.measures_all_of("vcpu-run", &record);
+    assert_eq!(length["method"], if by_vcpus { "vcpus" } else { "qmp-events" }, "{length}");
+    assert!(number(&length["value_ns"]) + 10_000_000 >= shortest_ns, "{length}: at least {shortest_ns}");
+    assert!(length["high_ns"].as_u64().is_none_or(|high| high >= shortest_ns), "{length}: {shortest_ns}");
+    let parts: Vec<_> =
+        record["downtime"]["parts"].as_array().unwrap().iter().map(|part| part["name"].clone()).collect();
+    let expected = ["drain", "pre-switchover", "inactivate", "last-pass", "load", "await-resume", "start"];
+    assert_eq!(parts, expected[..if by_vcpus { 7 } else { 6 }], "{record:#}");
+}
+
 #[test]
 fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
     if !in_vm() {
@@ -94,6 +116,9 @@ fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
         arriving.assert_counted_as(&record["traffic"]["total"]["tx"], ETHERNET_HEADER);
         leaving.assert_counted_as(&record["traffic"]["total"]["rx"], ETHERNET_HEADER);
     }
+
+    let logs = recorded.each_ref().map(Recorded::events_path);
+    assert_merged_stop(&doctor, &migtrace_command::merge(&[&logs[1], &logs[0]]).unwrap(), &migrated);
 
     let record = recorded[0].record().unwrap();
     let mut phases = phase_names(&record);
