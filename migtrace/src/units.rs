@@ -60,6 +60,12 @@ impl ClockSample {
     }
 }
 
+/// NTP slews a clock by at most this many millionths. chrony can do more, if it is far off after its start.
+pub(crate) const MOST_SLEW_PPM: u64 = 500;
+
+/// How far a crystal's rate may be off, in millionths.
+pub(crate) const MOST_CRYSTAL_PPM: u64 = 100;
+
 /// What crossed an interface in one direction, as it is on the wire: each segment of a GSO packet counts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Counters {

@@ -392,6 +392,10 @@ impl World<'_, '_> {
                 "attached_again_ns": self.source.choose(&[None, Some(0), Some(1_001_600_000_000_u64)])?,
             })),
             _ if self.source.ratio(1, 2)? => self.milestones()?,
+            _ if self.source.ratio(1, 2)? => Fact::ClockSlew {
+                since_ns: self.instant()?.min(MonotonicNs::MAX),
+                ppm: *self.source.choose(&[501, 80_000, u64::MAX])?,
+            },
             _ => Fact::Fragments {
                 local: [192, 0, 2, 1].into(),
                 remote: [192, 0, 2, 2].into(),

@@ -36,6 +36,13 @@ pub enum Fact {
     LogStart(Observation),
     /// The monotonic clock tied to wall time; repeated at the end and after every clock step.
     Clock(ClockSample),
+    /// The monotonic clock was slewed faster than NTP does, so other clocks' relation to it is known less well.
+    ClockSlew {
+        /// Since when, at the earliest.
+        since_ns: MonotonicNs,
+        /// By how many millionths its rate was off, on average.
+        ppm: u64,
+    },
     /// A QEMU process of this network namespace was found.
     QemuSeen(Qemu),
     /// A QEMU process ended.

@@ -1,4 +1,4 @@
-//! The monotonic clock, what ties it to wall time, and the steps of wall time.
+//! The monotonic clock, what ties it to wall time, the steps of wall time, and how fast NTP slews both.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -9,7 +9,7 @@ use nix::sys::timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags
 use nix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 
-use crate::units::{ClockSample, MonotonicNs};
+use crate::units::{ClockSample, MOST_CRYSTAL_PPM, MOST_SLEW_PPM, MonotonicNs};
 
 /// How many brackets are tried for one sample. The first one or two are slow, since the clock's code is not in the cache.
 const BRACKETS: usize = 32;
@@ -58,6 +58,63 @@ const fn tie(before: i64, real: i64, after: i64) -> ClockSample {
 fn read_ns(clock: ClockId) -> io::Result<i64> {
     let time = clock_gettime(clock)?;
     Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}
+
+/// Notices when the monotonic clock is slewed faster than NTP does: compares it with the one that nobody slews.
+#[derive(Debug, Default)]
+pub(crate) struct SlewWatcher {
+    before: Option<Reading>,
+}
+
+/// The two clocks at one instant.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    monotonic_ns: i64,
+    raw_ns: i64,
+}
+
+/// A slew that is faster than NTP's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct FastSlew {
+    pub(crate) since: MonotonicNs,
+    /// By how many millionths the clock ran faster or slower than the one that nobody slews, on average.
+    pub(crate) ppm: u64,
+}
+
+impl SlewWatcher {
+    /// Compares the clocks with what they showed at the last call. To be called about once a second.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub(crate) fn look(&mut self) -> io::Result<Option<FastSlew>> {
+        let now = Reading::take()?;
+        let before = self.before.replace(now);
+        Ok(before.and_then(|before| before.fast_slew_until(now)))
+    }
+}
+
+impl Reading {
+    /// The tightest of several: a thread may be interrupted between two readings.
+    fn take() -> io::Result<Self> {
+        let mut tightest: Option<(i64, Self)> = None;
+        for _ in 0..BRACKETS {
+            let before = read_ns(ClockId::CLOCK_MONOTONIC)?;
+            let raw_ns = read_ns(ClockId::CLOCK_MONOTONIC_RAW)?;
+            let width = read_ns(ClockId::CLOCK_MONOTONIC)? - before;
+            if tightest.is_none_or(|(least, _)| width < least) {
+                tightest = Some((width, Self { monotonic_ns: before + width / 2, raw_ns }));
+            }
+        }
+        tightest.map(|(_, reading)| reading).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn fast_slew_until(self, now: Self) -> Option<FastSlew> {
+        let (passed, raw) = (now.monotonic_ns - self.monotonic_ns, now.raw_ns - self.raw_ns);
+        let ppm = passed.abs_diff(raw).saturating_mul(1_000_000) / raw.unsigned_abs().max(1);
+        // The other clock's crystal is off too, and NTP makes up for that.
+        let is_fast = ppm > MOST_SLEW_PPM + MOST_CRYSTAL_PPM;
+        is_fast.then(|| FastSlew { since: MonotonicNs(self.monotonic_ns.cast_unsigned()), ppm })
+    }
 }
 
 /// Reports when somebody sets the wall clock (`settimeofday`, `chronyc makestep`, resume from suspend). Slewing is not a
@@ -171,5 +228,26 @@ mod tests {
                 tokio::time::timeout(Duration::from_millis(50), watcher.stepped()).await.unwrap_err();
             }
         });
+    }
+
+    #[test]
+    fn only_a_slew_faster_than_ntps_is_noticed() {
+        let begin = Reading { monotonic_ns: 5_000_000_000, raw_ns: 4_000_000_000 };
+        let after = |slewed_ns: i64| {
+            let now = Reading { monotonic_ns: 6_000_000_000 + slewed_ns, raw_ns: 5_000_000_000 };
+            begin.fast_slew_until(now).map(|slew| (slew.since.0, slew.ppm))
+        };
+        assert_eq!(after(600_000), None);
+        assert_eq!(after(-600_000), None);
+        assert_eq!(after(2_000_000), Some((5_000_000_000, 2_000)));
+        assert_eq!(after(-80_000_000), Some((5_000_000_000, 80_000)));
+    }
+
+    #[test]
+    fn this_machines_clock_is_not_slewed_fast() {
+        let mut watcher = SlewWatcher::default();
+        assert_eq!(watcher.look().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(watcher.look().unwrap(), None);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::alignment::crossings::{BySyns, Pairs, mirrored, other_end};
-use super::alignment::{Alignment, NotAligned};
+use super::alignment::{Alignment, NotAligned, most_drift_ppm};
 use super::assemble;
 use super::assign::migrations;
 use super::facts::{Facts, FlowFacts};
@@ -206,7 +206,8 @@ fn alignment(
             pairs.add((host.facts, flow), (other.facts, end));
         }
     }
-    Alignment::of(pairs.there, pairs.back)
+    let slews = [host.facts.fastest_slew_ppm, other.facts.fastest_slew_ppm];
+    Alignment::of(pairs.there, pairs.back, most_drift_ppm(slews))
 }
 
 /// Links migrations whose connections were not seen on both hosts: they are of one VM, or between the same addresses, and

@@ -1,7 +1,7 @@
 //! Joins the tracer's parts: what a message, a reading of the flow table, a look, and a change of an interface do.
 
 use super::base::Base;
-use super::error::TracerError;
+use super::error::{TracerError, host};
 use super::flows::known_flows::Owner;
 use super::flows::{Flows, Seen};
 use super::messages::losses::Losses;
@@ -12,6 +12,7 @@ use super::this_host::attachments;
 use super::this_host::interfaces::Interfaces;
 use super::this_host::qemus::Qemus;
 use crate::event::{EndReason, Event, Fact, Observation, OwnerMethod, QmpEvent, Vcpus};
+use crate::host::clock::{FastSlew, SlewWatcher};
 use crate::host::links::{CountingPoint, LinkEvent};
 use crate::kernel::{Body, Kernel, Message};
 use crate::units::{Counters, Directions, MonotonicNs};
@@ -24,6 +25,7 @@ pub(super) struct State {
     pub(super) flows: Flows,
     qmp: QmpEvents,
     losses: Losses,
+    slews: SlewWatcher,
 }
 
 impl State {
@@ -35,6 +37,7 @@ impl State {
             flows,
             qmp: QmpEvents::default(),
             losses: Losses::default(),
+            slews: SlewWatcher::default(),
         }
     }
 
@@ -160,6 +163,9 @@ impl State {
         }
         if self.qemus.is_scan_due() {
             self.scan()?;
+        }
+        if let Some(FastSlew { since: since_ns, ppm }) = self.slews.look().map_err(host("read the clocks"))? {
+            self.base.events.add(now()?, Fact::ClockSlew { since_ns, ppm });
         }
         self.interfaces.look(&mut self.base)?;
         self.flows.adopt_strays(&mut self.base, &self.qemus)?;

@@ -14,7 +14,7 @@
 //!    └──────────────────────────────────▶ the record's clock
 //! ```
 //!
-//! Between packets the clocks drift, but not faster than [`MOST_DRIFT_PPM`]. How fast is not guessed from the packets
+//! Between packets the clocks drift, but not faster than [`most_drift_ppm`]. How fast is not guessed from the packets
 //! before: NTP may begin to slew a clock at any time. The handshake and the closing of each connection cross empty queues,
 //! so the bounds are tightest there, and the closing of the memory stream is where the guest moves.
 
@@ -22,11 +22,18 @@ pub(super) mod crossings;
 #[cfg(test)]
 mod tests;
 
-use crate::units::MonotonicNs;
+use crate::units::{MOST_CRYSTAL_PPM, MOST_SLEW_PPM, MonotonicNs};
 
-/// How fast the difference of two monotonic clocks may change, in millionths. Each is off by at most 100 itself, and NTP
-/// slews it by at most 500 more.
-pub(super) const MOST_DRIFT_PPM: i64 = 1_200;
+/// How fast the difference of two monotonic clocks may change, in millionths, if each was slewed by no more than NTP does
+/// or by what its host has noticed.
+pub(super) fn most_drift_ppm(fastest_slews_ppm: [u64; 2]) -> u32 {
+    let of_one = |slew: u64| slew.max(MOST_SLEW_PPM) + MOST_CRYSTAL_PPM;
+    let [a, b] = fastest_slews_ppm.map(|slew| of_one(slew.min(MOST_SENSIBLE_PPM)));
+    u32::try_from(a + b).unwrap_or(u32::MAX)
+}
+
+/// No kernel slews a clock by more than a tenth.
+const MOST_SENSIBLE_PPM: u64 = 100_000;
 
 const MILLION: i128 = 1_000_000;
 
@@ -51,6 +58,7 @@ pub(super) struct Alignment {
     there: Vec<Pair>,
     /// Packets from the other host.
     back: Vec<Pair>,
+    drift: Drift,
 }
 
 /// Why clocks cannot be aligned.
@@ -76,9 +84,15 @@ impl Bounded {
     }
 }
 
-/// By how much the clocks can have drifted apart in `ns`, rounded up.
-fn drift(ns: i64) -> i64 {
-    scaled(ns.saturating_abs(), i128::from(MOST_DRIFT_PPM), MILLION, Rounding::Up)
+/// How fast the difference of the clocks may change, in millionths.
+#[derive(Clone, Copy, Debug)]
+struct Drift(i128);
+
+impl Drift {
+    /// By how much the clocks can have drifted apart in `ns`, rounded up.
+    fn within(self, ns: i64) -> i64 {
+        scaled(ns.saturating_abs(), self.0, MILLION, Rounding::Up)
+    }
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -99,22 +113,27 @@ fn scaled(ns: i64, numerator: i128, denominator: i128, rounding: Rounding) -> i6
 
 impl Alignment {
     /// The clock that packets `there` and `back` allow.
-    pub(super) fn of(mut there: Vec<Pair>, mut back: Vec<Pair>) -> Result<Self, NotAligned> {
+    pub(super) fn of(
+        mut there: Vec<Pair>,
+        mut back: Vec<Pair>,
+        most_drift_ppm: u32,
+    ) -> Result<Self, NotAligned> {
+        let drift = Drift(most_drift_ppm.into());
         if there.is_empty() || back.is_empty() {
             return Err(NotAligned::NoPackets);
         }
         there.sort_unstable();
         back.sort_unstable();
-        if contradict(&there, &back) {
+        if contradict(&there, &back, drift) {
             return Err(NotAligned::Contradiction);
         }
-        Ok(Self { there, back })
+        Ok(Self { there, back, drift })
     }
 
     /// The other host's clock less the record's, when the record's shows `at`.
     pub(super) fn offset_at(&self, at: MonotonicNs) -> Bounded {
-        let high = |pair: &Pair| pair.offset().saturating_add(drift(at.since(pair.record)));
-        let low = |pair: &Pair| pair.offset().saturating_sub(drift(at.since(pair.record)));
+        let high = |pair: &Pair| pair.offset().saturating_add(self.drift.within(at.since(pair.record)));
+        let low = |pair: &Pair| pair.offset().saturating_sub(self.drift.within(at.since(pair.record)));
         Bounded {
             low: self.back.iter().map(low).max().unwrap_or(i64::MIN),
             high: self.there.iter().map(high).min().unwrap_or(i64::MAX),
@@ -123,7 +142,7 @@ impl Alignment {
 
     /// What the record's clock shows when the other shows `at`, in nanoseconds since `origin`.
     pub(super) fn record_time(&self, at: MonotonicNs, origin: MonotonicNs) -> Bounded {
-        let (slowest, fastest) = (MILLION - i128::from(MOST_DRIFT_PPM), MILLION + i128::from(MOST_DRIFT_PPM));
+        let (slowest, fastest) = (MILLION - self.drift.0, MILLION + self.drift.0);
         // The other clock showed no more than the stamp of the arrival, so at least this much has passed since.
         let low = |pair: &Pair| {
             let since = at.since(pair.other);
@@ -145,21 +164,25 @@ impl Alignment {
 
 /// Whether no pair of clocks explains the packets, which are in the order of the record's stamps: one from the other host
 /// shows an offset that one to it excludes, even if the clocks drifted as fast as they can in between.
-fn contradict(there: &[Pair], back: &[Pair]) -> bool {
-    is_excluded(there.iter(), back.iter(), |earlier, later| earlier.record <= later.record)
-        || is_excluded(there.iter().rev(), back.iter().rev(), |earlier, later| earlier.record >= later.record)
+fn contradict(there: &[Pair], back: &[Pair], drift: Drift) -> bool {
+    is_excluded(there.iter(), back.iter(), drift, |earlier, later| earlier.record <= later.record)
+        || is_excluded(there.iter().rev(), back.iter().rev(), drift, |earlier, later| {
+            earlier.record >= later.record
+        })
 }
 
 /// Whether a packet back comes before one there in this order, and the two contradict each other.
 fn is_excluded<'p>(
     there: impl Iterator<Item = &'p Pair>,
     back: impl Iterator<Item = &'p Pair>,
+    drift: Drift,
     is_before: impl Fn(&Pair, &Pair) -> bool,
 ) -> bool {
     let mut back = back.peekable();
     // The packet back whose bound is highest by now.
     let mut tightest: Option<Pair> = None;
-    let bound = |pair: &Pair, at: MonotonicNs| pair.offset().saturating_sub(drift(at.since(pair.record)));
+    let bound =
+        |pair: &Pair, at: MonotonicNs| pair.offset().saturating_sub(drift.within(at.since(pair.record)));
     for packet in there {
         while let Some(next) = back.next_if(|next| is_before(next, packet)) {
             if tightest.is_none_or(|so_far| bound(next, next.record) >= bound(&so_far, next.record)) {

@@ -15,6 +15,8 @@ struct World {
     asked: Vec<i64>,
 }
 
+/// Without a slew that is faster than NTP's.
+const USUAL_PPM: u32 = 1_200;
 const SECOND: i64 = 1_000_000_000;
 const BEGIN: i64 = 300_000 * SECOND;
 
@@ -44,7 +46,7 @@ impl World {
                 back.push(Pair { record: stamp(arrived), other: self.other(*sent, f64::floor) });
             }
         }
-        Alignment::of(there, back)
+        Alignment::of(there, back, USUAL_PPM)
     }
 }
 
@@ -123,7 +125,7 @@ fn pair(record: u64, other: u64) -> Pair {
 #[test]
 fn the_tightest_packets_bound_the_offset_and_the_bounds_widen_with_the_distance() {
     let (there, back) = (vec![pair(1_000_000, 6_000_005)], vec![pair(1_000_100, 6_000_097)]);
-    let alignment = Alignment::of(there, back).unwrap();
+    let alignment = Alignment::of(there, back, USUAL_PPM).unwrap();
     let at = |at| alignment.offset_at(MonotonicNs(at));
     assert_eq!(at(1_000_000), Bounded { low: 4_999_996, high: 5_000_005 });
     // 1 ms later: 1.2 µs more.
@@ -133,10 +135,19 @@ fn the_tightest_packets_bound_the_offset_and_the_bounds_widen_with_the_distance(
 
 #[test]
 fn packets_that_arrive_before_they_are_sent_are_a_contradiction() {
-    let align = |there, back| Alignment::of(there, back).map(|_| ());
+    let align = |there, back| Alignment::of(there, back, USUAL_PPM).map(|_| ());
     assert_eq!(align(vec![pair(100, 150)], vec![pair(200, 250)]), Ok(()));
     assert_eq!(align(vec![pair(100, 149)], vec![pair(200, 250)]), Ok(()), "they may have drifted by 1 ns");
     assert_eq!(align(vec![pair(100, 148)], vec![pair(200, 250)]), Err(NotAligned::Contradiction));
     assert_eq!(align(vec![pair(200, 248)], vec![pair(100, 150)]), Err(NotAligned::Contradiction));
     assert_eq!(align(vec![pair(200, 248)], vec![]), Err(NotAligned::NoPackets));
+}
+
+#[test]
+fn a_fast_slew_widens_the_bounds() {
+    assert_eq!(most_drift_ppm([0, 0]), USUAL_PPM);
+    assert_eq!(most_drift_ppm([500, 40_000]), 40_700);
+    assert_eq!(most_drift_ppm([u64::MAX, u64::MAX]), 200_200);
+    let alignment = Alignment::of(vec![pair(0, 50)], vec![pair(0, 40)], 40_700).unwrap();
+    assert_eq!(alignment.offset_at(MonotonicNs(1_000)), Bounded { low: 40 - 41, high: 50 + 41 });
 }

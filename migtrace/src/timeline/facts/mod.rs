@@ -34,6 +34,8 @@ const QMP_INSTRUMENT: &str = "qmp";
 pub(super) struct Facts {
     pub(super) observation: Option<Observation>,
     pub(super) clocks: Clocks,
+    /// The fastest slew of the monotonic clock that was noticed, in millionths; 0: none was faster than NTP's.
+    pub(super) fastest_slew_ppm: u64,
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
     /// The fragments between two addresses, each time that they were counted. Another series begins when the counting
@@ -90,6 +92,7 @@ impl Facts {
         match fact {
             Fact::LogStart(observation) => self.observation = Some(observation.clone()),
             Fact::Clock(sample) => self.clocks.push(at, *sample),
+            Fact::ClockSlew { ppm, .. } => self.fastest_slew_ppm = self.fastest_slew_ppm.max(*ppm),
             Fact::QemuSeen(qemu) => self.qemu_seen(qemu),
             Fact::QemuGone { pid } => self.qemu_gone(*pid, at),
             Fact::FlowSeen { flow, interface, from_start, initial_sequences } => {
@@ -302,6 +305,7 @@ const fn is_detail(fact: &Fact) -> bool {
         fact,
         Fact::Fragments { .. }
             | Fact::Milestones { .. }
+            | Fact::ClockSlew { .. }
             | Fact::QueryMigrateParameters { .. }
             | Fact::GuestRun { .. }
             | Fact::GuestRunVoid { .. }
