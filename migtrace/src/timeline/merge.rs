@@ -46,9 +46,9 @@ pub fn merged(hosts: &[Timeline]) -> Result<Vec<Record>, NotTogether> {
     };
     let hosts: Vec<_> = hosts.iter().map(|timeline| Host::of(&timeline.facts)).collect();
     let links = links(&hosts);
-    let strangers = (0..hosts.len()).filter_map(|host| Some((host, stranger(host, &hosts, &links)?)));
-    if let Some((host, why)) = strangers.min_by_key(|(host, _)| hosts[*host].migrations.len()) {
-        return Err(NotTogether { host, why });
+    let strangers = (0..hosts.len()).filter_map(|host| Some((stranger(host, &hosts, &links)?, host)));
+    if let Some((why, host)) = strangers.min() {
+        return Err(NotTogether { host, why: why.to_string() });
     }
     let mut records = records(&hosts, &first.selection, &links);
     records.sort_by_key(|record| {
@@ -255,24 +255,30 @@ fn may_be_halves(hosts: &[Host<'_>], from: Place, to: Place) -> bool {
     (is_same_vm || is_mirrored) && overlap
 }
 
+/// Why a host does not belong to the others; the plainest reason first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
+enum Stranger {
+    #[error("it was recorded on the same host, at the same time, as another of the logs")]
+    Copy,
+    #[error("it holds no migration")]
+    NoMigration,
+    #[error(
+        "no migration in it has a connection in common with a migration in another of the logs, nor its VM and its time"
+    )]
+    Unrelated,
+}
+
 /// Why a host does not belong to the others; none if it does.
-fn stranger(index: usize, hosts: &[Host<'_>], links: &Links) -> Option<String> {
+fn stranger(index: usize, hosts: &[Host<'_>], links: &Links) -> Option<Stranger> {
     let host = &hosts[index];
     let own = connections(host);
     if hosts[..index].iter().any(|other| !own.is_disjoint(&connections(other))) {
-        return Some("it was recorded on the same host, at the same time, as another of the logs".to_owned());
+        return Some(Stranger::Copy);
     }
     if links.iter().any(|(from, link)| from.0 == index || link.other.0 == index) {
         return None;
     }
-    let which = match host.migrations.len() {
-        0 => return Some("it holds no migration".to_owned()),
-        1 => "its migration".to_owned(),
-        count => format!("each of its {count} migrations"),
-    };
-    Some(format!(
-        "{which} has neither a connection in common with a migration in another of the logs, nor its VM and its time"
-    ))
+    Some(if host.migrations.is_empty() { Stranger::NoMigration } else { Stranger::Unrelated })
 }
 
 /// The connections of a host, as no other host sees them.
