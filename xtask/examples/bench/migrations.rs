@@ -72,8 +72,10 @@ pub(crate) struct Row {
 /// What was measured of one migration, and the truth.
 struct Measured {
     clock: [i64; 3],
-    /// Value and bounds of the time from STOP to RESUME.
-    stop: [u64; 3],
+    /// Value and lower bound of the time from STOP to RESUME.
+    stop: [u64; 2],
+    /// Its upper bound; none where a stamp of QEMU's was not plausible, because the wall clock was set.
+    stop_high: Option<u64>,
     /// Its true length lies between these.
     truth: (u64, u64),
     qemu_ns: u64,
@@ -136,7 +138,8 @@ fn measured(record: &Value, migrated: &Migrated) -> Option<Measured> {
         (migrated.event(Side::Source, "STOP")?, migrated.event(Side::Destination, "RESUME")?);
     Some(Measured {
         clock: [clock[0]?, clock[1]?, clock[2]?],
-        stop: [sum("value_ns")?, sum("low_ns")?, sum("high_ns")?],
+        stop: [sum("value_ns")?, sum("low_ns")?],
+        stop_high: sum("high_ns"),
         // QEMU stamps in whole microseconds just before it writes, and the driver just after.
         truth: (
             built_ns(resume).saturating_sub(stop.received_ns),
@@ -157,8 +160,10 @@ fn summary(link: &'static str, all: &[Measured]) -> Row {
         clock_bounds_ns: spread(&|one| one.clock[2].abs_diff(one.clock[1]) / 2),
         clock_outside: count(&|one| one.clock[1] > 0 || one.clock[2] < 0),
         stop_error_ns: spread(&|one| one.stop[0].abs_diff(true_ns(one))),
-        stop_bounds_ns: spread(&|one| one.stop[2] - one.stop[1]),
-        stop_outside: count(&|one| one.stop[1] > one.truth.1 || one.stop[2] < one.truth.0),
+        stop_bounds_ns: Spread::of(all.iter().filter_map(|one| Some((one.stop_high? - one.stop[1]) as f64))),
+        stop_outside: count(&|one| {
+            one.stop[1] > one.truth.1 || one.stop_high.is_some_and(|high| high < one.truth.0)
+        }),
         qemu_error_ns: spread(&|one| one.qemu_ns.abs_diff(true_ns(one))),
     }
 }
