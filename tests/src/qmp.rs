@@ -78,6 +78,15 @@ pub struct QmpEvent {
     pub received_ns: u64,
 }
 
+impl QmpEvent {
+    /// When QEMU made the event, rounded down to a microsecond: nanoseconds of CLOCK_MONOTONIC. `offset_ns` is CLOCK_REALTIME
+    /// less that.
+    #[must_use]
+    pub const fn built_ns(&self, offset_ns: i64) -> i64 {
+        self.qemu_realtime_us.cast_signed() * 1_000 - offset_ns
+    }
+}
+
 /// A connection to one QMP socket.
 #[derive(Debug)]
 pub struct Qmp {

@@ -9,9 +9,9 @@ use migtrace::timeline::{self, NotTogether};
 
 use super::Exit;
 use super::output::ReportOutput;
-use super::report::{Replayed, render, replay};
+use super::report::{Replayed, render, replay, say_broken, whose};
 use crate::cli::MergeArgs;
-use crate::streams::{Stream, say};
+use crate::streams::Stream;
 
 pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
     let logs = options.logs.iter().map(|log| replayed(options, log)).collect::<Result<Vec<_>>>()?;
@@ -24,15 +24,14 @@ pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
         }
     };
     if records.is_empty() {
-        let whose = options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default();
-        bail!("no migration{whose} in {}", names(&options.logs));
+        bail!("no migration{} in {}", whose(options.vm.as_ref()), names(&options.logs));
     }
     let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
     output.write(&render(&records, options.output.format())?)?;
     let mut exit = Exit::Done;
     for (log, broken) in options.logs.iter().zip(&broken) {
         if let Some(broken) = broken {
-            say(&format!("migtrace: {}: {broken}; what precedes it is reported", log.display()));
+            say_broken(log, broken);
             exit = Exit::CouldNot;
         }
     }
@@ -40,8 +39,8 @@ pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
 }
 
 fn replayed(options: &MergeArgs, log: &Path) -> Result<Replayed> {
-    let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
-    replay(log, options.vm.clone(), BufReader::new(file))
+    let cannot = || format!("cannot read {}", log.display());
+    replay(options.vm.clone(), BufReader::new(File::open(log).with_context(cannot)?)).with_context(cannot)
 }
 
 fn names(logs: &[PathBuf]) -> String {

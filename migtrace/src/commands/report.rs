@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace::event::{LogError, LogErrorKind, LogReader};
 use migtrace::record::{self, Record};
 use migtrace::report;
@@ -23,7 +23,7 @@ pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
     output.write(&render(&records, options.output.format())?)?;
     match broken {
         Some(broken) => {
-            say(&format!("migtrace: {}: {broken}; what precedes it is reported", options.file.display()));
+            say_broken(&options.file, &broken);
             Ok(Exit::CouldNot)
         }
         None => Ok(Exit::Done),
@@ -86,13 +86,19 @@ fn written_records(options: &ReportArgs, content: &[u8]) -> Result<(Vec<Record>,
     records.retain(|record| selection.matches_vm(record.vm.name.as_deref(), record.vm.uuid.as_deref()));
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
-        bail!("{}: {read} records, but none{}{why}", options.file.display(), whose(options));
+        bail!("{}: {read} records, but none{}{why}", options.file.display(), whose(options.vm.as_ref()));
     }
     Ok((records, broken))
 }
 
-fn whose(options: &ReportArgs) -> String {
-    options.vm.as_ref().map(|vm| format!(" of {vm}")).unwrap_or_default()
+/// Of which VM there should have been a migration.
+pub(super) fn whose(vm: Option<&String>) -> String {
+    vm.map(|vm| format!(" of {vm}")).unwrap_or_default()
+}
+
+/// Says that the end of a file is damaged.
+pub(super) fn say_broken(file: &Path, broken: &str) {
+    say(&format!("migtrace: {}: {broken}; what precedes it is reported", file.display()));
 }
 
 /// An event log, folded.
@@ -103,8 +109,8 @@ pub(super) struct Replayed {
     pub(super) broken: Option<String>,
 }
 
-/// Folds an event log.
-pub(super) fn replay(name: &Path, vm: Option<String>, content: impl BufRead) -> Result<Replayed> {
+/// Folds an event log. The error says why there is not a single event.
+pub(super) fn replay(vm: Option<String>, content: impl BufRead) -> Result<Replayed, LogError> {
     let timeline = Timeline::new(Selection::new(vm, None));
     let mut replayed = Replayed { timeline, events: 0, broken: None };
     for event in LogReader::new(content) {
@@ -113,12 +119,7 @@ pub(super) fn replay(name: &Path, vm: Option<String>, content: impl BufRead) -> 
                 replayed.timeline.push(&event);
                 replayed.events += 1;
             }
-            Err(LogError { what: LogErrorKind::NotALog(why), .. }) if replayed.events == 0 => {
-                bail!("{} is neither a complete record nor an event log of migtrace: {why}", name.display());
-            }
-            Err(error) if replayed.events == 0 => {
-                return Err(error).with_context(|| format!("cannot read {}", name.display()));
-            }
+            Err(error) if replayed.events == 0 => return Err(error),
             Err(error) => replayed.broken = Some(error.to_string()),
         }
     }
@@ -127,11 +128,18 @@ pub(super) fn replay(name: &Path, vm: Option<String>, content: impl BufRead) -> 
 
 /// The records that an event log replays into.
 fn replayed_records(options: &ReportArgs, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
-    let Replayed { timeline, events, broken } = replay(&options.file, options.vm.clone(), content)?;
+    let replayed = replay(options.vm.clone(), content).map_err(|error| match error.what {
+        LogErrorKind::NotALog(why) => anyhow!(
+            "{} is neither a complete record nor an event log of migtrace: {why}",
+            options.file.display()
+        ),
+        _ => anyhow::Error::new(error).context(format!("cannot read {}", options.file.display())),
+    });
+    let Replayed { timeline, events, broken } = replayed?;
     let records = timeline.finish();
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
-        let whose = whose(options);
+        let whose = whose(options.vm.as_ref());
         bail!("{}: {events} events, but no migration{whose} among them{why}", options.file.display());
     }
     Ok((records, broken))

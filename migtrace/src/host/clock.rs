@@ -27,9 +27,14 @@ pub fn now() -> io::Result<MonotonicNs> {
 /// # Errors
 /// The system call's.
 pub fn sample() -> io::Result<ClockSample> {
-    let mut tightest = bracket()?;
+    tied_to(ClockId::CLOCK_REALTIME)
+}
+
+/// A clock less `CLOCK_MONOTONIC`, from the tightest of several brackets: a thread may be interrupted between two readings.
+fn tied_to(clock: ClockId) -> io::Result<ClockSample> {
+    let mut tightest = bracket(clock)?;
     for _ in 1..BRACKETS {
-        let next = bracket()?;
+        let next = bracket(clock)?;
         if next.error_ns < tightest.error_ns {
             tightest = next;
         }
@@ -37,19 +42,19 @@ pub fn sample() -> io::Result<ClockSample> {
     Ok(tightest)
 }
 
-fn bracket() -> io::Result<ClockSample> {
+fn bracket(clock: ClockId) -> io::Result<ClockSample> {
     let before = read_ns(ClockId::CLOCK_MONOTONIC)?;
-    let real = read_ns(ClockId::CLOCK_REALTIME)?;
+    let other = read_ns(clock)?;
     let after = read_ns(ClockId::CLOCK_MONOTONIC)?;
-    Ok(tie(before, real, after))
+    Ok(tie(before, other, after))
 }
 
-/// Wall time was `real` at some instant between `before` and `after`, so the offset is known to within half of their
-/// distance.
-const fn tie(before: i64, real: i64, after: i64) -> ClockSample {
+/// The other clock showed `other` at some instant between `before` and `after`, so the offset is known to within half of
+/// their distance.
+const fn tie(before: i64, other: i64, after: i64) -> ClockSample {
     let width = after - before;
     ClockSample {
-        offset_ns: real - (before + width / 2),
+        offset_ns: other - (before + width / 2),
         // Rounded up, so that the bound stays one.
         error_ns: ((width + 1) / 2).cast_unsigned(),
     }
@@ -94,18 +99,10 @@ impl SlewWatcher {
 }
 
 impl Reading {
-    /// The tightest of several: a thread may be interrupted between two readings.
     fn take() -> io::Result<Self> {
-        let mut tightest: Option<(i64, Self)> = None;
-        for _ in 0..BRACKETS {
-            let before = read_ns(ClockId::CLOCK_MONOTONIC)?;
-            let raw_ns = read_ns(ClockId::CLOCK_MONOTONIC_RAW)?;
-            let width = read_ns(ClockId::CLOCK_MONOTONIC)? - before;
-            if tightest.is_none_or(|(least, _)| width < least) {
-                tightest = Some((width, Self { monotonic_ns: before + width / 2, raw_ns }));
-            }
-        }
-        tightest.map(|(_, reading)| reading).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        let raw = tied_to(ClockId::CLOCK_MONOTONIC_RAW)?;
+        let monotonic_ns = read_ns(ClockId::CLOCK_MONOTONIC)?;
+        Ok(Self { monotonic_ns, raw_ns: monotonic_ns + raw.offset_ns })
     }
 
     fn fast_slew_until(self, now: Self) -> Option<FastSlew> {

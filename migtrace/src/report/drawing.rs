@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{Column, clean, left, right, table_without_header, trimmed};
+use super::layout::{Column, clean, left, right, side, table_without_header, trimmed};
 use super::quantities::offset;
-use crate::record::{Downtime, Estimate, Mark, MarkName, Role};
+use crate::record::{Downtime, Estimate, Mark, MarkName};
 
 /// How many columns a drawing takes.
 const COLUMNS: usize = 40;
@@ -76,10 +76,7 @@ impl Axis {
         Line {
             time: offset(mark.at_ns.saturating_sub(self.from)),
             name: clean(mark.name.as_str()),
-            side: match mark.role {
-                Role::Source => "source",
-                Role::Destination => "destination",
-            },
+            side: side(mark.role),
             drawn: self.point(mark.at_ns),
         }
     }

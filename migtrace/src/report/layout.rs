@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthChar as _;
 
+use crate::record::Role;
 use crate::terminal;
 
 /// The longest line, in columns.
@@ -66,6 +67,14 @@ pub(super) fn trimmed(table: &Table) -> String {
 /// Appends a named value: `  Mode        pre-copy`.
 pub(super) fn named(text: &mut String, name: &str, value: &str) {
     wrap(text, &format!("  {name:<11} "), value);
+}
+
+/// The side of a migration on which something was seen.
+pub(super) const fn side(role: Role) -> &'static str {
+    match role {
+        Role::Source => "source",
+        Role::Destination => "destination",
+    }
 }
 
 /// Text from outside (a VM's name, an error of QEMU) without what would steer the terminal.

@@ -1,8 +1,8 @@
 //! What the stop was made of.
 
-use super::layout::{self, Column, NONE, clean, left, right, wrap};
+use super::layout::{self, Column, NONE, clean, left, right, side, wrap};
 use super::quantities::{bytes, duration, estimate, offset, percent, rate};
-use crate::record::{Downtime, Part, PartName, Role};
+use crate::record::{Downtime, Part, PartName};
 
 /// A part, and the length of all of them.
 struct Row {
@@ -13,13 +13,7 @@ struct Row {
 
 const COLUMNS: [Column<Row>; 7] = [
     left("Part", |row| clean(row.part.name.as_str())),
-    left("Side", |row| {
-        match row.part.role {
-            Role::Source => "source",
-            Role::Destination => "destination",
-        }
-        .to_owned()
-    }),
+    left("Side", |row| side(row.part.role).to_owned()),
     right("Start", |row| offset(row.part.start_ns.saturating_sub(row.first_ns))),
     right("Length", |row| estimate(&row.part.length)),
     right("Share", |row| percent(row.part.length.value_ns, row.total_ns).unwrap_or_else(|| NONE.to_owned())),

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::layout::{UNKNOWN, clean, named};
+use super::layout::{UNKNOWN, clean, named, side};
 use super::quantities::{bytes, duration, estimate};
-use crate::record::{Alignment, Estimate, Mode, Observer, Record, Role, Start, Vm};
+use crate::record::{Alignment, Estimate, Mode, Observer, Record, Start, Vm};
 
 pub(super) fn section(record: &Record, text: &mut String) {
     named(text, "VM", &vm(&record.vm));
@@ -39,10 +39,7 @@ fn vm(vm: &Vm) -> String {
 }
 
 fn observer(observer: &Observer) -> String {
-    let role = match observer.role {
-        Role::Source => "source",
-        Role::Destination => "destination",
-    };
+    let role = side(observer.role);
     let (host, kernel, migtrace) =
         (clean(&observer.host), clean(&observer.kernel), clean(&observer.migtrace));
     let clock = observer.alignment.as_ref().map(clock).unwrap_or_default();

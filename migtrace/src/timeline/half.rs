@@ -6,6 +6,7 @@ use super::alignment::Alignment;
 use super::facts::Facts;
 use super::migration::MigrationFacts;
 use super::moment::Moment;
+use super::transition::Transition;
 use crate::units::MonotonicNs;
 
 /// What one host knows of a migration: all of it, where both QEMUs are on this host, or one side of it.
@@ -44,6 +45,11 @@ impl HostClock<'_> {
         }
     }
 
+    /// What the record's clock showed, as far as is known, at an instant of this clock.
+    pub(super) fn on_record(&self, at: MonotonicNs) -> MonotonicNs {
+        later(self.start, self.at(at).value)
+    }
+
     /// The earliest that this clock may show at an instant of the record's.
     pub(super) fn earliest(&self, at: MonotonicNs) -> MonotonicNs {
         match self.alignment {
@@ -70,6 +76,18 @@ impl Half<'_> {
     /// As [`HostClock::at`].
     pub(super) fn at(&self, at: MonotonicNs) -> Moment {
         self.clock.at(at)
+    }
+
+    /// When an event of QEMU happened: between its own stamp and the kernel's.
+    pub(super) fn event(&self, transition: &Transition) -> Moment {
+        let bounds = transition.bounds(&self.facts.clocks);
+        let low = bounds.earliest.and_then(|earliest| self.at(MonotonicNs(earliest)).low);
+        Moment { low, ..self.at(transition.at) }
+    }
+
+    /// An instant that is known to be no earlier than `earliest`, and most likely `latest`, the last that it can be.
+    pub(super) fn between(&self, earliest: MonotonicNs, latest: MonotonicNs) -> Moment {
+        Moment { low: self.at(earliest).low, ..self.at(latest) }
     }
 
     /// The host's name.

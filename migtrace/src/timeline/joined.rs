@@ -54,11 +54,8 @@ impl<'a> Joined<'a> {
     pub(super) fn switchover(&self) -> MonotonicNs {
         let halves = [Some(self.first), self.other];
         let destination = halves.into_iter().flatten().find(|view| view.half.role == Role::Destination);
-        let runs = destination.and_then(|view| Some(view.half.at(view.half.runs_from()?).value));
+        let runs = destination.and_then(|view| Some(view.half.clock.on_record(view.half.runs_from()?)));
         let first = self.first.half;
-        match runs {
-            Some(runs) => MonotonicNs(first.clock.start.0.saturating_add_signed(runs)),
-            None => first.last_stop().map_or(first.end.at(), |stop| stop.at),
-        }
+        runs.unwrap_or_else(|| first.last_stop().map_or(first.end.at(), |stop| stop.at))
     }
 }

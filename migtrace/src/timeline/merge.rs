@@ -107,16 +107,26 @@ struct Link {
 fn records(hosts: &[Host<'_>], selection: &Selection, links: &Links) -> Vec<Record> {
     // Those are in the records of their sources.
     let arrivals = arrivals(links);
-    let places = hosts
-        .iter()
-        .enumerate()
-        .flat_map(|(index, host)| (0..host.migrations.len()).map(move |migration| (index, migration)));
-    let joined = places.filter(|place| !arrivals.contains(place)).map(|place| joined(hosts, place, links));
+    let joined =
+        places(hosts).filter(|place| !arrivals.contains(place)).map(|place| joined(hosts, place, links));
     let is_selected = |joined: &Joined<'_>| {
         let views = [Some(joined.first), joined.elsewhere(), joined.apart.as_ref().map(|apart| apart.view)];
         views.into_iter().flatten().any(|view| selects(selection, view.half.migration))
     };
     joined.filter(is_selected).map(|joined| assemble::record(&joined)).collect()
+}
+
+/// All migrations, host by host.
+fn places(hosts: &[Host<'_>]) -> impl Iterator<Item = Place> {
+    let of_host = |(index, host): (usize, &Host<'_>)| {
+        (0..host.migrations.len()).map(move |migration| (index, migration))
+    };
+    hosts.iter().enumerate().flat_map(of_host)
+}
+
+/// Those in which the host has this role.
+fn places_of(hosts: &[Host<'_>], role: Role) -> impl Iterator<Item = Place> {
+    places(hosts).filter(move |(host, migration)| hosts[*host].migrations[*migration].role == role)
 }
 
 /// The migrations at a destination that are linked to their sources.
@@ -150,23 +160,18 @@ fn links(hosts: &[Host<'_>]) -> Links {
     let mirrors: Vec<_> = hosts.iter().map(|host| mirrored(host.facts)).collect();
     let of_flows: Vec<_> = hosts.iter().map(destinations).collect();
     let mut links = Links::new();
-    for (here, host) in hosts.iter().enumerate() {
-        for (index, migration) in host.migrations.iter().enumerate() {
-            if migration.role != Role::Source {
-                continue;
-            }
-            let elsewhere = (0..hosts.len()).filter(|there| *there != here);
-            let shared = elsewhere.flat_map(|there| {
-                shared_connections(migration, &mirrors[there], &of_flows[there])
-                    .map(move |(half, count)| (count, (there, half)))
-            });
-            // Hosts have their own names, so the order in which they are given decides nothing.
-            let name = |(there, _): Place| hosts[there].facts.observation.as_ref().map(|o| o.host.as_str());
-            let most = shared.max_by_key(|(count, other)| (*count, name(*other)));
-            if let Some((_, other)) = most {
-                let clock = alignment(host, migration, &hosts[other.0], &mirrors[other.0]);
-                links.insert((here, index), Link { other, clock });
-            }
+    // Hosts have their own names, so the order in which they are given decides nothing.
+    let name = |(there, _): Place| hosts[there].facts.observation.as_ref().map(|o| o.host.as_str());
+    for (here, index) in places_of(hosts, Role::Source) {
+        let (host, migration) = (&hosts[here], &hosts[here].migrations[index]);
+        let elsewhere = (0..hosts.len()).filter(|there| *there != here);
+        let shared = elsewhere.flat_map(|there| {
+            shared_connections(migration, &mirrors[there], &of_flows[there])
+                .map(move |(half, count)| (count, (there, half)))
+        });
+        if let Some((_, other)) = shared.max_by_key(|(count, other)| (*count, name(*other))) {
+            let clock = alignment(host, migration, &hosts[other.0], &mirrors[other.0]);
+            links.insert((here, index), Link { other, clock });
         }
     }
     link_by_time(hosts, &mut links);
@@ -213,18 +218,11 @@ fn alignment(
 /// Links migrations whose connections were not seen on both hosts: they are of one VM, or between the same addresses, and
 /// no other could be meant.
 fn link_by_time(hosts: &[Host<'_>], links: &mut Links) {
-    let places = |role: Role| {
-        let of_host = move |(index, host): (usize, &Host<'_>)| -> Vec<Place> {
-            let is_of_role = |migration: &usize| host.migrations[*migration].role == role;
-            (0..host.migrations.len()).filter(is_of_role).map(|migration| (index, migration)).collect()
-        };
-        hosts.iter().enumerate().flat_map(of_host).collect::<Vec<_>>()
-    };
     let linked = arrivals(links);
     let arrivals: Vec<_> =
-        places(Role::Destination).into_iter().filter(|arrival| !linked.contains(arrival)).collect();
+        places_of(hosts, Role::Destination).filter(|arrival| !linked.contains(arrival)).collect();
     let departures: Vec<_> =
-        places(Role::Source).into_iter().filter(|from| !links.contains_key(from)).collect();
+        places_of(hosts, Role::Source).filter(|from| !links.contains_key(from)).collect();
     let may_be_one = |from: Place, to: Place| from.0 != to.0 && may_be_halves(hosts, from, to);
     for from in &departures {
         let mut candidates = arrivals.iter().filter(|to| may_be_one(*from, **to));
@@ -237,10 +235,10 @@ fn link_by_time(hosts: &[Host<'_>], links: &mut Links) {
 }
 
 /// Whether two migrations may be halves of one, as far as VM, addresses and wall time show.
-fn may_be_halves(hosts: &[Host<'_>], from: Place, to: Place) -> bool {
+fn may_be_halves<'a>(hosts: &[Host<'a>], from: Place, to: Place) -> bool {
     let (source, destination) = (&hosts[from.0], &hosts[to.0]);
     let (left, arrived) = (&source.migrations[from.1], &destination.migrations[to.1]);
-    let uuid = |half: &MigrationFacts<'_>| half.qemu().and_then(|qemu| qemu.uuid.clone());
+    let uuid = |half: &MigrationFacts<'a>| half.qemu().and_then(|qemu| qemu.uuid.as_deref());
     let is_same_vm = uuid(left).is_some() && uuid(left) == uuid(arrived);
     let is_mirrored = left.flows.iter().any(|flow| {
         let ends = flow.flow;

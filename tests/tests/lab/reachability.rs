@@ -14,7 +14,7 @@ fn gap_around_the_stop<'a>(record: &'a Value, migrated: &Migrated) -> &'a Value 
     // QEMU emits STOP after the guest has stopped, and RESUME before it runs.
     let stopped_ns = migrated.event(Side::Source, "STOP").unwrap().received_ns.cast_signed();
     let resume = migrated.event(Side::Destination, "RESUME").unwrap();
-    let resumed_ns = resume.qemu_realtime_us.cast_signed() * 1_000 - clock_offset_ns(record);
+    let resumed_ns = resume.built_ns(clock_offset_ns(record));
     let gaps = record["gaps"].as_array().unwrap();
     let holds = |gap: &&Value| {
         let (start, length) = (&gap["start"], &gap["length"]);

@@ -75,7 +75,7 @@ fn assert_borders(record: &Value, migrated: &Migrated, side: Side) {
         let at_ns = monotonic_ns_of(record, signed_number(&phase["start_ns"]));
         let received_ns = observed.event.received_ns.cast_signed();
         // QEMU truncates its stamp to microseconds.
-        let constructed_ns = observed.event.qemu_realtime_us.cast_signed() * 1000 - offset_ns;
+        let constructed_ns = observed.event.built_ns(offset_ns);
         assert!(
             constructed_ns <= at_ns + 2_000,
             "{name} begins before QEMU made the event: {constructed_ns} {at_ns}"
@@ -108,7 +108,7 @@ fn assert_stop_has_a_lower_bound(source: &Value, migrated: &Migrated) {
     let [stopped, resumed] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
         .map(|(side, name)| migrated.event(side, name).unwrap());
     let offset_ns = clock_offset_ns(source);
-    let stopped_ns = stopped.qemu_realtime_us.cast_signed() * 1_000 - offset_ns;
+    let stopped_ns = stopped.built_ns(offset_ns);
     let stop = &source["downtime"]["stop"];
     let (least_ns, most_ns) = (number(&stop["low_ns"]), resumed.received_ns - stopped_ns.cast_unsigned());
     assert!(least_ns > 0 && least_ns <= most_ns && stop["high_ns"].is_null(), "{stop:#} {most_ns}");

@@ -132,8 +132,7 @@ fn measured(record: &Value, migrated: &Migrated) -> Option<Measured> {
     let parts = record["downtime"]["parts"].as_array()?;
     let sum = |name: &str| parts.iter().map(|part| part["length"][name].as_u64()).sum::<Option<u64>>();
     let offset_ns = record["observers"][0]["clock"]["offset_ns"].as_i64()?;
-    let built_ns =
-        |event: &QmpEvent| (event.qemu_realtime_us.cast_signed() * 1_000 - offset_ns).cast_unsigned();
+    let built_ns = |event: &QmpEvent| event.built_ns(offset_ns).cast_unsigned();
     let (stop, resume) =
         (migrated.event(Side::Source, "STOP")?, migrated.event(Side::Destination, "RESUME")?);
     Some(Measured {

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes as _;
 
 use super::address::{address, words};
-use super::{KernelError, maps, object, tc};
+use super::{KernelError, drain, maps, object, tc};
 use crate::event::EchoGap;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
@@ -189,27 +189,19 @@ impl EchoKernel {
     /// The next gaps; waits until there is one. Cancel-safe.
     pub(crate) async fn gaps(&mut self) -> Result<Vec<SettledGap>, KernelError> {
         let mut guard = self.events.readable_mut().await?;
-        let gaps = drain(guard.get_inner_mut());
+        let gaps = drain(guard.get_inner_mut(), decode);
         guard.clear_ready();
         Ok(gaps)
     }
 
     /// The gaps that are there now.
     pub(crate) fn pending_gaps(&mut self) -> Vec<SettledGap> {
-        drain(self.events.get_mut())
+        drain(self.events.get_mut(), decode)
     }
 }
 
 const fn first_bucket(slot: u32) -> u32 {
     slot * BUCKETS as u32
-}
-
-fn drain(ring: &mut RingBuf<MapData>) -> Vec<SettledGap> {
-    let mut gaps = Vec::new();
-    while let Some(item) = ring.next() {
-        gaps.extend(decode(&item));
-    }
-    gaps
 }
 
 /// Decodes one record of the ring buffer; `None` if it is not a gap.

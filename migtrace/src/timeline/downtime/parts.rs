@@ -6,7 +6,6 @@ use crate::timeline::half::Half;
 use crate::timeline::moment::{Moment, length};
 use crate::timeline::phases;
 use crate::timeline::transition::{Transition, TransitionKind};
-use crate::units::MonotonicNs;
 
 /// Where a part begins.
 struct Beginning<'a> {
@@ -58,13 +57,6 @@ fn in_order(beginnings: &mut Vec<Beginning<'_>>) {
     });
 }
 
-/// When an event of QEMU happened.
-fn event(half: &Half<'_>, transition: &Transition) -> Moment {
-    let bounds = transition.bounds(&half.facts.clocks);
-    let low = bounds.earliest.and_then(|earliest| half.at(MonotonicNs(earliest)).low);
-    Moment { low, ..half.at(transition.at) }
-}
-
 /// What begins at the source, in order.
 fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
     let sent = |transition: &Transition| transition.counters.map(|counters| counters.tx.wire_bytes);
@@ -73,8 +65,8 @@ fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
     let mut beginnings = vec![Beginning {
         name: PartName::Drain,
         moment: match vcpu_exits(source.process, stop).filter(|exits| exits.all_known) {
-            Some(exits) => Moment { low: source.at(exits.first).low, ..source.at(exits.last) },
-            None => event(source, stop),
+            Some(exits) => source.between(exits.first, exits.last),
+            None => source.event(stop),
         },
         half: *source,
         sent: sent(stop),
@@ -91,7 +83,7 @@ fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
             }
             _ => continue,
         };
-        let (moment, half) = (event(source, transition), *source);
+        let (moment, half) = (source.event(transition), *source);
         beginnings.push(Beginning { name, moment, half, sent: sent(transition) });
     }
     if last_pass.is_none() {
@@ -131,15 +123,15 @@ fn arrival<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Arrival<'a>>
             transition.is_status(&PhaseName::Completed) && transition.at < resume.at && transition.at >= from
         };
         if let Some(loaded) = destination.transitions.iter().find(is_loaded) {
-            begins(PartName::AwaitResume, event(destination, loaded));
+            begins(PartName::AwaitResume, destination.event(loaded));
         }
         if run.is_some() {
-            begins(PartName::Start, event(destination, resume));
+            begins(PartName::Start, destination.event(resume));
         }
     }
     let runs = match run {
-        Some((possible, run)) => Moment { low: destination.at(possible).low, ..destination.at(run) },
-        None => event(destination, resume?),
+        Some((possible, run)) => destination.between(possible, run),
+        None => destination.event(resume?),
     };
     Some(Arrival { beginnings, runs })
 }

@@ -26,7 +26,7 @@ impl Sides<'_> {
             remarks.push(format!(
                 "{} after the start the guest was paused for {} and then resumed here: a person or an error caused this \
                  pause, and it is not part of the stop",
-                spoken(pause.stop.0.saturating_sub(self.prober.clock.start.0)),
+                spoken(pause.stop.0.saturating_sub(migration.start.0)),
                 spoken(pause.resume.0 - pause.stop.0)
             ));
         }

@@ -23,10 +23,7 @@ impl<'a> Sides<'a> {
         if std::ptr::eq(half.facts, self.prober.facts) {
             return Some(next);
         }
-        // The two clocks differ by this much now, and that is all that matters here.
-        let start = self.prober.clock.start;
-        let record_time = MonotonicNs(start.0.saturating_add_signed(half.at(next).value));
-        Some(self.prober.clock.shows(record_time))
+        Some(self.prober.clock.shows(half.clock.on_record(next)))
     }
 
     pub(super) fn last_stop(&self) -> Option<&'a Transition> {

@@ -36,11 +36,11 @@ impl Sides<'_> {
         let reported = source.at(stop.at);
         Some(match vcpu_exits(source.process, stop) {
             Some(VcpuExits { first, last, all_known: true }) => {
-                StopEdge { moment: Moment { low: source.at(first).low, ..source.at(last) }, by: By::Vcpus }
+                StopEdge { moment: source.between(first, last), by: By::Vcpus }
             }
             // A vCPU that was not seen may have left at any time until then.
             Some(VcpuExits { first, .. }) => {
-                StopEdge { moment: Moment { low: source.at(first).low, ..reported }, by: By::QmpEvent }
+                StopEdge { moment: source.between(first, stop.at), by: By::QmpEvent }
             }
             None => StopEdge { moment: Moment { low: None, ..reported }, by: By::QmpEvent },
         })
@@ -176,15 +176,9 @@ impl Sides<'_> {
 fn runs_again_on(side: &Half<'_>, from: MonotonicNs, until: MonotonicNs) -> Option<StopEdge> {
     let run = side.process.and_then(|process| process.runs.first_since(from));
     if let Some((possible, run)) = run.filter(|(_, run)| *run <= until) {
-        return Some(StopEdge {
-            moment: Moment { low: side.at(possible).low, ..side.at(run) },
-            by: By::Vcpus,
-        });
+        return Some(StopEdge { moment: side.between(possible, run), by: By::Vcpus });
     }
     let resume = resume_after(side, from).filter(|resume| resume.at <= until)?;
-    let bounds = resume.bounds(&side.facts.clocks);
     // QEMU reports it before the vCPUs run.
-    let low = bounds.earliest.and_then(|earliest| side.at(MonotonicNs(earliest)).low);
-    let moment = Moment { low, value: side.at(MonotonicNs(bounds.latest)).value, high: None };
-    Some(StopEdge { moment, by: By::QmpEvent })
+    Some(StopEdge { moment: Moment { high: None, ..side.event(resume) }, by: By::QmpEvent })
 }

@@ -10,6 +10,7 @@
 use migtrace_ebpf::abi;
 
 use super::half::Half;
+use super::moment::Moment;
 use crate::event::EchoGap;
 use crate::record::{Estimate, EstimatedInstant, Gap, Method};
 use crate::units::MonotonicNs;
@@ -49,11 +50,7 @@ pub(super) fn of<'a>(prober: &Half<'a>) -> Vec<BoundedGap<'a>> {
     let first = migration.start.0.saturating_sub(BEFORE_NS);
     let last = migration.end.at().0.saturating_add(AFTER_NS);
     let origin = clock.origin(migration.end.at());
-    let error = |at: MonotonicNs| {
-        let (moment, taken) = (clock.at(at), at.since(origin));
-        let away = |bound: Option<i64>| bound.map_or(0, |bound| bound.abs_diff(taken));
-        away(moment.low).max(away(moment.high))
-    };
+    let error = |at: MonotonicNs| Moment { value: at.since(origin), ..clock.at(at) }.error_ns();
     let bounded = |seen: &'a EchoGap, gap: Gap| {
         let error_ns = error(seen.answered_request_ns).max(error(seen.resumed_ns));
         BoundedGap { gap, seen, error_ns }

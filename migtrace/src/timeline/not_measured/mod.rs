@@ -45,7 +45,7 @@ pub(super) fn list(
     traffic::events(facts, migration, &mut list);
     traffic::flows(migration, record, &mut list);
     traffic::phase_bytes(record, unknown_bytes, &mut list);
-    let arrived = joined.elsewhere().map_or(joined.first, |elsewhere| elsewhere).half;
+    let arrived = joined.elsewhere().unwrap_or(joined.first).half;
     downtime::arrival(arrived.facts, arrived.migration, &mut list);
     downtime::downtime(joined, record, &mut list);
     downtime::reachability(record, probing, &mut list);

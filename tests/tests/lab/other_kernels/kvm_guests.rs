@@ -70,7 +70,7 @@ fn assert_merged_stop(doctor: &Doctor, merged: &CommandOutput, migrated: &Migrat
     assert!(high - low < 10_000_000, "{low} to {high}");
     let [stop, resume] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
         .map(|(side, name)| migrated.event(side, name).unwrap());
-    let built_ns = resume.qemu_realtime_us.cast_signed() * 1_000 - clock_offset_ns(&record);
+    let built_ns = resume.built_ns(clock_offset_ns(&record));
     let shortest_ns = built_ns.cast_unsigned().saturating_sub(stop.received_ns);
     let length = &record["downtime"]["stop"];
     let by_vcpus = doctor.measures_all_of("vcpu-run", &record);
