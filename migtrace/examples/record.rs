@@ -31,6 +31,6 @@ async fn next_migration() -> Result<Vec<Record>, RecorderError> {
             eprintln!("QEMU {}: {} {}", event.pid, event.name, event.data);
         }
     }
-    let (_, records) = recorder.finish(EndReason::MigrationEnded)?;
-    Ok(records)
+    let (_, timeline) = recorder.finish(EndReason::MigrationEnded)?;
+    Ok(timeline.finish())
 }

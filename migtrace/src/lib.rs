@@ -43,9 +43,9 @@
 //! let tracer = Tracer::builder().start()?;
 //! let mut recorder = Recorder::new(tracer, Selection::default());
 //! while recorder.next().await?.is_some() {}
-//! let (_last_events, records) = recorder.finish(EndReason::MigrationEnded)?;
-//! for record in &records {
-//!     println!("{}", report::json(record)?);
+//! let (_last_events, timeline) = recorder.finish(EndReason::MigrationEnded)?;
+//! for record in timeline.finish() {
+//!     println!("{}", report::json(&record)?);
 //! }
 //! # Ok(())
 //! # }
@@ -68,6 +68,7 @@ pub mod host;
 #[doc(hidden)]
 pub mod invariants;
 pub mod kernel;
+pub mod peer;
 pub mod ports;
 pub mod probe;
 pub mod record;

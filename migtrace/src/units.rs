@@ -26,6 +26,11 @@ impl MonotonicNs {
         let ns = if ns > Self::MAX.0 { i64::MAX } else { ns.cast_signed() };
         if negative { -ns } else { ns }
     }
+
+    /// The instant `by_ns` later; earlier for a negative number. Saturates.
+    pub(crate) fn later_by(self, by_ns: i64) -> Self {
+        Self(self.0.saturating_add_signed(by_ns)).min(Self::MAX)
+    }
 }
 
 impl<'de> Deserialize<'de> for MonotonicNs {

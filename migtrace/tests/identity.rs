@@ -6,7 +6,7 @@ mod common;
 
 use common::{one, outline, replay};
 use migtrace::event::Fact;
-use migtrace::record::{MarkName, Outcome, Record, Role};
+use migtrace::record::{MarkName, Outcome, Record, Vantage};
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 
@@ -78,8 +78,8 @@ fn qemus_of_two_users_are_never_the_two_ends_of_one_vm() {
     let records = both_ends_of(107, 1000);
     let [source, destination] = &records[..] else { panic!("{} records", records.len()) };
     // Each has only its own half: the source's stop has no end here, the destination's no beginning.
-    assert_eq!(source.observers[0].role, Role::Source);
-    assert_eq!(destination.observers[0].role, Role::Destination);
+    assert_eq!(source.observers[0].role, Vantage::Source);
+    assert_eq!(destination.observers[0].role, Vantage::Destination);
     for record in [source, destination] {
         assert_eq!(record.migration.outcome, Outcome::Completed);
         assert_eq!(record.traffic.flows.len(), 1);

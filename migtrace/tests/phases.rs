@@ -7,7 +7,7 @@ mod common;
 use common::{marks, one, outline, payload_tx, why};
 use migtrace::event::{Event, Fact};
 use migtrace::invariants::inputs;
-use migtrace::record::{Method, Mode, Outcome, Role};
+use migtrace::record::{Method, Mode, Outcome, Vantage};
 use migtrace::units::MonotonicNs;
 
 const MS: u64 = 1_000_000;
@@ -110,7 +110,7 @@ fn without_events_the_log_of_dirtied_pages_shows_the_rounds_of_copying() {
 #[test]
 fn a_destination_of_qemu_7_2_reports_setup_even_without_events() {
     let record = one("destination-7.2-events-off");
-    assert_eq!(record.observers[0].role, Role::Destination);
+    assert_eq!(record.observers[0].role, Vantage::Destination);
     assert_eq!(outline(&record), [("transfer", None, 1_609)]);
     assert_eq!(record.traffic.total.unwrap().tx.payload_bytes, 160 * MIB + 100);
     assert!(why(&record, "phases").contains("`events` is off"));

@@ -6,7 +6,7 @@ mod common;
 
 use common::{headline, marks, of_role, one, replay, why};
 use migtrace::event::{Fact, QmpEvent};
-use migtrace::record::{Downtime, MarkName, Method, Outcome, PhaseName, Record, Role};
+use migtrace::record::{Downtime, MarkName, Method, Outcome, PhaseName, Record, Role, Vantage};
 use migtrace::report;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
@@ -138,8 +138,8 @@ fn a_frame_that_qemu_sends_after_the_vcpus_have_stopped_contradicts_nothing() {
 fn with_both_ends_on_one_host_events_give_a_lower_bound_of_the_stop() {
     let records = replay("both-ends");
     let [source, destination] = &records[..] else { panic!("{} records", records.len()) };
-    assert_eq!(destination.observers[0].role, Role::Destination);
-    assert_eq!(source.observers[0].role, Role::Source);
+    assert_eq!(destination.observers[0].role, Vantage::Destination);
+    assert_eq!(source.observers[0].role, Vantage::Source);
     // STOP was written at 2000 ms, RESUME at 2036 ms and built 0.03 ms before, to within 60 ns.
     let stop = source.downtime.stop.as_ref().unwrap();
     assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (36_000_000, 35_970_000 - 60, None));
@@ -245,7 +245,7 @@ fn a_resume_hours_later_is_not_part_of_the_record() {
 #[test]
 fn a_guest_that_stops_again_has_still_arrived() {
     let (arrived, stopped) = (one("postcopy-destination"), one("postcopy-destination-stopped-again"));
-    assert_eq!(stopped.observers[0].role, Role::Destination);
+    assert_eq!(stopped.observers[0].role, Vantage::Destination);
     assert_eq!(stopped.migration, arrived.migration);
     assert_eq!((&stopped.traffic, &stopped.total_time), (&arrived.traffic, &arrived.total_time));
     assert_eq!(stopped.traffic.total.unwrap().tx.payload_bytes, 160 * MIB + 100);

@@ -10,7 +10,7 @@ mod common;
 use common::{marks, one, outline, payload_tx, replay, why};
 use migtrace::event::{Event, Fact};
 use migtrace::invariants::inputs;
-use migtrace::record::{Outcome, PhaseName, Role};
+use migtrace::record::{Outcome, PhaseName, Vantage};
 
 const MS: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -88,7 +88,7 @@ fn counters_may_be_read_in_any_order() {
 #[test]
 fn sent_means_from_the_source_to_the_destination_on_the_destination_too() {
     let record = one("destination-10.0");
-    assert_eq!(record.observers[0].role, Role::Destination);
+    assert_eq!(record.observers[0].role, Vantage::Destination);
     assert_eq!(
         outline(&record),
         [("listening", None, 501), ("setup", None, 1), ("active", None, 1_604), ("completed", None, 4)]

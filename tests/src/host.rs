@@ -4,6 +4,7 @@ use crate::netns::{NetNs, NetNsGuard};
 use crate::ping::ping;
 use crate::process::{self, Process};
 use crate::programs;
+use crate::topology::Topology;
 use anyhow::{Context as _, Result, bail};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Output, Stdio};
@@ -32,6 +33,17 @@ impl Host {
     pub(crate) fn new(role: &'static str, netns: NetNs, number: u8) -> Self {
         let ipv6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into());
         Self { role, netns, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6 }
+    }
+
+    /// The host with this role in a running lab, which may be another process'.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn of_lab(lab: &str, role: &str) -> Result<Self> {
+        let topology = Topology::open(lab)?;
+        let hosts = [topology.source, topology.destination, topology.observer, topology.switch];
+        hosts.into_iter().find(|host| host.role == role).with_context(|| format!("no host is called {role}"))
     }
 
     /// Its role in the lab: `src`, `dst`, `observer` or `switch`.

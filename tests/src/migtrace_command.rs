@@ -1,5 +1,6 @@
 //! Runs the built `migtrace` command on hosts of the lab.
 
+use crate::Lab;
 use crate::host::Host;
 use crate::process::Process;
 use anyhow::{Context as _, Result, bail};
@@ -38,6 +39,19 @@ pub fn binary() -> Result<PathBuf> {
             test.display()
         )
     })
+}
+
+/// How `migtrace record --rsh` reaches the hosts of a lab, which are called `src`, `dst` and `observer`.
+///
+/// # Errors
+///
+/// As [`binary`]: `migtrace-lab` is beside it.
+pub fn remote_shell(lab: &Lab) -> Result<String> {
+    let lab_command = binary()?.with_file_name("migtrace-lab");
+    if !lab_command.is_file() {
+        bail!("there is no `{}`: `cargo build --bins` makes it", lab_command.display());
+    }
+    Ok(format!("'{}' rsh --name {}", lab_command.display(), lab.name()))
 }
 
 /// A `migtrace` command with these arguments, which the caller may change further.

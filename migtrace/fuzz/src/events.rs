@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 use migtrace::event::{
     EchoEnd, EchoGap, EchoOwnerMethod, EndReason, Event, Fact, FlowCounters, InstrumentStatus, OwnerMethod,
-    Qemu, QmpEvent, SCHEMA, Vcpus,
+    PeerRecording, Qemu, QmpEvent, SCHEMA, Vcpus,
 };
 use migtrace::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
 use migtrace::vocabulary::{Announcement, Lost, NotMeasured, Purpose};
@@ -385,6 +385,14 @@ impl World<'_, '_> {
             }
             1 => Fact::NotMeasured(NotMeasured { what: "owners".to_owned(), why: "no BTF".to_owned() }),
             2 => made(json!({ "event": "interface_added", "name": "eth1", "index": 3, "attach": "clsact" })),
+            3 if self.source.ratio(1, 2)? => Fact::PeerClock {
+                peer: PeerRecording::new(
+                    "other".to_owned(),
+                    *self.source.choose(&[MonotonicNs(0), MonotonicNs::MAX])?,
+                ),
+                asked_ns: self.instant()?.min(MonotonicNs::MAX),
+                showed_ns: self.instant()?.min(MonotonicNs::MAX),
+            },
             3 => Fact::InterfaceGone { interface: "eth1".to_owned() },
             4 => made(json!({
                 "event": "tc_removed", "interface": "eth0", "program": self.source.choose(&["count", "guest", "echo"])?,

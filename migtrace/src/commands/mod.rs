@@ -80,6 +80,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Merge(options) => merge::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Cleanup => cleanup::run(),
+        Command::Serve(options) => record::serve::run(&options),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
+use migtrace::record::Role;
 use migtrace::terminal::clean;
 use migtrace::timeline::Live;
 
@@ -44,11 +45,16 @@ impl Progress {
         !self.bar.is_hidden()
     }
 
-    /// Shows the migration as it is now.
-    pub(super) fn show(&mut self, live: Option<Live>) {
-        if let Some(live) = live {
+    /// Shows the migration as it is now on this host, and on its peers.
+    pub(super) fn show(&mut self, here: Option<Live>, there: Vec<(&str, Live)>) {
+        let mut parts = Vec::new();
+        if let Some(live) = here {
             self.measure_rate(&live);
-            self.bar.set_message(clean(&self.line(&live)).into_owned());
+            parts.push(self.line(&live));
+        }
+        parts.extend(there.iter().map(|(name, live)| on_peer(name, live)));
+        if !parts.is_empty() {
+            self.bar.set_message(clean(&parts.join(" | ")).into_owned());
         }
         self.bar.tick();
     }
@@ -79,4 +85,14 @@ impl Progress {
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A migration as a peer sees it.
+fn on_peer(name: &str, live: &Live) -> String {
+    let pass = live.pass.map(|pass| format!(" pass {pass}")).unwrap_or_default();
+    let crossed = live.wire_bytes.map_or("no connection seen".to_owned(), |wire_bytes| {
+        let what = if live.role == Role::Destination { "received" } else { "sent" };
+        format!("{} {what}", format_size(wire_bytes.tx, BINARY))
+    });
+    format!("{name}: {}{pass}, {crossed}", live.phase)
 }

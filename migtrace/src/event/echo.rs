@@ -22,6 +22,13 @@ pub struct EchoStart {
     pub interval_ns: u64,
     /// Silences that are certainly shorter than this are ignored.
     pub min_gap_ns: u64,
+    /// The MAC to which the requests go. Absent when this host's neighbour table has none: the address may be behind a
+    /// router.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The VM that a person has named as the one whose guest has the address: its name or UUID. Absent when none was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
 }
 
 /// How it is known which guest has the probed address.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::echo::{EchoEnd, EchoGap, EchoOwnerMethod, EchoStart};
 use super::flow::{Crossed, Crossing, FlowCounters, OwnerMethod};
-use super::observation::{Interface, Observation, TcRemoved};
+use super::observation::{Interface, Observation, PeerRecording, TcRemoved};
 use super::qemu::{Qemu, QmpEvent, Vcpus};
 use crate::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
 use crate::vocabulary::{Announcement, Lost, NotMeasured, Purpose};
@@ -42,6 +42,16 @@ pub enum Fact {
         since_ns: MonotonicNs,
         /// By how many millionths its rate was off, on average.
         ppm: u64,
+    },
+    /// This host has read the clock of a peer that records the same migration, and whose log is another one. The peer's
+    /// monotonic clock showed `showed_ns` at some instant between `asked_ns` and the stamp of this event.
+    PeerClock {
+        /// Whose clock.
+        peer: PeerRecording,
+        /// When this host has asked for it.
+        asked_ns: MonotonicNs,
+        /// What it showed.
+        showed_ns: MonotonicNs,
     },
     /// A QEMU process of this network namespace was found.
     QemuSeen(Qemu),

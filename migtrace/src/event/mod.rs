@@ -13,6 +13,9 @@ mod qemu;
 pub use echo::{EchoEnd, EchoGap, EchoOwnerMethod, EchoStart};
 pub use fact::{EndReason, Event, Fact};
 pub use flow::{Crossed, CrossedBy, Crossing, FlowCounters, OwnerMethod, Way};
+pub(crate) use log::{LONGEST_LINE_BYTES, Lines};
 pub use log::{LogError, LogErrorKind, LogReader, LogWriter, SCHEMA};
-pub use observation::{Instrument, InstrumentStatus, Interface, Observation, TcProgram, TcRemoved};
+pub use observation::{
+    Instrument, InstrumentStatus, Interface, Observation, PeerRecording, TcProgram, TcRemoved,
+};
 pub use qemu::{Qemu, QmpEvent, Vcpus};

@@ -27,6 +27,24 @@ pub struct Observation {
     pub instruments: Vec<Instrument>,
 }
 
+/// Which recording of which host: what its log begins with.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct PeerRecording {
+    /// The host's name.
+    pub host: String,
+    /// The stamp of the first event of its log.
+    pub since_ns: MonotonicNs,
+}
+
+impl PeerRecording {
+    /// Of the host with this name, whose log's first event has this stamp.
+    #[must_use]
+    pub const fn new(host: String, since_ns: MonotonicNs) -> Self {
+        Self { host, since_ns }
+    }
+}
+
 /// An interface at which packets are counted.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]

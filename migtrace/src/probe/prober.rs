@@ -165,6 +165,8 @@ impl Prober {
             attach: self.attach,
             interval_ns: nanoseconds(self.options.interval.unwrap_or_default()),
             min_gap_ns: self.options.min_gap_ns(),
+            mac: None,
+            vm: None,
         }
     }
 

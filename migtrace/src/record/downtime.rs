@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::estimate::Estimate;
-use super::role::Role;
+use super::role::{Role, Vantage};
 use super::words::{MarkName, PartName};
 use crate::vocabulary::{Announcement, is_default};
 
@@ -145,8 +145,8 @@ pub struct Mark {
     /// By how much that may be off. Absent when it is exact: the clock that stamped it is the record's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub error_ns: u64,
-    /// On which side of the migration.
-    pub role: Role,
-    /// On which host it was seen.
+    /// From where it was seen.
+    pub role: Vantage,
+    /// On which host that was.
     pub host: String,
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, EstimatedInstant};
+use crate::vocabulary::is_default;
 
 /// A time in which an address answered no echo requests, or possibly answered none.
 #[non_exhaustive]
@@ -11,6 +12,10 @@ use super::estimate::{Estimate, EstimatedInstant};
 pub struct Gap {
     /// When it fell silent.
     pub start: EstimatedInstant,
+    /// By how much its start and its end may be off together. Absent when they are not: the clock that stamped them is the
+    /// record's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error_ns: u64,
     /// For how long it was silent. The method is `lost-requests`, `delayed-replies`, `overtaken-requests`, or `open`
     /// when it had not answered again by the end of the observation. Where the lower bound is 0, it may have answered
     /// all the time: requests may have been lost or late for another reason.

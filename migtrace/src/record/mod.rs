@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use downtime::{Announced, Brownout, Disturbance, Downtime, Mark, Part, Tap};
 pub use estimate::{Estimate, EstimatedInstant};
 pub use gap::Gap;
-pub use role::Role;
+pub use role::{Role, Vantage};
 pub use traffic::{FlowRecord, Sample, Traffic};
 pub use words::{AlignmentMethod, MarkName, Method, PartName, PhaseName};
 
@@ -136,7 +136,7 @@ pub struct Observer {
     /// Its name.
     pub host: String,
     /// Its part in the migration.
-    pub role: Role,
+    pub role: Vantage,
     /// Its kernel's release.
     pub kernel: String,
     /// The version of migtrace that ran there.

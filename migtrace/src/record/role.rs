@@ -13,3 +13,25 @@ pub enum Role {
     /// The guest arrives at it.
     Destination,
 }
+
+/// From where something of a migration was seen.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vantage {
+    /// The host that the guest leaves.
+    Source,
+    /// The host at which it arrives.
+    Destination,
+    /// A host that has no part in the migration, and has only pinged the guest.
+    Observer,
+}
+
+impl From<Role> for Vantage {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Source => Self::Source,
+            Role::Destination => Self::Destination,
+        }
+    }
+}

@@ -144,6 +144,8 @@ words! {
     AlignmentMethod {
         /// Both hosts have stamped packets of the migration's own connections, and none arrives before it is sent.
         Tcp = "tcp",
+        /// One host has read the other's clock over the connection between the two recordings, or a third has read both.
+        ControlConnection = "control-connection",
         /// From the wall clocks of the two hosts, whose error nobody knows.
         WallClock = "wall-clock",
     }

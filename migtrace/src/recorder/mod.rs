@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{EndReason, Event, Fact, Qemu};
+use crate::event::{EchoStart, EndReason, Event, Fact, Qemu};
 use crate::host::clock;
 use crate::probe::{ProbeError, ProbeStep, Prober};
-use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::{Ended, Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
+use crate::units::MonotonicNs;
 pub use error::RecorderError;
 use probe::{Probe, next_step};
 pub use probed_vm::Untied;
@@ -39,7 +39,8 @@ const LOOK_REST: u32 = 10;
 /// while let Some(event) = recorder.next().await? {
 ///     println!("{event:?}");
 /// }
-/// let (_last_events, records) = recorder.finish(EndReason::MigrationEnded)?;
+/// let (_last_events, timeline) = recorder.finish(EndReason::MigrationEnded)?;
+/// let records = timeline.finish();
 /// # let _ = records;
 /// # Ok(())
 /// # }
@@ -58,8 +59,22 @@ pub struct Recorder {
     unexamined: bool,
     /// How the awaited migration has ended, according to the last look.
     ended: Option<Ended>,
+    /// A migration is under way, according to the last look.
+    under_way: bool,
     /// It has ended, and the rest is waited for.
     settling: Option<Settling>,
+    until: Until,
+}
+
+/// Until when a recording goes on.
+#[derive(Clone, Copy)]
+enum Until {
+    /// Until the first migration has ended.
+    Migration,
+    /// Until somebody says so.
+    Told,
+    /// Until nothing more is awaited. That was said at this instant.
+    Settled(Instant),
 }
 
 /// The user whose VM a name means.
@@ -89,7 +104,9 @@ impl Recorder {
             look_took: Duration::ZERO,
             unexamined: false,
             ended: None,
+            under_way: false,
             settling: None,
+            until: Until::Migration,
         };
         for qemu in present {
             recorder.settle_user(&qemu);
@@ -130,10 +147,28 @@ impl Recorder {
     /// [`Selection`] does not name one. Otherwise as [`Tracer::note`].
     pub async fn probe(&mut self, prober: Prober) -> Result<(), RecorderError> {
         let (probe, news) = Probe::begin(prober, self.selection.clone(), &self.tracer).await?;
-        self.tracer.note(Fact::EchoStart(probe.prober.started()))?;
+        let start = EchoStart {
+            mac: probe.mac.map(|mac| mac.to_string()),
+            vm: self.selection.vm.clone(),
+            ..probe.prober.started()
+        };
+        self.tracer.note(Fact::EchoStart(start))?;
         news.into_iter().try_for_each(|fact| self.tracer.note(fact))?;
         self.probe = Some(probe);
         Ok(())
+    }
+
+    /// From now on the recording goes on until [`Self::conclude`] is called, whatever ends: another host's recording says when
+    /// the migration is over.
+    pub const fn follow(&mut self) {
+        self.until = Until::Told;
+    }
+
+    /// The awaited migration is over, as another host has seen. The recording ends as soon as nothing more of it is awaited
+    /// here. A migration that is still under way here is waited for, but for at most a minute.
+    pub fn conclude(&mut self) {
+        self.until = Until::Settled(Instant::now());
+        self.look();
     }
 
     /// A QEMU of the VM that is probed; `None` while it is unknown which VM that is.
@@ -213,19 +248,34 @@ impl Recorder {
     fn next_look(&self) -> Option<Instant> {
         let examined = self.unexamined.then(|| self.looked + self.pause(LOOK_EVERY));
         let settled = self.settling.as_ref().and_then(|settling| settling.next_look(Instant::now()));
-        [examined, settled].into_iter().flatten().min()
+        let given_up = match self.until {
+            Until::Settled(since) if self.settling.is_none() => Some(since + settling::GUEST_PATIENCE),
+            _ => None,
+        };
+        [examined, settled.filter(|_| !self.is_following()), given_up].into_iter().flatten().min()
     }
 
     /// Finds out whether the awaited migration has ended.
     fn look(&mut self) {
         let begun = Instant::now();
         self.ended = self.timeline.ended();
+        self.under_way = self.timeline.is_under_way();
         self.looked = Instant::now();
         self.look_took = self.looked - begun;
         self.unexamined = false;
         if self.settling.is_none() {
             self.settling = self.ended.as_ref().map(|end| Settling::new(self.looked, end));
         }
+        if self.settling.is_none()
+            && let Until::Settled(since) = self.until
+            && (!self.under_way || self.looked >= since + settling::GUEST_PATIENCE)
+        {
+            self.settling = Some(Settling::elsewhere(self.looked));
+        }
+    }
+
+    const fn is_following(&self) -> bool {
+        matches!(self.until, Until::Told)
     }
 
     /// How long to wait after a look before the next, which is due after `every` at the earliest.
@@ -234,7 +284,8 @@ impl Recorder {
     }
 
     fn has_settled(&mut self) -> Result<bool, ProbeError> {
-        let Some(settling) = &mut self.settling else { return Ok(false) };
+        let is_following = self.is_following();
+        let Some(settling) = self.settling.as_mut().filter(|_| !is_following) else { return Ok(false) };
         let now = Instant::now();
         if !settling.has_settled(now, self.ended.as_ref()) {
             return Ok(false);
@@ -264,6 +315,11 @@ impl Recorder {
         Ok(())
     }
 
+    /// Adds a fact that something else found at an instant of this host's monotonic clock.
+    pub fn note_at(&mut self, at: MonotonicNs, fact: Fact) {
+        self.tracer.note_at(at, fact);
+    }
+
     /// Adds a fact that something else found at this instant.
     ///
     /// # Errors
@@ -278,6 +334,12 @@ impl Recorder {
         self.timeline.live(clock::now().ok()?)
     }
 
+    /// Whether a migration is under way here.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        self.under_way
+    }
+
     /// Whether the awaited migration has ended. Its last packets, and what follows it, may still be waited for.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
@@ -290,16 +352,16 @@ impl Recorder {
         self.ended.as_ref()?.pid
     }
 
-    /// Stops tracing: the last events, and the records of all migrations that were seen.
+    /// Stops tracing: the last events, and all that was seen.
     ///
     /// # Errors
     /// As [`Tracer::finish`].
-    pub fn finish(mut self, reason: EndReason) -> Result<(Vec<Event>, Vec<Record>), TracerError> {
+    pub fn finish(mut self, reason: EndReason) -> Result<(Vec<Event>, Timeline), TracerError> {
         let events = self.tracer.finish(reason)?;
         for event in &events {
             self.timeline.push(event);
         }
-        Ok((events, self.timeline.finish()))
+        Ok((events, self.timeline))
     }
 }
 

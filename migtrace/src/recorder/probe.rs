@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::error::RecorderError;
 use super::probed_vm::{ProbedVm, Surroundings, Untied};
 use crate::event::Fact;
+use crate::host::mac::Mac;
 use crate::host::neighbours::Neighbours;
 use crate::probe::{ProbeError, ProbeStep, Prober};
 use crate::selection::Selection;
@@ -26,6 +27,8 @@ pub(super) struct Probe {
     pub(super) prober: Prober,
     pub(super) vm: ProbedVm,
     neighbours: Neighbours,
+    /// The MAC to which the first requests went.
+    pub(super) mac: Option<Mac>,
     /// When to look again which VM has the address.
     pub(super) next_look: Instant,
 }
@@ -42,10 +45,10 @@ impl Probe {
         let target = prober.target();
         let mut vm = ProbedVm::new(target, selection);
         let deadline = Instant::now() + VM_PATIENCE;
-        let news = loop {
+        let (news, mac) = loop {
             let now = look_around(tracer, &vm, &mut neighbours).map_err(cannot)?;
             let news = vm.update(&now);
-            let Some(why) = vm.doubt(&now) else { break news };
+            let Some(why) = vm.doubt(&now) else { break (news, now.mac) };
             // Once there is a MAC, the bridge has heard it, too: waiting longer helps only without one.
             if why != Untied::NoMac || Instant::now() >= deadline {
                 let present = tracer.qemus().cloned().collect();
@@ -53,7 +56,7 @@ impl Probe {
             }
             tokio::time::sleep(VM_SOON).await;
         };
-        Ok((Self { prober, vm, neighbours, next_look: Instant::now() + VM_EVERY }, news))
+        Ok((Self { prober, vm, neighbours, mac, next_look: Instant::now() + VM_EVERY }, news))
     }
 
     /// Looks which VM has the address, and returns what is new.

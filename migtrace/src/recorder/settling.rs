@@ -9,7 +9,7 @@ use crate::timeline::Ended;
 /// How long to wait, after a migration has ended, for its last packets and for QEMU's last event about it.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long to wait until a guest that has arrived runs: its manager starts it, which may take a while.
-const GUEST_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const GUEST_PATIENCE: Duration = Duration::from_secs(60);
 /// How long to watch a probed guest after its migration has ended: the network may lose it only then.
 const WATCH_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait, after a migration has ended, for a probed guest that is silent.
@@ -29,6 +29,11 @@ impl Settling {
     /// The migration was found `now` to have ended.
     pub(super) fn new(now: Instant, end: &Ended) -> Self {
         Self { ended: now, calm: (!end.awaits_guest).then_some(now) }
+    }
+
+    /// The migration has ended, as another host has seen; nothing of it was seen here.
+    pub(super) fn elsewhere(now: Instant) -> Self {
+        Self { ended: now, calm: Some(now) }
     }
 
     /// Whether everything that is waited for has come. `end` is what is known `now`.

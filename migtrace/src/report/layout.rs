@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::record::Role;
+use crate::record::Vantage;
 use crate::terminal;
 
 /// The longest line, in columns.
@@ -70,10 +70,11 @@ pub(super) fn named(text: &mut String, name: &str, value: &str) {
 }
 
 /// The side of a migration on which something was seen.
-pub(super) const fn side(role: Role) -> &'static str {
-    match role {
-        Role::Source => "source",
-        Role::Destination => "destination",
+pub(super) const fn side(from: Vantage) -> &'static str {
+    match from {
+        Vantage::Source => "source",
+        Vantage::Destination => "destination",
+        Vantage::Observer => "observer",
     }
 }
 

@@ -13,7 +13,7 @@ struct Row {
 
 const COLUMNS: [Column<Row>; 7] = [
     left("Part", |row| clean(row.part.name.as_str())),
-    left("Side", |row| side(row.part.role).to_owned()),
+    left("Side", |row| side(row.part.role.into()).to_owned()),
     right("Start", |row| offset(row.part.start_ns.saturating_sub(row.first_ns))),
     right("Length", |row| estimate(&row.part.length)),
     right("Share", |row| percent(row.part.length.value_ns, row.total_ns).unwrap_or_else(|| NONE.to_owned())),

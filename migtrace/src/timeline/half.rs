@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::alignment::Alignment;
+use super::alignment::relation::Relation;
 use super::facts::Facts;
 use super::migration::MigrationFacts;
 use super::moment::Moment;
@@ -24,14 +24,14 @@ pub(super) struct HostClock<'a> {
     /// The start of the migration, on the record's clock.
     pub(super) start: MonotonicNs,
     /// How the host's clock relates to the record's; none: it is the record's.
-    pub(super) alignment: Option<&'a Alignment>,
+    pub(super) relation: Option<&'a Relation>,
 }
 
 impl HostClock<'_> {
     /// An instant of this clock, in nanoseconds from the migration's start.
     pub(super) fn at(&self, at: MonotonicNs) -> Moment {
-        match self.alignment {
-            Some(alignment) => alignment.record_time(at, self.start).into(),
+        match self.relation {
+            Some(relation) => relation.record_time(at, self.start).into(),
             None => Moment::exact(at.since(self.start)),
         }
     }
@@ -39,37 +39,45 @@ impl HostClock<'_> {
     /// What this clock showed at the start of the migration, if the two clocks differed then by as much as they do when this
     /// one shows `near`.
     pub(super) fn origin(&self, near: MonotonicNs) -> MonotonicNs {
-        match self.alignment {
-            Some(_) => later(near, self.at(near).value.saturating_neg()),
+        match self.relation {
+            Some(_) => near.later_by(self.at(near).value.saturating_neg()),
             None => self.start,
         }
     }
 
     /// What the record's clock showed, as far as is known, at an instant of this clock.
     pub(super) fn on_record(&self, at: MonotonicNs) -> MonotonicNs {
-        later(self.start, self.at(at).value)
+        self.start.later_by(self.at(at).value)
     }
 
     /// The earliest that this clock may show at an instant of the record's.
     pub(super) fn earliest(&self, at: MonotonicNs) -> MonotonicNs {
-        match self.alignment {
-            Some(alignment) => later(at, alignment.offset_at(at).low),
+        match self.relation {
+            Some(relation) => at.later_by(relation.offset_at(at).low),
             None => at,
         }
+    }
+
+    /// The latest that this clock may show at an instant of the record's.
+    pub(super) fn latest(&self, at: MonotonicNs) -> MonotonicNs {
+        match self.relation {
+            Some(relation) => at.later_by(relation.offset_at(at).high),
+            None => at,
+        }
+    }
+
+    /// Whether only the wall clocks of two hosts say how this clock relates to the record's.
+    pub(super) const fn is_rough(&self) -> bool {
+        matches!(self.relation, Some(Relation::WallClock { .. }))
     }
 
     /// What this clock shows, as far as is known, at an instant of the record's.
     pub(super) fn shows(&self, at: MonotonicNs) -> MonotonicNs {
-        match self.alignment {
-            Some(alignment) => later(at, alignment.offset_at(at).value()),
+        match self.relation {
+            Some(relation) => at.later_by(relation.offset_at(at).value()),
             None => at,
         }
     }
-}
-
-/// The instant `by_ns` later, which may be negative.
-fn later(at: MonotonicNs, by_ns: i64) -> MonotonicNs {
-    MonotonicNs(at.0.saturating_add_signed(by_ns).min(MonotonicNs::MAX.0))
 }
 
 impl Half<'_> {
@@ -92,7 +100,7 @@ impl Half<'_> {
 
     /// The host's name.
     pub(super) fn host(&self) -> &str {
-        self.facts.observation.as_ref().map_or("", |observation| observation.host.as_str())
+        self.facts.host()
     }
 }
 

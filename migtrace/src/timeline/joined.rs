@@ -1,9 +1,11 @@
-//! A migration as one host has seen it, or two.
+//! A migration as one host has seen it, or several.
 
 use super::alignment::NotAligned;
-use super::half::Half;
-use super::probe_target::{ProbeTarget, Probing};
-use crate::record::Role;
+use super::facts::Facts;
+use super::half::{Half, HostClock};
+use super::probe_target::{self, ProbeTarget, Probing};
+use super::prober::Prober;
+use crate::record::{Role, Vantage};
 use crate::units::MonotonicNs;
 
 /// What one host knows of a migration, and of the echo requests that it sent.
@@ -13,13 +15,17 @@ pub(super) struct View<'a> {
     pub(super) probed: &'a ProbeTarget<'a>,
 }
 
-/// A migration as one host has seen it, or two. The record is made on the clock of the first.
+/// A migration as one host has seen it, or several. The record is made on the clock of the first.
 pub(super) struct Joined<'a> {
     pub(super) first: View<'a>,
     /// The other half of the migration, whose QEMU is on the same host, or on one whose clock is known.
     pub(super) other: Option<View<'a>>,
     /// The other half, on a host whose clock is not known: nothing can be measured from one host to the other.
     pub(super) apart: Option<Apart<'a>>,
+    /// Hosts that have no part in it, and have sent echo requests.
+    pub(super) observers: Vec<Observing<'a>>,
+    /// Hosts that were to record it together with the others, and have seen nothing of it.
+    pub(super) blind: Vec<&'a Facts>,
 }
 
 /// The other half of a migration, on a host whose clock is not known.
@@ -28,25 +34,58 @@ pub(super) struct Apart<'a> {
     pub(super) why: NotAligned,
 }
 
+/// A host that has no part in a migration, and has sent echo requests.
+#[derive(Clone, Copy)]
+pub(super) struct Observing<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) clock: HostClock<'a>,
+}
+
 impl<'a> Joined<'a> {
     /// The other half, if it is on another host whose clock is known.
     pub(super) fn elsewhere(&self) -> Option<View<'a>> {
         self.other.filter(|other| !std::ptr::eq(other.half.facts, self.first.half.facts))
     }
 
-    /// The half whose host has pinged the guest, and what is known of that; the first if none has.
-    pub(super) fn prober(&self) -> (Half<'a>, Probing<'a>) {
-        let probing = |view: View<'a>| (view.half, view.probed.probing(view.half.migration));
-        let first = probing(self.first);
-        let elsewhere = self.elsewhere().map(probing);
-        let rank = |probing: &Probing<'_>| match probing {
-            Probing::Probed(probe) => 1 + u8::from(probe.echo.is_some()),
-            Probing::Nobody | Probing::Another(_) | Probing::Doubtful(_) => 0,
+    /// The migration's own hosts that were seen, the first one first.
+    pub(super) fn own_hosts(&self) -> impl Iterator<Item = View<'a>> {
+        let apart = self.apart.as_ref().map(|apart| apart.view);
+        [Some(self.first), self.elsewhere(), apart].into_iter().flatten()
+    }
+
+    /// The host that has pinged the guest, and what is known of that; the first if none has. An observer sees what the guest's
+    /// clients see, so it comes before the migration's own hosts, unless only its wall clock is known.
+    pub(super) fn prober(&self) -> (Prober<'a>, Probing<'a>) {
+        let of_half = |view: View<'a>| (Prober::from(view.half), view.probed.probing(view.half.migration));
+        let own = [Some(self.first), self.elsewhere()].into_iter().flatten().map(of_half);
+        let rank = |(prober, probing): &(Prober<'a>, Probing<'a>)| {
+            let probed = match probing {
+                Probing::Probed(probe) => 1 + u8::from(probe.echo.is_some()),
+                Probing::Nobody | Probing::Another(_) | Probing::Doubtful(_) => 0,
+            };
+            (probed, !prober.clock.is_rough(), prober.vantage == Vantage::Observer)
         };
-        match elsewhere {
-            Some(elsewhere) if rank(&elsewhere.1) > rank(&first.1) => elsewhere,
-            _ => first,
+        let observing = self.observers.iter().map(|host| (self.observer(host), self.probing(host)));
+        let best =
+            own.chain(observing).reduce(|best, next| if rank(&next) > rank(&best) { next } else { best });
+        best.unwrap_or_else(|| of_half(self.first))
+    }
+
+    fn observer(&self, host: &Observing<'a>) -> Prober<'a> {
+        let migration = self.first.half.migration;
+        Prober {
+            facts: host.facts,
+            clock: host.clock,
+            vantage: Vantage::Observer,
+            start: host.clock.earliest(migration.start),
+            end: host.clock.latest(migration.end.at()),
         }
+    }
+
+    /// Whether an observer's echo requests went to the guest.
+    pub(super) fn probing(&self, host: &Observing<'a>) -> Probing<'a> {
+        let own: Vec<_> = self.own_hosts().map(|view| view.half).collect();
+        probe_target::from_outside(host.facts, &own)
     }
 
     /// When the guest moved, on the record's clock: it runs at the destination or, where that was not seen, it has stopped

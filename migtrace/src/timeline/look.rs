@@ -57,6 +57,8 @@ pub struct Ended {
 pub(super) struct Look {
     shown: Option<Shown>,
     pub(super) ended: Option<Ended>,
+    /// A migration is under way.
+    pub(super) under_way: bool,
     /// The flows of each migration whose flows go different ways, and which way they go together. That can change
     /// although no single flow changes its direction.
     mixed: Vec<(Vec<usize>, Option<Role>)>,
@@ -97,7 +99,7 @@ impl Look {
             let role = heading_of(facts, &flows);
             (flows, role)
         });
-        Self { shown, ended, mixed: mixed.collect() }
+        Self { shown, ended, under_way: running.is_some(), mixed: mixed.collect() }
     }
 
     /// Whether a new look would be the same, although more was counted since.

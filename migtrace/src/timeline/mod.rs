@@ -27,6 +27,7 @@ mod observers;
 mod pairs;
 mod phases;
 mod probe_target;
+mod prober;
 mod purposes;
 pub(crate) mod removals;
 mod runs;
@@ -90,6 +91,12 @@ impl Timeline {
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         self.look().ended.clone()
+    }
+
+    /// Whether a selected migration is under way.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.look().under_way
     }
 
     /// The records of the selected migrations, in the order of their starts.

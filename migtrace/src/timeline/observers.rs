@@ -1,40 +1,50 @@
 //! The hosts that have seen a migration, and how their clocks relate to the record's.
 
-use super::half::Half;
-use super::joined::{Joined, View};
+use super::alignment::relation::Relation;
+use super::facts::Facts;
+use super::half::{Half, HostClock};
+use super::joined::Joined;
 use crate::event::Observation;
-use crate::record::{Alignment, AlignmentMethod, Observer};
+use crate::record::{Alignment, AlignmentMethod, Observer, Vantage};
+use crate::units::MonotonicNs;
 
 /// The hosts that have seen a migration: the one whose clock the record uses comes first.
 pub(super) fn observers(joined: &Joined<'_>) -> Vec<Observer> {
-    let first = observer(&joined.first, None);
-    let elsewhere = joined.elsewhere().and_then(|view| observer(&view, aligned(joined, &view)));
-    let apart = joined.apart.as_ref().map(|apart| &apart.view);
-    let apart = apart.and_then(|view| observer(view, Some(by_wall_clock(&joined.first.half, &view.half))));
-    first.into_iter().chain(elsewhere).chain(apart).collect()
+    let first = joined.first.half;
+    let switchover = joined.switchover();
+    let of_half = |half: Half<'_>, alignment| observer(half.facts, half.role.into(), half.start, alignment);
+    let elsewhere =
+        joined.elsewhere().and_then(|view| of_half(view.half, aligned(view.half.clock, switchover)));
+    let apart = joined.apart.as_ref().map(|apart| apart.view.half);
+    let apart = apart.and_then(|half| of_half(half, Some(by_wall_clock(&first, &half))));
+    let observing = joined.observers.iter().filter_map(|host| {
+        let start = host.clock.shows(first.start);
+        observer(host.facts, Vantage::Observer, start, aligned(host.clock, switchover))
+    });
+    of_half(first, None).into_iter().chain(elsewhere).chain(apart).chain(observing).collect()
 }
 
-fn observer(view: &View<'_>, alignment: Option<Alignment>) -> Option<Observer> {
-    let half = view.half;
-    let Observation { host, kernel, migtrace, .. } = half.facts.observation.clone()?;
-    Some(Observer {
-        host,
-        role: half.role,
-        kernel,
-        migtrace,
-        clock: half.facts.clocks.at(half.start),
-        alignment,
-    })
+fn observer(
+    facts: &Facts,
+    role: Vantage,
+    start: MonotonicNs,
+    alignment: Option<Alignment>,
+) -> Option<Observer> {
+    let Observation { host, kernel, migtrace, .. } = facts.observation.clone()?;
+    Some(Observer { host, role, kernel, migtrace, clock: facts.clocks.at(start), alignment })
 }
 
-/// How packets align the clock of another host at the switchover.
-fn aligned(joined: &Joined<'_>, view: &View<'_>) -> Option<Alignment> {
-    let offset = view.half.clock.alignment?.offset_at(joined.switchover());
+/// How the clock of another host relates to the record's at the switchover.
+fn aligned(clock: HostClock<'_>, switchover: MonotonicNs) -> Option<Alignment> {
+    let relation = clock.relation?;
+    let offset = relation.offset_at(switchover);
+    // Nothing that was seen bounds it.
+    let is_bounded = !matches!(relation, Relation::WallClock { .. });
     Some(Alignment {
         offset_ns: Some(offset.value()),
-        low_ns: Some(offset.low),
-        high_ns: Some(offset.high),
-        method: AlignmentMethod::Tcp,
+        low_ns: is_bounded.then_some(offset.low),
+        high_ns: is_bounded.then_some(offset.high),
+        method: relation.method(),
     })
 }
 

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, Process};
 use super::gaps;
+use super::half::Half;
 use super::migration::MigrationFacts;
 use super::pairs::vm;
-use crate::event::EchoGap;
+use crate::event::{EchoGap, EchoStart, Qemu};
+use crate::selection::Selection;
 use crate::units::MonotonicNs;
 use crate::vm::VmKey;
 use crate::vocabulary::Echo;
@@ -67,19 +69,55 @@ impl<'a> ProbeTarget<'a> {
             None => Probing::Doubtful(start.target),
             // A migration whose QEMU is not in this network namespace is the only migration.
             Some(owners) if key.is_some_and(|key| !owners.contains(&key)) => Probing::Another(start.target),
-            Some(_) => {
-                let end = self.facts.echo_end.as_ref();
-                Probing::Probed(GuestProbe {
-                    since: *since,
-                    ended: end.is_some(),
-                    until: end.map_or(self.facts.latest, |(at, _)| *at),
-                    echo: end.and_then(|(_, end)| end.echo.as_ref()),
-                    lost_in_gaps: self.lost_in_gaps,
-                    min_gap_ns: start.min_gap_ns,
-                })
-            }
+            Some(_) => Probing::Probed(GuestProbe::of(self.facts, *since, start, self.lost_in_gaps)),
         }
     }
+}
+
+impl<'a> GuestProbe<'a> {
+    fn of(facts: &'a Facts, since: MonotonicNs, start: &EchoStart, lost_in_gaps: u64) -> Self {
+        let end = facts.echo_end.as_ref();
+        Self {
+            since,
+            ended: end.is_some(),
+            until: end.map_or(facts.latest, |(at, _)| *at),
+            echo: end.and_then(|(_, end)| end.echo.as_ref()),
+            lost_in_gaps,
+            min_gap_ns: start.min_gap_ns,
+        }
+    }
+}
+
+/// Whether the echo requests of a host that has no part in a migration went to its guest. `halves` is what the hosts of the
+/// migration know of it. The MAC to which the requests went says which VM it is, or else the person who named one; or there
+/// is no other VM.
+pub(super) fn from_outside<'a>(facts: &'a Facts, halves: &[Half<'a>]) -> Probing<'a> {
+    let Some((since, start)) = &facts.echo_start else { return Probing::Nobody };
+    let qemus = || halves.iter().flat_map(|half| &half.facts.processes).filter_map(|p| p.qemu.as_ref());
+    let own: Vec<&Qemu> = halves.iter().filter_map(|half| half.migration.qemu()).collect();
+    let has_mac = |qemu: &&Qemu| start.mac.as_ref().is_some_and(|mac| qemu.macs.contains(mac));
+    let is_one_vm = |qemu: &Qemu, other: &&Qemu| match (&qemu.uuid, &other.uuid) {
+        (Some(uuid), Some(other)) => uuid == other,
+        _ => qemu.name == other.name,
+    };
+    let is_own = |qemu: &Qemu| own.iter().any(|own| is_one_vm(qemu, own));
+    let is_named = |vm: &String| {
+        let named = Selection::new(Some(vm.clone()), None);
+        own.iter().any(|qemu| named.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref()))
+    };
+    let is_probed = match &start.vm {
+        _ if own.iter().any(has_mac) => true,
+        _ if qemus().any(|qemu| has_mac(&qemu)) => return Probing::Another(start.target),
+        Some(vm) => is_named(vm),
+        None => qemus().all(is_own),
+    };
+    if !is_probed {
+        return match start.vm {
+            Some(_) => Probing::Another(start.target),
+            None => Probing::Doubtful(start.target),
+        };
+    }
+    Probing::Probed(GuestProbe::of(facts, *since, start, facts.echo_gaps.lost()))
 }
 
 /// The one VM that stopped just when the address fell silent for the longest time, or for good.

@@ -77,7 +77,7 @@ pub(crate) fn why<'a>(record: &'a Record, what: &str) -> &'a str {
 
 /// The record of the side with this role.
 pub(crate) fn of_role(records: &[Record], role: Role) -> &Record {
-    records.iter().find(|record| record.observers[0].role == role).unwrap()
+    records.iter().find(|record| record.observers[0].role == role.into()).unwrap()
 }
 
 /// The first line of the report.

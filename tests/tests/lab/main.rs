@@ -19,6 +19,7 @@ mod lab_itself;
 mod long_run;
 mod merge;
 mod other_kernels;
+mod peers;
 mod probe;
 mod qemu_identity;
 mod qmp_lines;

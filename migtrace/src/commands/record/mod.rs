@@ -1,45 +1,46 @@
-//! `migtrace record`: waits for the next migration and records it.
+//! `migtrace record`: waits for the next migration and records it, with peers or alone.
 
 mod event_log;
+mod logs;
+mod peers;
 mod qemu_figures;
 mod recording;
+pub(super) mod serve;
+mod setup;
 mod time_limits;
 mod verdict;
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail};
 use migtrace::host::capabilities::Capability;
+use tokio::runtime::Runtime;
 
-use self::event_log::EventLog;
+use self::logs::{Logs, Places};
 use self::verdict::Verdict;
-use super::output::{Links, OutputPath, ReportOutput};
+use super::output::{OutputPath, ReportOutput};
 use super::report::render;
 use super::signals::Signals;
 use super::{Exit, check_privileges};
-use crate::cli::RecordArgs;
+use crate::cli::{LOCAL, RecordArgs};
 use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
-    check_privileges(&Capability::NEEDED)?;
-    if options.probe.is_some() {
-        check_privileges(&Capability::NEEDED_TO_PROBE)?;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
+    let prober = prober(options)?;
+    check_needed(prober == Some(LOCAL))?;
+    let runtime = runtime()?;
     let signals = {
         let _entered = runtime.enter();
         // Before there are files that a signal would leave behind.
         Signals::catch()?
     };
-    let events = events_path(options)?;
+    let places = Places::of(options)?;
     // A report among the lines of an event log would damage it.
-    let otherwise = if events == Some(OutputPath::Stdout) { Stream::Error } else { Stream::Output };
+    let otherwise = if places.local == Some(OutputPath::Stdout) { Stream::Error } else { Stream::Output };
     let output = ReportOutput::open(options.output.output.as_deref(), otherwise)?;
-    let log = EventLog::open(events.as_ref())?;
-    let recorded = runtime.block_on(recording::record(options, log, signals))?;
+    let logs = Logs::open(&places)?;
+    let recorded = runtime.block_on(recording::record(options, prober, logs, signals));
+    // A peer may still have its connection.
+    runtime.shutdown_background();
+    let recorded = recorded?;
     if recorded.records.is_empty() {
         bail!("no migration was seen{}", recorded.why_none());
     }
@@ -51,20 +52,32 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     recorded.log_failure.map_or(Ok(verdict.exit), Err)
 }
 
-/// Where the events are written to. Two files that would overwrite each other are refused.
-fn events_path(options: &RecordArgs) -> Result<Option<OutputPath>> {
-    let Some(path) = &options.events else { return Ok(None) };
-    let cannot = |path: &Path| format!("cannot write to {}", path.display());
-    let events = OutputPath::of(path, Links::Follow).with_context(|| cannot(path))?;
-    if let Some(path) = &options.output.output {
-        let output = OutputPath::of(path, Links::Replace).with_context(|| cannot(path))?;
-        if events == OutputPath::Stdout && output == OutputPath::Stdout {
-            bail!("--output and --events both go to standard output: give one of them a file");
-        }
-        let others = output.names();
-        if events == output || events.names().iter().any(|name| others.contains(name)) {
-            bail!("--output and --events name the same file: give each its own");
-        }
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")
+}
+
+/// Checks that this process may record and, if it has to, ping.
+fn check_needed(probes: bool) -> Result<()> {
+    check_privileges(&Capability::NEEDED)?;
+    if probes { check_privileges(&Capability::NEEDED_TO_PROBE) } else { Ok(()) }
+}
+
+/// The host that pings the guest, if one does: a peer's name, or [`LOCAL`].
+fn prober(options: &RecordArgs) -> Result<Option<&str>> {
+    if options.probe.probe.is_none() {
+        return Ok(None);
     }
-    Ok(Some(events))
+    let peers = &options.peers.peers;
+    let Some(wanted) = &options.probe_from else {
+        // The two ends are this host and one peer. Who names more adds observers, the last of them last.
+        let last = peers.last().filter(|_| peers.len() > 1);
+        return Ok(Some(last.map_or(LOCAL, |peer| peer.host.as_str())));
+    };
+    let named = peers.iter().find(|peer| peer.given == *wanted || peer.host == *wanted);
+    match named {
+        Some(peer) => Ok(Some(&peer.host)),
+        None if wanted == LOCAL => Ok(Some(LOCAL)),
+        None => bail!("--probe-from {wanted}: there is no --peer {wanted}; name one of them, or `{LOCAL}`"),
+    }
 }

@@ -1,30 +1,34 @@
 //! One recording: from attaching to the record of the migration that was waited for.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use migtrace::event::{EndReason, Event, Fact, InstrumentStatus};
-use migtrace::kernel::Settings;
-use migtrace::probe::{ProbeOptions, Prober};
+use migtrace::event::{EndReason, Event, Fact};
+use migtrace::host::clock;
 use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
-use migtrace::selection::{NoSuchVm, Selection};
-use migtrace::tracer::Tracer;
+use migtrace::timeline::{self, NotTogether, Timeline};
 use migtrace::vocabulary::NotMeasured;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::event_log::EventLog;
+use super::logs::Logs;
+use super::peers::Peers;
 use super::qemu_figures::{QemuFigures, discard_events};
-use crate::cli::RecordArgs;
-use crate::commands::probe;
+use super::setup::{self, Begun};
+use crate::cli::{LOCAL, RecordArgs};
 use crate::commands::progress::Progress;
 use crate::commands::signals::Signals;
+use crate::streams::say;
 
 /// How often the live line changes during a migration.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// How often it changes before a migration.
 const SHOW_WAITING_EVERY: Duration = Duration::from_secs(1);
+/// How often to look what the peers have seen.
+const LOOK_AT_PEERS_EVERY: Duration = Duration::from_millis(100);
+/// How long the last events of peers may take after an interruption.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// What a recording gave.
 pub(super) struct Recorded {
@@ -46,88 +50,58 @@ impl Recorded {
 
 pub(super) async fn record(
     options: &RecordArgs,
-    mut log: EventLog,
+    prober: Option<&str>,
+    logs: Logs,
     mut signals: Signals,
 ) -> Result<Recorded> {
-    let tracer = start_tracer(options)?;
-    let selection = Selection::new(options.vm.clone(), options.pid);
-    let absent = absent(&tracer, &selection)?;
-    let mut recorder = Recorder::new(tracer, selection);
+    let mut progress = Progress::new();
+    let mut log = logs.local;
+    let mut peers = Peers::start(options, prober, logs.peers, &progress)?;
+    tokio::select! {
+        begun = peers.begun(&progress) => begun?,
+        () = signals.any() => bail!("interrupted before the recording began"),
+    }
+    let mut begun =
+        setup::begin(&options.scope, Some(&options.probe).filter(|_| prober == Some(LOCAL))).await?;
     // Whatever can fail comes before an earlier log or report is replaced.
-    let probed = start_probe(options, &mut recorder).await?;
     let mut figures = match &options.qmp {
-        Some(path) => Some(QemuFigures::connect(path, &mut recorder).await?),
+        Some(path) => Some(QemuFigures::connect(path, &mut begun.recorder).await?),
         None => None,
     };
-    let mut progress = Progress::new();
     // The first event is there at once, and shows that the log can be written before the wait.
-    let first = recorder.next().await?;
+    let first = begun.recorder.next().await?;
     log.begin(first.as_ref())?;
-    describe(&recorder, &progress);
-    if let Some((absent, vm)) = absent.zip(options.vm.as_ref()) {
-        progress.say(&format!("waiting for `{vm}`; {}", absent.others()));
-    }
-    if let Some((target, interface)) = probed {
-        describe_probe(target, &interface, &recorder, &progress);
-    }
+    peers.note_failures(&mut begun.recorder)?;
+    setup::describe(&begun, &progress);
     progress.say("ready");
 
     let timeout = options.timeout.unwrap_or(Duration::MAX);
-    let running = Running { recorder: &mut recorder, log: &mut log, figures: &mut figures };
-    let reason = running.until_the_end(&mut progress, &mut signals, timeout).await?;
+    let Begun { mut recorder, .. } = begun;
+    let mut running = Running {
+        recorder: &mut recorder,
+        log: &mut log,
+        figures: &mut figures,
+        peers: &mut peers,
+        progress: &mut progress,
+        stage: Stage::Recording,
+        here_over: false,
+    };
+    let reason = running.until_the_end(&mut signals, timeout).await?;
+    if reason != EndReason::MigrationEnded {
+        running.stop_peers(&mut signals).await?;
+    }
     progress.end();
     if let Some(figures) = &mut figures {
         figures.ask_once(&mut recorder).await?;
     }
     recorder.end_probe().await?;
-    let (events, records) = recorder.finish(reason)?;
+    let (events, timeline) = recorder.finish(reason)?;
     for event in &events {
         log.write(event);
     }
-    Ok(Recorded { records: awaited(records), reason, log_failure: log.end() })
-}
-
-fn start_tracer(options: &RecordArgs) -> Result<Tracer> {
-    let settings = Settings::default()
-        .ports(options.ports.clone())
-        .tunnels(options.decapsulate.clone())
-        .flow_capacity(options.flow_capacity)
-        .attach(options.attach.into());
-    let tracer = Tracer::builder()
-        .settings(settings)
-        .interfaces(options.interfaces.iter().cloned())
-        .qemu_binaries(options.qemu_binaries.iter().cloned())
-        .start()?;
-    Ok(tracer)
-}
-
-/// Checks that the selected VM is here, or can be waited for. Returns the one to wait for.
-fn absent(tracer: &Tracer, selection: &Selection) -> Result<Option<NoSuchVm>> {
-    let present: Vec<_> = tracer.qemus().cloned().collect();
-    selection.is_of_one_user(&present)?;
-    match selection.of(&present) {
-        // A later process with this number need not be the one that is meant.
-        Err(absent) if absent.wanted.pid.is_some() => {
-            match absent.wanted.pid.and_then(|pid| tracer.why_not_traced(pid)) {
-                Some(why) => bail!("{absent}; {why}"),
-                None => bail!("{absent}; only a VM can be waited for (--vm)"),
-            }
-        }
-        present => Ok(present.err()),
-    }
-}
-
-/// Begins to ping the guest, if that was requested. Returns the address, and the interface at which it is watched.
-async fn start_probe(options: &RecordArgs, recorder: &mut Recorder) -> Result<Option<(IpAddr, String)>> {
-    let Some(target) = &options.probe else { return Ok(None) };
-    let target = probe::resolve(target, false)?;
-    let mut wanted = ProbeOptions::new(target);
-    wanted.interval = Some(options.probe_interval);
-    wanted.attach = options.attach.into();
-    let prober = Prober::start(wanted).await?;
-    let interface = prober.interface().to_owned();
-    recorder.probe(prober).await?;
-    Ok(Some((target, interface)))
+    let (peers, peer_log_failure) = peers.finish();
+    let records = awaited(merged(timeline, peers));
+    Ok(Recorded { records, reason, log_failure: log.end().or(peer_log_failure) })
 }
 
 /// A recording that has begun.
@@ -135,44 +109,104 @@ struct Running<'a> {
     recorder: &'a mut Recorder,
     log: &'a mut EventLog,
     figures: &'a mut Option<QemuFigures>,
+    peers: &'a mut Peers,
+    progress: &'a mut Progress,
+    stage: Stage,
+    /// Nothing more is awaited on this host.
+    here_over: bool,
+}
+
+/// How far a recording on several hosts is. Each goes on until nothing more is awaited there.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Stage {
+    /// The migration is not over yet.
+    Recording,
+    /// It is over on one of its hosts, and the others have yet to end.
+    Ending,
+    /// Those that have only observed it end.
+    Last,
 }
 
 impl Running<'_> {
     /// Records until the migration has ended, a signal comes or the time is over.
-    async fn until_the_end(
-        mut self,
-        progress: &mut Progress,
-        signals: &mut Signals,
-        timeout: Duration,
-    ) -> Result<EndReason> {
+    async fn until_the_end(&mut self, signals: &mut Signals, timeout: Duration) -> Result<EndReason> {
         let mut next_show = Instant::now();
         let timeout = tokio::time::sleep(timeout);
         tokio::pin!(timeout);
+        let mut look = interval(LOOK_AT_PEERS_EVERY);
         loop {
+            if self.here_over && self.peers.are_over() {
+                return Ok(EndReason::MigrationEnded);
+            }
             tokio::select! {
-                event = self.recorder.next() => match event? {
+                event = self.recorder.next(), if !self.here_over => match event? {
                     Some(event) => {
                         next_show = next_show.min(Instant::now() + SHOW_EVERY);
-                        self.take(&event, progress).await?;
+                        self.take(&event).await?;
                     }
-                    None => return Ok(EndReason::MigrationEnded),
+                    None => self.here_over = true,
                 },
+                (index, news) = self.peers.next() => {
+                    self.peers.take(index, news, self.progress)?;
+                    self.peers.note_failures(self.recorder)?;
+                }
+                _ = look.tick(), if !self.peers.are_none() => self.advance(),
                 () = signals.any() => return Ok(EndReason::Interrupted),
                 () = &mut timeout => return Ok(EndReason::TimedOut),
                 () = discard_events(self.figures.as_mut()) => {}
-                () = tokio::time::sleep_until(next_show), if progress.is_seen() => {
-                    let live = self.recorder.live();
-                    next_show = Instant::now() + if live.is_some() { SHOW_EVERY } else { SHOW_WAITING_EVERY };
-                    progress.show(live);
+                () = tokio::time::sleep_until(next_show), if self.progress.is_seen() => {
+                    next_show = Instant::now() + if self.show() { SHOW_EVERY } else { SHOW_WAITING_EVERY };
                 }
             }
         }
     }
 
-    async fn take(&mut self, event: &Event, progress: &Progress) -> Result<()> {
+    /// Looks how far the migration is on all hosts, and tells the peers.
+    fn advance(&mut self) {
+        self.peers.look();
+        let is_under_way = self.recorder.is_under_way();
+        if is_under_way || self.recorder.has_ended() || self.peers.is_under_way() || self.peers.has_ended() {
+            self.peers.read_clocks();
+            for (at, reading) in self.peers.new_readings() {
+                self.recorder.note_at(at, reading);
+            }
+        }
+        let is_elsewhere = !is_under_way && !self.recorder.has_ended();
+        if self.stage == Stage::Recording && (self.here_over || (is_elsewhere && self.peers.has_ended())) {
+            self.stage = Stage::Ending;
+        }
+        if self.stage == Stage::Ending {
+            self.peers.conclude_its_hosts();
+        }
+        if self.stage == Stage::Ending && !self.peers.awaits_its_hosts() {
+            self.stage = Stage::Last;
+            self.peers.conclude_all();
+            if !self.here_over {
+                self.recorder.conclude();
+            }
+        }
+    }
+
+    /// Ends the recording on the peers, and takes in their last events, unless another signal comes.
+    async fn stop_peers(&mut self, signals: &mut Signals) -> Result<()> {
+        self.peers.stop();
+        let deadline = Instant::now() + LAST_EVENTS;
+        while !self.peers.are_over() {
+            tokio::select! {
+                (index, news) = self.peers.next() => self.peers.take(index, news, self.progress)?,
+                () = signals.any() => break,
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        self.peers.note_failures(self.recorder)
+    }
+
+    async fn take(&mut self, event: &Event) -> Result<()> {
         self.log.write(event);
-        if let Fact::NotMeasured(NotMeasured { what, why }) = &event.fact {
-            progress.say(&format!("not measured: {what}: {why}"));
+        if let Fact::NotMeasured(entry @ NotMeasured { what, why }) = &event.fact
+            && !self.peers.have_said(entry)
+        {
+            self.progress.say(&format!("not measured: {what}: {why}"));
         }
         // Now, because whoever manages the source's QEMU is about to end it.
         if let Some(figures) = self.figures.as_mut().filter(|_| self.recorder.has_ended()) {
@@ -180,32 +214,45 @@ impl Running<'_> {
         }
         Ok(())
     }
-}
 
-/// Prints counted interfaces and traced VMs.
-fn describe(recorder: &Recorder, progress: &Progress) {
-    let observation = recorder.tracer().observation();
-    let interfaces: Vec<_> = observation.interfaces.iter().map(|interface| interface.name.as_str()).collect();
-    progress.say(&format!("counting TCP ports {} at {}", observation.ports, interfaces.join(", ")));
-    for qemu in recorder.tracer().qemus() {
-        let name = qemu.name.as_deref().unwrap_or("(no name)");
-        let uuid = qemu.uuid.as_ref().map(|uuid| format!(", {uuid}")).unwrap_or_default();
-        let uid = qemu.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
-        progress.say(&format!("tracing {name} (pid {}{uid}{uuid})", qemu.pid));
-    }
-    for instrument in
-        observation.instruments.iter().filter(|instrument| instrument.status == InstrumentStatus::Missing)
-    {
-        let lost = instrument.lost.as_deref().unwrap_or(&instrument.observes);
-        progress.say(&format!("not measured here: {lost} (`migtrace doctor` says why)"));
+    /// Shows the migration as it is now. Returns whether there is one.
+    fn show(&mut self) -> bool {
+        let here = self.recorder.live();
+        let there = clock::now().map(|now| self.peers.live(now)).unwrap_or_default();
+        let is_one = here.is_some() || !there.is_empty();
+        self.progress.show(here, there);
+        is_one
     }
 }
 
-fn describe_probe(target: IpAddr, interface: &str, recorder: &Recorder, progress: &Progress) {
-    let whose = recorder.probed().map_or_else(String::new, |qemu| {
-        format!(" of {} (pid {})", qemu.name.as_deref().unwrap_or("(no name)"), qemu.pid)
-    });
-    progress.say(&format!("pinging {target}{whose} at {interface}"));
+/// Ticks that are skipped if they are late.
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    interval
+}
+
+/// The records of what this host and its peers have seen. A host whose facts do not belong to those of the others has seen
+/// nothing of the migration; a message says so of a peer.
+fn merged(own: Timeline, peers: Vec<(String, Timeline)>) -> Vec<Record> {
+    let (mut names, mut hosts): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
+    names.insert(0, LOCAL.to_owned());
+    hosts.insert(0, own);
+    let mut left_out = Vec::new();
+    let records = loop {
+        match timeline::merged(&hosts) {
+            Ok(records) => break records,
+            Err(NotTogether { host, why, .. }) => {
+                hosts.remove(host);
+                left_out.push((names.remove(host), why));
+            }
+        }
+    };
+    let of_peers = left_out.iter().filter(|(name, _)| name != LOCAL && !records.is_empty());
+    for (name, why) in of_peers {
+        say(&format!("migtrace: what {name} has seen is left out: {why}"));
+    }
+    records
 }
 
 /// The migration that was waited for: the first that ended, or else the one that still runs.

@@ -16,7 +16,7 @@ mod tests;
 pub const SCHEMA: &str = "migtrace.events/1";
 
 /// No fact is nearly this long. A longer line is damage, and reading all of it could exhaust the memory.
-const LONGEST_LINE_BYTES: u64 = 1 << 20;
+pub(crate) const LONGEST_LINE_BYTES: u64 = 1 << 20;
 
 /// Writes an event log, line by line.
 ///
@@ -62,6 +62,11 @@ impl<W: Write> LogWriter<W> {
         self.lines
     }
 
+    /// The writer below.
+    pub(crate) const fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
     /// Gives the writer back.
     pub fn into_inner(self) -> W {
         self.inner
@@ -75,8 +80,15 @@ impl<W: Write> LogWriter<W> {
 #[derive(Debug)]
 pub struct LogReader<R> {
     inner: R,
-    line: u64,
+    lines: Lines,
     ended: bool,
+}
+
+/// Understands the lines of an event log, wherever they come from.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// The number of the latest line, counted from 1.
+    latest: u64,
 }
 
 /// What is wrong with an event log, and in which line.
@@ -120,35 +132,52 @@ pub enum LogErrorKind {
 impl<R: BufRead> LogReader<R> {
     /// Reads from `inner`.
     pub const fn new(inner: R) -> Self {
-        Self { inner, line: 0, ended: false }
+        Self { inner, lines: Lines { latest: 0 }, ended: false }
     }
 
     fn read(&mut self) -> Result<Option<Event>, LogErrorKind> {
         let mut line = Vec::new();
-        self.line += 1;
         (&mut self.inner).take(LONGEST_LINE_BYTES + 1).read_until(b'\n', &mut line)?;
+        self.lines.event(&line)
+    }
+}
+
+impl Lines {
+    /// The event in the next line, which has its line end unless it is cut off; none in the empty line at the end. A reader
+    /// need not read a line further than one byte beyond [`LONGEST_LINE_BYTES`].
+    pub(crate) fn event(&mut self, line: &[u8]) -> Result<Option<Event>, LogErrorKind> {
+        self.latest += 1;
         if line.is_empty() {
-            return if self.line == 1 { Err(LogErrorKind::Empty) } else { Ok(None) };
+            return if self.latest == 1 { Err(LogErrorKind::Empty) } else { Ok(None) };
         }
         if line.len() as u64 > LONGEST_LINE_BYTES {
             let why = format!("longer than {LONGEST_LINE_BYTES} bytes");
-            return Err(if self.line == 1 { LogErrorKind::NotALog(why) } else { LogErrorKind::Corrupt(why) });
+            return Err(if self.latest == 1 {
+                LogErrorKind::NotALog(why)
+            } else {
+                LogErrorKind::Corrupt(why)
+            });
         }
         let whole = line.last() == Some(&b'\n');
-        if self.line == 1 {
-            return start(&line, whole).map(Some);
+        if self.latest == 1 {
+            return start(line, whole).map(Some);
         }
-        match serde_json::from_slice::<Event>(&line) {
+        match serde_json::from_slice::<Event>(line) {
             Ok(Event { fact: Fact::LogStart(_), .. }) => Err(LogErrorKind::Corrupt(
                 "a second `log_start`: each recording needs its own file".to_owned(),
             )),
             Ok(event) => Ok(Some(event)),
             Err(_) if !whole => Err(LogErrorKind::Truncated),
-            Err(error) => match not_understood(&line) {
+            Err(error) => match not_understood(line) {
                 Some(event) => Ok(Some(event)),
                 None => Err(LogErrorKind::Corrupt(without_place(&error))),
             },
         }
+    }
+
+    /// An error about the latest line.
+    pub(crate) const fn error(&self, what: LogErrorKind) -> LogError {
+        LogError { line: self.latest, what }
     }
 }
 
@@ -225,7 +254,7 @@ impl<R: BufRead> Iterator for LogReader<R> {
         if self.ended {
             return None;
         }
-        let item = self.read().map_err(|what| LogError { line: self.line, what }).transpose();
+        let item = self.read().map_err(|what| self.lines.error(what)).transpose();
         self.ended = !matches!(item, Some(Ok(_)));
         item
     }

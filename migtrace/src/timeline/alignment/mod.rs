@@ -19,6 +19,8 @@
 //! so the bounds are tightest there, and the closing of the memory stream is where the guest moves.
 
 pub(super) mod crossings;
+pub(super) mod readings;
+pub(super) mod relation;
 #[cfg(test)]
 mod tests;
 
@@ -81,6 +83,16 @@ impl Bounded {
     /// The best single value.
     pub(super) const fn value(self) -> i64 {
         self.low.midpoint(self.high)
+    }
+
+    /// How far the bounds are apart.
+    const fn width(self) -> i64 {
+        self.high.saturating_sub(self.low)
+    }
+
+    /// With bounds that are further apart, by `ns` on each side.
+    const fn widened(self, ns: i64) -> Self {
+        Self { low: self.low.saturating_sub(ns), high: self.high.saturating_add(ns) }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::network::first_frame;
 use super::sides::{Sides, VcpuExits, vcpu_exits};
-use crate::record::{Mark, MarkName, PhaseName, Role};
+use crate::record::{Mark, MarkName, PhaseName};
 use crate::timeline::gaps::BoundedGap;
 use crate::timeline::half::Half;
 use crate::timeline::migration::begins_pause;
+use crate::timeline::prober::Prober;
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::units::MonotonicNs;
 
@@ -13,23 +14,21 @@ impl Sides<'_> {
     /// The instants that matter, in order.
     pub(super) fn marks(&self, around_stop: Option<&BoundedGap<'_>>) -> Vec<Mark> {
         let mut marks: Vec<Mark> = Vec::new();
-        let mut add = |half: &Half<'_>, role: Role, name: MarkName, at: MonotonicNs| {
-            let at = half.at(at);
-            let (at_ns, error_ns, host) = (at.value, at.error_ns(), half.host().to_owned());
-            marks.push(Mark { name, at_ns, error_ns, role, host });
+        let mut add = |on: &Prober<'_>, name: MarkName, at: MonotonicNs| {
+            let at = on.at(at);
+            let (at_ns, error_ns, host) = (at.value, at.error_ns(), on.facts.host().to_owned());
+            marks.push(Mark { name, at_ns, error_ns, role: on.vantage, host });
         };
         if let Some(source) = self.source {
-            self.add_source(&source, &mut |name, at| add(&source, Role::Source, name, at));
+            self.add_source(&source, &mut |name, at| add(&source.into(), name, at));
         }
         if let Some(destination) = self.destination {
-            add_destination(&destination, &mut |name, at| add(&destination, Role::Destination, name, at));
+            add_destination(&destination, &mut |name, at| add(&destination.into(), name, at));
         }
-        if let Some(BoundedGap { gap, seen, .. }) = around_stop {
-            let is_of_source = |source: Half<'_>| std::ptr::eq(source.facts, self.prober.facts);
-            let role = if self.source.is_some_and(is_of_source) { Role::Source } else { Role::Destination };
-            add(&self.prober, role, MarkName::LastAnsweredRequest, seen.answered_request_ns);
+        if let Some(BoundedGap { gap, seen }) = around_stop {
+            add(&self.prober, MarkName::LastAnsweredRequest, seen.answered_request_ns);
             if gap.length.high_ns.is_some() {
-                add(&self.prober, role, MarkName::FirstReply, seen.resumed_ns);
+                add(&self.prober, MarkName::FirstReply, seen.resumed_ns);
             }
         }
         marks.sort_by_key(|m| m.at_ns);

@@ -19,6 +19,7 @@ use super::gaps::BoundedGap;
 use super::half::Half;
 use super::migration::MigrationFacts;
 use super::probe_target::GuestProbe;
+use super::prober::Prober;
 use crate::record::{Downtime, Estimate, Role};
 
 /// QEMU reports its times in milliseconds, rounded.
@@ -28,8 +29,8 @@ const NS_PER_MS: u64 = 1_000_000;
 pub(super) struct Context<'a> {
     /// The other half of the same migration, if it is known.
     pub(super) other: Option<Half<'a>>,
-    /// The half whose host has sent the echo requests.
-    pub(super) prober: Half<'a>,
+    /// The host that has sent the echo requests.
+    pub(super) prober: Prober<'a>,
     /// The gaps of the echo requests to the guest, in their order.
     pub(super) gaps: &'a [BoundedGap<'a>],
     /// The echo requests to the guest.
@@ -47,9 +48,9 @@ pub(super) fn downtime(half: Half<'_>, context: &Context<'_>) -> Downtime {
     };
     let sides = Sides { source, destination, prober: *prober };
     let gap = sides.gap_around_stop(gaps);
-    let reachability = sides.reachability(gap, probe.as_ref());
-    // A possible gap bounds nothing unless it surely lies around the stop.
-    let framing = gap.filter(|gap| sides.is_framed_by(gap));
+    let reachability = sides.reachability(gap, gaps, probe.as_ref());
+    // A possible gap bounds nothing unless it surely lies around the stop, and none does if nobody knows when it was.
+    let framing = gap.filter(|gap| sides.is_framed_by(gap) && !prober.clock.is_rough());
     let stop = sides.stop(framing);
     let both = reachability.as_ref().zip(stop.as_ref());
     let tail = both.and_then(|(reachability, stop)| tail(reachability, stop));

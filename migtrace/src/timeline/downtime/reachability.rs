@@ -32,7 +32,12 @@ impl Sides<'_> {
             holds(around, first) && (is_sure || ends.iter().all(|at| holds(around, *at))) && !is_over(around)
         };
         let rank = |around: &&BoundedGap<'_>| (around.gap.is_sure(), around.gap.length.value_ns);
-        gaps.iter().filter(|around| around.gap.is_plausible()).filter(is_candidate).max_by_key(rank)
+        let mut candidates = gaps.iter().filter(|around| around.gap.is_plausible()).filter(is_candidate);
+        if self.prober.clock.is_rough() {
+            // Nothing says which of several it was.
+            return candidates.next().filter(|_| candidates.next().is_none());
+        }
+        candidates.max_by_key(rank)
     }
 
     /// Whether a gap that was chosen for the guest's stop surely lies around it. A certain gap does. A possible gap does
@@ -54,10 +59,14 @@ impl Sides<'_> {
     pub(super) fn reachability(
         &self,
         around: Option<&BoundedGap<'_>>,
+        gaps: &[BoundedGap<'_>],
         probe: Option<&GuestProbe<'_>>,
     ) -> Option<Estimate> {
         let without_gap = || self.reachability_without_gap(probe?);
-        let Some(around) = around else { return without_gap() };
+        let Some(around) = around else {
+            let may_be_any = self.prober.clock.is_rough() && !gaps.is_empty();
+            return if may_be_any { None } else { without_gap() };
+        };
         let length = around.gap.length.clone();
         if self.is_framed_by(around) {
             return Some(length);
@@ -73,8 +82,10 @@ impl Sides<'_> {
         let echo = probe.echo?;
         let moved = self.stopped().or_else(|| self.runs_again())?.moment.value;
         let again = self.runs_again().map_or(moved, |end| end.moment.value);
-        let probed_time = self.prober.at(probe.since).value..=self.prober.at(probe.until).value;
-        if !(probed_time.contains(&moved) && probed_time.contains(&again)) {
+        let (since, until) = (self.prober.at(probe.since).high, self.prober.at(probe.until).low);
+        let was_probed =
+            |at: i64| since.is_some_and(|since| since <= at) && until.is_some_and(|until| at <= until);
+        if !(was_probed(moved) && was_probed(again)) {
             return None;
         }
         let lost = echo.lost.saturating_sub(probe.lost_in_gaps);

@@ -4,6 +4,7 @@ use crate::record::{Outcome, Role};
 use crate::timeline::facts::Process;
 use crate::timeline::half::Half;
 use crate::timeline::migration::{Ending, MigrationFacts};
+use crate::timeline::prober::Prober;
 use crate::timeline::transition::{Transition, TransitionKind};
 use crate::units::MonotonicNs;
 
@@ -11,8 +12,8 @@ use crate::units::MonotonicNs;
 pub(super) struct Sides<'a> {
     pub(super) source: Option<Half<'a>>,
     pub(super) destination: Option<Half<'a>>,
-    /// The half whose host has sent the echo requests.
-    pub(super) prober: Half<'a>,
+    /// The host that has sent the echo requests.
+    pub(super) prober: Prober<'a>,
 }
 
 impl<'a> Sides<'a> {

@@ -20,7 +20,7 @@ use super::stamped::Stamped;
 use super::transition::Transition;
 use crate::event::{
     Crossed, EchoEnd, EchoOwnerMethod, EchoStart, EndReason, Event, Fact, FlowCounters, InstrumentStatus,
-    Observation, Qemu, QmpEvent,
+    Observation, PeerRecording, Qemu, QmpEvent,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vm::VmKey;
@@ -29,13 +29,28 @@ use crate::vocabulary::NotMeasured;
 /// The instrument that reads QEMU's events, by its name in the table of instruments.
 const QMP_INSTRUMENT: &str = "qmp";
 
+/// A reading of another host's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClockReading {
+    /// When this host has asked.
+    pub(super) asked: MonotonicNs,
+    /// What the other clock showed after that, and before the answer came.
+    pub(super) showed: MonotonicNs,
+    /// When the answer came.
+    pub(super) answered: MonotonicNs,
+}
+
 /// Everything that the events have shown.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) observation: Option<Observation>,
+    /// When the log began.
+    begun: Option<MonotonicNs>,
     pub(super) clocks: Clocks,
     /// The fastest slew of the monotonic clock that was noticed, in millionths; 0: none was faster than NTP's.
     pub(super) fastest_slew_ppm: u64,
+    /// What was read of the clocks of other hosts, by their recordings.
+    clock_readings: BTreeMap<PeerRecording, Vec<ClockReading>>,
     pub(super) processes: Vec<Process>,
     pub(super) flows: Vec<FlowFacts>,
     /// The fragments between two addresses, each time that they were counted. Another series begins when the counting
@@ -78,6 +93,22 @@ impl Facts {
         !instruments.any(|i| i.name == QMP_INSTRUMENT && i.status == InstrumentStatus::Missing)
     }
 
+    /// The host's name.
+    pub(super) fn host(&self) -> &str {
+        self.observation.as_ref().map_or("", |observation| observation.host.as_str())
+    }
+
+    /// Which recording of which host this is.
+    pub(super) fn recording(&self) -> Option<PeerRecording> {
+        Some(PeerRecording { host: self.host().to_owned(), since_ns: self.begun? })
+    }
+
+    /// What this host has read of another's clock.
+    pub(super) fn readings_of(&self, other: &Self) -> &[ClockReading] {
+        let readings = other.recording().and_then(|recording| self.clock_readings.get(&recording));
+        readings.map_or(&[], Vec::as_slice)
+    }
+
     /// Takes in an event. Returns whether it may change which migrations there are and what they are doing, not only counts
     /// and details.
     pub(super) fn push(&mut self, event: &Event) -> bool {
@@ -90,9 +121,16 @@ impl Facts {
     /// Hands a fact to what it is about. Returns false when it is known to change counts only.
     fn take_in(&mut self, at: MonotonicNs, fact: &Fact) -> bool {
         match fact {
-            Fact::LogStart(observation) => self.observation = Some(observation.clone()),
+            Fact::LogStart(observation) => {
+                self.begun = Some(at);
+                self.observation = Some(observation.clone());
+            }
             Fact::Clock(sample) => self.clocks.push(at, *sample),
             Fact::ClockSlew { ppm, .. } => self.fastest_slew_ppm = self.fastest_slew_ppm.max(*ppm),
+            Fact::PeerClock { peer, asked_ns, showed_ns } => {
+                let reading = ClockReading { asked: *asked_ns, showed: *showed_ns, answered: at };
+                self.clock_readings.entry(peer.clone()).or_default().push(reading);
+            }
             Fact::QemuSeen(qemu) => self.qemu_seen(qemu),
             Fact::QemuGone { pid } => self.qemu_gone(*pid, at),
             Fact::FlowSeen { flow, interface, from_start, initial_sequences } => {
@@ -306,6 +344,7 @@ const fn is_detail(fact: &Fact) -> bool {
         Fact::Fragments { .. }
             | Fact::Milestones { .. }
             | Fact::ClockSlew { .. }
+            | Fact::PeerClock { .. }
             | Fact::QueryMigrateParameters { .. }
             | Fact::GuestRun { .. }
             | Fact::GuestRunVoid { .. }

@@ -9,8 +9,8 @@
 
 use migtrace_ebpf::abi;
 
-use super::half::Half;
 use super::moment::Moment;
+use super::prober::Prober;
 use crate::event::EchoGap;
 use crate::record::{Estimate, EstimatedInstant, Gap, Method};
 use crate::units::MonotonicNs;
@@ -32,28 +32,26 @@ const AFTER_NS: u64 = 10_000_000_000;
 pub(super) struct BoundedGap<'a> {
     pub(super) gap: Gap,
     pub(super) seen: &'a EchoGap,
-    /// By how much its two ends may be off together, because another clock than the record's has stamped them.
-    error_ns: u64,
 }
 
 impl BoundedGap<'_> {
     /// By how much its two ends may be off together.
     pub(super) fn error(&self) -> i64 {
-        i64::try_from(self.error_ns).unwrap_or(i64::MAX)
+        i64::try_from(self.gap.error_ns).unwrap_or(i64::MAX)
     }
 }
 
-/// The gaps around a migration that the host of one half has seen, in the order of their starts, including those that
-/// turned out implausible.
-pub(super) fn of<'a>(prober: &Half<'a>) -> Vec<BoundedGap<'a>> {
-    let Half { facts, migration, clock } = *prober;
-    let first = migration.start.0.saturating_sub(BEFORE_NS);
-    let last = migration.end.at().0.saturating_add(AFTER_NS);
-    let origin = clock.origin(migration.end.at());
+/// The gaps around a migration that a host has seen, in the order of their starts, including those that turned out
+/// implausible.
+pub(super) fn of<'a>(prober: &Prober<'a>) -> Vec<BoundedGap<'a>> {
+    let Prober { facts, clock, start, end, .. } = *prober;
+    let first = start.0.saturating_sub(BEFORE_NS);
+    let last = end.0.saturating_add(AFTER_NS);
+    let origin = clock.origin(end);
     let error = |at: MonotonicNs| Moment { value: at.since(origin), ..clock.at(at) }.error_ns();
     let bounded = |seen: &'a EchoGap, gap: Gap| {
         let error_ns = error(seen.answered_request_ns).max(error(seen.resumed_ns));
-        BoundedGap { gap, seen, error_ns }
+        BoundedGap { gap: Gap { error_ns, ..gap }, seen }
     };
     let ended = facts.echo_gaps.touching(MonotonicNs(first), MonotonicNs(last));
     let ended = ended.map(|seen| bounded(seen, closed(seen, origin)));
@@ -122,6 +120,7 @@ fn possible(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let begins = from_ns.saturating_add(last_round_trip_ns / 2).clamp(start.low.0, start.high.0);
     let high_ns = latest.0.saturating_sub(earliest.0);
     Gap {
+        error_ns: 0,
         start: EstimatedInstant { value_ns: MonotonicNs(begins).since(origin), ..start.since(origin) },
         length: Estimate {
             value_ns: until_ns.saturating_sub(from_ns).min(high_ns),
@@ -193,6 +192,7 @@ fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let lost = seen.requests.saturating_sub(late).saturating_sub(prompt);
     let by_losses = !was_waiting && lost > 0;
     Gap {
+        error_ns: 0,
         start: start.since(origin),
         length: Estimate {
             value_ns: end.middle().saturating_sub(start.middle()).clamp(low_ns, high_ns),
@@ -217,6 +217,7 @@ pub(crate) fn open(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let start = silent_from(seen);
     let low_ns = seen.before_resumed_ns.0.saturating_sub(start.high.0);
     Gap {
+        error_ns: 0,
         start: start.since(origin),
         length: Estimate {
             value_ns: seen.before_resumed_ns.0.saturating_sub(start.middle()).max(low_ns),

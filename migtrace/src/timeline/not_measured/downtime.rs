@@ -83,7 +83,7 @@ fn vcpus(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {
 }
 
 /// Why it is not known how long the guest did not answer.
-pub(super) fn reachability(record: &Record, probing: Probing<'_>, list: &mut List) {
+pub(super) fn reachability(record: &Record, is_rough: bool, probing: Probing<'_>, list: &mut List) {
     let what = "reachability (how long the guest did not answer)";
     let probe = match probing {
         Probing::Probed(probe) => probe,
@@ -110,7 +110,9 @@ pub(super) fn reachability(record: &Record, probing: Probing<'_>, list: &mut Lis
     }
     if record.downtime.reachability.is_none() && !record.downtime.never_stopped() {
         let ends = [MarkName::Stop, MarkName::FirstVcpuRun, MarkName::Resume];
-        let why = if record.downtime.marks.iter().any(|mark| ends.contains(&mark.name)) {
+        let why = if is_rough && !record.gaps.is_empty() {
+            "there were several gaps, and only wall clocks say which of them the migration caused"
+        } else if record.downtime.marks.iter().any(|mark| ends.contains(&mark.name)) {
             "the echo requests do not cover the time in which the guest stopped and ran again"
         } else {
             "neither the stop of the guest nor its next run was seen, so no gap can be tied to them"

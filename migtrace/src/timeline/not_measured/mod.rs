@@ -22,16 +22,12 @@ pub(super) fn list(
     unknown_bytes: Option<BytesUnknown>,
 ) -> Vec<NotMeasured> {
     let mut list = List::default();
-    match joined.elsewhere() {
-        None => recording(&joined.first, &mut list),
-        Some(elsewhere) => {
-            for view in [joined.first, elsewhere] {
-                let mut of_host = List::default();
-                recording(&view, &mut of_host);
-                for entry in of_host.entries {
-                    list.push(&format!("{} ({})", entry.what, view.half.host()), entry.why);
-                }
-            }
+    let lists = recordings(joined);
+    let several = lists.len() > 1;
+    for (host, of_host) in lists {
+        for entry in of_host.entries {
+            let what = if several { format!("{} ({host})", entry.what) } else { entry.what };
+            list.push(&what, entry.why);
         }
     }
     if record.lost != Lost::default() {
@@ -41,6 +37,9 @@ pub(super) fn list(
     if let Some(apart) = &joined.apart {
         hosts::apart(apart, &mut list);
     }
+    for host in &joined.blind {
+        hosts::blind(host, &mut list);
+    }
     traffic::start(migration, &mut list);
     traffic::events(facts, migration, &mut list);
     traffic::flows(migration, record, &mut list);
@@ -48,8 +47,25 @@ pub(super) fn list(
     let arrived = joined.elsewhere().unwrap_or(joined.first).half;
     downtime::arrival(arrived.facts, arrived.migration, &mut list);
     downtime::downtime(joined, record, &mut list);
-    downtime::reachability(record, probing, &mut list);
+    downtime::reachability(record, joined.prober().0.clock.is_rough(), probing, &mut list);
     list.entries
+}
+
+/// What the recordings lack, by their hosts. A host whose clock is not known lacks that, and nothing else matters.
+fn recordings<'a>(joined: &Joined<'a>) -> Vec<(&'a str, List)> {
+    let own = [Some(joined.first), joined.elsewhere()].into_iter().flatten().map(|view| {
+        let mut list = List::default();
+        recording(&view, &mut list);
+        (view.half.facts.host(), list)
+    });
+    let observing = joined.observers.iter().map(|host| {
+        let mut list = List::default();
+        recording::while_recording(host.facts, &mut list);
+        recording::end(host.facts, &mut list);
+        hosts::observer(joined, host, &mut list);
+        (host.facts.host(), list)
+    });
+    own.chain(observing).collect()
 }
 
 /// What the recording on one host lacks.

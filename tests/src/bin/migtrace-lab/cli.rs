@@ -38,6 +38,15 @@ pub(crate) enum Command {
         #[arg(required = true, last = true)]
         command: Vec<OsString>,
     },
+    /// Run a command line in a shell on a host, as ssh does: for `migtrace record --rsh`
+    Rsh {
+        #[command(flatten)]
+        name: Name,
+        /// The host
+        host: HostName,
+        /// The command line; commands beside this one are found without a path
+        command_line: OsString,
+    },
     /// List the existing labs
     List,
     /// Remove a lab, or what a killed one left behind
@@ -61,7 +70,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TEXT", requires = "command")]
         ready_line: Option<String>,
         /// A command to start on the source host before the migration and to wait for after it. Its environment has LAB_GUEST
-        /// (the guest's name), LAB_GUEST_ADDRESS, and LAB_QMP (the socket of a monitor of the source that no client uses)
+        /// (the guest's name), LAB_GUEST_ADDRESS, LAB_QMP (the socket of a monitor of the source that no client uses), and
+        /// LAB_RSH (how `migtrace record --rsh` reaches the other hosts: dst, observer)
         #[arg(last = true)]
         command: Vec<OsString>,
     },

@@ -2,10 +2,12 @@
 
 use crate::cli::{Command, HostName, LabOptions, MigrationOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
-use migtrace_lab::{Action, Builder, Lab, Migrated, Outcome, Process, Remover};
+use migtrace_lab::migtrace_command::remote_shell;
+use migtrace_lab::{Action, Builder, Host, Lab, Migrated, Outcome, Process, Remover};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -27,14 +29,13 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             Ok(code)
         }
         Command::Exec { name, host, command } => {
-            let lab = Lab::attach(&name.name)?;
-            let host = match host {
-                HostName::Src => lab.source(),
-                HostName::Dst => lab.destination(),
-                HostName::Observer => lab.observer(),
-                HostName::Switch => lab.switch(),
-            };
-            Err(host.exec(&mut program(&command)?))
+            Lab::attach(&name.name)?;
+            Err(host.of(&name.name)?.exec(&mut program(&command)?))
+        }
+        Command::Rsh { name, host, command_line } => {
+            let mut shell = std::process::Command::new("sh");
+            shell.arg("-c").arg(command_line).env("PATH", path_with_own_folder()?);
+            Err(host.of(&name.name)?.exec(&mut shell))
         }
         Command::List => {
             for name in migtrace_lab::list()? {
@@ -58,6 +59,29 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             once(builder, &lab, &migration, ready_line, &command)
         }
     }
+}
+
+impl HostName {
+    /// The host of a lab, which may be another process'.
+    fn of(self, lab: &str) -> Result<Host> {
+        Host::of_lab(
+            lab,
+            match self {
+                Self::Src => "src",
+                Self::Dst => "dst",
+                Self::Observer => "observer",
+                Self::Switch => "switch",
+            },
+        )
+    }
+}
+
+/// Where commands are found: first beside this one, where cargo builds migtrace.
+fn path_with_own_folder() -> Result<OsString> {
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let own = own.parent().map(Path::to_path_buf);
+    std::env::join_paths(own.into_iter().chain(std::env::split_paths(&paths))).context("PATH is damaged")
 }
 
 fn up(name: &str, options: &LabOptions) -> Result<ExitCode> {
@@ -132,7 +156,7 @@ fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Res
     let mut command = program(command)?;
     let address = lab.guest().ipv4.to_string();
     command.env("LAB_GUEST", &lab.guest().name).env("LAB_GUEST_ADDRESS", address);
-    command.env("LAB_QMP", lab.qemu()?.spare_qmp_socket());
+    command.env("LAB_QMP", lab.qemu()?.spare_qmp_socket()).env("LAB_RSH", remote_shell(lab)?);
     let Some(ready_line) = ready_line else { return lab.source().spawn(&mut command) };
     let mut process = lab.source().spawn(command.stderr(Stdio::piped()))?;
     let stderr = process.child().stderr.take().context("the command has no standard error")?;

@@ -1,19 +1,20 @@
 //! The command line.
 
+mod record;
+
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ContextValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use migtrace::kernel::{AttachChoice, Tunnel};
-use migtrace::ports::PortRanges;
+use migtrace::kernel::AttachChoice;
 use migtrace::probe;
 use migtrace::terminal::clean;
 
 use crate::streams::say;
+pub(crate) use record::{GuestProbeArgs, LOCAL, RecordArgs, ScopeArgs, ServeArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "migtrace", bin_name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]
@@ -72,22 +73,6 @@ Exit codes:
   5  doctor: something cannot be measured on this host, or less precisely
   6  doctor: nothing can be measured on this host";
 
-const RECORD_HELP: &str = "\
-A limit (--max-...) is met if the upper bound of what was measured is within it. \
-What was not measured, or has no upper bound, meets no limit.
-
-Ctrl-C, SIGTERM and SIGHUP end the recording; what was seen until then is \
-reported.
-
-Exit codes:
-  0  The migration completed (or no event said how it ended) and met its
-     limits
-  1  It could not be recorded
-  2  Wrong usage
-  3  The migration failed or was cancelled, or the recording was interrupted;
-     the report is still written
-  4  A limit cannot be shown to have been met";
-
 const PROBE_HELP: &str = "\
 Needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW. Runs on any host, or in any network \
 namespace, that can ping the target.
@@ -128,7 +113,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Wait for the next migration on this host and record it
-    Record(RecordArgs),
+    Record(Box<RecordArgs>),
     /// Ping an address at a fixed interval and report when it did not answer
     Probe(ProbeArgs),
     /// Show a record, or replay an event log into its record
@@ -139,77 +124,12 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Remove TC filters left by killed runs; those of running ones stay
     Cleanup,
+    /// Record for another host (`record --peer`): events go to standard output until it has enough
+    #[command(hide = true)]
+    Serve(ServeArgs),
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = RECORD_HELP)]
-pub(crate) struct RecordArgs {
-    /// Record only this VM, by name or UUID; wait for it if it is not there yet
-    #[arg(long, value_name = "NAME|UUID", help_heading = WHAT)]
-    pub(crate) vm: Option<String>,
-    /// Record only this QEMU process
-    #[arg(long, help_heading = WHAT)]
-    pub(crate) pid: Option<u32>,
-    /// Treat every process that runs this file as a QEMU; repeatable
-    ///
-    /// Without it, a process is a QEMU if its executable has a QEMU's name and only root can have put it there.
-    #[arg(long = "qemu-binary", value_name = "PATH", help_heading = WHAT)]
-    pub(crate) qemu_binaries: Vec<PathBuf>,
-    /// Stop after this time, with or without a migration
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = WHAT)]
-    pub(crate) timeout: Option<Duration>,
-    /// TCP ports used by migrations
-    #[arg(long, value_name = "RANGES", default_value_t, help_heading = WHERE)]
-    pub(crate) ports: PortRanges,
-    /// Count at this interface; repeatable [default: every Ethernet interface with an address]
-    #[arg(long = "interface", value_name = "NAME", help_heading = WHERE)]
-    pub(crate) interfaces: Vec<String>,
-    /// Also look for migrations inside these tunnels, comma-separated
-    #[arg(long, value_name = "TUNNELS", value_delimiter = ',', value_parser = tunnels(), help_heading = WHERE)]
-    pub(crate) decapsulate: Vec<Tunnel>,
-    /// How to attach to interfaces
-    #[arg(long, value_name = "METHOD", value_enum, default_value_t = Attach::Auto, help_heading = WHERE)]
-    pub(crate) attach: Attach,
-    /// How many connections to count at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=1 << 20), hide = true)]
-    pub(crate) flow_capacity: u32,
-    /// Ping the guest at this address, and record when it did not answer (see `migtrace probe`)
-    ///
-    /// The probe belongs to the VM that has the address' MAC. If there are several VMs and the network does not show which one
-    /// that is, --vm or --pid must name it.
-    #[arg(long, value_name = "TARGET", help_heading = MORE)]
-    pub(crate) probe: Option<String>,
-    /// Time between two echo requests, at least 100us
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = interval, requires = "probe", help_heading = MORE)]
-    pub(crate) probe_interval: Duration,
-    /// Also ask QEMU for its own figures, through this QMP socket
-    ///
-    /// It must be a second monitor: QEMU serves one client per socket.
-    #[arg(long, value_name = "SOCKET", help_heading = MORE)]
-    pub(crate) qmp: Option<PathBuf>,
-    /// Exit with 4 unless the migration provably took no longer than this
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = LIMITS)]
-    pub(crate) max_total: Option<Duration>,
-    /// Exit with 4 unless the guest was provably stopped for no longer than this
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = LIMITS)]
-    pub(crate) max_stop: Option<Duration>,
-    /// Exit with 4 unless pings provably went unanswered for no longer than this (needs --probe)
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = LIMITS)]
-    pub(crate) max_reachability: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    /// Write every event to this file as it is observed, as JSON Lines; `-` is standard output
-    ///
-    /// An earlier log becomes FILE.old. With `-`, a report without --output goes to standard error.
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
-    pub(crate) events: Option<PathBuf>,
-}
-
-// The headings of help.
-const WHAT: &str = "What to record";
-const WHERE: &str = "Where to count";
-const MORE: &str = "What else to measure";
-const LIMITS: &str = "Limits";
+/// The heading of help for where a report goes.
 const OUTPUT: &str = "Output";
 
 #[derive(Debug, Args)]
@@ -325,11 +245,6 @@ pub(crate) enum Format {
     Text,
     /// For programs
     Json,
-}
-
-/// Parses the name of a tunnel.
-fn tunnels() -> impl TypedValueParser<Value = Tunnel> {
-    PossibleValuesParser::new(Tunnel::ALL.map(Tunnel::name)).try_map(|name| name.parse())
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

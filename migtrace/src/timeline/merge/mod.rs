@@ -1,0 +1,186 @@
+//! One record of what several hosts have seen.
+//!
+//! Each host has its facts, its migrations and its clock. A migration of one host and a migration of another are the two
+//! halves of one if they have a connection in common, which both hosts know by the sequence numbers of its SYNs: those
+//! are the same even if addresses are translated on the way.
+
+mod clock;
+mod links;
+mod strangers;
+mod watchers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::alignment::NotAligned;
+use super::alignment::relation::Relation;
+use super::assemble;
+use super::assign::migrations;
+use super::facts::Facts;
+use super::half::{Half, HostClock};
+use super::joined::{Apart, Joined, Observing, View};
+use super::migration::MigrationFacts;
+use super::pairs::pairs;
+use super::probe_target::ProbeTarget;
+use super::{Timeline, selects};
+use crate::record::{Record, Role};
+use crate::selection::Selection;
+use crate::units::MonotonicNs;
+use links::links;
+use strangers::stranger;
+use watchers::Watchers;
+
+/// Why the facts of some hosts make no common record.
+#[non_exhaustive]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{why}")]
+pub struct NotTogether {
+    /// The place, in the order in which they were given, of the host that does not belong to the others.
+    pub host: usize,
+    /// Why.
+    pub why: String,
+}
+
+/// The records of the selected migrations of several hosts: one for each migration, whichever hosts have seen it. In the
+/// order of their starts. The order of the hosts does not matter; the first one's selection holds.
+///
+/// # Errors
+/// A host has no part in a migration of the others.
+pub fn merged(hosts: &[Timeline]) -> Result<Vec<Record>, NotTogether> {
+    let [first, _, ..] = hosts else {
+        return Ok(hosts.iter().flat_map(Timeline::finish).collect());
+    };
+    let hosts: Vec<_> = hosts.iter().map(|timeline| Host::of(&timeline.facts)).collect();
+    let found = Found { links: links(&hosts), watchers: Watchers::of(&hosts) };
+    let strangers = (0..hosts.len()).filter_map(|host| Some((stranger(host, &hosts, &found)?, host)));
+    if let Some((why, host)) = strangers.min() {
+        return Err(NotTogether { host, why: why.to_string() });
+    }
+    let mut records = records(&hosts, &first.selection, &found);
+    records.sort_by_key(|record| {
+        let host = record.observers.first().map(|observer| observer.host.clone());
+        (record.start.realtime_ns, host, record.migration.id.clone())
+    });
+    Ok(records)
+}
+
+/// The records of the selected migrations of one host, in the order of their starts.
+pub(super) fn of_one_host(facts: &Facts, selection: &Selection) -> Vec<Record> {
+    records(&[Host::of(facts)], selection, &Found::default())
+}
+
+/// What one host knows.
+struct Host<'a> {
+    facts: &'a Facts,
+    migrations: Vec<MigrationFacts<'a>>,
+    /// The other half of each migration, where it is on the same host.
+    pairs: Vec<Option<usize>>,
+    probed: ProbeTarget<'a>,
+}
+
+impl<'a> Host<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        let migrations = migrations(facts);
+        Self { facts, pairs: pairs(&migrations), probed: ProbeTarget::of(facts, &migrations), migrations }
+    }
+
+    fn view<'v>(&'v self, migration: usize, clock: HostClock<'v>) -> View<'v>
+    where
+        'a: 'v,
+    {
+        let half = Half { facts: self.facts, migration: &self.migrations[migration], clock };
+        View { half, probed: &self.probed }
+    }
+
+    /// The wall time of an instant.
+    fn wall_ns(&self, at: MonotonicNs) -> Option<i64> {
+        Some(self.facts.clocks.at(at)?.realtime_ns(at))
+    }
+}
+
+/// A migration of a host: indices of both.
+type Place = (usize, usize);
+
+/// The other half of each migration at a source whose destination is another host.
+type Links = BTreeMap<Place, Link>;
+
+struct Link {
+    other: Place,
+    clock: Result<Relation, NotAligned>,
+}
+
+/// How the hosts belong together.
+#[derive(Default)]
+struct Found {
+    links: Links,
+    watchers: Watchers,
+}
+
+/// The records of the selected migrations, host by host.
+fn records(hosts: &[Host<'_>], selection: &Selection, found: &Found) -> Vec<Record> {
+    // Those are in the records of their sources.
+    let arrivals = arrivals(&found.links);
+    let joined =
+        places(hosts).filter(|place| !arrivals.contains(place)).map(|place| joined(hosts, place, found));
+    let is_selected =
+        |joined: &Joined<'_>| joined.own_hosts().any(|view| selects(selection, view.half.migration));
+    joined.filter(is_selected).map(|joined| assemble::record(&joined)).collect()
+}
+
+/// All migrations, host by host.
+fn places(hosts: &[Host<'_>]) -> impl Iterator<Item = Place> {
+    let of_host = |(index, host): (usize, &Host<'_>)| {
+        (0..host.migrations.len()).map(move |migration| (index, migration))
+    };
+    hosts.iter().enumerate().flat_map(of_host)
+}
+
+/// Those in which the host has this role.
+fn places_of(hosts: &[Host<'_>], role: Role) -> impl Iterator<Item = Place> {
+    places(hosts).filter(move |(host, migration)| hosts[*host].migrations[*migration].role == role)
+}
+
+/// The migrations at a destination that are linked to their sources.
+fn arrivals(links: &Links) -> BTreeSet<Place> {
+    links.values().map(|link| link.other).collect()
+}
+
+/// The hosts that were to record a migration together with the others, since one of those has read their clocks, and have
+/// seen nothing of it.
+fn blind<'h>(
+    hosts: &'h [Host<'h>],
+    place: Place,
+    found: &Found,
+    observers: &[Observing<'_>],
+) -> Vec<&'h Facts> {
+    let other = found.links.get(&place).map(|link| link.other.0);
+    let was_to = |host: &Host<'_>| hosts.iter().any(|other| !other.facts.readings_of(host.facts).is_empty());
+    let observes = |host: &Host<'_>| observers.iter().any(|found| std::ptr::eq(found.facts, host.facts));
+    let others = hosts.iter().enumerate().filter(|(index, _)| *index != place.0 && Some(*index) != other);
+    let mut blind: Vec<_> =
+        others.map(|(_, host)| host).filter(|host| was_to(host) && !observes(host)).collect();
+    blind.sort_by_key(|host| host.facts.host());
+    blind.into_iter().map(|host| host.facts).collect()
+}
+
+fn joined<'h>(hosts: &'h [Host<'h>], place: Place, found: &'h Found) -> Joined<'h> {
+    let (host, migration) = (&hosts[place.0], place.1);
+    let own = HostClock { start: host.migrations[migration].start, relation: None };
+    let observers = found.watchers.watching(hosts, &found.links, place);
+    let blind = blind(hosts, place, found, &observers);
+    let alone = Joined { first: host.view(migration, own), other: None, apart: None, observers, blind };
+    let Some(Link { other: (there, half), clock }) = found.links.get(&place) else {
+        let other = host.pairs[migration].map(|other| host.view(other, own));
+        return Joined { other, ..alone };
+    };
+    match clock {
+        Ok(relation) => {
+            let clock = HostClock { relation: Some(relation), ..own };
+            Joined { other: Some(hosts[*there].view(*half, clock)), ..alone }
+        }
+        Err(why) => {
+            let own = HostClock { start: hosts[*there].migrations[*half].start, relation: None };
+            let apart = Apart { view: hosts[*there].view(*half, own), why: *why };
+            Joined { apart: Some(apart), ..alone }
+        }
+    }
+}
