@@ -3,7 +3,7 @@
 //! A comment before a `text` block says whose output it is:
 //!
 //! ```text
-//! <!-- output of: migtrace report docs/report.jsonl -->
+//! <!-- output of: migtrace merge docs/demo/local.jsonl docs/demo/dst.jsonl docs/demo/observer.jsonl -->
 //! <!-- probe report: migtrace/tests/probes/moved-guest.json -->
 //! ```
 //!
@@ -114,9 +114,9 @@ fn every_quoted_report_is_what_the_command_prints() {
 
 /// Files whose text the pages may quote as JSON.
 fn json_sources() -> Vec<String> {
-    let folders = ["migtrace/tests/logs", "migtrace/tests/probes"];
+    let folders = ["migtrace/tests/logs", "migtrace/tests/probes", "docs/demo"];
     let files = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
-    let paths = files.map(|entry| entry.unwrap().path()).chain([root().join("docs/report.jsonl")]);
+    let paths = files.map(|entry| entry.unwrap().path());
     paths.map(|path| without_whitespace(&fs::read_to_string(path).unwrap())).collect()
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a real live migration in the lab, traced from the kernel to the report.
+//! `cargo xtask demo`: a real live migration in the lab, traced on both hosts and on an observer, up to the report.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -26,7 +26,8 @@ pub(crate) struct Options {
     rate: String,
 }
 
-/// Sets up, builds, migrates once under load, and prints the report. Record, events and report stay in `target/demo`.
+/// Sets up, builds, migrates once under load, and prints the report. The record, the event log of each host and the report
+/// stay in `target/demo`.
 ///
 /// # Errors
 /// When the machine lacks something, or the migration or the recording fails.
@@ -43,17 +44,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let directory = paths::target().join("demo");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let [record, events, report] =
-        ["record.json", "events.jsonl", "report.txt"].map(|file| directory.join(file));
-    for file in [&record, &events, &report] {
-        // Files of an earlier demo must not be mistaken for the outcome of this one.
-        match fs::remove_file(file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", file.display()));
-            }
-            _ => {}
-        }
-    }
+    // What an earlier demo left must not be mistaken for the outcome of this one.
+    fs::remove_dir_all(&directory).with_context(|| format!("cannot empty {}", directory.display()))?;
+    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let [record, events, report] = ["record.json", "events", "report.txt"].map(|file| directory.join(file));
 
     let release = paths::target().join("release");
     let mut lab = Command::new(release.join("migtrace-lab"));
@@ -61,9 +55,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     lab.args(["--memory", &options.memory.to_string(), "--dirty", &options.dirty.to_string()]);
     lab.args(["--dirty-rate", &options.dirty_rate.to_string(), "--rate", &options.rate]);
     lab.args(["--like-libvirt", "--ready-line", "ready", "--"]);
-    // The lab passes the guest's address, and the monitor that migtrace may ask for QEMU's own figures.
-    lab.args(["sh", "-c", r#"exec "$@" --probe "$LAB_GUEST_ADDRESS" --qmp "$LAB_QMP""#, "sh"]);
-    lab.arg(release.join("migtrace")).arg("record").arg("--output").arg(&record).arg("--events").arg(&events);
+    // The lab passes the guest's address, the monitor that migtrace may ask for QEMU's own figures, and how to reach the other
+    // hosts, as ssh would.
+    let passed = r#"exec "$@" --probe "$LAB_GUEST_ADDRESS" --qmp "$LAB_QMP" --rsh "$LAB_RSH""#;
+    lab.args(["sh", "-c", passed, "sh"]);
+    lab.arg(release.join("migtrace")).args(["record", "--peer", "dst", "--peer", "observer"]);
+    lab.arg("--output").arg(&record).arg("--events").arg(&events);
     let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
 
     if record.exists() {

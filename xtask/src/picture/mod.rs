@@ -12,19 +12,19 @@ use clap::Args;
 use crate::prerequisites::Group;
 use crate::{paths, setup};
 
-/// The event log of a migration in the demo, and its picture.
-const LOG: &str = "docs/report.jsonl";
+/// The event logs of a migration in the demo, and its picture.
+const LOGS: [&str; 3] = ["docs/demo/local.jsonl", "docs/demo/dst.jsonl", "docs/demo/observer.jsonl"];
 const PICTURE: &str = "docs/report.svg";
 /// The sections of a report that are shown, by the start of their first line. The headline comes before all of them.
-const SHOWN: [&str; 2] = ["Downtime", "Phases"];
+const SHOWN: [&str; 3] = ["Downtime", "The stop, part by part", "Phases"];
 /// Stands for the sections between them.
 const LEFT_OUT: &str = "[...]";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The event log or record whose report is shown [default: docs/report.jsonl]
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    /// An event log of the migration whose report is shown; again for each host [default: those in docs/demo]
+    #[arg(long = "log", value_name = "FILE")]
+    logs: Vec<PathBuf>,
     /// Where to write the picture [default: docs/report.svg]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -36,27 +36,34 @@ pub(crate) struct Options {
 /// When the machine lacks something, or there is no report to draw.
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&[Group::Build])?;
-    let log = options.log.clone().unwrap_or_else(|| paths::root().join(LOG));
+    let logs = if options.logs.is_empty() {
+        LOGS.map(|log| paths::root().join(log)).to_vec()
+    } else {
+        options.logs.clone()
+    };
     let output = options.output.clone().unwrap_or_else(|| paths::root().join(PICTURE));
     // Cargo runs in the root of the repository, whatever the current folder.
-    let log = path::absolute(&log).with_context(|| format!("cannot find {}", log.display()))?;
+    let absolute =
+        |log: &PathBuf| path::absolute(log).with_context(|| format!("cannot find {}", log.display()));
+    let logs: Vec<PathBuf> = logs.iter().map(absolute).collect::<Result<_>>()?;
     let mut report = paths::cargo();
-    report.args(["run", "--quiet", "--package", "migtrace", "--", "report"]).arg(&log);
+    report.args(["run", "--quiet", "--package", "migtrace", "--", "merge"]).args(&logs);
     let reported = report.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !reported.status.success() {
-        bail!("no report of {}; see the messages above", log.display());
+        bail!("no report of {logs:?}; see the messages above");
     }
     let text = String::from_utf8(reported.stdout).context("the report is not UTF-8")?;
-    let picture = draw(&text, &log)?;
+    let picture = draw(&text, &logs)?;
     fs::write(&output, picture).with_context(|| format!("cannot write {}", output.display()))?;
     eprintln!("{}", output.display());
     Ok(())
 }
 
-/// The picture of the first part of the report of `log`.
-fn draw(report: &str, log: &Path) -> Result<String> {
-    let name = log.file_name().unwrap_or_default();
-    let command = format!("$ migtrace report {}", name.display());
+/// The picture of the first part of the report of `logs`.
+fn draw(report: &str, logs: &[impl AsRef<Path>]) -> Result<String> {
+    let name = |log: &Path| log.file_name().unwrap_or_default().display().to_string();
+    let names: Vec<_> = logs.iter().map(|log| name(log.as_ref())).collect();
+    let command = format!("$ migtrace merge {}", names.join(" "));
     let mut lines = vec![command.as_str(), ""];
     lines.extend(excerpt(report)?);
     Ok(svg::draw("The report of a live migration", &lines))
@@ -104,28 +111,38 @@ mod tests {
     use migtrace::event::LogReader;
     use migtrace::report;
     use migtrace::selection::Selection;
-    use migtrace::timeline::Timeline;
+    use migtrace::timeline::{self, Timeline};
 
     use super::*;
 
     #[test]
     fn an_excerpt_has_whole_sections_and_shows_where_some_are_left_out() {
-        let report = "vm-1: completed\n\n  VM vm-1\n\nDowntime\n stop 1 s\n\n  bar\n\nGaps\n none\n\nPhases (wire bytes)\n setup\n\n\
-                      Flows\n one\n";
-        let expected = "vm-1: completed\n\n  VM vm-1\n\nDowntime\n stop 1 s\n\n  bar\n\n[...]\n\nPhases (wire bytes)\n setup\n\n[...]";
-        assert_eq!(excerpt(report).unwrap().join("\n"), expected);
-        let error = excerpt("vm-1: failed\n\nDowntime\n none\n").unwrap_err().to_string();
+        let parts = "The stop, part by part\n drain\n\n";
+        let report = format!(
+            "vm-1: completed\n\n  VM vm-1\n\nDowntime\n stop 1 s\n\n  bar\n\n{parts}Gaps\n none\n\nPhases (wire bytes)\n setup\n\n\
+             Flows\n one\n"
+        );
+        let expected = format!(
+            "vm-1: completed\n\n  VM vm-1\n\nDowntime\n stop 1 s\n\n  bar\n\n{parts}[...]\n\nPhases (wire bytes)\n setup\n\n[...]"
+        );
+        assert_eq!(excerpt(&report).unwrap().join("\n"), expected);
+        let error =
+            excerpt("vm-1: failed\n\nDowntime\n none\n\nThe stop, part by part\n").unwrap_err().to_string();
         assert!(error.contains("Phases"), "{error}");
     }
 
     #[test]
     fn the_picture_in_the_documentation_is_that_of_its_log() {
-        let mut timeline = Timeline::new(Selection::default());
-        let log = File::open(paths::root().join(LOG)).unwrap();
-        for event in LogReader::new(BufReader::new(log)) {
-            timeline.push(&event.unwrap());
-        }
-        let picture = draw(&report::text::render(&timeline.finish()[0]), Path::new(LOG)).unwrap();
+        let timelines = LOGS.map(|log| {
+            let mut timeline = Timeline::new(Selection::default());
+            let log = File::open(paths::root().join(log)).unwrap();
+            for event in LogReader::new(BufReader::new(log)) {
+                timeline.push(&event.unwrap());
+            }
+            timeline
+        });
+        let records = timeline::merged(&timelines).unwrap();
+        let picture = draw(&report::text::render(&records[0]), &LOGS).unwrap();
         let kept = fs::read_to_string(paths::root().join(PICTURE)).unwrap();
         assert!(picture == kept, "the report looks different now: run `cargo xtask picture`");
     }
