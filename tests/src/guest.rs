@@ -1,7 +1,8 @@
 //! The guest, and what it boots from.
 
+use crate::cache;
 use crate::cpio::Archive;
-use crate::kernels::{self, Kernel};
+use crate::kernels::Kernel;
 use crate::programs;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -90,7 +91,7 @@ pub fn init() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(INIT_VARIABLE) {
         return Ok(path.into());
     }
-    let workspace = kernels::workspace();
+    let workspace = cache::workspace();
     let target_directory = workspace.join("target/guest");
     let cargo = std::env::var_os("CARGO").map_or_else(|| programs::find("cargo"), |path| Ok(path.into()))?;
     let mut build = Command::new(cargo);

@@ -21,8 +21,10 @@
 //! The lab knows nothing of how migtrace works: [`migtrace_command`] runs the built command, and what the lab measures it
 //! measures by itself. So it builds before there is a toolchain for the eBPF programs.
 
+mod apt;
 mod bare_qemu;
 mod bpf_syscall;
+mod cache;
 mod clock;
 mod connection;
 pub mod cpio;

@@ -5,15 +5,13 @@ mod modules;
 
 pub use modules::Module;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use debian::{Apt, Package};
-use nix::fcntl::{Flock, FlockArg};
+use crate::apt::Apt;
+use crate::cache;
+use anyhow::{Context as _, Result, bail};
+use debian::Package;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Names the directory where the lab keeps what it downloads. The default is `target/lab` of this workspace.
-pub const CACHE_VARIABLE: &str = "MIGTRACE_LAB_CACHE";
 
 /// A kernel with its modules, ready to boot in a virtual machine.
 #[derive(Debug, Clone)]
@@ -33,53 +31,14 @@ pub struct Kernel {
 ///
 /// When there is no such kernel (the message lists the available ones), or it cannot be downloaded.
 pub fn fetch(series: &str) -> Result<Kernel> {
-    let cache = cache_directory()?;
-    if let Some(kernel) = cached_kernel(&cache, series)? {
-        return Ok(kernel);
-    }
-    // Several processes may need the kernel at once: the first one downloads it, and the others wait here.
-    let lock = File::create(cache.join("lock")).context("cannot make the lock of the kernel cache")?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
-    if let Some(kernel) = cached_kernel(&cache, series)? {
-        return Ok(kernel);
-    }
-    let (apt, package) = find(series, &cache)?;
-    let partial = cache.join(format!("kernel-{series}.partial"));
-    remove(&partial)?;
-    fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-    apt.unpack(&package, &partial)?;
-    let directory = kernel_directory(&cache, series);
-    fs::rename(&partial, &directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    cached_kernel(&cache, series)?
-        .ok_or_else(|| anyhow!("Debian's packages of Linux {} have no kernel image", package.release))
+    cache::get(&format!("kernel-{series}"), unpacked_kernel, |directory| {
+        let (apt, package) = find(series, &cache::directory()?)?;
+        apt.unpack(&package.parts, directory)
+    })
 }
 
-/// The directory that [`CACHE_VARIABLE`] names, or `target/lab` of this workspace.
-///
-/// # Errors
-///
-/// When it cannot be made.
-pub fn cache_directory() -> Result<PathBuf> {
-    let directory =
-        std::env::var_os(CACHE_VARIABLE).map_or_else(|| workspace().join("target/lab"), PathBuf::from);
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make the lab's cache {}", directory.display()))?;
-    Ok(directory)
-}
-
-/// The root of the workspace that this library was built from.
-pub(crate) fn workspace() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package).to_path_buf()
-}
-
-fn kernel_directory(cache: &Path, series: &str) -> PathBuf {
-    cache.join(format!("kernel-{series}"))
-}
-
-/// The kernel of a series in the cache. Newer packages have the image beside the modules, and both in `/usr`.
-fn cached_kernel(cache: &Path, series: &str) -> Result<Option<Kernel>> {
-    let directory = kernel_directory(cache, series);
+/// The kernel that is unpacked in a directory. Newer packages have the image beside the modules, and both in `/usr`.
+fn unpacked_kernel(directory: &Path) -> Result<Option<Kernel>> {
     for modules in ["usr/lib/modules", "lib/modules"].map(|folder| directory.join(folder)) {
         if !modules.exists() {
             continue;
@@ -100,7 +59,7 @@ fn cached_kernel(cache: &Path, series: &str) -> Result<Option<Kernel>> {
 fn find(series: &str, cache: &Path) -> Result<(Apt, Package)> {
     let mut known = BTreeMap::new();
     let mut look = |apt: Apt| -> Result<Option<(Apt, Package)>> {
-        let packages = apt.kernels()?;
+        let packages = debian::kernels(&apt)?;
         let all_series = packages.iter().filter_map(|package| series_of(&package.release));
         known.extend(all_series.map(|series| (numbers(series), series.to_owned())));
         Ok(newest_of_series(packages, series).map(|package| (apt, package)))
@@ -140,15 +99,6 @@ fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,13 +122,13 @@ mod tests {
             ("usr/lib/modules/7.3.4-cloud-amd64/vmlinuz", "usr/lib/modules/7.3.4-cloud-amd64"),
         ] {
             let cache = tempfile::tempdir().unwrap();
-            assert!(cached_kernel(cache.path(), "x").unwrap().is_none());
-            let directory = kernel_directory(cache.path(), "x");
+            let directory = cache.path().join("x");
+            assert!(unpacked_kernel(&directory).unwrap().is_none());
             fs::create_dir_all(directory.join(modules)).unwrap();
             fs::create_dir_all(directory.join("boot")).unwrap();
-            assert!(cached_kernel(cache.path(), "x").unwrap().is_none(), "modules without an image");
+            assert!(unpacked_kernel(&directory).unwrap().is_none(), "modules without an image");
             fs::write(directory.join(image), "").unwrap();
-            let kernel = cached_kernel(cache.path(), "x").unwrap().unwrap();
+            let kernel = unpacked_kernel(&directory).unwrap().unwrap();
             assert_eq!(kernel.image, directory.join(image));
             assert_eq!(kernel.modules, directory.join(modules));
             assert!(modules.ends_with(&kernel.release));
