@@ -24,8 +24,15 @@ run=$1 driver=$2
 shift 2
 for netns in "$@"; do
     [ -e "/run/netns/$netns" ] || continue
-    for process in $(ip netns pids "$netns"); do
-        [ "$process" = "$driver" ] || kill -KILL "$process"
+    # Until none is left: libvirtd may just be starting another QEMU. What cannot be killed does not keep this waiting.
+    for _ in $(seq 100); do
+        processes=
+        for process in $(ip netns pids "$netns"); do
+            [ "$process" = "$driver" ] || processes="$processes $process"
+        done
+        [ "$processes" ] || break
+        kill -KILL $processes
+        sleep 0.05
     done
     ip netns delete "$netns"
 done
