@@ -43,17 +43,49 @@ pub(crate) fn get<T>(
         return Ok(found);
     }
     // Several processes may need it at once: the first one makes it, and the others wait here.
-    let lock = File::create(cache.join("lock")).context("cannot make the lock of the lab's cache")?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let _lock = lock(&cache)?;
     if let Some(found) = look(&wanted)? {
         return Ok(found);
     }
-    let partial = cache.join(format!("{name}.partial"));
+    make(&wanted, fill)?;
+    look(&wanted)?.ok_or_else(|| anyhow!("{} lacks what was downloaded for it", wanted.display()))
+}
+
+/// Makes the content of a directory of the cache anew.
+///
+/// # Errors
+///
+/// When `fill` fails. Then the former content stays.
+pub(crate) fn replace(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let cache = directory()?;
+    let _lock = lock(&cache)?;
+    make(&cache.join(name), fill)
+}
+
+/// Calls `read` with a directory of the cache, if there is one, while nobody replaces it.
+///
+/// # Errors
+///
+/// When `read` fails.
+pub(crate) fn read(name: &str, read: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let cache = directory()?;
+    let _lock = lock(&cache)?;
+    let wanted = cache.join(name);
+    if wanted.is_dir() { read(&wanted) } else { Ok(()) }
+}
+
+fn lock(cache: &Path) -> Result<Flock<File>> {
+    let lock = File::create(cache.join("lock")).context("cannot make the lock of the lab's cache")?;
+    Ok(Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?)
+}
+
+fn make(wanted: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let partial = wanted.with_added_extension("partial");
     remove(&partial)?;
     fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
     fill(&partial)?;
-    fs::rename(&partial, &wanted).with_context(|| format!("cannot make {}", wanted.display()))?;
-    look(&wanted)?.ok_or_else(|| anyhow!("{} lacks what was downloaded for it", wanted.display()))
+    remove(wanted)?;
+    fs::rename(&partial, wanted).with_context(|| format!("cannot make {}", wanted.display()))
 }
 
 fn remove(directory: &Path) -> Result<()> {

@@ -2,12 +2,16 @@
 
 use crate::netns::{NetNs, NetNsGuard};
 use crate::ping::ping;
-use crate::process::{self, Process};
+use crate::process::{self, Namespace, Process};
 use crate::programs;
 use crate::topology::Topology;
 use anyhow::{Context as _, Result, bail};
+use nix::sched::CloneFlags;
+use std::fs::File;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A command that runs longer than this is taken to hang.
@@ -18,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Host {
     role: &'static str,
     netns: NetNs,
+    /// Its UTS namespace; none if it has the machine's name.
+    uts: Option<Arc<File>>,
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
 }
@@ -32,7 +38,18 @@ impl Host {
 
     pub(crate) fn new(role: &'static str, netns: NetNs, number: u8) -> Self {
         let ipv6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into());
-        Self { role, netns, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6 }
+        Self { role, netns, uts: None, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6 }
+    }
+
+    /// The host with the name that it has in this UTS namespace.
+    pub(crate) fn with_uts(self, uts: Arc<File>) -> Self {
+        Self { uts: Some(uts), ..self }
+    }
+
+    /// The namespaces of programs on this host.
+    pub(crate) fn namespaces(&self) -> Vec<Namespace> {
+        let uts = self.uts.iter().map(|file| (Arc::clone(file), CloneFlags::CLONE_NEWUTS));
+        iter::once(self.netns.namespace()).chain(uts).collect()
     }
 
     /// The host with this role in a running lab, which may be another process'.
@@ -73,14 +90,14 @@ impl Host {
     /// Starts `command` on this host, with the input and outputs that the caller has set. It is killed when the returned
     /// [`Process`] is dropped, and when this process ends in any way.
     ///
-    /// Only the network is the host's own. `/sys/class/net` still shows the network of this process, because another mount
+    /// Only the network is the host's own, and, where it has libvirtd, its name. `/sys/class/net` still shows the network of this process, because another mount
     /// of `/sys` would hide the kernel's tracing files from the command.
     ///
     /// # Errors
     ///
     /// When it cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Process> {
-        process::spawn(&self.netns, command)
+        process::spawn(&self.namespaces(), command)
     }
 
     /// Runs `command` on this host until it ends, successfully or not, and returns what it wrote.

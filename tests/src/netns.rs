@@ -1,5 +1,6 @@
 //! Network namespaces with a name, as `ip netns` shows them.
 
+use crate::process::Namespace;
 use crate::programs;
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
@@ -82,6 +83,11 @@ impl NetNs {
         };
         std::thread::scope(|scope| scope.spawn(inside).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// The namespace as [`crate::process::spawn`] enters it.
+    pub(crate) fn namespace(&self) -> Namespace {
+        (self.file(), CloneFlags::CLONE_NEWNET)
     }
 
     /// A second handle to the same namespace, for a closure that outlives this one.

@@ -7,11 +7,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{Pid, setsid};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Output};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(5);
@@ -103,19 +103,24 @@ fn read_all(pipe: Option<impl io::Read + Send + 'static>) -> mpsc::Receiver<io::
     receiver
 }
 
-/// Starts `command` inside `netns`. It is killed when this process ends in any way.
-pub(crate) fn spawn(netns: &NetNs, command: &mut Command) -> Result<Process> {
+/// A namespace, and its kind.
+pub(crate) type Namespace = (Arc<File>, CloneFlags);
+
+/// Starts `command` inside these namespaces. It is killed when this process ends in any way.
+pub(crate) fn spawn(namespaces: &[Namespace], command: &mut Command) -> Result<Process> {
     let line = line(command);
-    let netns_file = netns.file();
+    let namespaces = namespaces.to_vec();
     let enter = move || {
         set_pdeathsig(Signal::SIGKILL)?;
-        setns(&*netns_file, CloneFlags::CLONE_NEWNET)?;
+        for (file, kind) in &namespaces {
+            setns(&**file, *kind)?;
+        }
         // The tests may run under `nohup`, and their children must not inherit that.
         // SAFETY: the default handler runs no function of this program.
         unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl)? };
         Ok(())
     };
-    // SAFETY: three system calls and no allocation, which is all that may happen between fork and exec.
+    // SAFETY: only system calls and no allocation, which is all that may happen between fork and exec.
     unsafe { command.pre_exec(enter) };
     let child = spawn_on_lasting_thread(command).with_context(|| format!("cannot start `{line}`"))?;
     Ok(Process { child, line })

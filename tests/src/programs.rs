@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The Debian packages of the programs that the lab runs.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
+    ("openssl", "openssl"),
     ("xz", "xz-utils"),
 ];
 
@@ -33,7 +34,9 @@ pub(crate) fn find(program: &str) -> Result<PathBuf> {
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| {
             if DEBIAN.contains(&program) {
-                return anyhow!("the guest's kernel is a Debian package, and there is no `{program}` here");
+                return anyhow!(
+                    "the guest's kernel and libvirt are Debian packages, and there is no `{program}` here"
+                );
             }
             let package = PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, p)| p);
             anyhow!("the lab needs `{program}`: install it with `apt-get install {package}`")

@@ -5,6 +5,7 @@ use super::names::{STATE_FILE, check_name, claim, run_directory};
 use crate::guest::{self, Guest};
 use crate::janitor::Janitor;
 use crate::kernels::{self, Kernel};
+use crate::libvirt::{self, LibvirtLab};
 use crate::programs;
 use crate::topology::{self, Network, Topology};
 use anyhow::{Context as _, Result, bail};
@@ -168,31 +169,8 @@ impl Builder {
     ///
     /// When not root, when a program is missing or fails, when there is a lab of this name. Then nothing is left behind.
     pub fn start(self) -> Result<Lab> {
-        if !Uid::effective().is_root() {
-            bail!("the lab makes network namespaces and starts QEMU in them: run it as root");
-        }
-        check_name(&self.name)?;
-        for program in ["ip", "tc"] {
-            programs::find(program)?;
-        }
         let boot = if self.network.guests { Some(self.find_kernel()?) } else { None };
-        let run_directory = run_directory(&self.name);
-        claim(&self.name, &run_directory)?;
-        // From here on, whatever happens, the janitor removes everything.
-        let janitor = Janitor::start(&run_directory, &topology::namespaces(&self.name))?;
-        let topology = Topology::create(&self.name, &self.network)?;
-        let mut lab = Lab {
-            source: None,
-            destination: None,
-            at_source: true,
-            booted: false,
-            prepared: false,
-            topology,
-            boot: None,
-            config: self,
-            run_directory,
-            janitor: Some(janitor),
-        };
+        let mut lab = self.start_network()?;
         if let Some(kernel) = boot {
             lab.boot(kernel)?;
         }
@@ -205,6 +183,55 @@ impl Builder {
             }
         }
         Ok(lab)
+    }
+
+    /// Makes the network and starts the guest on the source, in the care of libvirt. It does not wait until the guest has
+    /// booted: [`LibvirtLab::wait_guest_ready`] does.
+    ///
+    /// The first call on a machine downloads libvirt and a kernel, and builds the guest's init.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::start`], and when libvirtd does not start or refuses the guest. A lasting lab, and one without guests,
+    /// cannot have libvirt.
+    pub fn start_with_libvirt(self) -> Result<LibvirtLab> {
+        if self.lasting || !self.network.guests {
+            bail!("a lab with libvirt has a guest, and ends with its driver");
+        }
+        programs::find("openssl")?;
+        let (kernel, accelerator) = (self.find_kernel()?, self.accelerator.clone());
+        libvirt::fetch()?;
+        let lab = self.start_network()?;
+        let run_directory = lab.run_directory.clone();
+        LibvirtLab::start(lab, &kernel, &accelerator, &run_directory)
+    }
+
+    /// Makes everything but the guest.
+    fn start_network(self) -> Result<Lab> {
+        if !Uid::effective().is_root() {
+            bail!("the lab makes network namespaces and starts QEMU in them: run it as root");
+        }
+        check_name(&self.name)?;
+        for program in ["ip", "tc"] {
+            programs::find(program)?;
+        }
+        let run_directory = run_directory(&self.name);
+        claim(&self.name, &run_directory)?;
+        // From here on, whatever happens, the janitor removes everything.
+        let janitor = Janitor::start(&run_directory, &topology::namespaces(&self.name))?;
+        let topology = Topology::create(&self.name, &self.network)?;
+        Ok(Lab {
+            source: None,
+            destination: None,
+            at_source: true,
+            booted: false,
+            prepared: false,
+            topology,
+            boot: None,
+            config: self,
+            run_directory,
+            janitor: Some(janitor),
+        })
     }
 
     /// Finds what the guest needs. That takes time and may fail, so it comes before anything is made.

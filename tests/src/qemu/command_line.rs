@@ -12,7 +12,7 @@ use std::process::Command;
 /// Before 9.0, QEMU loses writes of a TCG guest while it migrates, and the guest crashes sooner or later: the fast
 /// path of `cpu_physical_memory_sync_dirty_bitmap` clears dirty bits without a word to TCG's TLB (fixed by commit
 /// 03bfc2188f). It is only taken for memory that is a multiple of 64 pages, so the guest gets a little less.
-const MEMORY_GAP_KIB: u64 = 8;
+pub(crate) const MEMORY_GAP_KIB: u64 = 8;
 
 /// The block node of the guest's disk.
 pub(crate) const DISK_NODE: &str = "disk0";

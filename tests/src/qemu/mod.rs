@@ -3,7 +3,7 @@
 mod command_line;
 mod files;
 
-pub(crate) use command_line::{DISK_NODE, Plan, Start};
+pub(crate) use command_line::{DISK_NODE, MEMORY_GAP_KIB, Plan, Start};
 pub(crate) use files::disk as disk_path;
 
 use crate::guest::READY;
@@ -81,11 +81,10 @@ impl Qemu {
         let log = files::log(directory);
         let log_file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
         command.stdin(std::process::Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        let netns = plan.host.netns();
         let mut started = if plan.lasting {
-            Started::Detached(process::spawn_detached(netns, &mut command)?)
+            Started::Detached(process::spawn_detached(plan.host.netns(), &mut command)?)
         } else {
-            Started::Bound(process::spawn(netns, &mut command)?)
+            Started::Bound(process::spawn(&plan.host.namespaces(), &mut command)?)
         };
         let pid = started.child().id();
         fs::write(files::pid(directory), pid.to_string())?;

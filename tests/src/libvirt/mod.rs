@@ -1,0 +1,237 @@
+//! Two hosts with a libvirtd each, and a guest that `virsh migrate` moves between them.
+//!
+//! The network, the guest and the clean-up are the lab's. Each host has, beside its network namespace, a mount namespace with
+//! an /etc, /var and /run of its own, and a UTS namespace with a name of its own. libvirt comes from Debian's packages, which
+//! are unpacked and not installed; QEMU is the machine's.
+
+mod certificates;
+mod daemon;
+mod domain;
+mod host_files;
+mod migration;
+mod monitor_log;
+mod namespaces;
+mod packages;
+
+pub use migration::{JobInfo, LibvirtMigration, MigratedByLibvirt};
+pub use packages::{fetch, fetched};
+
+use crate::cache;
+use crate::clock::monotonic_ns;
+use crate::guest::{self, Guest, READY};
+use crate::host::Host;
+use crate::kernels::Kernel;
+use crate::lab::Lab;
+use crate::migration::{ObservedEvent, Side};
+use crate::programs;
+use crate::qcow2;
+use anyhow::{Context as _, Result, bail};
+use certificates::Authority;
+use daemon::{Daemon, emulator};
+use host_files::HostFiles;
+use namespaces::Mounts;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// On a machine with one busy core, an emulated guest boots in about half a minute.
+const BOOT_PATIENCE: Duration = Duration::from_secs(180);
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(50);
+
+/// In the cache: what libvirtd knows about this machine's QEMUs.
+const CAPABILITIES: &str = "libvirt-capabilities";
+
+/// A running lab with libvirt. Dropping it removes everything.
+#[derive(Debug)]
+pub struct LibvirtLab {
+    lab: Lab,
+    source: Daemon,
+    destination: Daemon,
+    /// Whether the guest runs on the source.
+    at_source: bool,
+}
+
+impl LibvirtLab {
+    /// Starts libvirtd on both hosts of a lab, and the guest on its source.
+    pub(crate) fn start(lab: Lab, kernel: &Kernel, accelerator: &str, run_directory: &Path) -> Result<Self> {
+        let packages = fetch()?;
+        let initramfs = run_directory.join("initramfs");
+        guest::write_initramfs(kernel, &initramfs)?;
+        let authority = Authority::create(&run_directory.join("ca"))?;
+        let hosts = [lab.source(), lab.destination()];
+        // One after the other: the second one takes over what the first one knows about QEMU.
+        let start = |host: &Host| -> Result<Daemon> {
+            let home = run_directory.join(host.role());
+            let files = HostFiles::write(&home, host, &hosts)?;
+            authority.issue(host, &files.certificates())?;
+            restore_capabilities(&files)?;
+            let mounts =
+                Mounts { home: &home, packages: &packages, kernel: &kernel.image, initramfs: &initramfs };
+            let daemon = Daemon::start(host, files, &mounts)?;
+            keep_capabilities(daemon.files())?;
+            Ok(daemon)
+        };
+        let (source, destination) = (start(hosts[0])?, start(hosts[1])?);
+        let lab = Self { lab, source, destination, at_source: true };
+        let disk_mib = lab.guest().disk_mib;
+        if disk_mib > 0 {
+            qcow2::create_full(&lab.source.files().image(), disk_mib)?;
+        }
+        let domain = run_directory.join("src/var/tmp/guest.xml");
+        fs::write(&domain, domain::xml(lab.guest(), accelerator, &emulator()?))
+            .with_context(|| format!("cannot write {}", domain.display()))?;
+        lab.source.virsh(&["define", "/var/tmp/guest.xml"])?;
+        lab.source.virsh(&["start", &lab.guest().name])?;
+        Ok(lab)
+    }
+
+    /// The lab's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.lab.name()
+    }
+
+    /// The guest's identity and addresses.
+    #[must_use]
+    pub fn guest(&self) -> &Guest {
+        self.lab.guest()
+    }
+
+    /// The host on which the guest runs now. Programs there see its network and its name.
+    #[must_use]
+    pub fn guest_host(&self) -> &Host {
+        self.guest_daemon().host()
+    }
+
+    /// The destination of the next migration.
+    #[must_use]
+    pub fn other_host(&self) -> &Host {
+        self.other_daemon().host()
+    }
+
+    /// Both hosts, first the one on which the guest was started.
+    #[must_use]
+    pub fn hosts(&self) -> [&Host; 2] {
+        [self.source.host(), self.destination.host()]
+    }
+
+    /// The process ids of both libvirtd.
+    #[must_use]
+    pub fn daemons(&self) -> [u32; 2] {
+        [self.source.pid(), self.destination.pid()]
+    }
+
+    /// Waits until the guest has booted and answers the observer's pings over IPv4 and IPv6.
+    ///
+    /// # Errors
+    ///
+    /// When that takes more than three minutes, or libvirt says that it does not run.
+    pub fn wait_guest_ready(&self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let console = self.source.files().console();
+            if console.contains(READY) {
+                return self.ping_guest();
+            }
+            let state = self.source.virsh(&["domstate", &self.guest().name])?;
+            if state != "running" || started.elapsed() > BOOT_PATIENCE {
+                bail!("the guest is {state} and not ready after {:?}: {console}", started.elapsed());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Pings the guest from the observer, over IPv4 and IPv6.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer within 20 seconds.
+    pub fn ping_guest(&self) -> Result<()> {
+        self.lab.ping_guest()
+    }
+
+    /// Runs virsh on the host of the guest, and returns what it prints.
+    ///
+    /// # Errors
+    ///
+    /// When it fails. The message has its standard error.
+    pub fn virsh(&self, arguments: &[&str]) -> Result<String> {
+        self.guest_daemon().virsh(arguments)
+    }
+
+    /// Moves the guest to the other host, with its disk if it has one.
+    ///
+    /// # Errors
+    ///
+    /// When `virsh migrate` fails, or the guest does not run on the other host afterwards.
+    pub fn migrate(&mut self, migration: &LibvirtMigration) -> Result<MigratedByLibvirt> {
+        let (from, to) = (self.guest_daemon(), self.other_daemon());
+        let Guest { name, disk_mib, .. } = self.guest();
+        if *disk_mib > 0 {
+            // libvirt makes an image only where it manages a pool of them.
+            qcow2::create_empty(&to.files().image(), *disk_mib)?;
+        }
+        let logged = [from, to].map(|daemon| daemon.files().log(0).len());
+        let options = migration.options(*disk_mib > 0, to.host().role());
+        let uri = format!("qemu+tcp://{}/system", to.host().ipv4());
+        let arguments = ["migrate"].into_iter().chain(options.iter().map(String::as_str));
+        let arguments: Vec<_> = arguments.chain([name.as_str(), &uri]).collect();
+        let started_ns = monotonic_ns();
+        let output = from.try_virsh(&arguments, MIGRATION_PATIENCE)?;
+        let ended_ns = monotonic_ns();
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("`virsh {}` failed: {}", arguments.join(" "), stderr.trim());
+        }
+        let state = to.virsh(&["domstate", name])?;
+        if state != "running" {
+            bail!("the guest is {state} on {}", to.host().role());
+        }
+        let mut events = Vec::new();
+        for (side, daemon, from) in [(Side::Source, from, logged[0]), (Side::Destination, to, logged[1])] {
+            let of_side = monitor_log::events(&daemon.files().log(from))?;
+            events.extend(of_side.into_iter().map(|event| ObservedEvent { side, event }));
+        }
+        let info = |daemon: &Daemon| -> Result<JobInfo> {
+            Ok(JobInfo::parse(&daemon.virsh(&["domjobinfo", "--completed", name])?))
+        };
+        let (source, destination) = (info(from)?, info(to)?);
+        self.at_source = !self.at_source;
+        Ok(MigratedByLibvirt { started_ns, ended_ns, events, source, destination })
+    }
+
+    fn guest_daemon(&self) -> &Daemon {
+        if self.at_source { &self.source } else { &self.destination }
+    }
+
+    fn other_daemon(&self) -> &Daemon {
+        if self.at_source { &self.destination } else { &self.source }
+    }
+
+    /// Stops the guest's vCPUs.
+    pub(crate) fn pause_guest(&self) -> Result<()> {
+        self.virsh(&["suspend", &self.guest().name]).map(drop)
+    }
+
+    /// Lets the guest's vCPUs run after [`LibvirtLab::pause_guest`].
+    pub(crate) fn continue_guest(&self) -> Result<()> {
+        self.virsh(&["resume", &self.guest().name]).map(drop)
+    }
+}
+
+/// libvirtd ignores what does not fit its own file, QEMU's or the kernel.
+fn restore_capabilities(files: &HostFiles) -> Result<()> {
+    cache::read(CAPABILITIES, |kept| copy(kept, &files.cache()))
+}
+
+fn keep_capabilities(files: &HostFiles) -> Result<()> {
+    cache::replace(CAPABILITIES, |directory| copy(&files.cache(), directory))
+}
+
+/// Copies the content of a directory with its times, by which libvirtd knows whether it is current.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    let content = format!("{}/.", from.display());
+    programs::run("cp", ["-a", &content, &to.display().to_string()]).map(drop)
+}
