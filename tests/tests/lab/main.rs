@@ -16,6 +16,7 @@ mod degraded_host;
 mod downtime;
 mod interface_removal;
 mod lab_itself;
+mod libvirt;
 mod long_run;
 mod merge;
 mod other_kernels;

@@ -7,6 +7,7 @@ mod removal;
 
 use migtrace_lab::{Builder, Lab};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Starts a lab whose guest has booted and answers ping over IPv4 and IPv6.
 fn start_with_guest(builder: Builder) -> Lab {
@@ -16,12 +17,21 @@ fn start_with_guest(builder: Builder) -> Lab {
 }
 
 /// What remains of a lab: namespaces, processes, files.
-fn remains_of(name: &str) -> Vec<String> {
+pub(crate) fn remains_of(name: &str) -> Vec<String> {
     let mut remains = migtrace_lab::netns::list(&format!("migtrace-{name}-")).unwrap();
     remains.extend(processes_with(&format!("/run/migtrace-lab/{name}")));
     let directory = format!("/run/migtrace-lab/{name}");
     remains.extend(Path::new(&directory).exists().then_some(directory));
     remains
+}
+
+/// Waits until nothing remains of a lab.
+pub(crate) fn assert_gone(name: &str, patience: Duration) {
+    let started = Instant::now();
+    while !remains_of(name).is_empty() {
+        assert!(started.elapsed() < patience, "remains of {name}: {:#?}", remains_of(name));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The command lines of all processes but this one that contain this text.

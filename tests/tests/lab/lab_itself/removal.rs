@@ -1,6 +1,6 @@
 //! Whatever happens to its driver, nothing of a lab is left behind.
 
-use super::remains_of;
+use super::{assert_gone, remains_of};
 use crate::support::one_at_a_time;
 use migtrace_lab::Lab;
 use nix::sys::signal::{Signal, kill};
@@ -8,15 +8,7 @@ use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-fn assert_gone(name: &str, patience: Duration) {
-    let started = Instant::now();
-    while !remains_of(name).is_empty() {
-        assert!(started.elapsed() < patience, "remains of {name}: {:#?}", remains_of(name));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use std::time::Duration;
 
 #[test]
 fn a_second_lab_of_the_same_name_is_refused_and_leaves_the_first_alone() {

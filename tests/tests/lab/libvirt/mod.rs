@@ -1,0 +1,124 @@
+//! Migrations by `virsh migrate`, between two hosts with a libvirtd each: what migtrace records on both hosts, and makes of
+//! both logs, agrees with the packets on the wire, with the events that libvirtd has received and with libvirt's statistics.
+//!
+//! Both hosts of the lab have the same clock, so the true difference of their clocks is 0.
+
+mod checks;
+mod removal;
+
+use crate::support::GUEST_PATIENCE;
+use checks::{
+    assert_clocks, assert_identity, assert_phases, assert_stop, assert_times, assert_traffic, purposes,
+};
+use migtrace_lab::migtrace_command::{self, Recorded, Recording};
+use migtrace_lab::record_checks::{assert_consistent, assert_replays, phase_names};
+use migtrace_lab::{
+    Capture, Host, LibvirtLab, LibvirtMigration, MigratedByLibvirt, Side, Wiretap, shared_libvirt_lab,
+};
+use serde_json::Value;
+
+/// As fast as QEMU can, with the source's libvirtd in charge.
+const PLAIN: LibvirtMigration = LibvirtMigration {
+    peer_to_peer: true,
+    parallel: None,
+    postcopy: false,
+    tls: false,
+    bandwidth_mib_per_s: None,
+};
+
+/// A migration as libvirt, QEMU and the wire showed it, and what migtrace made of it.
+struct Moved {
+    migrated: MigratedByLibvirt,
+    /// What crossed the uplink of the source.
+    capture: Capture,
+    source: Recorded,
+    destination: Recorded,
+    /// Of both hosts' logs.
+    record: Value,
+}
+
+/// Moves the guest to the other host while both record, and checks all that holds for every migration.
+fn migrate(lab: &mut LibvirtLab, migration: &LibvirtMigration, options: &[&str]) -> Moved {
+    let hosts = [lab.guest_host(), lab.other_host()].map(Host::role);
+    let tap = Wiretap::start(lab.guest_host(), Host::UPLINK).unwrap();
+    let source = Recording::start(lab.guest_host(), options).unwrap();
+    let destination = Recording::start(lab.other_host(), options).unwrap();
+    let migrated = lab.migrate(migration).unwrap();
+    let [source, destination] = [source, destination].map(|recording| {
+        let recorded = recording.finish(GUEST_PATIENCE).unwrap();
+        assert_eq!(recorded.code, Some(0), "{}", recorded.stderr);
+        assert_replays(&recorded);
+        recorded
+    });
+    let capture = tap.stop().unwrap();
+    let merged = migtrace_command::merge(&[&source.events_path(), &destination.events_path()]).unwrap();
+    assert_eq!(merged.code, Some(0), "{}", merged.stderr);
+    let record = serde_json::from_str(&merged.stdout).unwrap();
+    lab.ping_guest().unwrap();
+
+    let moved = Moved { migrated, capture, source, destination, record };
+    assert_consistent(&moved.record);
+    assert_identity(lab, &moved, hosts);
+    assert_phases(&moved);
+    assert_clocks(&moved);
+    assert_times(&moved);
+    assert_stop(&moved);
+    assert_traffic(lab, &moved);
+    moved
+}
+
+#[test]
+fn a_guest_and_its_disk_move_there_and_back() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    // Driven by virsh itself, then by the source's libvirtd.
+    for peer_to_peer in [false, true] {
+        let moved = migrate(&mut lab, &LibvirtMigration { peer_to_peer, ..PLAIN }, &[]);
+        assert_eq!(purposes(&moved.record), ["nbd", "ram"]);
+        assert_eq!(moved.record["migration"]["mode"], "precopy");
+        let names = phase_names(&moved.record).join(", ");
+        assert!(names.ends_with("stop, pre-switchover, device, completed"), "{names}");
+    }
+}
+
+#[test]
+fn the_channels_of_a_parallel_migration_are_told_from_the_disk_copy() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let moved = migrate(&mut lab, &LibvirtMigration { parallel: Some(2), ..PLAIN }, &[]);
+    assert_eq!(purposes(&moved.record), ["multifd", "multifd", "nbd", "ram"]);
+}
+
+#[test]
+fn a_guest_that_libvirt_moves_by_postcopy_runs_before_its_memory_has_arrived() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    // The guest dirties more in a pass than QEMU may send while it is stopped, so precopy does not end first.
+    let migration = LibvirtMigration { postcopy: true, bandwidth_mib_per_s: Some(32), ..PLAIN };
+    let moved = migrate(&mut lab, &migration, &[]);
+    assert_eq!(purposes(&moved.record), ["nbd", "ram"]);
+    assert_eq!(moved.record["migration"]["mode"], "postcopy");
+    let completed = moved.migrated.status(Side::Source, "completed").unwrap();
+    let resume = moved.migrated.event(Side::Destination, "RESUME").unwrap();
+    assert!(resume.qemu_realtime_us < completed.qemu_realtime_us);
+    let names = phase_names(&moved.record).join(", ");
+    assert!(names.ends_with("stop, pre-switchover, postcopy-active, completed"), "{names}");
+}
+
+#[test]
+fn encrypted_migrations_are_recorded_like_any_other() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let moved = migrate(&mut lab, &LibvirtMigration { tls: true, ..PLAIN }, &[]);
+    // NBD begins in the clear, so a disk copy is known even then.
+    assert_eq!(purposes(&moved.record), ["nbd", "tls"]);
+    let both = LibvirtMigration { tls: true, parallel: Some(2), ..PLAIN };
+    let moved = migrate(&mut lab, &both, &[]);
+    assert_eq!(purposes(&moved.record), ["nbd", "tls", "tls", "tls"]);
+}
+
+#[test]
+fn a_guest_of_libvirts_is_selected_by_its_name() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let name = lab.guest().name.clone();
+    let moved = migrate(&mut lab, &PLAIN, &["--vm", &name]);
+    for recorded in [&moved.source, &moved.destination] {
+        assert_eq!(recorded.record().unwrap()["vm"]["name"], name);
+    }
+}
