@@ -106,6 +106,31 @@ pub(super) fn assert_times(moved: &Moved) {
     );
 }
 
+/// Checks that what QEMU says of the end lies between its own stamp and its receipt by libvirtd, whichever host it is of.
+pub(super) fn assert_marks(moved: &Moved) {
+    let Moved { migrated, record, .. } = moved;
+    let mut checked = 0;
+    for mark in list(&record["downtime"]["marks"]) {
+        let side = if mark["role"] == "source" { Side::Source } else { Side::Destination };
+        let event = match mark["name"].as_str().unwrap() {
+            "stop" => migrated.event(side, "STOP"),
+            "resume" => migrated.event(side, "RESUME"),
+            status => migrated.status(side, status),
+        };
+        // Others are packets, and frames of the guest.
+        let Some(event) = event else { continue };
+        let (built_ns, received_ns) = bounds(record, event);
+        let at_ns = monotonic_ns_of(record, signed_number(&mark["at_ns"]));
+        // The clock of the second host is known with an error. QEMU's stamps have whole microseconds.
+        let error_ns = mark["error_ns"].as_i64().unwrap_or_default();
+        assert!(built_ns <= at_ns + error_ns + 2_000, "{mark} is at {at_ns}, before {built_ns}");
+        assert!(at_ns - error_ns <= received_ns, "{mark} is at {at_ns}, after {received_ns}");
+        checked += 1;
+    }
+    // At least stop, pre-switchover, the last state before the end and the end on the source; the end and resume.
+    assert!(checked >= 6, "{:#}", record["downtime"]["marks"]);
+}
+
 /// Checks the stop against the stamps of STOP and RESUME, and against libvirt's downtime.
 pub(super) fn assert_stop(moved: &Moved) {
     let Moved { migrated, record, .. } = moved;
