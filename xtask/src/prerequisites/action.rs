@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use migtrace_lab::libvirt;
 
 use super::is_root;
 use crate::{apt, progress};
@@ -14,6 +15,8 @@ pub(crate) enum Action {
     Packages(Vec<String>),
     /// Update the package lists from the mirrors.
     PackageLists,
+    /// Download and unpack libvirt for the lab.
+    Libvirt,
     /// Run a command that may take long.
     Run {
         /// What is shown meanwhile.
@@ -51,6 +54,7 @@ impl Action {
     pub(crate) fn is_possible(&self) -> bool {
         match self {
             Self::Packages(_) | Self::PackageLists => is_root() && apt::is_available(),
+            Self::Libvirt => apt::is_available(),
             Self::Run { needs_root, .. } => !needs_root || is_root(),
             Self::Advice(_) => false,
         }
@@ -64,6 +68,7 @@ impl Action {
         match self {
             Self::Packages(packages) => apt::install(packages),
             Self::PackageLists => apt::update(),
+            Self::Libvirt => download_libvirt(),
             Self::Run { what, environment, command, .. } => {
                 let (program, arguments) = command.split_first().context("an empty command")?;
                 let log = what.to_lowercase().replace(' ', "-");
@@ -85,6 +90,7 @@ impl Action {
                 format!("install what Debian calls {} (there is no apt-get here)", packages.join(" "))
             }
             Self::PackageLists => "as root: apt-get update".into(),
+            Self::Libvirt => "cargo xtask setup, where there is apt-get".into(),
             Self::Run { environment, command, needs_root, .. } => {
                 let mut words: Vec<_> =
                     environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -94,6 +100,16 @@ impl Action {
             Self::Advice(advice) => advice.clone(),
         }
     }
+}
+
+fn download_libvirt() -> Result<()> {
+    eprintln!("Downloading libvirt for the lab ...");
+    if libvirt::fetch().is_ok() {
+        return Ok(());
+    }
+    // Usually the lists are older than the mirror, and the version that they name is gone.
+    apt::update()?;
+    libvirt::fetch().map(drop)
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::fs;
 
+use migtrace_lab::libvirt;
 use migtrace_toolchain::find_program;
 
 use super::{Action, Missing, find_library};
 use crate::apt;
 
 /// The programs that the lab, the tests and the benchmarks call, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("busybox", "busybox-static"),
     ("dpkg", "dpkg"),
     ("ethtool", "ethtool"),
@@ -16,6 +17,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("iftop", "iftop"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("tc", "iproute2"),
@@ -55,6 +57,18 @@ pub(super) fn check_package_lists() -> Result<String, Missing> {
         return Ok(format!("they have {KERNEL}"));
     }
     Err(Missing { what: format!("they do not have {KERNEL}"), actions: vec![Action::PackageLists] })
+}
+
+/// The tests with libvirt unpack it rather than install it, so that no daemon starts here.
+pub(super) fn find_libvirt() -> Result<String, Missing> {
+    match libvirt::fetched() {
+        Ok(Some(directory)) => Ok(directory.display().to_string()),
+        Ok(None) if !apt::is_available() => {
+            Ok("no apt-get here: the tests with libvirt need a folder that was filled elsewhere".into())
+        }
+        Ok(None) => Err(Missing { what: "not downloaded yet".into(), actions: vec![Action::Libvirt] }),
+        Err(error) => Err(Missing { what: format!("{error:#}"), actions: vec![Action::Libvirt] }),
+    }
 }
 
 pub(super) fn check_tracefs() -> Result<String, Missing> {

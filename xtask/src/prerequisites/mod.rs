@@ -41,7 +41,7 @@ pub(crate) struct Missing {
 }
 
 /// Everything that the commands need. Each may depend on those before it.
-pub(crate) const TABLE: [Prerequisite; 10] = [
+pub(crate) const TABLE: [Prerequisite; 11] = [
     Prerequisite { name: "eBPF toolchain", group: Group::Build, find: compiler::find_toolchain },
     Prerequisite { name: "bpf-linker", group: Group::Build, find: compiler::find_bpf_linker },
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
@@ -49,6 +49,7 @@ pub(crate) const TABLE: [Prerequisite; 10] = [
     Prerequisite { name: "programs of the lab", group: Group::Lab, find: lab::find_programs },
     Prerequisite { name: "static C library", group: Group::Lab, find: lab::find_static_libc },
     Prerequisite { name: "package lists", group: Group::Lab, find: lab::check_package_lists },
+    Prerequisite { name: "libvirt of the lab", group: Group::Lab, find: lab::find_libvirt },
     Prerequisite { name: "tracefs", group: Group::Lab, find: lab::check_tracefs },
     Prerequisite { name: "C++ compiler", group: Group::Fuzz, find: fuzzing::find_cpp_compiler },
     Prerequisite { name: "cargo-fuzz", group: Group::Fuzz, find: fuzzing::find_cargo_fuzz },
