@@ -75,7 +75,7 @@ impl Step {
             Self::Documentation => 60,
             Self::UnitTests => 150,
             Self::Examples => 40,
-            Self::Lab => 720,
+            Self::Lab => 765,
             Self::Kernels => 600,
         })
     }
