@@ -8,8 +8,8 @@ use crate::process::{self, Namespace, Process};
 use crate::programs;
 use anyhow::{Result, bail};
 use nix::sched::CloneFlags;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// On a machine with one busy core, libvirtd asks this machine's QEMUs for half a minute what they can do.
@@ -76,7 +76,7 @@ impl Daemon {
 
     /// Runs virsh on this host, and returns what it prints.
     pub(super) fn virsh(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.try_virsh(arguments, VIRSH_PATIENCE)?;
+        let output = self.start_virsh(arguments)?.output(VIRSH_PATIENCE)?;
         if !output.status.success() {
             let (line, stderr) = (arguments.join(" "), String::from_utf8_lossy(&output.stderr));
             bail!("`virsh {line}` failed on {} ({}): {}", self.host.role(), output.status, stderr.trim());
@@ -84,12 +84,12 @@ impl Daemon {
         Ok(String::from_utf8_lossy(&output.stdout).trim().into())
     }
 
-    /// Runs virsh on this host until it ends, successfully or not.
-    pub(super) fn try_virsh(&self, arguments: &[&str], patience: Duration) -> Result<Output> {
+    /// Starts virsh on this host, with pipes for what it writes.
+    pub(super) fn start_virsh(&self, arguments: &[&str]) -> Result<Process> {
         let mut virsh = command(VIRSH);
         virsh.args(["--quiet", "--connect", "qemu:///system"]).args(arguments);
         virsh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        process::spawn(&self.namespaces, &mut virsh)?.output(patience)
+        process::spawn(&self.namespaces, &mut virsh)
     }
 }
 
@@ -102,6 +102,6 @@ fn command(program: &str) -> Command {
 }
 
 /// Where QEMU is, which is not part of the unpacked packages.
-pub(super) fn emulator() -> Result<std::path::PathBuf> {
+pub(super) fn emulator() -> Result<PathBuf> {
     programs::find("qemu-system-x86_64")
 }

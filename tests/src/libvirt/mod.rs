@@ -23,6 +23,7 @@ use crate::host::Host;
 use crate::kernels::Kernel;
 use crate::lab::Lab;
 use crate::migration::{ObservedEvent, Side};
+use crate::process::Process;
 use crate::programs;
 use crate::qcow2;
 use anyhow::{Context as _, Result, bail};
@@ -50,6 +51,16 @@ pub struct LibvirtLab {
     destination: Daemon,
     /// Whether the guest runs on the source.
     at_source: bool,
+}
+
+/// A `virsh migrate` that runs.
+struct Begun {
+    virsh: Process,
+    /// Its command line.
+    line: String,
+    /// How long the logs of both libvirtd were before.
+    logged: [usize; 2],
+    started_ns: u64,
 }
 
 impl LibvirtLab {
@@ -166,6 +177,59 @@ impl LibvirtLab {
     ///
     /// When `virsh migrate` fails, or the guest does not run on the other host afterwards.
     pub fn migrate(&mut self, migration: &LibvirtMigration) -> Result<MigratedByLibvirt> {
+        let Begun { virsh, line, logged, started_ns } = self.begin(migration)?;
+        let output = virsh.output(MIGRATION_PATIENCE)?;
+        let ended_ns = monotonic_ns();
+        if !output.status.success() {
+            bail!("`{line}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let (from, to, name) = (self.guest_daemon(), self.other_daemon(), &self.guest().name);
+        let state = to.virsh(&["domstate", name])?;
+        if state != "running" {
+            bail!("the guest is {state} on {}", to.host().role());
+        }
+        let events = self.events_since(logged)?;
+        let info = |daemon: &Daemon| -> Result<JobInfo> {
+            Ok(JobInfo::parse(&daemon.virsh(&["domjobinfo", "--completed", name])?))
+        };
+        let (source, destination) = (info(from)?, info(to)?);
+        self.at_source = !self.at_source;
+        Ok(MigratedByLibvirt { started_ns, ended_ns, events, source, destination })
+    }
+
+    /// Begins to move the guest, and aborts that with `virsh domjobabort` once its memory is being copied. Returns the
+    /// events of both QEMUs.
+    ///
+    /// # Errors
+    ///
+    /// When the copy does not begin, virsh moves the guest all the same, or the guest does not run on its host afterwards.
+    pub fn abort(&mut self, migration: &LibvirtMigration) -> Result<Vec<ObservedEvent>> {
+        let Begun { mut virsh, line, logged, .. } = self.begin(migration)?;
+        let is_active = |observed: &ObservedEvent| {
+            observed.side == Side::Source && observed.event.data["status"] == "active"
+        };
+        let started = Instant::now();
+        while !self.events_since(logged)?.iter().any(is_active) {
+            if virsh.try_wait()?.is_some() || started.elapsed() > MIGRATION_PATIENCE {
+                let output = virsh.output(Duration::ZERO)?;
+                bail!("`{line}` copied no memory: {}", String::from_utf8_lossy(&output.stderr).trim());
+            }
+            std::thread::sleep(POLL);
+        }
+        let name = &self.guest().name;
+        self.virsh(&["domjobabort", name])?;
+        if virsh.output(MIGRATION_PATIENCE)?.status.success() {
+            bail!("`{line}` succeeded although it was aborted");
+        }
+        let state = self.virsh(&["domstate", name])?;
+        if state != "running" {
+            bail!("the guest is {state} after the abort of its migration");
+        }
+        self.events_since(logged)
+    }
+
+    /// Starts `virsh migrate`.
+    fn begin(&self, migration: &LibvirtMigration) -> Result<Begun> {
         let (from, to) = (self.guest_daemon(), self.other_daemon());
         let Guest { name, disk_mib, .. } = self.guest();
         if *disk_mib > 0 {
@@ -178,27 +242,19 @@ impl LibvirtLab {
         let arguments = ["migrate"].into_iter().chain(options.iter().map(String::as_str));
         let arguments: Vec<_> = arguments.chain([name.as_str(), &uri]).collect();
         let started_ns = monotonic_ns();
-        let output = from.try_virsh(&arguments, MIGRATION_PATIENCE)?;
-        let ended_ns = monotonic_ns();
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            bail!("`virsh {}` failed: {}", arguments.join(" "), stderr.trim());
-        }
-        let state = to.virsh(&["domstate", name])?;
-        if state != "running" {
-            bail!("the guest is {state} on {}", to.host().role());
-        }
+        let virsh = from.start_virsh(&arguments)?;
+        Ok(Begun { virsh, line: format!("virsh {}", arguments.join(" ")), logged, started_ns })
+    }
+
+    /// The events of both QEMUs since the logs of the guest's host and of the other one had these lengths.
+    fn events_since(&self, logged: [usize; 2]) -> Result<Vec<ObservedEvent>> {
+        let sides = [(Side::Source, self.guest_daemon()), (Side::Destination, self.other_daemon())];
         let mut events = Vec::new();
-        for (side, daemon, from) in [(Side::Source, from, logged[0]), (Side::Destination, to, logged[1])] {
+        for ((side, daemon), from) in sides.into_iter().zip(logged) {
             let of_side = monitor_log::events(&daemon.files().log(from))?;
             events.extend(of_side.into_iter().map(|event| ObservedEvent { side, event }));
         }
-        let info = |daemon: &Daemon| -> Result<JobInfo> {
-            Ok(JobInfo::parse(&daemon.virsh(&["domjobinfo", "--completed", name])?))
-        };
-        let (source, destination) = (info(from)?, info(to)?);
-        self.at_source = !self.at_source;
-        Ok(MigratedByLibvirt { started_ns, ended_ns, events, source, destination })
+        Ok(events)
     }
 
     fn guest_daemon(&self) -> &Daemon {

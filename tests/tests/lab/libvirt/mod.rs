@@ -52,9 +52,7 @@ fn migrate(lab: &mut LibvirtLab, migration: &LibvirtMigration, options: &[&str])
         recorded
     });
     let capture = tap.stop().unwrap();
-    let merged = migtrace_command::merge(&[&source.events_path(), &destination.events_path()]).unwrap();
-    assert_eq!(merged.code, Some(0), "{}", merged.stderr);
-    let record = serde_json::from_str(&merged.stdout).unwrap();
+    let record = merged(&source, &destination);
     lab.ping_guest().unwrap();
 
     let moved = Moved { migrated, capture, source, destination, record };
@@ -67,6 +65,13 @@ fn migrate(lab: &mut LibvirtLab, migration: &LibvirtMigration, options: &[&str])
     assert_stop(&moved);
     assert_traffic(lab, &moved);
     moved
+}
+
+/// The record of both hosts' logs.
+fn merged(source: &Recorded, destination: &Recorded) -> Value {
+    let merged = migtrace_command::merge(&[&source.events_path(), &destination.events_path()]).unwrap();
+    assert_eq!(merged.code, Some(0), "{}", merged.stderr);
+    serde_json::from_str(&merged.stdout).unwrap()
 }
 
 #[test]
@@ -110,6 +115,26 @@ fn encrypted_migrations_are_recorded_like_any_other() {
     let both = LibvirtMigration { tls: true, parallel: Some(2), ..PLAIN };
     let moved = migrate(&mut lab, &both, &[]);
     assert_eq!(purposes(&moved.record), ["nbd", "tls", "tls", "tls"]);
+}
+
+#[test]
+fn a_migration_that_virsh_aborts_is_recorded_as_cancelled() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let recordings = [lab.guest_host(), lab.other_host()].map(|host| Recording::start(host, &[]).unwrap());
+    // At this rate the first pass takes seconds.
+    let events = lab.abort(&LibvirtMigration { bandwidth_mib_per_s: Some(16), ..PLAIN }).unwrap();
+    let [source, destination] = recordings.map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
+    for (recorded, outcome) in [(&source, "cancelled"), (&destination, "failed")] {
+        assert_eq!(recorded.code, Some(3), "{}", recorded.stderr);
+        assert_eq!(assert_replays(recorded)["migration"]["outcome"], outcome);
+    }
+    // The source knows better than the destination how it ended.
+    let record = merged(&source, &destination);
+    assert_eq!(record["migration"]["outcome"], "cancelled");
+    assert_eq!(purposes(&record), ["nbd", "ram"]);
+    assert!(!events.iter().any(|observed| observed.event.name == "STOP"), "{events:?}");
+    assert_eq!(record["downtime"]["stopped"], false);
+    lab.ping_guest().unwrap();
 }
 
 #[test]
