@@ -90,8 +90,8 @@ impl Host {
     /// Starts `command` on this host, with the input and outputs that the caller has set. It is killed when the returned
     /// [`Process`] is dropped, and when this process ends in any way.
     ///
-    /// Only the network is the host's own, and, where it has libvirtd, its name. `/sys/class/net` still shows the network of this process, because another mount
-    /// of `/sys` would hide the kernel's tracing files from the command.
+    /// Only the network is the host's own, and, where it has libvirtd, its name. `/sys/class/net` still shows the network of
+    /// this process, because another mount of `/sys` would hide the kernel's tracing files from the command.
     ///
     /// # Errors
     ///

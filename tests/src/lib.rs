@@ -15,8 +15,9 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! It needs root and, from Debian, `qemu-system-x86` and `iproute2`, as well as `ethtool` to change offloads and `nftables` to
-//! drop packets. The guest's kernel is downloaded with apt and never installed.
+//! It needs root and, from Debian, `qemu-system-x86` and `iproute2`, as well as `ethtool` to change offloads, `nftables` to
+//! drop packets and `openssl` to encrypt migrations by [`libvirt`]. The guest's kernel and libvirt are downloaded with apt and
+//! never installed.
 //!
 //! The lab knows nothing of how migtrace works: [`migtrace_command`] runs the built command, and what the lab measures it
 //! measures by itself. So it builds before there is a toolchain for the eBPF programs.

@@ -169,6 +169,7 @@ impl Builder {
     ///
     /// When not root, when a program is missing or fails, when there is a lab of this name. Then nothing is left behind.
     pub fn start(self) -> Result<Lab> {
+        self.check()?;
         let boot = if self.network.guests { Some(self.find_kernel()?) } else { None };
         let mut lab = self.start_network()?;
         if let Some(kernel) = boot {
@@ -198,6 +199,7 @@ impl Builder {
         if self.lasting || !self.network.guests {
             bail!("a lab with libvirt has a guest, and ends with its driver");
         }
+        self.check()?;
         programs::find("openssl")?;
         let (kernel, accelerator) = (self.find_kernel()?, self.accelerator.clone());
         libvirt::fetch()?;
@@ -206,8 +208,8 @@ impl Builder {
         LibvirtLab::start(lab, &kernel, &accelerator, &run_directory)
     }
 
-    /// Makes everything but the guest.
-    fn start_network(self) -> Result<Lab> {
+    /// Checks what can be checked before anything is made.
+    fn check(&self) -> Result<()> {
         if !Uid::effective().is_root() {
             bail!("the lab makes network namespaces and starts QEMU in them: run it as root");
         }
@@ -215,6 +217,11 @@ impl Builder {
         for program in ["ip", "tc"] {
             programs::find(program)?;
         }
+        Ok(())
+    }
+
+    /// Makes everything but the guest.
+    fn start_network(self) -> Result<Lab> {
         let run_directory = run_directory(&self.name);
         claim(&self.name, &run_directory)?;
         // From here on, whatever happens, the janitor removes everything.
