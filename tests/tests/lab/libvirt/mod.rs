@@ -14,7 +14,7 @@ use checks::{
 use migtrace_lab::migtrace_command::{self, Recorded, Recording};
 use migtrace_lab::record_checks::{assert_consistent, assert_replays, phase_names};
 use migtrace_lab::{
-    Capture, Host, LibvirtLab, LibvirtMigration, MigratedByLibvirt, Wiretap, shared_libvirt_lab,
+    Capture, Host, LibvirtLab, LibvirtMigration, MigratedByLibvirt, Side, Wiretap, shared_libvirt_lab,
 };
 use serde_json::Value;
 
@@ -118,21 +118,26 @@ fn encrypted_migrations_are_recorded_like_any_other() {
 }
 
 #[test]
-fn a_migration_that_virsh_aborts_is_recorded_as_cancelled() {
+fn a_migration_that_virsh_aborts_ends_in_the_record_as_in_qemus_events() {
     let mut lab = shared_libvirt_lab().unwrap();
     let recordings = [lab.guest_host(), lab.other_host()].map(|host| Recording::start(host, &[]).unwrap());
     // At this rate the first pass takes seconds.
     let events = lab.abort(&LibvirtMigration { bandwidth_mib_per_s: Some(16), ..PLAIN }).unwrap();
     let [source, destination] = recordings.map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
-    for (recorded, outcome) in [(&source, "cancelled"), (&destination, "failed")] {
+    // On a busy machine the source's QEMU may see that its stream is closed before it sees that it was cancelled.
+    let last =
+        events.iter().rfind(|seen| seen.side == Side::Source && seen.event.name == "MIGRATION").unwrap();
+    let outcome = last.event.data["status"].as_str().unwrap();
+    assert!(["cancelled", "failed"].contains(&outcome), "{events:#?}");
+    for (recorded, outcome) in [(&source, outcome), (&destination, "failed")] {
         assert_eq!(recorded.code, Some(3), "{}", recorded.stderr);
-        assert_eq!(assert_replays(recorded)["migration"]["outcome"], outcome);
+        assert_eq!(assert_replays(recorded)["migration"]["outcome"], outcome, "{events:#?}");
     }
     // The source knows better than the destination how it ended.
     let record = merged(&source, &destination);
-    assert_eq!(record["migration"]["outcome"], "cancelled");
+    assert_eq!(record["migration"]["outcome"], outcome);
     assert_eq!(purposes(&record), ["nbd", "ram"]);
-    assert!(!events.iter().any(|observed| observed.event.name == "STOP"), "{events:?}");
+    assert!(!events.iter().any(|seen| seen.event.name == "STOP"), "{events:#?}");
     assert_eq!(record["downtime"]["stopped"], false);
     lab.ping_guest().unwrap();
 }
