@@ -3,6 +3,7 @@
 //! It starts in a moment, a host can have several, and it can be killed at any time. A part of its memory holds random
 //! bytes, so that the bandwidth alone decides how long a migration takes.
 
+use crate::bare_pair::BareGuest;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::nbd::NbdDisk;
@@ -105,6 +106,19 @@ impl BareQemu {
     /// As [`BareQemu::start`].
     pub fn start_program(host: &Host, name: &str, program: &Path) -> Result<Self> {
         Self::start_command(host, name, Machine::EMULATED, &[], Command::new(program), None)
+    }
+
+    /// Starts one as this guest wants it, with more options.
+    pub(crate) fn start_guest(host: &Host, guest: &BareGuest<'_>, more: &[&str]) -> Result<Self> {
+        let machine = Machine { filled_mib: guest.filled_mib, ..Machine::EMULATED };
+        let uuid = guest.uuid();
+        let disk = guest.disk.map(NbdDisk::drive);
+        let mut options = vec!["-uuid", &uuid];
+        if let Some(disk) = &disk {
+            options.extend(["-drive", disk]);
+        }
+        options.extend(more);
+        Self::start_command(host, guest.name, machine, &options, guest.program.command(), None)
     }
 
     /// Starts one in KVM with this many vCPUs: the first counts endlessly, the others halt in KVM. One more can be plugged in.

@@ -23,6 +23,7 @@
 //! measures by itself. So it builds before there is a toolchain for the eBPF programs.
 
 mod apt;
+mod bare_pair;
 mod bare_qemu;
 mod bpf_syscall;
 mod cache;
@@ -54,9 +55,11 @@ pub mod record_checks;
 mod responder;
 mod shared_lab;
 mod tcx_links;
+mod tls;
 mod topology;
 mod wiretap;
 
+pub use bare_pair::{BareGuest, BarePair};
 pub use bare_qemu::BareQemu;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
@@ -71,9 +74,10 @@ pub use migration::{Action, Migrated, Migration, ObservedEvent, Outcome, Progres
 pub use nbd::NbdDisk;
 pub use packet_counter::{PacketCounter, PacketDirection, TcVerdict};
 pub use process::{Process, process_status};
-pub use qemu::Qemu;
+pub use qemu::{Qemu, QemuProgram};
 pub use qmp::{Qmp, QmpError, QmpEvent, send_migration_status};
 pub use responder::{ActualSilence, PlannedSilence, PlayedPlan, Responder, SilenceKind};
 pub use shared_lab::{Shared, SharedGuest, shared_lab, shared_libvirt_lab};
 pub use tcx_links::detach_tcx_links;
+pub use tls::TlsKey;
 pub use wiretap::{Capture, Stream, Tally, Wiretap};

@@ -213,7 +213,7 @@ impl Lab {
         }
         let start = if migration.paused_destination { Start::IncomingPaused } else { Start::Incoming };
         let mut qemu = self.start_qemu(to_source, start)?;
-        migration::prepare(&mut qemu, &migration, disk_mib > 0)?;
+        migration::prepare(qemu.qmp(), &migration, disk_mib > 0)?;
         *self.slot(to_source) = Some(qemu);
         self.prepared = true;
         Ok(())
@@ -250,8 +250,9 @@ impl Lab {
             bail!("no guest runs in this lab");
         };
         let (from, to) = if self.at_source { (source, destination) } else { (destination, source) };
-        let migrated =
-            migration::drive(from, to, &peer, disk, &migration, &mut progress).with_context(|| {
+        let address = migration.address_at(&peer);
+        let migrated = migration::drive(from.qmp(), to.qmp(), address, disk, &migration, &mut progress)
+            .with_context(|| {
                 format!("cannot migrate to {}; its QEMU wrote: {}", peer.role(), to.log().trim())
             })?;
         if migrated.outcome == Outcome::Completed {

@@ -2,11 +2,10 @@
 
 use super::options::Migration;
 use super::outcome::{Migrated, ObservedEvent, Outcome, Side};
+use super::settings;
 use crate::clock::monotonic_ns;
-use crate::host::Host;
-use crate::nbd;
-use crate::qemu::{DISK_NODE, Qemu};
-use crate::qmp::QmpError;
+use crate::qemu::DISK_NODE;
+use crate::qmp::{Qmp, QmpError};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -48,62 +47,22 @@ pub enum Action {
     Cancel,
     /// It switches to postcopy; needs [`Migration::postcopy_at_pass`].
     StartPostcopy,
-}
-
-/// Prepares a destination to receive: QEMU's migration capabilities, parameters, the disk's export, the listening port.
-pub(crate) fn prepare(destination: &mut Qemu, migration: &Migration, disk: bool) -> Result<()> {
-    configure(destination, migration)?;
-    if disk {
-        let any = if migration.ipv6 { "::" } else { "0.0.0.0" };
-        nbd::export(destination.qmp(), DISK_NODE, any, migration.disk_port)?;
-    }
-    let uri = match (migration.ipv6, migration.ram_port) {
-        (false, port) => format!("tcp:0:{port}"),
-        (true, port) => format!("tcp:[::]:{port}"),
-    };
-    destination.qmp().execute("migrate-incoming", json!({ "uri": uri }))?;
-    Ok(())
-}
-
-/// Sets QEMU's migration capabilities and parameters, on which both sides must agree.
-fn configure(qemu: &mut Qemu, migration: &Migration) -> Result<()> {
-    let capabilities: Vec<Value> = [
-        ("events", migration.events),
-        ("return-path", migration.return_path),
-        ("multifd", migration.multifd.is_some()),
-        ("pause-before-switchover", migration.pause_before_switchover),
-        ("postcopy-ram", migration.postcopy_at_pass.is_some() || migration.postcopy_preempt),
-        ("postcopy-preempt", migration.postcopy_preempt),
-    ]
-    .iter()
-    .map(|(capability, state)| json!({ "capability": capability, "state": state }))
-    .collect();
-    qemu.qmp().execute("migrate-set-capabilities", json!({ "capabilities": capabilities }))?;
-    let mut parameters = json!({
-        "downtime-limit": migration.downtime_limit_ms,
-        "max-bandwidth": migration.max_bandwidth_bytes_per_s,
-    });
-    if let Some(channels) = migration.multifd {
-        parameters["multifd-channels"] = channels.into();
-    }
-    qemu.qmp().execute("migrate-set-parameters", parameters)?;
-    Ok(())
+    /// It interrupts a postcopy, which then goes on over another connection.
+    PausePostcopy,
 }
 
 /// Drives a migration to its end, whatever the end is; both QEMUs still run then.
 pub(crate) fn drive(
-    source: &mut Qemu,
-    destination: &mut Qemu,
-    destination_host: &Host,
+    source: &mut Qmp,
+    destination: &mut Qmp,
+    peer: IpAddr,
     disk: bool,
     migration: &Migration,
     progress: &mut dyn FnMut(&Progress<'_>) -> Action,
 ) -> Result<Migrated> {
-    let peer: IpAddr =
-        if migration.ipv6 { destination_host.ipv6().into() } else { destination_host.ipv4().into() };
-    configure(source, migration)?;
+    settings::configure(source, migration, Side::Source)?;
     // Earlier events belong to no migration, or to an earlier one.
-    while source.qmp().next_event(Duration::ZERO)?.is_some() {}
+    while source.next_event(Duration::ZERO)?.is_some() {}
     let mut driver = Driver {
         source,
         destination,
@@ -117,18 +76,19 @@ pub(crate) fn drive(
         disk,
         switched_over: false,
         postcopy: false,
+        paused: false,
     };
     let result = driver.run(peer);
     if result.is_err() {
         // Nobody follows the migration any more. It, or QEMU itself, may have ended already.
-        let _ = driver.source.qmp().execute("migrate_cancel", json!({}));
+        let _ = driver.source.execute("migrate_cancel", json!({}));
     }
     result
 }
 
 struct Driver<'a> {
-    source: &'a mut Qemu,
-    destination: &'a mut Qemu,
+    source: &'a mut Qmp,
+    destination: &'a mut Qmp,
     migration: &'a Migration,
     progress: &'a mut dyn FnMut(&Progress<'_>) -> Action,
     events: Vec<ObservedEvent>,
@@ -143,6 +103,8 @@ struct Driver<'a> {
     switched_over: bool,
     /// Whether `migrate-start-postcopy` was sent.
     postcopy: bool,
+    /// Whether `migrate-pause` was sent.
+    paused: bool,
 }
 
 impl Driver<'_> {
@@ -153,21 +115,20 @@ impl Driver<'_> {
             Outcome::Cancelled
         } else {
             migrate_ns = monotonic_ns();
-            let address = if self.migration.ipv6 { format!("[{peer}]") } else { peer.to_string() };
-            let uri = format!("tcp:{address}:{}", self.migration.ram_port);
-            self.source.qmp().execute("migrate", json!({ "uri": uri }))?;
-            self.follow()?
+            let uri = settings::uri_to(peer, self.migration, self.migration.ram_port);
+            self.source.execute("migrate", json!({ "uri": uri }))?;
+            self.follow(peer)?
         };
         let mut destination = Value::Null;
         if outcome == Outcome::Completed {
             self.wait_for_arrival()?;
-            destination = self.destination.qmp().execute("query-migrate", json!({}))?;
+            destination = self.destination.execute("query-migrate", json!({}))?;
         } else {
             self.drop_mirror()?;
         }
         let ended_ns = monotonic_ns();
         self.collect(Duration::ZERO)?;
-        let source = self.source.qmp().execute("query-migrate", json!({}))?;
+        let source = self.source.execute("query-migrate", json!({}))?;
         let events = std::mem::take(&mut self.events);
         Ok(Migrated { outcome, started_ns, migrate_ns, ended_ns, events, source, destination })
     }
@@ -182,16 +143,16 @@ impl Driver<'_> {
             "server": { "type": "inet", "host": peer.to_string(), "port": port },
             "export": DISK_NODE,
         });
-        self.source.qmp().execute("blockdev-add", target)?;
+        self.source.execute("blockdev-add", target)?;
         let mirror =
             json!({ "job-id": MIRROR_JOB, "device": DISK_NODE, "target": MIRROR_NODE, "sync": "full" });
-        self.source.qmp().execute("blockdev-mirror", mirror)?;
+        self.source.execute("blockdev-mirror", mirror)?;
         while !self.saw_job("BLOCK_JOB_READY") {
             self.fail_if_job_failed()?;
             self.collect(EVENT_INTERVAL)?;
             self.check_timeout()?;
             if self.progress_is_due() {
-                let jobs = self.source.qmp().execute("query-block-jobs", json!({}))?;
+                let jobs = self.source.execute("query-block-jobs", json!({}))?;
                 let done = jobs[0]["offset"].as_u64().unwrap_or_default();
                 let all = jobs[0]["len"].as_u64().unwrap_or_default();
                 if self.report(all.saturating_sub(done), done) == Action::Cancel {
@@ -203,13 +164,13 @@ impl Driver<'_> {
     }
 
     /// Follows the source until its final state.
-    fn follow(&mut self) -> Result<Outcome> {
+    fn follow(&mut self, peer: IpAddr) -> Result<Outcome> {
         let mut last_state = Instant::now();
         loop {
             self.collect(EVENT_INTERVAL)?;
             if !self.migration.events && last_state.elapsed() >= STATE_INTERVAL {
                 last_state = Instant::now();
-                let answer = self.source.qmp().execute("query-migrate", json!({}))?;
+                let answer = self.source.execute("query-migrate", json!({}))?;
                 self.take_statistics(&answer);
             }
             match self.status.as_str() {
@@ -217,6 +178,7 @@ impl Driver<'_> {
                 "failed" => return Ok(Outcome::Failed),
                 "cancelled" => return Ok(Outcome::Cancelled),
                 "pre-switchover" if !self.switched_over => self.switch_over()?,
+                "postcopy-paused" => self.recover(peer)?,
                 _ => {}
             }
             let wanted = self.migration.postcopy_at_pass.is_some_and(|pass| self.pass >= pass);
@@ -231,7 +193,7 @@ impl Driver<'_> {
     }
 
     fn ask_progress(&mut self) -> Result<()> {
-        let answer = self.source.qmp().execute("query-migrate", json!({}))?;
+        let answer = self.source.execute("query-migrate", json!({}))?;
         if !self.migration.events {
             self.take_statistics(&answer);
         }
@@ -241,10 +203,30 @@ impl Driver<'_> {
         match self.report(number("remaining"), number("transferred")) {
             Action::Continue => {}
             Action::Cancel => {
-                self.source.qmp().execute("migrate_cancel", json!({}))?;
+                self.source.execute("migrate_cancel", json!({}))?;
             }
             Action::StartPostcopy => self.start_postcopy()?,
+            Action::PausePostcopy if self.paused => {}
+            Action::PausePostcopy => {
+                self.paused = true;
+                self.source.execute("migrate-pause", json!({}))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Lets an interrupted postcopy go on over another connection.
+    fn recover(&mut self, peer: IpAddr) -> Result<()> {
+        while self.destination.execute("query-migrate", json!({}))?["status"] != "postcopy-paused" {
+            self.collect(EVENT_INTERVAL)?;
+            self.check_timeout()?;
+        }
+        let port = self.migration.recovery_port;
+        let uri = settings::uri_of_listener(self.migration, port);
+        self.destination.execute("migrate-recover", json!({ "uri": uri }))?;
+        let uri = settings::uri_to(peer, self.migration, port);
+        self.source.execute("migrate", json!({ "uri": uri, "resume": true }))?;
+        self.status = "postcopy-recover".into();
         Ok(())
     }
 
@@ -258,7 +240,7 @@ impl Driver<'_> {
     fn start_postcopy(&mut self) -> Result<()> {
         if !self.postcopy {
             self.postcopy = true;
-            self.source.qmp().execute("migrate-start-postcopy", json!({}))?;
+            self.source.execute("migrate-start-postcopy", json!({}))?;
         }
         Ok(())
     }
@@ -268,16 +250,16 @@ impl Driver<'_> {
         self.switched_over = true;
         if self.disk {
             // For a mirror that is ready, this command means to complete it.
-            self.source.qmp().execute("block-job-cancel", json!({ "device": MIRROR_JOB }))?;
+            self.source.execute("block-job-cancel", json!({ "device": MIRROR_JOB }))?;
             while !self.saw_job("BLOCK_JOB_COMPLETED") {
                 self.fail_if_job_failed()?;
                 self.collect(EVENT_INTERVAL)?;
                 self.check_timeout()?;
             }
-            self.source.qmp().execute("blockdev-del", json!({ "node-name": MIRROR_NODE }))?;
+            self.source.execute("blockdev-del", json!({ "node-name": MIRROR_NODE }))?;
             self.disk = false;
         }
-        self.source.qmp().execute("migrate-continue", json!({ "state": "pre-switchover" }))?;
+        self.source.execute("migrate-continue", json!({ "state": "pre-switchover" }))?;
         Ok(())
     }
 
@@ -286,11 +268,11 @@ impl Driver<'_> {
         let deadline = Instant::now() + ARRIVAL_PATIENCE;
         let mut resumed = !self.migration.paused_destination;
         loop {
-            let status = self.destination.qmp().execute("query-migrate", json!({}))?;
+            let status = self.destination.execute("query-migrate", json!({}))?;
             if !resumed && matches!(status["status"].as_str(), Some("completed" | "postcopy-active")) {
                 resumed = true;
                 self.stop_disk_server()?;
-                self.destination.qmp().execute("cont", json!({}))?;
+                self.destination.execute("cont", json!({}))?;
             }
             self.collect(EVENT_INTERVAL)?;
             let runs = self.events.iter().any(|o| o.side == Side::Destination && o.event.name == "RESUME");
@@ -305,9 +287,9 @@ impl Driver<'_> {
     }
 
     fn stop_disk_server(&mut self) -> Result<()> {
-        let servers = self.destination.qmp().execute("query-block-exports", json!({}))?;
+        let servers = self.destination.execute("query-block-exports", json!({}))?;
         if servers.as_array().is_some_and(|exports| !exports.is_empty()) {
-            self.destination.qmp().execute("nbd-server-stop", json!({}))?;
+            self.destination.execute("nbd-server-stop", json!({}))?;
         }
         Ok(())
     }
@@ -319,13 +301,13 @@ impl Driver<'_> {
         }
         let cancel = json!({ "device": MIRROR_JOB, "force": true });
         // The job may have ended already, together with the destination.
-        if self.source.qmp().execute("block-job-cancel", cancel).is_ok() {
+        if self.source.execute("block-job-cancel", cancel).is_ok() {
             while !self.saw_job("BLOCK_JOB_CANCELLED") && !self.saw_job("BLOCK_JOB_COMPLETED") {
                 self.collect(EVENT_INTERVAL)?;
                 self.check_timeout()?;
             }
         }
-        self.source.qmp().execute("blockdev-del", json!({ "node-name": MIRROR_NODE }))?;
+        self.source.execute("blockdev-del", json!({ "node-name": MIRROR_NODE }))?;
         Ok(())
     }
 
@@ -346,7 +328,7 @@ impl Driver<'_> {
     /// Collects the events of both sides. Waits for one of the source's up to `patience`.
     fn collect(&mut self, patience: Duration) -> Result<()> {
         let mut patience = patience;
-        while let Some(event) = self.source.qmp().next_event(patience).context("the source's QEMU")? {
+        while let Some(event) = self.source.next_event(patience).context("the source's QEMU")? {
             patience = Duration::ZERO;
             match event.name.as_str() {
                 "MIGRATION" => {
@@ -360,7 +342,7 @@ impl Driver<'_> {
             self.events.push(ObservedEvent { side: Side::Source, event });
         }
         loop {
-            match self.destination.qmp().next_event(Duration::ZERO) {
+            match self.destination.next_event(Duration::ZERO) {
                 Ok(Some(event)) => self.events.push(ObservedEvent { side: Side::Destination, event }),
                 Ok(None) => break,
                 // A destination that gives up ends. The source will report what that means.

@@ -3,8 +3,10 @@
 mod driver;
 mod options;
 mod outcome;
+mod settings;
 
+pub(crate) use driver::drive;
 pub use driver::{Action, Progress};
-pub(crate) use driver::{drive, prepare};
 pub use options::Migration;
 pub use outcome::{Migrated, ObservedEvent, Outcome, Side};
+pub(crate) use settings::prepare;

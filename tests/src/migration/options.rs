@@ -1,5 +1,9 @@
 //! How the guest is migrated.
 
+use crate::host::Host;
+use crate::tls::TlsKey;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// libvirt's "unlimited", in bytes per second: the largest number that JSON keeps exactly.
@@ -27,12 +31,24 @@ pub struct Migration {
     pub downtime_limit_ms: u64,
     /// QEMU's bandwidth limit, in bytes per second.
     pub max_bandwidth_bytes_per_s: u64,
+    /// QEMU's bandwidth limit once the guest runs on the destination, in bytes per second; 0 for none.
+    pub max_postcopy_bandwidth_bytes_per_s: u64,
+    /// QEMU slows the guest down until its memory can be copied: at first by this many percent.
+    pub auto_converge_percent: Option<u8>,
+    /// Encrypted, with a key that both sides have.
+    pub tls: Option<TlsKey>,
     /// Over IPv6.
     pub ipv6: bool,
+    /// The address to which the source connects; none for the destination host's own.
+    pub address: Option<IpAddr>,
+    /// Over this Unix socket, instead of TCP.
+    pub unix_socket: Option<PathBuf>,
     /// Where the destination listens for the RAM stream.
     pub ram_port: u16,
     /// Where the destination listens for the copy of the disk, if there is one.
     pub disk_port: u16,
+    /// Where the destination listens when an interrupted postcopy goes on.
+    pub recovery_port: u16,
     /// The driver gives up after this time.
     pub timeout: Duration,
     /// The source's QEMU stays, with its stopped guest, until the next migration or the end of the lab.
@@ -51,9 +67,15 @@ impl Default for Migration {
             paused_destination: false,
             downtime_limit_ms: 300,
             max_bandwidth_bytes_per_s: UNLIMITED,
+            max_postcopy_bandwidth_bytes_per_s: 0,
+            auto_converge_percent: None,
+            tls: None,
             ipv6: false,
+            address: None,
+            unix_socket: None,
             ram_port: 49152,
             disk_port: 49153,
+            recovery_port: 49154,
             timeout: Duration::from_secs(300),
             keep_source: false,
         }
@@ -66,6 +88,12 @@ impl Migration {
     #[must_use]
     pub fn like_libvirt() -> Self {
         Self { return_path: true, pause_before_switchover: true, paused_destination: true, ..Self::default() }
+    }
+
+    /// The address to which the source connects, where `destination` receives.
+    pub(crate) fn address_at(&self, destination: &Host) -> IpAddr {
+        let own = if self.ipv6 { destination.ipv6().into() } else { destination.ipv4().into() };
+        self.address.unwrap_or(own)
     }
 
     /// Adds what a disk needs: its copy has to end between the stop and the switchover, and the destination must not open it

@@ -2,9 +2,11 @@
 
 mod command_line;
 mod files;
+mod program;
 
 pub(crate) use command_line::{DISK_NODE, MEMORY_GAP_KIB, Plan, Start};
 pub(crate) use files::disk as disk_path;
+pub use program::QemuProgram;
 
 use crate::guest::READY;
 use crate::process::{self, Process};

@@ -1,65 +1,10 @@
 //! The event logs of both hosts make one record. Both hosts of the lab have the same clock, so the true difference of
 //! their clocks is 0; and the driver knows when the guest stopped and ran again.
 
-use std::path::Path;
-
-use crate::support::{GUEST_PATIENCE, clock_offset_ns, number};
-use migtrace_lab::migtrace_command::{self, Recorded, Recording};
-use migtrace_lab::record_checks::{clock_bounds, not_measured};
-use migtrace_lab::{Lab, Migrated, Migration, Outcome, QmpEvent, Side, shared_lab};
+use crate::support::merged::{merge, migrate};
+use migtrace_lab::record_checks::not_measured;
+use migtrace_lab::{Lab, Migration, shared_lab};
 use serde_json::Value;
-
-/// A migration as its driver saw it, and the record of both hosts' logs.
-struct Merged {
-    migrated: Migrated,
-    source: Recorded,
-    destination: Recorded,
-    record: Value,
-}
-
-/// The record of several logs, or why there is none.
-fn merge(logs: &[&Path]) -> Result<String, String> {
-    let merged = migtrace_command::merge(logs).unwrap();
-    if merged.code == Some(0) { Ok(merged.stdout) } else { Err(merged.stderr) }
-}
-
-/// Migrates the guest to the other host while both record, and merges their logs.
-fn migrate(lab: &mut Lab, migration: &Migration) -> Merged {
-    let source = Recording::start(lab.guest_host(), &[]).unwrap();
-    let destination = Recording::start(lab.other_host(), &[]).unwrap();
-    let migrated = lab.migrate(migration).unwrap();
-    assert_eq!(migrated.outcome, Outcome::Completed);
-    let [source, destination] =
-        [source, destination].map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
-    let logs = [source.events_path(), destination.events_path()];
-    let text = merge(&[&logs[0], &logs[1]]).unwrap();
-    assert_eq!(merge(&[&logs[1], &logs[0]]).unwrap(), text, "the order does not matter");
-    let record = serde_json::from_str(&text).unwrap();
-    Merged { migrated, source, destination, record }
-}
-
-/// Checks the lower bound of the stop, and its value, against the driver's stamps of STOP and RESUME.
-fn assert_stop(merged: &Merged) {
-    let [stop, resume] = [(Side::Source, "STOP"), (Side::Destination, "RESUME")]
-        .map(|(side, name)| merged.migrated.event(side, name).unwrap());
-    let length = &merged.record["downtime"]["stop"];
-    assert_eq!(length["method"], "qmp-events", "{length}");
-    // QEMU stamps just before it writes, and the driver just after.
-    let offset_ns = clock_offset_ns(&merged.record);
-    let built_ns = |event: &QmpEvent| event.built_ns(offset_ns).cast_unsigned();
-    let shortest_ns = built_ns(resume).saturating_sub(stop.received_ns);
-    let longest_ns = resume.received_ns - built_ns(stop);
-    let (low_ns, value_ns) = (number(&length["low_ns"]), number(&length["value_ns"]));
-    assert!(low_ns <= longest_ns, "{length}: at most {longest_ns}");
-    assert!((shortest_ns..=longest_ns).contains(&value_ns), "{length}: {shortest_ns} to {longest_ns}");
-    assert!(value_ns - low_ns < 1_000_000, "{length}");
-}
-
-/// Half of the distance between the two bounds.
-fn half_width(record: &Value) -> i64 {
-    let (low, high) = clock_bounds(record);
-    (high - low) / 2
-}
 
 #[test]
 fn both_hosts_logs_make_one_record_with_the_whole_stop() {
@@ -67,8 +12,8 @@ fn both_hosts_logs_make_one_record_with_the_whole_stop() {
     // There and back.
     for _ in 0..2 {
         let merged = migrate(&mut lab, &Migration::default());
-        assert!(half_width(&merged.record) < 100_000, "{}", half_width(&merged.record));
-        assert_stop(&merged);
+        assert!(merged.half_width_ns() < 100_000, "{}", merged.half_width_ns());
+        merged.assert_stop();
         let (of_source, of_destination) =
             (merged.source.record().unwrap(), merged.destination.record().unwrap());
         for same in ["migration", "phases", "traffic", "total_time"] {
@@ -84,33 +29,12 @@ fn both_hosts_logs_make_one_record_with_the_whole_stop() {
 }
 
 #[test]
-fn every_shape_of_migration_is_merged() {
-    let mut lab = shared_lab().unwrap();
-    let shapes = [
-        Migration::like_libvirt(),
-        Migration { multifd: Some(2), ipv6: true, ..Migration::default() },
-        Migration {
-            return_path: true,
-            postcopy_at_pass: Some(2),
-            max_bandwidth_bytes_per_s: 40 << 20,
-            ..Migration::default()
-        },
-        Migration { events: false, ..Migration::default() },
-    ];
-    for migration in shapes {
-        let merged = migrate(&mut lab, &migration);
-        assert!(half_width(&merged.record) < 1_000_000, "{migration:?}: {}", half_width(&merged.record));
-        assert_stop(&merged);
-    }
-}
-
-#[test]
 fn on_a_link_that_is_full_the_clocks_are_still_known() {
     let mut lab = Lab::builder().memory_mib(192).rate("400mbit").dirty(16, 20).start().unwrap();
     lab.wait_guest_ready().unwrap();
     let merged = migrate(&mut lab, &Migration::default());
-    assert!(half_width(&merged.record) < 500_000, "{}", half_width(&merged.record));
-    assert_stop(&merged);
+    assert!(merged.half_width_ns() < 500_000, "{}", merged.half_width_ns());
+    merged.assert_stop();
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! A migration that both hosts record, and the record of both logs.
+
+use super::{GUEST_PATIENCE, clock_offset_ns, number};
+use migtrace_lab::migtrace_command::{self, Recorded, Recording};
+use migtrace_lab::record_checks::clock_bounds;
+use migtrace_lab::{Host, Lab, Migrated, Migration, Outcome, QmpEvent, Side};
+use serde_json::Value;
+use std::path::Path;
+
+/// A migration as its driver saw it, and the record of both hosts' logs.
+pub(crate) struct Merged {
+    pub(crate) migrated: Migrated,
+    pub(crate) source: Recorded,
+    pub(crate) destination: Recorded,
+    pub(crate) record: Value,
+}
+
+/// The recordings of both hosts, while they run.
+pub(crate) struct BothRecordings {
+    pub(crate) source: Recording,
+    pub(crate) destination: Recording,
+}
+
+impl BothRecordings {
+    pub(crate) fn start(from: &Host, to: &Host, options: &[&str]) -> Self {
+        let [source, destination] = [from, to].map(|host| Recording::start(host, options).unwrap());
+        Self { source, destination }
+    }
+
+    /// Waits until both have ended by themselves, and merges their logs.
+    pub(crate) fn finish(self, migrated: Migrated) -> Merged {
+        let [source, destination] =
+            [self.source, self.destination].map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
+        let logs = [source.events_path(), destination.events_path()];
+        let text = merge(&[&logs[0], &logs[1]]).unwrap();
+        assert_eq!(merge(&[&logs[1], &logs[0]]).unwrap(), text, "the order does not matter");
+        let record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        Merged { migrated, source, destination, record }
+    }
+}
+
+/// The record of several logs, or why there is none.
+pub(crate) fn merge(logs: &[&Path]) -> Result<String, String> {
+    let merged = migtrace_command::merge(logs).unwrap();
+    if merged.code == Some(0) { Ok(merged.stdout) } else { Err(merged.stderr) }
+}
+
+/// Migrates the guest to the other host while both record, and merges their logs.
+pub(crate) fn migrate(lab: &mut Lab, migration: &Migration) -> Merged {
+    let recordings = BothRecordings::start(lab.guest_host(), lab.other_host(), &[]);
+    let migrated = lab.migrate(migration).unwrap();
+    assert_eq!(migrated.outcome, Outcome::Completed);
+    recordings.finish(migrated)
+}
+
+impl Merged {
+    /// Checks the lower bound of the stop, and its value, against the driver's stamps of STOP and RESUME.
+    pub(crate) fn assert_stop(&self) {
+        self.assert_stop_until(Side::Destination);
+    }
+
+    /// The same where the guest runs again on this side.
+    pub(crate) fn assert_stop_until(&self, side: Side) {
+        let [stop, resume] = [(Side::Source, "STOP"), (side, "RESUME")]
+            .map(|(side, name)| self.migrated.event(side, name).unwrap());
+        let length = &self.record["downtime"]["stop"];
+        assert_eq!(length["method"], "qmp-events", "{length}");
+        // QEMU stamps just before it writes, and the driver just after.
+        let offset_ns = clock_offset_ns(&self.record);
+        let built_ns = |event: &QmpEvent| event.built_ns(offset_ns).cast_unsigned();
+        let shortest_ns = built_ns(resume).saturating_sub(stop.received_ns);
+        let longest_ns = resume.received_ns - built_ns(stop);
+        let (low_ns, value_ns) = (number(&length["low_ns"]), number(&length["value_ns"]));
+        assert!(low_ns <= longest_ns, "{length}: at most {longest_ns}");
+        assert!((shortest_ns..=longest_ns).contains(&value_ns), "{length}: {shortest_ns} to {longest_ns}");
+        assert!(value_ns - low_ns < 1_000_000, "{length}");
+    }
+
+    /// Half of the distance between the two bounds of the other host's clock.
+    pub(crate) fn half_width_ns(&self) -> i64 {
+        let (low, high) = clock_bounds(&self.record);
+        (high - low) / 2
+    }
+}
