@@ -111,7 +111,19 @@ pub fn run_command(host: &Host, mut command: Command) -> Result<CommandOutput> {
 ///
 /// When the command cannot be started. What it says of the logs is in the output.
 pub fn merge(logs: &[&Path]) -> Result<CommandOutput> {
+    merge_of(None, logs)
+}
+
+/// As [`merge`], of this VM only, if one is named.
+///
+/// # Errors
+///
+/// As [`merge`].
+pub fn merge_of(vm: Option<&str>, logs: &[&Path]) -> Result<CommandOutput> {
     let mut command = command(&["merge", "--format", "json"])?;
+    if let Some(vm) = vm {
+        command.args(["--vm", vm]);
+    }
     Ok(command.args(logs).output().context("cannot run migtrace merge")?.into())
 }
 

@@ -125,6 +125,7 @@ impl Driver<'_> {
             destination = self.destination.execute("query-migrate", json!({}))?;
         } else {
             self.drop_mirror()?;
+            self.wait_for_return()?;
         }
         let ended_ns = monotonic_ns();
         self.collect(Duration::ZERO)?;
@@ -248,6 +249,10 @@ impl Driver<'_> {
     /// With the guest stopped, ends the copy of the disk, which is complete by now, and lets QEMU switch over.
     fn switch_over(&mut self) -> Result<()> {
         self.switched_over = true;
+        if self.report(0, 0) == Action::Cancel {
+            self.source.execute("migrate_cancel", json!({}))?;
+            return Ok(());
+        }
         if self.disk {
             // For a mirror that is ready, this command means to complete it.
             self.source.execute("block-job-cancel", json!({ "device": MIRROR_JOB }))?;
@@ -260,6 +265,18 @@ impl Driver<'_> {
             self.disk = false;
         }
         self.source.execute("migrate-continue", json!({ "state": "pre-switchover" }))?;
+        Ok(())
+    }
+
+    /// Waits until a guest that was stopped runs on the source again.
+    fn wait_for_return(&mut self) -> Result<()> {
+        let of_guest = |observed: &&ObservedEvent| {
+            observed.side == Side::Source && ["STOP", "RESUME"].contains(&observed.event.name.as_str())
+        };
+        while self.events.iter().rfind(of_guest).is_some_and(|last| last.event.name == "STOP") {
+            self.collect(EVENT_INTERVAL)?;
+            self.check_timeout()?;
+        }
         Ok(())
     }
 
