@@ -2,6 +2,7 @@
 
 use crate::cache;
 use crate::cpio::Archive;
+use crate::host::Host;
 use crate::kernels::Kernel;
 use crate::programs;
 use anyhow::{Context as _, Result};
@@ -28,7 +29,7 @@ pub struct Guest {
     pub name: String,
     /// QEMU's `-uuid`.
     pub uuid: String,
-    /// The address of its NIC.
+    /// The address of its first NIC.
     pub mac: String,
     /// Its address, in 10.77.0.0/24.
     pub ipv4: Ipv4Addr,
@@ -44,15 +45,28 @@ pub struct Guest {
     pub dirty_mib_per_s: u64,
     /// Its disk, in MiB; 0 for none.
     pub disk_mib: u64,
+    /// Its NICs. Only the first has addresses of the lab's networks.
+    pub nics: u8,
 }
 
 impl Guest {
+    /// The address of a NIC, and the tap to which it leads.
+    pub(crate) fn nic(&self, number: u8) -> (String, String) {
+        // The fifth byte tells the NICs apart.
+        let mut bytes: Vec<&str> = self.mac.split(':').collect();
+        let fifth = format!("{number:02x}");
+        if number > 0 && bytes.len() == 6 {
+            bytes[4] = &fifth;
+        }
+        (bytes.join(":"), Host::tap(number))
+    }
+
     /// The kernel's command line.
     pub(crate) fn command_line(&self) -> String {
         format!(
             "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on no_timer_check \
-             lab.ip={}/24 lab.ip6={}/64 lab.dirty_mib={} lab.dirty_mib_per_s={}",
-            self.ipv4, self.ipv6, self.dirty_mib, self.dirty_mib_per_s
+             lab.ip={}/24 lab.ip6={}/64 lab.dirty_mib={} lab.dirty_mib_per_s={} lab.nics={}",
+            self.ipv4, self.ipv6, self.dirty_mib, self.dirty_mib_per_s, self.nics
         )
     }
 }

@@ -36,6 +36,11 @@ impl Host {
     /// The port of the bridge that leads to the guest, with the name that libvirt would use.
     pub const TAP: &str = "vnet0";
 
+    /// The port of the bridge that leads to the guest's NIC with this number.
+    pub(crate) fn tap(number: u8) -> String {
+        format!("vnet{number}")
+    }
+
     pub(crate) fn new(role: &'static str, netns: NetNs, number: u8) -> Self {
         let ipv6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into());
         Self { role, netns, uts: None, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6 }

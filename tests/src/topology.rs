@@ -29,7 +29,8 @@ pub(crate) struct Network {
     pub(crate) mtu: u32,
     /// A rate as `tc` writes it; none for no limit.
     pub(crate) rate: Option<String>,
-    pub(crate) guests: bool,
+    /// The taps for the guest on each host; 0: there is no guest.
+    pub(crate) taps: u8,
     pub(crate) sender_offloads: bool,
     pub(crate) receiver_gro: bool,
 }
@@ -122,7 +123,7 @@ impl Topology {
 
 /// Makes a host's bridge, with the uplink and the guest's tap as its ports.
 fn make_host(host: &Host, number: u8, network: &Network) -> Result<()> {
-    let (bridge, uplink, tap, mtu) = (Host::BRIDGE, Host::UPLINK, Host::TAP, network.mtu);
+    let (bridge, uplink, mtu) = (Host::BRIDGE, Host::UPLINK, network.mtu);
     let (ipv4, ipv6) = (host.ipv4(), host.ipv6());
     // A bridge without a MAC of its own takes the lowest one of its ports, which changes with the ports.
     let mut lines = format!(
@@ -130,7 +131,7 @@ fn make_host(host: &Host, number: u8, network: &Network) -> Result<()> {
          link add name {bridge} address 02:77:00:00:00:{number:02x} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          link set dev {uplink} master {bridge} up\n"
     );
-    if network.guests {
+    for tap in (0..network.taps).map(Host::tap) {
         writeln!(lines, "tuntap add dev {tap} mode tap vnet_hdr")?;
         writeln!(lines, "link set dev {tap} mtu {mtu} master {bridge} up")?;
     }

@@ -12,6 +12,8 @@ pub(crate) struct Config {
     /// Address and prefix length of `eth0`.
     pub(crate) ip6: Option<(Ipv6Addr, u8)>,
     pub(crate) gateway: Option<Ipv4Addr>,
+    /// The NICs. All are brought up.
+    pub(crate) nics: u8,
     pub(crate) dirty_mib: usize,
     pub(crate) dirty_mib_per_s: u64,
 }
@@ -28,6 +30,7 @@ impl Config {
                 "ip" => config.ip = Some(address(value).ok_or_else(bad)?),
                 "ip6" => config.ip6 = Some(address(value).ok_or_else(bad)?),
                 "gateway" => config.gateway = Some(value.parse().map_err(|_| bad())?),
+                "nics" => config.nics = value.parse().map_err(|_| bad())?,
                 "dirty_mib" => config.dirty_mib = value.parse().map_err(|_| bad())?,
                 "dirty_mib_per_s" => config.dirty_mib_per_s = value.parse().map_err(|_| bad())?,
                 _ => return Err(bad().into()),

@@ -1,4 +1,4 @@
-//! Configures `eth0` by ioctl: addresses, the default route, and up.
+//! Configures `eth0` by ioctl: addresses, the default route, and up. Other interfaces are only brought up.
 
 use crate::config::Config;
 use crate::system::check;
@@ -22,13 +22,13 @@ struct Ipv6Request {
     interface_index: libc::c_int,
 }
 
-/// Waits for `eth0` and brings it up with the addresses of `config`.
+/// Waits for the interfaces and brings them up, `eth0` with the addresses of `config`.
 pub(crate) fn configure(config: &Config) -> Result<(), Box<dyn Error>> {
     bring_up("lo").map_err(|error| format!("cannot bring up lo: {error}"))?;
     if config.ip.is_none() && config.ip6.is_none() {
         return Ok(());
     }
-    wait_for_interface()?;
+    wait_for_interface(INTERFACE)?;
     // Duplicate address detection would keep the address silent for a second.
     for setting in ["accept_dad", "accept_ra"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{setting}"), "0")?;
@@ -41,6 +41,10 @@ pub(crate) fn configure(config: &Config) -> Result<(), Box<dyn Error>> {
         set_ipv6(address.octets(), prefix)
             .map_err(|error| format!("cannot set {address}/{prefix}: {error}"))?;
     }
+    for interface in (1..config.nics).map(|number| format!("eth{number}")) {
+        wait_for_interface(&interface)?;
+        bring_up(&interface).map_err(|error| format!("cannot bring up {interface}: {error}"))?;
+    }
     if let Some(gateway) = config.gateway {
         set_default_route(gateway).map_err(|error| format!("cannot route through {gateway}: {error}"))?;
     }
@@ -48,11 +52,11 @@ pub(crate) fn configure(config: &Config) -> Result<(), Box<dyn Error>> {
 }
 
 /// Drivers probe asynchronously, so a loaded module does not yet mean an interface.
-fn wait_for_interface() -> Result<(), Box<dyn Error>> {
+fn wait_for_interface(interface: &str) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
-    while !Path::new("/sys/class/net").join(INTERFACE).exists() {
+    while !Path::new("/sys/class/net").join(interface).exists() {
         if started.elapsed() > PROBE_PATIENCE {
-            return Err(format!("no {INTERFACE} after {} s", PROBE_PATIENCE.as_secs()).into());
+            return Err(format!("no {interface} after {} s", PROBE_PATIENCE.as_secs()).into());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

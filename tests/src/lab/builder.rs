@@ -37,13 +37,7 @@ impl Default for Builder {
         let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self {
             name: String::new(),
-            network: Network {
-                mtu: 1500,
-                rate: None,
-                guests: true,
-                sender_offloads: true,
-                receiver_gro: true,
-            },
+            network: Network { mtu: 1500, rate: None, taps: 1, sender_offloads: true, receiver_gro: true },
             guest: Guest {
                 name: String::new(),
                 uuid: String::new(),
@@ -55,6 +49,7 @@ impl Default for Builder {
                 dirty_mib: 64,
                 dirty_mib_per_s: 20,
                 disk_mib: 0,
+                nics: 1,
             },
             accelerator: "tcg".into(),
             kernel: "6.1".into(),
@@ -103,6 +98,14 @@ impl Builder {
         self
     }
 
+    /// The guest's NICs (default 1), each with a tap of its own: `vnet0`, `vnet1`... Only the first has addresses.
+    #[must_use]
+    pub fn nics(mut self, nics: u8) -> Self {
+        self.guest.nics = nics;
+        self.network.taps = nics;
+        self
+    }
+
     /// The rate at which each host can send, as `tc` writes it: "400mbit" (default: no limit).
     #[must_use]
     pub fn rate(mut self, rate: &str) -> Self {
@@ -134,7 +137,7 @@ impl Builder {
     /// The lab has only its network, without a guest.
     #[must_use]
     pub fn without_guests(mut self) -> Self {
-        self.network.guests = false;
+        self.network.taps = 0;
         self
     }
 
@@ -170,7 +173,7 @@ impl Builder {
     /// When not root, when a program is missing or fails, when there is a lab of this name. Then nothing is left behind.
     pub fn start(self) -> Result<Lab> {
         self.check()?;
-        let boot = if self.network.guests { Some(self.find_kernel()?) } else { None };
+        let boot = if self.network.taps > 0 { Some(self.find_kernel()?) } else { None };
         let mut lab = self.start_network()?;
         if let Some(kernel) = boot {
             lab.boot(kernel)?;

@@ -96,7 +96,7 @@ impl Lab {
             run_directory,
             janitor: None,
         };
-        if lab.config.network.guests {
+        if lab.config.network.taps > 0 {
             lab.boot =
                 Some(Boot { kernel: kernels::fetch(&lab.config.kernel)?, initramfs: lab.initramfs_path() });
             lab.source = Qemu::attach(&lab.host_directory(true))?;
@@ -229,7 +229,8 @@ impl Lab {
         self.migrate_with(migration, |_| Action::Continue)
     }
 
-    /// Moves the guest to the other host. `progress` is called again and again, and decides whether the migration goes on.
+    /// Moves the guest to the other host. `progress` is called again and again, also when the guest has stopped where there is
+    /// a pause before the switchover, and decides whether the migration goes on.
     ///
     /// # Errors
     ///

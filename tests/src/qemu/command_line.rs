@@ -48,7 +48,6 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command> {
     let path = |path: &Path| path.display().to_string();
     let memory = format!("{}K", guest.memory_mib * 1024 - MEMORY_GAP_KIB);
     let vcpus = guest.vcpus.to_string();
-    let (tap, mac) = (Host::TAP, &guest.mac);
     let mut arguments = vec![
         "-name".into(),
         format!("{},debug-threads=on", guest.name),
@@ -79,12 +78,8 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command> {
         format!("unix:{},server=on,wait=off", path(&files::qmp_socket(directory))),
         "-qmp".into(),
         format!("unix:{},server=on,wait=off", path(&files::spare_qmp_socket(directory))),
-        "-netdev".into(),
-        format!("tap,id=net0,ifname={tap},script=no,downscript=no,vhost=off"),
-        "-device".into(),
-        // No boot ROM: its package may be missing, and nobody boots from this NIC.
-        format!("virtio-net-pci,netdev=net0,mac={mac},romfile="),
     ];
+    arguments.extend((0..guest.nics).flat_map(|number| nic(guest, number)));
     if guest.disk_mib > 0 {
         let image = path(&files::disk(directory));
         arguments.extend([
@@ -103,4 +98,16 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command> {
     }
     command.args(arguments);
     Ok(command)
+}
+
+/// The options for a NIC and its tap.
+fn nic(guest: &Guest, number: u8) -> [String; 4] {
+    let (mac, tap) = guest.nic(number);
+    [
+        "-netdev".into(),
+        format!("tap,id=net{number},ifname={tap},script=no,downscript=no,vhost=off"),
+        "-device".into(),
+        // No boot ROM: its package may be missing, and nobody boots from this NIC.
+        format!("virtio-net-pci,netdev=net{number},mac={mac},romfile="),
+    ]
 }
