@@ -12,6 +12,10 @@ use std::process::Command;
 /// The keys of all of Debian's suites, which may be missing from the machine's own keys.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// The labels of Debian's archives.
+pub(crate) const MAIN: &str = "Debian";
+pub(crate) const SECURITY: &str = "Debian-Security";
+
 /// A place from which apt takes packages.
 #[derive(Default)]
 pub(crate) struct Apt {

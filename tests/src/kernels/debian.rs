@@ -1,6 +1,6 @@
 //! Debian's packages with kernels.
 
-use crate::apt::Apt;
+use crate::apt::{Apt, MAIN, SECURITY};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -20,9 +20,6 @@ pub(crate) const SUITES: [(&str, &str); 9] = [
     ("forky", MAIN),
     ("sid", MAIN),
 ];
-const MAIN: &str = "Debian";
-const SECURITY: &str = "Debian-Security";
-
 /// A kernel that can be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Package {

@@ -199,7 +199,7 @@ impl Builder {
     /// As [`Builder::start`], and when libvirtd does not start or refuses the guest. A lasting lab, and one without guests,
     /// cannot have libvirt.
     pub fn start_with_libvirt(self) -> Result<LibvirtLab> {
-        if self.lasting || !self.network.guests {
+        if self.lasting || self.network.taps == 0 {
             bail!("a lab with libvirt has a guest, and ends with its driver");
         }
         self.check()?;
