@@ -86,6 +86,12 @@ impl<'a> Segment<'a> {
         }
     }
 
+    /// Whether it is a postcopy that has lost its connections and waits for others.
+    fn is_interrupted(&self) -> bool {
+        let last = self.transitions.iter().rev().find_map(|transition| transition.status());
+        last == Some(&PhaseName::PostcopyPaused)
+    }
+
     /// Whether its beginning was seen.
     pub(super) fn begins(&self) -> bool {
         self.transitions.first().is_some_and(|m| m.is_status(&PhaseName::Setup))
@@ -110,6 +116,9 @@ pub(super) fn segments(process: &Process) -> (Vec<Segment<'_>>, Vec<&Transition>
                 }
             },
             TransitionKind::Status(PhaseName::Other(status)) if status == "none" => {}
+            // A destination that is to go on with its postcopy listens again, which QEMU 7.2 reports like a beginning.
+            TransitionKind::Status(PhaseName::Setup)
+                if running && current.as_ref().is_some_and(|s| s.is_interrupted()) => {}
             TransitionKind::Status(PhaseName::Setup) => {
                 if let Some(segment) = current.take().filter(|_| running) {
                     segment.end = Some(Ending::Superseded(transition.at));
