@@ -9,8 +9,17 @@ use crate::vocabulary::Purpose;
 /// What each flow of a migration carries, in their order.
 pub(super) fn purposes(migration: &MigrationFacts<'_>) -> Vec<Purpose> {
     let preempt = preempt_channel(migration);
-    let is_preempt = |flow: &FlowFacts| preempt.is_some_and(|found| std::ptr::eq(found, flow));
-    let of = |flow: &&FlowFacts| if is_preempt(flow) { Purpose::PostcopyPreempt } else { flow.purpose };
+    let resumed = resumed_streams(migration);
+    let is = |found: &FlowFacts, flow: &FlowFacts| std::ptr::eq(found, flow);
+    let of = |flow: &&FlowFacts| {
+        if preempt.is_some_and(|found| is(found, flow)) {
+            Purpose::PostcopyPreempt
+        } else if resumed.iter().any(|found| is(found, flow)) {
+            Purpose::Ram
+        } else {
+            flow.purpose
+        }
+    };
     migration.flows.iter().map(of).collect()
 }
 
@@ -34,13 +43,31 @@ fn preempt_channel<'a>(migration: &MigrationFacts<'a>) -> Option<&'a FlowFacts> 
     candidates.next().copied().filter(|_| candidates.next().is_none())
 }
 
-/// When the connections first broke. QEMU resumes the memory stream on a new connection, without its magic.
+/// When the connections first broke.
 fn first_break(migration: &MigrationFacts<'_>) -> Option<MonotonicNs> {
-    migration
-        .transitions
-        .iter()
-        .find(|transition| transition.is_status(&PhaseName::PostcopyPaused))
-        .map(|transition| transition.at)
+    breaks(migration).next()
+}
+
+/// When the connections broke.
+fn breaks(migration: &MigrationFacts<'_>) -> impl Iterator<Item = MonotonicNs> {
+    let breaks =
+        migration.transitions.iter().filter(|transition| transition.is_status(&PhaseName::PostcopyPaused));
+    breaks.map(|transition| transition.at)
+}
+
+/// The connections on which QEMU has resumed the memory stream, without its magic. Where several were made after a break,
+/// one of them is the channel for the pages that the guest waits for, and nothing shows which.
+fn resumed_streams<'a>(migration: &MigrationFacts<'a>) -> Vec<&'a FlowFacts> {
+    let breaks: Vec<_> = breaks(migration).collect();
+    let until = breaks.iter().skip(1).copied().chain([MonotonicNs(u64::MAX)]);
+    let resumed = breaks.iter().zip(until).filter_map(|(from, until)| {
+        let mut after = migration
+            .flows
+            .iter()
+            .filter(|flow| flow.purpose == Purpose::Unknown && (*from..until).contains(&flow.first()));
+        after.next().copied().filter(|_| after.next().is_none())
+    });
+    resumed.collect()
 }
 
 /// Whether two flows lead from the same source to the same port of the same destination.
