@@ -24,13 +24,25 @@ impl Sides<'_> {
         let Some(stop) = source.last_stop() else { return Vec::new() };
         let Some(arrival) = arrival(self, &destination) else { return Vec::new() };
         let mut beginnings = at_source(&source, stop);
+        if beginnings.len() == 1 {
+            // QEMU has reported nothing after the stop (its capability `events` is off).
+            return Vec::new();
+        }
         let sent_in_all = sent_since(&source, stop);
         let received = destination.last_byte().filter(|_| source.last_byte().is_some());
         if let Some(received) = received {
             let (name, moment) = (PartName::Load, destination.at(received));
             beginnings.push(Beginning { name, moment, half: destination, sent: sent_in_all });
         }
+        // An interrupted post-copy goes on long after the guest runs.
+        beginnings.retain(|beginning| beginning.moment.value <= arrival.runs.value);
+        if received.is_none() && !beginnings.iter().any(|beginning| beginning.name == PartName::Load) {
+            beginnings.extend(postcopy_load(self, &destination));
+        }
         beginnings.extend(arrival.beginnings);
+        for load in beginnings.iter_mut().filter(|beginning| beginning.name == PartName::Load) {
+            load.half = destination;
+        }
         in_order(&mut beginnings);
         let ends = beginnings.iter().skip(1).map(|next| (next.moment, next.sent));
         let ends: Vec<_> = ends.chain([(arrival.runs, None)]).collect();
@@ -93,6 +105,17 @@ fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
         }
     }
     beginnings
+}
+
+/// Where a destination begins to load the devices' state in post-copy: it has received all of that then. For a source that
+/// reports `postcopy-active` before the guest stops (QEMU before 10.0), nothing else parts sending from loading.
+fn postcopy_load<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Beginning<'a>> {
+    let from = sides.after_stop(destination)?;
+    let is_load =
+        |transition: &&&Transition| transition.is_status(&PhaseName::PostcopyActive) && transition.at >= from;
+    let loads = destination.transitions.iter().find(is_load)?;
+    let moment = destination.event(loads);
+    Some(Beginning { name: PartName::Load, moment, half: *destination, sent: None })
 }
 
 /// What the source had sent when the last byte had arrived, counted as in its events; none where that is not known.
