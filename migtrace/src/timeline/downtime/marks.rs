@@ -23,7 +23,8 @@ impl Sides<'_> {
             self.add_source(&source, &mut |name, at| add(&source.into(), name, at));
         }
         if let Some(destination) = self.destination {
-            add_destination(&destination, &mut |name, at| add(&destination.into(), name, at));
+            let ends = self.ends_after(&destination);
+            add_destination(&destination, ends, &mut |name, at| add(&destination.into(), name, at));
         }
         if let Some(BoundedGap { gap, seen }) = around_stop {
             add(&self.prober, MarkName::LastAnsweredRequest, seen.answered_request_ns);
@@ -33,6 +34,15 @@ impl Sides<'_> {
         }
         marks.sort_by_key(|m| m.at_ns);
         marks
+    }
+
+    /// From when on what arrives at the destination may be the end of its streams: not before the guest stops.
+    fn ends_after(&self, destination: &Half<'_>) -> MonotonicNs {
+        match self.source.map(|source| source.last_stop()) {
+            None => MonotonicNs(0),
+            Some(None) => MonotonicNs::MAX,
+            Some(Some(stop)) => destination.clock.earliest(stop.at),
+        }
     }
 
     fn add_source(&self, source: &Half<'_>, add: &mut dyn FnMut(MarkName, MonotonicNs)) {
@@ -85,7 +95,7 @@ impl Sides<'_> {
     }
 }
 
-fn add_destination(destination: &Half<'_>, add: &mut dyn FnMut(MarkName, MonotonicNs)) {
+fn add_destination(destination: &Half<'_>, ends: MonotonicNs, add: &mut dyn FnMut(MarkName, MonotonicNs)) {
     let from = destination.start;
     for mark in &destination.transitions {
         match &mark.kind {
@@ -98,12 +108,13 @@ fn add_destination(destination: &Half<'_>, add: &mut dyn FnMut(MarkName, Monoton
             _ => {}
         }
     }
-    if let Some(last) = destination.last_byte() {
-        add(MarkName::LastByte, last);
-    }
-    if let Some(last) = destination.last_packet() {
-        add(MarkName::LastPacket, last);
-    }
+    let mut add_last = |name, last: Option<MonotonicNs>| {
+        if let Some(last) = last.filter(|last| *last >= ends) {
+            add(name, last);
+        }
+    };
+    add_last(MarkName::LastByte, destination.last_byte());
+    add_last(MarkName::LastPacket, destination.last_packet());
     let Some(process) = destination.process else { return };
     if let Some((_, run)) = process.runs.first_since(from) {
         add(MarkName::FirstVcpuRun, run);
