@@ -32,6 +32,9 @@ pub(super) fn downtime(joined: &Joined<'_>, record: &Record, list: &mut List) {
     }
     let other = match migration.role {
         _ if joined.other.is_some() => "neither host has seen both its stop and its next run",
+        _ if joined.apart.is_some() => {
+            "it begins on one host and ends on the other, and their clocks are not aligned"
+        }
         Role::Source => "the guest runs again on the destination: the destination's record is needed",
         Role::Destination => "the guest stops on the source: the source's record is needed",
     };
