@@ -86,11 +86,12 @@ fn disturbance(seen: &Disturbance) -> String {
     if said.is_empty() { "no reply seen".to_owned() } else { said.join(", ") }
 }
 
-/// Each tap's last or first frame, where a side has several taps.
+/// Each tap's last or first frame, where a side has several taps. The times count as those of the drawing do.
 fn taps(downtime: &Downtime, text: &mut String) {
+    let origin_ns = drawing::origin(downtime);
     let frame = |tap: &Tap| {
         let at_ns = tap.last_frame_ns.or(tap.first_frame_ns)?;
-        Some(format!("{} {}", clean(&tap.interface), offset(at_ns)))
+        Some(format!("{} {}", clean(&tap.interface), offset(at_ns.saturating_sub(origin_ns))))
     };
     for (role, lead) in [(Role::Source, "  Last frames at "), (Role::Destination, "  First frames at ")] {
         let taps: Vec<_> = downtime.taps.iter().filter(|tap| tap.role == role).collect();

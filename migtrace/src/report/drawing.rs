@@ -42,6 +42,11 @@ pub(super) fn draw(downtime: &Downtime, text: &mut String) {
     let _ = writeln!(text, "\n{}", trimmed(&table_without_header(&TABLE, &lines)));
 }
 
+/// What the times of the drawing count from; the migration's start where there is no drawing.
+pub(super) fn origin(downtime: &Downtime) -> i64 {
+    Axis::over(downtime).map_or(0, |axis| axis.from)
+}
+
 fn at(downtime: &Downtime, name: &MarkName) -> Option<i64> {
     downtime.marks.iter().rfind(|mark| mark.name == *name).map(|mark| mark.at_ns)
 }
