@@ -8,6 +8,7 @@ use crate::record::Role;
 use crate::timeline::alignment::NotAligned;
 use crate::timeline::alignment::crossings::{BySyns, mirrored, other_end};
 use crate::timeline::alignment::relation::WALL_CLOCKS_APART_NS;
+use crate::timeline::facts::FlowFacts;
 use crate::timeline::migration::MigrationFacts;
 
 /// Finds the other half of each migration at a source.
@@ -83,11 +84,25 @@ fn may_be_halves<'a>(hosts: &[Host<'a>], from: Place, to: Place) -> bool {
         let ends = flow.flow;
         arrived.flows.iter().any(|other| other.flow.local == ends.remote && other.flow.remote == ends.local)
     });
+    let is_another = !is_mirrored && came_otherwise(left, arrived);
     let time = |host: &Host<'_>, half: &MigrationFacts<'_>| {
         Some((host.wall_ns(half.start)?, host.wall_ns(half.end.at())?))
     };
     let overlap = time(source, left).zip(time(destination, arrived)).is_some_and(|(a, b)| {
         a.0 <= b.1.saturating_add(WALL_CLOCKS_APART_NS) && b.0 <= a.1.saturating_add(WALL_CLOCKS_APART_NS)
     });
-    (is_same_vm || is_mirrored) && overlap
+    (is_same_vm || is_mirrored) && overlap && !is_another
+}
+
+/// Whether the beginnings of both migrations' connections show that they are two: one arrived where the other went, but by
+/// another connection, or where the other came from. A guest may come again within seconds.
+fn came_otherwise(left: &MigrationFacts<'_>, arrived: &MigrationFacts<'_>) -> bool {
+    let began = |flow: &&&FlowFacts| flow.initial_sequences.is_some();
+    left.flows.iter().filter(began).any(|from| {
+        arrived
+            .flows
+            .iter()
+            .filter(began)
+            .any(|to| to.flow.local == from.flow.remote || to.flow.local.ip() == from.flow.local.ip())
+    })
 }

@@ -16,7 +16,7 @@ pub(super) enum Stranger {
     #[error("its echo requests were sent at another time than the migrations in the other logs")]
     AnotherTime,
     #[error(
-        "no migration in it has a connection in common with a migration in another of the logs, nor its VM and its time"
+        "no migration in it has a connection in common with a migration in another of the logs, nor, where no connection was seen to begin, its VM and its time"
     )]
     Unrelated,
 }
