@@ -21,6 +21,12 @@ use serde_json::{Value, json};
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
+/// How well the other host's clock is known at worst, in a log of all milestones and in those that have only some.
+const WIDEST_NS: i64 = 50_000;
+const WIDEST_OF_SOME_NS: i64 = 500_000;
+/// By how much worse it may be known when that clock is bent.
+const WIDER_NS: i64 = 40_000;
+
 /// The lines of a log.
 type Log = Vec<Value>;
 
@@ -152,33 +158,71 @@ fn alignment(record: &Record) -> (i64, i64, i64) {
     (alignment.offset_ns.unwrap(), alignment.low_ns.unwrap(), alignment.high_ns.unwrap())
 }
 
+/// The pairs of one migration whose clocks its packets align, and whose guest came to run at the destination.
+fn moved() -> Vec<String> {
+    let is_one = |name: &String| {
+        let records = merge(&both(name)).unwrap();
+        let [record] = &records[..] else { return false };
+        let aligned = record.observers[1].alignment.as_ref();
+        aligned.is_some_and(|found| found.method.as_str() == "tcp") && resumes_there(name)
+    };
+    let names: Vec<_> = names().into_iter().filter(is_one).collect();
+    assert!(names.len() > 1, "{names:?}");
+    names
+}
+
+fn resumes_there(name: &str) -> bool {
+    log(name, "destination").iter().any(|line| line["name"] == "RESUME")
+}
+
 #[test]
 fn every_pair_of_logs_gives_the_record_and_the_report_beside_it() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut differ = Vec::new();
     for name in names() {
         let mut logs = all(&name);
-        let record = merge_one(&logs);
-        let json = report::json(&record).unwrap();
+        let records = merge(&logs).unwrap();
+        records.iter().for_each(|record| invariants::record(record).unwrap());
+        let json = |records: &[Record]| -> String {
+            records.iter().map(|record| report::json(record).unwrap()).collect()
+        };
         logs.reverse();
-        assert_eq!(report::json(&merge_one(&logs)).unwrap(), json, "{name}: the order of the logs matters");
-        for (file, got) in [("record.json", json), ("report.txt", report::text::render(&record))] {
+        let swapped = merge(&logs).unwrap();
+        assert_eq!(json(&swapped), json(&records), "{name}: the order of the logs matters");
+        let texts: Vec<_> = records.iter().map(report::text::render).collect();
+        for (file, got) in [
+            ("record.json", json(&records)),
+            (
+                "report.txt",
+                texts.join(
+                    "
+",
+                ),
+            ),
+        ] {
             let path = folder().join(&name).join(file);
             if update {
                 fs::write(&path, got).unwrap();
-            } else {
-                assert_eq!(fs::read_to_string(&path).unwrap_or_default(), got, "{}", path.display());
+            } else if fs::read_to_string(&path).unwrap_or_default() != got {
+                differ.push(path);
             }
         }
     }
+    assert!(
+        differ.is_empty(),
+        "these differ from what the logs give now: {differ:#?}\nif that is meant: UPDATE_GOLDEN=1 cargo test -p \
+         migtrace --test merge, and read the difference"
+    );
 }
 
 #[test]
 fn the_destinations_marks_are_where_the_one_clock_of_both_hosts_shows_them() {
-    for name in names() {
+    for name in moved() {
         let logs = both(&name);
         let record = merge_one(&logs);
         let (_, low, high) = alignment(&record);
-        assert!(low <= 0 && 0 <= high && high - low < 50_000, "{name}: {low} to {high}");
+        let widest = if name == "precopy-7.2" { WIDEST_NS } else { WIDEST_OF_SOME_NS };
+        assert!(low <= 0 && 0 <= high && high - low < widest, "{name}: {low} to {high}");
         let start = merge_one(&logs[..1]);
         let start = start.start.realtime_ns.unwrap() - logs[0][1]["offset_ns"].as_i64().unwrap();
         let resume = logs[1].iter().find(|line| line["name"] == "RESUME").unwrap();
@@ -192,9 +236,11 @@ fn the_destinations_marks_are_where_the_one_clock_of_both_hosts_shows_them() {
 
 #[test]
 fn shifted_and_bent_clocks_change_no_figure_by_more_than_its_bounds() {
-    for name in names() {
+    for name in moved() {
         let [source, destination] = both(&name);
         let plain = merge_one(&[source.clone(), destination.clone()]);
+        let (_, plain_low, plain_high) = alignment(&plain);
+        let widest = plain_high - plain_low + WIDER_NS;
         let middle = middle(&destination);
         let begin = destination[0]["at_ns"].as_i64().unwrap();
         // A log begins soon after its boot.
@@ -206,14 +252,16 @@ fn shifted_and_bent_clocks_change_no_figure_by_more_than_its_bounds() {
             let record = merge_one(&logs);
             let case = format!("{name}, {shift} ns, {ppm} ppm");
             let (offset, low, high) = alignment(&record);
-            assert!(low <= offset && offset <= high && high - low < 50_000, "{case}: {low} to {high}");
+            assert!(low <= offset && offset <= high && high - low < widest, "{case}: {low} to {high}");
             let bend = (offset - shift).abs();
             assert!(bend < 5_000_000, "{case}: {offset}");
             let lengths = |record: &Record| {
                 let Record { downtime, .. } = record.clone();
-                [downtime.stop, downtime.network].map(|length| length.expect("both hosts were seen"))
+                assert!(downtime.stop.is_some(), "both hosts were seen");
+                [downtime.stop, downtime.network]
             };
-            for (before, after) in lengths(&plain).into_iter().zip(lengths(&record)) {
+            let both = lengths(&plain).into_iter().zip(lengths(&record));
+            for (before, after) in both.filter_map(|(before, after)| before.zip(after)) {
                 assert!(after.low_ns <= before.value_ns, "{case}: {before:?} {after:?}");
                 assert!(
                     after.high_ns.is_none_or(|high| before.value_ns <= high),
@@ -278,6 +326,39 @@ fn packets_that_contradict_each_other_align_nothing() {
     let record = merge_one(&[source, destination]);
     assert_eq!(record.observers[1].alignment.as_ref().unwrap().method.as_str(), "wall-clock");
     assert!(record.not_measured.iter().any(|entry| entry.why.contains("arrived before they were sent")));
+}
+
+#[test]
+fn a_guest_that_comes_again_within_seconds_is_not_taken_for_the_same_migration() {
+    let [source, destination] = both("precopy-7.2");
+    // By another connection: the source's port and the numbers of the SYNs are others.
+    let mut again = restamped(&destination, &|at| at + 3 * SECOND, 0);
+    let mut back = again.clone();
+    for line in &mut again {
+        if line["flow"]["remote"].is_string() {
+            line["flow"]["remote"] = "10.77.0.1:48144".into();
+        }
+    }
+    // To the host from which it came.
+    for line in &mut back {
+        if line["flow"]["remote"].is_string() {
+            line["flow"] = json!({ "local": "10.77.0.1:49152", "remote": "10.77.0.2:48144" });
+        }
+    }
+    for mut other in [again, back] {
+        for line in other.iter_mut().filter(|line| line["initial_sequences"].is_object()) {
+            line["initial_sequences"] = json!({ "tx": 1, "rx": 2 });
+        }
+        let NotTogether { why, .. } = merge(&[source.clone(), other.clone()]).unwrap_err();
+        assert!(why.contains("no migration in it has a connection in common"), "{why}");
+        // Through a program that passes the bytes on, each host has a connection of its own.
+        for line in &mut other {
+            if line["flow"]["local"].is_string() {
+                line["flow"]["local"] = "192.0.2.9:49152".into();
+            }
+        }
+        assert_eq!(merge(&[source.clone(), other]).unwrap().len(), 1);
+    }
 }
 
 #[test]

@@ -28,9 +28,9 @@ pub struct QemuProgram {
 }
 
 /// The QEMU that is unpacked in a directory.
-fn unpacked(directory: &Path) -> Result<Option<QemuProgram>> {
+fn unpacked(directory: &Path) -> Option<QemuProgram> {
     let path = directory.join("usr/bin").join(EXECUTABLE);
-    Ok(path.exists().then(|| QemuProgram { path, root: Some(directory.to_owned()) }))
+    path.exists().then(|| QemuProgram { path, root: Some(directory.to_owned()) })
 }
 
 impl QemuProgram {
@@ -50,10 +50,14 @@ impl QemuProgram {
     ///
     /// When it cannot be downloaded.
     pub fn of_backports() -> Result<Self> {
-        cache::get("qemu-backports", unpacked, |directory| {
-            let lists = cache::directory()?.join("suites").join(BACKPORTS);
-            Apt::of_suite(BACKPORTS, apt::MAIN, &lists)?.unpack(&PACKAGES.map(String::from), directory)
-        })
+        cache::get(
+            "qemu-backports",
+            |directory| Ok(unpacked(directory)),
+            |directory| {
+                let lists = cache::directory()?.join("suites").join(BACKPORTS);
+                Apt::of_suite(BACKPORTS, apt::MAIN, &lists)?.unpack(&PACKAGES.map(String::from), directory)
+            },
+        )
     }
 
     /// Its executable.

@@ -29,6 +29,7 @@ mod record;
 mod record_failures;
 mod record_scope;
 mod record_waits;
+mod shapes;
 mod untrusted_peers;
 mod vcpu_stops;
 mod wire_bytes;

@@ -2,6 +2,7 @@
 
 use super::packet_counts::{ETHERNET_HEADER, FilterCounter, payload_without_retransmissions, send};
 use super::{in_vm, interrupt};
+use crate::shapes::networks::over_device;
 use crate::support::{network, number};
 use migtrace_lab::migtrace_command::Recording;
 use migtrace_lab::{Host, Lab};
@@ -96,6 +97,14 @@ fn traffic_of_a_vlan_is_counted_once_with_its_tag() {
     let flow = below.flow_counters(PORT);
     arriving.assert_counted_as(&flow["counters"]["rx"], ETHERNET_HEADER + VLAN_TAG);
     leaving.assert_counted_as(&flow["counters"]["tx"], ETHERNET_HEADER + VLAN_TAG);
+}
+
+#[test]
+fn a_migration_over_a_vlan_is_merged() {
+    if in_vm() {
+        let kind = ["link", Host::BRIDGE, "type", "vlan", "id", "100"];
+        over_device("vlan-7.2", "br0.100", &kind);
+    }
 }
 
 #[test]
