@@ -1,6 +1,7 @@
 //! The mount and UTS namespaces that make a network namespace a host of its own.
 
 use super::host_files::{BOUND, INITRAMFS, KERNEL, PACKAGES};
+use super::packages::DRIVERS;
 use crate::host::Host;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
@@ -56,6 +57,8 @@ impl Mounts<'_> {
         // The paths of drivers and data are compiled into libvirt. /usr/bin stays as it is, so QEMU is the machine's own file.
         let library_folders = ["usr/lib", "lib"].map(|folder| self.packages.join(folder));
         overlay(&library_folders, Path::new("/usr/lib"))?;
+        // No drivers of an installed libvirt.
+        bind(Some(&self.packages.join(DRIVERS)), &Path::new("/").join(DRIVERS), MsFlags::MS_BIND)?;
         overlay(&[self.packages.join("usr/share")], Path::new("/usr/share"))?;
         for (from, to) in [(self.packages, PACKAGES), (self.kernel, KERNEL), (self.initramfs, INITRAMFS)] {
             let inside = self.home.join(to.trim_start_matches('/'));

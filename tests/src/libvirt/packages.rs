@@ -2,8 +2,10 @@
 
 use crate::apt::Apt;
 use crate::cache;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The packages of libvirtd, its QEMU driver, virsh and their library. They are unpacked even where they are installed, so
@@ -13,6 +15,8 @@ const PACKAGES: [&str; 4] = ["libvirt-daemon", "libvirt-daemon-driver-qemu", "li
 /// Where the programs are in the directory of unpacked packages.
 pub(super) const LIBVIRTD: &str = "usr/sbin/libvirtd";
 pub(super) const VIRSH: &str = "usr/bin/virsh";
+/// Where libvirtd's drivers are.
+pub(super) const DRIVERS: &str = "usr/lib/x86_64-linux-gnu/libvirt/connection-driver";
 
 /// The directory with libvirt and those of its dependencies that are not installed here. The first call downloads them,
 /// which takes some seconds.
@@ -28,7 +32,8 @@ pub fn fetch() -> Result<PathBuf> {
         let simulated = apt.query("apt-get", &roots.copied().collect::<Vec<_>>())?;
         let mut packages: BTreeSet<String> = PACKAGES.map(Into::into).into();
         packages.extend(to_install(&simulated).map(Into::into));
-        apt.unpack(&packages.into_iter().collect::<Vec<_>>(), directory)
+        apt.unpack(&packages.into_iter().collect::<Vec<_>>(), directory)?;
+        remove_other_drivers(&directory.join(DRIVERS))
     })
 }
 
@@ -42,9 +47,23 @@ pub fn fetched() -> Result<Option<PathBuf>> {
 }
 
 const DIRECTORY: &str = "libvirt";
+/// The only driver that stays.
+const DRIVER: &str = "libvirt_driver_qemu.so";
 
 fn is_unpacked(root: &Path) -> bool {
     [LIBVIRTD, VIRSH].iter().all(|program| root.join(program).is_file())
+}
+
+/// Removes the drivers that libvirtd does not need here. While it starts, those of networks and devices run programs and ask
+/// daemons that the hosts of the lab do not have. One start in hundreds hung while the driver of devices did that.
+fn remove_other_drivers(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let path = entry?.path();
+        if path.file_name() != Some(OsStr::new(DRIVER)) {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The packages that `apt-get install --simulate` would install: `Inst NAME (VERSION ...)`.
