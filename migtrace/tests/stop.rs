@@ -253,3 +253,21 @@ fn a_guest_that_stops_again_has_still_arrived() {
     let [remark] = &stopped.downtime.remarks[..] else { panic!("{:?}", stopped.downtime.remarks) };
     assert!(remark.starts_with("1.000 ms after it arrived the guest was stopped again"), "{remark}");
 }
+
+/// QEMU 7.2 reports `postcopy-active` before the last pass where a manager completes the copy of the disks, and sends the
+/// devices' state after both.
+#[test]
+fn the_parts_of_a_postcopy_by_libvirt_end_with_what_the_destination_does() {
+    let records = replay("libvirt-postcopy-7.2");
+    let parts = &of_role(&records, Role::Source).downtime.parts;
+    let outline: Vec<_> =
+        parts.iter().map(|p| (p.name.as_str(), p.role, p.length.value_ns / 100_000)).collect();
+    let expected = [
+        ("drain", Role::Source, 20),
+        ("pre-switchover", Role::Source, 90),
+        ("inactivate", Role::Source, 23),
+        ("last-pass", Role::Source, 30),
+        ("load", Role::Destination, 377),
+    ];
+    assert_eq!(outline, expected);
+}

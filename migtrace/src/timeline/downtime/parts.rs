@@ -72,7 +72,8 @@ fn in_order(beginnings: &mut Vec<Beginning<'_>>) {
 /// What begins at the source, in order.
 fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
     let sent = |transition: &Transition| transition.counters.map(|counters| counters.tx.wire_bytes);
-    let after = source.transitions.iter().filter(|transition| transition.at >= stop.at);
+    let after: Vec<_> = source.transitions.iter().filter(|transition| transition.at >= stop.at).collect();
+    let is_pass = |transition: &Transition| matches!(transition.kind, TransitionKind::Pass(_));
     let mut last_pass = None;
     let mut beginnings = vec![Beginning {
         name: PartName::Drain,
@@ -83,11 +84,17 @@ fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
         half: *source,
         sent: sent(stop),
     }];
-    for transition in after {
+    for (index, transition) in after.iter().enumerate() {
         let name = match &transition.kind {
             TransitionKind::Status(PhaseName::PreSwitchover) => PartName::PreSwitchover,
             TransitionKind::Status(PhaseName::Device) if last_pass.is_none() => PartName::Inactivate,
             TransitionKind::Status(PhaseName::Device | PhaseName::PostcopyDevice) => PartName::DeviceState,
+            // QEMU 7.2 with a manager that completes the disks' copy: the rest of the stop is still to come.
+            TransitionKind::Status(PhaseName::PostcopyActive)
+                if after[index..].iter().any(|later| is_pass(later)) =>
+            {
+                PartName::Inactivate
+            }
             TransitionKind::Status(PhaseName::PostcopyActive) => PartName::Load,
             TransitionKind::Pass(pass) => {
                 last_pass = Some(*pass);
