@@ -7,150 +7,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
+mod common;
+
 use std::fs;
-use std::path::PathBuf;
 
-use migtrace::event::Event;
+use common::merged::{
+    DAY, Log, SECOND, all, bent, both, folder, log, merge, merge_one, middle, names, restamp_host, restamped,
+    width,
+};
 use migtrace::invariants;
-use migtrace::record::{Estimate, Mark, Record, Vantage};
+use migtrace::record::{Mark, Record, Vantage};
 use migtrace::report;
-use migtrace::selection::Selection;
-use migtrace::timeline::{NotTogether, Timeline, merged};
-use serde_json::{Value, json};
-
-const SECOND: i64 = 1_000_000_000;
-const DAY: i64 = 86_400 * SECOND;
+use migtrace::timeline::NotTogether;
+use serde_json::json;
 
 /// How well the other host's clock is known at worst, in a log of all milestones and in those that have only some.
 const WIDEST_NS: i64 = 50_000;
 const WIDEST_OF_SOME_NS: i64 = 500_000;
 /// By how much worse it may be known when that clock is bent.
 const WIDER_NS: i64 = 40_000;
-
-/// The lines of a log.
-type Log = Vec<Value>;
-
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/merged")
-}
-
-fn names() -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    assert!(!names.is_empty());
-    names
-}
-
-fn log(name: &str, host: &str) -> Log {
-    let text = fs::read_to_string(folder().join(name).join(format!("{host}.jsonl"))).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn both(name: &str) -> [Log; 2] {
-    ["source", "destination"].map(|host| log(name, host))
-}
-
-/// The logs of all hosts: with that of an observer, if there was one.
-fn all(name: &str) -> Vec<Log> {
-    let observed = folder().join(name).join("observer.jsonl").exists();
-    both(name).into_iter().chain(observed.then(|| log(name, "observer"))).collect()
-}
-
-fn merge(logs: &[Log]) -> Result<Vec<Record>, NotTogether> {
-    let folded = logs.iter().map(|log| {
-        let mut timeline = Timeline::new(Selection::default());
-        for line in log {
-            timeline.push(&serde_json::from_value::<Event>(line.clone()).unwrap());
-        }
-        timeline
-    });
-    merged(&folded.collect::<Vec<_>>())
-}
-
-fn merge_one(logs: &[Log]) -> Record {
-    let mut records = merge(logs).unwrap();
-    assert_eq!(records.len(), 1);
-    invariants::record(&records[0]).unwrap();
-    records.remove(0)
-}
-
-/// A log as another clock would have stamped it. `clock` gives what that clock shows when the log's clock shows an
-/// instant. The wall clock is slewed together with it, and is not set.
-fn restamped(log: &Log, clock: &dyn Fn(i64) -> i64, shift: i64) -> Log {
-    fn stamps(value: &mut Value, clock: &dyn Fn(i64) -> i64, shift: i64, wall: i64, key: &str) {
-        let is_stamp = key.ends_with("_ns")
-            && ![
-                "offset_ns",
-                "error_ns",
-                "min_gap_ns",
-                "p50_ns",
-                "p99_ns",
-                "max_ns",
-                "worst_since_last_gap_ns",
-            ]
-            .contains(&key)
-            && !key.contains("round_trip")
-            && !key.contains("interval");
-        match value {
-            Value::Object(fields) => {
-                for (name, field) in fields.iter_mut() {
-                    // The two directions of a stamp have its name.
-                    let name = if ["tx", "rx"].contains(&name.as_str()) { key } else { name };
-                    stamps(field, clock, shift, wall, name);
-                }
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| stamps(item, clock, shift, wall, key)),
-            Value::Number(number) if is_stamp => *value = json!(clock(number.as_i64().unwrap())),
-            Value::Number(number) if key == "offset_ns" => *value = json!(number.as_i64().unwrap() - shift),
-            Value::Number(number) if key == "qemu_realtime_us" => {
-                let at = number.as_i64().unwrap() * 1_000 - wall;
-                *value = json!((clock(at) - shift + wall) / 1_000);
-            }
-            _ => {}
-        }
-    }
-    let wall = log.iter().find_map(|line| line["offset_ns"].as_i64()).unwrap();
-    let mut log = log.clone();
-    log.iter_mut().for_each(|line| stamps(line, clock, shift, wall, ""));
-    log
-}
-
-/// The stamps of a host's own clock that are in its log, and those that others have read of it, as another clock would have
-/// shown them.
-fn restamp_host(logs: &mut [Log], host: usize, clock: &dyn Fn(i64) -> i64, shift: i64) {
-    let name = logs[host][0]["host"].clone();
-    let untouched = logs[host].clone();
-    logs[host] = restamped(&logs[host], clock, shift);
-    for (line, before) in
-        logs[host].iter_mut().zip(&untouched).filter(|(line, _)| line["event"] == "peer_clock")
-    {
-        line["showed_ns"] = before["showed_ns"].clone();
-        line["peer"] = before["peer"].clone();
-    }
-    let others = logs.iter_mut().enumerate().filter(|(index, _)| *index != host);
-    for line in others.flat_map(|(_, log)| log).filter(|line| line["peer"]["host"] == name) {
-        line["showed_ns"] = clock(line["showed_ns"].as_i64().unwrap()).into();
-        line["peer"]["since_ns"] = clock(line["peer"]["since_ns"].as_i64().unwrap()).into();
-    }
-}
-
-/// A clock that is shifted, and bent by `ppm` from an instant on.
-fn bent(shift: i64, ppm: i64, from: i64) -> impl Fn(i64) -> i64 {
-    move |at| at + shift + (at - from).max(0) * ppm / 1_000_000
-}
-
-/// The middle of a log.
-fn middle(log: &Log) -> i64 {
-    let stamps = || log.iter().map(|line| line["at_ns"].as_i64().unwrap());
-    stamps().min().unwrap().midpoint(stamps().max().unwrap())
-}
-
-fn width(estimate: &Estimate) -> u64 {
-    estimate.high_ns.map_or(u64::MAX, |high| high - estimate.low_ns)
-}
 
 fn alignment(record: &Record) -> (i64, i64, i64) {
     let alignment = record.observers[1].alignment.as_ref().expect("the second host has another clock");
@@ -395,127 +270,4 @@ fn logs_that_do_not_belong_together_are_refused_with_the_reason() {
     let (host, stranger) = why(&[source, other]);
     assert_eq!(host, 0, "{stranger}");
     assert!(stranger.contains("no migration in it has a connection in common"), "{stranger}");
-}
-
-#[test]
-fn an_observers_clock_is_known_by_its_readings_whatever_it_shows() {
-    let logs = all("observed-7.2");
-    let plain = merge_one(&logs);
-    let reply = |record: &Record| {
-        let is_reply = |mark: &&Mark| mark.name.as_str() == "first-reply";
-        let mark = record.downtime.marks.iter().find(is_reply).expect("the guest answered again");
-        assert_eq!((mark.role, mark.host.as_str()), (Vantage::Observer, "host-c"));
-        mark.clone()
-    };
-    let begin = logs[2][0]["at_ns"].as_i64().unwrap();
-    let middle = middle(&logs[0]);
-    let shifts = [0, 5 * SECOND, -5 * SECOND, 3 * DAY];
-    let bends = [(0, begin), (50, begin), (-50, begin), (500, middle), (-500, middle)];
-    for (host, shift, (ppm, from)) in [2, 1, 0]
-        .into_iter()
-        .flat_map(|host| shifts.into_iter().flat_map(move |shift| bends.map(|bend| (host, shift, bend))))
-    {
-        let case = format!("host {host}, {shift} ns, {ppm} ppm");
-        let mut logs = logs.clone();
-        restamp_host(&mut logs, host, &bent(shift, ppm, from), shift);
-        let record = merge_one(&logs);
-        let alignment = record.observers[2].alignment.as_ref().unwrap();
-        assert_eq!(alignment.method.as_str(), "control-connection", "{case}");
-        let (low, high) = (alignment.low_ns.unwrap(), alignment.high_ns.unwrap());
-        assert!(high - low < 2_000_000, "{case}: {alignment:?}");
-        let [before, after] = [reply(&plain), reply(&record)];
-        let error = before.error_ns + after.error_ns;
-        assert!(before.at_ns.abs_diff(after.at_ns) <= error + 1, "{case}: {before:?} {after:?}");
-        let lengths = |record: &Record| record.downtime.reachability.clone().expect("the observer probed");
-        let [before, after] = [lengths(&plain), lengths(&record)];
-        let moved = before.value_ns.abs_diff(after.value_ns);
-        assert!(moved <= width(&after).min(width(&before)), "{case}: {before:?} {after:?}");
-    }
-}
-
-#[test]
-fn a_destination_that_records_with_its_peers_relates_the_observer_to_the_source() {
-    // What the source has read of the observer's clock, as if the destination had read it: both had the same clock.
-    let mut logs = all("observed-7.2");
-    let is_reading = |line: &Value| line["event"] == "peer_clock";
-    let source_began = logs[0][0]["at_ns"].clone();
-    let (readings, rest): (Log, Log) = logs[0].iter().cloned().partition(is_reading);
-    logs[0] = rest;
-    for mut reading in readings {
-        if reading["peer"]["host"] == "host-b" {
-            reading["peer"] = json!({ "host": "host-a", "since_ns": source_began });
-        }
-        logs[1].push(reading);
-    }
-    let record = merge_one(&logs);
-    let plain = merge_one(&all("observed-7.2"));
-    let of = |record: &Record| record.observers[2].alignment.clone().unwrap();
-    let (through, direct) = (of(&record), of(&plain));
-    assert_eq!(through.method.as_str(), "control-connection");
-    let (low, high) = (through.low_ns.unwrap(), through.high_ns.unwrap());
-    assert!(low <= 0 && 0 <= high, "both have the same clock: {through:?}");
-    assert!(high - low > direct.high_ns.unwrap() - direct.low_ns.unwrap(), "{through:?} {direct:?}");
-}
-
-#[test]
-fn without_readings_an_observers_gap_is_taken_only_if_no_other_could_be_meant() {
-    let mut logs = all("observed-7.2");
-    logs[0].retain(|line| line["event"] != "peer_clock");
-    let record = merge_one(&logs);
-    let alignment = record.observers[2].alignment.as_ref().unwrap();
-    assert_eq!((alignment.method.as_str(), alignment.low_ns), ("wall-clock", None));
-    assert_eq!(record.downtime.reachability, None);
-    let why = "there were several gaps, and only wall clocks say which of them the migration caused";
-    assert!(record.not_measured.iter().any(|entry| entry.why == why), "{:#?}", record.not_measured);
-
-    let longest = logs[2].iter().filter(|line| line["event"] == "echo_gap");
-    let longest = longest
-        .max_by_key(|line| line["resumed_ns"].as_u64().unwrap() - line["last_reply_ns"].as_u64().unwrap());
-    let longest = longest.unwrap().clone();
-    logs[2].retain(|line| line["event"] != "echo_gap" || *line == longest);
-    let record = merge_one(&logs);
-    let with_readings = merge_one(&all("observed-7.2"));
-    assert_eq!(record.downtime.reachability, with_readings.downtime.reachability);
-    // Nothing but its length is known of it.
-    let is_of_observer = |mark: &Mark| mark.role == Vantage::Observer;
-    assert!(!record.downtime.marks.iter().any(is_of_observer), "{:#?}", record.downtime.marks);
-
-    // An hour earlier, another guest may have been there.
-    logs[2] = restamped(&logs[2], &|at| at - 3_600 * SECOND, 0);
-    let NotTogether { host, why, .. } = merge(&logs).unwrap_err();
-    assert_eq!(
-        (host, why.as_str()),
-        (2, "its echo requests were sent at another time than the migrations in the other logs")
-    );
-}
-
-#[test]
-fn echo_requests_to_another_vm_are_not_taken_for_those_of_the_guest() {
-    let begins = |line: &&mut Value| line["event"] == "echo_start";
-    let reachability = |logs: &[Log]| {
-        let record = merge_one(logs);
-        let lacks = record.not_measured.into_iter().find(|entry| entry.what.starts_with("reachability"));
-        (record.downtime.reachability.is_some(), lacks.map(|entry| entry.why))
-    };
-    let logs = all("observed-7.2");
-    assert_eq!(reachability(&logs), (true, None));
-    let qemu = logs[0].iter().find(|line| line["event"] == "qemu_seen").unwrap().clone();
-
-    // Another VM runs beside it, and has the MAC to which the requests went.
-    let mut other = qemu.clone();
-    other["pid"] = 99.into();
-    other["uuid"] = "11111111-2222-4333-8444-555555555555".into();
-    other["macs"] = json!(["52:54:00:99:99:99"]);
-    let mut with_other = logs.clone();
-    with_other[1].push(other);
-    assert_eq!(reachability(&with_other), (true, None));
-    with_other[2].iter_mut().find(begins).unwrap()["mac"] = "52:54:00:99:99:99".into();
-    let (known, why) = reachability(&with_other);
-    assert!(!known && why.unwrap().contains("which another VM has"));
-    // Behind a router, nothing shows which of the two it is, unless a person has named it.
-    with_other[2].iter_mut().find(begins).unwrap().as_object_mut().unwrap().remove("mac");
-    let (known, why) = reachability(&with_other);
-    assert!(!known && why.unwrap().contains("it is not known which of them"));
-    with_other[2].iter_mut().find(begins).unwrap()["vm"] = qemu["name"].clone();
-    assert_eq!(reachability(&with_other), (true, None));
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod log_builder;
+pub(crate) mod merged;
 
 use std::fs::{self, File};
 use std::io::BufReader;
