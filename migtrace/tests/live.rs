@@ -176,3 +176,21 @@ fn the_role_of_this_host_is_shown() {
     assert_eq!(role("destination-10.0"), Role::Destination);
     assert_eq!(role("precopy-10.0"), Role::Source);
 }
+
+#[test]
+fn a_guest_of_several_taps_has_shown_itself_once_each_of_them_has_carried_a_frame() {
+    let mut timeline = Timeline::new(Selection::default());
+    let mut taps = Vec::new();
+    for event in common::events("../merged/three-taps-7.2/destination").0 {
+        if let Fact::GuestFrame { interface, .. } = &event.fact
+            && !taps.contains(interface)
+        {
+            taps.push(interface.clone());
+        }
+        timeline.push(&event);
+        let all_seen = timeline.ended().is_some_and(|ended| ended.all_seen);
+        assert!(!all_seen || taps.len() == 3, "{taps:?}");
+    }
+    assert_eq!(taps.len(), 3);
+    assert!(timeline.ended().unwrap().all_seen);
+}

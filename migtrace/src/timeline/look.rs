@@ -183,9 +183,11 @@ fn ended(facts: &Facts, migration: &MigrationFacts<'_>) -> Ended {
     }
 }
 
-/// Whether a guest that has arrived was announced to the network, and has sent a frame; true where there is no tap.
+/// Whether a guest that has arrived was announced to the network, and has sent a frame, at each of its taps.
 fn has_shown_itself(process: &Process, start: MonotonicNs) -> bool {
-    let no_tap = process.qemu.as_ref().is_none_or(|qemu| qemu.taps.is_empty());
-    let announced = process.announcements.since(start).next().is_some();
-    no_tap || (announced && process.first_frames.since(start).next().is_some())
+    let taps = process.qemu.as_ref().map_or(&[][..], |qemu| &qemu.taps);
+    taps.iter().all(|tap| {
+        let announced = process.announcements.since(start).any(|(_, seen)| seen.interface == *tap);
+        announced && process.first_frames.since(start).any(|(_, interface)| interface == tap)
+    })
 }
