@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use migtrace::host::capabilities::{self, Capabilities, Capability};
+use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command};
 
@@ -60,6 +61,12 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// The asynchronous runtime of a command.
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")
 }
 
 /// Checks that this process holds the capabilities. The error says how to get them.

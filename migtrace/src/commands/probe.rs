@@ -11,7 +11,7 @@ use migtrace::report;
 
 use super::output::ReportOutput;
 use super::signals::Signals;
-use super::{Exit, check_privileges, progress};
+use super::{Exit, check_privileges, progress, runtime};
 use crate::cli::{Format, ProbeArgs};
 use crate::streams::{Stream, say};
 
@@ -23,11 +23,7 @@ pub(super) fn run(options: &ProbeArgs) -> Result<Exit> {
     })?;
     let target = resolve(&options.target, options.ipv6)?;
     let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    let report = runtime.block_on(probe(options, target))?;
+    let report = runtime()?.block_on(probe(options, target))?;
     let text = match options.output.format() {
         Format::Text => report::probe::render(&report),
         Format::Json => report::json(&report).context("cannot write the report as JSON")?,

@@ -67,7 +67,7 @@ pub(super) fn record(joined: &Joined<'_>) -> Record {
         not_measured: Vec::new(),
         lost: lost(joined),
     };
-    record.not_measured = not_measured::list(joined, &record, probing, unknown_bytes);
+    record.not_measured = not_measured::list(joined, &record, (&prober, probing), unknown_bytes);
     record
 }
 

@@ -45,19 +45,15 @@ fn record_of(recorded: &Recorded, logs: &Path) -> Value {
 
 /// The part of each host, and how its clock is known. The true offset of each is 0.
 fn observers(record: &Value) -> Vec<(&str, &str)> {
-    let observers = record["observers"].as_array().unwrap();
-    let observer = |observer: &'_ Value| {
-        let alignment = &observer["alignment"];
-        if let (Some(low), Some(high)) = (alignment["low_ns"].as_i64(), alignment["high_ns"].as_i64()) {
-            assert!(low <= 0 && 0 <= high, "the clocks are the same, so 0 is the truth: {alignment}");
-        }
-    };
-    observers.iter().for_each(observer);
-    let text = |value: &'_ Value| value.as_str().unwrap_or("own").to_owned().leak() as &str;
-    observers
-        .iter()
-        .map(|observer| (text(&observer["role"]), text(&observer["alignment"]["method"])))
-        .collect()
+    record["observers"].as_array().unwrap().iter().map(observer).collect()
+}
+
+fn observer(observer: &Value) -> (&str, &str) {
+    let alignment = &observer["alignment"];
+    if let (Some(low), Some(high)) = (alignment["low_ns"].as_i64(), alignment["high_ns"].as_i64()) {
+        assert!(low <= 0 && 0 <= high, "the clocks are the same, so 0 is the truth: {alignment}");
+    }
+    (observer["role"].as_str().unwrap(), alignment["method"].as_str().unwrap_or("own"))
 }
 
 /// The processes that record for another host and have this VM's name among their arguments.

@@ -10,7 +10,7 @@ mod setup;
 mod time_limits;
 mod verdict;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use migtrace::host::capabilities::Capability;
 use tokio::runtime::Runtime;
 
@@ -19,19 +19,15 @@ use self::verdict::Verdict;
 use super::output::{OutputPath, ReportOutput};
 use super::report::render;
 use super::signals::Signals;
-use super::{Exit, check_privileges};
+use super::{Exit, check_privileges, runtime};
 use crate::cli::{LOCAL, RecordArgs};
 use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     let prober = prober(options)?;
     check_needed(prober == Some(LOCAL))?;
-    let runtime = runtime()?;
-    let signals = {
-        let _entered = runtime.enter();
-        // Before there are files that a signal would leave behind.
-        Signals::catch()?
-    };
+    // Before there are files that a signal would leave behind.
+    let (runtime, signals) = runtime_that_catches_signals()?;
     let places = Places::of(options)?;
     // A report among the lines of an event log would damage it.
     let otherwise = if places.local == Some(OutputPath::Stdout) { Stream::Error } else { Stream::Output };
@@ -52,9 +48,13 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     recorded.log_failure.map_or(Ok(verdict.exit), Err)
 }
 
-fn runtime() -> Result<Runtime> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the asynchronous runtime")
+fn runtime_that_catches_signals() -> Result<(Runtime, Signals)> {
+    let runtime = runtime()?;
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::catch()?
+    };
+    Ok((runtime, signals))
 }
 
 /// Checks that this process may record and, if it has to, ping.

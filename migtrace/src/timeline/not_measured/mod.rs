@@ -11,6 +11,7 @@ use list::List;
 use super::joined::{Joined, View};
 use super::phases::BytesUnknown;
 use super::probe_target::Probing;
+use super::prober::Prober;
 use crate::record::Record;
 use crate::vocabulary::{Lost, NotMeasured};
 
@@ -18,7 +19,7 @@ use crate::vocabulary::{Lost, NotMeasured};
 pub(super) fn list(
     joined: &Joined<'_>,
     record: &Record,
-    probing: Probing<'_>,
+    (prober, probing): (&Prober<'_>, Probing<'_>),
     unknown_bytes: Option<BytesUnknown>,
 ) -> Vec<NotMeasured> {
     let mut list = List::default();
@@ -47,7 +48,7 @@ pub(super) fn list(
     let arrived = joined.elsewhere().unwrap_or(joined.first).half;
     downtime::arrival(arrived.facts, arrived.migration, &mut list);
     downtime::downtime(joined, record, &mut list);
-    downtime::reachability(record, joined.prober().0.clock.is_rough(), probing, &mut list);
+    downtime::reachability(record, prober.clock.is_rough(), probing, &mut list);
     list.entries
 }
 
