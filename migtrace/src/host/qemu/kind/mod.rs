@@ -16,6 +16,10 @@ use super::trust::{Distrust, distrust};
 #[cfg(test)]
 mod tests;
 
+/// How many times a process is looked at again that has become another program meanwhile. Nobody can keep migtrace busy by
+/// doing that for ever.
+const MOST_EXECS: usize = 3;
+
 /// What a process is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
@@ -39,6 +43,26 @@ impl Process {
     /// # Errors
     /// It calls itself QEMU, and may not be examined (`CAP_SYS_PTRACE`).
     pub(super) fn kind(self, binaries: &Binaries) -> io::Result<Kind> {
+        let mut kind = self.kind_as_read(binaries)?;
+        for _ in 0..MOST_EXECS {
+            match &kind {
+                Kind::Pretender(pretender) if !self.still_runs(&pretender.executable) => {
+                    kind = self.kind_as_read(binaries)?;
+                }
+                _ => break,
+            }
+        }
+        Ok(kind)
+    }
+
+    /// Whether it has not become another program.
+    fn still_runs(self, executable: &Path) -> bool {
+        fs::read_link(self.path("exe")).is_ok_and(|now| now == executable)
+    }
+
+    /// What it is, by its executable and its name, which are read one after the other: the name may already be that of the
+    /// program that it becomes in between (`chroot`, `env` and other wrappers run QEMU so).
+    fn kind_as_read(self, binaries: &Binaries) -> io::Result<Kind> {
         let executable = match fs::read_link(self.path("exe")) {
             Ok(executable) => executable,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.is_called_qemu() => {

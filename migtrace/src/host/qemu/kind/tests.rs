@@ -128,8 +128,12 @@ fn a_mount_namespace_and_a_chroot_make_no_difference() {
     assert!(taken_for_qemu(&started(command.arg("--mount").arg(&qemu))));
     folder.pausing_program("kvm");
     let process = Running(Command::new("chroot").arg(folder.path()).arg("/kvm").spawn().unwrap());
-    while !taken_for_qemu(&process) {
-        assert_eq!(kind(&process), Kind::Other, "`chroot`, until it is QEMU");
+    loop {
+        let kind = kind(&process);
+        if kind == Kind::Qemu {
+            break;
+        }
+        assert_eq!(kind, Kind::Other, "`chroot`, until it is QEMU");
         assert!(Process(process.0.id()).uid().is_some(), "it has ended");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
