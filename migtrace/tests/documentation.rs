@@ -89,7 +89,7 @@ fn is_quoted_from(quotation: &[String], output: &str) -> bool {
 
 /// Whether a block shows a report.
 fn is_report(block: &Block) -> bool {
-    let headings = ["Downtime", "Gaps (no echo", "Phases (wire", "Flows (this host", "Totals (sent"];
+    let headings = ["Downtime", "Gaps (no echo", "Phases (wire", "Flows (", "Totals (sent"];
     block.lines.iter().any(|line| headings.iter().any(|heading| line.starts_with(heading)))
 }
 

@@ -19,7 +19,7 @@ use migtrace::invariants;
 use migtrace::record::{Mark, Record, Vantage};
 use migtrace::report;
 use migtrace::timeline::NotTogether;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How well the other host's clock is known at worst, in a log of all milestones and in those that have only some.
 const WIDEST_NS: i64 = 50_000;
@@ -110,6 +110,62 @@ fn the_destinations_marks_are_where_the_one_clock_of_both_hosts_shows_them() {
 }
 
 #[test]
+fn a_part_whose_ends_one_clock_has_stamped_is_known_as_well_as_they_are() {
+    let mut checked = 0;
+    for name in moved() {
+        let logs = both(&name);
+        let record = merge_one(&logs);
+        let Some(part) = record.downtime.parts.iter().find(|part| part.name.as_str() == "await-resume")
+        else {
+            continue;
+        };
+        let number = |line: &Value, field: &str| line[field].as_i64().unwrap();
+        let wall = logs[1].iter().find_map(|line| line["offset_ns"].as_i64()).unwrap();
+        // When the kernel saw the event, and how long before QEMU may have made it. It stamps in whole microseconds.
+        let event = |is_it: &dyn Fn(&Value) -> bool| {
+            let line = logs[1].iter().find(|line| line["event"] == "qmp" && is_it(line)).unwrap();
+            let at = number(line, "at_ns");
+            (at, at + wall - number(line, "qemu_realtime_us") * 1_000)
+        };
+        let (done, before_done) = event(&|line| line["data"]["status"] == "completed");
+        let (resumed, before_resumed) = event(&|line| line["name"] == "RESUME");
+        let (truth, low, high) =
+            (resumed - done, part.length.low_ns.cast_signed(), part.length.high_ns.unwrap().cast_signed());
+        assert!((low..=high).contains(&truth), "{name}: {part:?}, not {truth}");
+        let drift = truth * 2 * 1_200 / 1_000_000;
+        assert!(high - low <= before_done + before_resumed + drift + 2_000, "{name}: {part:?}");
+        checked += 1;
+    }
+    assert!(checked > 1);
+}
+
+#[test]
+fn a_destination_alone_marks_the_end_of_the_streams_only_if_the_guest_may_have_come() {
+    let names = |name| {
+        let record = merge_one(&[log(name, "destination")]);
+        record.downtime.marks.into_iter().map(|mark| mark.name.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    for lost in ["destination-killed-7.2", "cancelled-7.2", "link-cut-7.2", "link-cut-at-switchover-7.2"] {
+        assert_eq!(names(lost), Vec::<String>::new(), "{lost}");
+    }
+    assert!(names("precopy-7.2").contains(&"last-byte".to_owned()));
+}
+
+#[test]
+fn what_is_not_known_of_the_bytes_and_the_end_of_a_stream_is_said_with_its_reason() {
+    let why = |logs: &[Log], what: &str| {
+        let record = merge_one(logs);
+        let entry = record.not_measured.into_iter().find(|entry| entry.what.starts_with(what));
+        entry.unwrap_or_else(|| panic!("nothing is said of {what}")).why
+    };
+    assert!(why(&both("tls-7.2"), "when the last byte crossed").contains("TLS"));
+    assert!(why(&both("tls-7.2"), "the bytes of some parts").contains("own events"));
+    // QEMU did not report its end.
+    let killed = [log("destination-killed-7.2", "destination")];
+    assert!(why(&killed, "the bytes of some phases").contains("no event reported"));
+}
+
+#[test]
 fn shifted_and_bent_clocks_change_no_figure_by_more_than_its_bounds() {
     for name in moved() {
         let [source, destination] = both(&name);
@@ -144,6 +200,12 @@ fn shifted_and_bent_clocks_change_no_figure_by_more_than_its_bounds() {
                 );
                 let moved = before.value_ns.abs_diff(after.value_ns);
                 assert!(moved <= width(&after).min(width(&before)), "{case}: {before:?} {after:?}");
+            }
+            // The best value of a part may lie anywhere within its bounds: those know that one clock measured both ends.
+            for (before, after) in plain.downtime.parts.iter().zip(&record.downtime.parts) {
+                let (one, other) = (&before.length, &after.length);
+                let overlap = one.low_ns <= other.high_ns.unwrap() && other.low_ns <= one.high_ns.unwrap();
+                assert!(before.name == after.name && overlap, "{case}: {before:?} {after:?}");
             }
             for (before, after) in plain.downtime.marks.iter().zip(&record.downtime.marks) {
                 let error = before.error_ns + after.error_ns;

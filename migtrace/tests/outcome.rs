@@ -145,7 +145,7 @@ fn claims_of_qemu_are_kept_beside_the_measurements() {
     assert_eq!(record.downtime.qemu_reported_ns, Some(52_000_000));
     assert_eq!(record.qemu.stats.as_ref().unwrap()["ram"]["dirty-sync-count"], 4);
     assert_eq!(record.downtime.stop, None, "the guest runs again on a host that was not seen");
-    assert!(why(&record, "stop").contains("the destination's record is needed"));
+    assert!(why(&record, "stop").contains("must be recorded too"));
 }
 
 #[test]

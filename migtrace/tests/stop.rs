@@ -96,8 +96,8 @@ fn the_guest_runs_elsewhere_no_sooner_than_its_last_byte_crossed() {
     let stop = stop_of(&record);
     assert_eq!((stop.value_ns, stop.low_ns, stop.high_ns), (low_ns, low_ns, None));
     assert_eq!(stop.method, Method::QmpEventToLastByte);
-    assert!(why(&record, "when the guest ran again").contains("the destination's record is needed"));
-    assert!(why(&record, "network").contains("the destination's record is needed"));
+    assert!(why(&record, "when the guest ran again").contains("must be recorded too"));
+    assert!(why(&record, "network").contains("must be recorded too"));
     let text = report::text::render(&record);
     assert!(text.lines().next().unwrap().ends_with("stop 49.0 ms or longer"), "{text}");
 

@@ -14,6 +14,8 @@ pub(super) fn order(record: &Record, found: &mut Violations) {
     in_order("samples", record.traffic.samples.iter().map(|sample| sample.at_ns).collect());
     in_order("marks", record.downtime.marks.iter().map(|mark| mark.at_ns).collect());
     in_order("gaps", record.gaps.iter().map(|gap| gap.start.value_ns).collect());
+    let signs = &record.downtime.first_signs;
+    in_order("first signs", signs.iter().map(|sign| sign.after.value_ns.cast_signed()).collect());
     let announcements = &record.downtime.announcements;
     in_order("announcements", announcements.iter().map(|announced| announced.first_ns).collect());
     for two in record.downtime.parts.windows(2) {

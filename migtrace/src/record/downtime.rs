@@ -25,6 +25,9 @@ pub struct Downtime {
     /// run at the destination.
     #[serde(default)]
     pub parts: Vec<Part>,
+    /// What was seen of the guest once it ran again at the destination, in order. Empty where its run was not seen.
+    #[serde(default)]
+    pub first_signs: Vec<FirstSign>,
     /// How long the guest's taps were silent: from its last frame at the source to its first at the destination.
     pub network: Option<Estimate>,
     /// How long the guest did not answer echo requests, seen from where they were sent.
@@ -78,6 +81,20 @@ pub struct Part {
     pub length: Estimate,
     /// What the source sent in it, in bytes on the wire; null when that is not known, and at the destination.
     pub wire_bytes: Option<u64>,
+}
+
+/// The first sign of one kind that the guest runs again.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct FirstSign {
+    /// What was seen: the announcement of its new place, its first frame, its first reply.
+    pub name: MarkName,
+    /// From where.
+    pub role: Vantage,
+    /// On which host that was.
+    pub host: String,
+    /// How long after the guest ran again: after the mark `first-vcpu-run` or, where no vCPU was seen to run, `resume`.
+    pub after: Estimate,
 }
 
 /// When a tap of the guest fell silent (at the source), or first carried a frame (at the destination).

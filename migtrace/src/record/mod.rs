@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use downtime::{Announced, Brownout, Disturbance, Downtime, Mark, Part, Tap};
+pub use downtime::{Announced, Brownout, Disturbance, Downtime, FirstSign, Mark, Part, Tap};
 pub use estimate::{Estimate, EstimatedInstant};
 pub use gap::Gap;
 pub use role::{Role, Vantage};

@@ -1,6 +1,6 @@
 //! The migration's TCP connections.
 
-use super::layout::{self, Column, UNKNOWN, clean, left, right};
+use super::layout::{self, Column, UNKNOWN, clean, ends, left, right};
 use super::quantities::{bytes, grouped, offset};
 use crate::record::{FlowRecord, Record};
 use crate::vocabulary::Purpose;
@@ -22,8 +22,9 @@ pub(super) fn section(record: &Record, text: &mut String) {
     if record.traffic.flows.is_empty() {
         return;
     }
-    let title = "Flows (this host - the other host; resent: segments that this host retransmitted)";
-    layout::section(text, title, &layout::table(&COLUMNS, &record.traffic.flows));
+    let [host, other] = ends(record);
+    let title = format!("Flows ({host} - {other}; resent: segments that {host} retransmitted)");
+    layout::section(text, &title, &layout::table(&COLUMNS, &record.traffic.flows));
 }
 
 fn carries(flow: &FlowRecord) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::record::Vantage;
+use crate::record::{Record, Vantage};
 use crate::terminal;
 
 /// The longest line, in columns.
@@ -75,6 +75,15 @@ pub(super) const fn side(from: Vantage) -> &'static str {
         Vantage::Source => "source",
         Vantage::Destination => "destination",
         Vantage::Observer => "observer",
+    }
+}
+
+/// The host from whose point of view a record is, and the other end of the migration.
+pub(super) fn ends(record: &Record) -> [&'static str; 2] {
+    match &record.observers[..] {
+        [first, _, ..] if first.role == Vantage::Destination => ["the destination", "the source"],
+        [_, _, ..] => ["the source", "the destination"],
+        _ => ["this host", "the other host"],
     }
 }
 

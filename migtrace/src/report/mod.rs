@@ -5,6 +5,7 @@
 mod downtime;
 mod drawing;
 mod echo;
+mod first_signs;
 mod flows;
 mod headline;
 mod layout;

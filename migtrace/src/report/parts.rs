@@ -1,8 +1,8 @@
 //! What the stop was made of.
 
-use super::layout::{self, Column, NONE, clean, left, right, side, wrap};
+use super::layout::{self, Column, NONE, UNKNOWN, clean, left, right, side, wrap};
 use super::quantities::{bytes, duration, estimate, offset, percent, rate};
-use crate::record::{Downtime, Part, PartName};
+use crate::record::{Mode, Part, PartName, Record, Role};
 
 /// A part, and the length of all of them.
 struct Row {
@@ -17,12 +17,13 @@ const COLUMNS: [Column<Row>; 7] = [
     right("Start", |row| offset(row.part.start_ns.saturating_sub(row.first_ns))),
     right("Length", |row| estimate(&row.part.length)),
     right("Share", |row| percent(row.part.length.value_ns, row.total_ns).unwrap_or_else(|| NONE.to_owned())),
-    right("Sent", |row| row.part.wire_bytes.map_or_else(|| NONE.to_owned(), bytes)),
-    right("Rate", |row| rate_of(&row.part).unwrap_or_else(|| NONE.to_owned())),
+    right("Sent", |row| of_bytes(&row.part, |sent| Some(bytes(sent)))),
+    right("Rate", |row| of_bytes(&row.part, |sent| rate(sent, row.part.length.value_ns))),
 ];
 
 /// Nothing where the parts are not known.
-pub(super) fn section(downtime: &Downtime, text: &mut String) {
+pub(super) fn section(record: &Record, text: &mut String) {
+    let downtime = &record.downtime;
     let (Some(first), Some(largest)) =
         (downtime.parts.first(), downtime.parts.iter().max_by_key(|part| part.length.value_ns))
     else {
@@ -31,7 +32,7 @@ pub(super) fn section(downtime: &Downtime, text: &mut String) {
     let total_ns = downtime.parts.iter().map(|part| part.length.value_ns).fold(0, u64::saturating_add);
     text.push('\n');
     let (length, total) = (duration(largest.length.value_ns), duration(total_ns));
-    wrap(text, "  ", &format!("{length} of the {total} of the stop: {}", driver(largest)));
+    wrap(text, "  ", &format!("{length} of the {total} of the stop: {}", driver(largest, record)));
     let rows: Vec<_> = downtime
         .parts
         .iter()
@@ -40,17 +41,30 @@ pub(super) fn section(downtime: &Downtime, text: &mut String) {
     layout::section(text, "The stop, part by part", &layout::table(&COLUMNS, &rows));
 }
 
-fn rate_of(part: &Part) -> Option<String> {
-    rate(part.wire_bytes.filter(|bytes| *bytes > 0)?, part.length.value_ns)
+/// Something about the bytes of a part. Only the source sends.
+fn of_bytes(part: &Part, show: impl FnOnce(u64) -> Option<String>) -> String {
+    let none = match (part.role, part.wire_bytes) {
+        (Role::Source, None) => UNKNOWN,
+        _ => NONE,
+    };
+    part.wire_bytes.and_then(show).unwrap_or_else(|| none.to_owned())
 }
 
 /// What a part was spent on.
-fn driver(part: &Part) -> String {
-    match (&part.name, part.wire_bytes, rate_of(part)) {
-        (PartName::LastPass, Some(sent), Some(rate)) => {
-            format!("the last {} were sent, at {rate}", bytes(sent))
+fn driver(part: &Part, record: &Record) -> String {
+    let is_postcopy = record.migration.mode == Mode::Postcopy;
+    let loads_apart = record.downtime.parts.iter().any(|part| part.name == PartName::Load);
+    let sent = part.wire_bytes.filter(|sent| *sent > 0);
+    let rate = sent.and_then(|sent| rate(sent, part.length.value_ns));
+    match (&part.name, sent.zip(rate)) {
+        (PartName::LastPass, _) if is_postcopy => {
+            "the devices' state was sent, and which pages are still to come".to_owned()
         }
-        (PartName::LastPass, ..) => "the last pages and the devices' state were sent".to_owned(),
+        (PartName::LastPass, Some((sent, rate))) => format!("the last {} were sent, at {rate}", bytes(sent)),
+        (PartName::LastPass, None) if loads_apart => {
+            "the last pages and the devices' state were sent".to_owned()
+        }
+        (PartName::LastPass, None) => "the last pages and the devices' state were sent and loaded".to_owned(),
         (PartName::Drain, ..) => "the source stopped the vCPUs and waited for I/O".to_owned(),
         (PartName::PreSwitchover, ..) => "the source waited for its manager".to_owned(),
         (PartName::Switchover, ..) => {

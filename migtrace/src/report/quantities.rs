@@ -81,7 +81,7 @@ pub(super) fn offset(ns: i64) -> String {
     format!("{sign}{}", duration(ns.unsigned_abs()))
 }
 
-/// `12.3450 s ± 0.2 ms`; `80.1 ms (2.0 ms to 80.9 ms)` when the error is larger on one side; `36.2 ms or longer` when there
+/// `12.3450 s ± 0.2 ms`; `80.1 ms (2.0 to 80.9 ms)` when the error is larger on one side; `36.2 ms or longer` when there
 /// is no upper bound.
 pub(super) fn estimate(estimate: &Estimate) -> String {
     match estimate.high_ns {
@@ -92,8 +92,7 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
             // "±" would hide which side the error is on, or suggest a length below 0.
             let is_lopsided = error_ns > estimate.value_ns / 10 && error_ns / 3 > below.min(above);
             if is_lopsided || error_ns > estimate.value_ns {
-                let [value, low, high] = [estimate.value_ns, estimate.low_ns, high_ns].map(duration);
-                return format!("{value} ({low} to {high})");
+                return format!("{} ({})", duration(estimate.value_ns), range(estimate.low_ns, high_ns));
             }
             let step_ns = usual_step(estimate.value_ns);
             let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };
@@ -107,6 +106,15 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
                 format!("{value} or longer (at least {low})")
             }
         }
+    }
+}
+
+/// `2.0 to 80.9 ms`, or with two units where they differ.
+fn range(low_ns: u64, high_ns: u64) -> String {
+    let (low, high) = (duration(low_ns), duration(high_ns));
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {high}"),
+        _ => format!("{low} to {high}"),
     }
 }
 
@@ -169,7 +177,7 @@ mod tests {
         };
         assert_eq!(e(12_345_678_901, 12_345_478_901, Some(12_345_700_000)), "12.3457 s ± 200.0 µs");
         assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");
-        assert_eq!(e(80_100_000, 2_000_000, Some(80_900_000)), "80.1 ms (2.0 ms to 80.9 ms)");
+        assert_eq!(e(80_100_000, 2_000_000, Some(80_900_000)), "80.1 ms (2.0 to 80.9 ms)");
         assert_eq!(e(7_900_000, 0, Some(17_200_000)), "7.9 ms (0 ns to 17.2 ms)");
         assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (at least 36.0 ms)");
         assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");

@@ -2,7 +2,9 @@
 
 pub use super::layout::WIDTH;
 pub use super::qemu_figures::OWN_FIGURES;
-use super::{downtime, echo, flows, headline, losses, parts, phases, qemu_figures, summary, totals};
+use super::{
+    downtime, echo, first_signs, flows, headline, losses, parts, phases, qemu_figures, summary, totals,
+};
 use crate::record::Record;
 
 /// The report of one migration.
@@ -12,7 +14,8 @@ pub fn render(record: &Record) -> String {
     headline::section(record, &mut text);
     summary::section(record, &mut text);
     downtime::section(record, &mut text);
-    parts::section(&record.downtime, &mut text);
+    parts::section(record, &mut text);
+    first_signs::section(&record.downtime, &mut text);
     echo::of_record(record, &mut text);
     phases::section(record, &mut text);
     flows::section(record, &mut text);

@@ -1,6 +1,6 @@
 //! What crossed the wire in all.
 
-use super::layout::{self, Column, NONE, left, right, wrap};
+use super::layout::{self, Column, NONE, ends, left, right, wrap};
 use super::quantities::{bytes, grouped, percent};
 use crate::record::{Record, Traffic};
 use crate::units::Counters;
@@ -29,7 +29,8 @@ pub(super) fn section(record: &Record, text: &mut String) {
     }
     let title = "Totals (sent: from the source to the destination; headers: share of the wire bytes)";
     layout::section(text, title, &layout::table(&COLUMNS, &rows));
-    wrap(text, "  Retransmitted by this host: ", &retransmitted(&record.traffic));
+    let [host, _] = ends(record);
+    wrap(text, &format!("  Retransmitted by {host}: "), &retransmitted(&record.traffic));
 }
 
 fn retransmitted(traffic: &Traffic) -> String {

@@ -2,11 +2,13 @@
 
 use std::ops::Deref;
 
+use super::alignment::Bounded;
 use super::alignment::relation::Relation;
 use super::facts::Facts;
 use super::migration::MigrationFacts;
-use super::moment::Moment;
+use super::moment::{Moment, length};
 use super::transition::Transition;
+use crate::record::{Estimate, Method};
 use crate::units::MonotonicNs;
 
 /// What one host knows of a migration: all of it, where both QEMUs are on this host, or one side of it.
@@ -27,7 +29,28 @@ pub(super) struct HostClock<'a> {
     pub(super) relation: Option<&'a Relation>,
 }
 
-impl HostClock<'_> {
+impl<'a> HostClock<'a> {
+    /// An instant of this clock, as `of` finds it on any clock.
+    pub(super) fn instant(self, of: impl Fn(Self) -> Moment) -> Instant<'a> {
+        let own = Self { start: MonotonicNs::default(), relation: None };
+        Instant { moment: of(self), own: of(own), clock: self }
+    }
+
+    /// Whether it is the same clock.
+    fn is(&self, other: &HostClock<'_>) -> bool {
+        match (self.relation, other.relation) {
+            (None, None) => true,
+            (Some(own), Some(other)) => std::ptr::eq(own, other),
+            _ => false,
+        }
+    }
+
+    /// How long something takes by the record's clock that takes `ns` by this one.
+    fn record_length(&self, ns: u64) -> Bounded {
+        let ns = i64::try_from(ns).unwrap_or(i64::MAX);
+        self.relation.map_or(Bounded { low: ns, high: ns }, |relation| relation.record_length(ns))
+    }
+
     /// An instant of this clock, in nanoseconds from the migration's start.
     pub(super) fn at(&self, at: MonotonicNs) -> Moment {
         match self.relation {
@@ -80,7 +103,48 @@ impl HostClock<'_> {
     }
 }
 
-impl Half<'_> {
+/// An instant that a host has stamped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instant<'a> {
+    /// On the record's clock.
+    pub(super) moment: Moment,
+    /// On the host's own clock, which knows better how far two of its instants are apart.
+    own: Moment,
+    clock: HostClock<'a>,
+}
+
+impl Instant<'_> {
+    /// Whether it surely came before the other.
+    pub(super) fn is_before(&self, other: &Instant<'_>) -> bool {
+        let is_before =
+            |one: Moment, other: Moment| one.high.zip(other.low).is_some_and(|(one, other)| one < other);
+        is_before(self.moment, other.moment)
+            || (self.clock.is(&other.clock) && is_before(self.own, other.own))
+    }
+
+    /// How much later the other is.
+    pub(super) fn until(&self, later: &Instant<'_>, method: Method) -> Estimate {
+        let across = length(self.moment, later.moment, method.clone());
+        if !self.clock.is(&later.clock) {
+            return across;
+        }
+        let here = length(self.own, later.own, method);
+        let low_ns = self.clock.record_length(here.low_ns).low.unsigned_abs();
+        let high_ns = here.high_ns.map(|high| self.clock.record_length(high).high.unsigned_abs());
+        Estimate {
+            low_ns: across.low_ns.max(low_ns).min(across.value_ns),
+            high_ns: across.high_ns.into_iter().chain(high_ns).min().map(|high| high.max(across.value_ns)),
+            ..across
+        }
+    }
+}
+
+impl<'a> Half<'a> {
+    /// An instant of this host's clock, as `of` finds it on any clock.
+    pub(super) fn instant(&self, of: impl Fn(Self) -> Moment) -> Instant<'a> {
+        self.clock.instant(|clock| of(Self { clock, ..*self }))
+    }
+
     /// As [`HostClock::at`].
     pub(super) fn at(&self, at: MonotonicNs) -> Moment {
         self.clock.at(at)

@@ -222,7 +222,7 @@ impl<'a> MigrationFacts<'a> {
     /// without which the guest cannot run at the destination. Unknown where the stream does not end there: TLS adds a
     /// closing message, and COLO goes on.
     pub(super) fn last_byte(&self) -> Option<MonotonicNs> {
-        if self.mode() != Mode::Precopy || self.transitions.iter().any(|m| m.is_status(&PhaseName::Colo)) {
+        if self.mode() != Mode::Precopy || self.is_of_colo() {
             return None;
         }
         let streams = self.flows.iter().filter(|f| f.purpose == Purpose::Ram);
@@ -231,6 +231,11 @@ impl<'a> MigrationFacts<'a> {
             Role::Destination => counted.last_byte_ns.rx,
         });
         last.max().flatten()
+    }
+
+    /// Whether the guest goes on on both hosts, and its memory is sent on.
+    pub(super) fn is_of_colo(&self) -> bool {
+        self.transitions.iter().any(|m| m.is_status(&PhaseName::Colo))
     }
 
     /// The last reply to `query-migrate` about this migration: QEMU replies for the migration that it began last.

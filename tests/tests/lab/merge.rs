@@ -21,7 +21,7 @@ fn both_hosts_logs_make_one_record_with_the_whole_stop() {
         }
         assert_eq!(of_source["migration"]["id"], of_destination["migration"]["id"]);
         assert!(
-            !not_measured(&merged.record).contains("record is needed"),
+            !not_measured(&merged.record).contains("must be recorded too"),
             "{}",
             not_measured(&merged.record)
         );

@@ -112,7 +112,7 @@ fn source_destination_and_observer_make_one_record() {
         }
         assert!(record["echo"]["sent"].as_u64() > Some(0));
         let lacking = not_measured(&record);
-        assert!(!lacking.contains("saw") && !lacking.contains("record is needed"), "{lacking}");
+        assert!(!lacking.contains("saw") && !lacking.contains("must be recorded too"), "{lacking}");
     }
 }
 

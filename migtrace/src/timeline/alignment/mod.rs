@@ -105,6 +105,14 @@ impl Drift {
     fn within(self, ns: i64) -> i64 {
         scaled(ns.saturating_abs(), self.0, MILLION, Rounding::Up)
     }
+
+    /// How long something takes by the record's clock that takes `ns`, which is not negative, by the other.
+    fn record_length(self, ns: i64) -> Bounded {
+        Bounded {
+            low: scaled(ns, MILLION, MILLION + self.0, Rounding::Down),
+            high: scaled(ns, MILLION, MILLION - self.0, Rounding::Up),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -154,19 +162,16 @@ impl Alignment {
 
     /// What the record's clock shows when the other shows `at`, in nanoseconds since `origin`.
     pub(super) fn record_time(&self, at: MonotonicNs, origin: MonotonicNs) -> Bounded {
-        let (slowest, fastest) = (MILLION - self.drift.0, MILLION + self.drift.0);
+        // How much later than the packet that is by the record's clock. Earlier is a negative length.
+        let since = |pair: &Pair| {
+            let since = at.since(pair.other);
+            let length = self.drift.record_length(since.saturating_abs());
+            if since >= 0 { length } else { Bounded { low: -length.high, high: -length.low } }
+        };
         // The other clock showed no more than the stamp of the arrival, so at least this much has passed since.
-        let low = |pair: &Pair| {
-            let since = at.since(pair.other);
-            let rate = if since >= 0 { fastest } else { slowest };
-            pair.record.since(origin).saturating_add(scaled(since, MILLION, rate, Rounding::Down))
-        };
+        let low = |pair: &Pair| pair.record.since(origin).saturating_add(since(pair).low);
         // It showed no less than the stamp of the sending.
-        let high = |pair: &Pair| {
-            let since = at.since(pair.other);
-            let rate = if since >= 0 { slowest } else { fastest };
-            pair.record.since(origin).saturating_add(scaled(since, MILLION, rate, Rounding::Up))
-        };
+        let high = |pair: &Pair| pair.record.since(origin).saturating_add(since(pair).high);
         Bounded {
             low: self.there.iter().map(low).max().unwrap_or(i64::MIN),
             high: self.back.iter().map(high).min().unwrap_or(i64::MAX),

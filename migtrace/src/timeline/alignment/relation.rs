@@ -32,6 +32,21 @@ impl Relation {
         }
     }
 
+    /// How long something takes by the record's clock that takes `ns` by the other.
+    pub(in crate::timeline) fn record_length(&self, ns: i64) -> Bounded {
+        match self {
+            Self::Direct(alignment, _) => alignment.drift.record_length(ns),
+            Self::Through([near, far]) => {
+                let third = far.drift.record_length(ns);
+                Bounded {
+                    low: near.drift.record_length(third.low).low,
+                    high: near.drift.record_length(third.high).high,
+                }
+            }
+            Self::WallClock { .. } => around(ns),
+        }
+    }
+
     /// The other host's clock less the record's, when the record's shows `at`.
     pub(in crate::timeline) fn offset_at(&self, at: MonotonicNs) -> Bounded {
         match self {

@@ -2,7 +2,7 @@
 
 use super::network::first_frame;
 use super::sides::{Sides, VcpuExits, vcpu_exits};
-use crate::record::{Mark, MarkName, PhaseName};
+use crate::record::{Mark, MarkName, Outcome, PhaseName};
 use crate::timeline::gaps::BoundedGap;
 use crate::timeline::half::Half;
 use crate::timeline::migration::begins_pause;
@@ -36,9 +36,11 @@ impl Sides<'_> {
         marks
     }
 
-    /// From when on what arrives at the destination may be the end of its streams: not before the guest stops.
+    /// From when on what arrives at the destination may be the end of its streams: not before the guest stops. A destination
+    /// alone does not see that, but whether the guest came.
     fn ends_after(&self, destination: &Half<'_>) -> MonotonicNs {
         match self.source.map(|source| source.last_stop()) {
+            None if destination.runs_from().is_none() && !may_have_come(destination) => MonotonicNs::MAX,
             None => MonotonicNs(0),
             Some(None) => MonotonicNs::MAX,
             Some(Some(stop)) => destination.clock.earliest(stop.at),
@@ -93,6 +95,10 @@ impl Sides<'_> {
             }
         }
     }
+}
+
+fn may_have_come(destination: &Half<'_>) -> bool {
+    matches!(destination.outcome(destination.facts.end), Outcome::Completed | Outcome::Unknown)
 }
 
 fn add_destination(destination: &Half<'_>, ends: MonotonicNs, add: &mut dyn FnMut(MarkName, MonotonicNs)) {

@@ -2,6 +2,7 @@
 
 mod brownout;
 mod claims;
+mod first_signs;
 mod marks;
 mod network;
 mod parts;
@@ -64,6 +65,7 @@ pub(super) fn downtime(half: Half<'_>, context: &Context<'_>) -> Downtime {
         stopped: sides.stopped_at_all(),
         stop,
         parts: sides.parts(),
+        first_signs: sides.first_signs(framing),
         network: sides.network(),
         reachability,
         tail,

@@ -2,15 +2,14 @@
 
 use super::sides::{Sides, resume_after, vcpu_exits};
 use crate::record::{Method, Part, PartName, PhaseName};
-use crate::timeline::half::Half;
-use crate::timeline::moment::{Moment, length};
+use crate::timeline::half::{Half, Instant};
 use crate::timeline::phases;
 use crate::timeline::transition::{Transition, TransitionKind};
 
 /// Where a part begins.
 struct Beginning<'a> {
     name: PartName,
-    moment: Moment,
+    at: Instant<'a>,
     half: Half<'a>,
     /// What the source had sent by then, counted from anywhere.
     sent: Option<u64>,
@@ -31,11 +30,11 @@ impl Sides<'_> {
         let sent_in_all = sent_since(&source, stop);
         let received = destination.last_byte().filter(|_| source.last_byte().is_some());
         if let Some(received) = received {
-            let (name, moment) = (PartName::Load, destination.at(received));
-            beginnings.push(Beginning { name, moment, half: destination, sent: sent_in_all });
+            let at = destination.instant(|destination| destination.at(received));
+            beginnings.push(Beginning { name: PartName::Load, at, half: destination, sent: sent_in_all });
         }
         // An interrupted post-copy goes on long after the guest runs.
-        beginnings.retain(|beginning| beginning.moment.value <= arrival.runs.value);
+        beginnings.retain(|beginning| beginning.at.moment.value <= arrival.runs.moment.value);
         if received.is_none() && !beginnings.iter().any(|beginning| beginning.name == PartName::Load) {
             beginnings.extend(postcopy_load(self, &destination));
         }
@@ -44,14 +43,14 @@ impl Sides<'_> {
             load.half = destination;
         }
         in_order(&mut beginnings);
-        let ends = beginnings.iter().skip(1).map(|next| (next.moment, next.sent));
+        let ends = beginnings.iter().skip(1).map(|next| (next.at, next.sent));
         let ends: Vec<_> = ends.chain([(arrival.runs, None)]).collect();
         let parts = beginnings.iter().zip(ends).map(|(begin, (end, sent))| Part {
             name: begin.name.clone(),
             role: begin.half.role,
             host: begin.half.host().to_owned(),
-            start_ns: begin.moment.value,
-            length: length(begin.moment, end, Method::BetweenMarks),
+            start_ns: begin.at.moment.value,
+            length: begin.at.until(&end, Method::BetweenMarks),
             wire_bytes: begin.sent.zip(sent).map(|(from, to)| to.saturating_sub(from)),
         });
         parts.collect()
@@ -63,8 +62,8 @@ impl Sides<'_> {
 fn in_order(beginnings: &mut Vec<Beginning<'_>>) {
     let mut latest = i64::MIN;
     beginnings.retain(|beginning| {
-        let follows = beginning.moment.value >= latest;
-        latest = latest.max(beginning.moment.value);
+        let follows = beginning.at.moment.value >= latest;
+        latest = latest.max(beginning.at.moment.value);
         follows
     });
 }
@@ -77,10 +76,10 @@ fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
     let mut last_pass = None;
     let mut beginnings = vec![Beginning {
         name: PartName::Drain,
-        moment: match vcpu_exits(source.process, stop).filter(|exits| exits.all_known) {
-            Some(exits) => source.between(exits.first, exits.last),
-            None => source.event(stop),
-        },
+        at: source.instant(|source| match vcpu_exits(source.process, stop) {
+            Some(exits) if exits.all_known => source.between(exits.first, exits.last),
+            _ => source.event(stop),
+        }),
         half: *source,
         sent: sent(stop),
     }];
@@ -102,8 +101,8 @@ fn at_source<'a>(source: &Half<'a>, stop: &Transition) -> Vec<Beginning<'a>> {
             }
             _ => continue,
         };
-        let (moment, half) = (source.event(transition), *source);
-        beginnings.push(Beginning { name, moment, half, sent: sent(transition) });
+        let at = source.instant(|source| source.event(transition));
+        beginnings.push(Beginning { name, at, half: *source, sent: sent(transition) });
     }
     if last_pass.is_none() {
         // What came after the state `device` cannot be told apart.
@@ -121,8 +120,8 @@ fn postcopy_load<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Beginn
     let is_load =
         |transition: &&&Transition| transition.is_status(&PhaseName::PostcopyActive) && transition.at >= from;
     let loads = destination.transitions.iter().find(is_load)?;
-    let moment = destination.event(loads);
-    Some(Beginning { name: PartName::Load, moment, half: *destination, sent: None })
+    let at = destination.instant(|destination| destination.event(loads));
+    Some(Beginning { name: PartName::Load, at, half: *destination, sent: None })
 }
 
 /// What the source had sent when the last byte had arrived, counted as in its events; none where that is not known.
@@ -134,18 +133,19 @@ fn sent_since(source: &Half<'_>, stop: &Transition) -> Option<u64> {
 }
 
 /// How the guest came to run at the destination.
-struct Arrival<'a> {
+pub(super) struct Arrival<'a> {
     beginnings: Vec<Beginning<'a>>,
-    runs: Moment,
+    pub(super) runs: Instant<'a>,
 }
 
-fn arrival<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Arrival<'a>> {
+pub(super) fn arrival<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Arrival<'a>> {
     let from = sides.after_stop(destination)?;
     let resume = resume_after(destination, from);
     let run = destination.process.and_then(|process| process.runs.first_since(from));
     let mut beginnings = Vec::new();
-    let mut begins = |name, moment| {
-        beginnings.push(Beginning { name, moment, half: *destination, sent: None });
+    let mut begins = |name, transition| {
+        let at = destination.instant(|destination| destination.event(transition));
+        beginnings.push(Beginning { name, at, half: *destination, sent: None });
     };
     if let Some(resume) = resume {
         // With a manager, QEMU is done with the migration first, and waits to be told to run the guest.
@@ -153,15 +153,18 @@ fn arrival<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<Arrival<'a>>
             transition.is_status(&PhaseName::Completed) && transition.at < resume.at && transition.at >= from
         };
         if let Some(loaded) = destination.transitions.iter().find(is_loaded) {
-            begins(PartName::AwaitResume, destination.event(loaded));
+            begins(PartName::AwaitResume, loaded);
         }
         if run.is_some() {
-            begins(PartName::Start, destination.event(resume));
+            begins(PartName::Start, resume);
         }
     }
-    let runs = match run {
-        Some((possible, run)) => destination.between(possible, run),
-        None => destination.event(resume?),
+    let runs = match (run, resume) {
+        (Some((possible, run)), _) => destination.instant(|there| there.between(possible, run)),
+        (None, resume) => {
+            let resume = resume?;
+            destination.instant(|there| there.event(resume))
+        }
     };
     Some(Arrival { beginnings, runs })
 }

@@ -7,6 +7,7 @@ use crate::timeline::joined::Joined;
 use crate::timeline::migration::MigrationFacts;
 use crate::timeline::probe_target::Probing;
 use crate::timeline::wording::spoken;
+use crate::vocabulary::Purpose;
 
 const CUT_OFF: &str = "the recording was cut off before the echo requests were summed up";
 
@@ -35,8 +36,13 @@ pub(super) fn downtime(joined: &Joined<'_>, record: &Record, list: &mut List) {
         _ if joined.apart.is_some() => {
             "it begins on one host and ends on the other, and their clocks are not aligned"
         }
-        Role::Source => "the guest runs again on the destination: the destination's record is needed",
-        Role::Destination => "the guest stops on the source: the source's record is needed",
+        Role::Source => {
+            "the guest runs again on the destination: that host must be recorded too (`record --peer`, or `merge` of both \
+             logs)"
+        }
+        Role::Destination => {
+            "the guest stops on the source: that host must be recorded too (`record --peer`, or `merge` of both logs)"
+        }
     };
     let downtime = &record.downtime;
     let from_below_only = downtime.stop.as_ref().is_some_and(|stop| stop.method.is_from_below());
@@ -45,6 +51,7 @@ pub(super) fn downtime(joined: &Joined<'_>, record: &Record, list: &mut List) {
     } else if from_below_only {
         list.push("when the guest ran again after the last byte", other.to_owned());
     }
+    ends_of_parts(joined, record, list);
     vcpus(migration, record, list);
     if downtime.network.is_none() {
         let both_ends =
@@ -58,6 +65,24 @@ pub(super) fn downtime(joined: &Joined<'_>, record: &Record, list: &mut List) {
             other
         };
         list.push("network (how long the guest's tap was silent)", why.to_owned());
+    }
+}
+
+/// What is not known of the parts of the stop.
+fn ends_of_parts(joined: &Joined<'_>, record: &Record, list: &mut List) {
+    let parts = &record.downtime.parts;
+    let is_encrypted = joined.first.half.migration.flows.iter().any(|flow| flow.purpose == Purpose::Tls);
+    if is_encrypted && record.migration.mode == Mode::Precopy && !joined.first.half.migration.is_of_colo() {
+        list.push(
+            "when the last byte crossed",
+            "the connection is encrypted (TLS): the last bytes of its stream are messages of TLS, after those of QEMU",
+        );
+    }
+    if parts.iter().any(|part| part.role == Role::Source && part.wire_bytes.is_none()) {
+        list.push(
+            "the bytes of some parts of the stop",
+            "the source's counters are read with its own events, and none of these marks where those parts end",
+        );
     }
 }
 

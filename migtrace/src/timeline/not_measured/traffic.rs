@@ -85,6 +85,9 @@ pub(super) fn phase_bytes(record: &Record, unknown: Option<BytesUnknown>, list: 
     }
     let why = match unknown {
         BytesUnknown::NoSnapshot => "this kernel cannot read the counters together with QEMU's events",
+        BytesUnknown::NoEvent => {
+            "the counters are read with QEMU's events, and no event reported where one of these phases ends"
+        }
         BytesUnknown::NotOwned => {
             "the counters read with QEMU's events do not include flows without an owner"
         }

@@ -1,5 +1,6 @@
 //! Where one phase ends and the next begins.
 
+use super::counts::BytesUnknown;
 use crate::record::{PhaseName, Role};
 use crate::timeline::facts::FlowFacts;
 use crate::timeline::migration::{
@@ -14,17 +15,14 @@ pub(super) struct Border {
     pub(super) at: MonotonicNs,
     pub(super) name: PhaseName,
     pub(super) pass: Option<u64>,
-    pub(super) counters: Option<Directions<Counters>>,
+    /// What the kernel program read at that instant.
+    pub(super) counters: Result<Directions<Counters>, BytesUnknown>,
 }
 
 impl Border {
-    const fn new(
-        at: MonotonicNs,
-        name: PhaseName,
-        pass: Option<u64>,
-        counters: Option<Directions<Counters>>,
-    ) -> Self {
-        Self { at, name, pass, counters }
+    /// One that no event reports.
+    const fn inferred(at: MonotonicNs, name: PhaseName) -> Self {
+        Self { at, name, pass: None, counters: Err(BytesUnknown::NoEvent) }
     }
 }
 
@@ -49,7 +47,7 @@ pub(super) fn borders(migration: &MigrationFacts<'_>) -> Vec<Border> {
         _ => None,
     };
     let mut borders = course.borders;
-    borders.extend(last.map(|(at, name)| Border::new(at, name, None, None)));
+    borders.extend(last.map(|(at, name)| Border::inferred(at, name)));
     borders
 }
 
@@ -69,7 +67,8 @@ impl Course<'_> {
     }
 
     fn begin(&mut self, transition: &Transition, name: PhaseName, pass: Option<u64>) {
-        self.borders.push(Border::new(transition.at, name, pass, transition.counters));
+        let counters = transition.counters.ok_or(BytesUnknown::NoSnapshot);
+        self.borders.push(Border { at: transition.at, name, pass, counters });
     }
 
     /// Whether the last phase is a final one that an event reported.
@@ -148,7 +147,7 @@ impl Course<'_> {
 /// Where the phases begin that no event reports.
 fn openings(migration: &MigrationFacts<'_>) -> Vec<Border> {
     let is_copy = |f: &FlowFacts| f.purpose == Purpose::Nbd;
-    let border = |at, name| vec![Border::new(at, name, None, None)];
+    let border = |at, name| vec![Border::inferred(at, name)];
     let start = migration.start;
     match migration.opening {
         Opening::Transition => Vec::new(),

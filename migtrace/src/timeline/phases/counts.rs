@@ -13,6 +13,8 @@ pub(super) type Snapshot = Directions<Counters>;
 pub(crate) enum BytesUnknown {
     /// The kernel program did not read the counters with the event.
     NoSnapshot,
+    /// No event reports the instant, so nothing was read then.
+    NoEvent,
     /// The flows are not tied to this QEMU, so the counters read with its events do not include them.
     NotOwned,
     /// A flow was tied to QEMU only after it had carried bytes. An earlier snapshot lacks them, and their number is
@@ -77,19 +79,23 @@ impl<'m> Counted<'m> {
     fn total(&self) -> Snapshot {
         let last = self.migration.transitions.iter().rev().find(|m| m.counters.is_some());
         let younger = last.filter(|m| !self.is_counted_after(m.at)).and_then(|m| {
-            let count = self.snapshot(m.at, m.counters).ok()?;
+            let count = self.snapshot(m.at, m.counters.ok_or(BytesUnknown::NoSnapshot)).ok()?;
             at_least(&count, &self.sum).then_some(count)
         });
         younger.unwrap_or(self.sum)
     }
 
     /// What this migration's flows had carried when the counters were read with an event.
-    fn snapshot(&self, at: MonotonicNs, counters: Option<Snapshot>) -> Result<Snapshot, BytesUnknown> {
+    fn snapshot(
+        &self,
+        at: MonotonicNs,
+        counters: Result<Snapshot, BytesUnknown>,
+    ) -> Result<Snapshot, BytesUnknown> {
         if !self.migration.flows_owned {
             return Err(BytesUnknown::NotOwned);
         }
         let untied = self.untied.at(at).ok_or(BytesUnknown::OwnedLate)?;
-        let mut count = counters.ok_or(BytesUnknown::NoSnapshot)?;
+        let mut count = counters?;
         // Those flows were in the earlier snapshots, or in the baseline.
         for (_, carried) in self.migration.leaving.iter().take_while(|(gone, _)| *gone <= at) {
             count += *carried;
