@@ -112,6 +112,8 @@ fn saying() -> impl Strategy<Value = (&'static str, serde_json::Value)> {
         1 => Just(("RESUME", json!(null))),
         1 => Just(("JOB_STATUS_CHANGE", json!({ "status": "created", "id": "mirror" }))),
         1 => Just(("BLOCK_JOB_READY", json!({ "type": "mirror", "device": "mirror" }))),
+        1 => Just(("BLOCK_JOB_CANCELLED", json!({ "type": "mirror", "device": "mirror" }))),
+        1 => Just(("BLOCK_JOB_COMPLETED", json!({ "type": "mirror", "device": "mirror", "error": "no space" }))),
         1 => Just(("MIGRATION", json!({ "status": 7 }))),
     ]
 }

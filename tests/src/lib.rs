@@ -68,7 +68,7 @@ pub use downtime_anatomy::{BoundedDuration, DowntimeAnatomy};
 pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;
 pub use lab::{Builder, Lab, Remover, list, tear_down};
-pub use libvirt::{JobInfo, LibvirtLab, LibvirtMigration, MigratedByLibvirt};
+pub use libvirt::{AbortPoint, JobInfo, LibvirtLab, LibvirtMigration, MigratedByLibvirt};
 pub use map_entries::map_entries;
 pub use migration::{Action, Migrated, Migration, ObservedEvent, Outcome, Progress, Side};
 pub use nbd::NbdDisk;

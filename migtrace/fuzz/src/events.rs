@@ -242,7 +242,7 @@ impl World<'_, '_> {
 
     fn qmp(&mut self) -> Result<Fact> {
         let pid = self.pid()?;
-        let (name, data) = match self.source.int_in_range(0u8..=11)? {
+        let (name, data) = match self.source.int_in_range(0u8..=13)? {
             0..=5 => ("MIGRATION", json!({ "status": self.status()? })),
             6 => ("MIGRATION_PASS", json!({ "pass": self.source.int_in_range(1..=4)? })),
             7 => ("STOP", Value::Null),
@@ -252,7 +252,11 @@ impl World<'_, '_> {
                 ("JOB_STATUS_CHANGE", json!({ "id": "mirror", "status": status }))
             }
             10 => ("BLOCK_JOB_READY", json!({ "device": "mirror" })),
-            _ => ("BLOCK_JOB_ERROR", json!({ "device": "mirror", "error": "no space" })),
+            11 => ("BLOCK_JOB_ERROR", json!({ "device": "mirror", "error": "no space" })),
+            12 => ("BLOCK_JOB_CANCELLED", json!({ "device": "mirror", "type": "mirror" })),
+            _ => {
+                ("BLOCK_JOB_COMPLETED", json!({ "device": "mirror", "type": "mirror", "error": "no space" }))
+            }
         };
         let built = match self.source.int_in_range(0u8..=7)? {
             0 => self.source.arbitrary()?,

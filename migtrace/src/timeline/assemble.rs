@@ -144,6 +144,9 @@ pub(super) fn id(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<String
 fn error(migration: &MigrationFacts<'_>, outcome: Outcome) -> Option<String> {
     let replied =
         migration.reply().and_then(|r| r.get("error-desc")).and_then(Value::as_str).map(str::to_owned);
+    if let Some(why) = migration.given_up_copy().and_then(|copy| copy.error.clone()) {
+        return Some(format!("a disk could not be copied: {why}"));
+    }
     match (migration.end, outcome) {
         (Ending::Died(_), Outcome::Failed) => replied.or_else(|| {
             let pid = migration.process.map_or(0, |p| p.pid);

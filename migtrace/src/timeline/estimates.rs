@@ -23,7 +23,8 @@ pub(super) fn total_time(migration: &MigrationFacts<'_>, clocks: &Clocks) -> Opt
         Some(qemu_realtime_us) => clocks.written(migration.start, qemu_realtime_us),
         None => Bounds::exact(migration.start),
     };
-    let from_packet = matches!(migration.opening, Opening::Unseen | Opening::Listening);
+    let from_packet =
+        matches!(migration.opening, Opening::Unseen | Opening::Listening | Opening::GivenUpCopy);
     let (mut end, method) = match migration.end {
         Ending::Declared(at, _) => {
             let transition = migration.transitions.iter().rev().find(|m| m.at == at)?;

@@ -1,7 +1,7 @@
 //! One migration of one QEMU: its facts, and what they show together.
 
 use super::direction::dominant_role;
-use super::facts::{FlowFacts, Process};
+use super::facts::{FlowFacts, GivenUpCopy, Process};
 use super::stamped::Stamped;
 use super::transition::{Transition, TransitionKind};
 use crate::event::{EndReason, Qemu};
@@ -54,6 +54,8 @@ pub(super) enum Opening {
     Listening,
     /// The disks are copied before the memory.
     DiskSync,
+    /// The disks are copied, and QEMU gives that up before it begins to migrate.
+    GivenUpCopy,
     /// Packets crossed before the first event was seen.
     Unseen,
     /// QEMU reports no phases: only its flows, STOP and RESUME are known.
@@ -153,6 +155,20 @@ impl<'a> MigrationFacts<'a> {
             start_seen: false,
             end: Ending::Open(MonotonicNs::default()),
         }
+    }
+
+    /// The copy of a disk that was given up, if QEMU never got beyond that.
+    pub(super) fn given_up_copy(&self) -> Option<&'a GivenUpCopy> {
+        let at = self.transitions.first().filter(|_| self.opening == Opening::GivenUpCopy)?.at;
+        let copies = self.process?.given_up.between(at, at);
+        copies.map(|(_, copy)| copy).next_back()
+    }
+
+    /// Whether nothing but a copy of disks was seen leaving, which may have had another purpose.
+    pub(super) fn is_only_copy(&self) -> bool {
+        self.role == Role::Source
+            && matches!(self.opening, Opening::GivenUpCopy | Opening::Transfer)
+            && self.flows.iter().all(|flow| flow.purpose == Purpose::Nbd)
     }
 
     /// What is known of the QEMU; none if it was never described.

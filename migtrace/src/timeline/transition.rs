@@ -39,8 +39,17 @@ impl Transition {
             "RESUME" => TransitionKind::Resume,
             _ => return None,
         };
+        Some(Self::of_kind(at, kind, qmp))
+    }
+
+    /// A state that an event of another kind shows.
+    pub(super) const fn of_status(at: MonotonicNs, status: PhaseName, qmp: &QmpEvent) -> Self {
+        Self::of_kind(at, TransitionKind::Status(status), qmp)
+    }
+
+    const fn of_kind(at: MonotonicNs, kind: TransitionKind, qmp: &QmpEvent) -> Self {
         let QmpEvent { qemu_realtime_us, counters, vcpus, .. } = *qmp;
-        Some(Self { at, kind, qemu_realtime_us, counters, vcpus })
+        Self { at, kind, qemu_realtime_us, counters, vcpus }
     }
 
     pub(super) const fn of_dirty_log(at: MonotonicNs, counters: Directions<Counters>) -> Self {

@@ -20,6 +20,18 @@ pub struct LibvirtMigration {
     pub tls: bool,
 }
 
+/// How far a migration is to come before it is aborted.
+#[derive(Debug, Clone, Copy, Eq, PartialEq)]
+pub enum AbortPoint {
+    /// This much of the disk is copied, and nothing of the memory.
+    Disk {
+        /// At least so many bytes.
+        bytes: u64,
+    },
+    /// The memory is being copied.
+    Memory,
+}
+
 impl LibvirtMigration {
     /// The options of `virsh migrate`. `disk` copies the disk, too.
     pub(super) fn options(&self, disk: bool, destination: &str) -> Vec<String> {

@@ -13,7 +13,7 @@ mod monitor_log;
 mod namespaces;
 mod packages;
 
-pub use migration::{JobInfo, LibvirtMigration, MigratedByLibvirt};
+pub use migration::{AbortPoint, JobInfo, LibvirtMigration, MigratedByLibvirt};
 pub use packages::{fetch, fetched};
 
 use crate::cache;
@@ -197,22 +197,20 @@ impl LibvirtLab {
         Ok(MigratedByLibvirt { started_ns, ended_ns, events, source, destination })
     }
 
-    /// Begins to move the guest, and aborts that with `virsh domjobabort` once its memory is being copied. Returns the
-    /// events of both QEMUs.
+    /// Begins to move the guest, and aborts that with `virsh domjobabort` once it has come to `point`. Returns the events of
+    /// both QEMUs.
     ///
     /// # Errors
     ///
-    /// When the copy does not begin, virsh moves the guest all the same, or the guest does not run on its host afterwards.
-    pub fn abort(&mut self, migration: &LibvirtMigration) -> Result<Vec<ObservedEvent>> {
+    /// When it does not come there, virsh moves the guest all the same, or the guest does not run on its host afterwards.
+    pub fn abort(&mut self, migration: &LibvirtMigration, point: AbortPoint) -> Result<Vec<ObservedEvent>> {
         let Begun { mut virsh, line, logged, .. } = self.begin(migration)?;
-        let is_active = |observed: &ObservedEvent| {
-            observed.side == Side::Source && observed.event.data["status"] == "active"
-        };
         let started = Instant::now();
-        while !self.events_since(logged)?.iter().any(is_active) {
+        while !self.has_come_to(point, logged)? {
             if virsh.try_wait()?.is_some() || started.elapsed() > MIGRATION_PATIENCE {
                 let output = virsh.output(Duration::ZERO)?;
-                bail!("`{line}` copied no memory: {}", String::from_utf8_lossy(&output.stderr).trim());
+                let said = String::from_utf8_lossy(&output.stderr);
+                bail!("`{line}` did not come to {point:?}: {}", said.trim());
             }
             std::thread::sleep(POLL);
         }
@@ -226,6 +224,21 @@ impl LibvirtLab {
             bail!("the guest is {state} after the abort of its migration");
         }
         self.events_since(logged)
+    }
+
+    /// Whether a migration that runs has come to this point.
+    fn has_come_to(&self, point: AbortPoint, logged: [usize; 2]) -> Result<bool> {
+        Ok(match point {
+            AbortPoint::Memory => self
+                .events_since(logged)?
+                .iter()
+                .any(|observed| observed.side == Side::Source && observed.event.data["status"] == "active"),
+            AbortPoint::Disk { bytes } => {
+                // There is no job yet, or none any more.
+                let info = self.virsh(&["domjobinfo", &self.guest().name]).unwrap_or_default();
+                JobInfo::parse(&info).bytes("File processed").is_some_and(|copied| copied >= bytes as f64)
+            }
+        })
     }
 
     /// Starts `virsh migrate`.

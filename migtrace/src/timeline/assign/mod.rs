@@ -58,7 +58,7 @@ fn of_process<'a>(
     flows_owned: bool,
 ) -> Vec<MigrationFacts<'a>> {
     let (mut segments, loose) = segments(process);
-    let left = share_out(&mut segments, flows);
+    let left = share_out(&mut segments, flows, process);
     let mut jobs = Jobs::of(process);
 
     let mut found: Vec<MigrationFacts<'a>> = Vec::new();
@@ -95,8 +95,10 @@ fn of_process<'a>(
             ..reported::migration(facts, &mut jobs, segment, role, flows_owned)
         });
     }
-    for group in groups(left) {
-        if group.iter().any(|f| f.payload_by.is_some()) {
+    for group in groups(left, process) {
+        if let Some(migration) = disk_copy::migration(process, &group, flows_owned) {
+            found.push(migration);
+        } else if group.iter().any(|f| f.payload_by.is_some()) {
             found.extend(unreported::migration(facts, Some(process), &group, &loose, flows_owned));
         }
     }

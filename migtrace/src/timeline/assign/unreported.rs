@@ -8,7 +8,7 @@ use crate::vocabulary::Purpose;
 
 /// A process's end is known at the latest this long after its connections have closed: where the kernel does not report it,
 /// or its report was lost, /proc is read once a second.
-const DEATH_NOTICED_NS: u64 = 2_000_000_000;
+pub(super) const DEATH_NOTICED_NS: u64 = 2_000_000_000;
 
 /// The migration of some flows; none without flows.
 pub(super) fn migration<'a>(

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 pub(super) use flow::FlowFacts;
-pub(super) use process::{JobState, Process, TapAnnouncement};
+pub(super) use process::{GivenUpCopy, JobState, Process, TapAnnouncement};
 
 use flow::Owner;
 use process::CountedFrames;

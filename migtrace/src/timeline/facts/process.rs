@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::event::{Qemu, QmpEvent};
+use crate::record::PhaseName;
 use crate::timeline::runs::Runs;
 use crate::timeline::stamped::Stamped;
 use crate::timeline::transition::Transition;
@@ -25,6 +26,8 @@ pub(crate) struct Process {
     /// The rounds of copying; of use only where the transitions show no migration.
     pub(crate) dirty_logs: Stamped<Transition>,
     pub(crate) jobs: Stamped<JobStep>,
+    /// Copies of disks that did not come to their end.
+    pub(crate) given_up: Stamped<GivenUpCopy>,
     pub(crate) replies: Stamped<Value>,
     pub(crate) parameters: Stamped<Value>,
     pub(crate) runs: Runs,
@@ -60,6 +63,15 @@ pub(crate) struct JobStep {
     pub(crate) qemu_realtime_us: i64,
 }
 
+/// The copy of a disk that was cancelled, or has failed.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenUpCopy {
+    /// QEMU has given up, as at the end of a migration.
+    pub(crate) transition: Transition,
+    /// Why, if it has failed.
+    pub(crate) error: Option<String>,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum JobState {
     Created,
@@ -87,12 +99,31 @@ impl Process {
             }
             return is_new;
         }
+        if let Some(copy) = GivenUpCopy::of_qmp(at, qmp) {
+            self.given_up.insert(at, copy);
+        }
         let step = JobStep::of_qmp(qmp);
         let is_about_job = step.is_some();
         if let Some(step) = step {
             self.jobs.insert(at, step);
         }
         is_about_job
+    }
+}
+
+impl GivenUpCopy {
+    /// Of a mirror alone: a backup is no part of a migration.
+    fn of_qmp(at: MonotonicNs, qmp: &QmpEvent) -> Option<Self> {
+        let text = |key: &str| qmp.data.get(key).and_then(Value::as_str);
+        let error = text("error");
+        let status = match (qmp.name.as_str(), error) {
+            ("BLOCK_JOB_CANCELLED", _) => PhaseName::Cancelled,
+            ("BLOCK_JOB_COMPLETED", Some(_)) => PhaseName::Failed,
+            _ => return None,
+        };
+        let copy =
+            || Self { transition: Transition::of_status(at, status, qmp), error: error.map(str::to_owned) };
+        (text("type") == Some("mirror")).then(copy)
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn list(
     }
     traffic::start(migration, &mut list);
     traffic::events(facts, migration, &mut list);
+    traffic::purpose(joined, &mut list);
     traffic::flows(migration, record, &mut list);
     traffic::phase_bytes(record, unknown_bytes, &mut list);
     let arrived = joined.elsewhere().unwrap_or(joined.first).half;

@@ -3,6 +3,8 @@
 use super::list::List;
 use crate::record::Record;
 use crate::timeline::facts::Facts;
+use crate::timeline::half::Half;
+use crate::timeline::joined::Joined;
 use crate::timeline::migration::{MigrationFacts, Opening};
 use crate::timeline::phases::BytesUnknown;
 use crate::vocabulary::Purpose;
@@ -32,6 +34,23 @@ pub(super) fn events(facts: &Facts, migration: &MigrationFacts<'_>, list: &mut L
          [{\"capability\": \"events\", \"state\": true}]}"
     };
     list.push("phases", why.to_owned());
+}
+
+/// A copy of disks may have had another purpose, unless another host knows that a guest was to arrive.
+pub(super) fn purpose(joined: &Joined<'_>, list: &mut List) {
+    let Half { facts, migration, .. } = joined.first.half;
+    let is_known = joined.other.is_some() || joined.apart.is_some();
+    let Some(copy) = migration.flows.first() else { return };
+    if migration.is_only_copy() && migration.process.is_some() && facts.hears_qemu() && !is_known {
+        list.push(
+            "whether this is a migration",
+            format!(
+                "a disk was copied to {}, and no memory has followed; a copy for another purpose looks the same from \
+                 here. The destination knows: record there as well (`--peer`), or merge its log",
+                copy.flow.remote
+            ),
+        );
+    }
 }
 
 pub(super) fn flows(migration: &MigrationFacts<'_>, record: &Record, list: &mut List) {

@@ -151,7 +151,7 @@ fn openings(migration: &MigrationFacts<'_>) -> Vec<Border> {
     let start = migration.start;
     match migration.opening {
         Opening::Transition => Vec::new(),
-        Opening::DiskSync => border(start, PhaseName::DiskSync),
+        Opening::DiskSync | Opening::GivenUpCopy => border(start, PhaseName::DiskSync),
         Opening::Transfer if migration.flows.iter().all(|f| is_copy(f)) => border(start, PhaseName::DiskSync),
         Opening::Transfer => border(start, PhaseName::Transfer),
         Opening::Unseen => border(start, PhaseName::Unseen),

@@ -3,7 +3,7 @@
 use super::Moved;
 use crate::support::{clock_offset_ns, monotonic_ns_of, number, signed_number};
 use migtrace_lab::record_checks::{clock_bounds, phase_names};
-use migtrace_lab::{LibvirtLab, QmpEvent, Side};
+use migtrace_lab::{Capture, LibvirtLab, QmpEvent, Side};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -154,21 +154,27 @@ pub(super) fn assert_stop(moved: &Moved) {
     }
 }
 
+/// Checks a flow against the packets on the wire. Returns its ends.
+pub(super) fn assert_counted(flow: &Value, capture: &Capture) -> [SocketAddr; 2] {
+    let [local, remote] =
+        ["local", "remote"].map(|end| flow[end].as_str().unwrap().parse::<SocketAddr>().unwrap());
+    for (way, tally) in [("tx", capture.stream(local, remote)), ("rx", capture.stream(remote, local))] {
+        assert!(tally.longest_bytes <= 1514, "a buffer of several frames: {tally:?}");
+        let counters =
+            ["wire_bytes", "payload_bytes", "segments"].map(|name| number(&flow["counters"][way][name]));
+        assert_eq!(counters, [tally.bytes, tally.payload_bytes, tally.frames], "{way} {flow:#}");
+    }
+    assert_eq!(flow["from_start"], true, "{flow:#}");
+    [local, remote]
+}
+
 /// Checks each flow against the packets on the wire, and the sums of disk and memory against libvirt's.
 pub(super) fn assert_traffic(lab: &LibvirtLab, moved: &Moved) {
     let Moved { migrated, record, capture, .. } = moved;
     let mut counted = BTreeSet::new();
     let (mut carried, mut resent_segments) = ([0; 2], [0; 2]);
     for flow in list(&record["traffic"]["flows"]) {
-        let [local, remote] =
-            ["local", "remote"].map(|end| flow[end].as_str().unwrap().parse::<SocketAddr>().unwrap());
-        for (way, tally) in [("tx", capture.stream(local, remote)), ("rx", capture.stream(remote, local))] {
-            assert!(tally.longest_bytes <= 1514, "a buffer of several frames: {tally:?}");
-            let counters =
-                ["wire_bytes", "payload_bytes", "segments"].map(|name| number(&flow["counters"][way][name]));
-            assert_eq!(counters, [tally.bytes, tally.payload_bytes, tally.frames], "{way} {flow:#}");
-        }
-        assert_eq!(flow["from_start"], true, "{flow:#}");
+        let [local, remote] = assert_counted(flow, capture);
         counted.extend([(local, remote), (remote, local)]);
         let kind = usize::from(flow["purpose"] != "nbd");
         carried[kind] += number(&flow["counters"]["tx"]["payload_bytes"]);

@@ -6,15 +6,16 @@
 mod checks;
 mod removal;
 
-use crate::support::GUEST_PATIENCE;
+use crate::support::{GUEST_PATIENCE, number};
 use checks::{
-    assert_clocks, assert_identity, assert_marks, assert_phases, assert_stop, assert_times, assert_traffic,
-    purposes,
+    assert_clocks, assert_counted, assert_identity, assert_marks, assert_phases, assert_stop, assert_times,
+    assert_traffic, purposes,
 };
 use migtrace_lab::migtrace_command::{self, Recorded, Recording};
 use migtrace_lab::record_checks::{assert_consistent, assert_replays, phase_names};
 use migtrace_lab::{
-    Capture, Host, LibvirtLab, LibvirtMigration, MigratedByLibvirt, Side, Wiretap, shared_libvirt_lab,
+    AbortPoint, Capture, Host, LibvirtLab, LibvirtMigration, MigratedByLibvirt, Side, Wiretap,
+    shared_libvirt_lab,
 };
 use serde_json::Value;
 
@@ -122,7 +123,8 @@ fn a_migration_that_virsh_aborts_ends_in_the_record_as_in_qemus_events() {
     let mut lab = shared_libvirt_lab().unwrap();
     let recordings = [lab.guest_host(), lab.other_host()].map(|host| Recording::start(host, &[]).unwrap());
     // At this rate the first pass takes seconds.
-    let events = lab.abort(&LibvirtMigration { bandwidth_mib_per_s: Some(16), ..PLAIN }).unwrap();
+    let events =
+        lab.abort(&LibvirtMigration { bandwidth_mib_per_s: Some(16), ..PLAIN }, AbortPoint::Memory).unwrap();
     let [source, destination] = recordings.map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
     // On a busy machine the source's QEMU may see that its stream is closed before it sees that it was cancelled.
     let last =
@@ -139,6 +141,49 @@ fn a_migration_that_virsh_aborts_ends_in_the_record_as_in_qemus_events() {
     assert_eq!(purposes(&record), ["nbd", "ram"]);
     assert!(!events.iter().any(|seen| seen.event.name == "STOP"), "{events:#?}");
     assert_eq!(record["downtime"]["stopped"], false);
+    lab.ping_guest().unwrap();
+}
+
+#[test]
+fn a_migration_that_virsh_aborts_while_the_disk_is_copied_is_recorded_as_given_up() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let tap = Wiretap::start(lab.guest_host(), Host::UPLINK).unwrap();
+    let recordings = [lab.guest_host(), lab.other_host()].map(|host| Recording::start(host, &[]).unwrap());
+    let slow = LibvirtMigration { bandwidth_mib_per_s: Some(8), ..PLAIN };
+    let copied = 8 << 20;
+    let events = lab.abort(&slow, AbortPoint::Disk { bytes: copied }).unwrap();
+    // The source's recording ends by itself, too, although no event ever says that a migration has begun.
+    let [source, destination] = recordings.map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
+    let capture = tap.stop().unwrap();
+    let of_source = |name| events.iter().find(|seen| seen.side == Side::Source && seen.event.name == name);
+    assert!(of_source("MIGRATION").is_none(), "{events:#?}");
+    let given_up_ns = of_source("BLOCK_JOB_CANCELLED").unwrap().event.received_ns;
+    let ended_ns = number(&source.events().unwrap().last().unwrap()["at_ns"]);
+    assert!(ended_ns < given_up_ns + 5_000_000_000, "{given_up_ns} {ended_ns}");
+
+    for (recorded, outcome) in [(&source, "cancelled"), (&destination, "failed")] {
+        assert_eq!(recorded.code, Some(3), "{}", recorded.stderr);
+        assert_eq!(assert_replays(recorded)["migration"]["outcome"], outcome);
+    }
+    let doubts = |record: &Value| {
+        let lacking = record["not_measured"].as_array().unwrap();
+        lacking.iter().any(|entry| entry["what"] == "whether this is a migration")
+    };
+    assert!(doubts(&source.record().unwrap()), "{}", source.json);
+    let record = merged(&source, &destination);
+    assert!(!doubts(&record), "{record:#}");
+    assert_eq!(record["migration"]["outcome"], "cancelled");
+    assert_eq!(purposes(&record), ["nbd"]);
+    assert_counted(&record["traffic"]["flows"][0], &capture);
+    for record in [&source.record().unwrap(), &record] {
+        assert_consistent(record);
+        assert_eq!(phase_names(record), ["disk-sync", "cancelled"]);
+        let sent = number(&record["phases"][0]["traffic"]["tx"]["payload_bytes"]);
+        let total = number(&record["traffic"]["total"]["tx"]["payload_bytes"]);
+        // QEMU says good-bye on the connection after it has given up the copy.
+        assert!((copied..=total).contains(&sent) && total - sent < 1000, "{sent} of {total}");
+        assert_eq!(record["downtime"]["stopped"], false);
+    }
     lab.ping_guest().unwrap();
 }
 
