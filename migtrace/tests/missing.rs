@@ -30,6 +30,33 @@ fn flows_without_an_owner_belong_to_the_only_migrating_vm_and_everything_missing
 }
 
 #[test]
+fn flows_that_are_counted_before_they_go_into_a_tunnel_lack_its_headers_and_the_record_says_so() {
+    let at = |interface: serde_json::Value| {
+        let mut events = common::events("precopy-7.2").0;
+        let Fact::LogStart(observation) = &mut events[0].fact else { panic!() };
+        observation.interfaces = vec![made(interface)];
+        let record = common::fold(&events).remove(0);
+        let mut entries = record.not_measured.into_iter();
+        entries.find(|entry| entry.what == "the outer headers of packets at eth1").map(|entry| entry.why)
+    };
+    let eth1 = |kind: &str| json!({ "name": "eth1", "index": 3, "attach": "tcx", "kind": kind });
+    let of_tunnel = at(eth1("gretap")).unwrap();
+    assert!(of_tunnel.contains("at least 38 bytes") && !of_tunnel.contains("--decapsulate"), "{of_tunnel}");
+    assert!(at(eth1("geneve")).unwrap().contains("--decapsulate geneve"));
+    assert!(at(eth1("tun")).unwrap().contains("eth1 leads to a program"));
+    let bridge = |below: &str| {
+        at(json!({
+            "name": "eth1", "index": 3, "attach": "tcx", "kind": "bridge",
+            "below": [{ "name": "port", "kind": below }, { "name": "nic" }]
+        }))
+    };
+    assert!(bridge("vxlan").unwrap().starts_with("port is a tunnel (vxlan), and its packets go through it"));
+    assert_eq!([bridge("vlan"), at(eth1("veth"))], [None, None]);
+    let elsewhere = json!({ "name": "vx0", "index": 4, "attach": "tcx", "kind": "vxlan" });
+    assert_eq!(at(elsewhere), None, "no flow was counted there");
+}
+
+#[test]
 fn a_truncated_log_is_used_up_to_its_last_whole_line() {
     let (events, error) = common::events("truncated");
     let error = error.unwrap();

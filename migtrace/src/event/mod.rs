@@ -16,6 +16,6 @@ pub use flow::{Crossed, CrossedBy, Crossing, FlowCounters, OwnerMethod, Way};
 pub(crate) use log::{LONGEST_LINE_BYTES, Lines};
 pub use log::{LogError, LogErrorKind, LogReader, LogWriter, SCHEMA};
 pub use observation::{
-    Instrument, InstrumentStatus, Interface, Observation, PeerRecording, TcProgram, TcRemoved,
+    Device, Instrument, InstrumentStatus, Interface, Observation, PeerRecording, TcProgram, TcRemoved,
 };
 pub use qemu::{Qemu, QmpEvent, Vcpus};

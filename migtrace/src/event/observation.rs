@@ -55,6 +55,23 @@ pub struct Interface {
     pub index: u32,
     /// How the programs are attached there.
     pub attach: AttachMode,
+    /// Its kind, in the kernel's word: `bridge`, `bond`, `vlan`, `vxlan`, ...; absent for a physical one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The devices that its frames pass below it, as far as they are the same for all of them. Absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<Device>,
+}
+
+/// A network device below an interface at which packets are counted.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its kind, in the kernel's word; absent for a physical one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
 }
 
 /// One row of the table of what observes the kernel, and its state on this host.

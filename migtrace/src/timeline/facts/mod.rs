@@ -20,7 +20,7 @@ use super::stamped::Stamped;
 use super::transition::Transition;
 use crate::event::{
     Crossed, EchoEnd, EchoOwnerMethod, EchoStart, EndReason, Event, Fact, FlowCounters, InstrumentStatus,
-    Observation, PeerRecording, Qemu, QmpEvent,
+    Interface, Observation, PeerRecording, Qemu, QmpEvent,
 };
 use crate::units::{Counters, Directions, Flow, MonotonicNs};
 use crate::vm::VmKey;
@@ -65,6 +65,8 @@ pub(super) struct Facts {
     pub(super) echo_end: Option<(MonotonicNs, EchoEnd)>,
     pub(super) not_measured: Vec<NotMeasured>,
     not_measured_so_far: HashSet<NotMeasured>,
+    /// The interfaces at which packets are or were counted, by their names.
+    pub(super) interfaces: BTreeMap<String, Interface>,
     /// Interfaces that vanished.
     pub(super) gone_interfaces: Stamped<String>,
     pub(super) removals: Removals,
@@ -123,6 +125,7 @@ impl Facts {
         match fact {
             Fact::LogStart(observation) => {
                 self.begun = Some(at);
+                observation.interfaces.iter().for_each(|interface| self.interface(interface));
                 self.observation = Some(observation.clone());
             }
             Fact::Clock(sample) => self.clocks.push(at, *sample),
@@ -169,8 +172,7 @@ impl Facts {
             Fact::EchoOwner { pid, method } => self.echo_owner(*pid, *method),
             Fact::EchoGap(gap) => self.echo_gaps.push(*gap),
             Fact::EchoEnd(end) => self.echo_end = Some((at, end.clone())),
-            // A flow names the interface at which it is counted.
-            Fact::InterfaceAdded(_) => {}
+            Fact::InterfaceAdded(interface) => self.interface(interface),
             Fact::InterfaceGone { interface } => self.gone_interfaces.insert(at, interface.clone()),
             Fact::TcRemoved(removed) => self.removals.push(removed),
             Fact::Lost { so_far, since_ns } => self.losses.push(at, *since_ns, *so_far),
@@ -197,6 +199,11 @@ impl Facts {
     fn echo_owner(&mut self, pid: u32, method: EchoOwnerMethod) {
         let process = self.process_index(pid);
         self.echo_owners.push((process, method));
+    }
+
+    /// A flow names the interface at which it is counted.
+    fn interface(&mut self, interface: &Interface) {
+        self.interfaces.insert(interface.name.clone(), interface.clone());
     }
 
     fn not_measured(&mut self, entry: &NotMeasured) {

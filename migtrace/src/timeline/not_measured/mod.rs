@@ -5,6 +5,7 @@ mod hosts;
 mod list;
 mod recording;
 mod traffic;
+mod tunnels;
 
 use list::List;
 
@@ -45,6 +46,7 @@ pub(super) fn list(
     traffic::events(facts, migration, &mut list);
     traffic::purpose(joined, &mut list);
     traffic::flows(migration, record, &mut list);
+    tunnels::outer_headers(facts, migration, &mut list);
     traffic::phase_bytes(record, unknown_bytes, &mut list);
     let arrived = joined.elsewhere().unwrap_or(joined.first).half;
     downtime::arrival(arrived.facts, arrived.migration, &mut list);

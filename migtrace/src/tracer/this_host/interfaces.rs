@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::errors::with_causes;
-use crate::event::{Fact, Interface};
+use crate::event::{Device, Fact, Interface};
 use crate::host::links::{self, CountingPoint, LinkEvent, LinkWatcher};
 use crate::kernel::Kernel;
 use crate::tracer::base::Base;
@@ -52,7 +52,14 @@ impl Interfaces {
     ) -> Result<Interface, TracerError> {
         let attach = kernel.attach(&point.name, point.index, point.skip_tagged, point.tag_bytes)?;
         self.names.insert(point.index, point.name.clone());
-        Ok(Interface { name: point.name.clone(), index: point.index, attach })
+        let below = point.below.iter().cloned().map(|(name, kind)| Device { name, kind }).collect();
+        Ok(Interface {
+            name: point.name.clone(),
+            index: point.index,
+            attach,
+            kind: point.kind.clone(),
+            below,
+        })
     }
 
     /// An interface has come, gone, or changed its name.

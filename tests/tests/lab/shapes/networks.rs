@@ -1,9 +1,10 @@
 //! Other ways between the hosts, and other taps.
 
-use super::{REACHABILITY, VCPUS, bare, list, move_guest, not_measured, shape, shape_watched};
-use crate::support::network;
+use super::{REACHABILITY, VCPUS, bare, list, move_guest, not_measured, shape, shape_watched, shape_with};
+use crate::support::{network, number};
 use migtrace_lab::record_checks::assert_consistent;
 use migtrace_lab::{BarePair, Host, Lab, Migration, Outcome};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -29,8 +30,8 @@ fn add_device(lab: &Lab, name: &str, kind: &[&str]) -> Ipv4Addr {
     Ipv4Addr::new(10, 78, 0, 2)
 }
 
-/// Migrates over this device of both hosts.
-pub(crate) fn over_device(name: &str, device: &str, kind: &[&str]) {
+/// Migrates over this device of both hosts. Returns what the record lists as not measured.
+pub(crate) fn over_device(name: &str, device: &str, kind: &[&str]) -> Vec<Value> {
     let lab = network();
     let address = add_device(&lab, device, kind);
     let (from, to) = (lab.source(), lab.destination());
@@ -42,25 +43,43 @@ pub(crate) fn over_device(name: &str, device: &str, kind: &[&str]) {
     shape.assert_clock(1_000_000);
     let flow = &shape.merged.record["traffic"]["flows"][0];
     assert_eq!(flow["interface"], device);
+    list(&shape.merged.record["not_measured"]).to_vec()
 }
+
+const VXLAN: [&str; 12] =
+    ["type", "vxlan", "id", "7", "local", "HERE", "remote", "OTHER", "dstport", "4789", "dev", Host::BRIDGE];
+const OUTER_HEADERS: &str = "the outer headers of packets at vx0";
 
 #[test]
 fn over_vxlan() {
-    let kind = [
-        "type",
-        "vxlan",
-        "id",
-        "7",
-        "local",
-        "HERE",
-        "remote",
-        "OTHER",
-        "dstport",
-        "4789",
-        "dev",
-        Host::BRIDGE,
-    ];
-    over_device("vxlan-7.2", "vx0", &kind);
+    let lacking = over_device("vxlan-7.2", "vx0", &VXLAN);
+    let entry = lacking.iter().find(|entry| entry["what"] == OUTER_HEADERS).expect("the tunnel's headers");
+    let why = entry["why"].as_str().unwrap();
+    assert!(why.contains("at least 50 bytes") && why.contains("--decapsulate vxlan"), "{why}");
+}
+
+#[test]
+fn below_vxlan_the_outer_headers_are_counted() {
+    let lab = network();
+    let address = add_device(&lab, "vx0", &VXLAN);
+    let (from, to) = (lab.source(), lab.destination());
+    let migration = Migration { address: Some(address.into()), ..Migration::default() };
+    let mut pair = BarePair::start(from, to, &bare("below", FILLED_MIB), &migration).unwrap();
+    let options = ["--interface", Host::BRIDGE, "--decapsulate", "vxlan"];
+    let watched = (from, Host::UPLINK);
+    let shape =
+        shape_with(&options, watched, "below-vxlan-7.2", from, to, || pair.migrate(&migration).unwrap());
+    let record = &shape.merged.record;
+    assert_consistent(record);
+    assert!(!not_measured(record).contains(&OUTER_HEADERS), "{record:#}");
+    let [flow] = list(&record["traffic"]["flows"]) else { panic!("{:#}", record["traffic"]) };
+    assert_eq!(flow["interface"], Host::BRIDGE);
+    let counted =
+        |name: &str| ["tx", "rx"].map(|way| number(&flow["counters"][way][name])).iter().sum::<u64>();
+    // Next to nothing else crosses the uplink, and each segment is a frame of its own there.
+    let crossed = shape.capture.all;
+    let missing = crossed.bytes.checked_sub(counted("wire_bytes")).expect("not more than there was");
+    assert!(missing < 50 * counted("segments") / 4, "{missing} of {crossed:?} are missing: {flow:#}");
 }
 
 /// Sends what the source sends to the destination through the observer, which gives it its own address.

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use super::table::{Link, list};
 pub use error::CountingError;
-use stack::{above, is_kind, port_of, shared_parent, tag_bytes};
+use stack::{above, below, is_kind, port_of, shared_parent, tag_bytes};
 
 /// The kernel's `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
@@ -29,6 +29,10 @@ pub(crate) struct CountingPoint {
     pub(crate) skip_tagged: bool,
     /// Bytes of VLAN tags that its frames have on the wire, but not at this device.
     pub(crate) tag_bytes: u32,
+    /// What kind of device it is; none for a physical one.
+    pub(crate) kind: Option<String>,
+    /// The devices that its frames pass below it, with their kinds, as far as they are the same for all of them.
+    pub(crate) below: Vec<(String, Option<String>)>,
 }
 
 /// The interfaces at which to count in the calling thread's network namespace. These are `requested` or, when that is
@@ -98,6 +102,8 @@ fn choose(links: &[Link], requested: &[String]) -> Result<Vec<CountingPoint>, Co
             index: link.index,
             skip_tagged: chosen.iter().any(|upper| above.tagged.contains(&upper.index)),
             tag_bytes: tag_bytes(links, link),
+            kind: link.kind.clone(),
+            below: below(links, link).map(|device| (device.name.clone(), device.kind.clone())).collect(),
         });
     }
     Ok(points)

@@ -21,24 +21,24 @@ const VLAN_TAG: u32 = 4;
 /// The bytes of the tags that a device's frames get below it. A frame leaves a bridge through a port that leads to the
 /// network rather than to a guest. Where there are several such ports, frames are taken for untagged.
 pub(super) fn tag_bytes(links: &[Link], link: &Link) -> u32 {
-    let mut bytes = 0;
-    let mut at = link;
-    // No path down is longer than this.
-    for _ in links {
-        let below = if is_kind(at, &["vlan"]) {
-            bytes += VLAN_TAG;
-            at.lower.and_then(|lower| by_index(links, lower))
-        } else if let Some(parent) = shared_parent(links, at) {
-            Some(parent)
-        } else {
+    let path = std::iter::once(link).chain(below(links, link));
+    path.filter(|device| is_kind(device, &["vlan"])).map(|_| VLAN_TAG).sum()
+}
+
+/// The devices that a device's frames pass below it, as far as they are the same for all of them.
+pub(super) fn below<'a>(links: &'a [Link], link: &'a Link) -> impl Iterator<Item = &'a Link> {
+    let next = |at: &&'a Link| {
+        if is_kind(at, &["vlan"]) {
+            return at.lower.and_then(|lower| by_index(links, lower));
+        }
+        shared_parent(links, at).or_else(|| {
             let is_of_guest = |port: &&Link| is_kind(port, &["tun", "veth"]);
             let mut ports = links.iter().filter(|port| port.master == Some(at.index) && !is_of_guest(port));
             ports.next().filter(|_| ports.next().is_none())
-        };
-        let Some(below) = below else { break };
-        at = below;
-    }
-    bytes
+        })
+    };
+    // No path down is longer than this.
+    std::iter::successors(Some(link), next).skip(1).take(links.len())
 }
 
 fn by_index(links: &[Link], index: u32) -> Option<&Link> {

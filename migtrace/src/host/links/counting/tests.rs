@@ -64,6 +64,36 @@ fn a_frame_of_a_vlan_has_its_tags_on_the_wire() {
     ];
     let bytes: Vec<u32> = links.iter().map(|link| tag_bytes(&links, link)).collect();
     assert_eq!(bytes, [0, 4, 8, 8, 0, 8, 4]);
+    let below = |link| below(&links, link).map(|device| device.index).collect::<Vec<_>>();
+    assert_eq!(
+        links.iter().map(below).collect::<Vec<_>>(),
+        [vec![], vec![1], vec![2, 1], vec![3, 2, 1], vec![], vec![4, 3, 2, 1], vec![]]
+    );
+}
+
+#[test]
+fn a_tunnel_is_known_at_it_and_above_it() {
+    in_new_netns(|| {
+        ethernet("eth0");
+        address("eth0", "192.0.2.1/24");
+        ip("link add vx0 type vxlan id 7 local 192.0.2.1 remote 192.0.2.2 dstport 4789 dev eth0");
+        address("vx0", "198.51.100.1/24");
+        ip("link add vx1 type vxlan id 8 local 192.0.2.1 remote 192.0.2.2 dstport 4789 dev eth0");
+        ip("tuntap add vnet0 mode tap");
+        master("br1", "bridge", &["vx1", "vnet0"]);
+        address("br1", "203.0.113.1/24");
+        let vxlan = |name: &str| (name.to_owned(), Some("vxlan".to_owned()));
+        let points = counting_points(&[]).unwrap().into_iter();
+        let known: Vec<_> = points.map(|point| (point.name, point.kind.unwrap(), point.below)).collect();
+        assert_eq!(
+            known,
+            [
+                ("eth0".into(), "veth".into(), vec![]),
+                ("vx0".into(), "vxlan".into(), vec![]),
+                ("br1".into(), "bridge".into(), vec![vxlan("vx1")]),
+            ]
+        );
+    });
 }
 
 #[test]
