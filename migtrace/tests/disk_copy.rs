@@ -134,3 +134,19 @@ fn both_hosts_know_together_that_it_was_a_migration() {
     assert_eq!(record.phases, source.phases);
     assert_eq!(record.traffic.flows.len(), 1);
 }
+
+#[test]
+fn nothing_is_under_way_at_a_destination_that_only_listens_again() {
+    let mut timeline = Timeline::new(Selection::default());
+    let mut under_way = Vec::new();
+    // As if its QEMU had lived on.
+    let log = both("libvirt-copy-aborted-7.2")[1].clone();
+    for line in log.iter().filter(|line| line["event"] != "qemu_gone") {
+        timeline.push(&serde_json::from_value(line.clone()).unwrap());
+        under_way.push(timeline.is_under_way());
+    }
+    under_way.dedup();
+    assert_eq!(under_way, [false, true, false]);
+    assert_eq!(timeline.ended(), None);
+    assert_eq!(timeline.finish().len(), 1, "what it has received is kept");
+}

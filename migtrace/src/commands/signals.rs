@@ -7,7 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Ctrl-C, a service manager's SIGTERM, and the SIGHUP of a terminal that was closed.
 pub(super) struct Signals {
-    interrupt: Signal,
+    /// None where it is left to the caller.
+    interrupt: Option<Signal>,
     terminate: Signal,
     /// None under `nohup`.
     hangup: Option<Signal>,
@@ -16,11 +17,20 @@ pub(super) struct Signals {
 impl Signals {
     /// From here on these signals do not end the process.
     pub(super) fn catch() -> Result<Self> {
+        Self::catch_these(true)
+    }
+
+    /// The same for a process that serves another one, which may have made it ignore Ctrl-C: a terminal sends that to both.
+    pub(super) fn catch_for_caller() -> Result<Self> {
+        Self::catch_these(!is_ignored(libc::SIGINT))
+    }
+
+    fn catch_these(interrupt: bool) -> Result<Self> {
         let catch = |kind, name| signal(kind).with_context(|| format!("cannot wait for {name}"));
         // Checked before it is caught: under `nohup` it is ignored, and catching it would end that.
         let outlives_terminal = is_ignored(libc::SIGHUP);
         Ok(Self {
-            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
+            interrupt: if interrupt { Some(catch(SignalKind::interrupt(), "SIGINT")?) } else { None },
             terminate: catch(SignalKind::terminate(), "SIGTERM")?,
             hangup: if outlives_terminal { None } else { Some(catch(SignalKind::hangup(), "SIGHUP")?) },
         })
@@ -29,7 +39,7 @@ impl Signals {
     /// Returns when one of them arrives. Cancel-safe.
     pub(super) async fn any(&mut self) {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
+            () = received(self.interrupt.as_mut()) => {}
             _ = self.terminate.recv() => {}
             () = received(self.hangup.as_mut()) => {}
         }

@@ -50,11 +50,11 @@ impl Command {
         self.remote_shell.first().map_or("", String::as_str)
     }
 
-    /// Ctrl-C goes to all processes of a terminal. The connection outlives it: what the peer still has to say is read, and
-    /// then it is told to end. An ignored signal stays ignored in the program that a shell becomes.
+    /// Ctrl-C, and the end of a terminal, go to all processes of that. The connection outlives them: what the peer still has
+    /// to say is read, and then it is told to end. An ignored signal stays ignored in the program that a shell becomes.
     fn spawn(&self) -> Result<Child, PeerError> {
         let script =
-            format!("command -v \"$1\" >/dev/null || exit {NO_REMOTE_SHELL}; trap '' INT; exec \"$@\"");
+            format!("command -v \"$1\" >/dev/null || exit {NO_REMOTE_SHELL}; trap '' INT HUP; exec \"$@\"");
         let mut shell = tokio::process::Command::new("/bin/sh");
         shell.args(["-c", &script, "sh"]).args(&self.remote_shell).arg(self.remote());
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -84,7 +84,7 @@ struct Shown {
 
 impl Look {
     pub(super) fn at(facts: &Facts, selected: &[&MigrationFacts<'_>]) -> Self {
-        let running = selected.iter().rfind(|m| matches!(m.end, Ending::Open(_)));
+        let running = selected.iter().rfind(|m| matches!(m.end, Ending::Open(_)) && !m.only_listens());
         let shown = running.or_else(|| selected.last()).and_then(|migration| Shown::of(facts, migration));
         let ended = |m: &&&MigrationFacts<'_>| {
             matches!(m.end, Ending::Declared(..) | Ending::Replied(..) | Ending::Died(_) | Ending::Closed(_))

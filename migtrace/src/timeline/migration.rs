@@ -171,6 +171,13 @@ impl<'a> MigrationFacts<'a> {
             && self.flows.iter().all(|flow| flow.purpose == Purpose::Nbd)
     }
 
+    /// Whether it is a destination to which disks were copied, and which does nothing but listen now.
+    pub(super) fn only_listens(&self) -> bool {
+        self.role == Role::Destination
+            && self.opening == Opening::Transfer
+            && self.flows.iter().all(|flow| flow.purpose == Purpose::Nbd && flow.closed())
+    }
+
     /// What is known of the QEMU; none if it was never described.
     pub(super) fn qemu(&self) -> Option<&'a Qemu> {
         self.process?.qemu.as_ref()

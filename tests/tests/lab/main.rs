@@ -21,6 +21,7 @@ mod long_run;
 mod merge;
 mod other_kernels;
 mod peers;
+mod peers_in_vain;
 mod probe;
 mod qemu_identity;
 mod qmp_lines;

@@ -266,6 +266,27 @@ fn peers_end_with_the_recording_however_it_ends() {
     wait_until_none_serves(&vm);
 }
 
+/// What a terminal does to all of its processes.
+#[test]
+fn an_interrupt_that_reaches_the_peers_too_is_left_to_the_recording() {
+    let lab = shared_lab().unwrap();
+    let vm = lab.guest().name.clone();
+    let logs = tempfile::tempdir().unwrap();
+    let recording = start(&lab, lab.guest_host(), logs.path(), &["observer"], &["--vm", &vm]);
+    let pids = serving(&vm);
+    assert_eq!(pids.len(), 1);
+    for signal in [Signal::SIGINT, Signal::SIGHUP] {
+        kill(Pid::from_raw(pids[0].cast_signed()), signal).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(serving(&vm), pids);
+    recording.signal(Signal::SIGINT).unwrap();
+    let recorded = recording.finish(GUEST_PATIENCE).unwrap();
+    assert!(!recorded.stderr.contains("goes on without it"), "{}", recorded.stderr);
+    let log = fs::read_to_string(logs.path().join("observer.jsonl")).unwrap();
+    assert!(log.lines().last().unwrap().contains(r#""log_end""#), "{log}");
+}
+
 #[test]
 fn names_and_places_that_cannot_be_meant_are_refused() {
     let lab = crate::support::network();

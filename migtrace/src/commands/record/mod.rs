@@ -27,7 +27,7 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     let prober = prober(options)?;
     check_needed(prober == Some(LOCAL))?;
     // Before there are files that a signal would leave behind.
-    let (runtime, signals) = runtime_that_catches_signals()?;
+    let (runtime, signals) = runtime_that_catches(Signals::catch)?;
     let places = Places::of(options)?;
     // A report among the lines of an event log would damage it.
     let otherwise = if places.local == Some(OutputPath::Stdout) { Stream::Error } else { Stream::Output };
@@ -48,11 +48,11 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     recorded.log_failure.map_or(Ok(verdict.exit), Err)
 }
 
-fn runtime_that_catches_signals() -> Result<(Runtime, Signals)> {
+fn runtime_that_catches(catch: impl FnOnce() -> Result<Signals>) -> Result<(Runtime, Signals)> {
     let runtime = runtime()?;
     let signals = {
         let _entered = runtime.enter();
-        Signals::catch()?
+        catch()?
     };
     Ok((runtime, signals))
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
 use migtrace::event::{Fact, PeerRecording};
 use migtrace::peer::{Command, News, Peer, PeerError, Reading, Said};
+use migtrace::record::Outcome;
 use migtrace::recorder::Recorder;
 use migtrace::selection::Selection;
 use migtrace::timeline::{Live, Timeline};
@@ -57,7 +58,8 @@ struct Host {
 /// What a peer has seen, according to the last look.
 struct Seen {
     under_way: bool,
-    ended: bool,
+    /// How a migration has ended, if one has.
+    ended: Option<Outcome>,
     looked: Instant,
     look_took: Duration,
 }
@@ -94,7 +96,7 @@ impl Peers {
                 noted: None,
                 seen: Seen {
                     under_way: false,
-                    ended: false,
+                    ended: None,
                     looked: Instant::now(),
                     look_took: Duration::ZERO,
                 },
@@ -190,7 +192,17 @@ impl Peers {
 
     /// Whether a migration has ended on any of them.
     pub(super) fn has_ended(&self) -> bool {
-        self.hosts.iter().any(|host| host.seen.ended)
+        self.hosts.iter().any(|host| host.seen.ended.is_some())
+    }
+
+    /// Whether a migration that may be that of this VM has ended on one of them, and has failed.
+    pub(super) fn has_failed(&self, vm: Option<&str>) -> bool {
+        let failed = |host: &&Host| matches!(host.seen.ended, Some(Outcome::Failed | Outcome::Cancelled));
+        let may_be_its = |host: &Host| {
+            let there = host.timeline.live(MonotonicNs(0)).and_then(|live| live.vm);
+            there.as_deref().zip(vm).is_none_or(|(there, here)| there == here)
+        };
+        self.hosts.iter().filter(failed).any(may_be_its)
     }
 
     /// The clocks are read often from now on.
@@ -308,7 +320,7 @@ impl Host {
 
     /// Whether it has seen a migration, according to the last look.
     const fn has_seen_it(&self) -> bool {
-        self.seen.under_way || self.seen.ended
+        self.seen.under_way || self.seen.ended.is_some()
     }
 
     fn look(&mut self) {
@@ -317,7 +329,7 @@ impl Host {
             return;
         }
         self.seen.under_way = self.timeline.is_under_way();
-        self.seen.ended = self.timeline.ended().is_some();
+        self.seen.ended = self.timeline.ended().map(|end| end.outcome);
         self.seen.looked = Instant::now();
         self.seen.look_took = self.seen.looked - begun;
     }

@@ -8,6 +8,7 @@ use migtrace::host::clock;
 use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
 use migtrace::timeline::{self, NotTogether, Timeline};
+use migtrace::units::Directions;
 use migtrace::vocabulary::NotMeasured;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -27,6 +28,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 const SHOW_WAITING_EVERY: Duration = Duration::from_secs(1);
 /// How often to look what the peers have seen.
 const LOOK_AT_PEERS_EVERY: Duration = Duration::from_millis(100);
+/// How long nothing has crossed of a migration that waits for what can come no more.
+const QUIET: Duration = Duration::from_secs(10);
 /// How long the last events of peers may take after an interruption.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
@@ -85,6 +88,7 @@ pub(super) async fn record(
         progress: &mut progress,
         stage: Stage::Recording,
         here_over: false,
+        activity: Activity { carried: None, since: Instant::now() },
     };
     let reason = running.until_the_end(&mut signals, timeout).await?;
     if reason != EndReason::MigrationEnded {
@@ -114,6 +118,24 @@ struct Running<'a> {
     stage: Stage,
     /// Nothing more is awaited on this host.
     here_over: bool,
+    activity: Activity,
+}
+
+/// What a migration has carried on this host, and since when.
+struct Activity {
+    carried: Option<Directions<u64>>,
+    since: Instant,
+}
+
+impl Activity {
+    /// Whether it is long ago that more was carried.
+    fn is_quiet(&mut self, carried: Option<Directions<u64>>) -> bool {
+        let now = Instant::now();
+        if self.carried != carried {
+            *self = Self { carried, since: now };
+        }
+        now >= self.since + QUIET
+    }
 }
 
 /// How far a recording on several hosts is. Each goes on until nothing more is awaited there.
@@ -171,6 +193,9 @@ impl Running<'_> {
                 self.recorder.note_at(at, reading);
             }
         }
+        if is_under_way && self.waits_in_vain() {
+            self.here_over = true;
+        }
         let is_elsewhere = !is_under_way && !self.recorder.has_ended();
         if self.stage == Stage::Recording && (self.here_over || (is_elsewhere && self.peers.has_ended())) {
             self.stage = Stage::Ending;
@@ -185,6 +210,14 @@ impl Running<'_> {
                 self.recorder.conclude();
             }
         }
+    }
+
+    /// Whether the migration has failed on another host, and nothing crosses here any more. A destination that has lost its
+    /// source without a word would wait for it for ever.
+    fn waits_in_vain(&mut self) -> bool {
+        let live = self.recorder.live();
+        let is_quiet = self.activity.is_quiet(live.as_ref().and_then(|live| live.wire_bytes));
+        is_quiet && self.peers.has_failed(live.as_ref().and_then(|live| live.vm.as_deref()))
     }
 
     /// Ends the recording on the peers, and takes in their last events, unless another signal comes.

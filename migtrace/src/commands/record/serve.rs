@@ -5,7 +5,7 @@ use migtrace::event::EndReason;
 use migtrace::peer::{Caller, Request};
 
 use super::setup::{self, Begun};
-use super::{check_needed, runtime_that_catches_signals};
+use super::{check_needed, runtime_that_catches};
 use crate::cli::ServeArgs;
 use crate::commands::Exit;
 use crate::commands::progress::Progress;
@@ -13,7 +13,7 @@ use crate::commands::signals::Signals;
 
 pub(in crate::commands) fn run(options: &ServeArgs) -> Result<Exit> {
     check_needed(options.probe.probe.is_some())?;
-    let (runtime, signals) = runtime_that_catches_signals()?;
+    let (runtime, signals) = runtime_that_catches(Signals::catch_for_caller)?;
     let served = runtime.block_on(serve(options, signals));
     // A thread may still wait for standard input, or for a caller that does not read.
     runtime.shutdown_background();
