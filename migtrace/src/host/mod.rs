@@ -1,7 +1,7 @@
 //! This host: its QEMU processes, sockets, interfaces, clock, and what it allows migtrace to do.
 //!
-//! All of this asks `/proc`, `/sys`, netlink or QMP. Apart from TC filters it changes nothing. The functions are about the
-//! calling thread's network namespace, and block for at most a few milliseconds unless they say otherwise.
+//! All of this asks `/proc`, `/sys`, netlink, QMP or virsh. Apart from TC filters it changes nothing. The functions
+//! are about the calling thread's network namespace, and block for at most a few milliseconds unless they say otherwise.
 
 pub mod capabilities;
 pub mod clock;
@@ -17,3 +17,4 @@ pub mod qmp;
 pub(crate) mod sockets;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod virsh;
