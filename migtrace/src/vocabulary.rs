@@ -115,6 +115,10 @@ pub struct Lost {
     pub vcpus: u64,
 }
 
+/// The name of what libvirt says of a migration: the heading in a report and, when it did not say it, the entry of
+/// `not_measured`.
+pub const LIBVIRT_FIGURES: &str = "libvirt's own figures";
+
 /// Something that is not measured, and why.
 // Programs that embed a recording construct this too, so it has these two fields and no others.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]

@@ -238,9 +238,13 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         }),
         1 => (any::<i64>(), any::<u64>())
             .prop_map(|(offset_ns, error_ns)| Fact::Clock(ClockSample { offset_ns, error_ns })),
-        1 => (pid, any::<f64>().prop_filter("JSON has no such numbers", |f| f.is_finite())).prop_map(
+        1 => (pid.clone(), any::<f64>().prop_filter("JSON has no such numbers", |f| f.is_finite())).prop_map(
             |(pid, mbps)| Fact::QueryMigrate { pid, reply: json!({ "status": "active", "ram": { "mbps": mbps } }) }
         ),
+        1 => (pid, any::<u64>()).prop_map(|(pid, ms)| Fact::Domjobinfo {
+            pid,
+            figures: [("downtime".to_owned(), ms), ("memory_processed".to_owned(), ms)].into()
+        }),
         1 => Just(Fact::LogEnd { reason: EndReason::TimedOut }),
     ]
 }

@@ -1,5 +1,7 @@
 //! Turns bytes into events: a few processes and flows on a coarse grid of time, so that facts collide.
 
+use std::collections::BTreeMap;
+
 use arbitrary::{Result, Unstructured};
 use migtrace::event::{
     EchoEnd, EchoGap, EchoOwnerMethod, EndReason, Event, Fact, FlowCounters, InstrumentStatus, OwnerMethod,
@@ -240,6 +242,18 @@ impl World<'_, '_> {
         Ok(Fact::QueryMigrateParameters { pid: self.pid()?, reply: json!({ "downtime-limit": limit_ms }) })
     }
 
+    fn domjobinfo(&mut self) -> Result<Fact> {
+        let names =
+            ["time_elapsed", "downtime", "downtime_net", "memory_processed", "memory_bps", "disk_processed"];
+        let mut figures = BTreeMap::new();
+        for name in names {
+            if self.source.ratio(3, 4)? {
+                figures.insert(name.to_owned(), *self.source.choose(&[0, 253, u64::MAX])?);
+            }
+        }
+        Ok(Fact::Domjobinfo { pid: self.pid()?, figures })
+    }
+
     fn qmp(&mut self) -> Result<Fact> {
         let pid = self.pid()?;
         let (name, data) = match self.source.int_in_range(0u8..=13)? {
@@ -387,6 +401,7 @@ impl World<'_, '_> {
                 so_far.ring_buffer = self.source.int_in_range(0..=2)?;
                 Fact::Lost { so_far, since_ns: None }
             }
+            1 if self.source.ratio(1, 2)? => self.domjobinfo()?,
             1 => Fact::NotMeasured(NotMeasured { what: "owners".to_owned(), why: "no BTF".to_owned() }),
             2 => made(json!({ "event": "interface_added", "name": "eth1", "index": 3, "attach": "clsact" })),
             3 if self.source.ratio(1, 2)? => Fact::PeerClock {

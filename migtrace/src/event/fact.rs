@@ -1,5 +1,6 @@
 //! One observed fact with its time stamp, and every kind of fact.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -186,6 +187,14 @@ pub enum Fact {
         pid: u32,
         /// The reply's `return` object, as QEMU gave it.
         reply: Value,
+    },
+    /// What libvirt says of the migration of a QEMU that has ended, which migtrace asks only with `--domjobinfo`.
+    Domjobinfo {
+        /// The QEMU process.
+        pid: u32,
+        /// What `virsh domjobinfo --completed --rawstats` prints: libvirt's figures under its own names. Times are in
+        /// milliseconds, amounts in bytes, rates in bytes per second.
+        figures: BTreeMap<String, u64>,
     },
     /// An interface appeared while tracing, and is counted from now on.
     InterfaceAdded(Interface),

@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::violations::Violations;
-use crate::record::{Outcome, Record};
+use crate::record::{Observer, Outcome, Record};
 
 /// Each value lies within its bounds, wherever in the record it is.
 pub(super) fn bounds(path: &str, json: &Value, found: &mut Violations) {
@@ -14,8 +14,8 @@ pub(super) fn bounds(path: &str, json: &Value, found: &mut Violations) {
                 bounds(&format!("{path}/{index}"), item, found);
             }
         }
-        // QEMU's reply is quoted as it came.
-        Value::Object(_) if path == "/qemu/stats" => {}
+        // What QEMU and libvirt have said is quoted as it came.
+        Value::Object(_) if ["/qemu/stats", "/libvirt/stats"].contains(&path) => {}
         Value::Object(fields) => {
             if let (Some(value), Some(low)) = (whole(json, "value_ns"), whole(json, "low_ns")) {
                 let high = whole(json, "high_ns");
@@ -53,6 +53,15 @@ pub(super) fn identity(record: &Record, found: &mut Violations) {
     found.unless(start.realtime_ns.is_some() == start.error_ns.is_some(), || {
         format!("identity: the start's wall time and its error are not both known: {start:?}")
     });
+    if let Some(libvirt) = &record.libvirt {
+        let said = |seen: &Observer| seen.host == libvirt.host && seen.role == libvirt.role.into();
+        found.unless(record.observers.iter().any(said), || {
+            format!(
+                "identity: libvirt on {} ({:?}) has said something, and did not observe",
+                libvirt.host, libvirt.role
+            )
+        });
+    }
     for observer in &record.observers {
         found.unless(observer.clock.is_some() == start.realtime_ns.is_some(), || {
             "identity: the start's wall time is known without a clock, or the reverse".to_owned()

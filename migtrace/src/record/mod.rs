@@ -10,6 +10,8 @@ mod role;
 mod traffic;
 mod words;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,6 +65,9 @@ pub struct Record {
     pub echo: Option<Echo>,
     /// What QEMU is, and what it claims.
     pub qemu: QemuClaims,
+    /// What libvirt says of the migration. Absent when it was not asked, or could not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt: Option<LibvirtClaims>,
     /// What was not measured, and why.
     pub not_measured: Vec<NotMeasured>,
     /// Facts that were lost. A nonzero count makes the figures lower bounds.
@@ -200,4 +205,16 @@ pub struct QemuClaims {
     pub accelerator: Option<String>,
     /// The `return` object of `query-migrate` at the end, if it was requested.
     pub stats: Option<Value>,
+}
+
+/// What libvirt says of the migration (`virsh domjobinfo --completed`).
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct LibvirtClaims {
+    /// The host whose libvirt said it.
+    pub host: String,
+    /// The part of that host.
+    pub role: Role,
+    /// Its figures, under libvirt's own names. Times are in milliseconds, amounts in bytes, rates in bytes per second.
+    pub stats: BTreeMap<String, u64>,
 }

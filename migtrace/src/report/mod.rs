@@ -9,6 +9,7 @@ mod first_signs;
 mod flows;
 mod headline;
 mod layout;
+mod libvirt_figures;
 mod losses;
 mod parts;
 mod phases;
@@ -18,6 +19,8 @@ mod quantities;
 mod summary;
 pub mod text;
 mod totals;
+mod traffic_of;
+mod wall_clocks;
 
 pub use quantities::{duration, duration_beside};
 use serde::Serialize;

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::layout::{Column, NONE, UNKNOWN, left, right, table, trimmed, wrap};
 use super::quantities::{bytes, duration, estimate, grouped, rate};
+use super::traffic_of;
 use crate::record::Record;
-use crate::vocabulary::Purpose;
 
 /// The name of what `query-migrate` replies: the heading in a report and, when QEMU did not reply, the entry of
 /// `not_measured`.
@@ -30,21 +30,20 @@ const COLUMNS: [Column<Figure>; 3] = [
 ];
 
 pub(super) fn section(record: &Record, text: &mut String) {
-    text.push('\n');
-    match &record.qemu.stats {
-        Some(stats) => {
-            let _ = writeln!(text, "{}", trimmed(&table(&COLUMNS, &figures(record, stats))));
-        }
-        None => wrap(text, &format!("{OWN_FIGURES}: "), why_absent(record)),
+    if let Some(stats) = &record.qemu.stats {
+        let _ = writeln!(text, "\n{}", trimmed(&table(&COLUMNS, &figures(record, stats))));
+    } else if let Some(why) = why_absent(record) {
+        text.push('\n');
+        wrap(text, &format!("{OWN_FIGURES}: "), why);
     }
 }
 
-fn why_absent(record: &Record) -> &'static str {
+fn why_absent(record: &Record) -> Option<&'static str> {
     if record.not_measured.iter().any(|entry| entry.what == OWN_FIGURES) {
-        "requested, but QEMU did not provide them (see \"Not measured\")"
-    } else {
-        "not requested (use --qmp SOCKET)"
+        return Some("requested, but QEMU did not provide them (see \"Not measured\")");
     }
+    // libvirt keeps the only monitor of its guests for itself, and has said what it heard there.
+    record.libvirt.is_none().then_some("not requested (use --qmp SOCKET)")
 }
 
 fn figures(record: &Record, stats: &Value) -> [Figure; 6] {
@@ -70,10 +69,8 @@ fn figures(record: &Record, stats: &Value) -> [Figure; 6] {
 
 /// QEMU's byte counts are those of the memory stream, without the disks.
 fn memory_payload(record: &Record) -> Option<String> {
-    record.traffic.total?;
-    let stream = record.traffic.flows.iter().filter(|flow| flow.purpose != Purpose::Nbd);
-    let payload = stream.map(|flow| flow.counters.tx.payload_bytes).fold(0, u64::saturating_add);
-    Some(format!("{} payload, memory flows only", bytes(payload)))
+    let carried = traffic_of::memory(record)?;
+    Some(format!("{} payload, memory flows only", bytes(carried.payload_bytes)))
 }
 
 fn average_rate(record: &Record) -> Option<String> {

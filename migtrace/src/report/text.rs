@@ -3,7 +3,8 @@
 pub use super::layout::WIDTH;
 pub use super::qemu_figures::OWN_FIGURES;
 use super::{
-    downtime, echo, first_signs, flows, headline, losses, parts, phases, qemu_figures, summary, totals,
+    downtime, echo, first_signs, flows, headline, libvirt_figures, losses, parts, phases, qemu_figures,
+    summary, totals,
 };
 use crate::record::Record;
 
@@ -21,6 +22,7 @@ pub fn render(record: &Record) -> String {
     flows::section(record, &mut text);
     totals::section(record, &mut text);
     qemu_figures::section(record, &mut text);
+    libvirt_figures::section(record, &mut text);
     losses::not_measured(&record.not_measured, &mut text);
     losses::lost(record.lost, &mut text);
     text

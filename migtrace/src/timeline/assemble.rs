@@ -16,7 +16,7 @@ use super::observers::observers;
 use super::probe_target::Probing;
 use super::traffic::{Orientation, traffic};
 use super::{downtime, gaps, not_measured, phases};
-use crate::record::{self, Gap, Outcome, Phase, QemuClaims, Record, Start, Vm};
+use crate::record::{self, Gap, LibvirtClaims, Outcome, Phase, QemuClaims, Record, Role, Start, Vm};
 use crate::units::MonotonicNs;
 use crate::vocabulary::{Lost, Purpose};
 
@@ -64,6 +64,7 @@ pub(super) fn record(joined: &Joined<'_>) -> Record {
         gaps: gaps.into_iter().map(|bounded| bounded.gap).filter(Gap::is_plausible).collect(),
         echo: probe.and_then(|probe| probe.echo).cloned(),
         qemu: claims(migration),
+        libvirt: libvirt(joined),
         not_measured: Vec::new(),
         lost: lost(joined),
     };
@@ -114,6 +115,16 @@ fn claims(migration: &MigrationFacts<'_>) -> QemuClaims {
         accelerator: qemu.and_then(|q| q.accelerator.clone()),
         stats: migration.reply().cloned(),
     }
+}
+
+/// What libvirt has said of it, on the source if it was asked there: it says more there than on the destination.
+fn libvirt(joined: &Joined<'_>) -> Option<LibvirtClaims> {
+    let claims = joined.own_hosts().filter_map(|view| {
+        let half = view.half;
+        let stats = half.libvirt_figures()?.clone();
+        Some(LibvirtClaims { host: half.host().to_owned(), role: half.role, stats })
+    });
+    claims.min_by_key(|claims| claims.role != Role::Source)
 }
 
 /// Both hosts see the same VM and the same connection, so they derive the same id, whatever their parts. It never

@@ -1,5 +1,7 @@
 //! One migration of one QEMU: its facts, and what they show together.
 
+use std::collections::BTreeMap;
+
 use super::direction::dominant_role;
 use super::facts::{FlowFacts, GivenUpCopy, Process};
 use super::stamped::Stamped;
@@ -272,11 +274,12 @@ impl<'a> MigrationFacts<'a> {
         self.until_next(&self.process?.parameters, since)
     }
 
-    fn until_next(
-        &self,
-        answers: &'a Stamped<serde_json::Value>,
-        since: MonotonicNs,
-    ) -> Option<&'a serde_json::Value> {
+    /// What libvirt has said of this migration.
+    pub(super) fn libvirt_figures(&self) -> Option<&'a BTreeMap<String, u64>> {
+        self.until_next(&self.process?.libvirt_figures, self.start)
+    }
+
+    fn until_next<T>(&self, answers: &'a Stamped<T>, since: MonotonicNs) -> Option<&'a T> {
         self.before_next(answers, since).next_back().map(|(_, answer)| answer)
     }
 

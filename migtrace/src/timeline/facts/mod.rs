@@ -152,6 +152,7 @@ impl Facts {
             Fact::QueryMigrateParameters { pid, reply } => {
                 self.process(*pid).parameters.insert(at, reply.clone());
             }
+            Fact::Domjobinfo { pid, figures } => self.process(*pid).push_libvirt_figures(at, figures),
             Fact::GuestRun { pid, vcpus } => self.process(*pid).runs.push(at, *vcpus),
             Fact::GuestRunVoid { pid, entered_ns, certain } => {
                 self.process(*pid).runs.void(*entered_ns, *certain);
@@ -353,6 +354,7 @@ const fn is_detail(fact: &Fact) -> bool {
             | Fact::ClockSlew { .. }
             | Fact::PeerClock { .. }
             | Fact::QueryMigrateParameters { .. }
+            | Fact::Domjobinfo { .. }
             | Fact::GuestRun { .. }
             | Fact::GuestRunVoid { .. }
             | Fact::GuestFrames { .. }

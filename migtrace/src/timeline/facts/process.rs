@@ -1,6 +1,6 @@
 //! What is known of a QEMU process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ pub(crate) struct Process {
     pub(crate) given_up: Stamped<GivenUpCopy>,
     pub(crate) replies: Stamped<Value>,
     pub(crate) parameters: Stamped<Value>,
+    /// What libvirt has said of a migration, after its end.
+    pub(crate) libvirt_figures: Stamped<BTreeMap<String, u64>>,
     pub(crate) runs: Runs,
     /// The taps at which an awaited first frame came.
     pub(crate) first_frames: Stamped<String>,
@@ -84,6 +86,11 @@ impl Process {
     /// The VM that it runs.
     pub(crate) fn vm(&self) -> VmKey<'_> {
         self.qemu.as_ref().map_or(VmKey::of_process(self.pid), VmKey::of)
+    }
+
+    /// Takes in what libvirt has said of its migration.
+    pub(super) fn push_libvirt_figures(&mut self, at: MonotonicNs, figures: &BTreeMap<String, u64>) {
+        self.libvirt_figures.insert(at, figures.clone());
     }
 
     /// Takes in an event that this QEMU wrote. Returns whether it is about a migration, and new.

@@ -14,7 +14,7 @@ use super::phases::BytesUnknown;
 use super::probe_target::Probing;
 use super::prober::Prober;
 use crate::record::Record;
-use crate::vocabulary::{Lost, NotMeasured};
+use crate::vocabulary::{LIBVIRT_FIGURES, Lost, NotMeasured};
 
 /// Everything that is missing from a record, each with its reason; what the recordings themselves lack comes first.
 pub(super) fn list(
@@ -27,7 +27,9 @@ pub(super) fn list(
     let lists = recordings(joined);
     let several = lists.len() > 1;
     for (host, of_host) in lists {
-        for entry in of_host.entries {
+        // If libvirt has said it on the other host, nothing is missing.
+        let is_missing = |entry: &NotMeasured| entry.what != LIBVIRT_FIGURES || record.libvirt.is_none();
+        for entry in of_host.entries.into_iter().filter(is_missing) {
             let what = if several { format!("{} ({host})", entry.what) } else { entry.what };
             list.push(&what, entry.why);
         }
