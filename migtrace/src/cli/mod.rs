@@ -14,7 +14,7 @@ use migtrace::probe;
 use migtrace::terminal::clean;
 
 use crate::streams::say;
-pub(crate) use record::{GuestProbeArgs, LOCAL, RecordArgs, ScopeArgs, ServeArgs};
+pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "migtrace", bin_name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]

@@ -56,6 +56,8 @@ pub(crate) struct RecordArgs {
     /// It must be a second monitor: QEMU serves one client per socket.
     #[arg(long, value_name = "SOCKET", help_heading = MORE)]
     pub(crate) qmp: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) libvirt: LibvirtArgs,
     /// Exit with 4 unless the migration provably took no longer than this
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = LIMITS)]
     pub(crate) max_total: Option<Duration>,
@@ -136,12 +138,27 @@ pub(crate) struct GuestProbeArgs {
     pub(crate) probe_interval: Duration,
 }
 
+/// Whether and how libvirt is asked.
+#[derive(Debug, Args)]
+pub(crate) struct LibvirtArgs {
+    /// Also ask libvirt for its own figures, with `virsh domjobinfo --completed`; with --peer, on its hosts, too
+    ///
+    /// They stay there for others (--keep-completed), and libvirt does not ask QEMU for them.
+    #[arg(long, help_heading = MORE)]
+    pub(crate) domjobinfo: bool,
+    /// How to run virsh, for example `virsh -c qemu:///system`
+    #[arg(long, value_name = "COMMAND", default_value = "virsh", requires = "domjobinfo", help_heading = MORE)]
+    pub(crate) virsh: String,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) scope: ScopeArgs,
     #[command(flatten)]
     pub(crate) probe: GuestProbeArgs,
+    #[command(flatten)]
+    pub(crate) libvirt: LibvirtArgs,
 }
 
 /// A host that records together with this one.

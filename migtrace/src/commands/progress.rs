@@ -59,6 +59,12 @@ impl Progress {
         self.bar.tick();
     }
 
+    /// Shows what is waited for.
+    pub(super) fn show_wait(&self, what: &str) {
+        self.bar.set_message(format!("waiting for {what}"));
+        self.bar.tick();
+    }
+
     fn measure_rate(&mut self, live: &Live) {
         let Some(wire_bytes) = live.wire_bytes else { return };
         let now = (wire_bytes.tx, live.elapsed_ns);

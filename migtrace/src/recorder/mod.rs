@@ -346,10 +346,16 @@ impl Recorder {
         self.settling.is_some()
     }
 
-    /// The process of the migration that has ended.
+    /// The awaited migration, if it has ended here.
     #[must_use]
-    pub fn ended_pid(&self) -> Option<u32> {
-        self.ended.as_ref()?.pid
+    pub const fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// Whether the migrations of this QEMU are recorded.
+    #[must_use]
+    pub fn selects(&self, qemu: &Qemu) -> bool {
+        self.selection.matches(qemu)
     }
 
     /// Stops tracing: the last events, and all that was seen.

@@ -73,7 +73,7 @@ impl Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Outcome;
+    use crate::record::{Mode, Outcome, Role};
     use crate::units::MonotonicNs;
 
     const MS: Duration = Duration::from_millis(1);
@@ -84,6 +84,8 @@ mod tests {
             pid: Some(7),
             at: MonotonicNs(0),
             outcome: Outcome::Completed,
+            role: Role::Source,
+            mode: Mode::Precopy,
             flows_closed: true,
             all_seen,
             awaits_guest,

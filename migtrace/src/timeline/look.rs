@@ -6,7 +6,7 @@ use super::facts::{Facts, Process};
 use super::migration::{Ending, MigrationFacts};
 use super::phases;
 use super::transition::TransitionKind;
-use crate::record::{Outcome, PhaseName, Role};
+use crate::record::{Mode, Outcome, PhaseName, Role};
 use crate::units::{Directions, MonotonicNs};
 
 /// A migration as it is now, for display.
@@ -42,6 +42,10 @@ pub struct Ended {
     pub at: MonotonicNs,
     /// How.
     pub outcome: Outcome,
+    /// This host's part.
+    pub role: Role,
+    /// How memory moved.
+    pub mode: Mode,
     /// True once all of its flows have closed: nothing more will be counted.
     pub flows_closed: bool,
     /// True once everything was seen: how it ended and, where the guest has arrived, that it runs, that it was
@@ -177,6 +181,8 @@ fn ended(facts: &Facts, migration: &MigrationFacts<'_>) -> Ended {
         pid: migration.process.map(|p| p.pid),
         at: migration.end.at(),
         outcome,
+        role: migration.role,
+        mode: migration.mode(),
         all_seen: !matches!(migration.end, Ending::Closed(_)) && (is_complete || !arrived || has_died),
         awaits_guest: migration.may_still_run() && facts.hears_qemu(),
         flows_closed: migration.flows.iter().all(|f| f.closed()),

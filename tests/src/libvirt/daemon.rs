@@ -2,12 +2,14 @@
 
 use super::host_files::{HostFiles, PACKAGES};
 use super::namespaces::{Mounts, Namespaces};
-use super::packages::{LIBVIRTD, VIRSH};
+use super::packages::{LIBRARIES, LIBVIRTD, VIRSH};
 use crate::host::Host;
 use crate::process::{self, Namespace, Process};
 use crate::programs;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sched::CloneFlags;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -99,6 +101,25 @@ fn command(program: &str) -> Command {
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").current_dir("/");
     command.env("HOME", "/var/tmp").env("TMPDIR", "/var/tmp");
     command
+}
+
+/// Writes a program that runs virsh and reaches the libvirtd of the host on which it is started.
+pub(super) fn write_virsh_program(path: &Path, daemons: [&Daemon; 2], packages: &Path) -> Result<()> {
+    let case = |daemon: &Daemon| {
+        let (address, socket) = (daemon.host.ipv4(), daemon.files.socket());
+        format!("*' {address}/'*) socket={} ;;\n", socket.display())
+    };
+    let script = format!(
+        "#!/bin/sh\ncase \"$(ip -oneline -4 address show dev {})\" in\n{}*) echo 'no libvirt here' >&2; exit 1 ;;\nesac\n\
+         LD_LIBRARY_PATH={} exec {} --connect \"qemu:///system?socket=$socket\" \"$@\"\n",
+        Host::BRIDGE,
+        daemons.map(case).concat(),
+        packages.join(LIBRARIES).display(),
+        packages.join(VIRSH).display()
+    );
+    fs::write(path, script)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Where QEMU is, which is not part of the unpacked packages.

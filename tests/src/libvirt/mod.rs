@@ -23,6 +23,7 @@ use crate::host::Host;
 use crate::kernels::Kernel;
 use crate::lab::Lab;
 use crate::migration::{ObservedEvent, Side};
+use crate::migtrace_command::remote_shell;
 use crate::process::Process;
 use crate::programs;
 use crate::qcow2;
@@ -32,7 +33,7 @@ use daemon::{Daemon, emulator};
 use host_files::HostFiles;
 use namespaces::Mounts;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// On a machine with one busy core, an emulated guest boots in about half a minute.
@@ -47,6 +48,7 @@ const CAPABILITIES: &str = "libvirt-capabilities";
 #[derive(Debug)]
 pub struct LibvirtLab {
     lab: Lab,
+    run_directory: PathBuf,
     source: Daemon,
     destination: Daemon,
     /// Whether the guest runs on the source.
@@ -84,7 +86,8 @@ impl LibvirtLab {
             Ok(daemon)
         };
         let (source, destination) = (start(hosts[0])?, start(hosts[1])?);
-        let lab = Self { lab, source, destination, at_source: true };
+        let lab = Self { lab, run_directory: run_directory.into(), source, destination, at_source: true };
+        daemon::write_virsh_program(&lab.virsh_program(), [&lab.source, &lab.destination], &packages)?;
         let disk_mib = lab.guest().disk_mib;
         if disk_mib > 0 {
             qcow2::create_full(&lab.source.files().image(), disk_mib)?;
@@ -162,6 +165,27 @@ impl LibvirtLab {
         self.lab.ping_guest()
     }
 
+    /// The host that pings the guest.
+    #[must_use]
+    pub fn observer(&self) -> &Host {
+        self.lab.observer()
+    }
+
+    /// A program that runs virsh with its arguments on whichever host it is started, although that has the machine's files.
+    #[must_use]
+    pub fn virsh_program(&self) -> PathBuf {
+        self.run_directory.join("virsh")
+    }
+
+    /// How `migtrace record --rsh` reaches the hosts.
+    ///
+    /// # Errors
+    ///
+    /// As [`remote_shell`].
+    pub fn remote_shell(&self) -> Result<String> {
+        remote_shell(&self.lab)
+    }
+
     /// Runs virsh on the host of the guest, and returns what it prints.
     ///
     /// # Errors
@@ -190,7 +214,7 @@ impl LibvirtLab {
         }
         let events = self.events_since(logged)?;
         let info = |daemon: &Daemon| -> Result<JobInfo> {
-            Ok(JobInfo::parse(&daemon.virsh(&["domjobinfo", "--completed", name])?))
+            Ok(JobInfo::parse(&daemon.virsh(&["domjobinfo", "--completed", "--keep-completed", name])?))
         };
         let (source, destination) = (info(from)?, info(to)?);
         self.at_source = !self.at_source;

@@ -15,6 +15,7 @@ const PACKAGES: [&str; 4] = ["libvirt-daemon", "libvirt-daemon-driver-qemu", "li
 /// Where the programs are in the directory of unpacked packages.
 pub(super) const LIBVIRTD: &str = "usr/sbin/libvirtd";
 pub(super) const VIRSH: &str = "usr/bin/virsh";
+pub(super) const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// Where libvirtd's drivers are.
 pub(super) const DRIVERS: &str = "usr/lib/x86_64-linux-gnu/libvirt/connection-driver";
 

@@ -1,6 +1,7 @@
 //! `migtrace record`: waits for the next migration and records it, with peers or alone.
 
 mod event_log;
+mod libvirt_figures;
 mod logs;
 mod peers;
 mod qemu_figures;

@@ -16,7 +16,7 @@ use migtrace::vocabulary::NotMeasured;
 use tokio::time::Instant;
 
 use super::event_log::EventLog;
-use crate::cli::{GuestProbeArgs, RecordArgs, ScopeArgs};
+use crate::cli::{GuestProbeArgs, LibvirtArgs, RecordArgs, ScopeArgs};
 use crate::commands::progress::Progress;
 
 /// How long a peer may take to begin; somebody may have to type a password.
@@ -80,7 +80,7 @@ impl Peers {
             let command = Command {
                 remote_shell: remote_shell.iter().chain([&peer.given]).cloned().collect(),
                 migtrace: options.peers.peer_command.clone(),
-                arguments: arguments(&options.scope, probe),
+                arguments: arguments(&options.scope, probe, &options.libvirt),
             };
             let mut host = Host {
                 name: peer.host.clone(),
@@ -342,7 +342,7 @@ impl Host {
 }
 
 /// The arguments of migtrace on a peer.
-fn arguments(scope: &ScopeArgs, probe: Option<&GuestProbeArgs>) -> Vec<String> {
+fn arguments(scope: &ScopeArgs, probe: Option<&GuestProbeArgs>, libvirt: &LibvirtArgs) -> Vec<String> {
     let mut arguments = vec!["serve".to_owned(), format!("--ports={}", scope.ports)];
     arguments.extend(scope.vm.iter().map(|vm| format!("--vm={vm}")));
     arguments.extend(scope.decapsulate.iter().map(|tunnel| format!("--decapsulate={}", tunnel.name())));
@@ -352,6 +352,9 @@ fn arguments(scope: &ScopeArgs, probe: Option<&GuestProbeArgs>) -> Vec<String> {
     if let Some(probe) = probe {
         arguments.extend(probe.probe.iter().map(|target| format!("--probe={target}")));
         arguments.push(format!("--probe-interval={}ns", probe.probe_interval.as_nanos()));
+    }
+    if libvirt.domjobinfo {
+        arguments.extend(["--domjobinfo".to_owned(), format!("--virsh={}", libvirt.virsh)]);
     }
     arguments
 }

@@ -49,7 +49,7 @@ impl QemuFigures {
                         why: "QEMU's migration capability `events` is off; set it with migrate-set-capabilities".into(),
                     }))?;
                 }
-                if let Some(pid) = self.pid.or_else(|| recorder.ended_pid()) {
+                if let Some(pid) = self.pid.or_else(|| recorder.ended().and_then(|end| end.pid)) {
                     recorder.note(Fact::QueryMigrate { pid, reply })?;
                     recorder.note(Fact::QueryMigrateParameters { pid, reply: parameters })?;
                 }

@@ -9,10 +9,11 @@ use migtrace::record::{Outcome, Record};
 use migtrace::recorder::Recorder;
 use migtrace::timeline::{self, NotTogether, Timeline};
 use migtrace::units::Directions;
-use migtrace::vocabulary::NotMeasured;
+use migtrace::vocabulary::{LIBVIRT_FIGURES, NotMeasured};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::event_log::EventLog;
+use super::libvirt_figures::{LibvirtFigures, News};
 use super::logs::Logs;
 use super::peers::Peers;
 use super::qemu_figures::{QemuFigures, discard_events};
@@ -57,6 +58,11 @@ pub(super) async fn record(
     logs: Logs,
     mut signals: Signals,
 ) -> Result<Recorded> {
+    let mut libvirt = LibvirtFigures::new(&options.libvirt)?;
+    // Beside peers this host may have no part in the migration, and no libvirt.
+    if options.peers.peers.is_empty() {
+        LibvirtFigures::check(&options.libvirt).await?;
+    }
     let mut progress = Progress::new();
     let mut log = logs.local;
     let mut peers = Peers::start(options, prober, logs.peers, &progress)?;
@@ -84,6 +90,7 @@ pub(super) async fn record(
         recorder: &mut recorder,
         log: &mut log,
         figures: &mut figures,
+        libvirt: &mut libvirt,
         peers: &mut peers,
         progress: &mut progress,
         stage: Stage::Recording,
@@ -98,6 +105,7 @@ pub(super) async fn record(
     if let Some(figures) = &mut figures {
         figures.ask_once(&mut recorder).await?;
     }
+    libvirt.give_up(&mut recorder)?;
     recorder.end_probe().await?;
     let (events, timeline) = recorder.finish(reason)?;
     for event in &events {
@@ -113,6 +121,7 @@ struct Running<'a> {
     recorder: &'a mut Recorder,
     log: &'a mut EventLog,
     figures: &'a mut Option<QemuFigures>,
+    libvirt: &'a mut LibvirtFigures,
     peers: &'a mut Peers,
     progress: &'a mut Progress,
     stage: Stage,
@@ -157,7 +166,7 @@ impl Running<'_> {
         tokio::pin!(timeout);
         let mut look = interval(LOOK_AT_PEERS_EVERY);
         loop {
-            if self.here_over && self.peers.are_over() {
+            if self.here_over && self.peers.are_over() && !self.libvirt.is_awaited() {
                 return Ok(EndReason::MigrationEnded);
             }
             tokio::select! {
@@ -166,7 +175,10 @@ impl Running<'_> {
                         next_show = next_show.min(Instant::now() + SHOW_EVERY);
                         self.take(&event).await?;
                     }
-                    None => self.here_over = true,
+                    None => {
+                        self.here_over = true;
+                        self.libvirt.conclude(self.recorder);
+                    }
                 },
                 (index, news) = self.peers.next() => {
                     self.peers.take(index, news, self.progress)?;
@@ -175,6 +187,10 @@ impl Running<'_> {
                 _ = look.tick(), if !self.peers.are_none() => self.advance(),
                 () = signals.any() => return Ok(EndReason::Interrupted),
                 () = &mut timeout => return Ok(EndReason::TimedOut),
+                news = self.libvirt.next() => match news {
+                    News::Trouble(why) => self.progress.say(&why),
+                    News::Answer(fact) => self.note_of_libvirt(*fact)?,
+                },
                 () = discard_events(self.figures.as_mut()) => {}
                 () = tokio::time::sleep_until(next_show), if self.progress.is_seen() => {
                     next_show = Instant::now() + if self.show() { SHOW_EVERY } else { SHOW_WAITING_EVERY };
@@ -236,10 +252,11 @@ impl Running<'_> {
 
     async fn take(&mut self, event: &Event) -> Result<()> {
         self.log.write(event);
-        if let Fact::NotMeasured(entry @ NotMeasured { what, why }) = &event.fact
+        self.libvirt.observe(event, self.recorder);
+        if let Fact::NotMeasured(entry) = &event.fact
             && !self.peers.have_said(entry)
         {
-            self.progress.say(&format!("not measured: {what}: {why}"));
+            self.say_not_measured(entry);
         }
         // Now, because whoever manages the source's QEMU is about to end it.
         if let Some(figures) = self.figures.as_mut().filter(|_| self.recorder.has_ended()) {
@@ -248,8 +265,24 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// Takes in what libvirt has said. The recorder gives no more events by now, so nobody else says what is missing.
+    fn note_of_libvirt(&mut self, fact: Fact) -> Result<()> {
+        if let Fact::NotMeasured(entry) = &fact {
+            self.say_not_measured(entry);
+        }
+        Ok(self.recorder.note(fact)?)
+    }
+
+    fn say_not_measured(&self, NotMeasured { what, why }: &NotMeasured) {
+        self.progress.say(&format!("not measured: {what}: {why}"));
+    }
+
     /// Shows the migration as it is now. Returns whether there is one.
     fn show(&mut self) -> bool {
+        if self.here_over && self.libvirt.is_awaited() {
+            self.progress.show_wait(LIBVIRT_FIGURES);
+            return true;
+        }
         let here = self.recorder.live();
         let there = clock::now().map(|now| self.peers.live(now)).unwrap_or_default();
         let is_one = here.is_some() || !there.is_empty();

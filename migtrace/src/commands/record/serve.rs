@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use migtrace::event::EndReason;
 use migtrace::peer::{Caller, Request};
 
+use super::libvirt_figures::{LibvirtFigures, News};
 use super::setup::{self, Begun};
 use super::{check_needed, runtime_that_catches};
 use crate::cli::ServeArgs;
@@ -21,16 +22,32 @@ pub(in crate::commands) fn run(options: &ServeArgs) -> Result<Exit> {
 }
 
 async fn serve(options: &ServeArgs, mut signals: Signals) -> Result<()> {
+    let mut libvirt = LibvirtFigures::new(&options.libvirt)?;
     let mut begun = setup::begin(&options.scope, Some(&options.probe)).await?;
-    setup::describe(&begun, &Progress::new());
+    let progress = Progress::new();
+    setup::describe(&begun, &progress);
     let Begun { recorder, .. } = &mut begun;
     recorder.follow();
     let mut caller = Caller::new(tokio::io::stdin(), tokio::io::stdout());
+    let mut is_over = false;
     let reason = loop {
+        if is_over && !libvirt.is_awaited() {
+            break EndReason::MigrationEnded;
+        }
         tokio::select! {
-            event = recorder.next() => match event? {
-                Some(event) => caller.send(&event)?,
-                None => break EndReason::MigrationEnded,
+            event = recorder.next(), if !is_over => match event? {
+                Some(event) => {
+                    libvirt.observe(&event, recorder);
+                    caller.send(&event)?;
+                }
+                None => {
+                    is_over = true;
+                    libvirt.conclude(recorder);
+                }
+            },
+            news = libvirt.next() => match news {
+                News::Trouble(why) => progress.say(&why),
+                News::Answer(fact) => recorder.note(*fact)?,
             },
             request = caller.request() => match request {
                 Request::Conclude => recorder.conclude(),
@@ -39,6 +56,7 @@ async fn serve(options: &ServeArgs, mut signals: Signals) -> Result<()> {
             () = signals.any() => break EndReason::Interrupted,
         }
     };
+    libvirt.give_up(recorder)?;
     recorder.end_probe().await?;
     let (events, _) = begun.recorder.finish(reason)?;
     events.iter().try_for_each(|event| caller.send(event))?;

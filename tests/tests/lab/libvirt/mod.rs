@@ -4,6 +4,7 @@
 //! Both hosts of the lab have the same clock, so the true difference of their clocks is 0.
 
 mod checks;
+mod figures;
 mod removal;
 
 use crate::support::{GUEST_PATIENCE, number};
