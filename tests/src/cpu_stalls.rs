@@ -3,10 +3,8 @@
 //! What a test knows about an instant in a stall is uncertain by the length of the stall.
 
 use crate::clock::monotonic_ns;
-use crate::responder::make_real_time;
+use crate::cpu_threads;
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +21,7 @@ const PRIORITY: u8 = 3;
 /// Watches every CPU for stalls.
 #[derive(Debug)]
 pub struct CpuStallWatch {
-    threads: Vec<JoinHandle<Result<Vec<RangeInclusive<u64>>>>>,
+    threads: Vec<JoinHandle<Option<Vec<RangeInclusive<u64>>>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -36,21 +34,15 @@ impl CpuStallWatch {
     ///
     /// # Errors
     ///
-    /// When the CPUs of this process are unknown, or a thread cannot be started.
+    /// When the CPUs of this process are unknown, or a real-time thread cannot be started.
     pub fn start() -> Result<Self> {
-        let all = sched_getaffinity(Pid::from_raw(0)).context("cannot determine the CPUs of this process")?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
-        for cpu in (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)) {
+        let threads = cpu_threads::start("stalls", Some(PRIORITY), || {
             let stop = Arc::clone(&stop);
-            threads.push(std::thread::Builder::new().name(format!("stalls-{cpu}")).spawn(move || {
-                let mut only = CpuSet::new();
-                only.set(cpu)?;
-                sched_setaffinity(Pid::from_raw(0), &only).context("cannot stay on a CPU")?;
-                make_real_time(PRIORITY)?;
-                Ok(watch(&stop))
-            })?);
-        }
+            move |_| watch(&stop)
+        });
+        // Where one has failed, the others end too.
+        let threads = threads.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
         Ok(Self { threads, stop })
     }
 
@@ -63,7 +55,8 @@ impl CpuStallWatch {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
         for thread in self.threads {
-            all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            let watched = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(watched.context("a thread could not watch")?);
         }
         Ok(CpuStalls(all))
     }

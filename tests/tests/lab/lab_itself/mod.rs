@@ -1,6 +1,7 @@
 //! The lab does what the other tests rely on: guests migrate, hosts have their networks, and nothing is left behind.
 
 mod command;
+mod cpu_load;
 mod migrations;
 mod networks;
 mod removal;
