@@ -2,6 +2,7 @@
 
 use crate::migration::{ObservedEvent, Side};
 use crate::qmp::QmpEvent;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A migration by `virsh migrate --live --persistent`.
@@ -98,6 +99,8 @@ pub struct MigratedByLibvirt {
     pub ended_ns: u64,
     /// The events of both QEMUs as libvirtd received them, first those of the source.
     pub events: Vec<ObservedEvent>,
+    /// The statistics of the source's QEMU at the end, as libvirtd received them; none if it has not asked.
+    pub qemu: Option<Value>,
     /// libvirt's statistics on the source.
     pub source: JobInfo,
     /// libvirt's statistics on the destination, which has none after postcopy.
@@ -115,6 +118,12 @@ impl MigratedByLibvirt {
     #[must_use]
     pub fn status(&self, side: Side, status: &str) -> Option<&QmpEvent> {
         self.of(side).find(|event| event.name == "MIGRATION" && event.data["status"] == status)
+    }
+
+    /// QEMU's own downtime, in milliseconds.
+    #[must_use]
+    pub fn qemu_downtime_ms(&self) -> Option<u64> {
+        self.qemu.as_ref()?["downtime"].as_u64()
     }
 
     fn of(&self, side: Side) -> impl Iterator<Item = &QmpEvent> {

@@ -213,12 +213,13 @@ impl LibvirtLab {
             bail!("the guest is {state} on {}", to.host().role());
         }
         let events = self.events_since(logged)?;
+        let qemu = monitor_log::statistics(&from.files().log(logged[0]))?;
         let info = |daemon: &Daemon| -> Result<JobInfo> {
             Ok(JobInfo::parse(&daemon.virsh(&["domjobinfo", "--completed", "--keep-completed", name])?))
         };
         let (source, destination) = (info(from)?, info(to)?);
         self.at_source = !self.at_source;
-        Ok(MigratedByLibvirt { started_ns, ended_ns, events, source, destination })
+        Ok(MigratedByLibvirt { started_ns, ended_ns, events, qemu, source, destination })
     }
 
     /// Begins to move the guest, and aborts that with `virsh domjobabort` once it has come to `point`. Returns the events of

@@ -1,4 +1,4 @@
-//! The events of QEMU that libvirtd has received, from its log.
+//! What libvirtd has received from QEMU, from its log.
 
 use crate::qmp::QmpEvent;
 use anyhow::{Context as _, Result};
@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// Comes before the event in a line.
 const MARK: &str = "QEMU_MONITOR_RECV_EVENT: ";
+/// Comes before a reply.
+const REPLY_MARK: &str = "QEMU_MONITOR_RECV_REPLY: ";
 /// The stamp at the start of a line, such as `2026-11-28 05:04:24.348+0000`, which ends at `: `.
 const STAMP: &str = "%Y-%m-%d %H:%M:%S%.f%z";
 
@@ -17,6 +19,17 @@ pub(super) fn events(log: &str) -> Result<Vec<QmpEvent>> {
     let offset_ns = realtime_less_monotonic_ns()?;
     let lines = log.lines().filter(|line| line.contains(MARK));
     lines.map(|line| event(line, offset_ns).with_context(|| line.to_owned())).collect()
+}
+
+/// QEMU's statistics of a migration that has completed, if libvirtd has asked for them in this piece of its log.
+pub(super) fn statistics(log: &str) -> Result<Option<Value>> {
+    let replies = log.lines().filter(|line| line.contains(REPLY_MARK));
+    // Replies to most other questions are no statistics, and need not be read.
+    let mut replies = replies.rev().filter(|line| line.contains(r#""status": "completed""#));
+    let Some(line) = replies.next() else { return Ok(None) };
+    let (_, json) = line.split_once(" reply=").context("no reply")?;
+    let mut reply: Value = serde_json::from_str(json.trim()).with_context(|| format!("no JSON: {line}"))?;
+    Ok(Some(reply["return"].take()))
 }
 
 fn event(line: &str, offset_ns: i128) -> Result<QmpEvent> {
@@ -56,8 +69,24 @@ mod tests {
     }
 
     #[test]
+    fn statistics_are_those_of_the_end() {
+        let reply = |id: u32, statistics: &str| {
+            format!(
+                "2026-11-28 12:22:38.472+0000: 6293: info : qemuMonitorJSONIOProcessLine:208 : \
+                 QEMU_MONITOR_RECV_REPLY: mon=0x7f9f2c007740 reply={{\"return\": {statistics}, \"id\": \"libvirt-{id}\"}}\n"
+            )
+        };
+        let active = reply(441, r#"{"expected-downtime": 300, "status": "active"}"#);
+        let completed = reply(443, r#"{"status": "completed", "downtime": 214}"#);
+        let log = active.clone() + &completed + &reply(444, "{}");
+        assert_eq!(statistics(&log).unwrap().unwrap()["downtime"], 214);
+        assert_eq!(statistics(&active).unwrap(), None);
+    }
+
+    #[test]
     fn other_lines_are_left_out() {
         let log = "2026-11-28 05:04:24.348+0000: 27426: info : hostname: dst\n fd=-1\n";
         assert!(events(log).unwrap().is_empty());
+        assert_eq!(statistics(log).unwrap(), None);
     }
 }

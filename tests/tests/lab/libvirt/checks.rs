@@ -143,11 +143,17 @@ pub(super) fn assert_stop(moved: &Moved) {
     assert!((shortest_ns..=longest_ns).contains(&value_ns), "{length}: {shortest_ns} to {longest_ns}");
     assert!(low_ns <= longest_ns && value_ns - low_ns < MS, "{length}: at most {longest_ns}");
 
+    let [libvirt_ms, qemu_ms] =
+        [migrated.source.ms("Total downtime"), migrated.qemu_downtime_ms()].map(Option::unwrap);
+    // QEMU's clock runs on the source alone, in whole milliseconds.
+    assert!(qemu_ms.cast_signed() * MS <= longest_ns + MS, "{qemu_ms} ms of at most {longest_ns} ns");
     // libvirt's clock begins between STOP and the next event, and ends between RESUME and the end of virsh. Not so for
     // postcopy, where libvirt takes QEMU's figure, which ends before the guest runs.
-    if record["migration"]["mode"] == "precopy" {
+    if record["migration"]["mode"] == "postcopy" {
+        assert_eq!(libvirt_ms, qemu_ms);
+    } else {
         let (_, next_ns) = bounds(record, migrated.status(Side::Source, "pre-switchover").unwrap());
-        let downtime_ns = migrated.source.ms("Total downtime").unwrap().cast_signed() * MS;
+        let downtime_ns = libvirt_ms.cast_signed() * MS;
         let (before_ns, after_ns) = (next_ns - stop.0, migrated.ended_ns.cast_signed() - resume.0);
         assert!(value_ns - before_ns - MS <= downtime_ns, "{value_ns} {before_ns} {downtime_ns}");
         assert!(downtime_ns <= value_ns + after_ns + MS, "{value_ns} {after_ns} {downtime_ns}");
