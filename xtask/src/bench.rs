@@ -18,8 +18,10 @@ enum What {
     /// What migtrace costs and how exactly it counts bytes, compared with tcpdump and iftop
     Costs,
     /// How exactly it measures the time in which a guest does not answer, compared with ping and fping; and the stop
-    /// of a migration, compared with QEMU's own figure
+    /// of a migration, compared with QEMU's own figure and libvirt's
     Downtime,
+    /// Only the stops of migrations
+    Migrations,
 }
 
 #[derive(Args)]
@@ -53,8 +55,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let release = paths::target().join("release");
     let mut bench = Command::new(release.join("examples/bench"));
     bench.arg("--migtrace").arg(release.join("migtrace")).args(["--rounds", &options.rounds.to_string()]);
-    if options.what == What::Downtime {
-        bench.args(["--silences", &SILENCES.to_string()]);
+    match options.what {
+        What::Costs => {}
+        What::Downtime => _ = bench.args(["--silences", &SILENCES.to_string()]),
+        What::Migrations => _ = bench.arg("--migrations"),
     }
     bench.env("MIGTRACE_BIN", release.join("migtrace"));
     // Debian installs iftop in /usr/sbin, which root's PATH may lack without a login.

@@ -13,7 +13,6 @@ mod pinging_tools;
 mod report;
 mod statistics;
 mod throughput;
-
 mod traffic;
 
 use std::fmt::Display;
@@ -41,6 +40,9 @@ struct Options {
     /// Measure instead how exactly gaps are measured, with this number of silences of a guest, and the stops of migrations
     #[arg(long)]
     silences: Option<u32>,
+    /// Measure instead only how exactly the stops of migrations are measured
+    #[arg(long)]
+    migrations: bool,
     /// Also write the figures to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -69,6 +71,7 @@ fn run(options: &Options) -> Result<()> {
         None => None,
     };
     match options.silences {
+        _ if options.migrations => publish(&migrations::report()?, json),
         Some(number) => publish(&downtime::measure(&options.migtrace, number)?, json),
         None => publish(&costs(options)?, json),
     }
