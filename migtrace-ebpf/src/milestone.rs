@@ -12,8 +12,11 @@
 //! the other direction that acknowledges everything up to there. "First" holds on both hosts, however the kernel joins
 //! and cuts packets, and whatever is lost: the packet that arrives first was sent no earlier than the one that was sent
 //! first.
+//!
+//! A host sends the packets of a connection one after the other, but may receive two at once, on two CPUs. Then a milestone
+//! may be reported twice, and the earlier report holds, or not at all.
 
-use crate::abi::{crossed_by, flags, shared};
+use crate::abi::{EGRESS, crossed_by, flags, shared};
 use crate::packet::Tcp;
 use crate::packet::tcp_flags::ACK;
 use crate::stream::WINDOW;
@@ -84,11 +87,13 @@ impl shared::Milestone {
         number.wrapping_sub(self.sequence.get()) <= WINDOW && self.position.get() != 0
     }
 
-    /// The position of a sequence number in its surroundings.
+    /// Its position, and that of a sequence number in its surroundings. Another packet may cross it meanwhile, on another
+    /// CPU. So its position is read once, and its own sequence number, which may be that of another position, not at all.
     #[inline(always)]
-    fn position_of(&self, number: u32) -> u64 {
-        let ahead = number.wrapping_sub(self.sequence.get()).cast_signed();
-        self.position.get().wrapping_add_signed(ahead as i64)
+    fn locate(&self, number: u32, initial_sequence: u32) -> (u64, u64) {
+        let position = self.position.get();
+        let ahead = number.wrapping_sub(initial_sequence.wrapping_add(position as u32)).cast_signed();
+        (position, position.wrapping_add_signed(ahead as i64))
     }
 }
 
@@ -110,15 +115,19 @@ impl shared::Direction {
         reached
     }
 
-    /// A packet with new payload has reached a milestone. Those before its first byte were crossed by packets that were not
-    /// seen here.
+    /// A packet with new payload has reached a milestone, unless another was faster. Those before its first byte were crossed
+    /// by packets that were not seen here.
     #[inline(always)]
-    fn cross(&self, packet: &Tcp, now_ns: u64) -> Crossing {
-        let last = self.sent.position_of(packet.sequence.wrapping_add(packet.payload_bytes));
+    fn cross(&self, packet: &Tcp, now_ns: u64) -> Option<Crossing> {
+        let number = packet.sequence.wrapping_add(packet.payload_bytes);
+        let initial_sequence = self.initial_sequence.get();
+        let (milestone, last) = self.sent.locate(number, initial_sequence);
+        if milestone == 0 || last < milestone {
+            return None;
+        }
         let begin = last.wrapping_sub(packet.payload_bytes as u64).wrapping_add(1);
-        let first = self.sent.position.get().max(begin);
-        self.sent.set(next(last, 0), self.initial_sequence.get());
-        Crossing { by: crossed_by::PAYLOAD, first, last, at_ns: now_ns }
+        self.sent.set(next(last, 0), initial_sequence);
+        Some(Crossing { by: crossed_by::PAYLOAD, first: milestone.max(begin), last, at_ns: now_ns })
     }
 
     /// A FIN was seen; returns the position after it. Unknown where positions are, or where bytes before it were not seen.
@@ -128,26 +137,35 @@ impl shared::Direction {
         if self.sent.position.get() == 0 || before != self.next_sequence.get() {
             return None;
         }
-        let end = self.sent.position_of(before).wrapping_add(1);
+        let (_, last) = self.sent.locate(before, self.initial_sequence.get());
+        let end = last.wrapping_add(1);
         self.end.set(end);
         Some(end)
     }
 
-    /// A packet of this direction acknowledges a milestone of the stream `of`.
+    /// A packet of this direction acknowledges a milestone of the stream `of`. `is_own`: this host has sent it.
     #[inline(always)]
-    fn cross_acknowledged(&self, of: &Self, packet: &Tcp, now_ns: u64) -> Option<Crossing> {
-        let (first, last) =
-            (self.acknowledged.position.get(), self.acknowledged.position_of(packet.acknowledgement));
+    fn cross_acknowledged(&self, of: &Self, packet: &Tcp, is_own: bool, now_ns: u64) -> Option<Crossing> {
+        let initial_sequence = of.initial_sequence.get();
+        let (first, last) = self.acknowledged.locate(packet.acknowledgement, initial_sequence);
         let (ahead, end) = (of.sent.position.get(), of.end.get());
         if ahead == 0 || ahead.wrapping_sub(last).cast_signed() > ONE_ROUND.cast_signed() {
             self.acknowledged.clear();
             return None;
         }
-        // Nobody acknowledges what was not sent: somebody has made this packet up, or what it acknowledges was not seen here.
-        if last > ahead.max(end) {
+        if first == 0 || last < first {
             return None;
         }
-        self.acknowledged.set(next(last, end), of.initial_sequence.get());
+        // Nobody acknowledges what was not sent: somebody has made this packet up, or what it acknowledges was not seen here.
+        if last > ahead.max(end) {
+            // If it is real, the next one is not the first to acknowledge these milestones. That would be wrong only of a packet
+            // that this host has sent: it would seem to have been sent later than it was.
+            if is_own {
+                self.acknowledged.set(next(last, end), initial_sequence);
+            }
+            return None;
+        }
+        self.acknowledged.set(next(last, end), initial_sequence);
         Some(Crossing { by: crossed_by::ACKNOWLEDGEMENT, first, last, at_ns: now_ns })
     }
 }
@@ -186,11 +204,14 @@ impl shared::FlowEntry {
         mut report: impl FnMut(Crossing),
     ) {
         let (here, there) = (&self.directions[direction & 1], &self.directions[direction & 1 ^ 1]);
-        if reached & reached::SENT != 0 {
-            report(here.cross(packet, now_ns));
+        if reached & reached::SENT != 0
+            && let Some(crossing) = here.cross(packet, now_ns)
+        {
+            report(crossing);
         }
+        let is_own = direction & 1 == EGRESS as usize;
         if reached & reached::ACKNOWLEDGED != 0
-            && let Some(crossing) = here.cross_acknowledged(there, packet, now_ns)
+            && let Some(crossing) = here.cross_acknowledged(there, packet, is_own, now_ns)
         {
             report(crossing);
         }
@@ -213,6 +234,7 @@ impl shared::FlowEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::INGRESS;
 
     /// The milestones of a stream, without the code above.
     fn is_milestone(position: u64) -> bool {
@@ -248,7 +270,7 @@ mod tests {
             let sequence = 7u32.wrapping_add(position as u32);
             let packet = Tcp { sequence, payload_bytes: step, ..Tcp::default() };
             if stream.reached(&packet, true, 0) != 0 {
-                crossed.push(stream.cross(&packet, 1));
+                crossed.extend(stream.cross(&packet, 1));
             }
             position += u64::from(step);
         }
@@ -258,6 +280,74 @@ mod tests {
         assert!(crossed.last().is_some_and(|last| last.last > 9 << 31), "{:?}", crossed.last());
     }
 
+    const IN: usize = INGRESS as usize;
+    const OUT: usize = EGRESS as usize;
+
+    /// A connection of whose stream nothing but the SYN has crossed, which goes in this direction.
+    fn connection(data: usize) -> shared::FlowEntry {
+        let flow = shared::FlowEntry::default();
+        flow.directions[data].sent.set(2, 0);
+        flow.directions[data ^ 1].acknowledged.set(2, 0);
+        flow
+    }
+
+    fn data(first: u32, last: u32) -> Tcp {
+        Tcp { sequence: first, payload_bytes: last - first, ..Tcp::default() }
+    }
+
+    fn acknowledgement(of: u32) -> Tcp {
+        Tcp { acknowledgement: of, tcp_flags: ACK, ..Tcp::default() }
+    }
+
+    /// The first and last position that a packet crosses, which has seen before what it reaches.
+    fn crossed(flow: &shared::FlowEntry, direction: usize, packet: &Tcp, reached: u32) -> Option<[u64; 2]> {
+        let mut crossed = None;
+        flow.cross_milestones(direction, packet, reached, 1, |crossing| {
+            crossed = Some([crossing.first, crossing.last]);
+        });
+        crossed
+    }
+
+    fn acknowledged(flow: &shared::FlowEntry, direction: usize, of: u32) -> Option<[u64; 2]> {
+        let packet = acknowledgement(of);
+        let reached = flow.directions[direction].reached(&packet, false, 0);
+        crossed(flow, direction, &packet, reached)
+    }
+
+    #[test]
+    fn a_packet_that_is_overtaken_on_another_cpu_does_not_hide_what_is_acknowledged() {
+        let flow = connection(IN);
+        let (older, newer) = (data(1, 20_000), data(20_000, 60_000));
+        // Both CPUs look before either crosses.
+        let [reached, reached_by_newer] =
+            [&older, &newer].map(|packet| flow.directions[IN].reached(packet, true, 0));
+        assert_eq!(crossed(&flow, IN, &newer, reached_by_newer), Some([20_001, 60_000]));
+        assert_eq!(crossed(&flow, IN, &older, reached), None);
+        assert_eq!(acknowledged(&flow, OUT, 60_000), Some([2, 60_000]));
+    }
+
+    #[test]
+    fn what_this_host_acknowledges_unseen_is_not_said_to_be_acknowledged_later() {
+        let flow = connection(IN);
+        let (seen, later) = (data(1, 10_000), data(70_000, 90_000));
+        let cross =
+            |packet: &Tcp| crossed(&flow, IN, packet, flow.directions[IN].reached(packet, true, 0)).is_some();
+        assert!(cross(&seen));
+        assert_eq!(acknowledged(&flow, OUT, 70_000), None);
+        assert!(cross(&later));
+        assert_eq!(acknowledged(&flow, OUT, 90_000), Some([81_920, 90_000]));
+    }
+
+    #[test]
+    fn an_acknowledgement_that_somebody_has_made_up_hides_nothing() {
+        let flow = connection(OUT);
+        let packet = data(1, 20_000);
+        let reached = flow.directions[OUT].reached(&packet, true, 0);
+        assert!(crossed(&flow, OUT, &packet, reached).is_some());
+        assert_eq!(acknowledged(&flow, IN, 70_000), None);
+        assert_eq!(acknowledged(&flow, IN, 20_000), Some([2, 20_000]));
+    }
+
     #[test]
     fn an_acknowledgement_of_an_earlier_round_ends_the_milestones() {
         let (data, acknowledging) = (shared::Direction::default(), shared::Direction::default());
@@ -265,7 +355,7 @@ mod tests {
         acknowledging.acknowledged.set(16_384, 0);
         let packet = Tcp { acknowledgement: 16_390, tcp_flags: ACK, ..Tcp::default() };
         assert_eq!(acknowledging.reached(&packet, false, 0), reached::ACKNOWLEDGED);
-        assert_eq!(acknowledging.cross_acknowledged(&data, &packet, 1), None);
+        assert_eq!(acknowledging.cross_acknowledged(&data, &packet, true, 1), None);
         assert_eq!(acknowledging.reached(&packet, false, 0), 0);
     }
 }
