@@ -48,6 +48,25 @@ fn an_observers_clock_is_known_by_its_readings_whatever_it_shows() {
 }
 
 #[test]
+fn where_packets_contradict_each_other_readings_stand_in_and_the_record_says_so() {
+    let mut logs = all("observed-7.2");
+    let plain = merge_one(&logs);
+    let by_packets = "packets, which bound it best";
+    let is_said = |record: &Record| record.not_measured.iter().any(|entry| entry.what.contains(by_packets));
+    assert!(!is_said(&plain));
+    let mut crossings = logs[1].iter_mut().filter(|line| line["event"] == "milestones");
+    let crossing = &mut crossings.next().unwrap()["crossings"][0];
+    assert_eq!(crossing["way"], "rx");
+    // It seems to have arrived before it was sent.
+    crossing["at_ns"] = (crossing["at_ns"].as_u64().unwrap() - 10_000_000).into();
+    let record = merge_one(&logs);
+    let alignment = record.observers[1].alignment.as_ref().unwrap();
+    assert_eq!(alignment.method.as_str(), "control-connection");
+    assert!(alignment.low_ns < Some(0) && Some(0) < alignment.high_ns, "{alignment:?}");
+    assert!(is_said(&record), "{:?}", record.not_measured);
+}
+
+#[test]
 fn a_destination_that_records_with_its_peers_relates_the_observer_to_the_source() {
     // What the source has read of the observer's clock, as if the destination had read it: both had the same clock.
     let mut logs = all("observed-7.2");

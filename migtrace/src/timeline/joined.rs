@@ -22,6 +22,8 @@ pub(super) struct Joined<'a> {
     pub(super) other: Option<View<'a>>,
     /// The other half, on a host whose clock is not known: nothing can be measured from one host to the other.
     pub(super) apart: Option<Apart<'a>>,
+    /// Packets contradict each other about the clock of that host, and something else is used.
+    pub(super) contradicted: bool,
     /// Hosts that have no part in it, and have sent echo requests.
     pub(super) observers: Vec<Observing<'a>>,
     /// Hosts that were to record it together with the others, and have seen nothing of it.

@@ -9,15 +9,21 @@ use crate::timeline::alignment::{Alignment, NotAligned, most_drift_ppm};
 use crate::timeline::facts::Facts;
 use crate::timeline::migration::MigrationFacts;
 
-/// The clock of the host of a migration's other half: by all connections that the two hosts have in common for it, and by
-/// what they have read of each other's clocks. Where the packets contradict each other, the readings still hold: nobody on
-/// the network can make them up.
+/// The clock of the host of a migration's other half.
+pub(super) struct OtherClock {
+    pub(super) relation: Result<Relation, NotAligned>,
+    /// Packets contradict each other, and say nothing of it.
+    pub(super) contradicted: bool,
+}
+
+/// By all connections that the two hosts have in common for the migration, and by what they have read of each other's clocks.
+/// Where the packets contradict each other, the readings still hold: nobody on the network can make them up.
 pub(super) fn of_other_half(
     hosts: &[Host<'_>],
     (here, migration): (usize, &MigrationFacts<'_>),
     there: usize,
     mirror: &BySyns<'_>,
-) -> Result<Relation, NotAligned> {
+) -> OtherClock {
     let (own, other) = (hosts[here].facts, hosts[there].facts);
     let mut pairs = Pairs::default();
     for flow in &migration.flows {
@@ -27,15 +33,18 @@ pub(super) fn of_other_half(
     }
     let by_readings = || by_readings(hosts, here, there);
     if pairs.there.is_empty() || pairs.back.is_empty() {
-        return by_readings().ok_or(NotAligned::NoPackets);
+        return OtherClock { relation: by_readings().ok_or(NotAligned::NoPackets), contradicted: false };
     }
     let Pairs { there, back } = readings(own, other);
     pairs.there.extend(there);
     pairs.back.extend(back);
-    match aligned(own, other, pairs) {
+    let by_packets = aligned(own, other, pairs);
+    let contradicted = by_packets.as_ref().err() == Some(&NotAligned::Contradiction);
+    let relation = match by_packets {
         Ok(alignment) => Ok(Relation::Direct(alignment, AlignmentMethod::Tcp)),
         Err(why) => by_readings().ok_or(why),
-    }
+    };
+    OtherClock { relation, contradicted }
 }
 
 /// The clock of a host, by what it and others have read of clocks.

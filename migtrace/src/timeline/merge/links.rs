@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::clock::{by_readings, of_other_half};
+use super::clock::{OtherClock, by_readings, of_other_half};
 use super::{Host, Link, Links, Place, arrivals, places_of};
 use crate::record::Role;
 use crate::timeline::alignment::NotAligned;
@@ -68,7 +68,8 @@ fn link_by_time(hosts: &[Host<'_>], links: &mut Links) {
         let (Some(other), None) = (candidates.next(), candidates.next()) else { continue };
         let rivals = departures.iter().filter(|rival| may_be_one(**rival, *other)).count();
         if rivals == 1 {
-            let clock = by_readings(hosts, from.0, other.0).ok_or(NotAligned::NoPackets);
+            let relation = by_readings(hosts, from.0, other.0).ok_or(NotAligned::NoPackets);
+            let clock = OtherClock { relation, contradicted: false };
             links.insert(*from, Link { other: *other, clock });
         }
     }

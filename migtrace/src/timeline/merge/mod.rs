@@ -11,8 +11,6 @@ mod watchers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::alignment::NotAligned;
-use super::alignment::relation::Relation;
 use super::assemble;
 use super::assign::migrations;
 use super::facts::Facts;
@@ -25,6 +23,7 @@ use super::{Timeline, selects};
 use crate::record::{Record, Role};
 use crate::selection::Selection;
 use crate::units::MonotonicNs;
+use clock::OtherClock;
 use links::links;
 use strangers::stranger;
 use watchers::Watchers;
@@ -105,7 +104,7 @@ type Links = BTreeMap<Place, Link>;
 
 struct Link {
     other: Place,
-    clock: Result<Relation, NotAligned>,
+    clock: OtherClock,
 }
 
 /// How the hosts belong together.
@@ -167,15 +166,16 @@ fn joined<'h>(hosts: &'h [Host<'h>], place: Place, found: &'h Found) -> Joined<'
     let own = HostClock { start: host.migrations[migration].start, relation: None };
     let observers = found.watchers.watching(hosts, &found.links, place);
     let blind = blind(hosts, place, found, &observers);
-    let alone = Joined { first: host.view(migration, own), other: None, apart: None, observers, blind };
+    let first = host.view(migration, own);
+    let alone = Joined { first, other: None, apart: None, contradicted: false, observers, blind };
     let Some(Link { other: (there, half), clock }) = found.links.get(&place) else {
         let other = host.pairs[migration].map(|other| host.view(other, own));
         return Joined { other, ..alone };
     };
-    match clock {
+    match &clock.relation {
         Ok(relation) => {
-            let clock = HostClock { relation: Some(relation), ..own };
-            Joined { other: Some(hosts[*there].view(*half, clock)), ..alone }
+            let view = HostClock { relation: Some(relation), ..own };
+            Joined { other: Some(hosts[*there].view(*half, view)), contradicted: clock.contradicted, ..alone }
         }
         Err(why) => {
             let own = HostClock { start: hosts[*there].migrations[*half].start, relation: None };

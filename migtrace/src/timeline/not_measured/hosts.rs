@@ -34,6 +34,18 @@ pub(super) fn observer(joined: &Joined<'_>, host: &Observing<'_>, list: &mut Lis
     }
 }
 
+/// Why packets that contradict each other say nothing of a clock.
+const CONTRADICTION: &str = "packets that were stamped on both seem to have arrived before they were sent: somebody has made \
+                             packets up, or a clock was slewed faster than NTP does";
+
+/// What the hosts have read of each other's clocks stands in for packets.
+pub(super) fn contradicted(host: &str, list: &mut List) {
+    list.push(
+        &format!("the clock of {host} by the migration's packets, which bound it best"),
+        format!("{CONTRADICTION}. What the hosts have read of each other's clocks is used instead"),
+    );
+}
+
 /// The other half of the migration was seen on a host whose clock is not known.
 pub(super) fn apart(apart: &Apart<'_>, list: &mut List) {
     let why = match apart.why {
@@ -42,10 +54,7 @@ pub(super) fn apart(apart: &Apart<'_>, list: &mut List) {
              beginning, or something between the hosts ends them. The two belong together by the VM or its \
              addresses, and by their wall clocks"
         }
-        NotAligned::Contradiction => {
-            "packets that were stamped on both seem to have arrived before they were sent: somebody has made \
-             packets up, or a clock was slewed faster than NTP does"
-        }
+        NotAligned::Contradiction => CONTRADICTION,
     };
     list.push(&format!("what happens between the two hosts (the clock of {})", apart.view.half.host()), why);
 }

@@ -41,6 +41,9 @@ pub(super) fn list(
     if let Some(apart) = &joined.apart {
         hosts::apart(apart, &mut list);
     }
+    if let Some(other) = joined.elsewhere().filter(|_| joined.contradicted) {
+        hosts::contradicted(other.half.host(), &mut list);
+    }
     for host in &joined.blind {
         hosts::blind(host, &mut list);
     }
