@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
 
@@ -105,10 +106,13 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
                 }
                 true
             }
+            // The only objects that have it are maps, whose keys have no schemas of their own.
+            "additionalProperties" if !schema.contains_key("properties") => {
+                validate_each(root, rule, value.as_object().into_iter().flatten(), at, found);
+                true
+            }
             "items" => {
-                for (i, value) in value.as_array().into_iter().flatten().enumerate() {
-                    validate(root, rule, value, &format!("{at}/{i}"), found);
-                }
+                validate_each(root, rule, value.as_array().into_iter().flatten().enumerate(), at, found);
                 true
             }
             "allOf" => rule.as_array().unwrap().iter().all(valid),
@@ -119,6 +123,18 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
         if !holds {
             found.push(format!("{at}: {keyword}"));
         }
+    }
+}
+
+fn validate_each<'v>(
+    root: &Value,
+    schema: &Value,
+    values: impl Iterator<Item = (impl Display, &'v Value)>,
+    at: &str,
+    found: &mut Vec<String>,
+) {
+    for (place, value) in values {
+        validate(root, schema, value, &format!("{at}/{place}"), found);
     }
 }
 
