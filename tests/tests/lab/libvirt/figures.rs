@@ -4,12 +4,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{PLAIN, merged, migrate};
-use crate::support::{GUEST_PATIENCE, assert_recorded, number};
+use crate::support::{GUEST_PATIENCE, PATIENCE, assert_recorded, number};
 use migtrace_lab::migtrace_command::{self, Recorded, Recording};
 use migtrace_lab::record_checks::not_measured;
 use migtrace_lab::{JobInfo, LibvirtLab, LibvirtMigration, shared_libvirt_lab};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -178,6 +181,40 @@ fn a_virsh_that_repeats_itself_or_hangs_loses_nothing_but_the_figures() {
     assert_eq!(why_none(&destination, 0), "virsh has not answered within 10 s");
     // It was said when it was found out, too.
     assert!(destination.stderr.contains("\nlibvirt's own figures: virsh has not"), "{}", destination.stderr);
+}
+
+#[test]
+fn libvirt_is_asked_at_the_source_only_when_it_has_ended_qemu() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let (folder, guest) = (tempfile::tempdir().unwrap(), &lab.guest().name);
+    let file =
+        format!("/run/migtrace-lab/{}/{}/run/libvirt/qemu/{guest}.pid", lab.name(), lab.guest_host().role());
+    let pid = fs::read_to_string(file).unwrap();
+    // Each answer is new. It notes whether QEMU still runs: the command line of one that has ended is empty.
+    let asked = folder.path().join("asked");
+    let lines = format!(
+        "[ -n \"$(tr -d '\\0' </proc/{}/cmdline)\" ] && echo runs >>{1} || echo ended >>{1}\n\
+         printf 'Job type: 3\\n\\noperation: 5\\nasked: %s\\n' \"$(wc -l <{1})\"",
+        pid.trim(),
+        asked.display()
+    );
+    let virsh = stand_in(&folder, "virsh", &lines);
+    let recording = Recording::start(lab.guest_host(), &["--domjobinfo", "--virsh", &virsh]).unwrap();
+    let [source, destination] = lab.daemons().map(u32::cast_signed).map(Pid::from_raw);
+    let other = if lab.other_host().role() == "dst" { destination } else { source };
+    let delayed = std::thread::spawn(move || {
+        // For some seconds the source's libvirt hears nothing of what has become of the guest.
+        recording.wait_for_event("\"name\":\"STOP\"", PATIENCE).unwrap();
+        kill(other, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_secs(4));
+        kill(other, Signal::SIGCONT).unwrap();
+        recording
+    });
+    lab.migrate(&PLAIN).unwrap();
+    let recorded = delayed.join().unwrap().finish(GUEST_PATIENCE).unwrap();
+    let record = assert_recorded(&recorded, 0);
+    assert_eq!(record["libvirt"]["stats"]["asked"], 2);
+    assert_eq!(fs::read_to_string(asked).unwrap(), "runs\nended\n");
 }
 
 #[test]
