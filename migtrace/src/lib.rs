@@ -77,6 +77,7 @@ pub mod report;
 pub mod selection;
 mod tc_changes;
 pub mod terminal;
+mod ticks;
 pub mod timeline;
 pub mod tracer;
 pub mod units;

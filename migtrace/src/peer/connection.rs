@@ -8,12 +8,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteEx
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use super::error::{End, NO_REMOTE_SHELL, PeerError, Said};
 use super::protocol::{ClockAnswer, Order, line};
 use crate::event::{Event, Fact, LONGEST_LINE_BYTES, Lines, LogErrorKind};
 use crate::host::clock;
+use crate::ticks::ticks;
 use crate::units::MonotonicNs;
 
 /// How often the clock is read while the migration is under way: two clocks may drift apart by 0.12 ms meanwhile.
@@ -160,10 +160,7 @@ async fn write(
     mut reads_clock: watch::Receiver<bool>,
     has_begun: oneshot::Receiver<()>,
 ) {
-    let mut often = tokio::time::interval(READ_CLOCK_EVERY);
-    let mut seldom = tokio::time::interval(SHOW_LIFE_EVERY);
-    often.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    seldom.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (mut often, mut seldom) = (ticks(READ_CLOCK_EVERY), ticks(SHOW_LIFE_EVERY));
     // Before that a remote shell may be asking for a password. An order that comes before, or the end, is the last.
     let first = tokio::select! {
         Ok(()) = has_begun => None,

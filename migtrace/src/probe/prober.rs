@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use migtrace_ebpf::abi::{ECHO_SESSIONS, EchoSession};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval};
 
 use super::ended_streams::{self, EndedStreams};
 use super::error::host;
@@ -21,6 +21,7 @@ use crate::kernel::GracePeriod;
 use crate::kernel::echo::{EchoKernel, Session, SessionId, SettledGap};
 use crate::record::Gap;
 use crate::tc_changes::cannot_look;
+use crate::ticks::ticks;
 use crate::timeline::gaps;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
@@ -104,8 +105,7 @@ impl Prober {
             }
             _ => None,
         };
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let tick = ticks(TICK);
         let mut prober = Self {
             kernel,
             identity,

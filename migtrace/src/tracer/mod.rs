@@ -17,7 +17,7 @@ mod state;
 mod this_host;
 
 use futures_util::Stream;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval};
 
 use crate::event::{self, EndReason, Event, Fact, Instrument, Observation, Qemu};
 use crate::host::clock::StepWatcher;
@@ -26,6 +26,7 @@ pub use crate::host::links::CountingError;
 use crate::host::links::{self, LinkWatcher};
 use crate::host::qemu::Binaries;
 use crate::kernel::Kernel;
+use crate::ticks::{ticks, ticks_from};
 use crate::units::MonotonicNs;
 pub use builder::Builder;
 pub use cleanup::{CleanedUp, clean_up};
@@ -60,10 +61,8 @@ impl Builder {
         binaries.names().try_for_each(|name| kernel.take_for_qemu(name))?;
         let observation = observation(&kernel, settings.ports.to_string())?;
         let started = Instant::now();
-        let mut sample = tokio::time::interval(SAMPLE_EVERY);
-        sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut look = tokio::time::interval_at(started + scans::SOON, scans::SOON);
-        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let sample = ticks(SAMPLE_EVERY);
+        let look = ticks_from(started + scans::SOON, scans::SOON);
         // Somebody may start a named executable under another name than the one that was given.
         let scan_always = !reports_processes(&observation.instruments) || !qemu_binaries.is_empty();
         let qemus = Qemus::new(binaries, Scans::new(started, scan_always));
