@@ -41,7 +41,7 @@ pub enum Fact {
     ClockSlew {
         /// Since when, at the earliest.
         since_ns: MonotonicNs,
-        /// By how many millionths its rate was off, on average.
+        /// By how many millionths its rate was off at most, on average.
         ppm: u64,
     },
     /// This host has read the clock of a peer that records the same migration, and whose log is another one. The peer's

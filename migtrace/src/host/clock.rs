@@ -27,36 +27,52 @@ pub fn now() -> io::Result<MonotonicNs> {
 /// # Errors
 /// The system call's.
 pub fn sample() -> io::Result<ClockSample> {
-    tied_to(ClockId::CLOCK_REALTIME)
+    Ok(Bracket::tightest(ClockId::CLOCK_REALTIME)?.tie())
 }
 
-/// A clock less `CLOCK_MONOTONIC`, from the tightest of several brackets: a thread may be interrupted between two readings.
-fn tied_to(clock: ClockId) -> io::Result<ClockSample> {
-    let mut tightest = bracket(clock)?;
-    for _ in 1..BRACKETS {
-        let next = bracket(clock)?;
-        if next.error_ns < tightest.error_ns {
-            tightest = next;
+/// Another clock, read between two readings of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug)]
+struct Bracket {
+    before: i64,
+    other: i64,
+    after: i64,
+}
+
+impl Bracket {
+    /// The tightest of several: a thread may be interrupted between two readings.
+    fn tightest(clock: ClockId) -> io::Result<Self> {
+        let mut tightest = Self::read(clock)?;
+        for _ in 1..BRACKETS {
+            let next = Self::read(clock)?;
+            if next.width() < tightest.width() {
+                tightest = next;
+            }
         }
+        Ok(tightest)
     }
-    Ok(tightest)
-}
 
-fn bracket(clock: ClockId) -> io::Result<ClockSample> {
-    let before = read_ns(ClockId::CLOCK_MONOTONIC)?;
-    let other = read_ns(clock)?;
-    let after = read_ns(ClockId::CLOCK_MONOTONIC)?;
-    Ok(tie(before, other, after))
-}
+    fn read(clock: ClockId) -> io::Result<Self> {
+        let before = read_ns(ClockId::CLOCK_MONOTONIC)?;
+        let other = read_ns(clock)?;
+        let after = read_ns(ClockId::CLOCK_MONOTONIC)?;
+        Ok(Self { before, other, after })
+    }
 
-/// The other clock showed `other` at some instant between `before` and `after`, so the offset is known to within half of
-/// their distance.
-const fn tie(before: i64, other: i64, after: i64) -> ClockSample {
-    let width = after - before;
-    ClockSample {
-        offset_ns: other - (before + width / 2),
-        // Rounded up, so that the bound stays one.
-        error_ns: ((width + 1) / 2).cast_unsigned(),
+    const fn width(self) -> i64 {
+        self.after - self.before
+    }
+
+    const fn middle(self) -> i64 {
+        self.before + self.width() / 2
+    }
+
+    /// The other clock showed what it did at some instant in the bracket, so the offset is known to within half of its width.
+    const fn tie(self) -> ClockSample {
+        ClockSample {
+            offset_ns: self.other - self.middle(),
+            // Rounded up, so that the bound stays one.
+            error_ns: ((self.width() + 1) / 2).cast_unsigned(),
+        }
     }
 }
 
@@ -69,6 +85,8 @@ fn read_ns(clock: ClockId) -> io::Result<i64> {
 #[derive(Debug, Default)]
 pub(crate) struct SlewWatcher {
     before: Option<Reading>,
+    /// The fastest slew that it has reported.
+    fastest_ppm: u64,
 }
 
 /// The two clocks at one instant.
@@ -76,40 +94,51 @@ pub(crate) struct SlewWatcher {
 struct Reading {
     monotonic_ns: i64,
     raw_ns: i64,
+    /// How far the two may have been read apart.
+    error_ns: u64,
 }
 
 /// A slew that is faster than NTP's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct FastSlew {
     pub(crate) since: MonotonicNs,
-    /// By how many millionths the clock ran faster or slower than the one that nobody slews, on average.
+    /// By how many millionths, at most, the clock ran faster or slower than the one that nobody slews, on average.
     pub(crate) ppm: u64,
 }
 
 impl SlewWatcher {
-    /// Compares the clocks with what they showed at the last call. To be called about once a second.
+    /// Compares the clocks with what they showed at the last call, and returns a slew that is faster than all before. One
+    /// that began since is faster than its average, so the calls must be close together, and the last one where the
+    /// recording ends.
     ///
     /// # Errors
     /// The system call's.
     pub(crate) fn look(&mut self) -> io::Result<Option<FastSlew>> {
-        let now = Reading::take()?;
-        let before = self.before.replace(now);
-        Ok(before.and_then(|before| before.fast_slew_until(now)))
+        Ok(self.compare(Reading::take()?))
+    }
+
+    fn compare(&mut self, now: Reading) -> Option<FastSlew> {
+        let slew = self.before.replace(now)?.fast_slew_until(now)?;
+        let is_faster = slew.ppm > self.fastest_ppm;
+        self.fastest_ppm = self.fastest_ppm.max(slew.ppm);
+        is_faster.then_some(slew)
     }
 }
 
 impl Reading {
     fn take() -> io::Result<Self> {
-        let raw = tied_to(ClockId::CLOCK_MONOTONIC_RAW)?;
-        let monotonic_ns = read_ns(ClockId::CLOCK_MONOTONIC)?;
-        Ok(Self { monotonic_ns, raw_ns: monotonic_ns + raw.offset_ns })
+        let bracket = Bracket::tightest(ClockId::CLOCK_MONOTONIC_RAW)?;
+        let error_ns = bracket.tie().error_ns;
+        Ok(Self { monotonic_ns: bracket.middle(), raw_ns: bracket.other, error_ns })
     }
 
     fn fast_slew_until(self, now: Self) -> Option<FastSlew> {
         let (passed, raw) = (now.monotonic_ns - self.monotonic_ns, now.raw_ns - self.raw_ns);
-        let ppm = passed.abs_diff(raw).saturating_mul(1_000_000) / raw.unsigned_abs().max(1);
+        let (slewed_ns, error_ns) = (passed.abs_diff(raw), self.error_ns + now.error_ns);
+        let ppm = |ns: u64| ns.saturating_mul(1_000_000).div_ceil(raw.unsigned_abs().max(1));
         // The other clock's crystal is off too, and NTP makes up for that.
-        let is_fast = ppm > MOST_SLEW_PPM + MOST_CRYSTAL_PPM;
+        let is_fast = ppm(slewed_ns.saturating_sub(error_ns)) > MOST_SLEW_PPM + MOST_CRYSTAL_PPM;
+        let ppm = ppm(slewed_ns + error_ns);
         is_fast.then(|| FastSlew { since: MonotonicNs(self.monotonic_ns.cast_unsigned()), ppm })
     }
 }
@@ -183,7 +212,7 @@ mod tests {
             before in 0..i64::MAX / 4, width in 0..10_000_000_000_i64, part in 0.0..=1.0_f64, offset in 0..i64::MAX / 4,
         ) {
             let read_at = before + (width as f64 * part) as i64;
-            let sample = tie(before, read_at + offset, before + width);
+            let sample = Bracket { before, other: read_at + offset, after: before + width }.tie();
             prop_assert!((sample.offset_ns - offset).unsigned_abs() <= sample.error_ns, "{sample:?}");
         }
     }
@@ -228,16 +257,35 @@ mod tests {
     }
 
     #[test]
-    fn only_a_slew_faster_than_ntps_is_noticed() {
-        let begin = Reading { monotonic_ns: 5_000_000_000, raw_ns: 4_000_000_000 };
+    fn only_a_slew_that_is_surely_faster_than_ntps_is_noticed() {
+        let begin = Reading { monotonic_ns: 5_000_000_000, raw_ns: 4_000_000_000, error_ns: 50_000 };
         let after = |slewed_ns: i64| {
-            let now = Reading { monotonic_ns: 6_000_000_000 + slewed_ns, raw_ns: 5_000_000_000 };
+            let now =
+                Reading { monotonic_ns: 6_000_000_000 + slewed_ns, raw_ns: 5_000_000_000, error_ns: 50_000 };
             begin.fast_slew_until(now).map(|slew| (slew.since.0, slew.ppm))
         };
         assert_eq!(after(600_000), None);
-        assert_eq!(after(-600_000), None);
-        assert_eq!(after(2_000_000), Some((5_000_000_000, 2_000)));
-        assert_eq!(after(-80_000_000), Some((5_000_000_000, 80_000)));
+        assert_eq!(after(-700_000), None);
+        assert_eq!(after(700_001), Some((5_000_000_000, 801)));
+        assert_eq!(after(2_000_000), Some((5_000_000_000, 2_100)));
+        assert_eq!(after(-80_000_000), Some((5_000_000_000, 80_100)));
+    }
+
+    #[test]
+    fn a_slew_that_began_between_two_looks_is_noticed_again_with_its_whole_rate() {
+        let mut watcher = SlewWatcher::default();
+        let mut raw_ns = 0;
+        let mut ppm_after = |slewed_ns| {
+            raw_ns += 100_000_000;
+            let reading = Reading { monotonic_ns: raw_ns + slewed_ns, raw_ns, error_ns: 0 };
+            watcher.compare(reading).map(|slew| slew.ppm)
+        };
+        // 5,000 millionths from the middle between the second look and the third.
+        let slewed_ns = [0, 0, 250_000, 750_000, 1_250_000];
+        assert_eq!(slewed_ns.map(&mut ppm_after), [None, None, Some(2_500), Some(5_000), None]);
+        // A slower one changes nothing.
+        assert_eq!(ppm_after(1_350_000), None);
+        assert_eq!(ppm_after(1_950_000), Some(6_000));
     }
 
     #[test]

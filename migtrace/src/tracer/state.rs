@@ -148,6 +148,7 @@ impl State {
 
     /// Reads the flow table.
     pub(super) fn sample(&mut self) -> Result<(), TracerError> {
+        self.look_for_slew()?;
         let now = now()?;
         let states = self.base.kernel.flows()?;
         // What a message says of a flow has an earlier stamp than this reading.
@@ -164,12 +165,18 @@ impl State {
         if self.qemus.is_scan_due() {
             self.scan()?;
         }
-        if let Some(FastSlew { since: since_ns, ppm }) = self.slews.look().map_err(host("read the clocks"))? {
-            self.base.events.add(now()?, Fact::ClockSlew { since_ns, ppm });
-        }
+        self.look_for_slew()?;
         self.interfaces.look(&mut self.base)?;
         self.flows.adopt_strays(&mut self.base, &self.qemus)?;
         self.look_after_attachments()
+    }
+
+    /// Looks whether the clock is slewed faster than ever since the start.
+    fn look_for_slew(&mut self) -> Result<(), TracerError> {
+        if let Some(FastSlew { since: since_ns, ppm }) = self.slews.look().map_err(host("read the clocks"))? {
+            self.base.events.add(now()?, Fact::ClockSlew { since_ns, ppm });
+        }
+        Ok(())
     }
 
     /// Reads `/proc` for QEMUs that no instrument reported.
