@@ -172,13 +172,22 @@ impl BareQemu {
         Ok((Self::start(lab.source(), name)?, Self::incoming(lab.destination(), name, port)?))
     }
 
+    /// Starts one that waits for `migrate-incoming`.
+    ///
+    /// # Errors
+    ///
+    /// As [`BareQemu::start`].
+    pub fn waiting(host: &Host, name: &str) -> Result<Self> {
+        Self::start_with(host, name, Machine::EMULATED, &["-incoming", "defer"])
+    }
+
     /// Starts one that waits for a migration on this port, with events.
     ///
     /// # Errors
     ///
     /// As [`BareQemu::start`].
     pub fn incoming(host: &Host, name: &str, port: u16) -> Result<Self> {
-        Self::start_with(host, name, Machine::EMULATED, &["-incoming", "defer"])?.listening(port)
+        Self::waiting(host, name)?.listening(port)
     }
 
     /// As [`BareQemu::incoming`], but its guest runs only after [`BareQemu::resume`], as with libvirt.
@@ -206,7 +215,7 @@ impl BareQemu {
     ///
     /// As [`BareQemu::start`].
     pub fn incoming_without_events(host: &Host, name: &str, port: u16) -> Result<Self> {
-        let mut bare = Self::start_with(host, name, Machine::EMULATED, &["-incoming", "defer"])?;
+        let mut bare = Self::waiting(host, name)?;
         bare.listen(port)?;
         Ok(bare)
     }

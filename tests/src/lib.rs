@@ -59,6 +59,7 @@ mod shared_lab;
 mod tcx_links;
 mod tls;
 mod topology;
+pub mod vm;
 mod wiretap;
 
 pub use bare_pair::{BareGuest, BarePair};

@@ -47,11 +47,16 @@ pub fn binary() -> Result<PathBuf> {
 ///
 /// As [`binary`]: `migtrace-lab` is beside it.
 pub fn remote_shell(lab: &Lab) -> Result<String> {
+    Ok(format!("'{}' rsh --name {}", lab_command()?.display(), lab.name()))
+}
+
+/// The `migtrace-lab` beside the `migtrace` under test.
+pub(crate) fn lab_command() -> Result<PathBuf> {
     let lab_command = binary()?.with_file_name("migtrace-lab");
     if !lab_command.is_file() {
         bail!("there is no `{}`: `cargo build --bins` makes it", lab_command.display());
     }
-    Ok(format!("'{}' rsh --name {}", lab_command.display(), lab.name()))
+    Ok(lab_command)
 }
 
 /// A `migtrace` command with these arguments, which the caller may change further.

@@ -1,12 +1,12 @@
 //! A client of QEMU's monitor protocol (docs/interop/qmp-spec.txt).
 
 use crate::clock::monotonic_ns;
-use nix::sys::socket::{MsgFlags, sendmsg};
+use nix::sys::socket::{MsgFlags, Shutdown, sendmsg, shutdown};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, IoSlice, Write as _};
-use std::net::Shutdown;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -91,7 +91,8 @@ impl QmpEvent {
 #[derive(Debug)]
 pub struct Qmp {
     path: PathBuf,
-    stream: UnixStream,
+    /// The socket.
+    stream: File,
     next_id: u64,
     replies: Receiver<Value>,
     events: Receiver<QmpEvent>,
@@ -105,8 +106,14 @@ impl Qmp {
     ///
     /// When nobody listens there, or another client is connected.
     pub fn connect(path: &Path) -> Result<Self, QmpError> {
+        let stream = UnixStream::connect(path);
+        Self::over(stream.map_err(|source| QmpError::Connect { path: path.into(), source })?.into(), path)
+    }
+
+    /// Negotiates capabilities over a socket that is connected to a monitor. `path` is what errors call it.
+    pub(crate) fn over(socket: OwnedFd, path: &Path) -> Result<Self, QmpError> {
         let cannot = |source| QmpError::Connect { path: path.into(), source };
-        let stream = UnixStream::connect(path).map_err(cannot)?;
+        let stream = File::from(socket);
         let reader = stream.try_clone().map_err(cannot)?;
         let (reply_sender, replies) = mpsc::channel();
         let (event_sender, events) = mpsc::channel();
@@ -176,12 +183,12 @@ impl Qmp {
 impl Drop for Qmp {
     fn drop(&mut self) {
         // The reader's clone keeps the socket open, so its read must be ended.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Both);
     }
 }
 
 /// Separates replies and events until the connection ends.
-fn read(stream: UnixStream, replies: &Sender<Value>, events: &Sender<QmpEvent>) {
+fn read(stream: File, replies: &Sender<Value>, events: &Sender<QmpEvent>) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {

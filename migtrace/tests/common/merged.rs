@@ -39,6 +39,14 @@ pub(crate) fn both(name: &str) -> [Log; 2] {
     ["source", "destination"].map(|host| log(name, host))
 }
 
+/// What the destination's clock really showed less the source's when the guest moved, between two bounds. Both are one clock
+/// unless the folder says otherwise.
+pub(crate) fn clock(name: &str) -> (i64, i64) {
+    let Ok(text) = fs::read_to_string(folder().join(name).join("clock.json")) else { return (0, 0) };
+    let truth: Value = serde_json::from_str(&text).unwrap();
+    (truth["low_ns"].as_i64().unwrap(), truth["high_ns"].as_i64().unwrap())
+}
+
 /// The logs of all hosts: with that of an observer, if there was one.
 pub(crate) fn all(name: &str) -> Vec<Log> {
     let observed = folder().join(name).join("observer.jsonl").exists();

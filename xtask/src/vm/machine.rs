@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use migtrace_lab::kernels::Kernel;
+use migtrace_lab::vm;
 
 /// Two guests of 256 MiB, their QEMUs, and the initramfs twice while it is unpacked.
 const MEMORY: &str = "2560M";
-/// One CPU only. With more, Linux may trip over the `int3` by which it patches its own code, as QEMU does not always
-/// retranslate in time what another emulated CPU is running.
-const CPUS: &str = "1";
 
 /// Init's last line.
 const SUCCESS: &str = "init: success";
@@ -84,16 +82,16 @@ impl Machine<'_> {
     }
 
     fn command(&self, init_arguments: &[&str]) -> Command {
+        let machine = vm::Machine {
+            kernel: self.kernel,
+            initramfs: self.initramfs,
+            memory: MEMORY,
+            parameters: "",
+            init: init_arguments,
+        };
         // The kernel kills QEMU when this process ends in any way.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,+svm"]);
-        command.args(["-smp", CPUS, "-m", MEMORY, "-nodefaults", "-no-user-config", "-no-reboot"]);
-        command.args(["-display", "none", "-kernel"]).arg(&self.kernel.image);
-        command.arg("-initrd").arg(self.initramfs);
-        // Critical messages only: KVM's warnings about guests would appear in the middle of a test's line.
-        let kernel = "console=ttyS0 loglevel=3 panic=-1 mitigations=off no_timer_check random.trust_cpu=on";
-        command.arg("-append").arg(format!("{kernel} -- {}", init_arguments.join(" ")));
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]).args(machine.arguments());
         command
     }
 }

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use migtrace_lab::{Builder, Lab, Migration};
 use std::ffi::OsString;
+use std::net::IpAddr;
 
 /// Play with live migrations on one machine: two hosts and an observer in network namespaces, a guest, two QEMUs.
 #[derive(Debug, Parser)]
@@ -47,6 +48,19 @@ pub(crate) enum Command {
         /// The command line; commands beside this one are found without a path
         command_line: OsString,
     },
+    /// Run a command line in a shell in a virtual machine of a lab, as ssh does: for `migtrace record --rsh`
+    #[command(hide = true)]
+    VmRsh {
+        /// Where the virtual machine takes orders
+        address: IpAddr,
+        /// What the recording calls it
+        host: OsString,
+        /// The command line
+        command_line: String,
+    },
+    /// Take the lab's orders in a virtual machine
+    #[command(hide = true)]
+    Agent,
     /// List the existing labs
     List,
     /// Remove a lab, or what a killed one left behind

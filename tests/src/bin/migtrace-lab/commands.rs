@@ -3,6 +3,7 @@
 use crate::cli::{Command, HostName, LabOptions, MigrationOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace_lab::migtrace_command::remote_shell;
+use migtrace_lab::vm::agent;
 use migtrace_lab::{Action, Builder, Host, Lab, Migrated, Outcome, Process, Remover};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
@@ -37,6 +38,10 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             shell.arg("-c").arg(command_line).env("PATH", path_with_own_folder()?);
             Err(host.of(&name.name)?.exec(&mut shell))
         }
+        Command::VmRsh { address, host: _, command_line } => {
+            agent::attach(address, &command_line).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Agent => agent::serve().map(|()| ExitCode::SUCCESS),
         Command::List => {
             for name in migtrace_lab::list()? {
                 println!("{name}");

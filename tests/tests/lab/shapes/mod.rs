@@ -3,10 +3,9 @@
 //!
 //! A migration over a VLAN needs another kernel: it is in `other_kernels/encapsulation.rs`.
 //!
-//! [`keep`] says how the logs become pairs that replay (`migtrace/tests/merged/`).
+//! [`crate::support::keep`] says how the logs become pairs that replay (`migtrace/tests/merged/`).
 
 mod endings;
-mod keep;
 pub(crate) mod networks;
 mod postcopy;
 mod precopy;
@@ -65,7 +64,7 @@ fn shape_with(
     let migrated = migrate();
     let merged = recordings.finish(migrated);
     let shape = Shape { capture: wiretap.stop().unwrap(), merged };
-    keep::pair(name, &shape.merged);
+    shape.merged.keep(name);
     shape
 }
 

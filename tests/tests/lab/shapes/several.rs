@@ -1,6 +1,6 @@
 //! Several migrations between the same hosts.
 
-use super::{bare, keep, shape};
+use super::{bare, shape};
 use crate::support::merged::{BothRecordings, merge};
 use crate::support::network;
 use migtrace_lab::{BarePair, Migration, shared_lab};
@@ -32,7 +32,7 @@ fn two_at_once_in_opposite_directions() {
         .zip(NAMES)
         .map(|(((_, recordings), migrated), name)| recordings.finish_of(Some(name), migrated))
         .collect();
-    keep::pair("opposite-directions-7.2", &merged[0]);
+    merged[0].keep("opposite-directions-7.2");
     // Both are in each host's log, and neither has anything of the other.
     let logs = [merged[0].source.events_path(), merged[0].destination.events_path()];
     assert_eq!(merge(&[&logs[0], &logs[1]]).unwrap().lines().count(), 2);

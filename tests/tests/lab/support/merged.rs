@@ -1,6 +1,6 @@
 //! A migration that both hosts record, and the record of both logs.
 
-use super::{GUEST_PATIENCE, clock_offset_ns, number};
+use super::{GUEST_PATIENCE, clock_offset_ns, keep, number};
 use migtrace_lab::migtrace_command::{self, Recorded, Recording};
 use migtrace_lab::record_checks::clock_bounds;
 use migtrace_lab::{Host, Lab, Migrated, Migration, Outcome, QmpEvent, Side};
@@ -90,6 +90,11 @@ impl Merged {
         // What is not certain is when QEMU resumed the guest, between its own stamp and the kernel's, and the clock.
         let uncertain_ns = resume.received_ns - built_ns(resume) + 2 * clock_ns + STAMP_NS;
         assert!(value_ns - low_ns <= uncertain_ns, "{length}: at most {uncertain_ns} between");
+    }
+
+    /// Keeps the logs under this name, if somebody wants them ([`keep`]).
+    pub(crate) fn keep(&self, name: &str) {
+        keep::pair(name, [&self.source, &self.destination].map(|recorded| recorded.events().unwrap()));
     }
 
     /// Half of the distance between the two bounds of the other host's clock.

@@ -2,6 +2,7 @@
 
 pub(crate) mod event_log;
 pub(crate) mod guest_absence;
+pub(crate) mod keep;
 pub(crate) mod merged;
 pub(crate) mod monitor_writer;
 pub(crate) mod probe_command;

@@ -1,13 +1,12 @@
-//! Keeps both hosts' logs of each shape in the folder that `MIGTRACE_KEEP_LOGS` names, ready for `migtrace/tests/merged/`:
+//! Keeps both hosts' logs of a migration in the folder that `MIGTRACE_KEEP_LOGS` names, ready for `migtrace/tests/merged/`:
 //! without the names of this machine and of its kernel, and with few of the milestones and of the counters that are read ten
 //! times a second, so that they are small.
 
-use crate::support::merged::Merged;
-use crate::support::number;
+use super::number;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Names the folder.
 const VARIABLE: &str = "MIGTRACE_KEEP_LOGS";
@@ -18,22 +17,23 @@ const STEP: u64 = 1 << 20;
 /// How far apart the counters of a flow are that are kept.
 const APART_NS: u64 = 500_000_000;
 
-/// Keeps the logs, if somebody wants them.
-pub(super) fn pair(name: &str, merged: &Merged) {
-    let Some(folder) = std::env::var_os(VARIABLE) else { return };
-    let folder = Path::new(&folder).join(name);
+/// Keeps the events of the source and of the destination, if somebody wants them, in a folder of this name. Returns the folder.
+pub(crate) fn pair(name: &str, logs: [Vec<Value>; 2]) -> Option<PathBuf> {
+    let folder = Path::new(&std::env::var_os(VARIABLE)?).join(name);
     fs::create_dir_all(&folder).unwrap();
-    for (recorded, file, host) in
-        [(&merged.source, "source.jsonl", "host-a"), (&merged.destination, "destination.jsonl", "host-b")]
-    {
-        let mut events = recorded.events().unwrap();
+    let hosts = [("source.jsonl", "host-a", "host-b"), ("destination.jsonl", "host-b", "host-a")];
+    for (mut events, (file, host, peer)) in logs.into_iter().zip(hosts) {
         events[0]["host"] = host.into();
         events[0]["kernel"] = "6.12.0-amd64".into();
+        for event in events.iter_mut().filter(|event| event["event"] == "peer_clock") {
+            event["peer"]["host"] = peer.into();
+        }
         cut_crossings(&mut events);
         cut_counters(&mut events);
         let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
         fs::write(folder.join(file), lines).unwrap();
     }
+    Some(folder)
 }
 
 /// Leaves out most crossings of milestones. Those that stay are the same on both hosts: they depend on positions alone.

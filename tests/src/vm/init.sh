@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first process of the test VM. Its arguments come from the kernel's command line, after `--`:
-# `shell`, or `test` and perhaps a test's name.
+# The first process of a VM. Its arguments come from the kernel's command line, after `--`: `shell`, `test` and perhaps a
+# test's name, or `host` and the address that it has in a lab.
 
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp /root
 /bin/busybox mount -t proc proc /proc
@@ -60,6 +60,12 @@ test)
     # Of the tests in the lab, only those that are about kernels.
     run /tests/lab other_kernels::
     echo "init: $verdict"
+    ;;
+host)
+    hostname lab-vm
+    ip address add "$1" dev eth0
+    ip link set eth0 up
+    migtrace-lab agent
     ;;
 esac
 poweroff -f
