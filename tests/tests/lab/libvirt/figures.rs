@@ -10,7 +10,7 @@ use super::{PLAIN, merged, migrate};
 use crate::support::{GUEST_PATIENCE, PATIENCE, assert_recorded, number};
 use migtrace_lab::migtrace_command::{self, Recorded, Recording};
 use migtrace_lab::record_checks::not_measured;
-use migtrace_lab::{JobInfo, LibvirtLab, LibvirtMigration, shared_libvirt_lab};
+use migtrace_lab::{AbortPoint, JobInfo, LibvirtLab, LibvirtMigration, shared_libvirt_lab};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -156,7 +156,7 @@ fn libvirt_has_no_figures_of_a_migration_that_virsh_aborts() {
     let options = options(&lab);
     let recordings = [lab.guest_host(), lab.other_host()]
         .map(|host| Recording::start(host, &as_options(&options)).unwrap());
-    lab.abort(&LibvirtMigration { bandwidth_mib_per_s: Some(16), ..PLAIN }).unwrap();
+    lab.abort(&LibvirtMigration { bandwidth_mib_per_s: Some(16), ..PLAIN }, AbortPoint::Memory).unwrap();
     let [source, destination] = recordings.map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
     for recorded in [&source, &destination] {
         assert_eq!(why_none(recorded, 3), "libvirt keeps none of a migration that did not complete");
