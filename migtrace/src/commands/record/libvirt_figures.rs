@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use migtrace::event::{Event, Fact};
 use migtrace::host::clock;
 use migtrace::host::virsh::{CompletedJob, Operation, Virsh, VirshError};
@@ -75,12 +75,7 @@ pub(super) enum News {
 impl LibvirtFigures {
     /// Checks what was requested.
     pub(super) fn new(options: &LibvirtArgs) -> Result<Self> {
-        if !options.domjobinfo {
-            return Ok(Self(None));
-        }
-        let words = shell_words::split(&options.virsh);
-        let words = words.with_context(|| format!("--virsh {} is not a command", options.virsh))?;
-        let Some(virsh) = Virsh::new(words) else { bail!("--virsh is not a command") };
+        let Some(virsh) = virsh(options)? else { return Ok(Self(None)) };
         let (orders, to_do) = mpsc::unbounded_channel();
         let (found, news) = mpsc::channel(4);
         let mut asker = JoinSet::new();
@@ -92,11 +87,7 @@ impl LibvirtFigures {
 
     /// Checks that virsh can be run here.
     pub(super) async fn check(options: &LibvirtArgs) -> Result<()> {
-        if !options.domjobinfo {
-            return Ok(());
-        }
-        let words = shell_words::split(&options.virsh).unwrap_or_default();
-        match Virsh::new(words) {
+        match virsh(options)? {
             Some(virsh) => Ok(virsh.check().await?),
             None => Ok(()),
         }
@@ -161,6 +152,16 @@ impl LibvirtFigures {
         }
         Ok(())
     }
+}
+
+/// How libvirt is asked, if that was requested.
+fn virsh(options: &LibvirtArgs) -> Result<Option<Virsh>> {
+    if !options.domjobinfo {
+        return Ok(None);
+    }
+    let words = shell_words::split(&options.virsh);
+    let words = words.with_context(|| format!("--virsh {} is not a command", options.virsh))?;
+    Ok(Some(Virsh::new(words).context("--virsh is not a command")?))
 }
 
 impl Asking {
