@@ -11,8 +11,10 @@ use crate::event::Qemu;
 impl Process {
     /// What it and its command line say; `None` when it has ended, or runs no VM.
     pub(super) fn describe(self) -> Option<Qemu> {
-        let command = CommandLine::parse(&self.arguments()?)?;
         let open = OpenFiles::of(self);
+        // A process that ends loses its command line first, then its files: what was read before this was still all there.
+        let arguments = self.arguments().filter(|arguments| arguments.iter().any(|one| !one.is_empty()))?;
+        let command = CommandLine::parse(&arguments)?;
         Some(Qemu {
             pid: self.0,
             uid: self.uid(),

@@ -31,6 +31,19 @@ fn a_process_is_described_by_its_command_line() {
 }
 
 #[test]
+fn what_is_left_of_a_process_that_has_ended_describes_nothing() {
+    let mut child = Command::new("/bin/true").spawn().unwrap();
+    let process = Process(child.id());
+    // Its entry stays until somebody waits for it.
+    while !fs::read_to_string(process.path("stat")).unwrap().contains(") Z ") {
+        std::thread::yield_now();
+    }
+    assert_eq!(process.arguments().unwrap(), [""]);
+    assert_eq!(process.describe(), None);
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_process_belongs_to_its_effective_user() {
     let Some(folder) = Folder::of_root() else { return };
     let mut command = Command::new("setpriv");

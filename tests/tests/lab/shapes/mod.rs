@@ -27,6 +27,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 49152..=49215;
 const VCPUS: &str = "when the vCPUs stop and run";
 const NETWORK: &str = "network (how long the guest's tap was silent)";
 const REACHABILITY: &str = "reachability (how long the guest did not answer)";
+/// What it cannot say of parts that begin or end with no event of the source.
+const BYTES_OF_PARTS: &str = "the bytes of some parts of the stop";
 
 /// A migration of which both hosts' logs are merged, and what crossed the wire.
 struct Shape {

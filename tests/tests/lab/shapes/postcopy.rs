@@ -1,6 +1,6 @@
 //! The guest runs on the destination before its memory is there.
 
-use super::{REACHABILITY, VCPUS, bare, move_guest, shape};
+use super::{BYTES_OF_PARTS, REACHABILITY, VCPUS, bare, move_guest, shape};
 use crate::support::{MIB, network};
 use migtrace_lab::record_checks::phase_names;
 use migtrace_lab::{Action, BarePair, Migration, Outcome, shared_lab};
@@ -21,7 +21,7 @@ fn a_guest_runs_before_its_memory_is_there() {
     shape.assert_well("completed", &["ram"]);
     shape.merged.assert_stop();
     shape.assert_clock(1_000_000);
-    shape.assert_not_measured(&[VCPUS, REACHABILITY]);
+    shape.assert_not_measured(&[BYTES_OF_PARTS, VCPUS, REACHABILITY]);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn pages_that_the_guest_waits_for_have_a_channel() {
     shape.assert_well("completed", &["postcopy_preempt", "ram"]);
     shape.merged.assert_stop();
     shape.assert_clock(1_000_000);
-    shape.assert_not_measured(&[VCPUS, REACHABILITY]);
+    shape.assert_not_measured(&[BYTES_OF_PARTS, VCPUS, REACHABILITY]);
 }
 
 #[test]
