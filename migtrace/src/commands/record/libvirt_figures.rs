@@ -35,6 +35,7 @@ const POLL: Duration = Duration::from_millis(200);
 pub(super) struct LibvirtFigures(Option<Asking>);
 
 struct Asking {
+    virsh: Virsh,
     orders: mpsc::UnboundedSender<Order>,
     news: mpsc::Receiver<News>,
     stage: Stage,
@@ -80,15 +81,16 @@ impl LibvirtFigures {
         let (found, news) = mpsc::channel(4);
         let mut asker = JoinSet::new();
         asker.spawn(
-            Asker { virsh, before: BTreeMap::new(), said: false, silent: None, news: found }.work(to_do),
+            Asker { virsh: virsh.clone(), before: BTreeMap::new(), said: false, silent: None, news: found }
+                .work(to_do),
         );
-        Ok(Self(Some(Asking { orders, news, stage: Stage::Watching, is_gone: false, _asker: asker })))
+        Ok(Self(Some(Asking { virsh, orders, news, stage: Stage::Watching, is_gone: false, _asker: asker })))
     }
 
     /// Checks that virsh can be run here.
-    pub(super) async fn check(options: &LibvirtArgs) -> Result<()> {
-        match virsh(options)? {
-            Some(virsh) => Ok(virsh.check().await?),
+    pub(super) async fn check(&self) -> Result<()> {
+        match &self.0 {
+            Some(asking) => Ok(asking.virsh.check().await?),
             None => Ok(()),
         }
     }
@@ -219,7 +221,7 @@ impl Asker {
         }
         let job = match &self.silent {
             Some((why, until)) if Instant::now() < *until => Err(why.clone()),
-            _ => self.ask(domain).await.map_err(|error| {
+            _ => self.virsh.completed_job(domain).await.map_err(|error| {
                 let is_silent = matches!(error, VirshError::Silent { .. });
                 let why = explain(&error.into());
                 self.silent = is_silent.then(|| (why.clone(), Instant::now() + REST));
@@ -234,10 +236,6 @@ impl Asker {
         // A clock that cannot be read shows no order.
         let at = clock::now().unwrap_or(MonotonicNs::MAX);
         self.before.insert(pid, Before { domain, job, at });
-    }
-
-    async fn ask(&self, domain: Uuid) -> Result<Option<CompletedJob>, VirshError> {
-        self.virsh.completed_job(domain).await
     }
 
     /// libvirt's figures of the migration that has ended, or why there are none.
@@ -262,7 +260,7 @@ impl Asker {
             wait_for_its_end(end.pid, deadline).await?;
         }
         loop {
-            let answer = tokio::time::timeout_at(deadline, self.ask(before.domain)).await;
+            let answer = tokio::time::timeout_at(deadline, self.virsh.completed_job(before.domain)).await;
             let job = answer.map_err(|_| "virsh has not answered in time".to_owned())?;
             let job = job.map_err(|error| explain(&error.into()))?;
             if let Some(job) = job.filter(|job| is_of(end, job) && earlier.as_ref() != Some(job)) {

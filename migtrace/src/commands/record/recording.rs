@@ -61,7 +61,7 @@ pub(super) async fn record(
     let mut libvirt = LibvirtFigures::new(&options.libvirt)?;
     // Beside peers this host may have no part in the migration, and no libvirt.
     if options.peers.peers.is_empty() {
-        LibvirtFigures::check(&options.libvirt).await?;
+        libvirt.check().await?;
     }
     let mut progress = Progress::new();
     let mut log = logs.local;

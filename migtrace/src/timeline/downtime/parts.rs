@@ -159,9 +159,9 @@ pub(super) fn arrival<'a>(sides: &Sides<'_>, destination: &Half<'a>) -> Option<A
             begins(PartName::Start, resume);
         }
     }
-    let runs = match (run, resume) {
-        (Some((possible, run)), _) => destination.instant(|there| there.between(possible, run)),
-        (None, resume) => {
+    let runs = match run {
+        Some((possible, run)) => destination.instant(|there| there.between(possible, run)),
+        None => {
             let resume = resume?;
             destination.instant(|there| there.event(resume))
         }
