@@ -1,30 +1,40 @@
 //! How long the guest was gone, where that was seen, and what has to be known beside it.
 
-use std::fmt::Write as _;
-
+use super::content::{Column, Piece, Section, Table, UNKNOWN, clean, left, said, table_without_header};
 use super::drawing;
-use super::layout::{Column, UNKNOWN, clean, left, table_without_header, trimmed, wrap};
 use super::quantities::{duration, estimate, grouped, offset};
 use crate::record::{Announced, Brownout, Disturbance, Downtime, Estimate, Record, Role, Tap};
 use crate::vocabulary::Announcement;
 
-pub(super) fn section(record: &Record, text: &mut String) {
+pub(super) fn section(record: &Record) -> Section {
     let downtime = &record.downtime;
     if downtime.never_stopped() {
-        text.push_str("\nDowntime: none, the guest was not stopped\n");
-        return remarks(downtime, text);
+        return Section::titled(NEVER_STOPPED, notes(downtime));
     }
-    text.push_str("\nDowntime\n");
-    let _ = writeln!(text, "{}", trimmed(&table_without_header(&COLUMNS, &figures(downtime))));
-    drawing::draw(downtime, text);
-    for seen in &downtime.announcements {
-        wrap(text, "  Announced by ", &announced(seen));
+    let mut pieces = vec![Piece::Table(figures_table(downtime))];
+    pieces.extend(drawing::drawn(downtime).map(Piece::Drawn));
+    pieces.extend(notes(downtime));
+    Section::titled("Downtime", pieces)
+}
+
+const NEVER_STOPPED: &str = "Downtime: none, the guest was not stopped";
+
+/// What is said below the figures.
+fn notes(downtime: &Downtime) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    if !downtime.never_stopped() {
+        pieces.extend(downtime.announcements.iter().map(|seen| said("  Announced by ", announced(seen))));
+        pieces.extend(downtime.brownout.as_ref().map(|seen| said("  Brownout: ", brownout(seen))));
+        pieces.extend(taps(downtime));
     }
-    if let Some(seen) = &downtime.brownout {
-        wrap(text, "  Brownout: ", &brownout(seen));
-    }
-    taps(downtime, text);
-    remarks(downtime, text);
+    pieces.extend(downtime.remarks.iter().map(|remark| said("  NOTE: ", clean(remark))));
+    let contradictions = downtime.contradictions.iter();
+    pieces.extend(contradictions.map(|contradiction| said("  CONTRADICTION: ", clean(contradiction))));
+    pieces
+}
+
+fn figures_table(downtime: &Downtime) -> Table {
+    table_without_header(&COLUMNS, &figures(downtime))
 }
 
 /// A length, and how it is known.
@@ -87,26 +97,17 @@ fn disturbance(seen: &Disturbance) -> String {
 }
 
 /// Each tap's last or first frame, where a side has several taps. The times count as those of the drawing do.
-fn taps(downtime: &Downtime, text: &mut String) {
+fn taps(downtime: &Downtime) -> Vec<Piece> {
     let origin_ns = drawing::origin(downtime);
     let frame = |tap: &Tap| {
         let at_ns = tap.last_frame_ns.or(tap.first_frame_ns)?;
         Some(format!("{} {}", clean(&tap.interface), offset(at_ns.saturating_sub(origin_ns))))
     };
-    for (role, lead) in [(Role::Source, "  Last frames at "), (Role::Destination, "  First frames at ")] {
+    let of_side = |(role, lead)| {
         let taps: Vec<_> = downtime.taps.iter().filter(|tap| tap.role == role).collect();
-        if taps.len() > 1 {
-            wrap(text, lead, &taps.into_iter().filter_map(frame).collect::<Vec<_>>().join(", "));
-        }
-    }
-}
-
-/// What has to be known beside the figures.
-fn remarks(downtime: &Downtime, text: &mut String) {
-    for remark in &downtime.remarks {
-        wrap(text, "  NOTE: ", &clean(remark));
-    }
-    for contradiction in &downtime.contradictions {
-        wrap(text, "  CONTRADICTION: ", &clean(contradiction));
-    }
+        let frames = || taps.iter().filter_map(|tap| frame(tap)).collect::<Vec<_>>().join(", ");
+        (taps.len() > 1).then(|| said(lead, frames()))
+    };
+    let sides = [(Role::Source, "  Last frames at "), (Role::Destination, "  First frames at ")];
+    sides.into_iter().filter_map(of_side).collect()
 }

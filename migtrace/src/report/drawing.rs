@@ -1,8 +1,7 @@
 //! The downtime, drawn: each figure as a bar and each mark as a point over the same stretch of time.
 
-use std::fmt::Write as _;
-
-use super::layout::{Column, clean, left, right, side, table_without_header, trimmed};
+use super::content::{Column, clean, left, right, side, table_without_header};
+use super::layout::trimmed;
 use super::quantities::offset;
 use crate::record::{Downtime, Estimate, Mark, MarkName};
 
@@ -24,22 +23,36 @@ const TABLE: [Column<Line>; 4] = [
     left("", |line| line.drawn.clone()),
 ];
 
-/// Appends the drawing; nothing with fewer than two instants to draw.
-pub(super) fn draw(downtime: &Downtime, text: &mut String) {
-    let Some(axis) = Axis::over(downtime) else { return };
-    let figures: [(_, _, &[MarkName]); 3] = [
+/// The drawing; none with fewer than two instants to draw.
+pub(super) fn drawn(downtime: &Downtime) -> Option<String> {
+    let axis = Axis::over(downtime)?;
+    let bars = bars(downtime).into_iter().map(|bar| {
+        let to = bar.from_ns.saturating_add(length(bar.figure));
+        Line { time: String::new(), name: bar.name.to_owned(), side: "", drawn: axis.bar(bar.from_ns, to) }
+    });
+    let lines: Vec<_> = bars.chain(downtime.marks.iter().map(|mark| axis.line(mark))).collect();
+    Some(format!("\n{}\n", trimmed(&table_without_header(&TABLE, &lines))))
+}
+
+/// A figure of the downtime, and when it begins.
+pub(super) struct Bar<'a> {
+    pub(super) name: &'static str,
+    pub(super) figure: &'a Estimate,
+    pub(super) from_ns: i64,
+}
+
+/// The figures that are known, with the mark at which each begins.
+pub(super) fn bars<'a>(downtime: &'a Downtime) -> Vec<Bar<'a>> {
+    let figures: [(_, &'a Option<Estimate>, &[MarkName]); 3] = [
         ("stop", &downtime.stop, &[MarkName::AllVcpusStopped, MarkName::Stop]),
         ("network", &downtime.network, &[MarkName::LastGuestFrame]),
         ("reachability", &downtime.reachability, &[MarkName::LastAnsweredRequest]),
     ];
-    let bar = |(name, figure, begins): (&str, &Option<Estimate>, &[MarkName])| {
-        let from = begins.iter().find_map(|mark| at(downtime, mark))?;
-        let to = from.saturating_add(length(figure.as_ref()?));
-        Some(Line { time: String::new(), name: name.to_owned(), side: "", drawn: axis.bar(from, to) })
+    let bar = |(name, figure, begins): (_, &'a Option<Estimate>, &[MarkName])| {
+        let from_ns = begins.iter().find_map(|mark| at(downtime, mark))?;
+        Some(Bar { name, figure: figure.as_ref()?, from_ns })
     };
-    let bars = figures.into_iter().filter_map(bar);
-    let lines: Vec<_> = bars.chain(downtime.marks.iter().map(|mark| axis.line(mark))).collect();
-    let _ = writeln!(text, "\n{}", trimmed(&table_without_header(&TABLE, &lines)));
+    figures.into_iter().filter_map(bar).collect()
 }
 
 /// What the times of the drawing count from; the migration's start where there is no drawing.
@@ -57,15 +70,15 @@ fn length(figure: &Estimate) -> i64 {
 
 /// The stretch of time that is drawn.
 #[derive(Clone, Copy)]
-struct Axis {
-    from: i64,
-    to: i64,
+pub(super) struct Axis {
+    pub(super) from: i64,
+    pub(super) to: i64,
 }
 
 impl Axis {
     /// From the first mark to the last; none with fewer than two. The frames of a quiet guest may lie far before and after
     /// its stop: those are left out.
-    fn over(downtime: &Downtime) -> Option<Self> {
+    pub(super) fn over(downtime: &Downtime) -> Option<Self> {
         let is_frame = |name: &MarkName| matches!(name, MarkName::LastGuestFrame | MarkName::FirstGuestFrame);
         let core = || downtime.marks.iter().filter(|mark| !is_frame(&mark.name)).map(|mark| mark.at_ns);
         let (mut from, mut to) = (core().min()?, core().max()?);

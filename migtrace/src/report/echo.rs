@@ -1,11 +1,8 @@
 //! How an address answered echo requests, in the report of a probe or of a migration.
 
-use std::fmt::Write as _;
-
-use comfy_table::Table;
 use jiff::Timestamp;
 
-use super::layout::{Column, UNKNOWN, clean, left, named, right, section, table, wrap};
+use super::content::{Column, Piece, Section, Table, UNKNOWN, clean, left, right, said, table};
 use super::quantities::{duration, estimate, grouped, offset, percent};
 use crate::record::{Gap, Record};
 use crate::vocabulary::Echo;
@@ -13,28 +10,31 @@ use crate::vocabulary::Echo;
 /// The most gaps that are shown. A guest that is slow while its memory is copied has many short ones.
 const GAPS_SHOWN: usize = 10;
 
-/// The section of a record; nothing when its guest was not probed.
-pub(super) fn of_record(record: &Record, text: &mut String) {
+/// The sections of a record; none when its guest was not probed.
+pub(super) fn of_record(record: &Record) -> Vec<Section> {
+    let mut sections = Vec::new();
     if let Some(echo) = &record.echo {
-        text.push('\n');
-        wrap(text, "", &format!("Echo requests to {} from {}", echo.target, echo.peer));
-        figures(echo, text);
+        let whose = format!("Echo requests to {} from {}", echo.target, echo.peer);
+        sections.push(Section::untitled(vec![Piece::Space, said("", whose)]));
+        sections.push(figures(echo));
     }
-    gaps(&record.gaps, record.start.realtime_ns, text);
+    sections.extend(gaps(&record.gaps, record.start.realtime_ns));
+    sections
 }
 
 /// The figures of all requests, a line each.
-pub(super) fn figures(echo: &Echo, text: &mut String) {
-    named(text, "Requests", &counts(echo));
-    if let Some(interval_ns) = echo.interval_ns {
+pub(super) fn figures(echo: &Echo) -> Section {
+    let mut pieces = vec![Piece::Named("Requests", counts(echo))];
+    pieces.extend(echo.interval_ns.map(|interval_ns| {
         let longest = duration(echo.longest_interval_ns);
-        named(text, "Interval", &format!("{} on average, {longest} at most", duration(interval_ns)));
-    }
-    if let Some(round_trip) = echo.round_trip {
+        Piece::Named("Interval", format!("{} on average, {longest} at most", duration(interval_ns)))
+    }));
+    pieces.extend(echo.round_trip.map(|round_trip| {
         let (p50, p99, max) =
             (duration(round_trip.p50_ns), duration(round_trip.p99_ns), duration(round_trip.max_ns));
-        named(text, "Round trip", &format!("p50 {p50}, p99 {p99}, longest {max}"));
-    }
+        Piece::Named("Round trip", format!("p50 {p50}, p99 {p99}, longest {max}"))
+    }));
+    Section::untitled(pieces)
 }
 
 fn counts(echo: &Echo) -> String {
@@ -51,15 +51,17 @@ struct Row<'a> {
 }
 
 /// The gaps, a line each, the certain ones first. Their starts count from `origin_realtime_ns`.
-pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>, text: &mut String) {
+pub(super) fn gaps(gaps: &[Gap], origin_realtime_ns: Option<i64>) -> Vec<Section> {
     let (certain, possible): (Vec<&Gap>, Vec<&Gap>) = gaps.iter().partition(|gap| gap.is_sure());
     let mut all_columns = columns();
     all_columns.push(right("Seen by", |row| clean(&row.gap.length.method.as_str().replace('-', " "))));
+    let title = "Gaps (no echo request was answered)";
     let shown = longest(&certain, origin_realtime_ns);
-    listed("Gaps (no echo request was answered)", &table(&all_columns, &shown), certain.len(), text);
+    let certain = listed(title, table(&all_columns, &shown), certain.len());
     let title = "Possible gaps (requests were lost or late, perhaps for another reason)";
     let shown = longest(&possible, origin_realtime_ns);
-    listed(title, &table(&columns(), &shown), possible.len(), text);
+    let possible = listed(title, table(&columns(), &shown), possible.len());
+    certain.into_iter().chain(possible).collect()
 }
 
 /// The columns that every table of gaps has, from left to right.
@@ -78,15 +80,14 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     ]
 }
 
-/// A table of some of `number` gaps; nothing when there are none.
-fn listed(title: &str, table: &Table, number: usize, text: &mut String) {
-    if number == 0 {
-        return;
-    }
-    section(text, title, table);
+/// A table of some of `number` gaps; none when there are none.
+fn listed(title: &str, table: Table, number: usize) -> Option<Section> {
+    let mut pieces = vec![Piece::Table(table)];
     if number > GAPS_SHOWN {
-        let _ = writeln!(text, " and {} shorter ones, which only the JSON lists", number - GAPS_SHOWN);
+        let more = number - GAPS_SHOWN;
+        pieces.push(said(" ", format!("and {more} shorter ones, which only the JSON lists")));
     }
+    (number > 0).then(|| Section::titled(title, pieces))
 }
 
 /// The longest gaps, as many as a person reads, in the order of their times.

@@ -1,6 +1,6 @@
 //! What was seen of the guest first, once it ran again.
 
-use super::layout::{self, Column, clean, left, right, side};
+use super::content::{Column, Piece, Section, clean, left, right, side, table};
 use super::quantities::estimate;
 use crate::record::{Downtime, FirstSign, Mark, MarkName, Vantage};
 
@@ -10,13 +10,11 @@ const COLUMNS: [Column<FirstSign>; 3] = [
     right("After", |sign| estimate(&sign.after)),
 ];
 
-/// Nothing where none was seen.
-pub(super) fn section(downtime: &Downtime, text: &mut String) {
-    if downtime.first_signs.is_empty() {
-        return;
-    }
+/// None where none was seen.
+pub(super) fn section(downtime: &Downtime) -> Option<Section> {
     let is_run = |mark: &Mark| mark.name == MarkName::FirstVcpuRun && mark.role == Vantage::Destination;
     let since = if downtime.marks.iter().any(is_run) { "the first vCPU ran" } else { "it was resumed" };
     let title = format!("First signs of the guest, after {since}");
-    layout::section(text, &title, &layout::table(&COLUMNS, &downtime.first_signs));
+    let signs = &downtime.first_signs;
+    (!signs.is_empty()).then(|| Section::titled(title, vec![Piece::Table(table(&COLUMNS, signs))]))
 }

@@ -1,6 +1,6 @@
 //! The migration's TCP connections.
 
-use super::layout::{self, Column, UNKNOWN, clean, ends, left, right};
+use super::content::{Column, Piece, Section, UNKNOWN, clean, ends, left, right, table};
 use super::quantities::{bytes, grouped, offset};
 use crate::record::{FlowRecord, Record};
 use crate::vocabulary::Purpose;
@@ -17,18 +17,21 @@ const COLUMNS: [Column<FlowRecord>; 8] = [
     right("Resent", |flow| flow.retransmitted_segments.map_or(UNKNOWN.to_owned(), grouped)),
 ];
 
-/// Nothing when no flow was seen.
-pub(super) fn section(record: &Record, text: &mut String) {
-    if record.traffic.flows.is_empty() {
-        return;
-    }
+/// None when no flow was seen.
+pub(super) fn section(record: &Record) -> Option<Section> {
+    let flows = &record.traffic.flows;
     let [host, other] = ends(record);
     let title = format!("Flows ({host} - {other}; resent: segments that {host} retransmitted)");
-    layout::section(text, &title, &layout::table(&COLUMNS, &record.traffic.flows));
+    (!flows.is_empty()).then(|| Section::titled(title, vec![Piece::Table(table(&COLUMNS, flows))]))
 }
 
 fn carries(flow: &FlowRecord) -> String {
-    let carries = match flow.purpose {
+    let carries = purpose(flow.purpose);
+    if flow.from_start { carries.to_owned() } else { format!("{carries}, beginning not seen") }
+}
+
+pub(super) const fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
         Purpose::Ram => "memory",
         Purpose::Multifd => "multifd",
         Purpose::Nbd => "disk",
@@ -36,6 +39,5 @@ fn carries(flow: &FlowRecord) -> String {
         Purpose::Tls => "TLS",
         Purpose::Other => "other",
         Purpose::Unknown => UNKNOWN,
-    };
-    if flow.from_start { carries.to_owned() } else { format!("{carries}, beginning not seen") }
+    }
 }

@@ -1,18 +1,23 @@
 //! The first line: which VM, how its migration ended, what was sent, and for how long the guest stopped.
 
-use super::layout::{UNKNOWN, clean, wrap};
+use super::content::{Piece, Section, UNKNOWN, clean, said};
 use super::quantities::{bytes, duration, estimate, offset};
 use crate::record::{Outcome, Record};
 use crate::vocabulary::Lost;
 
-pub(super) fn section(record: &Record, text: &mut String) {
-    let vm = clean(record.vm.name.as_deref().or(record.vm.uuid.as_deref()).unwrap_or("unknown VM"));
-    let (outcome, time, sent, stop) = (outcome(record), time(record), sent(record), stop(record));
-    wrap(text, "", &format!("{vm}: {outcome}{time}; sent {sent}; {stop}"));
-    text.push('\n');
+pub(super) fn section(record: &Record) -> Section {
+    let (vm, outcome, time, sent, stop) =
+        (vm(record), outcome(record), time(record), sent(record), stop(record));
+    let line = format!("{vm}: {outcome}{time}; sent {sent}; {stop}");
+    Section::untitled(vec![said("", line), Piece::Space])
 }
 
-const fn outcome(record: &Record) -> &'static str {
+/// What the VM is called.
+pub(super) fn vm(record: &Record) -> String {
+    clean(record.vm.name.as_deref().or(record.vm.uuid.as_deref()).unwrap_or("unknown VM"))
+}
+
+pub(super) const fn outcome(record: &Record) -> &'static str {
     match record.migration.outcome {
         Outcome::Completed => "completed",
         Outcome::Failed => "FAILED",
@@ -33,7 +38,8 @@ fn time(record: &Record) -> String {
     }
 }
 
-fn sent(record: &Record) -> String {
+/// How much the source sent.
+pub(super) fn sent(record: &Record) -> String {
     let Some(total) = record.traffic.total else { return UNKNOWN.to_owned() };
     let is_incomplete =
         record.lost != Lost::default() || record.traffic.flows.iter().any(|flow| !flow.from_start);

@@ -1,99 +1,60 @@
-//! What the sections of a report are made of: tables, wrapped lines, and text that cannot steer the terminal.
+//! How a report is set as text: tables in columns, and lines that are wrapped.
 
 use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::record::{Record, Vantage};
-use crate::terminal;
+use super::content::{self, Alignment, Piece, Section};
 
 /// The longest line, in columns.
 pub const WIDTH: u16 = 100;
 
-/// Stands for what is not known; the list of what was not measured says why.
-pub(super) const UNKNOWN: &str = "unknown";
-/// Stands for what does not apply.
-pub(super) const NONE: &str = "-";
-
-/// One column of a table whose rows are made from `Row`s.
-pub(super) struct Column<Row> {
-    header: &'static str,
-    alignment: CellAlignment,
-    cell: fn(&Row) -> String,
+/// Appends a section.
+pub(super) fn print(section: &Section, text: &mut String) {
+    if !section.title.is_empty() {
+        let _ = writeln!(text, "\n{}", section.title);
+    }
+    for piece in &section.pieces {
+        match piece {
+            Piece::Table(table) => {
+                let _ = writeln!(text, "{}", trimmed(table));
+            }
+            Piece::Named(name, value) => wrap(text, &format!("  {name:<11} "), value),
+            Piece::Said(lead, body) => wrap(text, lead, body),
+            Piece::Item(item) => wrap(text, "  - ", item),
+            Piece::Space => text.push('\n'),
+            Piece::Drawn(drawn) => text.push_str(drawn),
+        }
+    }
 }
 
-/// A column of words.
-pub(super) const fn left<Row>(header: &'static str, cell: fn(&Row) -> String) -> Column<Row> {
-    Column { header, alignment: CellAlignment::Left, cell }
-}
-
-/// A column of numbers.
-pub(super) const fn right<Row>(header: &'static str, cell: fn(&Row) -> String) -> Column<Row> {
-    Column { header, alignment: CellAlignment::Right, cell }
-}
-
-/// A table with a header.
-pub(super) fn table<'r, Row: 'r>(columns: &[Column<Row>], rows: impl IntoIterator<Item = &'r Row>) -> Table {
-    let mut table = table_without_header(columns, rows);
-    table.set_header(columns.iter().map(|column| Cell::new(column.header).set_alignment(column.alignment)));
-    table
-}
-
-/// A table whose rows explain themselves.
-pub(super) fn table_without_header<'r, Row: 'r>(
-    columns: &[Column<Row>],
-    rows: impl IntoIterator<Item = &'r Row>,
-) -> Table {
+/// A table in columns that fit the width.
+fn set(rows: &content::Table) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_width(WIDTH).set_content_arrangement(ContentArrangement::Dynamic);
-    for row in rows {
-        let cell = |column: &Column<Row>| Cell::new((column.cell)(row)).set_alignment(column.alignment);
-        table.add_row(columns.iter().map(cell));
+    let aligned = |alignment| match alignment {
+        Alignment::Left => CellAlignment::Left,
+        Alignment::Right => CellAlignment::Right,
+    };
+    if rows.has_header {
+        let heading = |(header, alignment): &(_, _)| Cell::new(*header).set_alignment(aligned(*alignment));
+        table.set_header(rows.columns.iter().map(heading));
+    }
+    for row in &rows.rows {
+        let cells = row.iter().zip(&rows.columns);
+        table.add_row(cells.map(|(cell, (_, alignment))| Cell::new(cell).set_alignment(aligned(*alignment))));
     }
     table
-}
-
-/// Appends a table under its title.
-pub(super) fn section(text: &mut String, title: &str, table: &Table) {
-    let _ = writeln!(text, "\n{title}\n{}", trimmed(table));
 }
 
 /// The lines of a table without the blanks that fill its last column.
-pub(super) fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
-}
-
-/// Appends a named value: `  Mode        pre-copy`.
-pub(super) fn named(text: &mut String, name: &str, value: &str) {
-    wrap(text, &format!("  {name:<11} "), value);
-}
-
-/// The side of a migration on which something was seen.
-pub(super) const fn side(from: Vantage) -> &'static str {
-    match from {
-        Vantage::Source => "source",
-        Vantage::Destination => "destination",
-        Vantage::Observer => "observer",
-    }
-}
-
-/// The host from whose point of view a record is, and the other end of the migration.
-pub(super) fn ends(record: &Record) -> [&'static str; 2] {
-    match &record.observers[..] {
-        [first, _, ..] if first.role == Vantage::Destination => ["the destination", "the source"],
-        [_, _, ..] => ["the source", "the destination"],
-        _ => ["this host", "the other host"],
-    }
-}
-
-/// Text from outside (a VM's name, an error of QEMU) without what would steer the terminal.
-pub(super) fn clean(text: &str) -> String {
-    terminal::clean(text).into_owned()
+pub(super) fn trimmed(table: &content::Table) -> String {
+    set(table).lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// Appends `body` in lines of at most [`WIDTH`] columns; later lines are indented as far as `lead`.
-pub(super) fn wrap(text: &mut String, lead: &str, body: &str) {
+fn wrap(text: &mut String, lead: &str, body: &str) {
     let width = usize::from(WIDTH);
     let indent = lead.chars().count().min(width / 2);
     let mut line = lead.to_owned();

@@ -1,8 +1,6 @@
 //! What libvirt says of a migration, beside what was measured, and why the two differ.
 
-use std::fmt::Write as _;
-
-use super::layout::{Column, NONE, UNKNOWN, clean, left, right, side, table, trimmed, wrap};
+use super::content::{Column, NONE, Piece, Section, UNKNOWN, clean, left, right, said, side, table};
 use super::quantities::{bytes, duration, estimate, rate};
 use super::traffic_of::{self, Carried};
 use super::wall_clocks;
@@ -28,19 +26,14 @@ const COLUMNS: [Column<Figure>; 3] = [
     right("Measured", |figure| figure.measured.clone()),
 ];
 
-/// Nothing when libvirt was not asked, or could not say.
-pub(super) fn section(record: &Record, text: &mut String) {
-    let Some(libvirt) = &record.libvirt else { return };
+/// None when libvirt was not asked, or could not say.
+pub(super) fn section(record: &Record) -> Option<Section> {
+    let libvirt = record.libvirt.as_ref()?;
     let figures = Figures { record, libvirt }.all();
-    let _ = writeln!(text, "\n{}", trimmed(&table(&COLUMNS, &figures)));
-    wrap(
-        text,
-        "  From ",
-        &format!("{} ({}). Why they differ:", clean(&libvirt.host), side(libvirt.role.into())),
-    );
-    for figure in &figures {
-        wrap(text, "  - ", &format!("{}: {}", figure.name, figure.why));
-    }
+    let from = format!("{} ({}). Why they differ:", clean(&libvirt.host), side(libvirt.role.into()));
+    let mut pieces = vec![Piece::Space, Piece::Table(table(&COLUMNS, &figures)), said("  From ", from)];
+    pieces.extend(figures.iter().map(|figure| Piece::Item(format!("{}: {}", figure.name, figure.why))));
+    Some(Section::untitled(pieces))
 }
 
 struct Figures<'a> {

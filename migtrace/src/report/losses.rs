@@ -2,25 +2,20 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{clean, wrap};
+use super::content::{Piece, Section, clean, said};
 use super::quantities::grouped;
 use crate::vocabulary::{Lost, NotMeasured};
 
-/// Nothing when everything was measured.
-pub(super) fn not_measured(entries: &[NotMeasured], text: &mut String) {
-    if entries.is_empty() {
-        return;
-    }
-    text.push_str("\nNot measured:\n");
-    for entry in entries {
-        wrap(text, "  - ", &format!("{}: {}", clean(&entry.what), clean(&entry.why)));
-    }
+/// None when everything was measured.
+pub(super) fn not_measured(entries: &[NotMeasured]) -> Option<Section> {
+    let item = |entry: &NotMeasured| Piece::Item(format!("{}: {}", clean(&entry.what), clean(&entry.why)));
+    (!entries.is_empty()).then(|| Section::titled("Not measured:", entries.iter().map(item).collect()))
 }
 
-/// Nothing when nothing was lost.
-pub(super) fn lost(lost: Lost, text: &mut String) {
+/// None when nothing was lost.
+pub(super) fn lost(lost: Lost) -> Option<Section> {
     if lost == Lost::default() {
-        return;
+        return None;
     }
     let mut what = format!(
         "{} events (ring buffer full), {} packets (flow table full), {} hook calls",
@@ -34,6 +29,5 @@ pub(super) fn lost(lost: Lost, text: &mut String) {
         }
     }
     what.push_str("; every figure above is a lower bound");
-    text.push('\n');
-    wrap(text, "Lost: ", &what);
+    Some(Section::untitled(vec![Piece::Space, said("Lost: ", what)]))
 }

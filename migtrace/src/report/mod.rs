@@ -2,6 +2,7 @@
 //!
 //! A report is made from a record alone, never from events.
 
+mod content;
 mod downtime;
 mod drawing;
 mod echo;

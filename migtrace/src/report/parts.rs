@@ -1,6 +1,6 @@
 //! What the stop was made of.
 
-use super::layout::{self, Column, NONE, UNKNOWN, clean, left, right, side, wrap};
+use super::content::{Column, NONE, Piece, Section, UNKNOWN, clean, left, right, said, side, table};
 use super::quantities::{bytes, duration, estimate, offset, percent, rate};
 use crate::record::{Mode, Part, PartName, Record, Role};
 
@@ -21,24 +21,23 @@ const COLUMNS: [Column<Row>; 7] = [
     right("Rate", |row| of_bytes(&row.part, |sent| rate(sent, row.part.length.value_ns))),
 ];
 
-/// Nothing where the parts are not known.
-pub(super) fn section(record: &Record, text: &mut String) {
+/// What most of the stop was spent on, and its parts; none where the parts are not known.
+pub(super) fn sections(record: &Record) -> Option<[Section; 2]> {
     let downtime = &record.downtime;
-    let (Some(first), Some(largest)) =
-        (downtime.parts.first(), downtime.parts.iter().max_by_key(|part| part.length.value_ns))
-    else {
-        return;
-    };
+    let first = downtime.parts.first()?;
+    let largest = downtime.parts.iter().max_by_key(|part| part.length.value_ns)?;
     let total_ns = downtime.parts.iter().map(|part| part.length.value_ns).fold(0, u64::saturating_add);
-    text.push('\n');
     let (length, total) = (duration(largest.length.value_ns), duration(total_ns));
-    wrap(text, "  ", &format!("{length} of the {total} of the stop: {}", driver(largest, record)));
+    let most = format!("{length} of the {total} of the stop: {}", driver(largest, record));
     let rows: Vec<_> = downtime
         .parts
         .iter()
         .map(|part| Row { part: part.clone(), first_ns: first.start_ns, total_ns })
         .collect();
-    layout::section(text, "The stop, part by part", &layout::table(&COLUMNS, &rows));
+    Some([
+        Section::untitled(vec![Piece::Space, said("  ", most)]),
+        Section::titled("The stop, part by part", vec![Piece::Table(table(&COLUMNS, &rows))]),
+    ])
 }
 
 /// Something about the bytes of a part. Only the source sends.

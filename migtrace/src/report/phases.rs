@@ -1,6 +1,6 @@
 //! What QEMU was doing, and what crossed the wire meanwhile.
 
-use super::layout::{self, Column, NONE, UNKNOWN, clean, left, right};
+use super::content::{Column, NONE, Piece, Section, UNKNOWN, clean, left, right, table};
 use super::quantities::{bytes, duration, offset, rate};
 use crate::record::{Phase, Record};
 
@@ -20,10 +20,10 @@ const COLUMNS: [Column<Phase>; 7] = [
     }),
 ];
 
-pub(super) fn section(record: &Record, text: &mut String) {
-    layout::section(text, "Phases (wire bytes)", &layout::table(&COLUMNS, &record.phases));
+pub(super) fn section(record: &Record) -> Section {
+    Section::titled("Phases (wire bytes)", vec![Piece::Table(table(&COLUMNS, &record.phases))])
 }
 
-fn length_ns(phase: &Phase) -> u64 {
+pub(super) fn length_ns(phase: &Phase) -> u64 {
     u64::try_from(phase.end_ns.saturating_sub(phase.start_ns)).unwrap_or(0)
 }

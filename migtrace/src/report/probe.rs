@@ -1,8 +1,7 @@
 //! What a probe found, as a person reads it.
 
-use std::fmt::Write as _;
-
-use super::layout::{clean, named, wrap};
+use super::content::{Piece, Section, clean, said};
+use super::layout::print;
 use super::quantities::{duration, estimate, grouped};
 use super::{echo, losses};
 use crate::probe::{EchoStream, ProbeEndReason, ProbeReport, Sending};
@@ -12,14 +11,12 @@ use crate::vocabulary::AttachMode;
 /// The report of one probe.
 #[must_use]
 pub fn render(report: &ProbeReport) -> String {
+    let mut sections = vec![Section::untitled(vec![said("", headline(report)), Piece::Space])];
+    sections.push(summary(report));
+    sections.extend(report.streams.iter().flat_map(|stream| of_stream(report, stream)));
+    sections.extend(losses::not_measured(&report.not_measured));
     let mut text = String::new();
-    wrap(&mut text, "", &headline(report));
-    text.push('\n');
-    summary(report, &mut text);
-    for stream in &report.streams {
-        stream_section(report, stream, &mut text);
-    }
-    losses::not_measured(&report.not_measured, &mut text);
+    sections.iter().for_each(|section| print(section, &mut text));
     text
 }
 
@@ -42,25 +39,25 @@ fn headline(report: &ProbeReport) -> String {
     format!("{}: {found}{possibly} in {}", report.target, duration(report.duration_ns))
 }
 
-fn summary(report: &ProbeReport, text: &mut String) {
-    named(text, "Observed on", &observed_on(report));
+fn summary(report: &ProbeReport) -> Section {
     let error = duration(report.start.error_ns);
-    named(text, "Started", &format!("{} ± {error}", echo::wall_time(report.start.realtime_ns)));
-    named(
-        text,
-        "Ended",
-        match report.end {
-            ProbeEndReason::Count => "all requests were sent",
-            ProbeEndReason::Duration => "duration elapsed",
-            ProbeEndReason::Gap => "the first gap ended",
-            ProbeEndReason::Interrupted => "interrupted",
-        },
-    );
-    named(text, "Sending", &sending(report.sending.as_ref()));
-    if let Some(preflight) = report.preflight {
+    let end = match report.end {
+        ProbeEndReason::Count => "all requests were sent",
+        ProbeEndReason::Duration => "duration elapsed",
+        ProbeEndReason::Gap => "the first gap ended",
+        ProbeEndReason::Interrupted => "interrupted",
+    };
+    let mut pieces = vec![
+        Piece::Named("Observed on", observed_on(report)),
+        Piece::Named("Started", format!("{} ± {error}", echo::wall_time(report.start.realtime_ns))),
+        Piece::Named("Ended", end.to_owned()),
+        Piece::Named("Sending", sending(report.sending.as_ref())),
+    ];
+    pieces.extend(report.preflight.map(|preflight| {
         let (sent, answered) = (grouped(preflight.sent), grouped(preflight.answered));
-        named(text, "Pre-flight", &format!("{sent} requests, {answered} answered"));
-    }
+        Piece::Named("Pre-flight", format!("{sent} requests, {answered} answered"))
+    }));
+    Section::untitled(pieces)
 }
 
 fn observed_on(report: &ProbeReport) -> String {
@@ -79,9 +76,10 @@ fn sending(sending: Option<&Sending>) -> String {
     })
 }
 
-fn stream_section(report: &ProbeReport, stream: &EchoStream, text: &mut String) {
+fn of_stream(report: &ProbeReport, stream: &EchoStream) -> Vec<Section> {
     let (peer, identifier) = (stream.echo.peer, stream.echo.identifier);
-    let _ = writeln!(text, "\nEcho requests from {peer} (identifier {identifier})");
-    echo::figures(&stream.echo, text);
-    echo::gaps(&stream.gaps, Some(report.start.realtime_ns), text);
+    let whose = format!("Echo requests from {peer} (identifier {identifier})");
+    let mut sections = vec![Section::titled(whose, Vec::new()), echo::figures(&stream.echo)];
+    sections.extend(echo::gaps(&stream.gaps, Some(report.start.realtime_ns)));
+    sections
 }

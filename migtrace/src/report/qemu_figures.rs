@@ -1,10 +1,8 @@
 //! What QEMU says of its migration, beside what was measured.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
-use super::layout::{Column, NONE, UNKNOWN, left, right, table, trimmed, wrap};
+use super::content::{Column, NONE, Piece, Section, UNKNOWN, left, right, said, table};
 use super::quantities::{bytes, duration, estimate, grouped, rate};
 use super::traffic_of;
 use crate::record::Record;
@@ -29,13 +27,13 @@ const COLUMNS: [Column<Figure>; 3] = [
     right("Measured", |figure| figure.measured.clone().unwrap_or_else(|| UNKNOWN.to_owned())),
 ];
 
-pub(super) fn section(record: &Record, text: &mut String) {
-    if let Some(stats) = &record.qemu.stats {
-        let _ = writeln!(text, "\n{}", trimmed(&table(&COLUMNS, &figures(record, stats))));
-    } else if let Some(why) = why_absent(record) {
-        text.push('\n');
-        wrap(text, &format!("{OWN_FIGURES}: "), why);
-    }
+/// What QEMU says, or why it says nothing; none where libvirt has said it.
+pub(super) fn section(record: &Record) -> Option<Section> {
+    let said = match &record.qemu.stats {
+        Some(stats) => Piece::Table(table(&COLUMNS, &figures(record, stats))),
+        None => said(&format!("{OWN_FIGURES}: "), why_absent(record)?),
+    };
+    Some(Section::untitled(vec![Piece::Space, said]))
 }
 
 fn why_absent(record: &Record) -> Option<&'static str> {

@@ -2,32 +2,30 @@
 
 use jiff::Timestamp;
 
-use super::layout::{UNKNOWN, clean, named, side};
+use super::content::{Piece, Section, UNKNOWN, clean, side};
 use super::quantities::{bytes, duration, estimate};
 use crate::record::{Alignment, Estimate, Mode, Observer, Record, Start, Vm};
 
-pub(super) fn section(record: &Record, text: &mut String) {
-    named(text, "VM", &vm(&record.vm));
+pub(super) fn section(record: &Record) -> Section {
     let qemu = [record.qemu.version.as_deref(), record.qemu.accelerator.as_deref()];
-    named(text, "QEMU", &listed(qemu.into_iter().flatten().map(clean)));
-    for seen_from in &record.observers {
-        named(text, "Observed on", &observer(seen_from));
-    }
-    named(text, "Started", &start(&record.start));
-    named(
-        text,
-        "Mode",
-        match record.migration.mode {
-            Mode::Precopy => "pre-copy",
-            Mode::Postcopy => "post-copy",
-            Mode::Unknown => UNKNOWN,
-        },
-    );
-    named(text, "Total", &with_method(record.total_time.as_ref()));
-    named(text, "Setup", &with_method(record.setup_time.as_ref()));
-    named(text, "Id", &record.migration.id.as_deref().map_or(UNKNOWN.to_owned(), clean));
-    if let Some(error) = &record.migration.error {
-        named(text, "Error", &clean(error));
+    let mut named = vec![("VM", vm(&record.vm)), ("QEMU", listed(qemu.into_iter().flatten().map(clean)))];
+    named.extend(record.observers.iter().map(|seen_from| ("Observed on", observer(seen_from))));
+    named.extend([
+        ("Started", start(&record.start)),
+        ("Mode", mode(record.migration.mode).to_owned()),
+        ("Total", with_method(record.total_time.as_ref())),
+        ("Setup", with_method(record.setup_time.as_ref())),
+        ("Id", record.migration.id.as_deref().map_or(UNKNOWN.to_owned(), clean)),
+    ]);
+    named.extend(record.migration.error.as_deref().map(|error| ("Error", clean(error))));
+    Section::untitled(named.into_iter().map(|(name, value)| Piece::Named(name, value)).collect())
+}
+
+pub(super) const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Precopy => "pre-copy",
+        Mode::Postcopy => "post-copy",
+        Mode::Unknown => UNKNOWN,
     }
 }
 
@@ -55,7 +53,7 @@ fn clock(alignment: &Alignment) -> String {
     }
 }
 
-fn start(start: &Start) -> String {
+pub(super) fn start(start: &Start) -> String {
     let time = start.realtime_ns.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
     let mut said = time.map_or(UNKNOWN.to_owned(), |time| {
         let error = start.error_ns.map_or(String::new(), |error_ns| format!(" ± {}", duration(error_ns)));

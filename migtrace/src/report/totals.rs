@@ -1,6 +1,6 @@
 //! What crossed the wire in all.
 
-use super::layout::{self, Column, NONE, ends, left, right, wrap};
+use super::content::{Column, NONE, Piece, Section, ends, left, right, said, table};
 use super::quantities::{bytes, grouped, percent};
 use crate::record::{Record, Traffic};
 use crate::units::Counters;
@@ -20,17 +20,17 @@ const COLUMNS: [Column<Row>; 6] = [
     right("Segments", |(_, count)| grouped(count.segments)),
 ];
 
-/// Nothing when no flow was seen.
-pub(super) fn section(record: &Record, text: &mut String) {
-    let Some(total) = record.traffic.total else { return };
+/// None when no flow was seen.
+pub(super) fn section(record: &Record) -> Option<Section> {
+    let total = record.traffic.total?;
     let mut rows: Vec<Row> = vec![("Sent", total.tx), ("Received", total.rx)];
     if let Some(fragments) = record.traffic.fragments {
         rows.extend([("Fragments sent", fragments.tx), ("Fragments received", fragments.rx)]);
     }
     let title = "Totals (sent: from the source to the destination; headers: share of the wire bytes)";
-    layout::section(text, title, &layout::table(&COLUMNS, &rows));
     let [host, _] = ends(record);
-    wrap(text, &format!("  Retransmitted by {host}: "), &retransmitted(&record.traffic));
+    let retransmitted = said(&format!("  Retransmitted by {host}: "), retransmitted(&record.traffic));
+    Some(Section::titled(title, vec![Piece::Table(table(&COLUMNS, &rows)), retransmitted]))
 }
 
 fn retransmitted(traffic: &Traffic) -> String {
