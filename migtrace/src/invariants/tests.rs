@@ -25,7 +25,7 @@ fn a_sound_record_is_left_alone() {
 #[test]
 fn each_kind_of_violation_is_found() {
     type Change = fn(&mut Record);
-    let cases: [(&str, Change); 23] = [
+    let cases: [(&str, Change); 24] = [
         ("bounds", |r| r.total_time.as_mut().unwrap().high_ns = Some(1)),
         ("bounds", |r| r.downtime.stop.as_mut().unwrap().low_ns = u64::MAX),
         ("bounds", |r| r.gaps[0].start.low_ns = i64::MAX),
@@ -48,6 +48,10 @@ fn each_kind_of_violation_is_found() {
         ("that of no gap", |r| r.gaps.clear()),
         ("reasons", |r| r.downtime.reachability = None),
         ("facts: sample", |r| r.traffic.samples.last_mut().unwrap().wire_bytes.tx = 0),
+        ("the disks took more", |r| {
+            let all = r.traffic.samples[0].wire_bytes;
+            r.traffic.samples[0].disk_wire_bytes = Some(all.map(|bytes| bytes + 1));
+        }),
         ("do not add up", |r| r.echo.as_mut().unwrap().lost += 1),
     ];
     for (says, change) in cases {

@@ -62,6 +62,12 @@ pub(super) fn copied(record: &Record, found: &mut Violations) {
             format!("facts: sample {index} has {before:?}, and the next {after:?}")
         });
     }
+    for sample in &record.traffic.samples {
+        let (all, disk) = (sample.wire_bytes, sample.disk_wire_bytes.unwrap_or_default());
+        found.unless(disk.tx <= all.tx && disk.rx <= all.rx, || {
+            format!("facts: the disks took more than all together: {sample:?}")
+        });
+    }
     if let (Some(last), Some(total)) = (record.traffic.samples.last(), &record.traffic.total) {
         let within = last.wire_bytes.tx <= total.tx.wire_bytes && last.wire_bytes.rx <= total.rx.wire_bytes;
         found.unless(within, || format!("facts: the last sample is above the total: {last:?}"));

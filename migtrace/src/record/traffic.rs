@@ -55,4 +55,7 @@ pub struct Sample {
     pub at_ns: i64,
     /// Wire bytes so far.
     pub wire_bytes: Directions<u64>,
+    /// Of these, what the copies of disks took (the flows with the purpose `nbd`). Absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_wire_bytes: Option<Directions<u64>>,
 }

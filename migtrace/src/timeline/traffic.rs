@@ -90,7 +90,9 @@ fn samples(migration: &MigrationFacts<'_>, orient: Orientation) -> Vec<Sample> {
         .collect();
     counts.sort_by_key(|(at, ..)| *at);
     let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];
+    let is_disk: Vec<_> = migration.flows.iter().map(|flow| flow.purpose == Purpose::Nbd).collect();
     let mut sum = Directions::<u64>::default();
+    let mut disk = is_disk.contains(&true).then(Directions::<u64>::default);
     let mut all: Vec<Sample> = Vec::new();
     for (at, index, wire_bytes) in counts {
         let before = latest[index];
@@ -98,9 +100,15 @@ fn samples(migration: &MigrationFacts<'_>, orient: Orientation) -> Vec<Sample> {
         let wire_bytes = Directions { tx: wire_bytes.tx.max(before.tx), rx: wire_bytes.rx.max(before.rx) };
         latest[index] = wire_bytes;
         let moved = |sum: u64, before: u64, now: u64| sum.saturating_sub(before).saturating_add(now);
-        sum.tx = moved(sum.tx, before.tx, wire_bytes.tx);
-        sum.rx = moved(sum.rx, before.rx, wire_bytes.rx);
-        let sample = Sample { at_ns: offset(at, migration.start), wire_bytes: orient.of(sum) };
+        for sum in [Some(&mut sum), disk.as_mut().filter(|_| is_disk[index])].into_iter().flatten() {
+            sum.tx = moved(sum.tx, before.tx, wire_bytes.tx);
+            sum.rx = moved(sum.rx, before.rx, wire_bytes.rx);
+        }
+        let sample = Sample {
+            at_ns: offset(at, migration.start),
+            wire_bytes: orient.of(sum),
+            disk_wire_bytes: disk.map(|disk| orient.of(disk)),
+        };
         match all.last_mut().filter(|last| last.at_ns == sample.at_ns) {
             Some(last) => *last = sample,
             None => all.push(sample),
