@@ -119,7 +119,7 @@ fn hostile_files_are_escaped_in_errors() {
 fn hostile_arguments_are_escaped_in_usage_errors() {
     for arguments in [
         &[HOSTILE][..],
-        &["report", "a", HOSTILE],
+        &["report", HOSTILE, "--format", HOSTILE],
         &["report", "a", "--vm", "b", &format!("--{HOSTILE}")],
         &["record", "--timeout", HOSTILE],
         &["record", "--ports", HOSTILE],
@@ -275,4 +275,58 @@ fn everything_before_a_broken_record_is_reported() {
         assert!(stderr(&output).contains(words), "{output:?}");
         assert!(stderr(&output).contains("what precedes it is reported"), "{output:?}");
     }
+}
+
+#[test]
+fn several_files_are_reported_one_after_the_other() {
+    let (one, two) = (log("precopy-7.2"), log("two-vms"));
+    for more in [&[][..], &["--format", "json"]] {
+        let both = run(migtrace(&["report"]).args([&one, &two]).args(more));
+        assert_eq!(both.status.code(), Some(0), "{both:?}");
+        let records: Vec<Record> =
+            [common::replay("precopy-7.2"), common::replay("two-vms")].into_iter().flatten().collect();
+        let expected = if more.is_empty() {
+            records.iter().map(report::text::render).collect::<Vec<_>>().join("\n")
+        } else {
+            records.iter().map(|record| report::json_line(record).unwrap()).collect()
+        };
+        assert_eq!(stdout(&both), expected);
+    }
+}
+
+#[test]
+fn a_broken_file_among_several_is_named_and_what_precedes_the_damage_is_reported() {
+    let [first, second] = &several()[..] else { panic!("two VMs have two records") };
+    let next = report::json_line(second).unwrap();
+    let (_folder, path) = write(&format!("{}{}", report::json_line(first).unwrap(), &next[..next.len() / 2]));
+    let output = run(migtrace(&["report"]).arg(&path).arg(log("precopy-7.2")));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains(path.to_str().unwrap()), "{output:?}");
+    assert!(stdout(&output).contains(&report::text::render(first)), "{output:?}");
+    assert!(stdout(&output).contains(&report::text::render(&common::one("precopy-7.2"))), "{output:?}");
+}
+
+#[test]
+fn of_several_files_those_with_the_selected_vm_are_shown() {
+    let records = several();
+    let name = records[1].vm.name.clone().unwrap();
+    let output = run(migtrace(&["report", "--vm", &name]).args([log("two-vms"), log("precopy-7.2")]));
+    assert_eq!(stdout(&output), report::text::render(&records[1]), "{output:?}");
+    let nobody = run(migtrace(&["report", "--vm", "nobody"]).args([log("two-vms"), log("precopy-7.2")]));
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("no migration of nobody"), "{nobody:?}");
+}
+
+#[test]
+fn a_page_is_written_where_the_name_of_the_file_says_so() {
+    let (folder, _) = write("");
+    let page = folder.path().join("page.html");
+    let output = run(migtrace(&["report"]).arg(log("precopy-7.2")).arg("--output").arg(&page));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let expected = report::html::render(&common::replay("precopy-7.2"));
+    assert_eq!(fs::read_to_string(page).unwrap(), expected);
+    let printed = report_of(&log("precopy-7.2"), &["--format", "html"]);
+    assert_eq!(stdout(&printed), expected);
+    let probe = run(&mut migtrace(&["probe", "10.0.0.1", "--format", "html"]));
+    assert_eq!(probe.status.code(), Some(2), "a probe has no page: {probe:?}");
 }

@@ -12,7 +12,7 @@ use crate::prerequisites::{Action, Group, Missing, Prerequisite, TABLE};
 /// # Errors
 /// When something is missing that cannot be installed from here: lists it with the commands that install it.
 pub(crate) fn run() -> Result<()> {
-    for (name, found) in install(&[Group::Build, Group::Lint, Group::Lab])? {
+    for (name, found) in install(&[Group::Build, Group::Lint, Group::Test, Group::Lab])? {
         eprintln!("{name:<20}  {found}");
     }
     Ok(())

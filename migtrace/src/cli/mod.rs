@@ -87,7 +87,7 @@ Exit codes:
 const REPORT_HELP: &str = "\
 Exit codes:
   0  Done
-  1  It could not be done, or the end of the file is damaged; everything
+  1  It could not be done, or the end of a file is damaged; everything
      before the damage is reported
   2  Wrong usage";
 
@@ -116,7 +116,7 @@ pub(crate) enum Command {
     Record(Box<RecordArgs>),
     /// Ping an address at a fixed interval and report when it did not answer
     Probe(ProbeArgs),
-    /// Show a record, or replay an event log into its record
+    /// Show records, or replay event logs into their records, as text, JSON or an HTML page
     Report(ReportArgs),
     /// Make one record of the event logs of both hosts of a migration
     Merge(MergeArgs),
@@ -176,20 +176,20 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = Attach::Auto)]
     pub(crate) attach: Attach,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) output: OutputArgs<Format>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = REPORT_HELP)]
 pub(crate) struct ReportArgs {
-    /// Records (JSON, one after the other) or an event log (JSON Lines); `-` is standard input
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// Records (JSON, one after the other) or event logs (JSON Lines); `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
     /// Show only this VM's migrations, by name or UUID
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) output: OutputArgs<RecordFormat>,
 }
 
 #[derive(Debug, Args)]
@@ -203,12 +203,12 @@ pub(crate) struct MergeArgs {
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) output: OutputArgs<RecordFormat>,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct OutputArgs {
-    /// Format of the report [default: json if --output ends in .json, else text]
+pub(crate) struct OutputArgs<Format: OfFile> {
+    /// Format of the report [default: the one that the name of --output ends in, else text]
     ///
     /// Several records in one JSON report are JSON Lines.
     #[arg(long, value_enum, help_heading = OUTPUT)]
@@ -220,15 +220,17 @@ pub(crate) struct OutputArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
-impl OutputArgs {
+impl<Format: OfFile> OutputArgs<Format> {
     pub(crate) fn format(&self) -> Format {
-        let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
-        self.format.unwrap_or(if self.output.as_ref().is_some_and(is_json) {
-            Format::Json
-        } else {
-            Format::Text
-        })
+        let extension = self.output.as_ref().and_then(|path| path.extension()?.to_str());
+        self.format.unwrap_or_else(|| Format::of_extension(extension))
     }
+}
+
+/// A format that the name of a file may say.
+pub(crate) trait OfFile: ValueEnum + Copy + Send + Sync + 'static {
+    /// The format of files with this extension.
+    fn of_extension(extension: Option<&str>) -> Self;
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +247,33 @@ pub(crate) enum Format {
     Text,
     /// For programs
     Json,
+}
+
+impl OfFile for Format {
+    fn of_extension(extension: Option<&str>) -> Self {
+        if extension == Some("json") { Self::Json } else { Self::Text }
+    }
+}
+
+/// The format of records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum RecordFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// For people, as one page with charts
+    Html,
+}
+
+impl OfFile for RecordFormat {
+    fn of_extension(extension: Option<&str>) -> Self {
+        match extension {
+            Some("json") => Self::Json,
+            Some("html" | "htm") => Self::Html,
+            _ => Self::Text,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -310,11 +339,15 @@ mod tests {
 
     #[test]
     fn the_format_follows_the_name_of_the_file_unless_given() {
-        let output =
-            |format, file: Option<&str>| OutputArgs { format, output: file.map(Into::into) }.format();
-        assert_eq!(output(None, None), Format::Text);
-        assert_eq!(output(None, Some("a.json")), Format::Json);
-        assert_eq!(output(None, Some("a.txt")), Format::Text);
-        assert_eq!(output(Some(Format::Text), Some("a.json")), Format::Text);
+        fn output<F: OfFile>(format: Option<F>, file: Option<&str>) -> F {
+            OutputArgs { format, output: file.map(Into::into) }.format()
+        }
+        assert_eq!(output::<Format>(None, None), Format::Text);
+        assert_eq!(output::<Format>(None, Some("a.json")), Format::Json);
+        assert_eq!(output::<Format>(None, Some("a.txt")), Format::Text);
+        assert_eq!(output::<RecordFormat>(None, Some("a.json")), RecordFormat::Json);
+        assert_eq!(output::<RecordFormat>(None, Some("a.html")), RecordFormat::Html);
+        assert_eq!(output::<RecordFormat>(None, Some("a")), RecordFormat::Text);
+        assert_eq!(output(Some(RecordFormat::Text), Some("a.html")), RecordFormat::Text);
     }
 }

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use migtrace::kernel::Tunnel;
 use migtrace::ports::PortRanges;
 
-use super::{Attach, OUTPUT, OutputArgs, duration, interval};
+use super::{Attach, OUTPUT, OutputArgs, RecordFormat, duration, interval};
 
 const RECORD_HELP: &str = "\
 A limit (--max-...) is met if the upper bound of what was measured is within it. \
@@ -68,7 +68,7 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = LIMITS)]
     pub(crate) max_reachability: Option<Duration>,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) output: OutputArgs<RecordFormat>,
     /// Write every event to this file as it is observed, as JSON Lines; `-` is standard output. With --peer it is a directory
     ///
     /// An earlier log becomes FILE.old. With `-`, a report without --output goes to standard error. In the directory, which is

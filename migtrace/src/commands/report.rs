@@ -1,7 +1,7 @@
-//! `migtrace report`: shows a record, or replays an event log into its record.
+//! `migtrace report`: shows records, and replays event logs into their records.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -14,41 +14,63 @@ use serde_json::Value;
 
 use super::Exit;
 use super::output::ReportOutput;
-use crate::cli::{Format, ReportArgs};
+use crate::cli::{RecordFormat, ReportArgs};
 use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
-    let (records, broken) = records(options)?;
+    let mut records = Vec::new();
+    let mut broken = Vec::new();
+    let mut empty = Vec::new();
+    for file in &options.files {
+        match read(file, options.vm.as_ref())? {
+            Read::Records { records: read, broken: found } => {
+                records.extend(read);
+                broken.extend(found.map(|found| (file, found)));
+            }
+            Read::None(why) => empty.push(why),
+        }
+    }
+    // Of several files, some may be of other VMs than the one that was asked for.
+    if records.is_empty() || options.vm.is_none() && !empty.is_empty() {
+        bail!("{}", empty.join("; "));
+    }
     let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
     output.write(&render(&records, options.output.format())?)?;
-    match broken {
-        Some(broken) => {
-            say_broken(&options.file, &broken);
-            Ok(Exit::CouldNot)
-        }
-        None => Ok(Exit::Done),
+    for (file, broken) in &broken {
+        say_broken(file, broken);
     }
+    Ok(if broken.is_empty() { Exit::Done } else { Exit::CouldNot })
 }
 
-/// The records of a file, and what is wrong with its last part. A log can be far larger than its record, so it is read line
-/// by line.
-fn records(options: &ReportArgs) -> Result<(Vec<Record>, Option<String>)> {
-    let cannot = || format!("cannot read {}", options.file.display());
-    let file: Box<dyn Read> = if options.file == Path::new("-") {
+/// What was read of a file.
+enum Read {
+    Records {
+        records: Vec<Record>,
+        /// What is wrong with its last part.
+        broken: Option<String>,
+    },
+    /// No record that was asked for: says what there is instead.
+    None(String),
+}
+
+/// The records of a file. A log can be far larger than its record, so it is read line by line.
+fn read(path: &Path, vm: Option<&String>) -> Result<Read> {
+    let cannot = || format!("cannot read {}", path.display());
+    let file: Box<dyn io::Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
-        Box::new(File::open(&options.file).with_context(cannot)?)
+        Box::new(File::open(path).with_context(cannot)?)
     };
     let mut file = BufReader::new(file);
     let mut head = Vec::new();
     (&mut file).take(LONGEST_HEAD_BYTES).read_until(b'\n', &mut head).with_context(cannot)?;
     let mut file = io::Cursor::new(head).chain(file);
     if !begins_record(file.get_ref().0.get_ref()) {
-        return replayed_records(options, file);
+        return replayed_records(path, vm, file);
     }
     let mut content = Vec::new();
     file.read_to_end(&mut content).with_context(cannot)?;
-    written_records(options, &content)
+    written_records(path, vm, &content)
 }
 
 /// Far longer than the first line of a log.
@@ -65,14 +87,13 @@ fn begins_record(first_line: &[u8]) -> bool {
 }
 
 /// Records that follow each other, on one line each or indented.
-fn written_records(options: &ReportArgs, content: &[u8]) -> Result<(Vec<Record>, Option<String>)> {
+fn written_records(path: &Path, vm: Option<&String>, content: &[u8]) -> Result<Read> {
     let mut records = Vec::new();
     let mut broken = None;
     for value in serde_json::Deserializer::from_slice(content).into_iter() {
-        let not_one = || {
-            format!("{} is neither a complete record nor an event log of migtrace", options.file.display())
-        };
-        match value.with_context(not_one).and_then(|value| record(options, value)) {
+        let not_one =
+            || format!("{} is neither a complete record nor an event log of migtrace", path.display());
+        match value.with_context(not_one).and_then(|value| record(path, value)) {
             Ok(record) => records.push(record),
             Err(error) if records.is_empty() => return Err(error),
             Err(error) => {
@@ -82,13 +103,13 @@ fn written_records(options: &ReportArgs, content: &[u8]) -> Result<(Vec<Record>,
         }
     }
     let read = records.len();
-    let selection = Selection::new(options.vm.clone(), None);
+    let selection = Selection::new(vm.cloned(), None);
     records.retain(|record| selection.matches_vm(record.vm.name.as_deref(), record.vm.uuid.as_deref()));
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
-        bail!("{}: {read} records, but none{}{why}", options.file.display(), whose(options.vm.as_ref()));
+        return Ok(Read::None(format!("{}: {read} records, but none{}{why}", path.display(), whose(vm))));
     }
-    Ok((records, broken))
+    Ok(Read::Records { records, broken })
 }
 
 /// Of which VM there should have been a migration.
@@ -127,50 +148,47 @@ pub(super) fn replay(vm: Option<String>, content: impl BufRead) -> Result<Replay
 }
 
 /// The records that an event log replays into.
-fn replayed_records(options: &ReportArgs, content: impl BufRead) -> Result<(Vec<Record>, Option<String>)> {
-    let replayed = replay(options.vm.clone(), content).map_err(|error| match error.what {
-        LogErrorKind::NotALog(why) => anyhow!(
-            "{} is neither a complete record nor an event log of migtrace: {why}",
-            options.file.display()
-        ),
-        _ => anyhow::Error::new(error).context(format!("cannot read {}", options.file.display())),
+fn replayed_records(path: &Path, vm: Option<&String>, content: impl BufRead) -> Result<Read> {
+    let replayed = replay(vm.cloned(), content).map_err(|error| match error.what {
+        LogErrorKind::NotALog(why) => {
+            anyhow!("{} is neither a complete record nor an event log of migtrace: {why}", path.display())
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
     });
     let Replayed { timeline, events, broken } = replayed?;
     let records = timeline.finish();
     if records.is_empty() {
         let why = broken.map(|broken| format!("; {broken}")).unwrap_or_default();
-        let whose = whose(options.vm.as_ref());
-        bail!("{}: {events} events, but no migration{whose} among them{why}", options.file.display());
+        let whose = whose(vm);
+        let none = format!("{}: {events} events, but no migration{whose} among them{why}", path.display());
+        return Ok(Read::None(none));
     }
-    Ok((records, broken))
+    Ok(Read::Records { records, broken })
 }
 
-fn record(options: &ReportArgs, value: Value) -> Result<Record> {
+fn record(path: &Path, value: Value) -> Result<Record> {
     match value.get("schema").and_then(Value::as_str) {
-        Some(record::SCHEMA) => serde_json::from_value(value)
-            .with_context(|| format!("{} is not a valid record", options.file.display())),
+        Some(record::SCHEMA) => {
+            serde_json::from_value(value).with_context(|| format!("{} is not a valid record", path.display()))
+        }
         Some(other) => bail!(
             "{} says that its schema is `{other}`; this migtrace reads only `{}`",
-            options.file.display(),
+            path.display(),
             record::SCHEMA
         ),
-        None => bail!("{} is neither a record nor an event log of migtrace", options.file.display()),
+        None => bail!("{} is neither a record nor an event log of migtrace", path.display()),
     }
 }
 
-/// The reports of several records, one after the other. As JSON, several are JSON Lines.
-pub(super) fn render(records: &[Record], format: Format) -> Result<String> {
-    let json = if records.len() == 1 { report::json } else { report::json_line };
-    let rendered: Result<Vec<String>, _> = records
-        .iter()
-        .map(|record| match format {
-            Format::Text => Ok(report::text::render(record)),
-            Format::Json => json(record),
-        })
-        .collect();
-    let between = match format {
-        Format::Text => "\n",
-        Format::Json => "",
-    };
-    Ok(rendered.context("cannot write the record as JSON")?.join(between))
+/// The reports of several records, one after the other. As JSON, several are JSON Lines; as HTML, they are one page.
+pub(super) fn render(records: &[Record], format: RecordFormat) -> Result<String> {
+    match format {
+        RecordFormat::Text => Ok(records.iter().map(report::text::render).collect::<Vec<_>>().join("\n")),
+        RecordFormat::Html => Ok(report::html::render(records)),
+        RecordFormat::Json => {
+            let json = if records.len() == 1 { report::json } else { report::json_line };
+            let rendered: Result<String, _> = records.iter().map(json).collect();
+            rendered.context("cannot write the record as JSON")
+        }
+    }
 }

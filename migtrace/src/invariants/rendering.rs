@@ -15,11 +15,30 @@ pub(super) fn rendered(record: &Record, found: &mut Violations) {
         });
         found.unless(!line.chars().any(steers), || format!("text: it would steer the terminal: {line:?}"));
     }
+    html(record, found);
     let again = report::json(record).and_then(|json| serde_json::from_str::<Record>(&json));
     match again {
         Ok(again) => found.unless(again == *record, || "JSON: it reads back as another record".to_owned()),
         Err(error) => found.0.push(format!("JSON: it does not read back: {error}")),
     }
+}
+
+/// As a page: nothing steers the reader or leaves its place, and every drawing has a size.
+fn html(record: &Record, found: &mut Violations) {
+    let page = report::html::render(std::slice::from_ref(record));
+    found.unless(!page.chars().any(|c| c != '\n' && steers(c)), || {
+        "HTML: it would steer the reader".to_owned()
+    });
+    for number in ["NaN", "inf"] {
+        let is_drawn = |start: &str| page.contains(&format!("{start}{number}"));
+        found.unless(!["=\"", "=\"-", "d=\"M", "left:", "width:"].into_iter().any(is_drawn), || {
+            format!("HTML: {number} is drawn")
+        });
+    }
+    // Names, however they are chosen, open no element.
+    let body = page.split_once("</style>").map_or(&*page, |(_, body)| body);
+    let (opened, closed) = (body.matches('<').count(), body.matches('>').count());
+    found.unless(opened == closed, || format!("HTML: {opened} elements are opened, and {closed} closed"));
 }
 
 /// Whether a character steers a terminal instead of being shown in its place: a control, a line break, a mark that turns

@@ -1,8 +1,10 @@
 //! What the tests over canned event logs share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod browser;
 pub(crate) mod log_builder;
 pub(crate) mod merged;
+pub(crate) mod page_numbers;
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -99,4 +101,16 @@ pub(crate) fn marks(record: &Record) -> Vec<(&str, i64)> {
 
 pub(crate) fn payload_tx(phase: &Phase) -> u64 {
     phase.traffic.unwrap().tx.payload_bytes
+}
+
+/// The record of the demo that the documentation shows, from all of its logs.
+pub(crate) fn demo() -> Vec<Record> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/demo");
+    let logs = ["local", "dst", "observer"].map(|host| {
+        let file = File::open(folder.join(format!("{host}.jsonl"))).unwrap();
+        let mut timeline = Timeline::new(Selection::default());
+        LogReader::new(BufReader::new(file)).for_each(|event| timeline.push(&event.unwrap()));
+        timeline
+    });
+    migtrace::timeline::merged(&logs).unwrap()
 }

@@ -1,6 +1,7 @@
 //! What the commands need of a machine: how to see whether it is there, and how to get it.
 
 mod action;
+mod browser;
 mod compiler;
 mod fuzzing;
 mod lab;
@@ -19,6 +20,8 @@ pub(crate) enum Group {
     Build,
     /// To check the format and the lints.
     Lint,
+    /// To run the tests that need no lab.
+    Test,
     /// To run the lab, and the tests that attach programs to the kernel.
     Lab,
     /// To search for inputs that break migtrace.
@@ -41,11 +44,12 @@ pub(crate) struct Missing {
 }
 
 /// Everything that the commands need. Each may depend on those before it.
-pub(crate) const TABLE: [Prerequisite; 11] = [
+pub(crate) const TABLE: [Prerequisite; 12] = [
     Prerequisite { name: "eBPF toolchain", group: Group::Build, find: compiler::find_toolchain },
     Prerequisite { name: "bpf-linker", group: Group::Build, find: compiler::find_bpf_linker },
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
     Prerequisite { name: "clippy for eBPF", group: Group::Lint, find: compiler::find_ebpf_clippy },
+    Prerequisite { name: "browser", group: Group::Test, find: browser::find },
     Prerequisite { name: "programs of the lab", group: Group::Lab, find: lab::find_programs },
     Prerequisite { name: "static C library", group: Group::Lab, find: lab::find_static_libc },
     Prerequisite { name: "package lists", group: Group::Lab, find: lab::check_package_lists },

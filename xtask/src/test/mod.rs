@@ -43,7 +43,11 @@ impl Options {
     }
 
     fn prerequisites(&self) -> &'static [Group] {
-        if self.needs_lab() { &[Group::Build, Group::Lint, Group::Lab] } else { &[Group::Build, Group::Lint] }
+        if self.needs_lab() {
+            &[Group::Build, Group::Lint, Group::Test, Group::Lab]
+        } else {
+            &[Group::Build, Group::Lint, Group::Test]
+        }
     }
 }
 

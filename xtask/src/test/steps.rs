@@ -73,7 +73,7 @@ impl Step {
             Self::Lints => 105,
             Self::EbpfLints => 40,
             Self::Documentation => 60,
-            Self::UnitTests => 150,
+            Self::UnitTests => 160,
             Self::Examples => 40,
             Self::Lab => 765,
             Self::Kernels => 600,

@@ -1,0 +1,262 @@
+//! Charts: lanes over one axis, each with its name, and the same values as a table.
+//!
+//! A lane is drawn as SVG that is stretched to the width of the page; every text is HTML, so that it stays as large as other
+//! text. What can be pointed at is an element of its own above the drawing, and a tip follows it that only CSS shows.
+
+use maud::{Markup, html};
+
+use super::scale::{LENGTH, Scale, Tick, number, percent};
+use super::shapes::{self, Data, Item};
+
+/// A figure: its lanes, and the table of their values.
+pub(in crate::report) struct Chart {
+    /// What it shows.
+    pub(super) title: String,
+    /// The same in sentences, for who does not see it, and what has to be known to read it.
+    pub(super) about: String,
+    pub(super) axis: Axis,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) legend: Vec<Legend>,
+    /// Its values, exactly.
+    pub(super) table: Rows,
+}
+
+/// The axis that all lanes share.
+pub(in crate::report) struct Axis {
+    pub(super) scale: Scale,
+    /// What the values of the ticks count from.
+    pub(super) origin: f64,
+    pub(super) name: String,
+}
+
+/// A row of a chart.
+#[derive(Default)]
+pub(in crate::report) struct Lane {
+    pub(super) name: String,
+    /// What is written below the name.
+    pub(super) value: String,
+    /// In pixels; 0 for a heading.
+    pub(super) height: u16,
+    /// Stretches of the axis that are shaded, every other one.
+    pub(super) bands: Vec<(f64, f64)>,
+    pub(super) items: Vec<Item>,
+    pub(super) curve: Option<Curve>,
+}
+
+/// Averages over stretches of the axis: a line of steps.
+pub(in crate::report) struct Curve {
+    pub(super) scale: Scale,
+    pub(super) tone: &'static str,
+    /// From, to, how much.
+    pub(super) steps: Vec<(f64, f64, f64)>,
+}
+
+/// What a sign of a chart means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::report) enum Legend {
+    /// A bar up to its lower bound.
+    Certain,
+    /// From the lower bound to the upper one.
+    Possible,
+    /// The best single value.
+    Value,
+    /// What is not known.
+    Unknown,
+}
+
+/// A table of exact values: a heading for each column, and cells with their place in the record.
+#[derive(Default)]
+pub(in crate::report) struct Rows {
+    pub(super) headings: Vec<String>,
+    pub(super) rows: Vec<Vec<Cell>>,
+}
+
+/// A cell of such a table.
+pub(in crate::report) enum Cell {
+    Words(String),
+    /// A number, and where it stands in the record.
+    Number(String, Data),
+}
+
+pub(super) fn words(text: impl Into<String>) -> Cell {
+    Cell::Words(text.into())
+}
+
+/// The lanes of a bar or a mark.
+pub(super) const LOW: u16 = 18;
+/// The lanes of a curve.
+pub(super) const HIGH: u16 = 96;
+
+pub(super) fn chart(chart: &Chart) -> Markup {
+    html! {
+        figure class="chart" role="group" aria-label=(format!("{}. {}", chart.title, chart.about)) {
+            figcaption { span class="title" { (chart.title) } " " span class="about" { (chart.about) } }
+            (lanes(&chart.lanes, &chart.axis))
+            @if !chart.legend.is_empty() { (legend(&chart.legend)) }
+            @if !chart.table.rows.is_empty() {
+                details {
+                    summary { "The values of this chart as a table" }
+                    (rows(&chart.table))
+                }
+            }
+        }
+    }
+}
+
+/// The lanes with their axis, without a figure around them.
+pub(super) fn lanes(lanes: &[Lane], axis: &Axis) -> Markup {
+    let ticks = axis.scale.ticks(axis.origin);
+    html! {
+        div class="lanes" data-from=(axis.scale.from()) data-to=(axis.scale.to()) {
+            @for shown in lanes { (lane(shown, &axis.scale, &ticks)) }
+            div class="lane axis" {
+                div class="label" { span class="value" { (axis.name) } }
+                div class=(crowd(ticks.len())) {
+                    @for tick in &ticks {
+                        span class=(edge(tick.at)) style=(format!("left:{}", percent(tick.at))) { (tick.label) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many ticks a phone leaves out: of many every second, of more two of three.
+const fn crowd(ticks: usize) -> &'static str {
+    match ticks {
+        0..=3 => "ticks",
+        4..=5 => "ticks many",
+        _ => "ticks more",
+    }
+}
+
+/// How a text at an end of the axis is kept within it.
+fn edge(at: f64) -> &'static str {
+    if at < LENGTH * 0.04 {
+        "first"
+    } else if at > LENGTH * 0.9 {
+        "last"
+    } else {
+        ""
+    }
+}
+
+impl Lane {
+    /// A line between lanes that says what follows.
+    pub(super) fn heading(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+}
+
+fn lane(lane: &Lane, axis: &Scale, ticks: &[Tick]) -> Markup {
+    if lane.height == 0 {
+        return html! { div class="lane heading" { (lane.name) } };
+    }
+    let height = f64::from(lane.height);
+    let upright = lane.curve.as_ref().map(|curve| curve.scale.few_ticks());
+    let said = match &lane.value[..] {
+        "" => lane.name.clone(),
+        value => format!("{}: {value}", lane.name),
+    };
+    html! {
+        div class="lane" {
+            div class="label" {
+                span class="name" { (lane.name) }
+                @if !lane.value.is_empty() { " " span class="value" { (lane.value) } }
+                @if let Some((ticks, unit)) = &upright {
+                    " " span class="value" { (unit) }
+                    @for tick in ticks {
+                        span class="upright" style=(format!("top:{}", percent(LENGTH - tick.at))) { (tick.label) }
+                    }
+                }
+            }
+            div class="track" style=(format!("height:{}px", lane.height)) {
+                svg viewBox=(format!("0 0 {LENGTH} {height}")) preserveAspectRatio="none" role="img"
+                    aria-label=(said) {
+                    desc { (described(lane, &said)) }
+                    @for (from, to) in &lane.bands { (shapes::band(axis, *from, *to, height)) }
+                    @for tick in ticks { (shapes::grid(tick.at, height)) }
+                    @if let Some(curve) = &lane.curve { (shapes::curve(curve, axis, height)) }
+                    @for item in &lane.items { (shapes::drawn(item, axis, height)) }
+                }
+                @for item in &lane.items { (shapes::pointed(item, axis)) }
+            }
+        }
+    }
+}
+
+/// The most items whose values are read out one after the other.
+const MOST_DESCRIBED: usize = 12;
+
+/// What a lane shows, in words.
+fn described(lane: &Lane, said: &str) -> String {
+    let tips = lane.items.iter().map(|item| item.tip.as_str());
+    match lane.items.len() {
+        0 => said.to_owned(),
+        1..=MOST_DESCRIBED => tips.collect::<Vec<_>>().join("; "),
+        number => format!("{said}: {number} values, which the table below lists"),
+    }
+}
+
+pub(super) fn legend(signs: &[Legend]) -> Markup {
+    html! {
+        ul class="legend" {
+            @for sign in signs {
+                li {
+                    svg class="sign" viewBox="0 0 28 14" aria-hidden="true" { (shapes::sign(*sign)) }
+                    span {
+                        (match sign {
+                            Legend::Certain => "up to the lower bound",
+                            Legend::Possible => "from the lower bound to the upper one",
+                            Legend::Value => "best value",
+                            Legend::Unknown => "unknown, or without an upper bound",
+                        })
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A table that scrolls by itself where it is too wide.
+pub(super) fn rows(table: &Rows) -> Markup {
+    html! {
+        div class="scroll" tabindex="0" {
+            table {
+                thead { tr { @for heading in &table.headings { th scope="col" { (heading) } } } }
+                tbody {
+                    @for row in &table.rows {
+                        tr {
+                            @for cell in row {
+                                @match cell {
+                                    Cell::Words(words) => td { (words) },
+                                    Cell::Number(number, data) => {
+                                        td class="right" data-of=(data.of) data-values=(data.values()) { (number) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The line of the steps, and the area below it. A stretch without samples is a hole, not a zero.
+pub(super) fn step_paths(curve: &Curve, axis: &Scale, height: f64) -> [String; 2] {
+    let place = |value: f64| number(height - curve.scale.at(value) * height / LENGTH);
+    let base = number(height);
+    let joined = |one: &(f64, f64, f64), next: &(f64, f64, f64)| one.1 == next.0;
+    let mut paths = [String::new(), String::new()];
+    for run in curve.steps.chunk_by(joined) {
+        let (begin, end) = (number(axis.at(run[0].0)), number(axis.at(run[run.len() - 1].1)));
+        let points = run.iter().flat_map(|(from, to, value)| {
+            [from, to].map(|at| format!("{} {}", number(axis.at(*at)), place(*value)))
+        });
+        let points = points.collect::<Vec<_>>().join("L");
+        paths[0].push_str(&format!("M{points}"));
+        paths[1].push_str(&format!("M{begin} {base}L{points}L{end} {base}Z"));
+    }
+    paths
+}

@@ -1,0 +1,45 @@
+//! Records as a page for people: one HTML file, with charts as SVG, that fetches nothing and runs no script.
+//!
+//! `page` is the frame, `chart`, `shapes` and `scale` are what charts are made of, `sections` shows what the text report says.
+//! `migration` is the page of one migration, `several` what stands above those of several.
+
+mod chart;
+mod migration;
+mod page;
+mod scale;
+mod sections;
+mod several;
+mod shapes;
+
+use maud::html;
+
+use super::headline;
+use crate::record::Record;
+
+/// The page of one migration, or of several side by side.
+#[must_use]
+pub fn render(records: &[Record]) -> String {
+    let title = match records {
+        [record] => format!("{}: {}", headline::vm(record), headline::outcome(record)),
+        _ => format!("{} migrations", records.len()),
+    };
+    let content = html! {
+        @if records.len() != 1 { (several::overview(records)) }
+        @for (index, record) in records.iter().enumerate() {
+            (migration::article(record, index, records.len() == 1))
+        }
+    };
+    page::page(&title, &content)
+}
+
+/// A time or an amount as a place in a drawing.
+#[expect(clippy::cast_precision_loss, reason = "a drawing shows some hundred steps")]
+fn place(value: i64) -> f64 {
+    value as f64
+}
+
+/// As [`place`].
+#[expect(clippy::cast_precision_loss, reason = "a drawing shows some hundred steps")]
+fn length(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,225 @@
+//! Several migrations beside each other, on the same scales.
+
+use maud::{Markup, html};
+
+use super::chart::{Axis, Chart, LOW, Lane, Legend, Rows, chart, lanes, legend};
+use super::length;
+use super::migration::{axis, curves, highest, hosts, steps};
+use super::scale::{Quantity, Scale};
+use super::sections::bounded;
+use super::shapes::{Data, Form, Item};
+use crate::record::{Estimate, Record};
+use crate::report::content::UNKNOWN;
+use crate::report::quantities::{bytes, estimate};
+use crate::report::{headline, summary};
+
+/// A record with its number.
+struct Row<'a> {
+    number: usize,
+    record: &'a Record,
+}
+
+fn estimated(length: Option<&Estimate>) -> String {
+    length.map_or_else(|| UNKNOWN.to_owned(), estimate)
+}
+
+fn stop(record: &Record) -> String {
+    if record.downtime.never_stopped() && record.downtime.stop.is_none() {
+        return "not stopped".to_owned();
+    }
+    estimated(record.downtime.stop.as_ref())
+}
+
+/// A table of all, their figures beside each other, and their curves on the same scales.
+pub(super) fn overview(records: &[Record]) -> Markup {
+    let rows: Vec<_> = records.iter().enumerate().map(|(number, record)| Row { number, record }).collect();
+    html! {
+        header { h1 { (format!("{} migrations", records.len())) } }
+        (summary(&rows))
+        (figures(&rows))
+        (small_multiples(&rows))
+    }
+}
+
+fn summary(rows: &[Row<'_>]) -> Markup {
+    let headings =
+        ["VM", "Outcome", "Hosts", "Started", "Total time", "Stop", "Network", "Reachability", "Sent"];
+    let cells = |record: &Record| {
+        let downtime = &record.downtime;
+        [
+            headline::outcome(record).to_owned(),
+            hosts(record),
+            summary::start(&record.start),
+            estimated(record.total_time.as_ref()),
+            stop(record),
+            estimated(downtime.network.as_ref()),
+            estimated(downtime.reachability.as_ref()),
+            headline::sent(record),
+        ]
+    };
+    html! {
+        div class="scroll" tabindex="0" {
+            table class="summary" {
+                thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            th scope="row" { a href=(format!("#m{}", row.number + 1)) { (title(row)) } }
+                            @for cell in cells(row.record) { td { (bounded(&cell)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The figures of all, a chart each.
+fn figures(rows: &[Row<'_>]) -> Markup {
+    let times = [
+        Figure { name: "Total time", path: "total_time", tone: "t-sent", of: |r| r.total_time.as_ref() },
+        Figure { name: "Stop", path: "downtime/stop", tone: "t-stop", of: |r| r.downtime.stop.as_ref() },
+        Figure {
+            name: "Network gap",
+            path: "downtime/network",
+            tone: "t-network",
+            of: |r| r.downtime.network.as_ref(),
+        },
+        Figure {
+            name: "Reachability gap",
+            path: "downtime/reachability",
+            tone: "t-reach",
+            of: |r| r.downtime.reachability.as_ref(),
+        },
+    ];
+    html! {
+        div class="multiples" {
+            @for figure in &times {
+                @if rows.iter().any(|row| (figure.of)(row.record).is_some()) { (times_of(rows, figure)) }
+            }
+            @if rows.iter().any(|row| row.record.traffic.total.is_some()) { (sent(rows)) }
+        }
+        (legend(&[Legend::Certain, Legend::Possible, Legend::Value, Legend::Unknown]))
+    }
+}
+
+/// A length of time that records have.
+struct Figure {
+    name: &'static str,
+    /// Where it stands in a record.
+    path: &'static str,
+    tone: &'static str,
+    of: fn(&Record) -> Option<&Estimate>,
+}
+
+fn times_of(rows: &[Row<'_>], figure: &Figure) -> Markup {
+    let Figure { name, path, tone, of } = *figure;
+    let longest = |row: &Row<'_>| of(row.record).map(|time| length(time.high_ns.unwrap_or(time.value_ns)));
+    let scale = Scale::from_zero(Quantity::Time, rows.iter().filter_map(longest).fold(0.0, f64::max));
+    let lane = |row: &Row<'_>| {
+        let item = match of(row.record) {
+            Some(time) => Item {
+                from: 0.0,
+                to: length(time.value_ns),
+                form: Form::Bounded { low: length(time.low_ns), high: time.high_ns.map(length) },
+                tone,
+                tip: format!("{}: {}", title(row), estimate(time)),
+                data: Data::estimate(format!("/{}/{path}", row.number), time),
+                label: String::new(),
+            },
+            None => unknown(&scale, &title(row)),
+        };
+        numbered(row, estimated(of(row.record)), item)
+    };
+    compared(name, scale, rows.iter().map(lane).collect())
+}
+
+fn sent(rows: &[Row<'_>]) -> Markup {
+    let total = |row: &Row<'_>| row.record.traffic.total.map(|total| total.tx.wire_bytes);
+    let most = rows.iter().filter_map(total).map(length).fold(0.0, f64::max);
+    let scale = Scale::from_zero(Quantity::Bytes, most);
+    let lane = |row: &Row<'_>| {
+        let item = match total(row) {
+            Some(sent) => Item {
+                from: 0.0,
+                to: length(sent),
+                form: Form::Span,
+                tone: "t-sent",
+                tip: format!("{}: {}", title(row), bytes(sent)),
+                data: Data::new(
+                    format!("/{}/traffic/total/tx", row.number),
+                    vec![("wire_bytes", Some(sent.into()))],
+                ),
+                label: String::new(),
+            },
+            None => unknown(&scale, &title(row)),
+        };
+        numbered(row, headline::sent(row.record), item)
+    };
+    compared("Sent", scale, rows.iter().map(lane).collect())
+}
+
+/// How one of several is called.
+fn title(row: &Row<'_>) -> String {
+    format!("{}. {}", row.number + 1, headline::vm(row.record))
+}
+
+fn numbered(row: &Row<'_>, value: String, item: Item) -> Lane {
+    Lane { name: title(row), value, height: LOW, items: vec![item], ..Lane::default() }
+}
+
+fn unknown(scale: &Scale, name: &str) -> Item {
+    Item {
+        from: scale.from(),
+        to: scale.to(),
+        form: Form::Hatched,
+        tone: "t-plain",
+        tip: format!("{name}: {UNKNOWN}"),
+        data: Data::default(),
+        label: UNKNOWN.to_owned(),
+    }
+}
+
+/// A chart of one figure. The summary has its values.
+fn compared(name: &str, scale: Scale, lanes: Vec<Lane>) -> Markup {
+    chart(&Chart {
+        title: name.to_owned(),
+        about: "The table above has the values.".to_owned(),
+        axis: Axis { scale, origin: 0.0, name: String::new() },
+        lanes,
+        legend: Vec::new(),
+        table: Rows::default(),
+    })
+}
+
+/// The curves of all, on the same scales.
+fn small_multiples(rows: &[Row<'_>]) -> Markup {
+    let all: Vec<_> =
+        rows.iter().map(|row| (row, steps(row.record))).filter(|(_, steps)| !steps.is_empty()).collect();
+    let axes = || rows.iter().map(|row| axis(row.record));
+    let from = axes().map(|axis| axis.from()).fold(0.0, f64::min);
+    let to = axes().map(|axis| axis.to()).fold(0.0, f64::max);
+    let shared = Scale::new(Quantity::Time, from, to);
+    let most = highest(all.iter().flat_map(|(_, steps)| steps));
+    let about = "Sent and received by each, on the same scales. Each step is the average between two samples; the table \
+                 of each migration below has the values.";
+    html! {
+        @if !all.is_empty() {
+            section {
+                h3 { "Over time" }
+                p { (about) }
+                div class="multiples" {
+                    @for (row, steps) in &all {
+                        figure class="chart" role="group" aria-label=(format!("{}: sent and received over time", title(row))) {
+                            figcaption { span class="title" { (title(row)) } }
+                            (lanes(
+                                &curves(row.record, row.number, steps, most),
+                                &Axis { scale: shared, origin: 0.0, name: "after the start".to_owned() },
+                            ))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

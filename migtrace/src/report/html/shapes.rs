@@ -1,0 +1,210 @@
+//! What a lane is drawn with, and what can be pointed at.
+
+use maud::{Markup, html};
+
+use super::chart::{Curve, Legend, step_paths};
+use super::scale::{LENGTH, Scale, number, percent};
+use crate::record::Estimate;
+
+/// Something in a lane, from one value of the axis to another.
+pub(in crate::report) struct Item {
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) form: Form,
+    /// The class of its colour.
+    pub(super) tone: &'static str,
+    /// What is shown when it is pointed at.
+    pub(super) tip: String,
+    pub(super) data: Data,
+    /// What is written into it where there is room.
+    pub(super) label: String,
+}
+
+/// How something is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::report) enum Form {
+    /// A stretch whose ends are known.
+    Span,
+    /// A length that ends between two bounds; without the second, nothing bounds it.
+    Bounded { low: f64, high: Option<f64> },
+    /// An instant, and by how much it may be off.
+    Point { error: f64 },
+    /// Not known, or only possible.
+    Hatched,
+    /// Drawn as a part of the curve.
+    Step,
+}
+
+/// Where values stand in the records, for who checks the page: a JSON pointer and, below it, names and values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::report) struct Data {
+    pub(super) of: String,
+    pub(super) values: Vec<(&'static str, Option<i128>)>,
+}
+
+impl Data {
+    pub(super) fn new(of: impl Into<String>, values: Vec<(&'static str, Option<i128>)>) -> Self {
+        Self { of: of.into(), values }
+    }
+
+    pub(super) fn estimate(of: impl Into<String>, length: &Estimate) -> Self {
+        let high_ns = length.high_ns.map(i128::from);
+        let values = vec![
+            ("value_ns", Some(length.value_ns.into())),
+            ("low_ns", Some(length.low_ns.into())),
+            ("high_ns", high_ns),
+        ];
+        Self::new(of, values)
+    }
+
+    pub(super) fn values(&self) -> String {
+        let value = |(name, value): &(&str, Option<i128>)| match value {
+            Some(value) => format!("{name}={value}"),
+            None => format!("{name}=null"),
+        };
+        self.values.iter().map(value).collect::<Vec<_>>().join(";")
+    }
+}
+
+/// A line across the lane at a tick of the axis.
+pub(super) fn grid(at: f64, height: f64) -> Markup {
+    html! { path class="grid" d=(format!("M{} 0V{}", number(at), number(height))) {} }
+}
+
+/// A stretch of the axis that is set off from its neighbours.
+pub(super) fn band(axis: &Scale, from: f64, to: f64, height: f64) -> Markup {
+    rect("band", axis.at(from), axis.at(to), 0.0, height)
+}
+
+pub(super) fn curve(curve: &Curve, axis: &Scale, height: f64) -> Markup {
+    let [line, area] = step_paths(curve, axis, height);
+    html! {
+        path class="grid" d=(format!("M0 {}H{LENGTH}", number(height - 0.5))) {}
+        path class=(format!("area {}", curve.tone)) d=(area) {}
+        path class=(format!("line {}", curve.tone)) d=(line) {}
+    }
+}
+
+/// Of shorter bars the best value is not marked: the mark would cover them.
+const LEAST_MARKED: f64 = 6.0;
+
+pub(super) fn drawn(item: &Item, axis: &Scale, height: f64) -> Markup {
+    let (from, to) = (axis.at(item.from), axis.at(item.to));
+    let (top, bottom, middle) = (height * 0.2, height * 0.8, height / 2.0);
+    match item.form {
+        Form::Span => rect(&format!("bar {}", item.tone), from, to, top, bottom),
+        Form::Hatched => hatched(item.tone, from, to, top, bottom),
+        Form::Step => html! {},
+        Form::Bounded { low, high } => {
+            let (low, end) = (axis.at(low), axis.at(high.unwrap_or(f64::MAX)));
+            html! {
+                @match high {
+                    Some(_) => (rect(&format!("possible {}", item.tone), low, end, top, bottom)),
+                    None => (hatched(item.tone, low, end, top, bottom)),
+                }
+                (rect(&format!("bar {}", item.tone), from, low, top, bottom))
+                @if end - from > LEAST_MARKED { path class="value" d=(format!("M{} {}V{}", number(to), number(height * 0.08), number(height * 0.92))) {} }
+            }
+        }
+        Form::Point { error } => html! {
+            @if error > 0.0 {
+                path class=(format!("error {}", item.tone))
+                    d=(format!("M{} {1}H{2}", number(axis.at(item.from - error)), number(middle), number(axis.at(item.from + error)))) {}
+            }
+            path class=(format!("point {}", item.tone)) d=(format!("M{} {}h0.01", number(from), number(middle))) {}
+        },
+    }
+}
+
+fn rect(class: &str, from: f64, to: f64, top: f64, bottom: f64) -> Markup {
+    html! {
+        rect class=(class) x=(number(from)) y=(number(top)) width=(number((to - from).max(0.0)))
+            height=(number((bottom - top).max(0.0))) {}
+    }
+}
+
+fn hatched(tone: &str, from: f64, to: f64, top: f64, bottom: f64) -> Markup {
+    html! {
+        (rect(&format!("possible {tone}"), from, to, top, bottom))
+        (rect("hatched", from, to, top, bottom))
+    }
+}
+
+/// The pattern of what is not known. It is defined once in a page.
+pub(super) fn patterns() -> Markup {
+    html! {
+        svg class="patterns" aria-hidden="true" {
+            defs {
+                pattern id="hatch" width="10" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                    path class="hatch" d="M0 0V6" {}
+                }
+            }
+        }
+    }
+}
+
+/// A sign as the legend shows it.
+pub(super) fn sign(of: Legend) -> Markup {
+    match of {
+        Legend::Certain => rect("bar t-plain", 1.0, 27.0, 2.0, 12.0),
+        Legend::Possible => rect("possible t-plain", 1.0, 27.0, 2.0, 12.0),
+        Legend::Value => html! { path class="value" d="M14 1V13" {} },
+        Legend::Unknown => hatched("t-plain", 1.0, 27.0, 2.0, 12.0),
+    }
+}
+
+/// Half the width of what can be pointed at, at least.
+const REACH: f64 = 6.0;
+
+/// What can be pointed at, its label, and its tip.
+pub(super) fn pointed(item: &Item, axis: &Scale) -> Markup {
+    if item.tip.is_empty() {
+        return html! {};
+    }
+    let end = match item.form {
+        Form::Bounded { high, .. } => high.unwrap_or(f64::MAX).max(item.to),
+        _ => item.to,
+    };
+    let (from, to) = (axis.at(item.from), axis.at(end));
+    let is_step = item.form == Form::Step;
+    let reach = if is_step { 0.0 } else { REACH };
+    let (left, right) = if to - from < 2.0 * reach {
+        let middle = f64::midpoint(from, to).clamp(reach, LENGTH - reach);
+        (middle - reach, middle + reach)
+    } else {
+        (from, to)
+    };
+    // The tip begins, or ends, where the item does, so that it has the longer part of the page for itself.
+    let tip = if left < LENGTH / 2.0 {
+        format!("left:{}", percent(left))
+    } else {
+        format!("right:{}", percent(LENGTH - right))
+    };
+    html! {
+        // The many steps of a curve can be clicked at; the way by keyboard does not stop at each.
+        span class="hit" tabindex=(if is_step { "-1" } else { "0" }) role="img" aria-label=(item.tip)
+            style=(format!("left:{};width:{}", percent(left), percent(right - left)))
+            data-of=(item.data.of) data-values=(item.data.values()) data-from=(item.from) data-to=(item.to) {
+            @if !item.label.is_empty() {
+                span class=(format!("inside {}", room(&item.label, right - left))) {
+                    span class=(if item.form == Form::Hatched { "pill" } else { "" }) { (item.label) }
+                }
+            }
+        }
+        span class="tip" style=(tip) aria-hidden="true" { (item.tip) }
+    }
+}
+
+/// Where a label fits into its item: nowhere, on a wide page, or also on a phone.
+fn room(label: &str, width: f64) -> &'static str {
+    #[expect(clippy::cast_precision_loss, reason = "a label has few letters")]
+    let letters = label.chars().count() as f64 + 1.0;
+    // A letter takes about 7 of 560 pixels, or of 190.
+    if width < letters * 12.5 {
+        "nowhere"
+    } else if width < letters * 37.0 {
+        "wide"
+    } else {
+        "anywhere"
+    }
+}
