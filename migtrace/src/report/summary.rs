@@ -53,9 +53,17 @@ fn clock(alignment: &Alignment) -> String {
     }
 }
 
+/// The wall time of the start, to the second.
+pub(super) fn second(start: &Start) -> String {
+    wall_time(start).map_or(UNKNOWN.to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+fn wall_time(start: &Start) -> Option<Timestamp> {
+    start.realtime_ns.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok())
+}
+
 pub(super) fn start(start: &Start) -> String {
-    let time = start.realtime_ns.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
-    let mut said = time.map_or(UNKNOWN.to_owned(), |time| {
+    let mut said = wall_time(start).map_or(UNKNOWN.to_owned(), |time| {
         let error = start.error_ns.map_or(String::new(), |error_ns| format!(" ± {}", duration(error_ns)));
         format!("{}{error}", time.strftime("%Y-%m-%d %H:%M:%S.%6f UTC"))
     });

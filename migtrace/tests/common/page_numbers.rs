@@ -49,13 +49,20 @@ fn check_item(item: &Value, records: &Value) -> Vec<String> {
             faults.push(format!("{pointer} is {known:?}, and {name} is {value:?}: {tip}"));
         }
     }
-    faults.extend(check_place(item, &values));
+    faults.extend(check_place(item, &values, last_packet(of, records)));
     faults.extend(check_tip(tip, &truths(of, &values, item, records)));
     faults
 }
 
+/// The last packet of the migration whose sample this is: with it, the last step of its curves ends.
+fn last_packet(of: &str, records: &Value) -> Option<f64> {
+    let traffic = of.split_once("/samples/")?.0;
+    let flows = records.pointer(&format!("{traffic}/flows"))?.as_array()?;
+    flows.iter().filter_map(|flow| flow["last_ns"].as_f64()).reduce(f64::max)
+}
+
 /// Where it begins and ends.
-fn check_place(item: &Value, values: &[(String, Option<f64>)]) -> Vec<String> {
+fn check_place(item: &Value, values: &[(String, Option<f64>)], last_packet: Option<f64>) -> Vec<String> {
     let tip = &item["tip"];
     let pair = |field: &Value| [field[0].as_f64().unwrap(), field[1].as_f64().unwrap()];
     let (axis, place) = (pair(&item["axis"]), pair(&item["place"]));
@@ -66,7 +73,7 @@ fn check_place(item: &Value, values: &[(String, Option<f64>)]) -> Vec<String> {
     let ends = [
         (first.map(|first| first.max(axis[0])), from),
         (is("end_ns").or(is("last_ns")), to),
-        (is("at_ns"), to),
+        (is("at_ns").map(|at| last_packet.map_or(at, |last| at.min(last))), to),
         (is("value_ns").map(|length| from + length), to),
         (is("wire_bytes"), to),
     ];
@@ -114,6 +121,7 @@ fn truths(of: &str, values: &[(String, Option<f64>)], item: &Value, records: &Va
         let before = value(values, "since").map(|since| format!("{samples}/{since}"));
         let begin = before.as_ref().and_then(|before| number(records, &format!("{before}/at_ns")));
         ns.push(begin.unwrap_or_else(|| item["from"].as_f64().unwrap()));
+        ns.extend(last_packet(of, records));
         let crossed = |field: &str| {
             let earlier = before.as_ref().and_then(|before| number(records, &format!("{before}/{field}")));
             number(records, &format!("{of}/{field}")).unwrap_or(0.0) - earlier.unwrap_or(0.0)
@@ -220,7 +228,10 @@ fn check_curve(curve: &Value, records: &Value) -> Vec<String> {
             "Sent: disk" => at("disk_wire_bytes/tx"),
             _ => at("wire_bytes/rx"),
         };
-        let belongs = bytes * 8e9 / at("at_ns") / unit * height / most;
+        let begin = number(records, &format!("{samples}/{since}/at_ns")).unwrap_or(0.0);
+        let end = begin + at("at_ns");
+        let length = last_packet(of, records).map_or(end, |last| last.min(end)) - begin;
+        let belongs = bytes * 8e9 / length / unit * height / most;
         let is = step["height"].as_f64().unwrap();
         ((is - belongs).abs() > 0.02).then(|| format!("{name}: the step to {of} is {is} high, not {belongs}"))
     });

@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::chart::{Axis, Chart, LOW, Lane, Legend, Rows, chart, lanes, legend};
 use super::length;
-use super::migration::{axis, curves, highest, hosts, steps};
+use super::migration::{axis, curves, highest, steps};
 use super::scale::{Quantity, Scale};
-use super::sections::bounded;
+use super::sections::{bounded, known};
 use super::shapes::{Data, Form, Item};
-use crate::record::{Estimate, Record};
-use crate::report::content::UNKNOWN;
+use crate::record::{Estimate, Record, Vantage};
+use crate::report::content::{UNKNOWN, clean};
 use crate::report::quantities::{bytes, estimate};
 use crate::report::{headline, summary};
 
@@ -41,15 +41,19 @@ pub(super) fn overview(records: &[Record]) -> Markup {
     }
 }
 
+/// From where to where: `host-a → host-b`, as far as the hosts were observed.
+fn way(record: &Record) -> String {
+    let of = |role| record.observers.iter().find(|observer| observer.role == role);
+    let name = |role| of(role).map_or_else(|| UNKNOWN.to_owned(), |observer| clean(&observer.host));
+    format!("{} → {}", name(Vantage::Source), name(Vantage::Destination))
+}
+
 fn summary(rows: &[Row<'_>]) -> Markup {
     let headings =
         ["VM", "Outcome", "Hosts", "Started", "Total time", "Stop", "Network", "Reachability", "Sent"];
-    let cells = |record: &Record| {
+    let figures = |record: &Record| {
         let downtime = &record.downtime;
         [
-            headline::outcome(record).to_owned(),
-            hosts(record),
-            summary::start(&record.start),
             estimated(record.total_time.as_ref()),
             stop(record),
             estimated(downtime.network.as_ref()),
@@ -65,7 +69,10 @@ fn summary(rows: &[Row<'_>]) -> Markup {
                     @for row in rows {
                         tr {
                             th scope="row" { a href=(format!("#m{}", row.number + 1)) { (title(row)) } }
-                            @for cell in cells(row.record) { td { (bounded(&cell)) } }
+                            td { (headline::outcome(row.record)) }
+                            td { (way(row.record)) }
+                            td { (known(&summary::second(&row.record.start))) }
+                            @for figure in figures(row.record) { td { (bounded(&figure)) } }
                         }
                     }
                 }
@@ -78,7 +85,7 @@ fn summary(rows: &[Row<'_>]) -> Markup {
 fn figures(rows: &[Row<'_>]) -> Markup {
     let times = [
         Figure { name: "Total time", path: "total_time", tone: "t-sent", of: |r| r.total_time.as_ref() },
-        Figure { name: "Stop", path: "downtime/stop", tone: "t-stop", of: |r| r.downtime.stop.as_ref() },
+        Figure { name: STOP, path: "downtime/stop", tone: "t-stop", of: |r| r.downtime.stop.as_ref() },
         Figure {
             name: "Network gap",
             path: "downtime/network",
@@ -103,6 +110,8 @@ fn figures(rows: &[Row<'_>]) -> Markup {
     }
 }
 
+const STOP: &str = "Stop";
+
 /// A length of time that records have.
 struct Figure {
     name: &'static str,
@@ -118,7 +127,8 @@ fn times_of(rows: &[Row<'_>], figure: &Figure) -> Markup {
     let scale = Scale::from_zero(Quantity::Time, rows.iter().filter_map(longest).fold(0.0, f64::max));
     let lane = |row: &Row<'_>| {
         let item = match of(row.record) {
-            Some(time) => Item {
+            None if name == STOP && row.record.downtime.never_stopped() => None,
+            Some(time) => Some(Item {
                 from: 0.0,
                 to: length(time.value_ns),
                 form: Form::Bounded { low: length(time.low_ns), high: time.high_ns.map(length) },
@@ -126,10 +136,11 @@ fn times_of(rows: &[Row<'_>], figure: &Figure) -> Markup {
                 tip: format!("{}: {}", title(row), estimate(time)),
                 data: Data::estimate(format!("/{}/{path}", row.number), time),
                 label: String::new(),
-            },
-            None => unknown(&scale, &title(row)),
+            }),
+            None => Some(unknown(&scale, &title(row))),
         };
-        numbered(row, estimated(of(row.record)), item)
+        let value = if name == STOP { stop(row.record) } else { estimated(of(row.record)) };
+        numbered(row, value, item)
     };
     compared(name, scale, rows.iter().map(lane).collect())
 }
@@ -154,7 +165,7 @@ fn sent(rows: &[Row<'_>]) -> Markup {
             },
             None => unknown(&scale, &title(row)),
         };
-        numbered(row, headline::sent(row.record), item)
+        numbered(row, headline::sent(row.record), Some(item))
     };
     compared("Sent", scale, rows.iter().map(lane).collect())
 }
@@ -164,8 +175,8 @@ fn title(row: &Row<'_>) -> String {
     format!("{}. {}", row.number + 1, headline::vm(row.record))
 }
 
-fn numbered(row: &Row<'_>, value: String, item: Item) -> Lane {
-    Lane { name: title(row), value, height: LOW, items: vec![item], ..Lane::default() }
+fn numbered(row: &Row<'_>, value: String, item: Option<Item>) -> Lane {
+    Lane { name: title(row), value, height: LOW, items: item.into_iter().collect(), ..Lane::default() }
 }
 
 fn unknown(scale: &Scale, name: &str) -> Item {
@@ -201,7 +212,7 @@ fn small_multiples(rows: &[Row<'_>]) -> Markup {
     let to = axes().map(|axis| axis.to()).fold(0.0, f64::max);
     let shared = Scale::new(Quantity::Time, from, to);
     let most = highest(all.iter().flat_map(|(_, steps)| steps));
-    let about = "Sent and received by each, on the same scales. Each step is the average between two samples; the table \
+    let about = "Sent and received by each, on the same scales. Each step is the average between two samples, or to the last packet; the table \
                  of each migration below has the values.";
     html! {
         @if !all.is_empty() {

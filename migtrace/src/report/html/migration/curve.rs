@@ -14,6 +14,8 @@ pub(in crate::report::html) struct Step {
     pub(in crate::report::html) until: usize,
     pub(in crate::report::html) from_ns: i64,
     pub(in crate::report::html) to_ns: i64,
+    /// When the sample was taken: after the last packet, perhaps.
+    pub(in crate::report::html) sampled_ns: i64,
     pub(in crate::report::html) wire_bytes: Directions<u64>,
     /// Of these, what the copies of disks took.
     pub(in crate::report::html) disk: Directions<u64>,
@@ -25,7 +27,7 @@ impl Step {
     }
 }
 
-/// The steps of a record until its last packet. Samples that lie close together are one.
+/// The steps of a record. Samples that lie close together are one. What the last samples show had crossed by the last packet.
 pub(in crate::report::html) fn steps(record: &Record) -> Vec<Step> {
     let samples = &record.traffic.samples;
     let Some(last) = samples.last() else { return Vec::new() };
@@ -37,10 +39,8 @@ pub(in crate::report::html) fn steps(record: &Record) -> Vec<Step> {
     let least_ns = last.at_ns.min(end_ns).abs_diff(from_ns) / MOST_STEPS as u64;
     let mut steps = Vec::new();
     for (until, sample) in samples.iter().enumerate() {
-        let length_ns = sample.at_ns.saturating_sub(from_ns).max(0).unsigned_abs();
-        if from_ns > end_ns {
-            break;
-        }
+        let to_ns = sample.at_ns.min(end_ns);
+        let length_ns = to_ns.saturating_sub(from_ns).max(0).unsigned_abs();
         if length_ns == 0 || length_ns < least_ns && until + 1 < samples.len() {
             continue;
         }
@@ -50,8 +50,8 @@ pub(in crate::report::html) fn steps(record: &Record) -> Vec<Step> {
             sample.disk_wire_bytes.unwrap_or_default(),
             before.and_then(|before| before.disk_wire_bytes),
         );
-        steps.push(Step { since, until, from_ns, to_ns: sample.at_ns, wire_bytes, disk });
-        (since, from_ns) = (Some(until), sample.at_ns);
+        steps.push(Step { since, until, from_ns, to_ns, sampled_ns: sample.at_ns, wire_bytes, disk });
+        (since, from_ns) = (Some(until), to_ns);
     }
     steps
 }

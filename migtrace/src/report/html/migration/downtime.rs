@@ -106,6 +106,14 @@ fn figures(record: &Record, index: usize, zoom: &Scale) -> Vec<Lane> {
                 let tip = format!("{name}: {}; when it began was not seen", estimate(figure));
                 (estimate(figure), Item { label: "when: unknown".to_owned(), ..unknown(*zoom, &tip) })
             }
+            (None, _) if name == "stop" && downtime.never_stopped() => {
+                return Lane {
+                    name: name.to_owned(),
+                    value: "not stopped".to_owned(),
+                    height: LOW,
+                    ..Lane::default()
+                };
+            }
             (None, _) => (UNKNOWN.to_owned(), unknown(*zoom, &why(record, name))),
         };
         Lane { name: name.to_owned(), value, height: LOW, items: vec![item], ..Lane::default() }

@@ -60,7 +60,7 @@ fn name(record: &Record) -> Markup {
 }
 
 /// Which hosts have seen it.
-pub(super) fn hosts(record: &Record) -> String {
+fn hosts(record: &Record) -> String {
     let host =
         |observer: &crate::record::Observer| format!("{} ({})", clean(&observer.host), side(observer.role));
     match &record.observers[..] {

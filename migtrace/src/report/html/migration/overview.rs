@@ -26,7 +26,7 @@ pub(super) fn charts(record: &Record, index: usize) -> Markup {
     lanes.extend(flows(record, index));
     lanes.extend(gone(record, index));
     let about = "What QEMU was doing, how fast it sent and received, its connections, and when the guest was gone. \
-                 Each step of a curve is the average between two samples.";
+                 Each step of a curve is the average between two samples, or to the last packet.";
     let overview = Chart {
         title: "The migration over time".to_owned(),
         about: about.to_owned(),
@@ -198,7 +198,7 @@ fn step_tip(step: &Step, name: &str, crossed: u64) -> String {
 
 fn step_values(step: &Step) -> Vec<(&'static str, Option<i128>)> {
     let since = step.since.map(|since| i128::try_from(since).unwrap_or(i128::MAX));
-    vec![("at_ns", Some(step.to_ns.into())), ("since", since)]
+    vec![("at_ns", Some(step.sampled_ns.into())), ("since", since)]
 }
 
 /// The connections, a lane each.
