@@ -75,6 +75,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod selection;
+pub mod study;
 mod tc_changes;
 pub mod terminal;
 mod ticks;
