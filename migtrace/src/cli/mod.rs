@@ -1,6 +1,7 @@
 //! The command line.
 
 mod record;
+mod study;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use migtrace::terminal::clean;
 
 use crate::streams::say;
 pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
+pub(crate) use study::{StudyCommand, StudyRunArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "migtrace", bin_name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]
@@ -68,10 +70,11 @@ Exit codes:
   1  It could not be done; standard error says why
   2  Wrong usage
   3  The migration failed or was cancelled, or a recording or probe was
-     interrupted; the report is still written
+     interrupted; the report is still written. A study was interrupted
   4  A limit (--max-...) cannot be shown to have been met
   5  doctor: something cannot be measured on this host, or less precisely
-  6  doctor: nothing can be measured on this host";
+  6  doctor: nothing can be measured on this host
+  7  study: some runs have failed for good";
 
 const PROBE_HELP: &str = "\
 Needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW. Runs on any host, or in any network \
@@ -120,6 +123,9 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Make one record of the event logs of both hosts of a migration
     Merge(MergeArgs),
+    /// Measure how a migration's conditions change its cost, by many migrations
+    #[command(subcommand)]
+    Study(StudyCommand),
     /// Show what can be measured on this host, and what is missing
     Doctor(DoctorArgs),
     /// Remove TC filters left by killed runs; those of running ones stay

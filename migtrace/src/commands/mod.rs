@@ -9,6 +9,7 @@ mod progress;
 mod record;
 mod report;
 mod signals;
+mod study;
 
 use std::process::ExitCode;
 
@@ -27,12 +28,16 @@ pub(crate) enum Exit {
     MigrationDidNotComplete,
     /// A probe was interrupted before the end that was set.
     ProbeInterrupted,
+    /// A study was interrupted, and can go on.
+    StudyInterrupted,
     /// A limit cannot be shown to have been met.
     LimitNotMet,
     /// `doctor` found that something cannot be measured on this host, or less precisely.
     Lacking,
     /// `doctor` found that nothing can be measured on this host.
     Unusable,
+    /// Some runs of a study have failed for good.
+    RunsFailed,
 }
 
 impl From<Exit> for ExitCode {
@@ -41,10 +46,11 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::CouldNot => 1,
             // 2 is clap's, for wrong usage.
-            Exit::MigrationDidNotComplete | Exit::ProbeInterrupted => 3,
+            Exit::MigrationDidNotComplete | Exit::ProbeInterrupted | Exit::StudyInterrupted => 3,
             Exit::LimitNotMet => 4,
             Exit::Lacking => 5,
             Exit::Unusable => 6,
+            Exit::RunsFailed => 7,
         })
     }
 }
@@ -85,6 +91,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Probe(options) => probe::run(&options),
         Command::Report(options) => report::run(&options),
         Command::Merge(options) => merge::run(&options),
+        Command::Study(command) => study::run(&command),
         Command::Doctor(options) => doctor::run(&options),
         Command::Cleanup => cleanup::run(),
         Command::Serve(options) => record::serve::run(&options),

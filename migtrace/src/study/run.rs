@@ -1,11 +1,10 @@
 //! What one migration of a study left beside its record.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Variables;
+use super::order::PlannedRun;
+use super::plan::{Cell, Variables};
 use crate::vocabulary::NotMeasured;
 
 /// The schema name that every run carries.
@@ -20,7 +19,7 @@ pub struct Run {
     /// Its number in the order of the study, from 1.
     pub number: u32,
     /// Its cell: the name of each axis with that of its value.
-    pub cell: BTreeMap<String, String>,
+    pub cell: Cell,
     /// Which of the cell's repetitions it is, from 1; null for a warm-up.
     pub repetition: Option<u32>,
     /// Which attempt it is, from 1.
@@ -43,6 +42,33 @@ pub struct Run {
     pub old_method: OldMethodResult,
     /// What was not measured of that, and why.
     pub not_measured: Vec<NotMeasured>,
+    /// Why `driver.clean_up` failed, if it did: the runs after this one may have found something of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_up_failed: Option<String>,
+}
+
+impl Run {
+    /// What is known of an attempt at a run before anything was measured.
+    #[must_use]
+    pub fn new(planned: &PlannedRun, attempt: u32, outcome: RunOutcome, start: String) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            number: planned.number,
+            cell: planned.cell.clone(),
+            repetition: planned.repetition,
+            attempt,
+            outcome,
+            start,
+            prepare_ns: None,
+            migrate_ns: None,
+            run_ns: 0,
+            converged_after_ns: None,
+            variables: Variables::new(),
+            old_method: OldMethodResult::default(),
+            not_measured: Vec::new(),
+            clean_up_failed: None,
+        }
+    }
 }
 
 /// How a run ended.

@@ -1,17 +1,22 @@
 //! What a study varies, how often it repeats it, and which commands drive it.
 
+mod check;
+mod error;
+mod references;
 mod values;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-pub use values::{Value, Variables};
+pub use error::PlanError;
+pub use references::{Unset, expand};
+pub use values::{Value, Variables, text_of};
 
 /// The plan of a study, as its TOML file has it.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// What the study is about, in one line.
@@ -27,7 +32,7 @@ pub struct Plan {
     pub axes: Vec<Axis>,
     /// Combinations that are left out: names of axes with the names of their values, all of which must match.
     #[serde(default, rename = "except")]
-    pub exceptions: Vec<BTreeMap<String, String>>,
+    pub exceptions: Vec<Cell>,
     /// How often, and in which order.
     #[serde(default)]
     pub runs: Runs,
@@ -51,14 +56,35 @@ pub struct Plan {
     pub published: Option<Published>,
 }
 
+impl Plan {
+    /// Reads a plan, and checks that it can be run.
+    ///
+    /// # Errors
+    /// It is no TOML, or no plan; the error says where, and what to do.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let plan: Self = toml::from_str(text).map_err(|error| PlanError::of_toml(&error, text))?;
+        check::check(&plan)?;
+        Ok(plan)
+    }
+
+    /// The name of a cell's value on each axis, in the order of the axes.
+    pub fn names_of<'a>(&'a self, cell: &'a Cell) -> impl Iterator<Item = &'a str> {
+        self.axes.iter().filter_map(|axis| cell.get(&axis.name)).map(String::as_str)
+    }
+}
+
+/// A combination of values: the name of each axis with that of its value.
+pub type Cell = BTreeMap<String, String>;
+
 /// One condition that is varied.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Axis {
     /// Its name: `flavour`. The driver has its value in `STUDY_FLAVOUR`.
     pub name: String,
     /// What the report calls it, if not by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// Its values, in the order in which the report has them.
     pub values: Vec<Value>,
@@ -66,7 +92,7 @@ pub struct Axis {
 
 /// How often each cell is run, and in which order.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runs {
     /// How often each cell is run.
@@ -80,7 +106,7 @@ pub struct Runs {
     /// How often a run is tried until it succeeds.
     pub attempts: u32,
     /// The time between two runs.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(with = "values::duration")]
     pub pause: Duration,
 }
 
@@ -92,17 +118,17 @@ impl Default for Runs {
 
 /// How long each command may take.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Of `driver.prepare`.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(with = "values::duration")]
     pub prepare: Duration,
     /// Of `driver.migrate`.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(with = "values::duration")]
     pub migrate: Duration,
     /// Of `driver.clean_up`.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(with = "values::duration")]
     pub clean_up: Duration,
 }
 
@@ -115,19 +141,19 @@ impl Default for Limits {
 
 /// What to do with a migration that does not converge.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Convergence {
     /// What.
     pub action: Action,
     /// How long after its beginning.
-    #[serde(default, deserialize_with = "values::some_duration")]
+    #[serde(default, with = "values::some_duration", skip_serializing_if = "Option::is_none")]
     pub after: Option<Duration>,
 }
 
 /// How a migration that does not converge is made to end.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// The guest is slowed down; the driver asks for that from the beginning.
@@ -142,7 +168,7 @@ pub enum Action {
 
 /// The commands that make a migration happen: command lines of `sh`, run in the folder of the plan.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Driver {
     /// Makes everything ready for the migration of one run.
@@ -157,7 +183,7 @@ pub struct Driver {
 
 /// How the migrations are recorded: the options of `migtrace record`.
 #[non_exhaustive]
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recording {
     /// What starts migtrace, if not this program: `ip netns exec management migtrace`.
@@ -180,7 +206,7 @@ pub struct Recording {
 
 /// The method of 2014: echo requests every 200 ms, and a meter of all bytes of an interface.
 #[non_exhaustive]
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OldMethod {
     /// The address to ping.
@@ -195,7 +221,7 @@ pub struct OldMethod {
 
 /// How the answer is laid out.
 #[non_exhaustive]
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Layout {
     /// The axis whose values are the rows of its tables.
@@ -206,7 +232,7 @@ pub struct Layout {
 
 /// Figures that others have published.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// Who, when, and on what.
@@ -215,17 +241,33 @@ pub struct Published {
     pub cells: Vec<PublishedCell>,
 }
 
+impl Action {
+    /// As a plan has it, and `STUDY_CONVERGENCE`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AutoConverge => "auto-converge",
+            Self::Postcopy => "postcopy",
+            Self::Suspend => "suspend",
+            Self::Abort => "abort",
+        }
+    }
+}
+
 /// The figures of one cell.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PublishedCell {
     /// How long the migration took, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub time_s: Option<f64>,
     /// How long the guest was gone, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_s: Option<f64>,
     /// What was transferred, in MB (10^6 bytes).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub data_mb: Option<f64>,
     /// Which cell: names of axes with the names of their values.
     #[serde(flatten)]
-    pub at: BTreeMap<String, String>,
+    pub at: Cell,
 }

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Environment variables.
 pub type Variables = BTreeMap<String, String>;
 
 /// A value of an axis. In a plan, its name alone will do.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(from = "Written")]
 pub struct Value {
     /// Its name.
     pub name: String,
     /// What the report calls it, if not by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The environment variables that it gives the driver.
     pub set: Variables,
@@ -74,17 +74,58 @@ pub(super) fn scalars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vari
 }
 
 /// A length of time with its unit: `30s`, `2m`.
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
-    parsed.ok_or_else(|| {
-        D::Error::custom(format!("`{text}` is not a length of time; write for example 30s or 2m"))
-    })
+pub(super) mod duration {
+    use std::time::Duration;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(in crate::study::plan) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed =
+            text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
+        parsed.ok_or_else(|| {
+            D::Error::custom(format!("`{text}` is not a length of time; write for example 30s or 2m"))
+        })
+    }
+
+    pub(in crate::study::plan) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::text_of(*duration))
+    }
 }
 
 /// As [`duration`], where there may be none.
-pub(super) fn some_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
+pub(super) mod some_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    pub(in crate::study::plan) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        super::duration::deserialize(deserializer).map(Some)
+    }
+
+    #[allow(clippy::ref_option, reason = "serde calls it with a reference")]
+    pub(in crate::study::plan) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
+/// A length of time as a plan may have it: `1m 30s`.
+#[must_use]
+pub fn text_of(duration: Duration) -> String {
+    jiff::SignedDuration::try_from(duration)
+        .map_or_else(|_| "forever".to_owned(), |signed| format!("{signed:#}"))
 }
