@@ -6,6 +6,7 @@
 mod checks;
 mod figures;
 mod removal;
+mod study;
 
 use crate::support::{GUEST_PATIENCE, number};
 use checks::{
