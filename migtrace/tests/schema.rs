@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use migtrace::event::Event;
 use migtrace::probe::ProbeReport;
 use migtrace::record::Record;
+use migtrace::study::run::Run;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
@@ -45,6 +46,11 @@ fn the_record_schema_is_that_of_the_types() {
 #[test]
 fn the_event_schema_is_that_of_the_types() {
     check::<Event>("events", migtrace::event::SCHEMA);
+}
+
+#[test]
+fn the_schema_of_runs_is_that_of_the_types() {
+    check::<Run>("run", migtrace::study::run::SCHEMA);
 }
 
 #[test]

@@ -59,7 +59,10 @@ start_load() {
 }
 
 stop_load() {
-    if [ "${LOAD_PERCENT:-0}" != 0 ]; then in_guest "systemctl stop $UNIT" || true; fi
+    # There may be no guest yet.
+    if [ "${LOAD_PERCENT:-0}" != 0 ] && [ -n "${GUEST_ADDRESS:-}" ]; then
+        in_guest "systemctl stop $UNIT" || true
+    fi
     for host in "$SOURCE" "$DESTINATION"; do
         if [ "${HOST_CPU_PERCENT:-0}" != 0 ]; then on "$host" "systemctl stop $UNIT-cpu" || true; fi
         if [ "${NETWORK_LOAD:-0}" != 0 ]; then on "$host" "systemctl stop $UNIT-net" || true; fi

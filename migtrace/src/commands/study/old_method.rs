@@ -20,8 +20,10 @@ use crate::commands::explain;
 pub(super) const PING: &str = "lost pings (the method of 2014)";
 pub(super) const METER: &str = "bytes of whole interfaces (the method of 2014)";
 
-/// How long a host may take to show its counters, and ping to end.
+/// How long a host may take to show its counters.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long ping may take to end.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// A day of pings is shorter.
 const MOST_PING_BYTES: u64 = 64 << 20;
 /// `/proc/net/dev` of a host with thousands of interfaces is shorter.
@@ -65,7 +67,7 @@ pub(super) fn ping_line(address: &str) -> String {
     let ping = shell_words::join(["ping", "-n", "-i", &interval_s.to_string(), "-O", "--", address]);
     format!(
         "command -v ping >/dev/null || {{ echo 'ping is not installed' >&2; exit 127; }}; \
-         LC_ALL=C {ping} & ping=$!; cat >/dev/null; kill -INT $ping; wait $ping"
+         LC_ALL=C {ping} & ping=$!; cat >/dev/null; kill -INT $ping 2>/dev/null; wait $ping"
     )
 }
 
@@ -109,7 +111,7 @@ impl Pinging {
     /// Ends it, and reads what it has seen.
     pub(super) async fn finish(&mut self) -> Result<Pings> {
         drop(self.stdin.take());
-        let ended = self.running.ended_within(PATIENCE).await;
+        let ended = self.running.ended_within(PING_PATIENCE).await;
         let ran = self.started.elapsed();
         self.running.terminate().await;
         if let Some(copying) = self.copying.take()
