@@ -114,7 +114,7 @@ fn every_quoted_report_is_what_the_command_prints() {
 
 /// Files whose text the pages may quote as JSON.
 fn json_sources() -> Vec<String> {
-    let folders = ["migtrace/tests/logs", "migtrace/tests/probes", "docs/demo"];
+    let folders = ["migtrace/tests/logs", "migtrace/tests/probes", "migtrace/tests/runs", "docs/demo"];
     let files = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
     let paths = files.map(|entry| entry.unwrap().path());
     paths.map(|path| without_whitespace(&fs::read_to_string(path).unwrap())).collect()

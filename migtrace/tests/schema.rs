@@ -171,6 +171,19 @@ fn every_golden_record_and_every_line_of_every_log_is_valid() {
     }
 }
 
+/// They are of runs in the lab, in which libvirt and QEMU migrated.
+#[test]
+fn every_kept_run_is_valid() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/runs");
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let value: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let found = complaints::<Run>(&value);
+        assert!(found.is_empty(), "{}: {found:#?}", path.display());
+        let run: Run = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(run).unwrap(), value);
+    }
+}
+
 #[test]
 fn the_schemas_refuse_what_is_wrong() {
     let mut record = serde_json::to_value(&common::replay("precopy-7.2")[0]).unwrap();

@@ -14,6 +14,9 @@ use tokio::sync::watch;
 /// How long a command may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How often to look whether a process that was killed is gone.
+const POLL: Duration = Duration::from_millis(2);
+
 /// How a command has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Ending {
@@ -48,7 +51,11 @@ struct Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let _ = killpg(pid_of(&self.child), Signal::SIGKILL);
-        let _ = self.child.wait();
+        // What `sudo` has started cannot be killed without it.
+        let until = Instant::now() + GRACE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            thread::sleep(POLL);
+        }
     }
 }
 

@@ -24,6 +24,8 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 const FAILED_PATIENCE: Duration = Duration::from_secs(15);
 /// How long it may write its report once it was asked to end.
 const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+/// So long after the limit of the migration it ends in any case: one that `sudo` has started cannot be told to.
+const BEYOND_LIMIT: Duration = Duration::from_secs(300);
 /// How long something of it may go on after its first process has ended.
 const LAST_WORDS: Duration = Duration::from_secs(15);
 /// Of what it says before it begins, the last part of this length explains why it did not.
@@ -49,6 +51,10 @@ pub(super) fn command_line(
     let events = if peers.is_empty() { file("events/local.jsonl") } else { file("events") };
     words.extend(["record".into(), "--format".into(), "json".into()]);
     words.extend(["--output".into(), file("record.json"), "--events".into(), events]);
+    if !options.iter().any(|option| option.split('=').next() == Some("--timeout")) {
+        let limit = plan.limits.migrate.saturating_add(BEYOND_LIMIT).as_secs();
+        words.extend(["--timeout".into(), format!("{limit}s")]);
+    }
     let mut add = |option: &str, text: &str| -> Result<()> {
         let text = value(text)?;
         if !text.is_empty() {
