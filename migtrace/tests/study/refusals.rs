@@ -38,16 +38,31 @@ fn a_plan_that_is_none_is_refused_with_the_place() {
         ),
         ("title = \"A\"\n", "missing field `axis`"),
     ] {
-        let error = error_of(plan);
-        assert!(error.contains(words), "{plan}: {error}");
+        assert_refused(plan, words);
     }
 }
 
+fn axis(name: &str, values: &str) -> String {
+    format!("[[axis]]\nname = \"{name}\"\nvalues = [{values}]\n")
+}
+
+/// A plan with this at its end.
+fn with(more: &str) -> String {
+    format!("{PLAIN}{more}")
+}
+
+/// A plan with this before its driver.
+fn before(more: &str) -> String {
+    PLAIN.replace("[driver]", &format!("{more}[driver]"))
+}
+
+fn assert_refused(plan: &str, words: &str) {
+    let error = error_of(plan);
+    assert!(error.contains(words), "{plan}: {error}");
+}
+
 #[test]
-fn a_plan_that_makes_no_sense_is_refused_with_what_to_do() {
-    let axis = |name: &str, values: &str| format!("[[axis]]\nname = \"{name}\"\nvalues = [{values}]\n");
-    let with = |more: &str| format!("{PLAIN}{more}");
-    let before = |more: &str| PLAIN.replace("[driver]", &format!("{more}[driver]"));
+fn axes_that_make_no_sense_are_refused_with_what_to_do() {
     for (plan, words) in [
         (before(&axis("size", "\"a\"")), "axis `size`: it is there twice; remove or rename one"),
         (
@@ -74,6 +89,14 @@ fn a_plan_that_makes_no_sense_is_refused_with_what_to_do() {
             ),
             "axis `b`, value `y`: it sets RAM, as axis `a` does",
         ),
+    ] {
+        assert_refused(&plan, words);
+    }
+}
+
+#[test]
+fn names_that_nothing_has_are_refused_with_those_that_there_are() {
+    for (plan, words) in [
         (with("[variables]\nA-B = 1\n"), "[variables]: `A-B` is not the name"),
         (
             with("[[except]]\ncolour = \"red\"\n"),
@@ -97,6 +120,14 @@ fn a_plan_that_makes_no_sense_is_refused_with_what_to_do() {
             with("[report]\nrows = \"size\"\ncolumns = \"size\"\n"),
             "[report]: rows and columns are the same axis",
         ),
+    ] {
+        assert_refused(&plan, words);
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_what_to_do() {
+    for (plan, words) in [
         (with("[runs]\nrepetitions = 0\n"), "runs.repetitions: it is 0"),
         (with("[runs]\nattempts = 0\n"), "runs.attempts: it is 0"),
         (with("[runs]\nrepetitions = 60000\n"), "are more than 100000 runs"),
@@ -128,8 +159,7 @@ fn a_plan_that_makes_no_sense_is_refused_with_what_to_do() {
             "old_method.ping: nothing sets `$GUEST` for small, b",
         ),
     ] {
-        let error = error_of(&plan);
-        assert!(error.contains(words), "{plan}: {error}");
+        assert_refused(&plan, words);
     }
 }
 
