@@ -26,7 +26,7 @@
 //!   same events give the same record, whether they come from the kernel or from a log.
 //! - [`timeline::merged`] makes one record of what several hosts have seen, each with its own clock.
 //! - [`recorder::Recorder`] joins the two: it waits for the next migration to end and gives its record.
-//! - [`report`] renders a record for people ([`report::text`]) or as JSON.
+//! - [`report`] renders a record for people (as [text](report::text), or as a page: [`report::html`]) or as JSON.
 //! - [`probe::Prober`] pings an address and finds the gaps in its replies, alone or as part of a recording.
 //!
 //! Events and records are `serde` types. Their JSON Schemas are in `schema/`.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -26,8 +27,8 @@ pub(crate) struct Options {
     rate: String,
 }
 
-/// Sets up, builds, migrates once under load, and prints the report. The record, the event log of each host and the report
-/// stay in `target/demo`.
+/// Sets up, builds, migrates once under load, and prints the report. The record, the event log of each host and the report, as
+/// text and as a page, stay in `target/demo`.
 ///
 /// # Errors
 /// When the machine lacks something, or the migration or the recording fails.
@@ -47,7 +48,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // What an earlier demo left must not be mistaken for the outcome of this one.
     fs::remove_dir_all(&directory).with_context(|| format!("cannot empty {}", directory.display()))?;
     fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let [record, events, report] = ["record.json", "events", "report.txt"].map(|file| directory.join(file));
+    let [record, events, report, page] =
+        ["record.json", "events", "report.txt", "report.html"].map(|file| directory.join(file));
 
     let release = paths::target().join("release");
     let mut lab = Command::new(release.join("migtrace-lab"));
@@ -64,14 +66,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let status = lab.status().with_context(|| format!("cannot run {lab:?}"))?;
 
     if record.exists() {
-        let mut show = Command::new(release.join("migtrace"));
-        let shown = show.arg("report").arg(&record).stderr(Stdio::inherit()).output();
-        let shown = shown.context("cannot run migtrace report")?;
-        if !shown.status.success() {
-            bail!("migtrace report ended with {}; the record is {}", shown.status, record.display());
-        }
-        let text = shown.stdout;
+        let text = reported(&record, &["--output", "-"])?;
         fs::write(&report, &text).with_context(|| format!("cannot write {}", report.display()))?;
+        reported(&record, &["--output", &page.to_string_lossy()])?;
         println!();
         io::stdout().write_all(&text).context("cannot write to stdout")?;
     }
@@ -79,10 +76,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the demo did not complete: the lab ended with {status}; see its messages above");
     }
     eprintln!(
-        "\nThis report: {}\nthe record:  {}\nthe events:  {}",
+        "\nThis report: {}\nas a page:   {}\nthe record:  {}\nthe events:  {}",
         report.display(),
+        page.display(),
         record.display(),
         events.display()
     );
     Ok(())
+}
+
+/// What `migtrace report` says of a record.
+fn reported(record: &Path, options: &[&str]) -> Result<Vec<u8>> {
+    let mut command = Command::new(paths::target().join("release").join("migtrace"));
+    let shown = command.arg("report").arg(record).args(options).stderr(Stdio::inherit()).output();
+    let shown = shown.context("cannot run migtrace report")?;
+    if !shown.status.success() {
+        bail!("migtrace report ended with {}; the record is {}", shown.status, record.display());
+    }
+    Ok(shown.stdout)
 }

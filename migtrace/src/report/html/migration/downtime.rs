@@ -24,10 +24,11 @@ pub(super) fn chart(record: &Record, index: usize) -> Markup {
         lanes.extend(parts);
     }
     lanes.push(Lane::heading("What was seen, and where"));
-    lanes.extend(taps(record, index, axis));
-    lanes.extend(
-        record.downtime.marks.iter().enumerate().map(|(number, mark)| mark_lane(mark, number, index, axis)),
-    );
+    lanes.extend(taps(record, index, axis, &zoom));
+    let (shown, later): (Vec<_>, Vec<_>) =
+        record.downtime.marks.iter().enumerate().partition(|(_, mark)| zoom.has(place(mark.at_ns)));
+    lanes.extend(shown.into_iter().map(|(number, mark)| mark_lane(mark, number, index, axis)));
+    lanes.extend(elsewhere(&later, axis));
     let about = format!(
         "How long the guest was gone, what the stop was made of, and what was seen on which host. 0 is {} after the start.",
         offset(axis.from)
@@ -43,17 +44,31 @@ pub(super) fn chart(record: &Record, index: usize) -> Markup {
     figure(&shown)
 }
 
-/// The stretch of the marks, and as much beyond it as the bars may reach.
+/// By how much of the bars' length the marks may go beyond them: in post-copy the migration ends long after the stop.
+const MOST_BEYOND: f64 = 3.0;
+
+/// The stretch of the marks around the bars, and as much beyond it as the bars may reach.
 fn zoom(record: &Record, axis: Axis) -> Scale {
     let (from, to) = (place(axis.from), place(axis.to));
+    let bars = bars(&record.downtime);
+    let ends = bars.iter().map(|bar| place(bar.from_ns) + length(bar.figure.value_ns));
+    let end = ends.fold(from, f64::max);
+    let to = if end > from && to > end + (end - from) * MOST_BEYOND { end + (end - from) * 0.5 } else { to };
     let farthest = to + (to - from);
-    let ends = bars(&record.downtime).into_iter().map(|bar| {
-        place(bar.from_ns)
-            + length(bar.figure.high_ns.unwrap_or(bar.figure.value_ns).max(bar.figure.value_ns))
-    });
-    let to = ends.filter(|end| *end <= farthest).fold(to, f64::max);
+    let bounds = bars.iter().filter_map(|bar| Some(place(bar.from_ns) + length(bar.figure.high_ns?)));
+    let to = bounds.filter(|end| *end <= farthest).fold(to, f64::max);
     // So that the last mark is not at the edge.
     Scale::new(Quantity::Time, from - (to - from) * 0.01, to + (to - from) * 0.01)
+}
+
+/// The marks that lie before or after what is drawn: they are only named.
+fn elsewhere(marks: &[(usize, &Mark)], axis: Axis) -> Option<Lane> {
+    let name = |(_, mark): &(usize, &Mark)| {
+        let at = offset(mark.at_ns.saturating_sub(axis.from));
+        format!("{} {at} ({})", clean(mark.name.as_str()), side(mark.role))
+    };
+    let names = marks.iter().map(name).collect::<Vec<_>>().join(", ");
+    (!marks.is_empty()).then(|| Lane::heading(&format!("Not on this axis: {names}")))
 }
 
 /// A figure of the downtime as a bar between its bounds.
@@ -181,8 +196,8 @@ fn sent(part: &Part) -> String {
     }
 }
 
-/// When each tap fell silent, or carried the first frame: where a side has several.
-fn taps(record: &Record, index: usize, axis: Axis) -> Vec<Lane> {
+/// When each tap fell silent, or carried the first frame: where a side has several. The text below has all of them.
+fn taps(record: &Record, index: usize, axis: Axis, zoom: &Scale) -> Vec<Lane> {
     let taps = &record.downtime.taps;
     let of_side = |role| taps.iter().filter(move |tap| tap.role == role).count();
     if of_side(Role::Source) < 2 && of_side(Role::Destination) < 2 {
@@ -197,7 +212,8 @@ fn taps(record: &Record, index: usize, axis: Axis) -> Vec<Lane> {
         let name = format!("{what} at {}", clean(&tap.interface));
         let values = vec![(field, Some(at_ns.into())), ("error_ns", Some(tap.error_ns.into()))];
         let data = Data::new(format!("/{index}/downtime/taps/{number}"), values);
-        Some(point(name, side(tap.role.into()), (at_ns, tap.error_ns), axis, data))
+        let lane = point(name, side(tap.role.into()), (at_ns, tap.error_ns), axis, data);
+        zoom.has(place(at_ns)).then_some(lane)
     };
     taps.iter().enumerate().filter_map(lane).collect()
 }
