@@ -33,7 +33,7 @@ fn every_run_leaves_its_record_its_logs_and_what_it_was() {
     let begun: Vec<_> = done.stderr.lines().filter(|line| !line.contains("completed")).collect();
     assert_eq!(begun[0], "Run 1 of 6: small, warm-up");
     assert!(begun[1].starts_with("Run 2 of 6: large, warm-up (about ") && begun[1].ends_with(" left)"));
-    assert!(done.stderr.ends_with("6 of 6 runs have completed, 0 have failed\n"), "{done:?}");
+    assert!(done.stderr.ends_with("6 of 6 runs completed, 0 failed\n"), "{done:?}");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_failed_run_is_kept_tried_again_and_does_not_end_the_study() {
     assert_eq!(scene.steps().iter().filter(|step| step.starts_with("clean_up")).count(), 5);
     assert!(done.stderr.contains("; it is tried again\n"), "{done:?}");
     let failed = "Failed: large, repetition 1: driver.migrate failed (exit code 7): no route to host-b (see 002-large-1-attempt3)\n\
-                  1 of 2 runs have completed, 1 have failed\nTo try those that failed again: ";
+                  1 of 2 runs completed, 1 failed\nTo try those that failed again: ";
     assert!(done.stderr.contains(failed) && done.stderr.ends_with(" --retry-failed\n"), "{done:?}");
 
     // Those that failed for good are not repeated unless that is asked for.

@@ -93,7 +93,7 @@ fn completed_runs_stay_and_the_others_are_made() {
     let before = scene.steps().len();
     let done = scene.run(&[]);
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.stderr.starts_with("Going on: 2 of 4 runs have completed, 0 have failed\n"), "{done:?}");
+    assert!(done.stderr.starts_with("Going on: 2 of 4 runs completed, 0 failed\n"), "{done:?}");
     assert_eq!(std::fs::read(scene.run_path("001-small-1", "run.json")).unwrap(), first);
     let again = &scene.steps()[before..];
     assert!(again.iter().all(|step| step.ends_with('3') || step.ends_with('4')), "{again:?}");

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -129,7 +130,7 @@ fn wait(pid: Pid) -> Ending {
         match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
             Ok(WaitStatus::Exited(_, code)) => return Ending::Code(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ending::Signal(signal),
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Ok(_) | Err(_) => return Ending::Unknown,
         }
     }
@@ -154,9 +155,9 @@ impl Running {
         tokio::time::timeout(limit, self.ended()).await.ok()
     }
 
-    /// Sends a signal to its whole group.
-    pub(super) fn signal(&self, signal: Signal) {
-        let _ = killpg(self.pid, signal);
+    /// Sends a signal to its whole group. False if that is not permitted: what `sudo` has started belongs to root.
+    pub(super) fn signal(&self, signal: Signal) -> bool {
+        killpg(self.pid, signal) != Err(Errno::EPERM)
     }
 
     /// Asks the group to end by a signal, and kills it if it does not.

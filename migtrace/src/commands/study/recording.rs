@@ -152,11 +152,12 @@ impl Recorder {
         false
     }
 
-    /// Ends it. It still writes its report.
+    /// Ends it, where that is permitted. It still writes its report.
     pub(super) async fn stop(&mut self) {
-        self.running.signal(Signal::SIGINT);
-        let _ = self.is_over_within(REPORT_PATIENCE).await;
-        self.running.signal(Signal::SIGKILL);
+        if self.running.signal(Signal::SIGINT) {
+            let _ = self.is_over_within(REPORT_PATIENCE).await;
+            self.running.signal(Signal::SIGKILL);
+        }
     }
 
     /// Whether the command has ended by then, and all that it started and that could say something.

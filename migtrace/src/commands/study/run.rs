@@ -1,8 +1,9 @@
 //! `migtrace study run`: all runs of a plan, one after the other.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use migtrace::study::directory::{RunFolder, StudyDirectory};
@@ -17,6 +18,9 @@ use super::{dry_run, leftovers};
 use crate::cli::StudyRunArgs;
 use crate::commands::signals::Signals;
 use crate::commands::{Exit, runtime};
+
+/// How often the time that is left is shown anew.
+const REPAINT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &StudyRunArgs) -> Result<Exit> {
     let path = &options.plan;
@@ -118,8 +122,7 @@ impl Session<'_> {
         if !folders.is_empty() {
             let (completed, failed) = self.counts();
             let total = self.order.len();
-            self.progress
-                .say(&format!("Going on: {completed} of {total} runs have completed, {failed} have failed"));
+            self.progress.say(&format!("Going on: {completed} of {total} runs completed, {failed} failed"));
         }
     }
 
@@ -161,13 +164,28 @@ impl Session<'_> {
         let name = planned.folder(self.plan, number);
         let path = self.directory.runs_path().join(&name);
         let title = self.title(index, number);
-        self.progress.begin(&format!("{title}{}", self.left(index)));
+        self.progress.begin(&format!("{title}{}", self.left(index, Duration::ZERO)));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let show = |what: &str| self.progress.show(&format!("{title}: {what}{}", self.left(index)));
+        let (begun, step) = (Instant::now(), RefCell::new(String::new()));
+        let paint = || {
+            let left = self.left(index, begun.elapsed());
+            self.progress.show(&format!("{title}: {}{left}", step.borrow()));
+        };
+        let show = |what: &str| {
+            step.replace(what.to_owned());
+            paint();
+        };
         let mut attempt = Attempt::new(self.plan, self.plan_folder, planned, number, path.clone(), &show);
+        let repaint = async {
+            loop {
+                tokio::time::sleep(REPAINT).await;
+                paint();
+            }
+        };
         let outcome = tokio::select! {
             outcome = attempt.carry_out() => Some(outcome),
             () = signals.any() => None,
+            never = repaint => never,
         };
         let Some(outcome) = outcome else {
             self.interrupt(&mut attempt, &path, signals).await?;
@@ -229,10 +247,14 @@ impl Session<'_> {
         format!("Run {} of {}: {}{attempt}", planned.number, self.order.len(), planned.title(self.plan))
     }
 
-    /// How long this run and those after it will take.
-    fn left(&self, index: usize) -> String {
-        let left = self.order.iter().zip(&self.states).skip(index).filter(|(_, state)| !state.is_over());
-        let left = self.lengths.of(left.map(|(planned, _)| planned), self.plan.runs.pause);
+    /// How long this run, of which so much has passed, and those after it will take.
+    fn left(&self, index: usize, passed: Duration) -> String {
+        let of = |from: usize| {
+            let left = self.order.iter().zip(&self.states).skip(from).filter(|(_, state)| !state.is_over());
+            self.lengths.of(left.map(|(planned, _)| planned), self.plan.runs.pause)
+        };
+        // A run that takes longer than expected does not make the others shorter.
+        let left = of(index).zip(of(index + 1)).map(|(all, others)| all.saturating_sub(passed).max(others));
         left.map(|left| format!(" (about {} left)", about(left))).unwrap_or_default()
     }
 
@@ -245,7 +267,7 @@ impl Session<'_> {
                 self.progress.say(&format!("Failed: {}: {why}", planned.title(self.plan)));
             }
         }
-        self.progress.say(&format!("{completed} of {total} runs have completed, {failed} have failed"));
+        self.progress.say(&format!("{completed} of {total} runs completed, {failed} failed"));
         let paths = [&options.plan, &options.output].map(|path| path.display().to_string());
         let again = format!(
             "migtrace study run {} --output {}",

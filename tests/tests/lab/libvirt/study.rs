@@ -118,7 +118,7 @@ fn the_example_plan_for_libvirt_measures_both_cells_and_leaves_the_guest_where_i
     let done = lab.observer().spawn(&mut command).unwrap().output(PATIENCE).unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(0), "{said}");
-    assert!(said.ends_with("2 of 2 runs have completed, 0 have failed\n"), "{said}");
+    assert!(said.ends_with("2 of 2 runs completed, 0 failed\n"), "{said}");
 
     let mut runs: Vec<_> =
         fs::read_dir(output.join("runs")).unwrap().map(|run| run.unwrap().path()).collect();
