@@ -3,15 +3,19 @@
 use crate::clock::monotonic_ns;
 use crate::cpu_threads;
 use anyhow::Result;
+use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The real-time priority of stalls: above that of migtrace and of every other thread of a test.
 const PRIORITY: u8 = 50;
 /// The longest stall, and the longest time between two.
 const LONGEST: Duration = Duration::from_millis(10);
+
+/// In each of these, a share of a CPU is taken at once.
+const PERIOD: Duration = Duration::from_millis(10);
 
 /// Load on every CPU. It ends when this is dropped.
 #[derive(Debug)]
@@ -53,7 +57,30 @@ impl CpuLoad {
         })
     }
 
-    fn start(name: &str, priority: Option<u8>, load: fn(usize, &AtomicBool)) -> Result<Self> {
+    /// An ordinary thread on each CPU asks for this share of its time, in percent. Where others want the CPU too, it gets what
+    /// the kernel gives it, and does not catch up later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::busy`].
+    pub fn share(percent: u8) -> Result<Self> {
+        let wanted = PERIOD * u32::from(percent) / 100;
+        Self::start("load", None, move |_, stop| {
+            while !stop.load(Ordering::Relaxed) {
+                let (started, used) = (Instant::now(), cpu_time());
+                while cpu_time() - used < wanted && !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                thread::sleep(PERIOD.saturating_sub(started.elapsed()));
+            }
+        })
+    }
+
+    fn start(
+        name: &str,
+        priority: Option<u8>,
+        load: impl Fn(usize, &AtomicBool) + Copy + Send + 'static,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = cpu_threads::start(name, priority, || {
             let stop = Arc::clone(&stop);
@@ -72,6 +99,12 @@ impl Drop for CpuLoad {
             let _ = thread.join();
         }
     }
+}
+
+/// How long the calling thread has run.
+fn cpu_time() -> Duration {
+    // Every thread has this clock.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::MAX, Duration::from)
 }
 
 /// Lengths that are spread evenly, and the same in every run.

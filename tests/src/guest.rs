@@ -45,6 +45,10 @@ pub struct Guest {
     pub dirty_mib_per_s: u64,
     /// Its disk, in MiB; 0 for none.
     pub disk_mib: u64,
+    /// How much of its disk holds data, in MiB. The rest was never written.
+    pub disk_data_mib: u64,
+    /// Whether both hosts reach its disk, so that migrations do not copy it.
+    pub disk_is_shared: bool,
     /// Its NICs. Only the first has addresses of the lab's networks.
     pub nics: u8,
 }
@@ -59,6 +63,11 @@ impl Guest {
             bytes[4] = &fifth;
         }
         (bytes.join(":"), Host::tap(number))
+    }
+
+    /// Whether a migration copies its disk.
+    pub(crate) fn has_own_disk(&self) -> bool {
+        self.disk_mib > 0 && !self.disk_is_shared
     }
 
     /// The kernel's command line.

@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use std::fs::File;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +103,15 @@ impl Host {
     /// When it cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Process> {
         process::spawn(&self.namespaces(), command)
+    }
+
+    /// Starts `command` on this host so that it stays when this process ends, until the lab is removed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn_lasting(&self, command: &mut Command) -> Result<Child> {
+        process::spawn_detached(&self.netns, command)
     }
 
     /// Runs `command` on this host until it ends, successfully or not, and returns what it wrote.

@@ -1,5 +1,6 @@
 //! Makes disk images, with the few structures of qcow2 (docs/interop/qcow2.txt in QEMU) that a new image needs.
 
+use crate::disk::incompressible;
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -74,18 +75,9 @@ fn write_image(output: &mut impl Write, bytes: u64, full: bool) -> std::io::Resu
             (first..last).flat_map(|at| (((data_at + at) * CLUSTER_BYTES) | COPIED).to_be_bytes()),
         )?;
     }
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut words = incompressible();
     for _ in 0..data_clusters {
-        cluster(
-            output,
-            (0..CLUSTER_BYTES / 8).flat_map(|_| {
-                // xorshift64: QEMU's detection of zeroes finds none.
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state.to_be_bytes()
-            }),
-        )?;
+        cluster(output, words.by_ref().take(L2_ENTRIES as usize).flat_map(u64::to_be_bytes))?;
     }
     Ok(())
 }

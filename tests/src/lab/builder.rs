@@ -2,6 +2,7 @@
 
 use super::Lab;
 use super::names::{STATE_FILE, check_name, claim, run_directory};
+use crate::disk;
 use crate::guest::{self, Guest};
 use crate::janitor::Janitor;
 use crate::kernels::{self, Kernel};
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the guest's kernel and its init need in addition to the memory that they dirty.
-const GUEST_OWN_MIB: u64 = 90;
+const GUEST_OWN_MIB: u64 = 68;
 
 /// How a lab is made. A lasting lab keeps this in a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ impl Default for Builder {
                 dirty_mib: 64,
                 dirty_mib_per_s: 20,
                 disk_mib: 0,
+                disk_data_mib: 0,
+                disk_is_shared: false,
                 nics: 1,
             },
             accelerator: "tcg".into(),
@@ -91,10 +94,26 @@ impl Builder {
         self
     }
 
-    /// The guest's disk, in MiB, which a migration copies to the other host (default 0: none).
+    /// The guest's disk, in MiB, which a migration copies to the other host (default 0: none). It is full of data that
+    /// cannot be compressed, unless [`Builder::disk_data_mib`] says otherwise.
     #[must_use]
     pub fn disk_mib(mut self, mib: u64) -> Self {
         self.guest.disk_mib = mib;
+        self.guest.disk_data_mib = mib;
+        self
+    }
+
+    /// How much of the guest's disk holds data, in MiB. The rest was never written, as on most disks.
+    #[must_use]
+    pub fn disk_data_mib(mut self, mib: u64) -> Self {
+        self.guest.disk_data_mib = mib;
+        self
+    }
+
+    /// The guest's disk is where both hosts reach it, so that migrations do not copy it.
+    #[must_use]
+    pub fn shared_storage(mut self) -> Self {
+        self.guest.disk_is_shared = true;
         self
     }
 
@@ -217,6 +236,7 @@ impl Builder {
             bail!("the lab makes network namespaces and starts QEMU in them: run it as root");
         }
         check_name(&self.name)?;
+        disk::check(&self.guest)?;
         for program in ["ip", "tc"] {
             programs::find(program)?;
         }
@@ -248,7 +268,7 @@ impl Builder {
     fn find_kernel(&self) -> Result<Kernel> {
         let Guest { memory_mib, dirty_mib, .. } = self.guest;
         // A kernel's own tables grow with the memory.
-        let own_mib = GUEST_OWN_MIB + memory_mib / 16;
+        let own_mib = GUEST_OWN_MIB + memory_mib / 12;
         if memory_mib < dirty_mib + own_mib {
             bail!(
                 "a guest of {memory_mib} MiB cannot dirty {dirty_mib} MiB: it needs {own_mib} MiB for itself"

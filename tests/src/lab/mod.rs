@@ -1,20 +1,23 @@
 //! A lab: hosts, a switch, and a guest that moves between the hosts.
 
 mod builder;
+mod converge;
 mod names;
 mod removal;
 
 pub use builder::Builder;
+pub use converge::{Convergence, converge};
 pub use names::list;
 pub use removal::{Remover, tear_down};
 
+use crate::disk::Disk;
 use crate::guest::{self, Guest};
 use crate::host::Host;
 use crate::janitor::Janitor;
 use crate::kernels::{self, Kernel};
 use crate::migration::{self, Action, Migrated, Migration, Outcome, Progress};
-use crate::qcow2;
-use crate::qemu::{self, Plan, Qemu, Start};
+use crate::qemu::{Plan, Qemu, Start};
+use crate::qmp::Qmp;
 use crate::topology::Topology;
 use anyhow::{Context as _, Result, anyhow, bail};
 use names::{STATE_FILE, check_name, run_directory};
@@ -201,19 +204,19 @@ impl Lab {
     /// When QEMU does not start or refuses an option.
     pub fn prepare(&mut self, migration: &Migration) -> Result<()> {
         let to_source = !self.at_source;
-        let disk_mib = self.config.guest.disk_mib;
-        let migration = migration.clone().for_disk(disk_mib > 0);
+        let migration = migration.clone().for_disk(self.guest().has_own_disk());
         if let Some(old) = self.slot(to_source).take() {
             old.quit();
         }
-        let directory = self.host_directory(to_source);
-        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        if disk_mib > 0 {
-            qcow2::create_empty(&qemu::disk_path(&directory), disk_mib)?;
-        }
+        let guest = self.guest();
+        let disk = match (guest.disk_mib, guest.disk_is_shared) {
+            (0, _) => None,
+            (_, true) => Some(Disk::open(guest, &self.shared_directory())?),
+            (_, false) => Some(Disk::create_for_copy(guest, &self.host_directory(to_source))?),
+        };
         let start = if migration.paused_destination { Start::IncomingPaused } else { Start::Incoming };
-        let mut qemu = self.start_qemu(to_source, start)?;
-        migration::prepare(qemu.qmp(), &migration, disk_mib > 0)?;
+        let mut qemu = self.start_qemu(to_source, start, disk.as_ref())?;
+        migration::prepare(qemu.qmp(), &migration, self.guest().has_own_disk())?;
         *self.slot(to_source) = Some(qemu);
         self.prepared = true;
         Ok(())
@@ -240,7 +243,7 @@ impl Lab {
         migration: &Migration,
         mut progress: impl FnMut(&Progress<'_>) -> Action,
     ) -> Result<Migrated> {
-        let disk = self.config.guest.disk_mib > 0;
+        let disk = self.guest().has_own_disk();
         let migration = migration.clone().for_disk(disk);
         if !self.prepared {
             self.prepare(&migration)?;
@@ -329,17 +332,15 @@ impl Lab {
         let initramfs = self.initramfs_path();
         guest::write_initramfs(&kernel, &initramfs)?;
         self.boot = Some(Boot { kernel, initramfs });
-        let directory = self.host_directory(true);
-        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let disk_mib = self.config.guest.disk_mib;
-        if disk_mib > 0 {
-            qcow2::create_full(&qemu::disk_path(&directory), disk_mib)?;
-        }
-        self.source = Some(self.start_qemu(true, Start::Boot)?);
+        let guest = self.guest();
+        let directory =
+            if guest.disk_is_shared { self.shared_directory() } else { self.host_directory(true) };
+        let disk = if guest.disk_mib > 0 { Some(Disk::create(guest, &directory)?) } else { None };
+        self.source = Some(self.start_qemu(true, Start::Boot, disk.as_ref())?);
         Ok(())
     }
 
-    fn start_qemu(&self, at_source: bool, start: Start) -> Result<Qemu> {
+    fn start_qemu(&self, at_source: bool, start: Start, disk: Option<&Disk>) -> Result<Qemu> {
         let boot = self.boot.as_ref().ok_or_else(|| anyhow!("this lab is without guests"))?;
         Qemu::start(&Plan {
             guest: &self.config.guest,
@@ -348,6 +349,7 @@ impl Lab {
             initramfs: &boot.initramfs,
             accelerator: &self.config.accelerator,
             directory: &self.host_directory(at_source),
+            disk,
             start,
             lasting: self.config.lasting,
         })
@@ -362,6 +364,11 @@ impl Lab {
         self.run_directory.join(host.role())
     }
 
+    /// What both hosts reach.
+    fn shared_directory(&self) -> PathBuf {
+        self.run_directory.join("shared")
+    }
+
     fn initramfs_path(&self) -> PathBuf {
         self.run_directory.join("initramfs")
     }
@@ -370,7 +377,7 @@ impl Lab {
     fn find_guest(&mut self) -> Result<bool> {
         for at_source in [true, false] {
             if let Some(qemu) = self.slot(at_source)
-                && !matches!(run_state(qemu)?.as_str(), "inmigrate" | "postmigrate" | "finish-migrate")
+                && !matches!(run_state(qemu.qmp())?.as_str(), "inmigrate" | "postmigrate" | "finish-migrate")
             {
                 return Ok(at_source);
             }
@@ -393,7 +400,7 @@ impl Drop for Lab {
 }
 
 /// QEMU's state of its guest.
-fn run_state(qemu: &mut Qemu) -> Result<String> {
-    let status = qemu.qmp().execute("query-status", json!({}))?;
+fn run_state(qmp: &mut Qmp) -> Result<String> {
+    let status = qmp.execute("query-status", json!({}))?;
     Ok(status["status"].as_str().unwrap_or_default().into())
 }

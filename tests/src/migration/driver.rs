@@ -4,7 +4,7 @@ use super::options::Migration;
 use super::outcome::{Migrated, ObservedEvent, Outcome, Side};
 use super::settings;
 use crate::clock::monotonic_ns;
-use crate::qemu::DISK_NODE;
+use crate::disk::DISK_NODE;
 use crate::qmp::{Qmp, QmpError};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -77,6 +77,7 @@ pub(crate) fn drive(
         switched_over: false,
         postcopy: false,
         paused: false,
+        arrived: false,
     };
     let result = driver.run(peer);
     if result.is_err() {
@@ -105,6 +106,8 @@ struct Driver<'a> {
     postcopy: bool,
     /// Whether `migrate-pause` was sent.
     paused: bool,
+    /// Whether the guest runs on the destination, or was told to.
+    arrived: bool,
 }
 
 impl Driver<'_> {
@@ -150,6 +153,10 @@ impl Driver<'_> {
         self.source.execute("blockdev-mirror", mirror)?;
         while !self.saw_job("BLOCK_JOB_READY") {
             self.fail_if_job_failed()?;
+            // By another client of the monitor.
+            if self.saw_job("BLOCK_JOB_CANCELLED") {
+                return Ok(false);
+            }
             self.collect(EVENT_INTERVAL)?;
             self.check_timeout()?;
             if self.progress_is_due() {
@@ -180,6 +187,8 @@ impl Driver<'_> {
                 "cancelled" => return Ok(Outcome::Cancelled),
                 "pre-switchover" if !self.switched_over => self.switch_over()?,
                 "postcopy-paused" => self.recover(peer)?,
+                // The source completes only when all of the memory has followed.
+                "postcopy-active" if !self.arrived => drop(self.let_arrive()?),
                 _ => {}
             }
             let wanted = self.migration.postcopy_at_pass.is_some_and(|pass| self.pass >= pass);
@@ -273,7 +282,13 @@ impl Driver<'_> {
         let of_guest = |observed: &&ObservedEvent| {
             observed.side == Side::Source && ["STOP", "RESUME"].contains(&observed.event.name.as_str())
         };
+        let mut continued = false;
         while self.events.iter().rfind(of_guest).is_some_and(|last| last.event.name == "STOP") {
+            // QEMU lets it run again itself, unless it was suspended before QEMU stopped it.
+            if !continued && is_paused(self.source)? {
+                continued = true;
+                self.source.execute("cont", json!({}))?;
+            }
             self.collect(EVENT_INTERVAL)?;
             self.check_timeout()?;
         }
@@ -283,14 +298,8 @@ impl Driver<'_> {
     /// Waits until the guest runs on the destination.
     fn wait_for_arrival(&mut self) -> Result<()> {
         let deadline = Instant::now() + ARRIVAL_PATIENCE;
-        let mut resumed = !self.migration.paused_destination;
         loop {
-            let status = self.destination.execute("query-migrate", json!({}))?;
-            if !resumed && matches!(status["status"].as_str(), Some("completed" | "postcopy-active")) {
-                resumed = true;
-                self.stop_disk_server()?;
-                self.destination.execute("cont", json!({}))?;
-            }
+            let status = self.let_arrive()?;
             self.collect(EVENT_INTERVAL)?;
             let runs = self.events.iter().any(|o| o.side == Side::Destination && o.event.name == "RESUME");
             // In postcopy the guest runs long before its memory is there.
@@ -301,6 +310,24 @@ impl Driver<'_> {
                 bail!("the source has completed, but the guest does not run on the destination: {status}");
             }
         }
+    }
+
+    /// Lets the guest run on the destination if it waits there: because the destination was started so, or because the guest
+    /// was suspended on the source to let the migration end. Returns the destination's `query-migrate`.
+    fn let_arrive(&mut self) -> Result<Value> {
+        let status = self.destination.execute("query-migrate", json!({}))?;
+        let waits = !self.arrived
+            && match status["status"].as_str() {
+                Some("completed") if self.migration.paused_destination => true,
+                Some("completed" | "postcopy-active") => is_paused(self.destination)?,
+                _ => false,
+            };
+        if waits {
+            self.arrived = true;
+            self.stop_disk_server()?;
+            self.destination.execute("cont", json!({}))?;
+        }
+        Ok(status)
     }
 
     fn stop_disk_server(&mut self) -> Result<()> {
@@ -395,4 +422,9 @@ impl Driver<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a guest waits for `cont`.
+fn is_paused(qemu: &mut Qmp) -> Result<bool> {
+    Ok(qemu.execute("query-status", json!({}))?["status"] == "paused")
 }

@@ -20,7 +20,7 @@ pub struct Migration {
     pub multifd: Option<u8>,
     /// QEMU waits between the guest's stop and the switchover until the driver continues it.
     pub pause_before_switchover: bool,
-    /// Switch to postcopy once this pass of dirty pages has begun.
+    /// Switch to postcopy once this pass of dirty pages has begun. A pass that never comes only allows the switch.
     pub postcopy_at_pass: Option<u64>,
     /// In postcopy, pages that the guest waits for have a channel of their own (`postcopy-preempt`), so that they do not
     /// queue behind the others. Needs [`Migration::return_path`].

@@ -2,8 +2,8 @@
 
 use super::options::Migration;
 use super::outcome::Side;
+use crate::disk::DISK_NODE;
 use crate::nbd;
-use crate::qemu::DISK_NODE;
 use crate::qmp::Qmp;
 use anyhow::Result;
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! QEMU's command line.
 
 use super::files;
+use crate::disk::Disk;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::kernels::Kernel;
@@ -13,9 +14,6 @@ use std::process::Command;
 /// path of `cpu_physical_memory_sync_dirty_bitmap` clears dirty bits without a word to TCG's TLB (fixed by commit
 /// 03bfc2188f). It is only taken for memory that is a multiple of 64 pages, so the guest gets a little less.
 pub(crate) const MEMORY_GAP_KIB: u64 = 8;
-
-/// The block node of the guest's disk.
-pub(crate) const DISK_NODE: &str = "disk0";
 
 /// What a QEMU does first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +35,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) initramfs: &'a Path,
     pub(crate) accelerator: &'a str,
     pub(crate) directory: &'a Path,
+    pub(crate) disk: Option<&'a Disk>,
     pub(crate) start: Start,
     /// Whether it stays when this process ends.
     pub(crate) lasting: bool,
@@ -78,19 +77,11 @@ pub(super) fn command(plan: &Plan<'_>) -> Result<Command> {
         format!("unix:{},server=on,wait=off", path(&files::qmp_socket(directory))),
         "-qmp".into(),
         format!("unix:{},server=on,wait=off", path(&files::spare_qmp_socket(directory))),
+        "-qmp".into(),
+        format!("unix:{},server=on,wait=off", path(&files::converge_qmp_socket(directory))),
     ];
     arguments.extend((0..guest.nics).flat_map(|number| nic(guest, number)));
-    if guest.disk_mib > 0 {
-        let image = path(&files::disk(directory));
-        arguments.extend([
-            "-blockdev".into(),
-            format!("driver=file,node-name={DISK_NODE}-file,filename={image}"),
-            "-blockdev".into(),
-            format!("driver=qcow2,node-name={DISK_NODE},file={DISK_NODE}-file"),
-            "-device".into(),
-            format!("virtio-blk-pci,drive={DISK_NODE}"),
-        ]);
-    }
+    arguments.extend(plan.disk.iter().flat_map(|disk| disk.arguments()));
     match plan.start {
         Start::Boot => {}
         Start::Incoming => arguments.extend(["-incoming".into(), "defer".into()]),

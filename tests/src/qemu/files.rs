@@ -10,6 +10,10 @@ pub(super) fn spare_qmp_socket(directory: &Path) -> PathBuf {
     directory.join("qmp-spare.sock")
 }
 
+pub(crate) fn converge_qmp_socket(directory: &Path) -> PathBuf {
+    directory.join("qmp-converge.sock")
+}
+
 /// What the guest writes to its serial console.
 pub(super) fn console(directory: &Path) -> PathBuf {
     directory.join("console.log")
@@ -22,9 +26,4 @@ pub(super) fn log(directory: &Path) -> PathBuf {
 
 pub(super) fn pid(directory: &Path) -> PathBuf {
     directory.join("qemu.pid")
-}
-
-/// The image of the guest's disk.
-pub(crate) fn disk(directory: &Path) -> PathBuf {
-    directory.join("disk.qcow2")
 }

@@ -4,8 +4,8 @@ mod command_line;
 mod files;
 mod program;
 
-pub(crate) use command_line::{DISK_NODE, MEMORY_GAP_KIB, Plan, Start};
-pub(crate) use files::disk as disk_path;
+pub(crate) use command_line::{MEMORY_GAP_KIB, Plan, Start};
+pub(crate) use files::converge_qmp_socket;
 pub use program::QemuProgram;
 
 use crate::guest::READY;
@@ -197,6 +197,7 @@ fn clear(directory: &Path) -> Result<()> {
     for path in [
         files::qmp_socket(directory),
         files::spare_qmp_socket(directory),
+        converge_qmp_socket(directory),
         files::console(directory),
         files::pid(directory),
     ] {

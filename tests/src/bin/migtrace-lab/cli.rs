@@ -1,9 +1,14 @@
 //! The command line of `migtrace-lab`.
 
+use crate::load::{Load, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use migtrace_lab::{Builder, Lab, Migration};
+use migtrace_lab::{Builder, Convergence, Lab, Migration};
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// By how much QEMU slows a guest down at first. This is QEMU's default, and so libvirt's.
+const AUTO_CONVERGE_PERCENT: u8 = 20;
 
 /// Play with live migrations on one machine: two hosts and an observer in network namespaces, a guest, two QEMUs.
 #[derive(Debug, Parser)]
@@ -28,6 +33,14 @@ pub(crate) enum Command {
         name: Name,
         #[command(flatten)]
         migration: MigrationOptions,
+    },
+    /// Make a migration end that another process drives
+    Converge {
+        #[command(flatten)]
+        name: Name,
+        /// How
+        #[arg(long)]
+        action: ConvergeAction,
     },
     /// Run a command on a host: with the host's network, and everything else of this machine
     Exec {
@@ -58,6 +71,12 @@ pub(crate) enum Command {
         /// The command line
         command_line: String,
     },
+    /// Be a load of the lab, and write a line once it has begun
+    #[command(hide = true)]
+    Load {
+        #[command(subcommand)]
+        load: Load,
+    },
     /// Take the lab's orders in a virtual machine
     #[command(hide = true)]
     Agent,
@@ -70,6 +89,9 @@ pub(crate) enum Command {
         /// Remove all labs, including those of running tests
         #[arg(long, conflicts_with = "name")]
         all: bool,
+        /// If there is no such lab, that is no error
+        #[arg(long)]
+        if_exists: bool,
     },
     /// Start a lab, migrate its guest once, and remove the lab
     Run {
@@ -110,6 +132,49 @@ pub(crate) enum HostName {
     Switch,
 }
 
+/// How a migration is made to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConvergeBy {
+    /// QEMU slows the guest down from the beginning
+    AutoConverge,
+    /// The guest moves as soon as its disk has been copied, and its memory follows
+    Postcopy,
+    /// The guest stands still until it has moved
+    Suspend,
+    /// The migration is given up
+    Abort,
+}
+
+/// What can be done with a migration that runs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ConvergeAction {
+    /// The guest moves as soon as its disk has been copied, and its memory follows; needs `migrate --converge-by postcopy`
+    Postcopy,
+    /// The guest stands still until it has moved
+    Suspend,
+    /// The migration is given up
+    Abort,
+}
+
+impl From<ConvergeAction> for Convergence {
+    fn from(action: ConvergeAction) -> Self {
+        match action {
+            ConvergeAction::Postcopy => Self::Postcopy,
+            ConvergeAction::Suspend => Self::Suspend,
+            ConvergeAction::Abort => Self::Abort,
+        }
+    }
+}
+
+/// Where the guest's disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Storage {
+    /// Each host has its own, and a migration copies the disk
+    Block,
+    /// Both hosts reach it
+    Shared,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct LabOptions {
     /// Memory of the guest
@@ -124,9 +189,21 @@ pub(crate) struct LabOptions {
     /// How fast the guest dirties memory
     #[arg(long, value_name = "MIB/S", default_value_t = 20)]
     dirty_rate: u64,
-    /// Give the guest a disk, which migrations copy
+    /// Give the guest a disk
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     disk: u64,
+    /// How much of the disk holds data; the rest was never written [default: all]
+    #[arg(long, value_name = "MIB", requires = "disk")]
+    disk_data: Option<u64>,
+    /// Where the disk is
+    #[arg(long, value_enum, default_value_t = Storage::Block)]
+    storage: Storage,
+    /// Keep this share of all CPUs of the machine busy, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) host_load: u8,
+    /// Send other data at this rate from src to dst, in the units of tc: 400mbit
+    #[arg(long, value_name = "RATE")]
+    pub(crate) network_load: Option<Rate>,
     /// Limit the rate at which each host can send, as tc writes it: 400mbit
     #[arg(long)]
     rate: Option<String>,
@@ -151,9 +228,14 @@ impl LabOptions {
             .vcpus(self.vcpus)
             .dirty(self.dirty, self.dirty_rate)
             .disk_mib(self.disk)
+            .disk_data_mib(self.disk_data.unwrap_or(self.disk))
             .mtu(self.mtu)
             .accelerator(&self.accel)
             .kernel(&self.kernel);
+        let builder = match self.storage {
+            Storage::Block => builder,
+            Storage::Shared => builder.shared_storage(),
+        };
         match &self.rate {
             Some(rate) => builder.rate(rate),
             None => builder,
@@ -169,6 +251,9 @@ pub(crate) struct MigrationOptions {
     /// Switch to postcopy in the second pass
     #[arg(long)]
     postcopy: bool,
+    /// Make ready for what may make the migration end; `migtrace-lab converge` does the rest
+    #[arg(long, value_name = "ACTION")]
+    converge_by: Option<ConvergeBy>,
     /// Send the pages that the guest waits for over a channel of their own
     #[arg(long, requires = "postcopy")]
     preempt: bool,
@@ -184,20 +269,33 @@ pub(crate) struct MigrationOptions {
     /// The longest stop that QEMU aims for
     #[arg(long, value_name = "MS", default_value_t = 300)]
     downtime_limit: u64,
+    /// Give up after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
 }
 
 impl MigrationOptions {
     pub(crate) fn migration(&self) -> Migration {
         let base = if self.like_libvirt { Migration::like_libvirt() } else { Migration::default() };
+        let postcopy_at_pass = if self.postcopy {
+            Some(2)
+        } else if self.converge_by == Some(ConvergeBy::Postcopy) {
+            Some(u64::MAX)
+        } else {
+            None
+        };
         Migration {
             events: !self.no_events,
             multifd: self.multifd,
             // In postcopy, the destination requests pages on the return path.
-            return_path: base.return_path || self.postcopy,
-            postcopy_at_pass: self.postcopy.then_some(2),
+            return_path: base.return_path || postcopy_at_pass.is_some(),
+            postcopy_at_pass,
             postcopy_preempt: self.preempt,
             ipv6: self.ipv6,
             downtime_limit_ms: self.downtime_limit,
+            auto_converge_percent: (self.converge_by == Some(ConvergeBy::AutoConverge))
+                .then_some(AUTO_CONVERGE_PERCENT),
+            timeout: Duration::from_secs(self.timeout),
             keep_source: true,
             ..base
         }
@@ -212,5 +310,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_migration_is_made_ready_for_what_may_make_it_end() {
+        let migration = |action: &str| {
+            let cli = Cli::parse_from(["migtrace-lab", "migrate", "--like-libvirt", "--converge-by", action]);
+            let Command::Migrate { migration, .. } = cli.command else { panic!("{action}") };
+            let migration = migration.migration();
+            (migration.auto_converge_percent, migration.postcopy_at_pass)
+        };
+        assert_eq!(migration("auto-converge"), (Some(20), None));
+        assert_eq!(migration("postcopy"), (None, Some(u64::MAX)));
+        assert_eq!(migration("suspend"), (None, None));
+        assert_eq!(migration("abort"), (None, None));
     }
 }

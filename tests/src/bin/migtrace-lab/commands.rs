@@ -1,14 +1,16 @@
 //! The commands of `migtrace-lab`.
 
 use crate::cli::{Command, HostName, LabOptions, MigrationOptions};
+use crate::load;
 use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace_lab::migtrace_command::remote_shell;
 use migtrace_lab::vm::agent;
 use migtrace_lab::{Action, Builder, Host, Lab, Migrated, Outcome, Process, Remover};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a command may still run after the migration.
 const END_PATIENCE: Duration = Duration::from_secs(60);
+/// Names the file where a study's `prepare` leaves variables for the commands after it.
+const VARIABLES_FILE: &str = "STUDY_VARIABLES";
 
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     match command {
@@ -28,6 +32,9 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             let code = migrate(&mut lab, &migration)?;
             lab.retire();
             Ok(code)
+        }
+        Command::Converge { name, action } => {
+            migtrace_lab::converge(&name.name, action.into()).map(|()| ExitCode::SUCCESS)
         }
         Command::Exec { name, host, command } => {
             Lab::attach(&name.name)?;
@@ -41,6 +48,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::VmRsh { address, host: _, command_line } => {
             agent::attach(address, &command_line).map(|()| ExitCode::SUCCESS)
         }
+        Command::Load { load } => load.run().map(|()| ExitCode::SUCCESS),
         Command::Agent => agent::serve().map(|()| ExitCode::SUCCESS),
         Command::List => {
             for name in migtrace_lab::list()? {
@@ -55,7 +63,14 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Down { name, all: false } => migtrace_lab::tear_down(&name.name).map(|()| ExitCode::SUCCESS),
+        Command::Down { name, all: false, if_exists: true }
+            if !migtrace_lab::list()?.contains(&name.name) =>
+        {
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Down { name, all: false, .. } => {
+            migtrace_lab::tear_down(&name.name).map(|()| ExitCode::SUCCESS)
+        }
         Command::Run { name, lab, migration, ready_line, command } => {
             let builder = match name {
                 Some(name) => lab.builder().name(&name),
@@ -90,8 +105,8 @@ fn path_with_own_folder() -> Result<OsString> {
 }
 
 fn up(name: &str, options: &LabOptions) -> Result<ExitCode> {
-    let mut lab = start(options.builder().name(name).lasting(), options)?;
-    if let Err(error) = lab.wait_guest_ready() {
+    let mut lab = start(options.builder().name(name).lasting())?;
+    if let Err(error) = complete(&mut lab, options).and_then(|()| write_variables(&mut lab)) {
         migtrace_lab::tear_down(name)?;
         return Err(error);
     }
@@ -129,10 +144,10 @@ fn watched_run(
     command: &[OsString],
     remover: &Mutex<Option<Remover>>,
 ) -> Result<ExitCode> {
-    let mut lab = start(builder, options)?;
+    let mut lab = start(builder)?;
     *remover.lock().map_err(|_| anyhow!("the thread that waits for signals has panicked"))? =
         Some(lab.remover());
-    lab.wait_guest_ready()?;
+    complete(&mut lab, options)?;
     let watcher = if command.is_empty() { None } else { Some(watch(&mut lab, command, ready_line)?) };
     let mut code = migrate(&mut lab, migration)?;
     lab.ping_guest()?;
@@ -146,22 +161,46 @@ fn watched_run(
     Ok(code)
 }
 
-fn start(builder: Builder, options: &LabOptions) -> Result<Lab> {
+fn start(builder: Builder) -> Result<Lab> {
     eprintln!("migtrace-lab: booting the guest");
-    let lab = builder.start()?;
+    builder.start()
+}
+
+/// Waits for the guest, and adds what would only slow its boot down.
+fn complete(lab: &mut Lab, options: &LabOptions) -> Result<()> {
+    lab.wait_guest_ready()?;
     if options.drop > 0 {
         lab.drop_packets(options.drop)?;
     }
-    Ok(lab)
+    load::start(lab, options.host_load, options.network_load)
 }
 
-/// Starts the command on the source host, and waits for its ready line if it has one. Its environment has the guest's name
-/// and address, and a monitor of the source QEMU that no other client uses.
+/// Writes what a study's commands need to know about the lab, where `migtrace study` wants it.
+fn write_variables(lab: &mut Lab) -> Result<()> {
+    let Some(path) = std::env::var_os(VARIABLES_FILE).map(PathBuf::from) else { return Ok(()) };
+    let text: String =
+        variables(lab)?.iter().map(|(name, value)| format!("{name}={}\n", value.display())).collect();
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a command needs to know about the lab: the guest's name and address, a monitor of the source QEMU that no other client
+/// uses, and how to reach the other hosts.
+fn variables(lab: &mut Lab) -> Result<[(&'static str, OsString); 4]> {
+    Ok([
+        ("GUEST", lab.guest().name.clone().into()),
+        ("GUEST_ADDRESS", lab.guest().ipv4.to_string().into()),
+        ("QMP", lab.qemu()?.spare_qmp_socket().into()),
+        ("RSH", remote_shell(lab)?.into()),
+    ])
+}
+
+/// Starts the command on the source host, and waits for its ready line if it has one. Its environment has the lab's
+/// variables.
 fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Result<Process> {
     let mut command = program(command)?;
-    let address = lab.guest().ipv4.to_string();
-    command.env("LAB_GUEST", &lab.guest().name).env("LAB_GUEST_ADDRESS", address);
-    command.env("LAB_QMP", lab.qemu()?.spare_qmp_socket()).env("LAB_RSH", remote_shell(lab)?);
+    for (name, value) in variables(lab)? {
+        command.env(format!("LAB_{name}"), value);
+    }
     let Some(ready_line) = ready_line else { return lab.source().spawn(&mut command) };
     let mut process = lab.source().spawn(command.stderr(Stdio::piped()))?;
     let stderr = process.child().stderr.take().context("the command has no standard error")?;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod load;
 
 use clap::Parser as _;
 use std::process::ExitCode;

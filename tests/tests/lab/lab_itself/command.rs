@@ -2,21 +2,49 @@
 
 use super::remains_of;
 use crate::support::one_at_a_time;
+use migtrace_lab::Qmp;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
+
+/// A command of `migtrace-lab` for the lab of this name.
+fn command(name: &str, subcommand: &str, options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migtrace-lab"));
+    command.args([subcommand, "--name", name]).args(options);
+    command
+}
+
+/// Runs a command of `migtrace-lab`, which must succeed.
+pub(super) fn run(name: &str, subcommand: &str, options: &[&str]) {
+    let output = command(name, subcommand, options).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
 
 #[test]
 fn a_lab_stays_up_between_commands_until_it_is_removed() {
     let _lock = one_at_a_time();
     let name = format!("stays-{}", std::process::id());
+    let directory = tempfile::tempdir().unwrap();
+    let variables = directory.path().join("variables");
     let lab = |arguments: &[&str]| {
-        let mut all = vec![arguments[0], "--name", &name];
-        all.extend(&arguments[1..]);
-        let output = Command::new(env!("CARGO_BIN_EXE_migtrace-lab")).args(all).output().unwrap();
+        let mut command = command(&name, arguments[0], &arguments[1..]);
+        let output = command.env("STUDY_VARIABLES", &variables).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     };
     let (ok, text) = lab(&["up", "--dirty", "16"]);
     assert!(ok, "{text}");
+    let written = fs::read_to_string(&variables).unwrap();
+    let written: HashMap<_, _> = written.lines().map(|line| line.split_once('=').unwrap()).collect();
+    assert_eq!(written["GUEST"], format!("guest-{name}"));
+    assert_eq!(written["GUEST_ADDRESS"], "10.77.0.10");
+    Qmp::connect(Path::new(written["QMP"])).unwrap();
+    let hosts = format!("{} observer 'ip -brief address'", written["RSH"]);
+    let output = Command::new("sh").args(["-c", &hosts]).output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("10.77.0.3/24"));
+    let (ok, text) = lab(&["converge", "--action", "suspend"]);
+    assert!(!ok && text.contains("no migration runs"), "{text}");
     for target in ["dst", "src"] {
         let (ok, text) = lab(&["migrate"]);
         assert!(ok && text.contains(&format!("now from {target}")), "{text}");
@@ -30,6 +58,8 @@ fn a_lab_stays_up_between_commands_until_it_is_removed() {
     assert!(!ok && text.contains("lab up"), "{text}");
     let (ok, text) = lab(&["down"]);
     assert!(!ok && text.contains("no lab"), "{text}");
+    let (ok, text) = lab(&["down", "--if-exists"]);
+    assert!(ok && text.is_empty(), "{text}");
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! The lab does what the other tests rely on: guests migrate, hosts have their networks, and nothing is left behind.
 
 mod command;
+mod converge;
 mod cpu_load;
+mod disks;
+mod loads;
 mod migrations;
 mod networks;
 mod removal;
 
-use migtrace_lab::{Builder, Lab};
+use migtrace_lab::{Builder, Host, Lab};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Starts a lab whose guest has booted and answers ping over IPv4 and IPv6.
@@ -15,6 +19,14 @@ fn start_with_guest(builder: Builder) -> Lab {
     let mut lab = builder.start().unwrap();
     lab.wait_guest_ready().unwrap();
     lab
+}
+
+/// What a host has received on its uplink, as its kernel counts it.
+fn received_bytes(host: &Host) -> u64 {
+    let output = host.run(Command::new("cat").arg("/proc/thread-self/net/dev")).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let uplink = text.lines().find_map(|line| line.trim().strip_prefix("uplink:")).unwrap();
+    uplink.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// What remains of a lab: namespaces, processes, files.
