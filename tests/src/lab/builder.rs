@@ -8,6 +8,7 @@ use crate::janitor::Janitor;
 use crate::kernels::{self, Kernel};
 use crate::libvirt::{self, LibvirtLab};
 use crate::programs;
+use crate::qemu::QemuChoice;
 use crate::topology::{self, Network, Topology};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
@@ -20,12 +21,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// What the guest's kernel and its init need in addition to the memory that they dirty.
 const GUEST_OWN_MIB: u64 = 68;
 
+fn own_mib(memory_mib: u64) -> u64 {
+    // A kernel's own tables grow with the memory.
+    GUEST_OWN_MIB + memory_mib / 12
+}
+
+/// How much of its memory a guest can dirty at most, in MiB.
+#[must_use]
+pub fn most_dirty_mib(memory_mib: u64) -> u64 {
+    memory_mib.saturating_sub(own_mib(memory_mib))
+}
+
 /// How a lab is made. A lasting lab keeps this in a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Builder {
     pub(super) name: String,
     pub(super) network: Network,
     pub(super) guest: Guest,
+    pub(super) qemu: QemuChoice,
     pub(super) accelerator: String,
     pub(super) kernel: String,
     /// The lab stays when this process ends.
@@ -54,6 +67,7 @@ impl Default for Builder {
                 disk_is_shared: false,
                 nics: 1,
             },
+            qemu: QemuChoice::Installed,
             accelerator: "tcg".into(),
             kernel: "6.1".into(),
             lasting: false,
@@ -136,6 +150,13 @@ impl Builder {
     #[must_use]
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.network.mtu = mtu;
+        self
+    }
+
+    /// Which QEMU runs on the hosts (default: the installed one).
+    #[must_use]
+    pub fn qemu(mut self, qemu: QemuChoice) -> Self {
+        self.qemu = qemu;
         self
     }
 
@@ -267,14 +288,13 @@ impl Builder {
     /// Finds what the guest needs. That takes time and may fail, so it comes before anything is made.
     fn find_kernel(&self) -> Result<Kernel> {
         let Guest { memory_mib, dirty_mib, .. } = self.guest;
-        // A kernel's own tables grow with the memory.
-        let own_mib = GUEST_OWN_MIB + memory_mib / 12;
-        if memory_mib < dirty_mib + own_mib {
+        if memory_mib < dirty_mib + own_mib(memory_mib) {
             bail!(
-                "a guest of {memory_mib} MiB cannot dirty {dirty_mib} MiB: it needs {own_mib} MiB for itself"
+                "a guest of {memory_mib} MiB cannot dirty {dirty_mib} MiB: it needs {} MiB for itself",
+                own_mib(memory_mib)
             );
         }
-        programs::find("qemu-system-x86_64")?;
+        self.qemu.find()?;
         if self.accelerator == "kvm" && !Path::new("/dev/kvm").exists() {
             bail!("this machine has no /dev/kvm: use the accelerator tcg");
         }

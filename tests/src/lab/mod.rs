@@ -5,7 +5,7 @@ mod converge;
 mod names;
 mod removal;
 
-pub use builder::Builder;
+pub use builder::{Builder, most_dirty_mib};
 pub use converge::{Convergence, converge};
 pub use names::list;
 pub use removal::{Remover, tear_down};
@@ -343,6 +343,7 @@ impl Lab {
     fn start_qemu(&self, at_source: bool, start: Start, disk: Option<&Disk>) -> Result<Qemu> {
         let boot = self.boot.as_ref().ok_or_else(|| anyhow!("this lab is without guests"))?;
         Qemu::start(&Plan {
+            qemu: self.config.qemu,
             guest: &self.config.guest,
             host: if at_source { self.source() } else { self.destination() },
             kernel: &boot.kernel,

@@ -1,19 +1,14 @@
 //! QEMU's command line.
 
 use super::files;
+use super::program::QemuChoice;
 use crate::disk::Disk;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::kernels::Kernel;
-use crate::programs;
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
-
-/// Before 9.0, QEMU loses writes of a TCG guest while it migrates, and the guest crashes sooner or later: the fast
-/// path of `cpu_physical_memory_sync_dirty_bitmap` clears dirty bits without a word to TCG's TLB (fixed by commit
-/// 03bfc2188f). It is only taken for memory that is a multiple of 64 pages, so the guest gets a little less.
-pub(crate) const MEMORY_GAP_KIB: u64 = 8;
 
 /// What a QEMU does first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +24,7 @@ pub(crate) enum Start {
 /// How a QEMU is started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan<'a> {
+    pub(crate) qemu: QemuChoice,
     pub(crate) guest: &'a Guest,
     pub(crate) host: &'a Host,
     pub(crate) kernel: &'a Kernel,
@@ -43,9 +39,9 @@ pub(crate) struct Plan<'a> {
 
 pub(super) fn command(plan: &Plan<'_>) -> Result<Command> {
     let Plan { guest, directory, .. } = plan;
-    let mut command = Command::new(programs::find("qemu-system-x86_64")?);
+    let mut command = plan.qemu.find()?.command();
     let path = |path: &Path| path.display().to_string();
-    let memory = format!("{}K", guest.memory_mib * 1024 - MEMORY_GAP_KIB);
+    let memory = format!("{}K", guest.memory_mib * 1024 - plan.qemu.memory_gap_kib());
     let vcpus = guest.vcpus.to_string();
     let mut arguments = vec![
         "-name".into(),

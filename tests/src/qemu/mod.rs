@@ -4,9 +4,10 @@ mod command_line;
 mod files;
 mod program;
 
-pub(crate) use command_line::{MEMORY_GAP_KIB, Plan, Start};
+pub(crate) use command_line::{Plan, Start};
 pub(crate) use files::converge_qmp_socket;
-pub use program::QemuProgram;
+pub(crate) use program::MEMORY_GAP_KIB;
+pub use program::{QemuChoice, QemuProgram};
 
 use crate::guest::READY;
 use crate::process::{self, Process};

@@ -4,6 +4,7 @@ use crate::apt::{self, Apt};
 use crate::cache;
 use crate::programs;
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,6 +19,42 @@ const PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-syst
 
 /// The folders with firmware on a machine where QEMU is installed.
 const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
+
+/// Which QEMU a lab runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QemuChoice {
+    /// The one that is installed on this machine.
+    Installed,
+    /// The newer one of Debian's backports.
+    Backports,
+}
+
+impl QemuChoice {
+    /// Finds it, as [`QemuProgram`] does.
+    pub(crate) fn find(self) -> Result<QemuProgram> {
+        match self {
+            Self::Installed => QemuProgram::installed(),
+            Self::Backports => QemuProgram::of_backports(),
+        }
+    }
+
+    /// What the guest lacks of its memory.
+    ///
+    /// Before 9.0, QEMU loses writes of a TCG guest while it migrates, and the guest crashes sooner or later: the fast path of
+    /// `cpu_physical_memory_sync_dirty_bitmap` clears dirty bits without a word to TCG's TLB (fixed by commit 03bfc2188f). It is
+    /// only taken for memory that is a multiple of 64 pages, so the guest gets a little less. The other path is so slow that a
+    /// guest with many vCPUs and GiB of memory stands still for seconds when its migration begins.
+    pub(crate) const fn memory_gap_kib(self) -> u64 {
+        match self {
+            Self::Installed => MEMORY_GAP_KIB,
+            Self::Backports => 0,
+        }
+    }
+}
+
+/// See [`QemuChoice::memory_gap_kib`].
+pub(crate) const MEMORY_GAP_KIB: u64 = 8;
 
 /// A QEMU that can be run.
 #[derive(Debug, Clone)]

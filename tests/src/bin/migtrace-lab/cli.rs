@@ -2,7 +2,7 @@
 
 use crate::load::{Load, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use migtrace_lab::{Builder, Convergence, Lab, Migration};
+use migtrace_lab::{Builder, Convergence, Lab, Migration, QemuChoice};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -175,6 +175,15 @@ enum Storage {
     Shared,
 }
 
+/// Which QEMU runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum QemuOption {
+    /// The one that is installed
+    Installed,
+    /// The newer one of Debian's backports, which is downloaded but not installed
+    Backports,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct LabOptions {
     /// Memory of the guest
@@ -213,6 +222,9 @@ pub(crate) struct LabOptions {
     /// Drop this many of 1000 TCP packets
     #[arg(long, value_name = "PER MILLE", default_value_t = 0)]
     pub(crate) drop: u32,
+    /// Which QEMU runs on the hosts
+    #[arg(long, value_enum, default_value_t = QemuOption::Installed)]
+    qemu: QemuOption,
     /// QEMU's accelerator for the guest
     #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     accel: String,
@@ -230,6 +242,10 @@ impl LabOptions {
             .disk_mib(self.disk)
             .disk_data_mib(self.disk_data.unwrap_or(self.disk))
             .mtu(self.mtu)
+            .qemu(match self.qemu {
+                QemuOption::Installed => QemuChoice::Installed,
+                QemuOption::Backports => QemuChoice::Backports,
+            })
             .accelerator(&self.accel)
             .kernel(&self.kernel);
         let builder = match self.storage {

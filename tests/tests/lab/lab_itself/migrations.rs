@@ -2,7 +2,7 @@
 
 use super::{remains_of, start_with_guest};
 use crate::support::one_at_a_time;
-use migtrace_lab::{Action, Lab, Migrated, Migration, Outcome, Progress, Qmp, Side};
+use migtrace_lab::{Action, Lab, Migrated, Migration, Outcome, Progress, QemuChoice, Qmp, Side};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -75,6 +75,18 @@ fn a_postcopy_guest_runs_before_its_memory_has_arrived() {
         migrated.events.iter().rfind(|o| o.side == Side::Source && o.event.data["status"] == "completed");
     let resume = migrated.event(Side::Destination, "RESUME").unwrap();
     assert!(resume.received_ns < completed.unwrap().event.received_ns);
+}
+
+#[test]
+fn the_newer_qemu_moves_a_guest_and_its_disk_too() {
+    let _lock = one_at_a_time();
+    let mut lab = start_with_guest(Lab::builder().disk_mib(16).vcpus(2).qemu(QemuChoice::Backports));
+    let version = lab.qemu().unwrap().qmp().greeting()["version"]["qemu"]["major"].clone();
+    assert!(version.as_u64().unwrap() > 7, "{version}");
+    for host in ["dst", "src"] {
+        let migrated = migrate(&mut lab, &Migration::like_libvirt());
+        assert!(migrated.event(Side::Source, "BLOCK_JOB_COMPLETED").is_some(), "to {host}");
+    }
 }
 
 #[test]
