@@ -5,6 +5,7 @@
 //! ```text
 //! <!-- output of: migtrace merge docs/demo/local.jsonl docs/demo/dst.jsonl docs/demo/observer.jsonl -->
 //! <!-- probe report: migtrace/tests/probes/moved-guest.json -->
+//! <!-- study report: migtrace/tests/studies/two-by-two.txt -->
 //! ```
 //!
 //! The lines of the block must follow each other in that output. A line `[...]` stands for any number of lines.
@@ -28,10 +29,11 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The README, and the pages of `docs/`.
+/// The README, and the pages of `docs/` and `docs/study/`.
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
-    for entry in fs::read_dir(root().join("docs")).into_iter().flatten() {
+    let folders = ["docs", "docs/study"].map(|folder| fs::read_dir(root().join(folder)));
+    for entry in folders.into_iter().flatten().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "md") {
             pages.push(path);
@@ -71,6 +73,10 @@ fn named_output(comment: &str) -> Option<String> {
         assert!(ok, "`{command}`: {error}");
         return Some(output);
     }
+    // What a study gives is compared with this file by another test.
+    if let Some(path) = comment.strip_prefix("study report: ") {
+        return Some(fs::read_to_string(root().join(path)).unwrap());
+    }
     let path = comment.strip_prefix("probe report: ")?;
     let json = fs::read_to_string(root().join(path)).unwrap();
     Some(report::probe::render(&serde_json::from_str(&json).unwrap()))
@@ -96,7 +102,7 @@ fn is_report(block: &Block) -> bool {
 #[test]
 fn every_quoted_report_is_what_the_command_prints() {
     for page in pages() {
-        let is_readme = page.ends_with("README.md");
+        let is_readme = page == root().join("README.md");
         for block in blocks(&fs::read_to_string(&page).unwrap()) {
             let at = format!("{}, at the block that begins with {:?}", page.display(), block.lines.first());
             match named_output(&block.before) {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use migtrace::event::Event;
 use migtrace::probe::ProbeReport;
 use migtrace::record::Record;
+use migtrace::study::answer::Answer;
 use migtrace::study::run::Run;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -58,6 +59,11 @@ fn the_probe_schema_is_that_of_the_types() {
     check::<ProbeReport>("probe", migtrace::probe::SCHEMA);
 }
 
+#[test]
+fn the_schema_of_answers_is_that_of_the_types() {
+    check::<Answer>("answer", migtrace::study::answer::SCHEMA);
+}
+
 /// Complaints of the schema of `T` about a value.
 fn complaints<T: JsonSchema>(value: &Value) -> Vec<String> {
     let root = schema_for!(T).to_value();
@@ -90,12 +96,7 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
                 Value::Array(types) => types.iter().any(|t| is(value, t)),
                 one => is(value, one),
             },
-            "format" => match (rule.as_str().unwrap(), value) {
-                ("uint64" | "int64" | "uint32" | "uint16", Value::Number(n)) => n.is_u64() || n.is_i64(),
-                ("ip", Value::String(s)) => s.parse::<std::net::IpAddr>().is_ok(),
-                ("uint64" | "int64" | "uint32" | "uint16" | "ip", _) => true,
-                (other, _) => panic!("{at}: the format {other} is not known to this test"),
-            },
+            "format" => has_format(rule.as_str().unwrap(), value),
             "minimum" => value.as_f64().is_none_or(|v| v >= rule.as_f64().unwrap()),
             "maximum" => value.as_f64().is_none_or(|v| v <= rule.as_f64().unwrap()),
             "const" => value == rule,
@@ -129,6 +130,15 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
         if !holds {
             found.push(format!("{at}: {keyword}"));
         }
+    }
+}
+
+fn has_format(format: &str, value: &Value) -> bool {
+    match (format, value) {
+        ("uint64" | "int64" | "uint32" | "uint16", Value::Number(n)) => n.is_u64() || n.is_i64(),
+        ("ip", Value::String(s)) => s.parse::<std::net::IpAddr>().is_ok(),
+        ("uint64" | "int64" | "uint32" | "uint16" | "double" | "ip", _) => true,
+        (other, _) => panic!("the format {other} is not known to this test"),
     }
 }
 
@@ -194,4 +204,15 @@ fn the_schemas_refuse_what_is_wrong() {
     assert!(complaints::<Event>(&event).is_empty());
     event["at_ns"] = Value::from(-1);
     assert!(!complaints::<Event>(&event).is_empty());
+}
+
+#[test]
+fn the_answer_of_a_study_is_valid_and_can_be_read_back() {
+    for folder in [common::study::Folder::empty(), common::study::Folder::whole()] {
+        let answer = folder.answer();
+        let value = serde_json::to_value(&answer).unwrap();
+        let found = complaints::<Answer>(&value);
+        assert!(found.is_empty(), "{found:#?}");
+        assert_eq!(serde_json::from_value::<Answer>(value).unwrap(), answer);
+    }
 }

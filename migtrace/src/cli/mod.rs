@@ -16,7 +16,7 @@ use migtrace::terminal::clean;
 
 use crate::streams::say;
 pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
-pub(crate) use study::{StudyCommand, StudyRunArgs};
+pub(crate) use study::{StudyCommand, StudyFormat, StudyReportArgs, StudyRunArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "migtrace", bin_name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]

@@ -1,5 +1,7 @@
 //! What a report says, before it is set as text or as HTML: sections of tables, named values and sentences.
 
+use std::borrow::Cow;
+
 use crate::record::{Record, Vantage};
 use crate::terminal;
 
@@ -55,7 +57,7 @@ pub(super) enum Alignment {
 /// Rows of text in columns.
 pub(super) struct Table {
     /// Of each column: its heading and how it is aligned.
-    pub(super) columns: Vec<(&'static str, Alignment)>,
+    pub(super) columns: Vec<(Cow<'static, str>, Alignment)>,
     /// Whether the headings are shown; otherwise the rows explain themselves.
     pub(super) has_header: bool,
     pub(super) rows: Vec<Vec<String>>,
@@ -90,7 +92,7 @@ pub(super) fn table_without_header<'r, Row: 'r>(
 ) -> Table {
     let cells = |row: &'r Row| columns.iter().map(|column| (column.cell)(row)).collect();
     Table {
-        columns: columns.iter().map(|column| (column.header, column.alignment)).collect(),
+        columns: columns.iter().map(|column| (column.header.into(), column.alignment)).collect(),
         has_header: false,
         rows: rows.into_iter().map(cells).collect(),
     }

@@ -13,7 +13,8 @@ pub const WIDTH: u16 = 100;
 /// Appends a section.
 pub(super) fn print(section: &Section, text: &mut String) {
     if !section.title.is_empty() {
-        let _ = writeln!(text, "\n{}", section.title);
+        text.push('\n');
+        wrap(text, "", &section.title);
     }
     for piece in &section.pieces {
         match piece {
@@ -38,7 +39,7 @@ fn set(rows: &content::Table) -> Table {
         Alignment::Right => CellAlignment::Right,
     };
     if rows.has_header {
-        let heading = |(header, alignment): &(_, _)| Cell::new(*header).set_alignment(aligned(*alignment));
+        let heading = |(header, alignment): &(_, _)| Cell::new(header).set_alignment(aligned(*alignment));
         table.set_header(rows.columns.iter().map(heading));
     }
     for row in &rows.rows {

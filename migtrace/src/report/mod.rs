@@ -18,6 +18,7 @@ mod phases;
 pub mod probe;
 mod qemu_figures;
 mod quantities;
+pub mod study;
 mod summary;
 pub mod text;
 mod totals;

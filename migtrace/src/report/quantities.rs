@@ -84,22 +84,27 @@ pub(super) fn offset(ns: i64) -> String {
 /// `12.3450 s ± 0.2 ms`; `80.1 ms (2.0 to 80.9 ms)` when the error is larger on one side; `36.2 ms or longer` when there
 /// is no upper bound.
 pub(super) fn estimate(estimate: &Estimate) -> String {
-    match estimate.high_ns {
+    bounded(estimate.value_ns, estimate.low_ns, estimate.high_ns)
+}
+
+/// As [`estimate`], of a length of time and its bounds.
+pub(super) fn bounded(value_ns: u64, low_ns: u64, high_ns: Option<u64>) -> String {
+    match high_ns {
         Some(high_ns) => {
-            let below = estimate.value_ns.saturating_sub(estimate.low_ns);
-            let above = high_ns.saturating_sub(estimate.value_ns);
+            let below = value_ns.saturating_sub(low_ns);
+            let above = high_ns.saturating_sub(value_ns);
             let error_ns = below.max(above);
             // "±" would hide which side the error is on, or suggest a length below 0.
-            let is_lopsided = error_ns > estimate.value_ns / 10 && error_ns / 3 > below.min(above);
-            if is_lopsided || error_ns > estimate.value_ns {
-                return format!("{} ({})", duration(estimate.value_ns), range(estimate.low_ns, high_ns));
+            let is_lopsided = error_ns > value_ns / 10 && error_ns / 3 > below.min(above);
+            if is_lopsided || error_ns > value_ns {
+                return format!("{} ({})", duration(value_ns), range(low_ns, high_ns));
             }
-            let step_ns = usual_step(estimate.value_ns);
+            let step_ns = usual_step(value_ns);
             let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };
-            format!("{} ± {}", duration_to(estimate.value_ns, step_ns), duration(error_ns))
+            format!("{} ± {}", duration_to(value_ns, step_ns), duration(error_ns))
         }
         None => {
-            let (value, low) = (duration(estimate.value_ns), duration(estimate.low_ns));
+            let (value, low) = (duration(value_ns), duration(low_ns));
             if value == low {
                 format!("{value} or longer")
             } else {
@@ -110,8 +115,12 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
 }
 
 /// `2.0 to 80.9 ms`, or with two units where they differ.
-fn range(low_ns: u64, high_ns: u64) -> String {
-    let (low, high) = (duration(low_ns), duration(high_ns));
+pub(super) fn range(low_ns: u64, high_ns: u64) -> String {
+    joined_range(duration(low_ns), duration(high_ns))
+}
+
+/// `low to high`, with the unit only once if it is the same.
+pub(super) fn joined_range(low: String, high: String) -> String {
     match (low.split_once(' '), high.split_once(' ')) {
         (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {high}"),
         _ => format!("{low} to {high}"),

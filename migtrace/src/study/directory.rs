@@ -197,7 +197,7 @@ impl StudyDirectory {
 }
 
 /// The folder of a run; none if it is something else.
-fn run_folder(path: PathBuf) -> Result<Option<RunFolder>, DirectoryError> {
+pub(super) fn run_folder(path: PathBuf) -> Result<Option<RunFolder>, DirectoryError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let number = name.split_once('-').and_then(|(number, _)| number.parse().ok());
     let Some(number) = number.filter(|_| path.is_dir()) else { return Ok(None) };

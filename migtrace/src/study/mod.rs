@@ -6,10 +6,14 @@
 //!   [`difference()`] tells another one.
 //! - [`run::Run`] is what one migration of a study left beside its [record](crate::record::Record): how it ended, how long the
 //!   driver took, and what the method of lost pings and a byte meter would have said ([`pings`], [`meter`]).
+//! - [`answer::Answer`] is what the runs say together: medians with their ranges and bounds, the old method's errors, findings,
+//!   and checks. [`material`] reads what it is made from.
 
+pub mod answer;
 mod difference;
 pub mod directory;
 pub mod environment;
+pub mod material;
 pub mod meter;
 pub mod order;
 pub mod pings;

@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod log_builder;
 pub(crate) mod merged;
 pub(crate) mod page_numbers;
+pub(crate) mod study;
 
 use std::fs::{self, File};
 use std::io::BufReader;

@@ -9,6 +9,7 @@ mod leftovers;
 mod old_method;
 mod progress;
 mod recording;
+mod report;
 mod run;
 
 use anyhow::Result;
@@ -19,5 +20,6 @@ use crate::cli::StudyCommand;
 pub(super) fn run(command: &StudyCommand) -> Result<Exit> {
     match command {
         StudyCommand::Run(options) => run::run(options),
+        StudyCommand::Report(options) => report::run(options),
     }
 }

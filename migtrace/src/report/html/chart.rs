@@ -62,6 +62,8 @@ pub(in crate::report) enum Legend {
     Value,
     /// What is not known.
     Unknown,
+    /// From the smallest of several values to the largest.
+    Range,
 }
 
 /// A table of exact values: a heading for each column, and cells with their place in the record.
@@ -210,6 +212,7 @@ pub(super) fn legend(signs: &[Legend]) -> Markup {
                             Legend::Possible => "from the lower bound to the upper one",
                             Legend::Value => "best value",
                             Legend::Unknown => "unknown, or without an upper bound",
+                            Legend::Range => "from the smallest run to the largest",
                         })
                     }
                 }

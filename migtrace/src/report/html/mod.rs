@@ -10,6 +10,7 @@ mod scale;
 mod sections;
 mod several;
 mod shapes;
+pub mod study;
 
 use maud::html;
 

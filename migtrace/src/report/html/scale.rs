@@ -16,6 +16,8 @@ pub(in crate::report) enum Quantity {
     Bytes,
     /// In bits per second.
     Rate,
+    /// Without a unit.
+    Number,
 }
 
 impl Quantity {
@@ -41,6 +43,7 @@ impl Quantity {
                 1e3.. => (1e3, "kbit/s"),
                 _ => (1.0, "bit/s"),
             },
+            Self::Number => (1.0, ""),
         }
     }
 }
@@ -72,10 +75,16 @@ impl Scale {
 
     /// From 0 to a round value that is not below `most`.
     pub(in crate::report) fn from_zero(quantity: Quantity, most: f64) -> Self {
-        let scale = Self::new(quantity, 0.0, most);
-        let (unit, _) = quantity.unit(scale.to);
-        let step = step(scale.to / unit / 2.0) * unit;
-        Self::new(quantity, 0.0, (scale.to / step).ceil() * step)
+        Self::around_zero(quantity, 0.0, most)
+    }
+
+    /// From a round value that is not above `least`, nor above 0, to one that is not below `most`, nor below 0.
+    pub(in crate::report) fn around_zero(quantity: Quantity, least: f64, most: f64) -> Self {
+        let scale = Self::new(quantity, least.min(0.0), most.max(0.0));
+        let furthest = scale.to.max(-scale.from);
+        let (unit, _) = quantity.unit(furthest);
+        let step = step(furthest / unit / 2.0) * unit;
+        Self::new(quantity, (scale.from / step).floor() * step, (scale.to / step).ceil() * step)
     }
 
     pub(in crate::report) const fn from(&self) -> f64 {
@@ -100,7 +109,8 @@ impl Scale {
     /// Round values along the axis, counted from `origin`: each with its unit.
     pub(super) fn ticks(&self, origin: f64) -> Vec<Tick> {
         let (unit, name) = self.unit(origin);
-        let written = |value: f64, decimals: usize| format!("{value:.decimals$} {name}");
+        let written =
+            |value: f64, decimals: usize| format!("{value:.decimals$} {name}").trim_end().to_owned();
         self.values(origin, unit, MOST_TICKS, written)
     }
 

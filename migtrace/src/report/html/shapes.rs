@@ -33,6 +33,8 @@ pub(in crate::report) enum Form {
     Hatched,
     /// Drawn as a part of the curve.
     Step,
+    /// From the smallest to the largest of several values: a thin line over what it belongs to.
+    Range,
 }
 
 /// Where values stand in the records, for who checks the page: a JSON pointer and, below it, names and values.
@@ -95,6 +97,7 @@ pub(super) fn drawn(item: &Item, axis: &Scale, height: f64) -> Markup {
         Form::Span => rect(&format!("bar {}", item.tone), from, to, top, bottom),
         Form::Hatched => hatched(item.tone, from, to, top, bottom),
         Form::Step => html! {},
+        Form::Range => range(from, to, height),
         Form::Bounded { low, high } => {
             let (low, end) = (axis.at(low), axis.at(high.unwrap_or(f64::MAX)));
             html! {
@@ -114,6 +117,12 @@ pub(super) fn drawn(item: &Item, axis: &Scale, height: f64) -> Markup {
             path class=(format!("point {}", item.tone)) d=(format!("M{} {}h0.01", number(from), number(middle))) {}
         },
     }
+}
+
+fn range(from: f64, to: f64, height: f64) -> Markup {
+    let (top, bottom) = (number(height * 0.35), number(height * 0.65));
+    let (from, to, middle) = (number(from), number(to), number(height / 2.0));
+    html! { path class="value" d=(format!("M{from} {top}V{bottom}M{from} {middle}H{to}M{to} {top}V{bottom}")) {} }
 }
 
 fn rect(class: &str, from: f64, to: f64, top: f64, bottom: f64) -> Markup {
@@ -150,6 +159,7 @@ pub(super) fn sign(of: Legend) -> Markup {
         Legend::Possible => rect("possible t-plain", 1.0, 27.0, 2.0, 12.0),
         Legend::Value => html! { path class="value" d="M14 1V13" {} },
         Legend::Unknown => hatched("t-plain", 1.0, 27.0, 2.0, 12.0),
+        Legend::Range => range(2.0, 26.0, 14.0),
     }
 }
 

@@ -1,0 +1,130 @@
+//! The page of a study: its answer in charts, each with its values as a table, and all that the text report says.
+
+mod errors;
+mod grouped;
+mod published;
+mod stacked;
+
+use maud::{Markup, html};
+
+use super::chart::{Cell, words};
+use super::migration::article;
+use super::page;
+use super::sections::section;
+use super::shapes::Data;
+use crate::report::content::{Section, clean};
+use crate::report::quantities::grouped;
+use crate::report::study::{self as said, words::label};
+use crate::study::answer::{Answer, Course, Figure, Reading, Summary};
+
+/// The figures of the study's three charts.
+const CHARTS: [Figure; 3] = [Figure::TotalTime, Figure::Stop, Figure::WireBytes];
+
+/// The page of a study.
+#[must_use]
+pub fn render(answer: &Answer) -> String {
+    let content = html! {
+        article id="study" {
+            (header(answer))
+            section {
+                h2 { "Time, downtime and data" }
+                @for figure in CHARTS { (grouped::charts(answer, figure)) }
+            }
+            (part("", said::sentences::findings(answer)))
+            (part("The tables", said::tables::in_layout(answer, &CHARTS)))
+            section {
+                (part("", said::published::heading(answer)))
+                (published::charts(answer))
+                (part("", said::published::tables(answer)))
+            }
+            section {
+                h2 { "What the downtime and the migration were made of" }
+                (stacked::charts(answer))
+                (part("", said::steps::sections(answer)))
+                (part("", said::tables::others(answer)))
+            }
+            section {
+                h2 { "What the old method says, and by how much it is off" }
+                (errors::charts(answer))
+                (part("", said::old_method::sections(answer)))
+            }
+            (part("", said::sentences::checks(answer)))
+            (part("", said::sentences::left_out(answer)))
+        }
+        @if let Some(course) = &answer.course { (one_run(answer, course)) }
+    };
+    page::page(&clean(&answer.title), &content)
+}
+
+fn header(answer: &Answer) -> Markup {
+    html! {
+        header {
+            h1 { (answer.title) }
+            p class="when" { (said::sentences::so_far(answer)) }
+            @for line in answer.description.lines() { p { (line) } }
+        }
+    }
+}
+
+/// Sections under a heading; nothing without any.
+fn part(heading: &str, sections: impl IntoIterator<Item = Section>) -> Markup {
+    let sections: Vec<_> = sections.into_iter().collect();
+    html! {
+        @if !sections.is_empty() {
+            section {
+                @if !heading.is_empty() { h2 { (heading) } }
+                @for part in &sections {
+                    @if heading.is_empty() && !part.title.is_empty() { h3 { (part.title) } }
+                    (section(part, if heading.is_empty() { &part.title } else { heading }))
+                }
+            }
+        }
+    }
+}
+
+/// The page of one migration, below the study's.
+fn one_run(answer: &Answer, course: &Course) -> Markup {
+    html! {
+        section {
+            h2 { "One of the runs: run " (course.run) ", " (label(answer, &course.cell)) }
+            (article(&course.record, 0, false))
+        }
+    }
+}
+
+/// A number as a place in a drawing.
+#[expect(clippy::cast_precision_loss, reason = "a drawing shows some hundred steps")]
+fn place(value: i64) -> f64 {
+    value as f64
+}
+
+/// Where a reading stands in the answer.
+fn data(of: String, reading: &Reading) -> Data {
+    let number = |number: Option<i64>| number.map(i128::from);
+    let values = [("value", Some(reading.value)), ("low", reading.low), ("high", reading.high)];
+    Data::new(of, values.into_iter().map(|(name, value)| (name, number(value))).collect())
+}
+
+/// The headings of [`numbers`].
+const NUMBERS: [&str; 6] = ["Median", "Lower bound", "Upper bound", "Smallest", "Largest", "Runs"];
+
+/// All numbers of a summary, each with its place in the answer.
+fn numbers(of: &str, summary: &Summary) -> Vec<Cell> {
+    let median = summary.median;
+    let count = i64::try_from(summary.count).ok();
+    let numbers = [
+        ("value", Some(median.value)),
+        ("low", median.low),
+        ("high", median.high),
+        ("smallest", Some(summary.smallest)),
+        ("largest", Some(summary.largest)),
+        ("count", count),
+    ];
+    numbers.into_iter().map(|(name, number)| cell(format!("{of}/{name}"), number)).collect()
+}
+
+fn cell(of: String, number: Option<i64>) -> Cell {
+    let Some(number) = number else { return words("none") };
+    let sign = if number < 0 { "-" } else { "" };
+    Cell::Number(format!("{sign}{}", grouped(number.unsigned_abs())), Data::new(of, Vec::new()))
+}

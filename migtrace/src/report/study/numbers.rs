@@ -1,0 +1,144 @@
+//! Figures with their bounds, in the form that people read.
+
+use super::words::counted;
+use crate::report::quantities::{bounded, bytes, duration, grouped, joined_range};
+use crate::study::answer::{Ratio, Reading, Summary, Unit};
+
+/// A number without its bounds.
+pub(in crate::report) fn plain(unit: Unit, value: i64) -> String {
+    let size = value.unsigned_abs();
+    let text = match unit {
+        Unit::Ns => duration(size),
+        Unit::Bytes => bytes(size),
+        Unit::Count => grouped(size),
+        Unit::Ppm => percent(size),
+    };
+    format!("{}{text}", if value < 0 { "-" } else { "" })
+}
+
+/// `4.3 %`, of millionths.
+fn percent(ppm: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let percent = ppm as f64 / 10_000.0;
+    let decimals = if percent < 1.0 { 2 } else { 1 };
+    format!("{percent:.decimals$} %")
+}
+
+/// A difference: with its sign.
+fn signed(unit: Unit, value: i64) -> String {
+    let sign = if value > 0 { "+" } else { "" };
+    format!("{sign}{}", plain(unit, value))
+}
+
+/// A number with its bounds, where it has any.
+pub(in crate::report) fn reading(unit: Unit, reading: &Reading) -> String {
+    if let (Unit::Ns, Some(low)) = (unit, reading.low)
+        && low >= 0
+        && !is_exact(reading)
+    {
+        let [value, low] = [reading.value, low].map(i64::unsigned_abs);
+        return bounded(value, low, reading.high.map(i64::unsigned_abs));
+    }
+    with_bounds(reading, |value| plain(unit, value))
+}
+
+/// The same of a difference.
+pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> String {
+    if let (Some(low), Some(high), Unit::Ns) = (reading.low, reading.high, unit)
+        && !is_exact(reading)
+    {
+        let error = reading.value.abs_diff(low).max(high.abs_diff(reading.value));
+        if error <= reading.value.unsigned_abs() / 10 {
+            return format!("{} ± {}", signed(unit, reading.value), duration(error));
+        }
+    }
+    with_bounds(reading, |value| signed(unit, value))
+}
+
+/// Whether the bounds are the number itself. The median of an even number of whole numbers may lie half between two.
+fn is_exact(reading: &Reading) -> bool {
+    reading.low.zip(reading.high).is_some_and(|(low, high)| high.saturating_sub(low) <= 1)
+}
+
+fn with_bounds(reading: &Reading, show: impl Fn(i64) -> String) -> String {
+    let value = show(reading.value);
+    let beside = |bound: Option<i64>| bound.map(&show).filter(|bound| *bound != value);
+    match (reading.low, reading.high) {
+        (Some(low), Some(high)) => {
+            let (low, high) = (show(low), show(high));
+            if low == high { value } else { format!("{value} ({})", joined_range(low, high)) }
+        }
+        (low @ Some(_), None) => match beside(low) {
+            Some(low) => format!("{value} or more (at least {low})"),
+            None => format!("{value} or more"),
+        },
+        (None, high @ Some(_)) => match beside(high) {
+            Some(high) => format!("{value} or less (at most {high})"),
+            None => format!("{value} or less"),
+        },
+        (None, None) => value,
+    }
+}
+
+/// The number of a cell with so many runs, on its lines: the median with its bounds, the range, and of how many runs.
+pub(super) fn summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
+    let mut lines = vec![reading(unit, &summary.median)];
+    if let Some([smallest, largest]) = ends(unit, summary) {
+        lines.push(joined_range(smallest, largest));
+    }
+    lines.push(of_runs(summary, runs));
+    lines
+}
+
+/// The same on more lines, for narrow columns.
+pub(super) fn narrow_summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
+    let median = reading(unit, &summary.median);
+    let at = [" ± ", " (", " or "].into_iter().filter_map(|separator| median.find(separator)).min();
+    let (value, bounds) = median.split_at(at.unwrap_or(median.len()));
+    let mut lines = vec![value.to_owned()];
+    if !bounds.is_empty() {
+        lines.push(bounds.trim_start().to_owned());
+    }
+    if let Some([smallest, largest]) = ends(unit, summary) {
+        lines.extend([format!("from {smallest}"), format!("to {largest}")]);
+    }
+    lines.push(of_runs(summary, runs));
+    lines
+}
+
+/// The smallest and the largest value; none of one run.
+fn ends(unit: Unit, summary: &Summary) -> Option<[String; 2]> {
+    (summary.count > 1).then(|| [summary.smallest, summary.largest].map(|value| plain(unit, value)))
+}
+
+fn of_runs(summary: &Summary, runs: usize) -> String {
+    let known = if summary.count == runs as u64 { String::new() } else { format!("{} of ", summary.count) };
+    format!("{known}{}", counted(runs as u64, "run"))
+}
+
+/// The same on one line.
+pub(in crate::report) fn summary_line(unit: Unit, of: &Summary, runs: usize) -> String {
+    summary(unit, of, runs).join("; ")
+}
+
+/// `1.46`, `1.46 (1.40 to 1.52)`, `1.46 or more (at least 1.40)`, `1.46 (without bounds)`.
+pub(in crate::report) fn ratio(ratio: &Ratio) -> String {
+    let value = times(ratio.value);
+    let low = times(ratio.low);
+    match ratio.high.map(times) {
+        Some(high) if low == high => value,
+        Some(high) => format!("{value} ({low} to {high})"),
+        None if ratio.low == 0.0 => format!("{value} (without bounds)"),
+        None => format!("{value} or more (at least {low})"),
+    }
+}
+
+/// `1.46`, `12.3`, `123`.
+pub(in crate::report) fn times(value: f64) -> String {
+    let decimals = match value {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
+}

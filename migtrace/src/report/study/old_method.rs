@@ -1,0 +1,71 @@
+//! What lost pings, a byte meter and the driver's own clock say, and by how much they are off.
+
+use super::grid::Grid;
+use super::numbers::{difference, reading};
+use super::tables::{is_known, with_runs};
+use super::words::{label, title};
+use crate::report::content::{NONE, Section, UNKNOWN};
+use crate::study::answer::{Answer, Cell, Figure};
+
+/// What the old method says of something.
+struct Group {
+    heading: &'static str,
+    says: Figure,
+    /// Each difference with the measured figure that it is from.
+    differences: &'static [(Figure, Figure)],
+}
+
+const GROUPS: [Group; 3] = [
+    Group {
+        heading: "The old method: lost pings times their interval",
+        says: Figure::PingDowntime,
+        differences: &[
+            (Figure::PingLessReachability, Figure::Reachability),
+            (Figure::PingLessStop, Figure::Stop),
+        ],
+    },
+    Group {
+        heading: "The old method: a byte meter",
+        says: Figure::MeterBytes,
+        differences: &[(Figure::MeterLessWire, Figure::WireBytes)],
+    },
+    Group {
+        heading: "The old method: the driver's own time",
+        says: Figure::DriverTime,
+        differences: &[(Figure::DriverLessTotal, Figure::TotalTime)],
+    },
+];
+
+pub(in crate::report) fn sections(answer: &Answer) -> Vec<Section> {
+    let known = GROUPS.iter().filter(|group| is_known(answer, group.says));
+    known.filter_map(|group| grid(answer, group).section(group.heading)).collect()
+}
+
+fn grid(answer: &Answer, group: &Group) -> Grid {
+    let says = group.says;
+    let known: Vec<_> = group.differences.iter().filter(|(off, _)| is_known(answer, *off)).collect();
+    let row = |cell: &Cell| {
+        let said = cell.get(says).map_or(UNKNOWN.to_owned(), |of| reading(says.unit(), &of.median));
+        let off = known.iter().map(|(off, from)| off_by(cell, *off, *from));
+        (label(answer, &cell.at), std::iter::once(said).chain(off).collect())
+    };
+    let heads = known.iter().map(|(off, _)| title(*off).to_owned());
+    Grid {
+        corner: "Cell".to_owned(),
+        columns: std::iter::once(title(says).to_owned()).chain(heads).collect(),
+        rows: with_runs(answer).map(row).collect(),
+    }
+}
+
+/// `+43.2 ms ± 0.3 ms, 12.3 %`: the share is that of the medians.
+fn off_by(cell: &Cell, off: Figure, from: Figure) -> String {
+    let Some(difference_of) = cell.get(off) else { return UNKNOWN.to_owned() };
+    let share = cell.get(from).and_then(|from| share(difference_of.median.value, from.median.value));
+    let said = difference(off.unit(), &difference_of.median);
+    format!("{said}\n{}", share.unwrap_or_else(|| NONE.to_owned()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
+fn share(off: i64, from: i64) -> Option<String> {
+    (from > 0).then(|| format!("{:+.1} %", off as f64 * 100.0 / from as f64))
+}

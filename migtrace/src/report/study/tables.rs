@@ -1,0 +1,109 @@
+//! The figures of the cells.
+
+use super::grid::Grid;
+use super::numbers::{narrow_summary, reading, summary};
+use super::words::{label, title};
+use crate::report::content::{NONE, Piece, Section, UNKNOWN, said};
+use crate::study::answer::{Answer, Cell, Figure, Place, TitledValue};
+
+/// A table for each figure that is known, in the layout of the study.
+pub(in crate::report) fn in_layout(answer: &Answer, figures: &[Figure]) -> Vec<Section> {
+    let known = figures.iter().filter(|figure| is_known(answer, **figure));
+    let tables = known.flat_map(|figure| {
+        let of = move |table: &Place| {
+            of_figure(answer, *figure, table).section(&titled(answer, title(*figure), table))
+        };
+        answer.tables().into_iter().filter_map(move |table| of(&table))
+    });
+    let tables: Vec<_> = tables.collect();
+    if tables.is_empty() {
+        return tables;
+    }
+    let how = "Of each cell: the median within its bounds, the smallest to the largest, and of how many runs";
+    std::iter::once(Section::untitled(vec![Piece::Space, said("", how)])).chain(tables).collect()
+}
+
+/// The heading of a table that may be one of several.
+pub(in crate::report) fn titled(answer: &Answer, title: &str, table: &Place) -> String {
+    if table.is_empty() { title.to_owned() } else { format!("{title}: {}", label(answer, table)) }
+}
+
+/// Stands for a cell without a run that counts.
+pub(in crate::report) const NO_RUN: &str = "no run";
+
+pub(super) fn is_known(answer: &Answer, figure: Figure) -> bool {
+    answer.cells.iter().any(|cell| cell.get(figure).is_some())
+}
+
+/// The most columns that have room for a median beside its bounds.
+const MOST_WIDE: usize = 3;
+
+fn of_figure(answer: &Answer, figure: Figure, table: &Place) -> Grid {
+    let lines = if answer.columns().len() > MOST_WIDE { narrow_summary } else { summary };
+    laid_out(answer, table, |place| match answer.cell(place) {
+        None => NONE.to_owned(),
+        Some(cell) if cell.runs.is_empty() => NO_RUN.to_owned(),
+        Some(cell) => match cell.get(figure) {
+            None => UNKNOWN.to_owned(),
+            Some(of) => lines(figure.unit(), of, cell.runs.len()).join("\n"),
+        },
+    })
+}
+
+/// A table in the layout of the study.
+pub(super) fn laid_out(answer: &Answer, table: &Place, cell: impl Fn(&Place) -> String) -> Grid {
+    let called = |value: Option<&TitledValue>| value.map_or(String::new(), |value| value.title.clone());
+    let axes = [&answer.layout.rows, &answer.layout.columns].into_iter().flatten();
+    let axes = axes.filter_map(|name| answer.axis(name)).map(|axis| axis.title.as_str());
+    let columns = answer.columns();
+    let row = |row: Option<&TitledValue>| {
+        let cells = columns.iter().map(|column| cell(&answer.place(table, row, *column)));
+        (called(row), cells.collect())
+    };
+    Grid {
+        corner: axes.collect::<Vec<_>>().join(" / "),
+        columns: columns.iter().map(|column| called(*column)).collect(),
+        rows: answer.rows().into_iter().map(row).collect(),
+    }
+}
+
+/// The other figures, one row for each cell.
+pub(in crate::report) fn others(answer: &Answer) -> Vec<Section> {
+    let groups: [(&str, &[Figure]); 3] = [
+        (
+            "Gaps, and how well the guest answered otherwise (medians)",
+            &[Figure::StopShare, Figure::Network, Figure::Reachability, Figure::Tail, Figure::WorstRoundTrip],
+        ),
+        ("What crossed the wire (medians)", &[Figure::MemoryBytes, Figure::DiskBytes, Figure::PayloadBytes]),
+        (
+            "Setup, passes, and what was sent again (medians)",
+            &[Figure::SetupTime, Figure::Passes, Figure::RetransmittedSegments, Figure::RetransmittedBytes],
+        ),
+    ];
+    groups.into_iter().filter_map(|(title, figures)| by_cell(answer, figures).section(title)).collect()
+}
+
+/// A table with a row for each cell that has runs, and a column for each figure that is known.
+fn by_cell(answer: &Answer, figures: &[Figure]) -> Grid {
+    let known: Vec<Figure> = figures.iter().copied().filter(|figure| is_known(answer, *figure)).collect();
+    let number = |cell: &Cell, figure: Figure| {
+        cell.get(figure).map_or(UNKNOWN.to_owned(), |of| reading(figure.unit(), &of.median))
+    };
+    let short = |figure: Figure| match figure {
+        Figure::Reachability => "Reachability gap",
+        Figure::Stop => "Stop",
+        Figure::WireBytes => "Wire bytes",
+        other => title(other),
+    };
+    Grid {
+        corner: "Cell".to_owned(),
+        columns: known.iter().map(|figure| short(*figure).to_owned()).collect(),
+        rows: with_runs(answer)
+            .map(|cell| (label(answer, &cell.at), known.iter().map(|figure| number(cell, *figure)).collect()))
+            .collect(),
+    }
+}
+
+pub(super) fn with_runs(answer: &Answer) -> impl Iterator<Item = &Cell> {
+    answer.cells.iter().filter(|cell| !cell.runs.is_empty())
+}
