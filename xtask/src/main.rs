@@ -12,6 +12,7 @@ mod progress;
 #[cfg(test)]
 mod rules;
 mod setup;
+mod study;
 mod test;
 mod vm;
 
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure what migtrace costs and how exact it is, compared with other tools
     Bench(bench::Options),
+    /// Repeat a study of live migrations in the lab: five sizes of guests, unloaded and loaded
+    Study(study::Options),
     /// Draw the first part of a report, for the README
     Picture(picture::Options),
     /// Search for inputs that break migtrace: frames, lines of QMP, event logs, records, events
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Study(options) => study::run(&options),
         Command::Picture(options) => picture::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),

@@ -31,6 +31,7 @@ mod record_failures;
 mod record_scope;
 mod record_waits;
 mod shapes;
+mod study;
 mod two_kernels;
 mod untrusted_peers;
 mod vcpu_stops;

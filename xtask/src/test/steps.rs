@@ -75,7 +75,7 @@ impl Step {
             Self::Documentation => 60,
             Self::UnitTests => 160,
             Self::Examples => 40,
-            Self::Lab => 765,
+            Self::Lab => 865,
             Self::Kernels => 600,
         })
     }

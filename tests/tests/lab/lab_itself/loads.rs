@@ -29,13 +29,25 @@ fn cpu_time(pid: u32) -> Duration {
     Duration::from_secs(fields.iter().sum()) / u32::try_from(ticks).unwrap()
 }
 
+/// The name of a lasting lab, which must not outlive a test that fails.
+struct Name(String);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = migtrace_lab::tear_down(&self.0);
+        }
+    }
+}
+
 #[test]
 fn loads_are_what_was_asked_for_and_end_with_the_lab() {
     let _lock = one_at_a_time();
-    let name = format!("loads-{}", std::process::id());
+    let guard = Name(format!("loads-{}", std::process::id()));
+    let name = &guard.0;
     let options = ["--dirty", "0", "--rate", "1gbit", "--host-load", "30", "--network-load", "200mbit"];
-    command::run(&name, "up", &options);
-    let lab = Lab::attach(&name).unwrap();
+    command::run(name, "up", &options);
+    let lab = Lab::attach(name).unwrap();
     let (cpus, sender, receiver) = (
         processes(lab.switch(), "cpus"),
         processes(lab.source(), "send"),
@@ -58,8 +70,8 @@ fn loads_are_what_was_asked_for_and_end_with_the_lab() {
     assert!((190.0..215.0).contains(&mbit_per_s), "{mbit_per_s} Mbit/s");
 
     drop(lab);
-    command::run(&name, "down", &[]);
-    assert_eq!(remains_of(&name), [""; 0]);
+    command::run(name, "down", &[]);
+    assert_eq!(remains_of(name), [""; 0]);
     for pid in pids {
         // Empty for a process that has ended, and for which nobody has waited yet.
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
