@@ -52,6 +52,23 @@ fn plans() -> Vec<PathBuf> {
     plans
 }
 
+/// Checks that the driver makes a domain of it.
+fn check_template(template: &str) {
+    let words =
+        [("@GUEST@", "study"), ("@VCPUS@", "2"), ("@MEMORY_MIB@", "4096"), ("@DISK@", "/study.qcow2")];
+    let domain = words.iter().fold(template.to_owned(), |domain, (word, value)| {
+        assert!(domain.contains(word), "{word} is missing");
+        domain.replace(word, value)
+    });
+    let domain = roxmltree::Document::parse(&domain).unwrap();
+    let has = |name: &str, text: &str| {
+        domain.descendants().any(|node| node.has_tag_name(name) && node.text() == Some(text))
+    };
+    assert!(has("name", "study") && has("vcpu", "2") && has("memory", "4096"));
+    let mut sources = domain.descendants().filter_map(|node| node.attribute("file"));
+    assert!(sources.any(|file| file == "/study.qcow2"));
+}
+
 #[test]
 fn every_plan_that_comes_with_migtrace_can_be_run() {
     for path in plans() {
@@ -69,13 +86,17 @@ fn every_plan_that_comes_with_migtrace_can_be_run() {
             assert!(text.contains(&format!("Run {} of", run.number)) && text.contains(&title), "{title}");
             assert!(text.contains(&format!("STUDY_DIRECTORY=/no/such/folder/runs/{folder}\n")), "{folder}");
         }
-        // Its commands begin with what is there, in the folder in which they run.
+        // What it names is there, in the folder in which its commands run.
+        let folder = path.parent().unwrap();
+        if let Some(template) = plan.variables.get("DOMAIN_XML") {
+            check_template(&fs::read_to_string(folder.join(template)).unwrap());
+        }
         let driver = plan.driver;
         for line in
             [driver.prepare, Some(driver.migrate), driver.converge, driver.clean_up].into_iter().flatten()
         {
             let script = line.split(' ').nth(1).unwrap();
-            assert!(path.parent().unwrap().join(script).is_file(), "{}: {line}", path.display());
+            assert!(folder.join(script).is_file(), "{}: {line}", path.display());
         }
     }
     assert!(!Path::new("/no/such").exists());

@@ -51,9 +51,8 @@ impl Scaled {
         let Self { flavour, memory_mib, loaded_mib, disk_mib, disk_data_mib } = self;
         let (name, vcpus) = (flavour.name(), flavour.size().vcpus);
         format!(
-            "  {{ name = \"{name}\", title = \"{name} ({vcpus} vCPU, {memory_mib} MiB)\", set = {{ VCPUS = {vcpus}, \
-             MEMORY_MIB = {memory_mib}, LOADED_MIB = {loaded_mib}, DISK_MIB = {disk_mib}, DISK_DATA_MIB = {disk_data_mib} \
-             }} }},"
+            "  {{ name = \"{name}\", set = {{ VCPUS = {vcpus}, MEMORY_MIB = {memory_mib}, LOADED_MIB = {loaded_mib}, \
+             DISK_MIB = {disk_mib}, DISK_DATA_MIB = {disk_data_mib} }} }},"
         )
     }
 
