@@ -440,9 +440,8 @@ fn the_study_of_2014_has_its_three_tables_in_its_own_layout() {
         "Data transferred (bytes on the wire)",
     ] {
         let table = text.split("\n\n").find(|part| part.starts_with(&format!("{title}\n"))).unwrap();
-        let flavours = ["t (1 vCPU,", "s (1 vCPU,", "m (2 vCPU,", "l (4 vCPU,", "xl (8 vCPU,"];
-        assert!(flavours.iter().all(|flavour| table.contains(flavour)), "{table}");
         let lines: Vec<_> = table.lines().map(flat).collect();
+        assert_eq!(lines[1], "Memory load / Flavour t s m l xl");
         let begins = |line: &str| lines.iter().any(|known| known.starts_with(line));
         assert!(begins("unloaded ") && begins("loaded "), "{table}");
         assert!(lines.iter().any(|line| line == "3 runs 3 runs"), "{table}");
