@@ -33,6 +33,9 @@ pub(crate) enum Command {
         name: Name,
         #[command(flatten)]
         migration: MigrationOptions,
+        /// Return as soon as the migration is over; the next one, or `down`, ends the source's QEMU
+        #[arg(long)]
+        leave_source: bool,
     },
     /// Make a migration end that another process drives
     Converge {

@@ -27,11 +27,16 @@ const VARIABLES_FILE: &str = "STUDY_VARIABLES";
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { name, lab } => up(&name.name, &lab),
-        Command::Migrate { name, migration } => {
+        Command::Migrate { name, migration, leave_source } => {
             let mut lab = Lab::attach(&name.name)?;
-            let code = migrate(&mut lab, &migration)?;
+            // One that an earlier migration has left.
             lab.retire();
-            Ok(code)
+            if leave_source {
+                return Ok(code(migrate(&mut lab, &migration)?));
+            }
+            let outcome = migrate_and_check(&mut lab, &migration)?;
+            lab.retire();
+            Ok(code(outcome))
         }
         Command::Converge { name, action } => {
             migtrace_lab::converge(&name.name, action.into()).map(|()| ExitCode::SUCCESS)
@@ -149,16 +154,16 @@ fn watched_run(
         Some(lab.remover());
     complete(&mut lab, options)?;
     let watcher = if command.is_empty() { None } else { Some(watch(&mut lab, command, ready_line)?) };
-    let mut code = migrate(&mut lab, migration)?;
+    let mut exit = code(migrate_and_check(&mut lab, migration)?);
     lab.ping_guest()?;
     if let Some(mut watcher) = watcher {
         let status = watcher.wait(END_PATIENCE)?;
         if !status.success() {
             eprintln!("migtrace-lab: `{}` ended with {status}", command[0].display());
-            code = ExitCode::FAILURE;
+            exit = ExitCode::FAILURE;
         }
     }
-    Ok(code)
+    Ok(exit)
 }
 
 fn start(builder: Builder) -> Result<Lab> {
@@ -222,7 +227,22 @@ fn watch(lab: &mut Lab, command: &[OsString], ready_line: Option<String>) -> Res
     Ok(process)
 }
 
-fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
+const fn code(outcome: Outcome) -> ExitCode {
+    if matches!(outcome, Outcome::Completed) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Migrates, and waits until the guest answers and others have read the source's statistics.
+fn migrate_and_check(lab: &mut Lab, options: &MigrationOptions) -> Result<Outcome> {
+    let outcome = migrate(lab, options)?;
+    if outcome == Outcome::Completed {
+        lab.ping_guest()?;
+        eprintln!("migtrace-lab: the guest answers ping, now from {}", lab.guest_host().role());
+        std::thread::sleep(LINGER);
+    }
+    Ok(outcome)
+}
+
+fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<Outcome> {
     eprintln!(
         "migtrace-lab: migrating {} from {} to {}",
         lab.guest().name,
@@ -251,13 +271,7 @@ fn migrate(lab: &mut Lab, options: &MigrationOptions) -> Result<ExitCode> {
         eprint!("\r\x1b[K");
     }
     print_outcome(&migrated);
-    if migrated.outcome != Outcome::Completed {
-        return Ok(ExitCode::FAILURE);
-    }
-    lab.ping_guest()?;
-    eprintln!("migtrace-lab: the guest answers ping, now from {}", lab.guest_host().role());
-    std::thread::sleep(LINGER);
-    Ok(ExitCode::SUCCESS)
+    Ok(migrated.outcome)
 }
 
 /// Prints what the driver saw, event by event.

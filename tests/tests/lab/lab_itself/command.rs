@@ -45,7 +45,10 @@ fn a_lab_stays_up_between_commands_until_it_is_removed() {
     assert!(String::from_utf8(output.stdout).unwrap().contains("10.77.0.3/24"));
     let (ok, text) = lab(&["converge", "--action", "suspend"]);
     assert!(!ok && text.contains("no migration runs"), "{text}");
-    for target in ["dst", "src"] {
+    let (ok, text) = lab(&["migrate", "--leave-source"]);
+    assert!(ok && text.contains("completed in"), "{text}");
+    // The source's QEMU that was left does not keep the guest from coming back.
+    for target in ["src", "dst"] {
         let (ok, text) = lab(&["migrate"]);
         assert!(ok && text.contains(&format!("now from {target}")), "{text}");
     }
