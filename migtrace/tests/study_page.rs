@@ -4,13 +4,13 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use common::browser::Browser;
-use common::study::{Folder, changed};
+use common::study::{self, Folder, changed};
 use migtrace::report;
-use migtrace::study::answer::Answer;
+use migtrace::study::answer::{Answer, Choice};
 use roxmltree::{Document, ParsingOptions};
 use serde_json::{Value, json};
 
@@ -101,6 +101,66 @@ fn all_that_the_text_report_says_is_in_the_page() {
         let missing: Vec<_> =
             said.split_whitespace().filter(|word| *word != "-" && !page.contains(word)).collect();
         assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
+}
+
+/// An axis with a single value is no condition: it is named once, and in the formats for programs everywhere.
+#[test]
+fn what_is_the_same_in_all_cells_is_said_once() {
+    let storage = "[[axis]]\nname = \"storage\"\ntitle = \"Storage\"\nvalues = [\"block\"]\n[runs]";
+    let plan = study::PLAN.replace("[runs]", storage);
+    let answer =
+        changed(|_, run, _| run["cell"]["storage"] = json!("block")).answer_to(&plan, &Choice::default());
+    let whole = report::study::text::render(&Folder::whole().answer());
+    let text = report::study::text::render(&answer);
+    assert_eq!(text.replacen("Storage: block\n", "", 1), whole);
+    let page = report::html::study::render(&answer);
+    assert_eq!(
+        page.matches("block").count(),
+        report::html::study::render(&Folder::whole().answer()).matches("block").count() + 1
+    );
+    assert!(report::study::csv::render(&answer).unwrap().contains("axis_storage"));
+    assert!(report::json(&answer).unwrap().contains("\"storage\": \"block\""));
+}
+
+/// Whoever reads a chart of steps tells them apart: in a chart each looks different, and in every chart as in the others.
+#[test]
+fn a_step_looks_the_same_in_every_chart_and_unlike_the_others() {
+    for (name, answer) in answers().into_iter().filter(|(name, _)| *name != "empty") {
+        let page = report::html::study::render(&answer);
+        let document = parsed(&page);
+        let legends = document.descendants().filter(|node| {
+            node.attribute("class") == Some("legend")
+                && node
+                    .descendants()
+                    .any(|node| node.attribute("class").is_some_and(|class| class.contains(" part ")))
+        });
+        let mut looks = BTreeMap::new();
+        let mut charts = 0;
+        for legend in legends {
+            charts += 1;
+            let of_chart: BTreeMap<String, Vec<&str>> = legend
+                .children()
+                .map(|item| {
+                    let look = item.descendants().filter(|node| node.has_tag_name("rect"));
+                    let words = item.descendants().filter_map(|node| node.text()).collect();
+                    (words, look.filter_map(|shape| shape.attribute("class")).collect())
+                })
+                .collect();
+            assert_eq!(
+                of_chart.values().collect::<BTreeSet<_>>().len(),
+                of_chart.len(),
+                "{name}: {of_chart:?}"
+            );
+            for (step, look) in of_chart {
+                assert_eq!(
+                    looks.entry(step.clone()).or_insert_with(|| look.clone()),
+                    &look,
+                    "{name}: {step}"
+                );
+            }
+        }
+        assert_eq!(charts, 3, "{name}");
     }
 }
 

@@ -50,6 +50,16 @@ pub fn duration_beside(ns: u64, other_ns: u64) -> String {
     duration_to(ns, if apart_ns == 0 { usual_ns } else { usual_ns.min(apart_ns) })
 }
 
+/// As [`duration`], with four digits at most after whole seconds: `15.48 s`, `152.3 s`.
+pub(super) fn short_duration(ns: u64) -> String {
+    let step_ns = match ns / NS_PER_S {
+        100.. => 100 * NS_PER_MS,
+        10.. => 10 * NS_PER_MS,
+        _ => usual_step(ns),
+    };
+    duration_to(ns, step_ns)
+}
+
 /// The steps that [`duration`] shows.
 const fn usual_step(ns: u64) -> u64 {
     match unit(ns).0 {

@@ -6,7 +6,7 @@
 use maud::{Markup, html};
 
 use super::scale::{LENGTH, Scale, Tick, number, percent};
-use super::shapes::{self, Data, Item};
+use super::shapes::{self, Data, Item, Stripes};
 
 /// A figure: its lanes, and the table of their values.
 pub(in crate::report) struct Chart {
@@ -52,7 +52,7 @@ pub(in crate::report) struct Curve {
 }
 
 /// What a sign of a chart means.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::report) enum Legend {
     /// A bar up to its lower bound.
     Certain,
@@ -64,6 +64,8 @@ pub(in crate::report) enum Legend {
     Unknown,
     /// From the smallest of several values to the largest.
     Range,
+    /// A part of a whole: its name, its colour and its stripes.
+    Part(String, (&'static str, Stripes)),
 }
 
 /// A table of exact values: a heading for each column, and cells with their place in the record.
@@ -205,7 +207,7 @@ pub(super) fn legend(signs: &[Legend]) -> Markup {
         ul class="legend" {
             @for sign in signs {
                 li {
-                    svg class="sign" viewBox="0 0 28 14" aria-hidden="true" { (shapes::sign(*sign)) }
+                    svg class="sign" viewBox="0 0 28 14" aria-hidden="true" { (shapes::sign(sign)) }
                     span {
                         (match sign {
                             Legend::Certain => "up to the lower bound",
@@ -213,6 +215,7 @@ pub(super) fn legend(signs: &[Legend]) -> Markup {
                             Legend::Value => "best value",
                             Legend::Unknown => "unknown, or without an upper bound",
                             Legend::Range => "from the smallest run to the largest",
+                            Legend::Part(name, _) => name.as_str(),
                         })
                     }
                 }

@@ -35,6 +35,16 @@ pub(in crate::report) enum Form {
     Step,
     /// From the smallest to the largest of several values: a thin line over what it belongs to.
     Range,
+    /// A part of a whole, one of many beside each other.
+    Part(Stripes),
+}
+
+/// What tells parts of the same colour apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::report) enum Stripes {
+    None,
+    Rising,
+    Falling,
 }
 
 /// Where values stand in the records, for who checks the page: a JSON pointer and, below it, names and values.
@@ -98,6 +108,7 @@ pub(super) fn drawn(item: &Item, axis: &Scale, height: f64) -> Markup {
         Form::Hatched => hatched(item.tone, from, to, top, bottom),
         Form::Step => html! {},
         Form::Range => range(from, to, height),
+        Form::Part(stripes) => part(item.tone, stripes, [from, to, top, bottom]),
         Form::Bounded { low, high } => {
             let (low, end) = (axis.at(low), axis.at(high.unwrap_or(f64::MAX)));
             html! {
@@ -139,7 +150,31 @@ fn hatched(tone: &str, from: f64, to: f64, top: f64, bottom: f64) -> Markup {
     }
 }
 
-/// The pattern of what is not known. It is defined once in a page.
+/// Colours that are told apart without stripes, in the style.
+const PAINTS: [&str; 9] = [
+    "t-part-0", "t-part-1", "t-part-2", "t-part-3", "t-part-4", "t-part-5", "t-part-6", "t-part-7",
+    "t-part-8",
+];
+
+/// How the n-th of many parts is drawn: with more parts than colours, the colours come again with stripes.
+pub(super) fn paint(number: usize) -> (&'static str, Stripes) {
+    let stripes = [Stripes::None, Stripes::Rising, Stripes::Falling];
+    (PAINTS[number % PAINTS.len()], stripes[number / PAINTS.len() % stripes.len()])
+}
+
+fn part(tone: &str, stripes: Stripes, [from, to, top, bottom]: [f64; 4]) -> Markup {
+    let striped = match stripes {
+        Stripes::None => None,
+        Stripes::Rising => Some("rising"),
+        Stripes::Falling => Some("falling"),
+    };
+    html! {
+        (rect(&format!("bar part {tone}"), from, to, top, bottom))
+        @if let Some(striped) = striped { (rect(striped, from, to, top, bottom)) }
+    }
+}
+
+/// The patterns of what is not known and of parts. They are defined once in a page.
 pub(super) fn patterns() -> Markup {
     html! {
         svg class="patterns" aria-hidden="true" {
@@ -147,19 +182,25 @@ pub(super) fn patterns() -> Markup {
                 pattern id="hatch" width="10" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
                     path class="hatch" d="M0 0V6" {}
                 }
+                @for (id, turn) in [("rising", "rotate(30)"), ("falling", "rotate(-30)")] {
+                    pattern id=(id) width="8" height="8" patternUnits="userSpaceOnUse" patternTransform=(turn) {
+                        path class="stripe" d="M0 0V8" {}
+                    }
+                }
             }
         }
     }
 }
 
 /// A sign as the legend shows it.
-pub(super) fn sign(of: Legend) -> Markup {
+pub(super) fn sign(of: &Legend) -> Markup {
     match of {
         Legend::Certain => rect("bar t-plain", 1.0, 27.0, 2.0, 12.0),
         Legend::Possible => rect("possible t-plain", 1.0, 27.0, 2.0, 12.0),
         Legend::Value => html! { path class="value" d="M14 1V13" {} },
         Legend::Unknown => hatched("t-plain", 1.0, 27.0, 2.0, 12.0),
         Legend::Range => range(2.0, 26.0, 14.0),
+        Legend::Part(_, (tone, stripes)) => part(tone, *stripes, [1.0, 27.0, 1.0, 13.0]),
     }
 }
 
@@ -197,11 +238,20 @@ pub(super) fn pointed(item: &Item, axis: &Scale) -> Markup {
             data-of=(item.data.of) data-values=(item.data.values()) data-from=(item.from) data-to=(item.to) {
             @if !item.label.is_empty() {
                 span class=(format!("inside {}", room(&item.label, right - left))) {
-                    span class=(if item.form == Form::Hatched { "pill" } else { "" }) { (item.label) }
+                    span class=(beneath(item.form)) { (item.label) }
                 }
             }
         }
         span class="tip" style=(tip) aria-hidden="true" { (item.tip) }
+    }
+}
+
+/// What a label needs to be read over its item.
+const fn beneath(form: Form) -> &'static str {
+    match form {
+        Form::Hatched | Form::Part(Stripes::Rising | Stripes::Falling) => "pill",
+        Form::Part(Stripes::None) => "dark",
+        _ => "",
     }
 }
 

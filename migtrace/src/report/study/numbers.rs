@@ -1,7 +1,7 @@
 //! Figures with their bounds, in the form that people read.
 
 use super::words::counted;
-use crate::report::quantities::{bounded, bytes, duration, grouped, joined_range};
+use crate::report::quantities::{bounded, bytes, duration, grouped, joined_range, short_duration};
 use crate::study::answer::{Ratio, Reading, Summary, Unit};
 
 /// A number without its bounds.
@@ -41,6 +41,21 @@ pub(in crate::report) fn reading(unit: Unit, reading: &Reading) -> String {
     }
     with_bounds(reading, |value| plain(unit, value))
 }
+
+/// The same beside a bar, which shows the bounds itself: they are only said where they are wider than the digits.
+pub(in crate::report) fn short_reading(unit: Unit, of: &Reading) -> String {
+    let is_wide = |bound: Option<i64>| {
+        bound.is_none_or(|bound| bound.abs_diff(of.value) > of.value.unsigned_abs() / NARROW)
+    };
+    match unit {
+        _ if is_wide(of.low) || is_wide(of.high) => reading(unit, of),
+        Unit::Ns if of.value >= 0 => short_duration(of.value.unsigned_abs()),
+        _ => plain(unit, of.value),
+    }
+}
+
+/// Bounds within a 100th of the number are narrow.
+const NARROW: u64 = 100;
 
 /// The same of a difference.
 pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> String {
@@ -92,18 +107,19 @@ pub(super) fn summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String>
 
 /// The same on more lines, for narrow columns.
 pub(super) fn narrow_summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
-    let median = reading(unit, &summary.median);
-    let at = [" ± ", " (", " or "].into_iter().filter_map(|separator| median.find(separator)).min();
-    let (value, bounds) = median.split_at(at.unwrap_or(median.len()));
-    let mut lines = vec![value.to_owned()];
-    if !bounds.is_empty() {
-        lines.push(bounds.trim_start().to_owned());
-    }
+    let mut lines = bounds_beneath(&reading(unit, &summary.median));
     if let Some([smallest, largest]) = ends(unit, summary) {
         lines.extend([format!("from {smallest}"), format!("to {largest}")]);
     }
     lines.push(of_runs(summary, runs));
     lines
+}
+
+/// A number, and its bounds on a line of their own.
+pub(super) fn bounds_beneath(number: &str) -> Vec<String> {
+    let at = [" ± ", " (", " or "].into_iter().filter_map(|separator| number.find(separator)).min();
+    let (value, bounds) = number.split_at(at.unwrap_or(number.len()));
+    [value, bounds.trim_start()].into_iter().filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 /// The smallest and the largest value; none of one run.

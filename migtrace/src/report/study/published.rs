@@ -1,6 +1,6 @@
 //! What others have published, beside the measured.
 
-use super::numbers::{ratio, times};
+use super::numbers::{bounds_beneath, ratio, times};
 use super::tables::{laid_out, titled};
 use super::words::{label, title};
 use crate::report::content::{NONE, Section, UNKNOWN, clean, said};
@@ -37,10 +37,10 @@ fn cell(comparison: &Comparison, place: &Place) -> String {
     number.map_or(NONE.to_owned(), |number| lines(comparison.figure, number))
 }
 
-/// The number itself, and how many times the base it is; beneath, how many times the base the measured one is.
+/// The number itself, and how many times the base it is; beneath, how many times the base the measured one is, and its bounds.
 fn lines(figure: Figure, number: &PublishedNumber) -> String {
     let unit = if figure == Figure::WireBytes { "MB" } else { "s" };
     let published = number.times.map_or(UNKNOWN.to_owned(), times);
     let measured = number.measured_times.as_ref().map_or(UNKNOWN.to_owned(), ratio);
-    format!("{} {unit}\n{published} times\nmeasured {measured}", number.number)
+    format!("{} {unit}\n{published} times\nmeasured {}", number.number, bounds_beneath(&measured).join("\n"))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::numbers::{plain, ratio, reading};
-use super::words::{counted, label, must_hold, noun};
+use super::words::{constants, counted, label, must_hold, noun};
 use crate::report::content::{Piece, Section, clean, said};
 use crate::study::answer::{
     Answer, Check, CheckName, Correlation, Differences, Figure, Misfit, Pair, Ratios, ShareOf, Unit,
@@ -15,6 +15,10 @@ const MOST_PAIRS: usize = 10;
 /// What the study is about, and how far it is.
 pub(super) fn headline(answer: &Answer) -> Section {
     let mut pieces = vec![said("", clean(&answer.title)), said("", so_far(answer))];
+    let constants = constants(answer);
+    if !constants.is_empty() {
+        pieces.push(said("", constants));
+    }
     if !answer.description.is_empty() {
         pieces.push(Piece::Space);
         pieces.extend(answer.description.lines().map(|line| said("  ", clean(line))));
@@ -76,8 +80,8 @@ fn all_findings(answer: &Answer) -> Vec<String> {
     let ratios = findings.ratios.iter().map(|ratios| of_ratios(answer, ratios));
     let shares = of_shares(answer, &findings.shares);
     let correlation = findings.correlation.as_ref().map(of_correlation);
-    let differences = findings.differences.iter().flat_map(|found| of_differences(answer, found));
-    ratios.chain(shares).chain(correlation).chain(differences).collect()
+    let differences = findings.differences.iter().filter_map(|found| of_differences(answer, found));
+    ratios.chain(shares).chain(correlation).chain(differences).chain(without_spread(answer)).collect()
 }
 
 fn of_ratios(answer: &Answer, ratios: &Ratios) -> String {
@@ -132,29 +136,43 @@ fn of_correlation(found: &Correlation) -> String {
     )
 }
 
-fn of_differences(answer: &Answer, found: &Differences) -> Vec<String> {
-    let noun = noun(found.figure);
+fn of_differences(answer: &Answer, found: &Differences) -> Option<String> {
     let judged = found.apart.len() + found.not_apart.len();
-    let mut said = Vec::new();
-    if judged > 0 {
-        let end = if found.not_apart.is_empty() {
-            ".".to_owned()
-        } else {
-            format!("; these do not: {}.", pairs_of(answer, &found.not_apart))
-        };
-        said.push(format!(
-            "{noun}: {} of {} of cells that differ in one condition differ by more than their spread{end}",
+    let end = if found.not_apart.is_empty() {
+        ".".to_owned()
+    } else {
+        format!("; these do not: {}.", pairs_of(answer, &found.not_apart))
+    };
+    (judged > 0).then(|| {
+        format!(
+            "{}: {} of {} of cells that differ in one condition differ by more than their spread{end}",
+            noun(found.figure),
             found.apart.len(),
             counted(judged as u64, "pair")
-        ));
+        )
+    })
+}
+
+/// What cannot be said of differences, once for all figures of which the same cannot be said.
+fn without_spread(answer: &Answer) -> Vec<String> {
+    let unknown = |found: &&Differences| !found.not_known.is_empty();
+    let found: Vec<_> = answer.findings.differences.iter().filter(unknown).collect();
+    if !found.is_empty() && answer.cells.iter().all(|cell| cell.runs.len() <= 1) {
+        let at_most = if answer.cells.iter().any(|cell| cell.runs.is_empty()) { " at most" } else { "" };
+        return vec![format!(
+            "With one run a cell{at_most}, it cannot be said which cells differ by more than their spread."
+        )];
     }
-    if !found.not_known.is_empty() {
-        said.push(format!(
-            "{noun}: of {} of cells it is not known, since one of them has fewer than two runs that know it.",
-            counted(found.not_known.len() as u64, "pair")
-        ));
-    }
-    said
+    let same = found.chunk_by(|one, next| one.not_known == next.not_known);
+    let said = same.map(|same| {
+        let figures = same.iter().map(|found| noun(found.figure)).collect::<Vec<_>>().join(", ");
+        format!(
+            "{figures}: of {} of cells it cannot be said whether they differ by more than their spread, since fewer than two \
+             runs of one of them know it.",
+            counted(same[0].not_known.len() as u64, "pair")
+        )
+    });
+    said.collect()
 }
 
 fn pairs_of(answer: &Answer, pairs: &[Pair]) -> String {

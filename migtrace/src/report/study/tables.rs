@@ -25,7 +25,10 @@ pub(in crate::report) fn in_layout(answer: &Answer, figures: &[Figure]) -> Vec<S
 
 /// The heading of a table that may be one of several.
 pub(in crate::report) fn titled(answer: &Answer, title: &str, table: &Place) -> String {
-    if table.is_empty() { title.to_owned() } else { format!("{title}: {}", label(answer, table)) }
+    match &label(answer, table)[..] {
+        "" => title.to_owned(),
+        place => format!("{title}: {place}"),
+    }
 }
 
 /// Stands for a cell without a run that counts.

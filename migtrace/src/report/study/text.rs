@@ -1,6 +1,7 @@
 //! The answer of a study as a person reads it on a terminal: at most [`WIDTH`](crate::report::text::WIDTH) columns wide, without
 //! colour.
 
+use super::grid::in_blocks;
 use super::{old_method, published, sentences, steps, tables};
 use crate::report::content::Section;
 use crate::report::layout::print;
@@ -10,7 +11,7 @@ use crate::study::answer::{Answer, Figure};
 #[must_use]
 pub fn render(answer: &Answer) -> String {
     let mut text = String::new();
-    sections(answer).iter().for_each(|section| print(section, &mut text));
+    sections(answer).into_iter().map(in_blocks).for_each(|section| print(&section, &mut text));
     text
 }
 

@@ -1,6 +1,7 @@
 //! What figures, checks and cells are called.
 
-use crate::study::answer::{Answer, Cell, CheckName, Figure, Place, StepSummary};
+use crate::report::content::clean;
+use crate::study::answer::{Answer, Cell, CheckName, Figure, Place, StepSummary, Titled};
 
 /// What a figure is called in a heading.
 pub(in crate::report) const fn title(figure: Figure) -> &'static str {
@@ -53,10 +54,26 @@ pub(super) const fn must_hold(check: CheckName) -> &'static str {
     }
 }
 
-/// The values of a place, in the order of the axes.
+/// The values of a place, in the order of the axes. Those of axes with a single value say nothing of it, unless there are no
+/// others.
 pub(in crate::report) fn label(answer: &Answer, at: &Place) -> String {
-    let values = answer.axes.iter().filter_map(|axis| at.get(&axis.name));
+    let any_varies = answer.axes.iter().any(varies);
+    let shown = answer.axes.iter().filter(|axis| varies(axis) || !any_varies);
+    let values = shown.filter_map(|axis| at.get(&axis.name));
     values.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+const fn varies(axis: &Titled) -> bool {
+    axis.values.len() > 1
+}
+
+/// `Storage: block`: the axes with a single value, which is that of all cells. Empty if there are none.
+pub(in crate::report) fn constants(answer: &Answer) -> String {
+    let said = answer.axes.iter().filter_map(|axis| match &axis.values[..] {
+        [only] => Some(format!("{}: {}", axis.title, only.title)),
+        _ => None,
+    });
+    clean(&said.collect::<Vec<_>>().join("; "))
 }
 
 /// `1 run`, `3 runs`.

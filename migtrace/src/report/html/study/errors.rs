@@ -6,7 +6,7 @@ use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Legend, Row
 use super::super::scale::Scale;
 use super::super::shapes::{Data, Form, Item};
 use super::grouped::{groups, name, none, quantity, tone, unknown};
-use super::{NUMBERS, data, numbers, place};
+use super::{data, headings, numbers, place};
 use crate::report::study::numbers::difference;
 use crate::report::study::tables::titled;
 use crate::report::study::words::label;
@@ -52,10 +52,8 @@ fn one(answer: &Answer, heading: &str, figure: Figure, table: &Place) -> Markup 
     });
     chart(&Chart {
         title: titled(answer, heading, table),
-        about: format!(
-            "Medians. Left of 0 the old method says too little, right of it too much. The table has all numbers, in {}.",
-            figure.unit().as_str()
-        ),
+        about: "Medians. Left of 0 the old method says too little, right of it too much. The table has all numbers."
+            .to_owned(),
         axis: Axis { scale, origin: 0.0, name: "off by".to_owned() },
         lanes,
         legend: vec![Legend::Range],
@@ -94,11 +92,12 @@ fn values(answer: &Answer, figure: Figure, table: &Place) -> Rows {
     let rows = answer.cells.iter().enumerate().filter(|(_, cell)| is_of(cell)).filter_map(|(index, cell)| {
         let at = cell.figures.iter().position(|of| of.figure == figure)?;
         let mut row: Vec<TableCell> = vec![words(label(answer, &cell.at))];
-        row.extend(numbers(&format!("/cells/{index}/figures/{at}"), &cell.figures[at].summary));
+        row.extend(numbers(
+            &format!("/cells/{index}/figures/{at}"),
+            figure.unit(),
+            &cell.figures[at].summary,
+        ));
         Some(row)
     });
-    Rows {
-        headings: std::iter::once("Cell").chain(NUMBERS).map(str::to_owned).collect(),
-        rows: rows.collect(),
-    }
+    Rows { headings: headings(["Cell"], figure.unit()), rows: rows.collect() }
 }

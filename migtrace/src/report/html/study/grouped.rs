@@ -5,9 +5,9 @@ use maud::{Markup, html};
 use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Legend, Rows, chart, words};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
-use super::{NUMBERS, data, numbers, place};
+use super::{data, headings, numbers, place};
 use crate::report::content::UNKNOWN;
-use crate::report::study::numbers::summary_line;
+use crate::report::study::numbers::{short_reading, summary_line};
 use crate::report::study::tables::{NO_RUN, titled};
 use crate::report::study::words::{label, title};
 use crate::study::answer::{Answer, Cell, Figure, Place, Summary, TitledValue, Unit};
@@ -32,10 +32,9 @@ fn one(answer: &Answer, figure: Figure, table: &Place) -> Markup {
     let scale =
         Scale::from_zero(quantity(figure.unit()), answer.cells.iter().filter_map(most).fold(0.0, f64::max));
     let lanes = groups(answer, table, |index, row| lane(answer, figure, index, row, &scale));
-    let unit = figure.unit().as_str();
     chart(&Chart {
         title: titled(answer, title(figure), table),
-        about: format!("Medians. The table has all numbers, in {unit}."),
+        about: "Medians. The table has all numbers.".to_owned(),
         axis: Axis { scale, origin: 0.0, name: String::new() },
         lanes,
         legend: vec![Legend::Certain, Legend::Possible, Legend::Value, Legend::Range, Legend::Unknown],
@@ -91,10 +90,8 @@ fn lane(answer: &Answer, figure: Figure, index: usize, row: Row<'_>, scale: &Sca
         }
         None => vec![unknown(scale, &place_of, none(cell))],
     };
-    let value = cell.get(figure).map_or_else(
-        || none(cell).to_owned(),
-        |of| crate::report::study::numbers::reading(figure.unit(), &of.median),
-    );
+    let value =
+        cell.get(figure).map_or_else(|| none(cell).to_owned(), |of| short_reading(figure.unit(), &of.median));
     vec![Lane { name: name(answer, index, row), value, height: LOW, items, ..Lane::default() }]
 }
 
@@ -154,15 +151,14 @@ fn values(answer: &Answer, figure: Figure, table: &Place) -> Rows {
         let name = words(label(answer, &cell.at));
         let at = cell.figures.iter().position(|of| of.figure == figure);
         let rest: Vec<TableCell> = match at {
-            Some(at) => numbers(&format!("/cells/{index}/figures/{at}"), &cell.figures[at].summary),
+            Some(at) => {
+                numbers(&format!("/cells/{index}/figures/{at}"), figure.unit(), &cell.figures[at].summary)
+            }
             None => vec![words(none(cell))],
         };
         std::iter::once(name).chain(rest).collect()
     };
     let is_of = |cell: &&Cell| table.iter().all(|(axis, value)| cell.at.get(axis) == Some(value));
     let cells = answer.cells.iter().enumerate().filter(|(_, cell)| is_of(cell));
-    Rows {
-        headings: std::iter::once("Cell").chain(NUMBERS).map(str::to_owned).collect(),
-        rows: cells.map(row).collect(),
-    }
+    Rows { headings: headings(["Cell"], figure.unit()), rows: cells.map(row).collect() }
 }

@@ -14,8 +14,9 @@ use super::sections::section;
 use super::shapes::Data;
 use crate::report::content::{Section, clean};
 use crate::report::quantities::grouped;
-use crate::report::study::{self as said, words::label};
-use crate::study::answer::{Answer, Course, Figure, Reading, Summary};
+use crate::report::study::words::{constants, label};
+use crate::report::study::{self as said, numbers::reading};
+use crate::study::answer::{Answer, Course, Figure, Reading, Summary, Unit};
 
 /// The figures of the study's three charts.
 const CHARTS: [Figure; 3] = [Figure::TotalTime, Figure::Stop, Figure::WireBytes];
@@ -57,10 +58,12 @@ pub fn render(answer: &Answer) -> String {
 }
 
 fn header(answer: &Answer) -> Markup {
+    let constants = constants(answer);
     html! {
         header {
             h1 { (answer.title) }
             p class="when" { (said::sentences::so_far(answer)) }
+            @if !constants.is_empty() { p { (constants) } }
             @for line in answer.description.lines() { p { (line) } }
         }
     }
@@ -105,11 +108,19 @@ fn data(of: String, reading: &Reading) -> Data {
     Data::new(of, values.into_iter().map(|(name, value)| (name, number(value))).collect())
 }
 
-/// The headings of [`numbers`].
-const NUMBERS: [&str; 6] = ["Median", "Lower bound", "Upper bound", "Smallest", "Largest", "Runs"];
+/// The headings of [`numbers`], after `names`.
+fn headings<'a>(names: impl IntoIterator<Item = &'a str>, unit: Unit) -> Vec<String> {
+    let exact = ["Median", "Lower bound", "Upper bound", "Smallest", "Largest"];
+    let exact = exact.map(|name| match unit {
+        Unit::Count => name.to_owned(),
+        _ => format!("{name}, {}", unit.as_str()),
+    });
+    let names = names.into_iter().chain(["Median within its bounds"]).map(str::to_owned);
+    names.chain(exact).chain(["Runs".to_owned()]).collect()
+}
 
-/// All numbers of a summary, each with its place in the answer.
-fn numbers(of: &str, summary: &Summary) -> Vec<Cell> {
+/// The median as people read it, and all numbers of a summary, each with its place in the answer.
+fn numbers(of: &str, unit: Unit, summary: &Summary) -> Vec<Cell> {
     let median = summary.median;
     let count = i64::try_from(summary.count).ok();
     let numbers = [
@@ -120,7 +131,8 @@ fn numbers(of: &str, summary: &Summary) -> Vec<Cell> {
         ("largest", Some(summary.largest)),
         ("count", count),
     ];
-    numbers.into_iter().map(|(name, number)| cell(format!("{of}/{name}"), number)).collect()
+    let exact = numbers.into_iter().map(|(name, number)| cell(format!("{of}/{name}"), number));
+    std::iter::once(words(reading(unit, &median))).chain(exact).collect()
 }
 
 fn cell(of: String, number: Option<i64>) -> Cell {
