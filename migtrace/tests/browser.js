@@ -175,6 +175,13 @@
     return found;
   },
 
+  // Tables that are wider than the place that they have, where nothing scrolls.
+  cut() {
+    return [...document.querySelectorAll(".scroll table")].filter(table => {
+      return table.getBoundingClientRect().width > table.parentElement.getBoundingClientRect().width + 1;
+    }).map(table => table.textContent.slice(0, 80));
+  },
+
   // On paper, the tables of the charts are open.
   closed() {
     return [...document.querySelectorAll("details table")].filter(table => {

@@ -197,6 +197,8 @@ fn faults(browser: &mut Browser, page: &str, answer: &Answer) -> Vec<String> {
     browser.set_paper(794);
     let closed = ask(browser, "closed");
     faults.extend((closed != 0).then(|| format!("closed on paper: {closed}")));
+    let cut = ask(browser, "cut");
+    faults.extend(cut.as_array().unwrap().iter().map(|table| format!("cut on paper: {table}")));
     faults
 }
 
@@ -266,6 +268,12 @@ fn a_page_that_was_broken_is_noticed() {
     let page = report::html::study::render(&answer);
     let stop = answer.cells[0].figures[2].summary.median.value;
     let cases = [
+        (
+            "cut on paper",
+            "<main>".to_owned(),
+            "<main><div class=\"scroll\"><table style=\"width:900px\"><tr><td>wide</td></tr></table></div>"
+                .to_owned(),
+        ),
         ("overflowing at 360", "<main>".to_owned(), "<main><p style=\"width:500px\">wide</p>".to_owned()),
         ("the page says", format!("value={stop};"), format!("value={};", stop + 1)),
         ("is drawn from", format!("data-to=\"{stop}\""), format!("data-to=\"{}\"", stop * 2)),

@@ -75,6 +75,13 @@ pub(in crate::report) struct Rows {
     pub(super) rows: Vec<Vec<Cell>>,
 }
 
+impl Rows {
+    /// Whether a column is of numbers, under a heading that is aligned as they are.
+    fn has_numbers(&self, column: usize) -> bool {
+        self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Number(..))))
+    }
+}
+
 /// A cell of such a table.
 pub(in crate::report) enum Cell {
     Words(String),
@@ -229,7 +236,13 @@ pub(super) fn rows(table: &Rows) -> Markup {
     html! {
         div class="scroll" tabindex="0" {
             table {
-                thead { tr { @for heading in &table.headings { th scope="col" { (heading) } } } }
+                thead {
+                    tr {
+                        @for (at, heading) in table.headings.iter().enumerate() {
+                            th scope="col" class=(if table.has_numbers(at) { "right" } else { "" }) { (heading) }
+                        }
+                    }
+                }
                 tbody {
                     @for row in &table.rows {
                         tr {

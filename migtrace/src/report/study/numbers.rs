@@ -44,18 +44,18 @@ pub(in crate::report) fn reading(unit: Unit, reading: &Reading) -> String {
 
 /// The same beside a bar, which shows the bounds itself: they are only said where they are wider than the digits.
 pub(in crate::report) fn short_reading(unit: Unit, of: &Reading) -> String {
-    let is_wide = |bound: Option<i64>| {
-        bound.is_none_or(|bound| bound.abs_diff(of.value) > of.value.unsigned_abs() / NARROW)
-    };
     match unit {
-        _ if is_wide(of.low) || is_wide(of.high) => reading(unit, of),
+        _ if is_wide(of) => reading(unit, of),
         Unit::Ns if of.value >= 0 => short_duration(of.value.unsigned_abs()),
         _ => plain(unit, of.value),
     }
 }
 
-/// Bounds within a 100th of the number are narrow.
-const NARROW: u64 = 100;
+/// Whether a bound is further off than a 100th of the number.
+fn is_wide(of: &Reading) -> bool {
+    let is_far = |bound: i64| bound.abs_diff(of.value) > of.value.unsigned_abs() / 100;
+    [of.low, of.high].into_iter().any(|bound| bound.is_none_or(is_far))
+}
 
 /// The same of a difference.
 pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> String {
@@ -68,6 +68,11 @@ pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> String {
         }
     }
     with_bounds(reading, |value| signed(unit, value))
+}
+
+/// The same beside a bar.
+pub(in crate::report) fn short_difference(unit: Unit, of: &Reading) -> String {
+    if is_wide(of) { difference(unit, of) } else { signed(unit, of.value) }
 }
 
 /// Whether the bounds are the number itself. The median of an even number of whole numbers may lie half between two.
@@ -157,4 +162,32 @@ pub(in crate::report) fn times(value: f64) -> String {
         _ => 2,
     };
     format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_bar_there_are_no_digits_that_nobody_needs() {
+        let ms = 1_000_000;
+        let of = |value, low, high| Reading { value, low, high };
+        let cases = [
+            (of(15_480_390_421, Some(15_480_360_073), Some(15_480_390_421)), "15.48 s"),
+            (of(152_310 * ms, Some(152_309 * ms), Some(152_311 * ms)), "152.3 s"),
+            (of(3_182 * ms, Some(3_181 * ms), Some(3_183 * ms)), "3.182 s"),
+            (of(290 * ms, Some(267 * ms), Some(313 * ms)), "290.0 ms ± 23.0 ms"),
+            (of(290 * ms, Some(290 * ms), None), "290.0 ms or longer"),
+            (of(0, Some(0), Some(ms)), "0 ns (0 ns to 1.0 ms)"),
+        ];
+        for (reading, said) in cases {
+            assert_eq!(short_reading(Unit::Ns, &reading), said);
+        }
+        let off = of(-1_118 * ms, Some(-1_119 * ms), Some(-1_117 * ms));
+        assert_eq!(short_difference(Unit::Ns, &off), "-1.118 s");
+        assert_eq!(
+            short_difference(Unit::Ns, &of(4 * ms, Some(-ms), Some(9 * ms))),
+            "+4.0 ms (-1.0 to +9.0 ms)"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use super::super::scale::Scale;
 use super::super::shapes::{Data, Form, Item};
 use super::grouped::{groups, name, none, quantity, tone, unknown};
 use super::{data, headings, numbers, place};
-use crate::report::study::numbers::difference;
+use crate::report::study::numbers::{difference, short_difference};
 use crate::report::study::tables::titled;
 use crate::report::study::words::label;
 use crate::study::answer::{Answer, Cell, Figure, Place, Summary};
@@ -47,7 +47,8 @@ fn one(answer: &Answer, heading: &str, figure: Figure, table: &Place) -> Markup 
                 bar(&place_of, figure, format!("/cells/{index}/figures/{at}"), of, tone(row.0), &scale)
             },
         );
-        let value = cell.get(figure).map(|of| difference(figure.unit(), &of.median)).unwrap_or_default();
+        let value =
+            cell.get(figure).map(|of| short_difference(figure.unit(), &of.median)).unwrap_or_default();
         vec![Lane { name: name(answer, index, row), value, height: LOW, items, ..Lane::default() }]
     });
     chart(&Chart {
