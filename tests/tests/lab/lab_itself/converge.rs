@@ -6,7 +6,7 @@ use migtrace_lab::{Action, Convergence, Lab, Migrated, Migration, Outcome, Progr
 
 /// A guest that dirties more than the link can carry.
 fn endless() -> Lab {
-    start_with_guest(Lab::builder().dirty(96, 80).rate("300mbit"))
+    start_with_guest(Lab::builder().dirty(48, 80).rate("300mbit"))
 }
 
 /// Migrates, and acts as another client of QEMU once the second pass has begun.
@@ -62,7 +62,7 @@ fn a_guest_whose_migration_is_given_up_stays_and_runs() {
 #[test]
 fn a_copy_of_a_disk_is_given_up_too() {
     let _lock = one_at_a_time();
-    let mut lab = start_with_guest(Lab::builder().dirty(16, 4).disk_mib(64).rate("200mbit"));
+    let mut lab = start_with_guest(Lab::builder().dirty(16, 4).disk_mib(32).rate("200mbit"));
     let name = lab.name().to_owned();
     let mut given_up = false;
     let abort = |progress: &Progress<'_>| {

@@ -1,6 +1,6 @@
 //! Load on a lab's hosts and on the link between them.
 
-use super::{command, received_bytes, remains_of};
+use super::{Received, command, remains_of};
 use crate::support::one_at_a_time;
 use migtrace_lab::{Host, Lab};
 use nix::unistd::{SysconfVar, sysconf};
@@ -56,7 +56,7 @@ fn loads_are_what_was_asked_for_and_end_with_the_lab() {
     let pids = [&cpus[..], &sender, &receiver].concat();
     assert_eq!((cpus.len(), sender.len(), receiver.len()), (1, 1, 1), "{pids:?}");
 
-    let measure = || (Instant::now(), cpu_time(cpus[0]), received_bytes(lab.destination()));
+    let measure = || (Instant::now(), cpu_time(cpus[0]), Received::by(lab.destination()).bytes);
     let before = measure();
     thread::sleep(Duration::from_secs(2));
     let after = measure();

@@ -22,11 +22,29 @@ fn start_with_guest(builder: Builder) -> Lab {
 }
 
 /// What a host has received on its uplink, as its kernel counts it.
-fn received_bytes(host: &Host) -> u64 {
-    let output = host.run(Command::new("cat").arg("/proc/thread-self/net/dev")).unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let uplink = text.lines().find_map(|line| line.trim().strip_prefix("uplink:")).unwrap();
-    uplink.split_whitespace().next().unwrap().parse().unwrap()
+#[derive(Clone, Copy)]
+struct Received {
+    bytes: u64,
+    packets: u64,
+}
+
+impl Received {
+    /// Ethernet, IPv4, and TCP with its timestamps.
+    const HEADERS: u64 = 14 + 20 + 32;
+
+    fn by(host: &Host) -> Self {
+        let output = host.run(Command::new("cat").arg("/proc/thread-self/net/dev")).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let uplink = text.lines().find_map(|line| line.trim().strip_prefix("uplink:")).unwrap();
+        let mut numbers = uplink.split_whitespace().map(|number| number.parse().unwrap());
+        let mut next = || numbers.next().unwrap();
+        Self { bytes: next(), packets: next() }
+    }
+
+    /// What connections have carried since then, if nothing but they sends much.
+    fn payload_since(&self, earlier: &Self) -> u64 {
+        self.bytes - earlier.bytes - (self.packets - earlier.packets) * Self::HEADERS
+    }
 }
 
 /// What remains of a lab: namespaces, processes, files.
