@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -29,10 +29,12 @@ const TAIL_LINES: usize = 40;
 
 /// A virtual machine that is about to run.
 pub(super) struct Machine<'a> {
+    /// What it is called, beside others that run at the same time.
+    pub(super) series: &'a str,
     pub(super) kernel: &'a Kernel,
-    pub(super) initramfs: &'a Path,
+    pub(super) initramfs: PathBuf,
     /// Where its console goes.
-    pub(super) console: &'a Path,
+    pub(super) console: PathBuf,
     pub(super) timeout: Duration,
     /// Whether everything on the console is shown.
     pub(super) verbose: bool,
@@ -46,6 +48,11 @@ pub(super) enum Verdict {
 }
 
 impl Machine<'_> {
+    /// Prints a line about this machine.
+    pub(super) fn say(&self, line: &str) {
+        println!("{}: {line}", self.series);
+    }
+
     /// Runs the tests inside. Shows each when it has ended, and the end of the console if one fails.
     ///
     /// # Errors
@@ -56,12 +63,18 @@ impl Machine<'_> {
         let mut qemu = Qemu(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
         let stdout = qemu.0.stdout.take().context("QEMU's standard output is gone")?;
         let lines = read_lines(BufReader::new(stdout));
-        let mut console = Console::create(self.console, self.verbose)?;
+        // Results of tests are the progress that a person waits for.
+        let show = |line: &str| {
+            if self.verbose || line.starts_with("test ") {
+                self.say(line);
+            }
+        };
+        let mut console = Console::create(&self.console, show)?;
         let verdict = watch(&lines, self.timeout, &mut console);
         drop(qemu);
         if !matches!(verdict, Ok(Verdict::Passed)) && !self.verbose {
             for line in console.explanation() {
-                println!("  | {line}");
+                self.say(&format!("| {line}"));
             }
         }
         verdict.with_context(|| format!("its whole console is in {}", self.console.display()))
@@ -84,7 +97,7 @@ impl Machine<'_> {
     fn command(&self, init_arguments: &[&str]) -> Command {
         let machine = vm::Machine {
             kernel: self.kernel,
-            initramfs: self.initramfs,
+            initramfs: &self.initramfs,
             memory: MEMORY,
             parameters: "",
             init: init_arguments,
@@ -123,7 +136,11 @@ fn read_lines(mut console: impl io::BufRead + Send + 'static) -> Receiver<String
 }
 
 /// Follows a console until init's verdict.
-fn watch(lines: &Receiver<String>, timeout: Duration, console: &mut Console) -> Result<Verdict> {
+fn watch(
+    lines: &Receiver<String>,
+    timeout: Duration,
+    console: &mut Console<impl Fn(&str)>,
+) -> Result<Verdict> {
     let mut deadline = Instant::now() + timeout;
     let mut verdict: Option<Result<Verdict>> = None;
     loop {
@@ -187,24 +204,22 @@ fn judge(line: &str) -> Option<Outcome> {
 }
 
 /// All output of the machine.
-struct Console {
+struct Console<F> {
     file: File,
     lines: Vec<String>,
-    verbose: bool,
+    /// Shows a line to who waits, if it is of interest.
+    show: F,
 }
 
-impl Console {
-    fn create(path: &Path, verbose: bool) -> Result<Self> {
+impl<F: Fn(&str)> Console<F> {
+    fn create(path: &Path, show: F) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { file, lines: Vec::new(), verbose })
+        Ok(Self { file, lines: Vec::new(), show })
     }
 
     fn take(&mut self, line: String) -> Result<()> {
         writeln!(self.file, "{line}").context("cannot write the console's log")?;
-        // Results of tests are the progress that a person waits for.
-        if self.verbose || line.starts_with("test ") {
-            println!("{line}");
-        }
+        (self.show)(&line);
         self.lines.push(line);
         Ok(())
     }
@@ -225,7 +240,7 @@ mod tests {
 
     fn watched(console_text: &'static str, timeout: Duration) -> (Result<Verdict>, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
-        let mut console = Console::create(&directory.path().join("log"), false).unwrap();
+        let mut console = Console::create(&directory.path().join("log"), |_: &str| {}).unwrap();
         let lines = read_lines(console_text.as_bytes());
         let verdict = watch(&lines, timeout, &mut console);
         (verdict, console.explanation().to_vec())
@@ -256,7 +271,7 @@ mod tests {
     fn a_silent_machine_is_stopped_at_the_timeout() {
         let (_sender, lines) = mpsc::channel();
         let directory = tempfile::tempdir().unwrap();
-        let mut console = Console::create(&directory.path().join("log"), false).unwrap();
+        let mut console = Console::create(&directory.path().join("log"), |_: &str| {}).unwrap();
         let error = watch(&lines, Duration::from_millis(20), &mut console).unwrap_err();
         assert!(error.to_string().contains("has not finished"), "{error}");
     }

@@ -9,6 +9,9 @@ mod machine;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -45,7 +48,7 @@ pub(crate) struct Options {
     timeout: u64,
 }
 
-/// Sets up, builds, and boots one kernel after the other.
+/// Sets up, builds, and boots the kernels.
 ///
 /// # Errors
 /// When the machine lacks something, a kernel does not boot, or a test fails there: names these kernels.
@@ -64,47 +67,75 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // Before anything that takes long: the name of a kernel may be misspelt.
     let kernels = series.iter().map(|series| kernels::fetch(series)).collect::<Result<Vec<_>>>()?;
     let binaries = build()?;
-    let mut failures = Vec::new();
-    for (series, kernel) in series.iter().zip(kernels) {
-        let started = Instant::now();
+    let machines = series.iter().zip(&kernels).map(|(series, kernel)| {
         let initramfs = directory.join(format!("{series}.cpio"));
-        image::write(&kernel, &binaries, &initramfs)
+        image::write(kernel, &binaries, &initramfs)
             .with_context(|| format!("cannot make the initramfs for Linux {}", kernel.release))?;
-        let machine = Machine {
-            kernel: &kernel,
-            initramfs: &initramfs,
-            console: &directory.join(format!("{series}.log")),
+        Ok(Machine {
+            series,
+            kernel,
+            initramfs,
+            console: directory.join(format!("{series}.log")),
             timeout: Duration::from_secs(options.timeout),
             verbose: options.verbose,
-        };
-        if options.shell {
-            return machine.shell();
-        }
-        println!("-- Linux {}", kernel.release);
-        let outcome = test(&machine, options.filter.as_deref());
-        let seconds = started.elapsed().as_secs_f64();
-        let failure = match outcome {
-            Ok(Verdict::Passed) => {
-                println!("-- Linux {}: ok ({seconds:.1} s)", kernel.release);
-                continue;
-            }
-            Ok(Verdict::Failed) => "a test failed".to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        println!("-- Linux {}: FAILED ({seconds:.1} s): {failure}", kernel.release);
-        failures.push(kernel.release);
+        })
+    });
+    let machines = machines.collect::<Result<Vec<_>>>()?;
+    if let ([machine], true) = (&machines[..], options.shell) {
+        return machine.shell();
     }
-    if failures.is_empty() {
+    let failed = test_all(&machines, options.filter.as_deref())?;
+    if failed.is_empty() {
         return Ok(());
     }
-    bail!("failed on Linux {}", failures.join(", "))
+    bail!("failed on Linux {}", failed.join(", "))
+}
+
+/// Runs the tests in all machines, as many side by side as there are CPUs, since each emulates one. Returns on which kernels
+/// they have failed.
+fn test_all<'a>(machines: &[Machine<'a>], filter: Option<&str>) -> Result<Vec<&'a str>> {
+    let workers = thread::available_parallelism().context("cannot count the CPUs")?.get().min(machines.len());
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(machine) = machines.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if !passes(machine, filter) {
+                        failed
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(&machine.kernel.release[..]);
+                    }
+                }
+            });
+        }
+    });
+    Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Runs the tests inside, and says how they have ended.
+fn passes(machine: &Machine<'_>, filter: Option<&str>) -> bool {
+    let started = Instant::now();
+    machine.say(&format!("Linux {} boots", machine.kernel.release));
+    let outcome = test(machine, filter);
+    let seconds = started.elapsed().as_secs_f64();
+    let failure = match outcome {
+        Ok(Verdict::Passed) => {
+            machine.say(&format!("ok ({seconds:.1} s)"));
+            return true;
+        }
+        Ok(Verdict::Failed) => "a test failed".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    machine.say(&format!("FAILED ({seconds:.1} s): {failure}"));
+    false
 }
 
 /// Runs the tests inside. If the machine does not get to their end, they run once more: emulated machines break now and
 /// then, while a defect of the kernel or of ours shows again. A test that fails has failed.
 fn test(machine: &Machine<'_>, filter: Option<&str>) -> Result<Verdict> {
     machine.test(filter).or_else(|error| {
-        println!("-- the machine broke: {error:#}; trying once more");
+        machine.say(&format!("the machine broke: {error:#}; trying once more"));
         machine.test(filter)
     })
 }
