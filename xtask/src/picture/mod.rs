@@ -1,5 +1,6 @@
-//! `cargo xtask picture`: makes a picture of the first part of a report, for the README.
+//! `cargo xtask picture`: makes the README's pictures: of the first part of a report, and of a study's answer.
 
+mod study;
 mod svg;
 
 use std::fs;
@@ -15,6 +16,9 @@ use crate::{paths, setup};
 /// The event logs of a migration in the demo, and its picture.
 const LOGS: [&str; 3] = ["docs/demo/local.jsonl", "docs/demo/dst.jsonl", "docs/demo/observer.jsonl"];
 const PICTURE: &str = "docs/report.svg";
+/// The answer of the lab's study, and its picture.
+const ANSWER: &str = "docs/study/lab/answer.json";
+const ANSWER_PICTURE: &str = "docs/study/lab/answer.svg";
 /// The sections of a report that are shown, by the start of their first line. The headline comes before all of them.
 const SHOWN: [&str; 3] = ["Downtime", "The stop, part by part", "Phases"];
 /// Stands for the sections between them.
@@ -22,21 +26,24 @@ const LEFT_OUT: &str = "[...]";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// An event log of the migration whose report is shown; again for each host [default: those in docs/demo]
+    /// An event log of the migration whose report is shown; again for each host [default: those in docs/demo, and the answer
+    /// in docs/study/lab is drawn, too]
     #[arg(long = "log", value_name = "FILE")]
     logs: Vec<PathBuf>,
-    /// Where to write the picture [default: docs/report.svg]
+    /// Where to write the picture of the report [default: docs/report.svg]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// Builds migtrace, lets it report, and draws what it prints. The same report gives the same picture, byte for byte.
+/// Builds migtrace, lets it report, and draws what it prints. Draws the kept answer. The same report and the same answer give
+/// the same pictures, byte for byte.
 ///
 /// # Errors
 /// When the machine lacks something, or there is no report to draw.
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&[Group::Build])?;
     let logs = if options.logs.is_empty() {
+        of_study(&paths::root().join(ANSWER), &paths::root().join(ANSWER_PICTURE))?;
         LOGS.map(|log| paths::root().join(log)).to_vec()
     } else {
         options.logs.clone()
@@ -57,6 +64,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::write(&output, picture).with_context(|| format!("cannot write {}", output.display()))?;
     eprintln!("{}", output.display());
     Ok(())
+}
+
+/// Draws the answer of the lab's study, a file of JSON.
+///
+/// # Errors
+/// When that file cannot be read, or the picture not be written.
+pub(crate) fn of_study(answer: &Path, output: &Path) -> Result<()> {
+    let text = fs::read_to_string(answer).with_context(|| format!("cannot read {}", answer.display()))?;
+    let parsed = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", answer.display()))?;
+    fs::write(output, study::draw(&parsed)?).with_context(|| format!("cannot write {}", output.display()))
 }
 
 /// The picture of the first part of the report of `logs`.
@@ -145,5 +162,13 @@ mod tests {
         let picture = draw(&report::text::render(&records[0]), &LOGS).unwrap();
         let kept = fs::read_to_string(paths::root().join(PICTURE)).unwrap();
         assert!(picture == kept, "the report looks different now: run `cargo xtask picture`");
+    }
+
+    #[test]
+    fn the_picture_of_the_study_is_that_of_its_answer() {
+        let answer = fs::read_to_string(paths::root().join(ANSWER)).unwrap();
+        let picture = study::draw(&serde_json::from_str(&answer).unwrap()).unwrap();
+        let kept = fs::read_to_string(paths::root().join(ANSWER_PICTURE)).unwrap();
+        assert!(picture == kept, "the answer looks different now: run `cargo xtask picture`");
     }
 }

@@ -144,7 +144,7 @@ fn shape(piece: &Piece<'_>, x: f64, top: f64, class: &str) -> String {
     svg
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -15,7 +15,7 @@ use clap::Args;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::prerequisites::{self, Group};
-use crate::{paths, setup};
+use crate::{paths, picture, setup};
 use flavours::{Flavour, Qemu, Storage};
 
 /// What `migtrace study run` ends with when it was interrupted.
@@ -131,6 +131,7 @@ fn report(study: &Path, directory: &Path) -> Result<()> {
         let status = report.status().with_context(|| format!("cannot run {report:?}"))?;
         expect_success(status)?;
     }
+    picture::of_study(&directory.join("answer.json"), &directory.join("answer.svg"))?;
     let text = directory.join("answer.txt");
     let file = File::create(&text).with_context(|| format!("cannot write {}", text.display()))?;
     let mut report = migtrace()?;
