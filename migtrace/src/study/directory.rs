@@ -12,10 +12,14 @@ use super::run::{self, Run};
 
 /// The schema name that every study carries.
 pub const SCHEMA: &str = "migtrace.study/1";
+/// The file in a run's folder that says how it went.
+pub const RUN_FILE: &str = "run.json";
+/// The file in a run's folder with its record.
+pub const RECORD_FILE: &str = "record.json";
 /// The end of the name of a run's folder that was cut off.
 const CUT_OFF: &str = "-cut-off";
 
-/// What fixes a study: what it was begun with.
+/// What a study was begun with. It never changes.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Study {
@@ -93,10 +97,26 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
+    /// Reads the folder at this path; none if it is something else.
+    ///
+    /// # Errors
+    /// What the run left cannot be read.
+    pub fn read(path: PathBuf) -> Result<Option<Self>, DirectoryError> {
+        let Some(number) = number_of(&path).filter(|_| path.is_dir()) else { return Ok(None) };
+        let run = read(path.join(RUN_FILE), run::SCHEMA)?;
+        Ok(Some(Self { path, number, run }))
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Which attempt at its run it is of, by its name.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.name().rsplit_once("-attempt").and_then(|(_, number)| number.parse().ok()).unwrap_or(1)
     }
 
     /// Whether it was cut off and nobody has seen to it yet.
@@ -105,9 +125,9 @@ impl RunFolder {
         self.run.is_none() && !self.name().contains(CUT_OFF)
     }
 
-    /// The name that it gets once it was seen to, the first that is free.
+    /// Where it is kept once it was seen to: under the first such name that is free.
     #[must_use]
-    pub fn name_when_cut_off(&self) -> PathBuf {
+    pub fn path_when_cut_off(&self) -> PathBuf {
         let numbered = |number: u32| {
             let number = if number == 1 { String::new() } else { number.to_string() };
             self.path.with_file_name(format!("{}{CUT_OFF}{number}", self.name()))
@@ -135,7 +155,7 @@ impl StudyDirectory {
         self.path.join("plan.toml")
     }
 
-    /// What fixes the study.
+    /// What the study was begun with.
     #[must_use]
     pub fn study_path(&self) -> PathBuf {
         self.path.join("study.json")
@@ -159,59 +179,61 @@ impl StudyDirectory {
         }
     }
 
-    /// Reads what fixes the study.
+    /// Reads what the study was begun with.
     ///
     /// # Errors
     /// It is not there, or cannot be read.
     pub fn study(&self) -> Result<Study, DirectoryError> {
-        let path = self.study_path();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(DirectoryError::NoStudy { path: self.path.clone() });
-            }
-            Err(source) => return Err(DirectoryError::Read { path, source }),
-        };
-        read(path, &text, SCHEMA)
+        let study = read(self.study_path(), SCHEMA)?;
+        study.ok_or_else(|| DirectoryError::NoStudy { path: self.path.clone() })
     }
 
-    /// The folders of all runs, in the order of their numbers and then of their names.
-    ///
-    /// # Errors
-    /// One cannot be read.
-    pub fn runs(&self) -> Result<Vec<RunFolder>, DirectoryError> {
+    /// The folders of all runs, in the order of their numbers and then of their names. What cannot be read is an error
+    /// among them.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Result<RunFolder, DirectoryError>> {
         let path = self.runs_path();
+        let unreadable = |source| Err(DirectoryError::Read { path: path.clone(), source });
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(DirectoryError::Read { path, source }),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            Err(error) => return vec![unreadable(error)],
         };
         let mut folders = Vec::new();
+        let mut paths = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
-            folders.extend(run_folder(entry.path())?);
+            match entry {
+                Ok(entry) => paths.push(entry.path()),
+                Err(error) => folders.push(unreadable(error)),
+            }
         }
-        folders.sort_by(|a, b| (a.number, &a.path).cmp(&(b.number, &b.path)));
-        Ok(folders)
+        paths.sort_by_cached_key(|path| (number_of(path), path.clone()));
+        folders.extend(paths.into_iter().filter_map(|path| RunFolder::read(path).transpose()));
+        folders
     }
 }
 
-/// The folder of a run; none if it is something else.
-pub(super) fn run_folder(path: PathBuf) -> Result<Option<RunFolder>, DirectoryError> {
+/// The number of the run whose folder has this name.
+fn number_of(path: &Path) -> Option<u32> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let number = name.split_once('-').and_then(|(number, _)| number.parse().ok());
-    let Some(number) = number.filter(|_| path.is_dir()) else { return Ok(None) };
-    let file = path.join("run.json");
-    let run: Option<Run> = match fs::read(&file) {
-        Ok(text) => Some(read(file, &text, run::SCHEMA)?),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(source) => return Err(DirectoryError::Read { path: file, source }),
-    };
-    Ok(Some(RunFolder { path, number, run }))
+    name.split_once('-').and_then(|(number, _)| number.parse().ok())
+}
+
+/// Reads a file of migtrace's; none if it is not there.
+fn read<T: for<'de> Deserialize<'de>>(path: PathBuf, schema: &str) -> Result<Option<T>, DirectoryError> {
+    match fs::read(&path) {
+        Ok(json) => parse(path, &json, schema).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DirectoryError::Read { path, source }),
+    }
 }
 
 /// Reads JSON with a schema's name.
-fn read<T: for<'de> Deserialize<'de>>(path: PathBuf, text: &[u8], schema: &str) -> Result<T, DirectoryError> {
+fn parse<T: for<'de> Deserialize<'de>>(
+    path: PathBuf,
+    text: &[u8],
+    schema: &str,
+) -> Result<T, DirectoryError> {
     let broken = |why: String| DirectoryError::Broken { path: path.clone(), why };
     let value: serde_json::Value =
         serde_json::from_slice(text).map_err(|error| broken(format!("damaged: {error}")))?;

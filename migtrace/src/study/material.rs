@@ -1,50 +1,29 @@
 //! Reads what is there of a study.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::answer::{Ended, Material};
-use super::directory::{self, StudyDirectory};
+use super::directory::{RECORD_FILE, StudyDirectory};
 use crate::errors::with_causes;
 use crate::record::{self, Outcome, Record};
-
-const RECORD_FILE: &str = "record.json";
 
 /// What is in the folder of a study so far. What cannot be read is named in it.
 #[must_use]
 pub fn read(study: &StudyDirectory) -> Material {
     let mut material = Material::default();
-    let runs = study.runs_path();
-    let entries = match fs::read_dir(&runs) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return material,
-        Err(error) => {
-            material.problems.push(format!("{}: {error}", runs.display()));
-            return material;
-        }
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        match entry {
-            Ok(entry) => paths.push(entry.path()),
-            Err(error) => material.problems.push(format!("{}: {error}", runs.display())),
-        }
-    }
-    paths.sort();
-    for path in paths {
-        match directory::run_folder(path) {
-            Ok(Some(folder)) if folder.needs_clean_up() => material.under_way += 1,
-            Ok(Some(folder)) => match folder.run {
+    for folder in study.runs() {
+        match folder {
+            Ok(folder) if folder.needs_clean_up() => material.under_way += 1,
+            Ok(folder) => match folder.run {
                 Some(run) => {
                     let record = the_record(&folder.path.join(RECORD_FILE));
                     material.runs.push(Ended { run, record });
                 }
                 None => material.cut_off += 1,
             },
-            Ok(None) => {}
             Err(error) => material.problems.push(with_causes(&error)),
         }
     }

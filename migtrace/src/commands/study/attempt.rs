@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::Timestamp;
+use migtrace::study::directory::RUN_FILE;
 use migtrace::study::environment;
 use migtrace::study::meter::Counters;
 use migtrace::study::order::PlannedRun;
@@ -91,7 +92,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Carries it out, cleans up, and writes what it has left. Dropped in between, it needs [`Attempt::break_off`].
-    pub(super) async fn carry_out(&mut self) -> Result<RunOutcome> {
+    pub(super) async fn carry_out(&mut self) -> Result<Run> {
         let outcome = match self.migrate_and_record().await {
             Ok(()) => RunOutcome::Completed,
             Err(error) => RunOutcome::Failed { why: explain(&error) },
@@ -100,8 +101,7 @@ impl<'a> Attempt<'a> {
         self.clean_up().await;
         self.groups.kill_all();
         leftovers::forget(&self.folder);
-        self.write(outcome.clone())?;
-        Ok(outcome)
+        self.write(outcome)
     }
 
     /// Ends what runs, and cleans up.
@@ -389,7 +389,7 @@ impl<'a> Attempt<'a> {
         format!("driver.{name} failed ({ending}){}", said.map(|said| format!(": {said}")).unwrap_or_default())
     }
 
-    fn write(&self, outcome: RunOutcome) -> Result<()> {
+    fn write(&self, outcome: RunOutcome) -> Result<Run> {
         let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let left = &self.left;
         let mut run = Run::new(self.planned, self.number, outcome, self.start.to_string());
@@ -401,8 +401,8 @@ impl<'a> Attempt<'a> {
         run.old_method.clone_from(&left.old_method);
         run.not_measured.clone_from(&left.not_measured);
         run.clean_up_failed.clone_from(&left.clean_up_failed);
-        let json = serde_json::to_string_pretty(&run)? + "\n";
-        folder::write_whole(&self.folder.join("run.json"), &json)
+        folder::write_json(&self.folder.join(RUN_FILE), &run)?;
+        Ok(run)
     }
 }
 

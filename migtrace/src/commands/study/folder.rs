@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use migtrace::study::difference;
 use migtrace::study::directory::{DirectoryError, Study, StudyDirectory};
 use migtrace::study::plan::Plan;
+use serde::Serialize;
 
 use crate::commands::output::AtomicFile;
 
@@ -33,8 +34,7 @@ pub(super) fn open(path: &Path, plan: &Plan, text: &str) -> Result<Opened> {
         Err(DirectoryError::NoStudy { path }) => {
             check_empty(&path)?;
             let study = Study::new(plan.clone());
-            let json = serde_json::to_string_pretty(&study)? + "\n";
-            write_whole(&directory.study_path(), &json)?;
+            write_json(&directory.study_path(), &study)?;
             study
         }
         Err(error) => return Err(error.into()),
@@ -93,8 +93,13 @@ fn check_empty(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes a value as [`write_whole`] does.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_whole(path, &(serde_json::to_string_pretty(value)? + "\n"))
+}
+
 /// Writes a file that is there as a whole, even after a loss of power, or not at all.
-pub(super) fn write_whole(path: &Path, text: &str) -> Result<()> {
+fn write_whole(path: &Path, text: &str) -> Result<()> {
     let write = || -> io::Result<()> {
         let mut file = AtomicFile::create(path)?;
         file.file().write_all(text.as_bytes())?;

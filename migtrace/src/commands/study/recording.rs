@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace::record::{Outcome, Record};
+use migtrace::study::directory::RECORD_FILE;
 use migtrace::study::plan::{Plan, Recording};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -50,7 +51,7 @@ pub(super) fn command_line(
     // With peers it is a folder.
     let events = if peers.is_empty() { file("events/local.jsonl") } else { file("events") };
     words.extend(["record".into(), "--format".into(), "json".into()]);
-    words.extend(["--output".into(), file("record.json"), "--events".into(), events]);
+    words.extend(["--output".into(), file(RECORD_FILE), "--events".into(), events]);
     if !options.iter().any(|option| option.split('=').next() == Some("--timeout")) {
         let limit = plan.limits.migrate.saturating_add(BEYOND_LIMIT).as_secs();
         words.extend(["--timeout".into(), format!("{limit}s")]);
@@ -197,7 +198,7 @@ fn listen(stderr: ChildStderr, mut log: File, tell: &watch::Sender<Said>) {
 /// Checks the record that a recording has left: whether it is one of a migration that has completed. `None` if it is,
 /// otherwise what it says instead.
 pub(super) fn verdict(folder: &Path) -> Option<String> {
-    let path = folder.join("record.json");
+    let path = folder.join(RECORD_FILE);
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(_) => return Some("the recording left no record; see record.log".into()),

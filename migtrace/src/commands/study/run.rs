@@ -83,7 +83,7 @@ impl State {
 
 impl Session<'_> {
     async fn go(&mut self, signals: &mut Signals, retry_failed: bool) -> Result<Exit> {
-        let folders = self.directory.runs()?;
+        let folders = self.directory.runs().into_iter().collect::<Result<Vec<_>, _>>()?;
         self.take_stock(&folders, retry_failed);
         for folder in folders.iter().filter(|folder| folder.needs_clean_up()) {
             if !self.clean_up_after(folder, signals).await? {
@@ -140,10 +140,9 @@ impl Session<'_> {
         let planned = self.order.iter().find(|planned| planned.number == folder.number);
         let planned =
             planned.with_context(|| format!("{} is of no run of this study", folder.path.display()))?;
-        let number = attempt_of(&folder.name());
         let show = |what: &str| self.progress.show(what);
         let mut attempt =
-            Attempt::new(self.plan, self.plan_folder, planned, number, folder.path.clone(), &show);
+            Attempt::new(self.plan, self.plan_folder, planned, folder.attempt(), folder.path.clone(), &show);
         // It may not have come so far.
         let _ = attempt.take_variables();
         let ended = tokio::select! {
@@ -182,32 +181,29 @@ impl Session<'_> {
                 paint();
             }
         };
-        let outcome = tokio::select! {
-            outcome = attempt.carry_out() => Some(outcome),
+        let run = tokio::select! {
+            run = attempt.carry_out() => Some(run),
             () = signals.any() => None,
             never = repaint => never,
         };
-        let Some(outcome) = outcome else {
-            self.interrupt(&mut attempt, &path, signals).await?;
+        let Some(run) = run else {
+            self.interrupt(&mut attempt, path, signals).await?;
             return Ok(false);
         };
-        let outcome = outcome?;
+        let run = run?;
         self.warn(&attempt);
         drop(attempt);
-        self.account(index, &path, &title, &outcome)?;
+        self.account(index, &title, &run, &name);
         Ok(true)
     }
 
-    /// What has become of an attempt.
-    fn account(&mut self, index: usize, path: &Path, title: &str, outcome: &RunOutcome) -> Result<()> {
-        let folders = self.directory.runs()?;
-        let folder = folders.iter().find(|folder| folder.path == path).context("the run's folder is gone")?;
-        let run = folder.run.as_ref().context("the run's file is gone")?;
+    /// Takes in what an attempt has left in its folder, and says what has become of it.
+    fn account(&mut self, index: usize, title: &str, run: &Run, folder: &str) {
         self.lengths.add(run);
         let state = &mut self.states[index];
-        state.take(run, &folder.name());
+        state.take(run, folder);
         let took = about(Duration::from_nanos(run.run_ns));
-        let line = match outcome {
+        let line = match run.outcome {
             RunOutcome::Completed => format!("{title}: completed, after {took}"),
             _ => {
                 let again = if state.is_over() { "" } else { "; it is tried again" };
@@ -215,11 +211,10 @@ impl Session<'_> {
             }
         };
         self.progress.say(&line);
-        Ok(())
     }
 
     /// Ends an attempt that was interrupted. A second signal ends it at once.
-    async fn interrupt(&self, attempt: &mut Attempt<'_>, path: &Path, signals: &mut Signals) -> Result<()> {
+    async fn interrupt(&self, attempt: &mut Attempt<'_>, path: PathBuf, signals: &mut Signals) -> Result<()> {
         self.progress.say("Interrupted: ending this run and cleaning up; once more to leave that");
         let cleaned = tokio::select! {
             () = attempt.break_off() => true,
@@ -227,9 +222,8 @@ impl Session<'_> {
         };
         if cleaned {
             self.warn(attempt);
-            let folders = self.directory.runs()?;
-            let folder = folders.iter().find(|folder| folder.path == path);
-            folder.filter(|folder| folder.needs_clean_up()).map_or(Ok(()), put_aside)?;
+            let folder = RunFolder::read(path)?.filter(RunFolder::needs_clean_up);
+            folder.as_ref().map_or(Ok(()), put_aside)?;
         }
         Ok(())
     }
@@ -297,15 +291,10 @@ impl State {
     }
 }
 
-/// Which attempt a folder's name is that of.
-fn attempt_of(name: &str) -> u32 {
-    name.rsplit_once("-attempt").and_then(|(_, number)| number.parse().ok()).unwrap_or(1)
-}
-
 /// Gives the folder of a run that was cut off a name that no attempt has.
 fn put_aside(folder: &RunFolder) -> Result<()> {
-    let to: PathBuf = folder.name_when_cut_off();
-    fs::rename(&folder.path, &to).with_context(|| format!("cannot rename {}", folder.path.display()))
+    fs::rename(&folder.path, folder.path_when_cut_off())
+        .with_context(|| format!("cannot rename {}", folder.path.display()))
 }
 
 /// Waits between two runs. False if interrupted.
