@@ -29,7 +29,8 @@
 //! - [`report`] renders a record for people (as [text](report::text), or as a page: [`report::html`]) or as JSON.
 //! - [`probe::Prober`] pings an address and finds the gaps in its replies, alone or as part of a recording.
 //!
-//! Events and records are `serde` types. Their JSON Schemas are in `schema/`.
+//! Events and records are `serde` types. Their JSON Schemas are in `schema/`. [`record::read`] and [`event::LogReader`] read
+//! what was written, and check the name of its schema.
 //!
 //! # Example
 //!
@@ -74,6 +75,7 @@ pub mod probe;
 pub mod record;
 pub mod recorder;
 pub mod report;
+pub mod schema;
 pub mod selection;
 pub mod study;
 mod tc_changes;

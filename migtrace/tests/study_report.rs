@@ -173,7 +173,7 @@ fn a_run_whose_record_is_incomplete_does_not_count_and_says_why() {
     assert_eq!(why(5), "the plan has no such cell");
     assert!(why(6).starts_with("no record: record.json: its schema is `migtrace.record/2`"), "{}", why(6));
     assert!(why(7).starts_with("no record: record.json: No such file"), "{}", why(7));
-    assert!(answer.problems[0].contains("runs/008-x/run.json is damaged: EOF"), "{:?}", answer.problems);
+    assert!(answer.problems[0].contains("runs/008-x/run.json: EOF"), "{:?}", answer.problems);
     let text = flat(&folder.text());
     assert!(text.contains("run 1 (t, unloaded): incomplete: events were lost"), "{text}");
     assert!(text.contains("Not readable - /"), "{text}");

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace::event::{LogError, LogErrorKind, LogReader};
 use migtrace::record::{self, Record};
 use migtrace::report;
+use migtrace::schema::ReadError;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use serde_json::Value;
@@ -90,14 +91,12 @@ fn begins_record(first_line: &[u8]) -> bool {
 fn written_records(path: &Path, vm: Option<&String>, content: &[u8]) -> Result<Read> {
     let mut records = Vec::new();
     let mut broken = None;
-    for value in serde_json::Deserializer::from_slice(content).into_iter() {
-        let not_one =
-            || format!("{} is neither a complete record nor an event log of migtrace", path.display());
-        match value.with_context(not_one).and_then(|value| record(path, value)) {
+    for record in record::read(content) {
+        match record {
             Ok(record) => records.push(record),
-            Err(error) if records.is_empty() => return Err(error),
+            Err(error) if records.is_empty() => bail!("{}", refusal(path, &error)),
             Err(error) => {
-                broken = Some(format!("record {}: {}", records.len() + 1, error.root_cause()));
+                broken = Some(format!("record {}: {error}", records.len() + 1));
                 break;
             }
         }
@@ -166,17 +165,16 @@ fn replayed_records(path: &Path, vm: Option<&String>, content: impl BufRead) -> 
     Ok(Read::Records { records, broken })
 }
 
-fn record(path: &Path, value: Value) -> Result<Record> {
-    match value.get("schema").and_then(Value::as_str) {
-        Some(record::SCHEMA) => {
-            serde_json::from_value(value).with_context(|| format!("{} is not a valid record", path.display()))
+/// Why nothing of a file is shown.
+fn refusal(path: &Path, error: &ReadError) -> String {
+    let path = path.display();
+    match error {
+        ReadError::NoJson(error) => {
+            format!("{path} is neither a complete record nor an event log of migtrace: {error}")
         }
-        Some(other) => bail!(
-            "{} says that its schema is `{other}`; this migtrace reads only `{}`",
-            path.display(),
-            record::SCHEMA
-        ),
-        None => bail!("{} is neither a record nor an event log of migtrace", path.display()),
+        ReadError::NoSchema => format!("{path} is neither a record nor an event log of migtrace"),
+        ReadError::Invalid(error) => format!("{path} is not a valid record: {error}"),
+        other => format!("{path} says that {other}"),
     }
 }
 

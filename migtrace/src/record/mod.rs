@@ -23,11 +23,17 @@ pub use role::{Role, Vantage};
 pub use traffic::{FlowRecord, Sample, Traffic};
 pub use words::{AlignmentMethod, MarkName, Method, PartName, PhaseName};
 
+use crate::schema::{self, ReadError};
 use crate::units::{ClockSample, Counters, Directions};
 use crate::vocabulary::{Echo, Lost, NotMeasured};
 
 /// The schema name that every record carries.
 pub const SCHEMA: &str = "migtrace.record/1";
+
+/// Reads the JSON of records that follow each other. After one that is no JSON there are no more.
+pub fn read(json: &[u8]) -> impl Iterator<Item = Result<Record, ReadError>> {
+    schema::read_all(json, SCHEMA)
+}
 
 /// One migration.
 #[non_exhaustive]

@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::order::{self, PlannedRun};
 use super::plan::{Plan, PlanError};
 use super::run::{self, Run};
+use crate::schema::{self, ReadError};
 
 /// The schema name that every study carries.
 pub const SCHEMA: &str = "migtrace.study/1";
@@ -61,12 +63,12 @@ pub enum DirectoryError {
         path: PathBuf,
     },
     /// A file is not what its name says.
-    #[error("{} is {why}", .path.display())]
+    #[error("{}", .path.display())]
     Broken {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        source: ReadError,
     },
     /// The plan is none.
     #[error("{}", .path.display())]
@@ -220,31 +222,14 @@ fn number_of(path: &Path) -> Option<u32> {
 }
 
 /// Reads a file of migtrace's; none if it is not there.
-fn read<T: for<'de> Deserialize<'de>>(path: PathBuf, schema: &str) -> Result<Option<T>, DirectoryError> {
-    match fs::read(&path) {
-        Ok(json) => parse(path, &json, schema).map(Some),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DirectoryError::Read { path, source }),
+fn read<T: DeserializeOwned>(path: PathBuf, schema: &'static str) -> Result<Option<T>, DirectoryError> {
+    let json = match fs::read(&path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DirectoryError::Read { path, source }),
+    };
+    match schema::read(&json, schema) {
+        Ok(value) => Ok(Some(value)),
+        Err(source) => Err(DirectoryError::Broken { path, source }),
     }
-}
-
-/// Reads JSON with a schema's name.
-fn parse<T: for<'de> Deserialize<'de>>(
-    path: PathBuf,
-    text: &[u8],
-    schema: &str,
-) -> Result<T, DirectoryError> {
-    let broken = |why: String| DirectoryError::Broken { path: path.clone(), why };
-    let value: serde_json::Value =
-        serde_json::from_slice(text).map_err(|error| broken(format!("damaged: {error}")))?;
-    match value.get("schema").and_then(serde_json::Value::as_str) {
-        Some(name) if name == schema => {}
-        Some(name) => {
-            return Err(broken(format!(
-                "of another version: its schema is `{name}`, this migtrace reads `{schema}`"
-            )));
-        }
-        None => return Err(broken("no file of migtrace's: it has no schema".into())),
-    }
-    serde_json::from_value(value).map_err(|error| broken(format!("damaged: {error}")))
 }

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::answer::{Ended, Material};
 use super::directory::{RECORD_FILE, StudyDirectory};
 use crate::errors::with_causes;
@@ -32,14 +30,9 @@ pub fn read(study: &StudyDirectory) -> Material {
 
 /// The record of a run, or why there is none. Of several, the one of the migration that has completed.
 fn the_record(path: &Path) -> Result<Record, String> {
-    let text = fs::read(path).map_err(|error| format!("{RECORD_FILE}: {error}"))?;
-    let values = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
-    let read = values.map(|value| {
-        let value = value.map_err(|error| error.to_string())?;
-        with_schema(value)
-    });
-    let mut records: Vec<Record> =
-        read.collect::<Result<_, _>>().map_err(|why| format!("{RECORD_FILE}: {why}"))?;
+    let json = fs::read(path).map_err(|error| format!("{RECORD_FILE}: {error}"))?;
+    let read: Result<Vec<Record>, _> = record::read(&json).collect();
+    let mut records = read.map_err(|error| format!("{RECORD_FILE}: {error}"))?;
     if records.len() > 1 {
         records.retain(|record| record.migration.outcome == Outcome::Completed);
     }
@@ -47,13 +40,5 @@ fn the_record(path: &Path) -> Result<Record, String> {
         (Some(record), 0) => Ok(record),
         (Some(_), others) => Err(format!("{RECORD_FILE} has {} completed migrations", others + 1)),
         (None, _) => Err(format!("{RECORD_FILE} has no migration that could be used")),
-    }
-}
-
-fn with_schema(value: Value) -> Result<Record, String> {
-    match value.get("schema").and_then(Value::as_str) {
-        Some(record::SCHEMA) => serde_json::from_value(value).map_err(|error| error.to_string()),
-        Some(other) => Err(format!("its schema is `{other}`; this migtrace reads only `{}`", record::SCHEMA)),
-        None => Err("it has no schema".to_owned()),
     }
 }

@@ -76,6 +76,7 @@ fn a_failed_run_is_kept_tried_again_and_does_not_end_the_study() {
 
 #[test]
 fn what_fails_is_named_with_its_last_words() {
+    let recorded = |file, why| ("./record.sh", "./record.sh", vec![("RECORD_FILE", file)], why);
     for (from, to, variables, why) in [
         (
             "step prepare;",
@@ -103,19 +104,13 @@ fn what_fails_is_named_with_its_last_words() {
             vec![("RECORDS", "broken")],
             "the recording did not begin: cannot load the programs",
         ),
-        (
-            "./record.sh",
-            "./record.sh",
-            vec![("RECORD_FILE", "failed.json")],
-            "by its record, the migration has failed",
+        recorded("failed.json", "by its record, the migration has failed"),
+        recorded("no-such-file", "the recording left no record; see record.log"),
+        recorded("steps.sh", "cannot read record.json: expected value"),
+        recorded(
+            "study/study.json",
+            "cannot read record.json: its schema is `migtrace.study/1`; this migtrace reads only `migtrace.record/1`",
         ),
-        (
-            "./record.sh",
-            "./record.sh",
-            vec![("RECORD_FILE", "no-such-file")],
-            "the recording left no record; see record.log",
-        ),
-        ("./record.sh", "./record.sh", vec![("RECORD_FILE", "steps.sh")], "record.json is damaged"),
     ] {
         let scene = Scene::of_two_cells("");
         scene.change_plan(from, to);

@@ -222,7 +222,9 @@ fn a_folder_with_something_else_in_it_is_not_used() {
     let done = scene.run(&[]);
     assert_eq!(done.code, Some(1));
     assert!(
-        done.stderr.contains("001-small-1/run.json is of another version: its schema is `migtrace.run/9`"),
+        done.stderr.contains(
+            "001-small-1/run.json: its schema is `migtrace.run/9`; this migtrace reads only `migtrace.run/1`"
+        ),
         "{done:?}"
     );
 }

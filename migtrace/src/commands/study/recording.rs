@@ -8,11 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use migtrace::record::{Outcome, Record};
+use migtrace::record::{self, Outcome};
 use migtrace::study::directory::RECORD_FILE;
 use migtrace::study::plan::{Plan, Recording};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use super::group::{Groups, Pipes, Running};
@@ -198,19 +197,14 @@ fn listen(stderr: ChildStderr, mut log: File, tell: &watch::Sender<Said>) {
 /// Checks the record that a recording has left: whether it is one of a migration that has completed. `None` if it is,
 /// otherwise what it says instead.
 pub(super) fn verdict(folder: &Path) -> Option<String> {
-    let path = folder.join(RECORD_FILE);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(_) => return Some("the recording left no record; see record.log".into()),
+    let Ok(json) = fs::read(folder.join(RECORD_FILE)) else {
+        return Some("the recording left no record; see record.log".into());
     };
-    let mut last = None;
-    for value in serde_json::Deserializer::from_slice(&text).into_iter::<Value>() {
-        match value.map(serde_json::from_value::<Record>) {
-            Ok(Ok(record)) => last = Some(record.migration.outcome),
-            Ok(Err(error)) | Err(error) => return Some(format!("record.json is damaged: {error}")),
-        }
-    }
-    match last {
+    let records = match record::read(&json).collect::<Result<Vec<_>, _>>() {
+        Ok(records) => records,
+        Err(error) => return Some(format!("cannot read {RECORD_FILE}: {error}")),
+    };
+    match records.last().map(|record| record.migration.outcome) {
         Some(Outcome::Completed | Outcome::Unknown) => None,
         Some(Outcome::Failed) => Some("by its record, the migration has failed".into()),
         Some(Outcome::Cancelled) => Some("by its record, the migration was cancelled".into()),

@@ -6,6 +6,7 @@ use serde::Deserialize as _;
 use serde::de::value::MapDeserializer;
 
 use super::fact::{Event, Fact};
+use crate::schema::{self, ReadError};
 use crate::terminal;
 use crate::units::MonotonicNs;
 
@@ -231,8 +232,7 @@ fn is_known(kind: &str) -> bool {
     !matches!(Fact::deserialize(only_kind), Err(Refusal::UnknownKind))
 }
 
-/// Reads the first line. The schema's name is checked before everything else, because the lines of another version
-/// need not parse.
+/// Reads the first line.
 fn start(line: &[u8], whole: bool) -> Result<Event, LogErrorKind> {
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|error| {
         if whole { LogErrorKind::NotALog(error.to_string()) } else { LogErrorKind::Truncated }
@@ -240,11 +240,11 @@ fn start(line: &[u8], whole: bool) -> Result<Event, LogErrorKind> {
     if value["event"] != "log_start" {
         return Err(LogErrorKind::NotALog("it is another kind of line".to_owned()));
     }
-    match value["schema"].as_str() {
-        Some(SCHEMA) => serde_json::from_value(value).map_err(|e| LogErrorKind::Corrupt(e.to_string())),
-        Some(other) => Err(LogErrorKind::UnknownSchema(other.to_owned())),
-        None => Err(LogErrorKind::NotALog("it does not name a schema".to_owned())),
-    }
+    schema::read_value(value, SCHEMA).map_err(|error| match error {
+        ReadError::OtherSchema { found, .. } => LogErrorKind::UnknownSchema(found),
+        ReadError::Invalid(error) => LogErrorKind::Corrupt(error.to_string()),
+        other => LogErrorKind::NotALog(other.to_string()),
+    })
 }
 
 impl<R: BufRead> Iterator for LogReader<R> {
