@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Cell, Plan};
+use super::plan::{Cell, Plan, has_all};
 
 /// A run, before it is tried.
 #[non_exhaustive]
@@ -55,23 +55,24 @@ fn slug(name: &str) -> String {
 /// The cells of a study: every combination of values that is not left out, the last axis varied first.
 #[must_use]
 pub fn cells(plan: &Plan) -> Vec<Cell> {
-    let mut cells = vec![Cell::new()];
-    for axis in &plan.axes {
+    let axes = plan.axes.iter().map(|axis| (&*axis.name, axis.values.iter().map(|value| &*value.name)));
+    let mut cells = combinations(axes);
+    cells.retain(|cell| !plan.exceptions.iter().any(|values| has_all(cell, values)));
+    cells
+}
+
+/// Every combination of the values of some axes, the last axis varied first. A single empty one if there are no axes.
+pub(super) fn combinations<'a, V: Iterator<Item = &'a str> + Clone>(
+    axes: impl Iterator<Item = (&'a str, V)>,
+) -> Vec<Cell> {
+    axes.fold(vec![Cell::new()], |cells, (axis, values)| {
         let with = |cell: &Cell, value: &str| {
             let mut cell = cell.clone();
-            cell.insert(axis.name.clone(), value.to_owned());
+            cell.insert(axis.to_owned(), value.to_owned());
             cell
         };
-        cells = cells
-            .iter()
-            .flat_map(|cell| axis.values.iter().map(|value| with(cell, &value.name)).collect::<Vec<_>>())
-            .collect();
-    }
-    let is_left_out = |cell: &Cell| {
-        plan.exceptions.iter().any(|names| names.iter().all(|(axis, name)| cell.get(axis) == Some(name)))
-    };
-    cells.retain(|cell| !is_left_out(cell));
-    cells
+        cells.iter().flat_map(|cell| values.clone().map(move |value| with(cell, value))).collect()
+    })
 }
 
 /// All runs. Each cell is run once in each warm-up, and then once in each repetition.

@@ -1,7 +1,7 @@
 //! What figures, checks and cells are called.
 
 use crate::report::content::clean;
-use crate::study::answer::{Answer, Cell, CheckName, Figure, Place, StepSummary, Titled};
+use crate::study::answer::{Answer, Cell, CheckName, Figure, Place, StepSummary, Titled, each_once};
 
 /// What a figure is called in a heading.
 pub(in crate::report) const fn title(figure: Figure) -> &'static str {
@@ -83,11 +83,5 @@ pub(super) fn counted(number: u64, thing: &str) -> String {
 
 /// The names of the phases, or of the parts of the stop, of all cells, in the order in which they are first found.
 pub(in crate::report) fn step_names(answer: &Answer, steps: fn(&Cell) -> &Vec<StepSummary>) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for step in answer.cells.iter().flat_map(steps) {
-        if !names.contains(&step.name) {
-            names.push(step.name.clone());
-        }
-    }
-    names
+    each_once(answer.cells.iter().flat_map(steps).map(|step| step.name.clone()))
 }

@@ -8,7 +8,7 @@ use super::summary::Summary;
 use super::{Ended, Place, RunFigures};
 use crate::record::{Outcome, Record};
 use crate::study::plan::Plan;
-use crate::study::run::RunOutcome;
+use crate::study::run::{Run, RunOutcome};
 use crate::vocabulary::Lost;
 
 /// A combination of values, one of each axis.
@@ -74,6 +74,25 @@ impl Cell {
     }
 }
 
+/// Whether a figure is known of any cell.
+pub(super) fn is_known(cells: &[Cell], figure: Figure) -> bool {
+    cells.iter().any(|cell| cell.get(figure).is_some())
+}
+
+/// Each cell with one value of an axis, and with it the cell that differs from it only in having the other value there.
+pub(super) fn pairs<'c>(
+    cells: &'c [Cell],
+    axis: &str,
+    [one, other]: [&str; 2],
+) -> impl Iterator<Item = [&'c Cell; 2]> {
+    let with_one = cells.iter().filter(move |cell| cell.at.get(axis).is_some_and(|value| value == one));
+    with_one.filter_map(move |cell| {
+        let mut at = cell.at.clone();
+        at.insert(axis.to_owned(), other.to_owned());
+        Some([cell, cells.iter().find(|cell| cell.at == at)?])
+    })
+}
+
 /// The figures of every attempt, in the order of the study.
 pub(super) fn runs(places: &[Place], ended: &[Ended]) -> Vec<RunFigures> {
     let mut runs: Vec<RunFigures> = ended.iter().map(|ended| figures(places, ended)).collect();
@@ -99,11 +118,7 @@ fn figures(places: &[Place], Ended { run, record }: &Ended) -> RunFigures {
 }
 
 /// Why a run does not count; none if it does.
-fn why_not(
-    places: &[Place],
-    run: &crate::study::run::Run,
-    record: Result<&Record, &String>,
-) -> Option<String> {
+fn why_not(places: &[Place], run: &Run, record: Result<&Record, &String>) -> Option<String> {
     if !places.contains(&run.cell) {
         return Some("the plan has no such cell".to_owned());
     }
@@ -111,7 +126,7 @@ fn why_not(
         return Some(format!("failed: {why}"));
     }
     if run.repetition.is_none() {
-        return Some(WARM_UP.to_owned());
+        return Some("a warm-up".to_owned());
     }
     let record = match record {
         Ok(record) => record,
@@ -132,9 +147,6 @@ fn why_not(
     }
     None
 }
-
-/// Why a warm-up does not count.
-pub(super) const WARM_UP: &str = "a warm-up";
 
 /// A run counts once, however often it was tried: the last attempt that may count does.
 fn leave_out_repeated(runs: &mut [RunFigures]) {
@@ -177,12 +189,7 @@ fn cell(plan: &Plan, at: Place, runs: &[RunFigures]) -> Cell {
 /// The steps of all runs by their names, in the order in which they are first found.
 fn steps(runs: &[&RunFigures], of: fn(&RunFigures) -> &Vec<Step>) -> Vec<StepSummary> {
     let all = || runs.iter().flat_map(|run| of(run));
-    let mut names: Vec<&str> = Vec::new();
-    for step in all() {
-        if !names.contains(&step.name.as_str()) {
-            names.push(&step.name);
-        }
-    }
+    let names = each_once(all().map(|step| &*step.name));
     let summary = |name: &str| {
         let named = || all().filter(|step| step.name == name);
         Some(StepSummary {
@@ -192,4 +199,15 @@ fn steps(runs: &[&RunFigures], of: fn(&RunFigures) -> &Vec<Step>) -> Vec<StepSum
         })
     };
     names.into_iter().filter_map(summary).collect()
+}
+
+/// Each once, in the order in which they are first found.
+pub(crate) fn each_once<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for one in all {
+        if !once.contains(&one) {
+            once.push(one);
+        }
+    }
+    once
 }

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cells::Cell;
-use super::reading::{self, Figure, Unit};
+use super::cells::{Cell, pairs};
+use super::reading::{self, Figure, Unit, signed};
 use super::{Place, RunFigures, link_rate};
 use crate::record::{PhaseName, Record};
 use crate::study::environment;
@@ -41,6 +41,12 @@ pub struct Check {
     pub not_checked: u64,
     /// Where it does not hold.
     pub misfits: Vec<Misfit>,
+}
+
+impl Check {
+    const fn new(name: CheckName) -> Self {
+        Self { name, checked: 0, not_checked: 0, misfits: Vec::new() }
+    }
 }
 
 /// Something that does not fit.
@@ -107,7 +113,7 @@ fn each(
     name: CheckName,
     check: impl Fn(&RunFigures, &Record) -> Option<Verdict>,
 ) -> Check {
-    let mut found = Check { name, checked: 0, not_checked: 0, misfits: Vec::new() };
+    let mut found = Check::new(name);
     for (run, record) in runs {
         match check(run, record) {
             None => found.not_checked += 1,
@@ -174,15 +180,11 @@ fn no_contradictions(record: &Record) -> Verdict {
 
 /// None where no axis is called `load`, or it has only one value.
 fn load_grows_passes(plan: &Plan, cells: &[Cell]) -> Option<Check> {
-    let axis = plan.axes.iter().find(|axis| axis.name == "load").filter(|axis| axis.values.len() > 1)?;
-    let (first, last) = (axis.values.first()?, axis.values.last()?);
-    let mut check =
-        Check { name: CheckName::LoadGrowsPasses, checked: 0, not_checked: 0, misfits: Vec::new() };
-    for loaded in cells.iter().filter(|cell| cell.at.get(&axis.name) == Some(&last.name)) {
-        let mut at = loaded.at.clone();
-        at.insert(axis.name.clone(), first.name.clone());
-        let Some(unloaded) = cells.iter().find(|cell| cell.at == at) else { continue };
-        let passes = |cell: &Cell| Some(cell.get(Figure::Passes)?.median.value);
+    let axis = plan.axes.iter().find(|axis| axis.name == "load")?;
+    let [first, last] = axis.ends()?;
+    let passes = |cell: &Cell| Some(cell.get(Figure::Passes)?.median.value);
+    let mut check = Check::new(CheckName::LoadGrowsPasses);
+    for [unloaded, loaded] in pairs(cells, &axis.name, [&first.name, &last.name]) {
         let Some((more, fewer)) = passes(loaded).zip(passes(unloaded)) else {
             check.not_checked += 1;
             continue;
@@ -200,8 +202,4 @@ fn load_grows_passes(plan: &Plan, cells: &[Cell]) -> Option<Check> {
         }
     }
     Some(check)
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

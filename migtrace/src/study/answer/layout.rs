@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Choice, Place, Titled, TitledValue};
+use crate::study::order;
 use crate::study::plan::Plan;
 
 /// Which axes are the rows and the columns of tables.
@@ -16,7 +17,7 @@ pub struct TableLayout {
     pub columns: Option<String>,
 }
 
-/// An axis that a study has not, or has not twice.
+/// An axis that the study does not have, or that was chosen for both rows and columns.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 #[error("`{axis}` cannot be the {what} of the tables; the study's axes are {axes}, each for one of both")]
@@ -77,17 +78,8 @@ impl Answer {
     /// no such axes.
     #[must_use]
     pub fn tables(&self) -> Vec<Place> {
-        let mut places = vec![Place::new()];
-        for axis in self.axes.iter().filter(|axis| !self.layout.has(&axis.name)) {
-            let with = |place: &Place, value: &TitledValue| {
-                let mut place = place.clone();
-                place.insert(axis.name.clone(), value.name.clone());
-                place
-            };
-            places =
-                places.iter().flat_map(|place| axis.values.iter().map(|value| with(place, value))).collect();
-        }
-        places
+        let others = self.axes.iter().filter(|axis| !self.layout.has(&axis.name));
+        order::combinations(others.map(|axis| (&*axis.name, axis.values.iter().map(|value| &*value.name))))
     }
 
     /// The values of the rows; a single none if there are none.

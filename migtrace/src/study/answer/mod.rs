@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use cells::each_once;
 pub use cells::{Cell, CellFigure, LeftOut, StepSummary};
 pub use checks::{Check, CheckName, Misfit};
 pub use course::Course;
@@ -25,7 +26,7 @@ pub use reading::{Figure, Measured, Reading, Step, Unit};
 pub use summary::{Ratio, Summary};
 
 use super::order;
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::run::{Run, RunOutcome};
 use crate::record::Record;
 
@@ -33,7 +34,7 @@ use crate::record::Record;
 pub const SCHEMA: &str = "migtrace.answer/1";
 
 /// Where a cell is: the name of each axis with that of its value.
-pub type Place = BTreeMap<String, String>;
+pub type Place = plan::Cell;
 
 /// What the runs of a study say together.
 #[non_exhaustive]
@@ -186,10 +187,10 @@ pub struct Choice {
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
-    /// An axis that there is not.
+    /// There is no such axis, or it cannot be both rows and columns.
     #[error(transparent)]
     Axis(#[from] UnknownAxis),
-    /// A run that there is not, or that has no record.
+    /// There is no such run, or it has no record.
     #[error("run {0} has no record that could be shown")]
     Run(u32),
 }
@@ -197,7 +198,7 @@ pub enum ChoiceError {
 /// The answer that runs give.
 ///
 /// # Errors
-/// When the choice is of something that the study has not.
+/// The choice names something that the study does not have.
 pub fn answer(plan: &Plan, material: &Material, choice: &Choice) -> Result<Answer, ChoiceError> {
     let layout = TableLayout::resolve(plan, choice)?;
     let places = order::cells(plan);

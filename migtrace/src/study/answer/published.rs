@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use super::cells::Cell;
+use super::cells::{Cell, is_known};
 use super::reading::Figure;
 use super::summary::Ratio;
-use crate::study::plan::{Published, PublishedCell};
+use crate::study::plan::{Published, PublishedCell, has_all};
 
 /// Figures of others.
 #[non_exhaustive]
@@ -51,8 +51,7 @@ type NumberOf = fn(&PublishedCell) -> Option<f64>;
 /// Published numbers beside the measured figures.
 pub(super) fn beside(published: &Published, cells: &[Cell]) -> PublishedFigures {
     // What was published as downtime is how long echo requests were not answered.
-    let is_known = |figure: &Figure| cells.iter().any(|cell| cell.get(*figure).is_some());
-    let downtime = [Figure::Reachability, Figure::Stop].into_iter().find(is_known).unwrap_or(Figure::Stop);
+    let downtime = if is_known(cells, Figure::Reachability) { Figure::Reachability } else { Figure::Stop };
     let figures: [(Figure, NumberOf); 3] = [
         (Figure::TotalTime, |cell| cell.time_s),
         (downtime, |cell| cell.downtime_s),
@@ -68,10 +67,8 @@ pub(super) fn beside(published: &Published, cells: &[Cell]) -> PublishedFigures 
 
 fn comparison(published: &Published, cells: &[Cell], figure: Figure, number: NumberOf) -> Comparison {
     let number_of = |cell: &Cell| {
-        let is_of = |published: &&PublishedCell| {
-            published.at.iter().all(|(axis, value)| cell.at.get(axis) == Some(value))
-        };
-        published.cells.iter().filter(is_of).find_map(number)
+        let mut of_it = published.cells.iter().filter(|published| has_all(&cell.at, &published.at));
+        of_it.find_map(number)
     };
     let numbers: Vec<(&Cell, f64)> = cells.iter().filter_map(|cell| Some((cell, number_of(cell)?))).collect();
     let is_base = |(cell, number): &&(&Cell, f64)| {

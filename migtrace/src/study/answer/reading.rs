@@ -226,7 +226,7 @@ impl From<&Estimate> for Reading {
     }
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -123,7 +123,7 @@ impl Ratio {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "some digits are shown")]
-pub(super) fn quotient(of: i64, to: i64) -> Option<f64> {
+fn quotient(of: i64, to: i64) -> Option<f64> {
     (to > 0).then(|| of.max(0) as f64 / to as f64)
 }
 

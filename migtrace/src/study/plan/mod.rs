@@ -76,6 +76,11 @@ impl Plan {
 /// A combination of values: the name of each axis with that of its value.
 pub type Cell = BTreeMap<String, String>;
 
+/// Whether a cell has all of these values, which may be those of some axes only.
+pub(super) fn has_all(cell: &Cell, values: &Cell) -> bool {
+    values.iter().all(|(axis, value)| cell.get(axis) == Some(value))
+}
+
 /// One condition that is varied.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -88,6 +93,16 @@ pub struct Axis {
     pub title: Option<String>,
     /// Its values, in the order in which the report has them.
     pub values: Vec<Value>,
+}
+
+impl Axis {
+    /// The first and the last value; none if there is only one.
+    pub(super) fn ends(&self) -> Option<[&Value; 2]> {
+        match &self.values[..] {
+            [first, .., last] => Some([first, last]),
+            _ => None,
+        }
+    }
 }
 
 /// How often each cell is run, and in which order.

@@ -10,7 +10,7 @@ use super::{data, headings, numbers, place};
 use crate::report::study::numbers::{short_reading, summary_line};
 use crate::report::study::tables::titled;
 use crate::report::study::words::{label, step_names};
-use crate::study::answer::{Answer, Cell, Figure, Place, StepSummary, Summary, Unit};
+use crate::study::answer::{Answer, Cell, Figure, Place, StepSummary, Summary, Unit, each_once};
 
 /// What is stacked.
 struct Stack {
@@ -91,10 +91,7 @@ fn one(answer: &Answer, stack: &Stack, table: &Place) -> Markup {
 
 /// The names of all phases and parts. Their order gives each its colour, so that it has the same in every chart.
 fn all_names(answer: &Answer) -> Vec<String> {
-    let mut names = step_names(answer, |cell| &cell.phases);
-    let parts = step_names(answer, |cell| &cell.parts);
-    names.extend(parts.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
-    names
+    each_once([step_names(answer, |cell| &cell.phases), step_names(answer, |cell| &cell.parts)].concat())
 }
 
 /// The steps of a chart in the order in which they follow each other.

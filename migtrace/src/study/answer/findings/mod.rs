@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use super::cells::Cell;
+use super::cells::{Cell, is_known, pairs};
 use super::layout::TableLayout;
 use super::reading::{Figure, Reading};
 use super::summary::Ratio;
@@ -102,8 +102,7 @@ pub struct Pair {
 }
 
 pub(super) fn of(plan: &Plan, layout: &TableLayout, cells: &[Cell]) -> Findings {
-    let is_known = |figure: &Figure| cells.iter().any(|cell| cell.get(*figure).is_some());
-    let figures = || FIGURES.into_iter().filter(is_known);
+    let figures = || FIGURES.into_iter().filter(|figure| is_known(cells, *figure));
     Findings {
         ratios: figures().filter_map(|figure| ratios(plan, layout, cells, figure)).collect(),
         shares: shares(cells),
@@ -115,16 +114,13 @@ pub(super) fn of(plan: &Plan, layout: &TableLayout, cells: &[Cell]) -> Findings 
 /// None where there are no two rows, or no two figures.
 fn ratios(plan: &Plan, layout: &TableLayout, cells: &[Cell], figure: Figure) -> Option<Ratios> {
     let axis = plan.axes.iter().find(|axis| Some(&axis.name) == layout.rows.as_ref())?;
-    let (first, last) = (axis.values.first()?, axis.values.last().filter(|_| axis.values.len() > 1)?);
-    let of_first = cells.iter().filter(|cell| cell.at.get(&axis.name) == Some(&first.name));
-    let ratio = |cell: &Cell| {
-        let mut at = cell.at.clone();
-        at.insert(axis.name.clone(), last.name.clone());
-        let of_last = cells.iter().find(|cell| cell.at == at)?;
+    let [first, last] = axis.ends()?;
+    let ratio = |[of_first, of_last]: [&Cell; 2]| {
+        let mut at = of_first.at.clone();
         at.remove(&axis.name);
-        Some(RatioOf { at, ratio: Ratio::of(of_last.get(figure)?, cell.get(figure)?)? })
+        Some(RatioOf { at, ratio: Ratio::of(of_last.get(figure)?, of_first.get(figure)?)? })
     };
-    let of: Vec<_> = of_first.filter_map(ratio).collect();
+    let of: Vec<_> = pairs(cells, &axis.name, [&first.name, &last.name]).filter_map(ratio).collect();
     (!of.is_empty()).then(|| Ratios {
         figure,
         axis: axis.name.clone(),
