@@ -79,9 +79,9 @@ impl<'a> Attempt<'a> {
             planned,
             number,
             environment: environment::of_run(plan, planned, number, &folder),
+            groups: Groups::new(folder.clone()),
             folder,
             show,
-            groups: Groups::default(),
             recorder: None,
             pinging: None,
             metering: None,
@@ -179,7 +179,6 @@ impl<'a> Attempt<'a> {
         let mut command = Command::new(program);
         self.set_up(command.args(arguments));
         let mut recorder = Recorder::start(&mut self.groups, &mut command, &self.folder)?;
-        self.note(recorder.running())?;
         let ready = recorder.ready().await;
         self.recorder = Some(recorder);
         ready
@@ -210,9 +209,7 @@ impl<'a> Attempt<'a> {
         let host = self.host(self.plan.old_method.ping_from.as_deref())?;
         let mut command = host.command(&old_method::ping_line(&address));
         self.set_up(&mut command);
-        let pinging = Pinging::start(&mut self.groups, &mut command, &host, &self.folder)?;
-        self.note(pinging.running())?;
-        self.pinging = Some(pinging);
+        self.pinging = Some(Pinging::start(&mut self.groups, &mut command, &host, &self.folder)?);
         Ok(())
     }
 
@@ -364,17 +361,11 @@ impl<'a> Attempt<'a> {
         self.set_up(command.args(["-c", line]));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let (running, _) = self.groups.start(&mut command).context("cannot run /bin/sh")?;
-        self.note(&running)?;
         Ok(running)
     }
 
     fn set_up(&self, command: &mut Command) {
         command.current_dir(self.plan_folder).envs(&self.environment);
-    }
-
-    /// So that the next study kills it, should this one be killed.
-    fn note(&self, running: &Running) -> Result<()> {
-        leftovers::note(&self.folder, running.pid()).context("cannot write into the folder of the run")
     }
 
     fn log(&self, name: &str) -> PathBuf {

@@ -1,16 +1,19 @@
 //! The processes that a study starts: each command is a process group of its own.
 
-use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use tokio::sync::watch;
+
+use super::leftovers;
 
 /// How long a command may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,8 +68,9 @@ fn pid_of(child: &Child) -> Pid {
 }
 
 /// The process groups of a run. Dropping this kills whatever is left of them.
-#[derive(Default)]
 pub(super) struct Groups {
+    /// That of the run.
+    folder: PathBuf,
     all: Vec<Group>,
     ended: Vec<watch::Receiver<Option<(Ending, Instant)>>>,
 }
@@ -87,14 +91,21 @@ pub(super) struct Pipes {
 }
 
 impl Groups {
+    /// None yet of the run in this folder.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, all: Vec::new(), ended: Vec::new() }
+    }
+
     /// Starts a command in a group of its own.
-    pub(super) fn start(&mut self, command: &mut Command) -> io::Result<(Running, Pipes)> {
+    pub(super) fn start(&mut self, command: &mut Command) -> Result<(Running, Pipes)> {
         let started = Instant::now();
         let mut child = command.process_group(0).spawn()?;
         let pipes =
             Pipes { stdin: child.stdin.take(), stdout: child.stdout.take(), stderr: child.stderr.take() };
         let pid = pid_of(&child);
         self.all.push(Group { child });
+        // So that the next study kills it, should this one be killed.
+        leftovers::note(&self.folder, pid).context("cannot write into the folder of the run")?;
         let (tell, ended) = watch::channel(None);
         self.ended.push(ended.clone());
         thread::Builder::new().name("wait".to_owned()).spawn(move || {
@@ -117,7 +128,7 @@ impl Groups {
         let _ = tokio::time::timeout(GRACE, all_ended).await;
     }
 
-    /// Kills what is left of all.
+    /// Kills what is left of them.
     pub(super) fn kill_all(&mut self) {
         self.all.clear();
         self.ended.clear();
@@ -137,10 +148,6 @@ fn wait(pid: Pid) -> Ending {
 }
 
 impl Running {
-    pub(super) fn pid(&self) -> Pid {
-        self.pid
-    }
-
     /// How the command has ended, and how long it took. Cancel-safe.
     pub(super) async fn ended(&mut self) -> (Ending, Duration) {
         let started = self.started;
@@ -160,15 +167,10 @@ impl Running {
         killpg(self.pid, signal) != Err(Errno::EPERM)
     }
 
-    /// Asks the group to end by a signal, and kills it if it does not.
-    pub(super) async fn end(&mut self, signal: Signal, patience: Duration) {
-        self.signal(signal);
-        let _ = self.ended_within(patience).await;
-        self.signal(Signal::SIGKILL);
-    }
-
-    /// As [`Running::end`], as a command that does not know of it expects it.
+    /// Asks the group to end, and kills it if it does not.
     pub(super) async fn terminate(&mut self) {
-        self.end(Signal::SIGTERM, GRACE).await;
+        self.signal(Signal::SIGTERM);
+        let _ = self.ended_within(GRACE).await;
+        self.signal(Signal::SIGKILL);
     }
 }

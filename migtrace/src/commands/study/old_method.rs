@@ -34,7 +34,7 @@ const MOST_COUNTERS_BYTES: u64 = 4 << 20;
 pub(super) struct Host {
     /// None for this one.
     pub(super) name: Option<String>,
-    /// The remote shell and its options.
+    /// The remote shell and its options; empty for `ssh`.
     pub(super) remote_shell: Vec<String>,
 }
 
@@ -102,10 +102,6 @@ impl Pinging {
             .map(|stdout| Collected::start(move || io::copy(&mut stdout.take(MOST_PING_BYTES), &mut file)));
         let copying = copying.transpose()?;
         Ok(Self { running, stdin, started, copying, log, host: host.clone() })
-    }
-
-    pub(super) fn running(&self) -> &Running {
-        &self.running
     }
 
     /// Ends it, and reads what it has seen.

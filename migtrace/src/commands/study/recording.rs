@@ -28,8 +28,8 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 const BEYOND_LIMIT: Duration = Duration::from_secs(300);
 /// How long something of it may go on after its first process has ended.
 const LAST_WORDS: Duration = Duration::from_secs(15);
-/// Of what it says before it begins, the last part of this length explains why it did not.
-const MOST_SAID_BYTES: usize = 2000;
+/// So much of the last line that it says explains why it did not begin.
+const MOST_SAID_CHARACTERS: usize = 2000;
 
 /// The arguments of `migtrace record`, and what comes before them. `value` gives the texts of the plan their variables.
 pub(super) fn command_line(
@@ -100,7 +100,7 @@ pub(super) struct Recorder {
 #[derive(Clone, Default)]
 struct Said {
     ready: bool,
-    /// Nobody can say any more.
+    /// Nothing more will come.
     over: bool,
     last: String,
 }
@@ -124,10 +124,6 @@ impl Recorder {
         Ok(Self { running, said })
     }
 
-    pub(super) fn running(&self) -> &Running {
-        &self.running
-    }
-
     /// Waits until it records.
     pub(super) async fn ready(&mut self) -> Result<()> {
         let is_known = |said: &Said| said.ready || said.over;
@@ -142,14 +138,11 @@ impl Recorder {
     }
 
     /// Waits until it has ended by itself, after a migration that has completed or not; ends it if it does not.
-    /// Returns whether it did.
-    pub(super) async fn finish(&mut self, completed: bool) -> bool {
+    pub(super) async fn finish(&mut self, completed: bool) {
         let patience = if completed { END_PATIENCE } else { FAILED_PATIENCE };
-        if self.is_over_within(patience).await {
-            return true;
+        if !self.is_over_within(patience).await {
+            self.stop().await;
         }
-        self.stop().await;
-        false
     }
 
     /// Ends it, where that is permitted. It still writes its report.
@@ -187,7 +180,7 @@ fn listen(stderr: ChildStderr, mut log: File, tell: &watch::Sender<Said>) {
         tell.send_modify(|said| {
             said.ready |= text == "ready";
             if !text.is_empty() {
-                said.last = text.chars().take(MOST_SAID_BYTES).collect();
+                said.last = text.chars().take(MOST_SAID_CHARACTERS).collect();
             }
         });
     }
