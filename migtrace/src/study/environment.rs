@@ -1,17 +1,17 @@
 //! The environment variables by which the commands of a plan know their run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::order::PlannedRun;
-use super::plan::{Action, Cell, Convergence, Plan, Variables};
+use super::plan::{Cell, Convergence, Plan, Variables};
 
 /// What the names of migtrace's own variables begin with.
 pub(super) const RESERVED_PREFIX: &str = "STUDY_";
 
-/// The file into which `driver.prepare` writes `NAME=VALUE` lines.
-pub const VARIABLES: &str = "STUDY_VARIABLES";
 /// The folder of the run.
 pub const DIRECTORY: &str = "STUDY_DIRECTORY";
+/// The file of [`variables_file`].
+const VARIABLES: &str = "STUDY_VARIABLES";
 const RUN: &str = "STUDY_RUN";
 const REPETITION: &str = "STUDY_REPETITION";
 const ATTEMPT: &str = "STUDY_ATTEMPT";
@@ -56,20 +56,25 @@ pub fn of_run(plan: &Plan, run: &PlannedRun, attempt: u32, folder: &Path) -> Var
         Some(Convergence { action, after }) => (action.name(), after.map(|after| after.as_secs_f64())),
         None => ("", None),
     };
-    let folder = folder.display();
     all.extend(
         [
             (RUN, run.number.to_string()),
             (REPETITION, run.repetition.map_or_else(|| "w".to_owned(), |number| number.to_string())),
             (ATTEMPT, attempt.to_string()),
-            (DIRECTORY, folder.to_string()),
-            (VARIABLES, format!("{folder}/variables")),
+            (DIRECTORY, folder.display().to_string()),
+            (VARIABLES, variables_file(folder).display().to_string()),
             (CONVERGENCE, action.to_owned()),
             (CONVERGENCE_AFTER_S, after_s.map(|after_s| after_s.to_string()).unwrap_or_default()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
     all
+}
+
+/// The file in the folder of a run into which `driver.prepare` writes `NAME=VALUE` lines.
+#[must_use]
+pub fn variables_file(folder: &Path) -> PathBuf {
+    folder.join("variables")
 }
 
 /// Reads what `driver.prepare` has written: `NAME=VALUE` lines. Empty lines and those that begin with `#` say nothing.
@@ -98,14 +103,6 @@ pub fn parse_variables(text: &str) -> Result<Variables, String> {
         all.insert(name.to_owned(), value.to_owned());
     }
     Ok(all)
-}
-
-impl Action {
-    /// Whether the driver's `converge` does it, once it is due.
-    #[must_use]
-    pub fn is_due_later(self) -> bool {
-        self != Self::AutoConverge
-    }
 }
 
 #[cfg(test)]

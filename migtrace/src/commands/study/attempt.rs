@@ -144,7 +144,7 @@ impl<'a> Attempt<'a> {
     async fn prepare(&mut self) -> Result<()> {
         let Some(line) = &self.plan.driver.prepare else { return Ok(()) };
         (self.show)("preparing");
-        let variables = self.folder.join("variables");
+        let variables = environment::variables_file(&self.folder);
         File::create(&variables).with_context(|| format!("cannot make {}", variables.display()))?;
         self.left.prepare = Some(self.driver("prepare", line, self.plan.limits.prepare).await?);
         let length = fs::metadata(&variables).context("driver.prepare removed $STUDY_VARIABLES")?.len();
@@ -158,8 +158,8 @@ impl<'a> Attempt<'a> {
 
     /// Takes over the variables that `driver.prepare` has set.
     pub(super) fn take_variables(&mut self) -> Result<()> {
-        let text =
-            fs::read_to_string(self.folder.join("variables")).context("cannot read $STUDY_VARIABLES")?;
+        let file = environment::variables_file(&self.folder);
+        let text = fs::read_to_string(file).context("cannot read $STUDY_VARIABLES")?;
         let variables =
             environment::parse_variables(&text).map_err(|why| anyhow!("$STUDY_VARIABLES, {why}"))?;
         self.environment.extend(variables.clone());
@@ -332,7 +332,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Removes what `driver.prepare` has made.
-    pub(super) async fn clean_up(&mut self) {
+    async fn clean_up(&mut self) {
         let Some(line) = &self.plan.driver.clean_up else { return };
         (self.show)("cleaning up");
         let done = self.driver("clean_up", line, self.plan.limits.clean_up).await;
@@ -410,6 +410,6 @@ pub(super) fn value(environment: &Variables, text: &str) -> Result<String> {
 pub(super) fn host(plan: &Plan, name: Option<&str>, value: impl Fn(&str) -> Result<String>) -> Result<Host> {
     let name = name.map(&value).transpose()?.filter(|name| !name.is_empty());
     let shell = plan.record.rsh.as_deref().map(&value).transpose()?;
-    let remote_shell = shell_words::split(shell.as_deref().unwrap_or("ssh")).context("record.rsh")?;
+    let remote_shell = shell_words::split(shell.as_deref().unwrap_or_default()).context("record.rsh")?;
     Ok(Host { name, remote_shell })
 }
