@@ -10,7 +10,7 @@ use migtrace::recorder::Recorder;
 use migtrace::timeline::{self, NotTogether, Timeline};
 use migtrace::units::Directions;
 use migtrace::vocabulary::{LIBVIRT_FIGURES, NotMeasured};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::event_log::EventLog;
 use super::libvirt_figures::{LibvirtFigures, News};
@@ -161,10 +161,9 @@ enum Stage {
 impl Running<'_> {
     /// Records until the migration has ended, a signal comes or the time is over.
     async fn until_the_end(&mut self, signals: &mut Signals, timeout: Duration) -> Result<EndReason> {
-        let mut next_show = Instant::now();
+        let (mut next_show, mut next_look) = (Instant::now(), Instant::now());
         let timeout = tokio::time::sleep(timeout);
         tokio::pin!(timeout);
-        let mut look = interval(LOOK_AT_PEERS_EVERY);
         loop {
             if self.here_over && self.peers.are_over() && !self.libvirt.is_awaited() {
                 return Ok(EndReason::MigrationEnded);
@@ -184,7 +183,10 @@ impl Running<'_> {
                     self.peers.take(index, news, self.progress)?;
                     self.peers.note_failures(self.recorder)?;
                 }
-                _ = look.tick(), if !self.peers.are_none() => self.advance(),
+                () = tokio::time::sleep_until(next_look), if !self.peers.are_none() => {
+                    next_look = Instant::now() + LOOK_AT_PEERS_EVERY;
+                    self.advance();
+                }
                 () = signals.any() => return Ok(EndReason::Interrupted),
                 () = &mut timeout => return Ok(EndReason::TimedOut),
                 news = self.libvirt.next() => match news {
@@ -289,13 +291,6 @@ impl Running<'_> {
         self.progress.show(here, there);
         is_one
     }
-}
-
-/// Ticks that are skipped if they are late.
-fn interval(every: Duration) -> Interval {
-    let mut interval = tokio::time::interval(every);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    interval
 }
 
 /// The records of what this host and its peers have seen. A host whose facts do not belong to those of the others has seen
