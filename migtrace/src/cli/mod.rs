@@ -215,8 +215,6 @@ pub(crate) struct MergeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs<Format: OfFile> {
     /// Format of the report [default: the one that the name of --output ends in, else text]
-    ///
-    /// Several records in one JSON report are JSON Lines.
     #[arg(long, value_enum, help_heading = OUTPUT)]
     pub(crate) format: Option<Format>,
     /// Write the report to this file [default: `-`, standard output]
@@ -266,7 +264,7 @@ impl OfFile for Format {
 pub(crate) enum RecordFormat {
     /// For people
     Text,
-    /// For programs
+    /// For programs; several records are JSON Lines
     Json,
     /// For people, as one page with charts
     Html,
