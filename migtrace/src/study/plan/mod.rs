@@ -86,7 +86,8 @@ pub(super) fn has_all(cell: &Cell, values: &Cell) -> bool {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Axis {
-    /// Its name: `flavour`. The driver has its value in `STUDY_FLAVOUR`.
+    /// Its name: `flavour`. The driver has its value in `STUDY_FLAVOUR`. One called `load` goes from the least load of the
+    /// guest's memory to the most: the answer checks that it makes passes.
     pub name: String,
     /// What the report calls it, if not by its name.
     #[serde(skip_serializing_if = "Option::is_none")]
