@@ -36,12 +36,7 @@ prepare() {
         echo "GUEST_UUID=$(nova server show "$GUEST" -f value -c id)"
         echo "GUEST_ADDRESS=$GUEST_ADDRESS"
     } >>"$STUDY_VARIABLES"
-    tries=0
-    until in_guest true 2>/dev/null; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 100 ] || fail "no shell in the guest at $GUEST_ADDRESS"
-        sleep 3
-    done
+    wait_for_shell
     start_load
 }
 

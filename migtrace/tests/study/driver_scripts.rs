@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use crate::scene::Scene;
 
-fn drivers() -> PathBuf {
+pub(crate) fn drivers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/study/drivers").canonicalize().unwrap()
 }
 
@@ -30,6 +30,12 @@ case "$*" in
     "server show study -f value -c OS-EXT-SRV-ATTR:host") cat host ;;
     "server migration list"*) echo 42 ;;
 esac
+"#;
+
+/// stress has filled its memory.
+const SHELL: &str = r#"#!/bin/sh
+echo "on $*" >> calls
+case "$*" in *"ps -C stress"*) echo 3146000 ;; esac
 "#;
 
 fn drive(scene: &Scene, step: &str, more: &[(&str, &str)]) -> Output {
@@ -59,7 +65,7 @@ fn drive(scene: &Scene, step: &str, more: &[(&str, &str)]) -> Output {
 fn the_driver_for_openstack_asks_for_what_the_plan_means() {
     let scene = Scene::of_two_cells("");
     scene.write_program("openstack", CLIENT);
-    scene.write_program("rsh", "#!/bin/sh\necho \"on $*\" >> calls\n");
+    scene.write_program("rsh", SHELL);
     let load = [("LOAD_PERCENT", "75"), ("HOST_CPU_PERCENT", "66"), ("STUDY_CONVERGENCE", "suspend")];
     scene.write("host", "compute-2\n");
     for step in ["prepare", "migrate", "converge", "clean-up"] {
@@ -70,11 +76,11 @@ fn the_driver_for_openstack_asks_for_what_the_plan_means() {
     for call in [
         "flavor create --private --vcpus 2 --ram 4096 --disk 40 study-flavour",
         "server create --wait --flavor study-flavour --image debian --network net --key-name key --availability-zone nova:compute-1 study",
-        "on root@10.20.0.7 systemd-run --quiet --unit migtrace-study stress --vm 1 --vm-bytes 3072M --vm-keep",
-        "on compute-2 systemd-run --quiet --unit migtrace-study-cpu stress-ng --cpu 0 --cpu-load 66",
+        "on root@10.20.0.7 systemd-run --quiet --collect --unit migtrace-study stress --vm 1 --vm-bytes 3072M --vm-keep",
+        "on compute-2 systemd-run --quiet --collect --unit migtrace-study-cpu stress-ng --cpu 0 --cpu-load 66",
         "server migrate --live-migration --block-migration --host compute-2 --wait study",
         "server migration force complete study 42",
-        "on compute-1 systemctl stop migtrace-study-cpu",
+        "on compute-1 systemctl stop migtrace-study-cpu 2>/dev/null || ! systemctl is-active --quiet migtrace-study-cpu",
         "server delete --wait study",
         "flavor delete study-flavour",
     ] {

@@ -5,6 +5,7 @@
 mod driver_scripts;
 mod endings;
 mod going_on;
+mod loads;
 mod old_method;
 mod plans;
 mod refusals;

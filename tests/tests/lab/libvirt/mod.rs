@@ -5,6 +5,7 @@
 
 mod checks;
 mod figures;
+mod remote_shell;
 mod removal;
 mod study;
 

@@ -1,11 +1,11 @@
 //! `migtrace study run` with the example plan for libvirt and its driver: both cells are measured, and the guest is where it was.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use super::remote_shell::RemoteShell;
 use crate::support::number;
 use migtrace_lab::record_checks::assert_consistent;
 use migtrace_lab::{Host, LibvirtLab, migtrace_command, shared_libvirt_lab};
@@ -14,27 +14,15 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(150);
 const MS: u64 = 1_000_000;
 
-fn docs() -> PathBuf {
+pub(super) fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/study").canonicalize().unwrap()
 }
 
-/// A remote shell that comes to where the libvirtd of a host sees its files. Only migtrace sees those of the machine, as the
-/// kernel's tracing is not there.
-fn write_shell(lab: &LibvirtLab, path: &Path) {
-    let [source, destination] = lab.daemons();
-    let machine = lab.remote_shell().unwrap();
-    let script = format!(
-        "#!/bin/sh\ncase $2 in \"migtrace \"*) exec {machine} \"$@\" ;; esac\n\
-         case $1 in src) pid={source} ;; dst) pid={destination} ;; esac\nshift\n\
-         exec nsenter --target $pid --mount --net --uts --wd=/ \\\n  \
-         env PATH=/var/lib/lab/packages/usr/bin:$PATH sh -c \"$*\"\n"
-    );
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
+/// The guest's disk, on both hosts.
+const DISK: &str = "/var/lib/libvirt/images/guest.qcow2";
 
 /// The example plan, once for each cell, with the lab's names.
-fn plan(lab: &LibvirtLab, shell: &Path) -> String {
+fn plan(lab: &LibvirtLab, shell: &RemoteShell<'_>) -> String {
     let text = fs::read_to_string(docs().join("plans/libvirt.toml")).unwrap();
     let (before, after) = text.split_once("[variables]\n").unwrap();
     let (_, after) = after.split_once("\n\n").unwrap();
@@ -42,7 +30,7 @@ fn plan(lab: &LibvirtLab, shell: &Path) -> String {
     let uri = |host: &Host| format!("qemu+tcp://{}/system", host.ipv4());
     // The guest dirties more than that: pre-copy does not end by itself.
     let variables = [
-        ("RSH", shell.display().to_string()),
+        ("RSH", shell.path().display().to_string()),
         ("GUEST", lab.guest().name.clone()),
         ("GUEST_ADDRESS", lab.guest().ipv4.to_string()),
         ("SOURCE", from.role().to_owned()),
@@ -50,7 +38,7 @@ fn plan(lab: &LibvirtLab, shell: &Path) -> String {
         ("SOURCE_URI", uri(from)),
         ("DESTINATION_URI", uri(to)),
         ("STORAGE", "block".to_owned()),
-        ("DISK", "/var/lib/libvirt/images/guest.qcow2".to_owned()),
+        ("DISK", DISK.to_owned()),
         ("BANDWIDTH_MIB", "32".to_owned()),
     ];
     let variables: String = variables.iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect();
@@ -107,8 +95,9 @@ fn assert_run(folder: &Path) {
 fn the_example_plan_for_libvirt_measures_both_cells_and_leaves_the_guest_where_it_was() {
     let lab = shared_libvirt_lab().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let shell = folder.path().join("shell");
-    write_shell(&lab, &shell);
+    let shell = RemoteShell::write(&lab, folder.path());
+    // Other tests leave the disk at the destination.
+    shell.run(lab.other_host(), &format!("rm -f {DISK}"));
     let (path, output) = (folder.path().join("plan.toml"), folder.path().join("study"));
     fs::write(&path, plan(&lab, &shell)).unwrap();
 
@@ -129,4 +118,6 @@ fn the_example_plan_for_libvirt_measures_both_cells_and_leaves_the_guest_where_i
     runs.iter().for_each(|run| assert_run(run));
     assert_eq!(lab.virsh(&["domstate", &lab.guest().name]).unwrap(), "running");
     lab.ping_guest().unwrap();
+    let left = shell.run(lab.other_host(), "virsh list --all --name; ls /var/lib/libvirt/images");
+    assert_eq!(left.trim(), "");
 }
