@@ -8,6 +8,7 @@ mod figures;
 mod remote_shell;
 mod removal;
 mod study;
+mod study_template;
 
 use crate::support::{GUEST_PATIENCE, number};
 use checks::{
