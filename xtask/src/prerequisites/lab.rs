@@ -9,7 +9,7 @@ use super::{Action, Missing, find_library};
 use crate::apt;
 
 /// The programs that the lab, the tests and the benchmarks call, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("dpkg", "dpkg"),
     ("ethtool", "ethtool"),
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("nft", "nftables"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
+    ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
