@@ -23,13 +23,23 @@ pub(super) enum Piece {
     /// A named value: `Mode: pre-copy`.
     Named(&'static str, String),
     /// A sentence, after what it begins with: `  NOTE: `.
-    Said(String, String),
+    Said(Weight, String, String),
     /// An item of a list.
     Item(String),
     /// An empty line in text.
     Space,
     /// Lines drawn with letters. HTML has its own charts.
     Drawn(String),
+}
+
+/// How much a sentence matters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Weight {
+    Usual,
+    /// It has to be known beside the figures.
+    Note,
+    /// The figures may be wrong.
+    Alarm,
 }
 
 impl Section {
@@ -44,7 +54,17 @@ impl Section {
 
 /// A sentence.
 pub(super) fn said(lead: &str, body: impl Into<String>) -> Piece {
-    Piece::Said(lead.to_owned(), body.into())
+    Piece::Said(Weight::Usual, lead.to_owned(), body.into())
+}
+
+/// A sentence that has to be known beside the figures.
+pub(super) fn note(lead: &str, body: impl Into<String>) -> Piece {
+    Piece::Said(Weight::Note, lead.to_owned(), body.into())
+}
+
+/// A sentence that says why the figures may be wrong.
+pub(super) fn alarm(lead: &str, body: impl Into<String>) -> Piece {
+    Piece::Said(Weight::Alarm, lead.to_owned(), body.into())
 }
 
 /// How the cells of a column are aligned.

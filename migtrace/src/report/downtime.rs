@@ -1,6 +1,8 @@
 //! How long the guest was gone, where that was seen, and what has to be known beside it.
 
-use super::content::{Column, Piece, Section, Table, UNKNOWN, clean, left, said, table_without_header};
+use super::content::{
+    Column, Piece, Section, Table, UNKNOWN, alarm, clean, left, note, said, table_without_header,
+};
 use super::drawing;
 use super::quantities::{duration, estimate, grouped, offset};
 use crate::record::{Announced, Brownout, Disturbance, Downtime, Estimate, Record, Role, Tap};
@@ -27,9 +29,9 @@ fn notes(downtime: &Downtime) -> Vec<Piece> {
         pieces.extend(downtime.brownout.as_ref().map(|seen| said("  Brownout: ", brownout(seen))));
         pieces.extend(taps(downtime));
     }
-    pieces.extend(downtime.remarks.iter().map(|remark| said("  NOTE: ", clean(remark))));
+    pieces.extend(downtime.remarks.iter().map(|remark| note("  NOTE: ", clean(remark))));
     let contradictions = downtime.contradictions.iter();
-    pieces.extend(contradictions.map(|contradiction| said("  CONTRADICTION: ", clean(contradiction))));
+    pieces.extend(contradictions.map(|contradiction| alarm("  CONTRADICTION: ", clean(contradiction))));
     pieces
 }
 

@@ -22,7 +22,7 @@ pub(super) fn print(section: &Section, text: &mut String) {
                 let _ = writeln!(text, "{}", trimmed(table));
             }
             Piece::Named(name, value) => wrap(text, &format!("  {name:<11} "), value),
-            Piece::Said(lead, body) => wrap(text, lead, body),
+            Piece::Said(_, lead, body) => wrap(text, lead, body),
             Piece::Item(item) => wrap(text, "  - ", item),
             Piece::Space => text.push('\n'),
             Piece::Drawn(drawn) => text.push_str(drawn),

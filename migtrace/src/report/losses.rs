@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::content::{Piece, Section, clean, said};
+use super::content::{Piece, Section, alarm, clean};
 use super::quantities::grouped;
 use crate::vocabulary::{Lost, NotMeasured};
 
@@ -29,5 +29,5 @@ pub(super) fn lost(lost: Lost) -> Option<Section> {
         }
     }
     what.push_str("; every figure above is a lower bound");
-    Some(Section::untitled(vec![Piece::Space, said("Lost: ", what)]))
+    Some(Section::untitled(vec![Piece::Space, alarm("Lost: ", what)]))
 }

@@ -1,6 +1,6 @@
 //! Quantities in the form that people read.
 
-use humansize::{BINARY, format_size};
+use std::fmt;
 
 use crate::record::Estimate;
 
@@ -8,9 +8,152 @@ const NS_PER_US: u64 = 1_000;
 const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
 
+/// A number in a unit: `27.4 ms`, `4.51 GiB`, `12`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Amount {
+    number: String,
+    /// Empty for a number of things.
+    unit: &'static str,
+}
+
+impl Amount {
+    pub(super) fn new(number: impl Into<String>, unit: &'static str) -> Self {
+        Self { number: number.into(), unit }
+    }
+
+    pub(super) fn time(ns: u64) -> Self {
+        Self::time_to(ns, usual_step(ns))
+    }
+
+    /// With four digits at most of ten seconds and more: `15.48 s`, `152.3 s`.
+    pub(super) fn short_time(ns: u64) -> Self {
+        let step_ns = match ns / NS_PER_S {
+            100.. => 100 * NS_PER_MS,
+            10.. => 10 * NS_PER_MS,
+            _ => usual_step(ns),
+        };
+        Self::time_to(ns, step_ns)
+    }
+
+    /// With as many digits as it takes to show steps of `step_ns`.
+    fn time_to(ns: u64, step_ns: u64) -> Self {
+        let (unit_ns, unit) = unit(ns);
+        let mut decimals = 0;
+        let mut shown_ns = unit_ns;
+        while shown_ns > step_ns.max(1) {
+            shown_ns /= 10;
+            decimals += 1;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "52 bits of nanoseconds are 52 days")]
+        let value = ns as f64 / unit_ns as f64;
+        Self::new(format!("{value:.decimals$}"), unit)
+    }
+
+    pub(super) fn bytes(bytes: u64) -> Self {
+        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+        let mut value = bytes as f64;
+        let mut unit = 0;
+        while value >= 1024.0 {
+            value /= 1024.0;
+            unit += 1;
+        }
+        let decimals = if value.fract() == 0.0 { 0 } else { 2 };
+        Self::new(format!("{value:.decimals$}"), UNITS[unit])
+    }
+
+    pub(super) fn count(number: u64) -> Self {
+        Self::new(grouped(number), "")
+    }
+
+    /// With `sign` before it.
+    pub(super) fn signed(self, sign: &str) -> Self {
+        Self { number: format!("{sign}{}", self.number), ..self }
+    }
+
+    /// `2.0 to 80.9 ms`, or with two units where they differ.
+    pub(super) fn to(&self, high: &Self) -> String {
+        if self.unit == high.unit {
+            format!("{} to {high}", self.number)
+        } else {
+            format!("{self} to {high}")
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.number)?;
+        if self.unit.is_empty() { Ok(()) } else { write!(f, " {}", self.unit) }
+    }
+}
+
+/// A figure: a number, and what bounds it. Both stand on one line, or the bounds beneath the number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Bounded {
+    pub(super) value: String,
+    /// `± 16.5 ms`, `(2.0 to 80.9 ms)`, `or longer`; none where they say no more than the number.
+    pub(super) bounds: Option<String>,
+}
+
+impl Bounded {
+    pub(super) fn new(value: impl fmt::Display, bounds: Option<String>) -> Self {
+        Self { value: value.to_string(), bounds }
+    }
+
+    /// A number that is exact, or what is said instead of one.
+    pub(super) fn alone(value: impl fmt::Display) -> Self {
+        Self::new(value, None)
+    }
+
+    /// `12.3450 s ± 0.2 ms`; `80.1 ms (2.0 to 80.9 ms)` when the error is larger on one side; `36.2 ms or longer` when there
+    /// is no upper bound.
+    pub(super) fn time(value_ns: u64, low_ns: u64, high_ns: Option<u64>) -> Self {
+        let (usual, low) = (Amount::time(value_ns), Amount::time(low_ns));
+        let Some(high_ns) = high_ns else {
+            let least = if usual == low { String::new() } else { format!(" (at least {low})") };
+            return Self::new(usual, Some(format!("or longer{least}")));
+        };
+        let below = value_ns.saturating_sub(low_ns);
+        let above = high_ns.saturating_sub(value_ns);
+        let error_ns = below.max(above);
+        // "±" would hide which side the error is on, or suggest a length below 0.
+        let is_lopsided = error_ns > value_ns / 10 && error_ns / 3 > below.min(above);
+        if is_lopsided || error_ns > value_ns {
+            return Self::new(usual, Some(format!("({})", low.to(&Amount::time(high_ns)))));
+        }
+        let step_ns = usual_step(value_ns);
+        let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };
+        Self::new(Amount::time_to(value_ns, step_ns), Some(format!("± {}", Amount::time(error_ns))))
+    }
+
+    /// The number, and its bounds beneath it.
+    pub(super) fn lines(self) -> Vec<String> {
+        std::iter::once(self.value).chain(self.bounds).collect()
+    }
+}
+
+impl From<&Estimate> for Bounded {
+    fn from(estimate: &Estimate) -> Self {
+        Self::time(estimate.value_ns, estimate.low_ns, estimate.high_ns)
+    }
+}
+
+impl fmt::Display for Bounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.value)?;
+        self.bounds.as_ref().map_or(Ok(()), |bounds| write!(f, " {bounds}"))
+    }
+}
+
+/// A figure on one line.
+pub(super) fn estimate(estimate: &Estimate) -> String {
+    Bounded::from(estimate).to_string()
+}
+
 /// `4.51 GiB`.
 pub(super) fn bytes(bytes: u64) -> String {
-    format_size(bytes, BINARY)
+    Amount::bytes(bytes).to_string()
 }
 
 /// `1 234 567`.
@@ -39,7 +182,7 @@ const fn unit(ns: u64) -> (u64, &'static str) {
 /// A length of time as a person reads it: `12.345 s`, `27.4 ms`, `3.1 µs`, `60 ns`.
 #[must_use]
 pub fn duration(ns: u64) -> String {
-    duration_to(ns, usual_step(ns))
+    Amount::time(ns).to_string()
 }
 
 /// As [`duration`], with enough digits to show that it differs from `other_ns`.
@@ -47,17 +190,7 @@ pub fn duration(ns: u64) -> String {
 pub fn duration_beside(ns: u64, other_ns: u64) -> String {
     let apart_ns = ns.abs_diff(other_ns);
     let usual_ns = usual_step(ns);
-    duration_to(ns, if apart_ns == 0 { usual_ns } else { usual_ns.min(apart_ns) })
-}
-
-/// As [`duration`], with four digits at most after whole seconds: `15.48 s`, `152.3 s`.
-pub(super) fn short_duration(ns: u64) -> String {
-    let step_ns = match ns / NS_PER_S {
-        100.. => 100 * NS_PER_MS,
-        10.. => 10 * NS_PER_MS,
-        _ => usual_step(ns),
-    };
-    duration_to(ns, step_ns)
+    Amount::time_to(ns, if apart_ns == 0 { usual_ns } else { usual_ns.min(apart_ns) }).to_string()
 }
 
 /// The steps that [`duration`] shows.
@@ -68,20 +201,6 @@ const fn usual_step(ns: u64) -> u64 {
     }
 }
 
-/// As [`duration`], with as many digits as it takes to show steps of `step_ns`.
-fn duration_to(ns: u64, step_ns: u64) -> String {
-    let (unit_ns, name) = unit(ns);
-    let mut decimals = 0;
-    let mut shown_ns = unit_ns;
-    while shown_ns > step_ns.max(1) {
-        shown_ns /= 10;
-        decimals += 1;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "52 bits of nanoseconds are 52 days")]
-    let value = ns as f64 / unit_ns as f64;
-    format!("{value:.decimals$} {name}")
-}
-
 /// As [`duration`], with its sign.
 pub(super) fn offset(ns: i64) -> String {
     if ns == 0 {
@@ -89,52 +208,6 @@ pub(super) fn offset(ns: i64) -> String {
     }
     let sign = if ns < 0 { "-" } else { "" };
     format!("{sign}{}", duration(ns.unsigned_abs()))
-}
-
-/// `12.3450 s ± 0.2 ms`; `80.1 ms (2.0 to 80.9 ms)` when the error is larger on one side; `36.2 ms or longer` when there
-/// is no upper bound.
-pub(super) fn estimate(estimate: &Estimate) -> String {
-    bounded(estimate.value_ns, estimate.low_ns, estimate.high_ns)
-}
-
-/// As [`estimate`], of a length of time and its bounds.
-pub(super) fn bounded(value_ns: u64, low_ns: u64, high_ns: Option<u64>) -> String {
-    match high_ns {
-        Some(high_ns) => {
-            let below = value_ns.saturating_sub(low_ns);
-            let above = high_ns.saturating_sub(value_ns);
-            let error_ns = below.max(above);
-            // "±" would hide which side the error is on, or suggest a length below 0.
-            let is_lopsided = error_ns > value_ns / 10 && error_ns / 3 > below.min(above);
-            if is_lopsided || error_ns > value_ns {
-                return format!("{} ({})", duration(value_ns), range(low_ns, high_ns));
-            }
-            let step_ns = usual_step(value_ns);
-            let step_ns = if error_ns == 0 { step_ns } else { step_ns.min(error_ns) };
-            format!("{} ± {}", duration_to(value_ns, step_ns), duration(error_ns))
-        }
-        None => {
-            let (value, low) = (duration(value_ns), duration(low_ns));
-            if value == low {
-                format!("{value} or longer")
-            } else {
-                format!("{value} or longer (at least {low})")
-            }
-        }
-    }
-}
-
-/// `2.0 to 80.9 ms`, or with two units where they differ.
-pub(super) fn range(low_ns: u64, high_ns: u64) -> String {
-    joined_range(duration(low_ns), duration(high_ns))
-}
-
-/// `low to high`, with the unit only once if it is the same.
-pub(super) fn joined_range(low: String, high: String) -> String {
-    match (low.split_once(' '), high.split_once(' ')) {
-        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {high}"),
-        _ => format!("{low} to {high}"),
-    }
 }
 
 /// `943 Mbit/s`: the average of `bytes` over `ns`; none when `ns` is 0.
@@ -200,6 +273,22 @@ mod tests {
         assert_eq!(e(7_900_000, 0, Some(17_200_000)), "7.9 ms (0 ns to 17.2 ms)");
         assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (at least 36.0 ms)");
         assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");
+    }
+
+    #[test]
+    fn a_range_names_its_unit_once() {
+        let time = |low, high| Amount::time(low).to(&Amount::time(high));
+        assert_eq!(time(2_000_000, 80_900_000), "2.0 to 80.9 ms");
+        assert_eq!(time(900_000, 80_900_000), "900.0 µs to 80.9 ms");
+        assert_eq!(Amount::bytes(1 << 20).to(&Amount::bytes(5 << 20)), "1 to 5 MiB");
+        // The blanks within a number are not before a unit.
+        assert_eq!(Amount::count(1_234).to(&Amount::count(5_234)), "1 234 to 5 234");
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let sizes = [0, 1_023, 1_024, 1_536, 4_842_000_000, u64::MAX].map(bytes);
+        assert_eq!(sizes, ["0 B", "1023 B", "1 KiB", "1.50 KiB", "4.51 GiB", "16 EiB"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use maud::{Markup, html};
 
-use super::scale::{LENGTH, Scale, Tick, number, percent};
+use super::scale::{LENGTH, Scale, Tick, percent};
 use super::shapes::{self, Data, Item, Stripes};
 
 /// A figure: its lanes, and the table of their values.
@@ -260,22 +260,4 @@ pub(super) fn rows(table: &Rows) -> Markup {
             }
         }
     }
-}
-
-/// The line of the steps, and the area below it. A stretch without samples is a hole, not a zero.
-pub(super) fn step_paths(curve: &Curve, axis: &Scale, height: f64) -> [String; 2] {
-    let place = |value: f64| number(height - curve.scale.at(value) * height / LENGTH);
-    let base = number(height);
-    let joined = |one: &(f64, f64, f64), next: &(f64, f64, f64)| one.1 == next.0;
-    let mut paths = [String::new(), String::new()];
-    for run in curve.steps.chunk_by(joined) {
-        let (begin, end) = (number(axis.at(run[0].0)), number(axis.at(run[run.len() - 1].1)));
-        let points = run.iter().flat_map(|(from, to, value)| {
-            [from, to].map(|at| format!("{} {}", number(axis.at(*at)), place(*value)))
-        });
-        let points = points.collect::<Vec<_>>().join("L");
-        paths[0].push_str(&format!("M{points}"));
-        paths[1].push_str(&format!("M{begin} {base}L{points}L{end} {base}Z"));
-    }
-    paths
 }

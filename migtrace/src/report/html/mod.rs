@@ -1,7 +1,7 @@
 //! Records as a page for people: one HTML file, with charts as SVG, that fetches nothing and runs no script.
 //!
 //! `page` is the frame, `chart`, `shapes` and `scale` are what charts are made of, `sections` shows what the text report says.
-//! `migration` is the page of one migration, `several` what stands above those of several.
+//! `migration` is the page of one migration, `several` what stands above those of several, `study` the page of a study.
 
 mod chart;
 mod migration;

@@ -2,15 +2,17 @@
 
 use maud::{Markup, html};
 
-use crate::report::content::{Alignment, Piece, Section, Table, UNKNOWN};
+use crate::report::content::{Alignment, Piece, Section, Table, UNKNOWN, Weight};
+use crate::report::quantities::Bounded;
 
 /// Sections under a heading; nothing without any.
-pub(super) fn under(heading: &str, sections: &[Section]) -> Markup {
+pub(super) fn under(heading: &str, sections: impl IntoIterator<Item = Section>) -> Markup {
+    let mut sections = sections.into_iter().peekable();
     html! {
-        @if !sections.is_empty() {
+        @if sections.peek().is_some() {
             section {
                 h3 { (heading) }
-                @for part in sections { (section(part, heading)) }
+                @for part in sections { (section(&part, heading)) }
             }
         }
     }
@@ -45,17 +47,17 @@ fn piece_of(piece: &Piece) -> Markup {
         Piece::Table(rows) => table(rows),
         Piece::Named(name, value) => html! { div { dt { (name) } dd { (known(value)) } } },
         Piece::Item(item) => html! { li { (item) } },
-        Piece::Said(lead, body) => said(lead.trim(), body),
+        Piece::Said(weight, lead, body) => said(*weight, lead.trim(), body),
         // The charts take the place of what letters draw.
         Piece::Space | Piece::Drawn(_) => html! {},
     }
 }
 
-fn said(lead: &str, body: &str) -> Markup {
-    let class = match lead {
-        "CONTRADICTION:" | "Lost:" => "alarm",
-        "NOTE:" => "note",
-        _ => "",
+fn said(weight: Weight, lead: &str, body: &str) -> Markup {
+    let class = match weight {
+        Weight::Alarm => "alarm",
+        Weight::Note => "note",
+        Weight::Usual => "",
     };
     html! {
         p class=(class) {
@@ -100,12 +102,10 @@ pub(super) fn known(value: &str) -> Markup {
     html! { @if value == UNKNOWN { span class="unknown" { (value) } } @else { (value) } }
 }
 
-/// A value whose bounds stay together on a line: `329.1 ms` `± 16.5 ms`.
-pub(super) fn bounded(value: &str) -> Markup {
-    let at = [" ± ", " (", " or longer"].into_iter().filter_map(|separator| value.find(separator)).min();
-    let (value, bounds) = value.split_at(at.unwrap_or(value.len()));
+/// A figure whose bounds stay together: `329.1 ms` `± 16.5 ms`.
+pub(super) fn bounded(figure: &Bounded) -> Markup {
     html! {
-        (known(value))
-        @if !bounds.is_empty() { " " span class=(if bounds.starts_with(" ±") { "bounds short" } else { "bounds" }) { (bounds.trim_start()) } }
+        (known(&figure.value))
+        @if let Some(bounds) = &figure.bounds { " " span class="bounds" { (bounds) } }
     }
 }

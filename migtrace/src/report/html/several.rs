@@ -10,7 +10,7 @@ use super::sections::{bounded, known};
 use super::shapes::{Data, Form, Item};
 use crate::record::{Estimate, Record, Vantage};
 use crate::report::content::{UNKNOWN, clean};
-use crate::report::quantities::{bytes, estimate};
+use crate::report::quantities::{Bounded, bytes, estimate};
 use crate::report::{headline, summary};
 
 /// A record with its number.
@@ -19,13 +19,13 @@ struct Row<'a> {
     record: &'a Record,
 }
 
-fn estimated(length: Option<&Estimate>) -> String {
-    length.map_or_else(|| UNKNOWN.to_owned(), estimate)
+fn estimated(length: Option<&Estimate>) -> Bounded {
+    length.map_or_else(|| Bounded::alone(UNKNOWN), Bounded::from)
 }
 
-fn stop(record: &Record) -> String {
+fn stop(record: &Record) -> Bounded {
     if record.downtime.never_stopped() && record.downtime.stop.is_none() {
-        return "not stopped".to_owned();
+        return Bounded::alone("not stopped");
     }
     estimated(record.downtime.stop.as_ref())
 }
@@ -58,7 +58,7 @@ fn summary(rows: &[Row<'_>]) -> Markup {
             stop(record),
             estimated(downtime.network.as_ref()),
             estimated(downtime.reachability.as_ref()),
-            headline::sent(record),
+            Bounded::alone(headline::sent(record)),
         ]
     };
     html! {
@@ -72,7 +72,7 @@ fn summary(rows: &[Row<'_>]) -> Markup {
                             td { (headline::outcome(row.record)) }
                             td { (way(row.record)) }
                             td { (known(&summary::second(&row.record.start))) }
-                            @for figure in figures(row.record) { td { (bounded(&figure)) } }
+                            @for figure in figures(row.record) { td class="figure" { (bounded(&figure)) } }
                         }
                     }
                 }
@@ -135,12 +135,12 @@ fn times_of(rows: &[Row<'_>], figure: &Figure) -> Markup {
                 tone,
                 tip: format!("{}: {}", title(row), estimate(time)),
                 data: Data::estimate(format!("/{}/{path}", row.number), time),
-                label: String::new(),
+                ..Item::default()
             }),
-            None => Some(unknown(&scale, &title(row))),
+            None => Some(unknown(&scale, row)),
         };
         let value = if name == STOP { stop(row.record) } else { estimated(of(row.record)) };
-        numbered(row, value, item)
+        numbered(row, value.to_string(), item)
     };
     compared(name, scale, rows.iter().map(lane).collect())
 }
@@ -161,9 +161,9 @@ fn sent(rows: &[Row<'_>]) -> Markup {
                     format!("/{}/traffic/total/tx", row.number),
                     vec![("wire_bytes", Some(sent.into()))],
                 ),
-                label: String::new(),
+                ..Item::default()
             },
-            None => unknown(&scale, &title(row)),
+            None => unknown(&scale, row),
         };
         numbered(row, headline::sent(row.record), Some(item))
     };
@@ -179,16 +179,8 @@ fn numbered(row: &Row<'_>, value: String, item: Option<Item>) -> Lane {
     Lane { name: title(row), value, height: LOW, items: item.into_iter().collect(), ..Lane::default() }
 }
 
-fn unknown(scale: &Scale, name: &str) -> Item {
-    Item {
-        from: scale.from(),
-        to: scale.to(),
-        form: Form::Hatched,
-        tone: "t-plain",
-        tip: format!("{name}: {UNKNOWN}"),
-        data: Data::default(),
-        label: UNKNOWN.to_owned(),
-    }
+fn unknown(scale: &Scale, row: &Row<'_>) -> Item {
+    Item::unknown(scale, format!("{}: {UNKNOWN}", title(row)), UNKNOWN)
 }
 
 /// A chart of one figure. The summary has its values.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::chart::{Curve, Legend, step_paths};
+use super::chart::{Curve, Legend};
 use super::scale::{LENGTH, Scale, number, percent};
 use crate::record::Estimate;
 
@@ -18,6 +18,28 @@ pub(in crate::report) struct Item {
     pub(super) data: Data,
     /// What is written into it where there is room.
     pub(super) label: String,
+}
+
+impl Default for Item {
+    fn default() -> Self {
+        Self {
+            from: 0.0,
+            to: 0.0,
+            form: Form::Span,
+            tone: "t-plain",
+            tip: String::new(),
+            data: Data::default(),
+            label: String::new(),
+        }
+    }
+}
+
+impl Item {
+    /// The whole axis, where nothing is known. The label says so in a word.
+    pub(super) fn unknown(axis: &Scale, tip: impl Into<String>, label: &str) -> Self {
+        let (from, to) = (axis.from(), axis.to());
+        Self { from, to, form: Form::Hatched, tip: tip.into(), label: label.to_owned(), ..Self::default() }
+    }
 }
 
 /// How something is drawn.
@@ -95,6 +117,24 @@ pub(super) fn curve(curve: &Curve, axis: &Scale, height: f64) -> Markup {
         path class=(format!("area {}", curve.tone)) d=(area) {}
         path class=(format!("line {}", curve.tone)) d=(line) {}
     }
+}
+
+/// The line of the steps, and the area below it. A stretch without samples is a hole, not a zero.
+fn step_paths(curve: &Curve, axis: &Scale, height: f64) -> [String; 2] {
+    let place = |value: f64| number(height - curve.scale.at(value) * height / LENGTH);
+    let base = number(height);
+    let joined = |one: &(f64, f64, f64), next: &(f64, f64, f64)| one.1 == next.0;
+    let mut paths = [String::new(), String::new()];
+    for run in curve.steps.chunk_by(joined) {
+        let (begin, end) = (number(axis.at(run[0].0)), number(axis.at(run[run.len() - 1].1)));
+        let points = run.iter().flat_map(|(from, to, value)| {
+            [from, to].map(|at| format!("{} {}", number(axis.at(*at)), place(*value)))
+        });
+        let points = points.collect::<Vec<_>>().join("L");
+        paths[0].push_str(&format!("M{points}"));
+        paths[1].push_str(&format!("M{begin} {base}L{points}L{end} {base}Z"));
+    }
+    paths
 }
 
 /// Of shorter bars the best value is not marked: the mark would cover them.

@@ -1,53 +1,52 @@
 //! Figures with their bounds, in the form that people read.
 
 use super::words::counted;
-use crate::report::quantities::{bounded, bytes, duration, grouped, joined_range, short_duration};
+use crate::report::quantities::{Amount, Bounded};
 use crate::study::answer::{Ratio, Reading, Summary, Unit};
 
 /// A number without its bounds.
-pub(in crate::report) fn plain(unit: Unit, value: i64) -> String {
+pub(super) fn amount(unit: Unit, value: i64) -> Amount {
     let size = value.unsigned_abs();
-    let text = match unit {
-        Unit::Ns => duration(size),
-        Unit::Bytes => bytes(size),
-        Unit::Count => grouped(size),
+    let amount = match unit {
+        Unit::Ns => Amount::time(size),
+        Unit::Bytes => Amount::bytes(size),
+        Unit::Count => Amount::count(size),
         Unit::Ppm => percent(size),
     };
-    format!("{}{text}", if value < 0 { "-" } else { "" })
+    amount.signed(if value < 0 { "-" } else { "" })
 }
 
 /// `4.3 %`, of millionths.
-fn percent(ppm: u64) -> String {
+fn percent(ppm: u64) -> Amount {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     let percent = ppm as f64 / 10_000.0;
     let decimals = if percent < 1.0 { 2 } else { 1 };
-    format!("{percent:.decimals$} %")
+    Amount::new(format!("{percent:.decimals$}"), "%")
 }
 
 /// A difference: with its sign.
-fn signed(unit: Unit, value: i64) -> String {
-    let sign = if value > 0 { "+" } else { "" };
-    format!("{sign}{}", plain(unit, value))
+fn signed(unit: Unit, value: i64) -> Amount {
+    amount(unit, value).signed(if value > 0 { "+" } else { "" })
 }
 
 /// A number with its bounds, where it has any.
-pub(in crate::report) fn reading(unit: Unit, reading: &Reading) -> String {
+pub(in crate::report) fn reading(unit: Unit, reading: &Reading) -> Bounded {
     if let (Unit::Ns, Some(low)) = (unit, reading.low)
         && low >= 0
         && !is_exact(reading)
     {
         let [value, low] = [reading.value, low].map(i64::unsigned_abs);
-        return bounded(value, low, reading.high.map(i64::unsigned_abs));
+        return Bounded::time(value, low, reading.high.map(i64::unsigned_abs));
     }
-    with_bounds(reading, |value| plain(unit, value))
+    with_bounds(reading, |value| amount(unit, value))
 }
 
 /// The same beside a bar, which shows the bounds itself: they are only said where they are wider than the digits.
 pub(in crate::report) fn short_reading(unit: Unit, of: &Reading) -> String {
     match unit {
-        _ if is_wide(of) => reading(unit, of),
-        Unit::Ns if of.value >= 0 => short_duration(of.value.unsigned_abs()),
-        _ => plain(unit, of.value),
+        _ if is_wide(of) => reading(unit, of).to_string(),
+        Unit::Ns if of.value >= 0 => Amount::short_time(of.value.unsigned_abs()).to_string(),
+        _ => amount(unit, of.value).to_string(),
     }
 }
 
@@ -58,13 +57,13 @@ fn is_wide(of: &Reading) -> bool {
 }
 
 /// The same of a difference.
-pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> String {
+pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> Bounded {
     if let (Some(low), Some(high), Unit::Ns) = (reading.low, reading.high, unit)
         && !is_exact(reading)
     {
         let error = reading.value.abs_diff(low).max(high.abs_diff(reading.value));
         if error <= reading.value.unsigned_abs() / 10 {
-            return format!("{} ± {}", signed(unit, reading.value), duration(error));
+            return Bounded::new(signed(unit, reading.value), Some(format!("± {}", Amount::time(error))));
         }
     }
     with_bounds(reading, |value| signed(unit, value))
@@ -72,7 +71,7 @@ pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> String {
 
 /// The same beside a bar.
 pub(in crate::report) fn short_difference(unit: Unit, of: &Reading) -> String {
-    if is_wide(of) { difference(unit, of) } else { signed(unit, of.value) }
+    if is_wide(of) { difference(unit, of).to_string() } else { signed(unit, of.value).to_string() }
 }
 
 /// Whether the bounds are the number itself. The median of an even number of whole numbers may lie half between two.
@@ -80,31 +79,32 @@ fn is_exact(reading: &Reading) -> bool {
     reading.low.zip(reading.high).is_some_and(|(low, high)| high.saturating_sub(low) <= 1)
 }
 
-fn with_bounds(reading: &Reading, show: impl Fn(i64) -> String) -> String {
+fn with_bounds(reading: &Reading, show: impl Fn(i64) -> Amount) -> Bounded {
     let value = show(reading.value);
-    let beside = |bound: Option<i64>| bound.map(&show).filter(|bound| *bound != value);
-    match (reading.low, reading.high) {
+    let other = |bound: i64| Some(show(bound)).filter(|bound| *bound != value);
+    let bounds = match (reading.low, reading.high) {
         (Some(low), Some(high)) => {
             let (low, high) = (show(low), show(high));
-            if low == high { value } else { format!("{value} ({})", joined_range(low, high)) }
+            (low != high).then(|| format!("({})", low.to(&high)))
         }
-        (low @ Some(_), None) => match beside(low) {
-            Some(low) => format!("{value} or more (at least {low})"),
-            None => format!("{value} or more"),
-        },
-        (None, high @ Some(_)) => match beside(high) {
-            Some(high) => format!("{value} or less (at most {high})"),
-            None => format!("{value} or less"),
-        },
-        (None, None) => value,
-    }
+        (Some(low), None) => {
+            let least = other(low).map(|low| format!(" (at least {low})"));
+            Some(format!("or more{}", least.unwrap_or_default()))
+        }
+        (None, Some(high)) => {
+            let most = other(high).map(|high| format!(" (at most {high})"));
+            Some(format!("or less{}", most.unwrap_or_default()))
+        }
+        (None, None) => None,
+    };
+    Bounded::new(value, bounds)
 }
 
 /// The number of a cell with so many runs, on its lines: the median with its bounds, the range, and of how many runs.
 pub(super) fn summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
-    let mut lines = vec![reading(unit, &summary.median)];
+    let mut lines = vec![reading(unit, &summary.median).to_string()];
     if let Some([smallest, largest]) = ends(unit, summary) {
-        lines.push(joined_range(smallest, largest));
+        lines.push(smallest.to(&largest));
     }
     lines.push(of_runs(summary, runs));
     lines
@@ -112,7 +112,7 @@ pub(super) fn summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String>
 
 /// The same on more lines, for narrow columns.
 pub(super) fn narrow_summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
-    let mut lines = bounds_beneath(&reading(unit, &summary.median));
+    let mut lines = reading(unit, &summary.median).lines();
     if let Some([smallest, largest]) = ends(unit, summary) {
         lines.extend([format!("from {smallest}"), format!("to {largest}")]);
     }
@@ -120,16 +120,9 @@ pub(super) fn narrow_summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<
     lines
 }
 
-/// A number, and its bounds on a line of their own.
-pub(super) fn bounds_beneath(number: &str) -> Vec<String> {
-    let at = [" ± ", " (", " or "].into_iter().filter_map(|separator| number.find(separator)).min();
-    let (value, bounds) = number.split_at(at.unwrap_or(number.len()));
-    [value, bounds.trim_start()].into_iter().filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
 /// The smallest and the largest value; none of one run.
-fn ends(unit: Unit, summary: &Summary) -> Option<[String; 2]> {
-    (summary.count > 1).then(|| [summary.smallest, summary.largest].map(|value| plain(unit, value)))
+fn ends(unit: Unit, summary: &Summary) -> Option<[Amount; 2]> {
+    (summary.count > 1).then(|| [summary.smallest, summary.largest].map(|value| amount(unit, value)))
 }
 
 fn of_runs(summary: &Summary, runs: usize) -> String {
@@ -143,15 +136,15 @@ pub(in crate::report) fn summary_line(unit: Unit, of: &Summary, runs: usize) -> 
 }
 
 /// `1.46`, `1.46 (1.40 to 1.52)`, `1.46 or more (at least 1.40)`, `1.46 (without bounds)`.
-pub(in crate::report) fn ratio(ratio: &Ratio) -> String {
-    let value = times(ratio.value);
+pub(in crate::report) fn ratio(ratio: &Ratio) -> Bounded {
     let low = times(ratio.low);
-    match ratio.high.map(times) {
-        Some(high) if low == high => value,
-        Some(high) => format!("{value} ({low} to {high})"),
-        None if ratio.low == 0.0 => format!("{value} (without bounds)"),
-        None => format!("{value} or more (at least {low})"),
-    }
+    let bounds = match ratio.high.map(times) {
+        Some(high) if low == high => None,
+        Some(high) => Some(format!("({low} to {high})")),
+        None if ratio.low == 0.0 => Some("(without bounds)".to_owned()),
+        None => Some(format!("or more (at least {low})")),
+    };
+    Bounded::new(times(ratio.value), bounds)
 }
 
 /// `1.46`, `12.3`, `123`.

@@ -1,9 +1,9 @@
 //! What lost pings, a byte meter and the driver's own clock say, and by how much they are off.
 
 use super::grid::Grid;
-use super::numbers::{difference, reading};
-use super::tables::{is_known, with_runs};
-use super::words::{label, title};
+use super::numbers::difference;
+use super::tables::{by_cell, is_known, median, with_runs};
+use super::words::title;
 use crate::report::content::{NONE, Section, UNKNOWN};
 use crate::study::answer::{Answer, Cell, Figure};
 
@@ -44,24 +44,19 @@ pub(in crate::report) fn sections(answer: &Answer) -> Vec<Section> {
 fn grid(answer: &Answer, group: &Group) -> Grid {
     let says = group.says;
     let known: Vec<_> = group.differences.iter().filter(|(off, _)| is_known(answer, *off)).collect();
-    let row = |cell: &Cell| {
-        let said = cell.get(says).map_or(UNKNOWN.to_owned(), |of| reading(says.unit(), &of.median));
+    let heads = known.iter().map(|(off, _)| *off);
+    let columns = std::iter::once(says).chain(heads).map(|figure| title(figure).to_owned());
+    by_cell(answer, with_runs(answer), columns.collect(), |cell| {
         let off = known.iter().map(|(off, from)| off_by(cell, *off, *from));
-        (label(answer, &cell.at), std::iter::once(said).chain(off).collect())
-    };
-    let heads = known.iter().map(|(off, _)| title(*off).to_owned());
-    Grid {
-        corner: "Cell".to_owned(),
-        columns: std::iter::once(title(says).to_owned()).chain(heads).collect(),
-        rows: with_runs(answer).map(row).collect(),
-    }
+        std::iter::once(median(cell, says)).chain(off).collect()
+    })
 }
 
-/// `+43.2 ms ± 0.3 ms, 12.3 %`: the share is that of the medians.
+/// `+43.2 ms ± 0.3 ms`, and beneath it `+12.3 %`: the share is that of the medians.
 fn off_by(cell: &Cell, off: Figure, from: Figure) -> String {
-    let Some(difference_of) = cell.get(off) else { return UNKNOWN.to_owned() };
-    let share = cell.get(from).and_then(|from| share(difference_of.median.value, from.median.value));
-    let said = difference(off.unit(), &difference_of.median);
+    let Some(summary) = cell.get(off) else { return UNKNOWN.to_owned() };
+    let share = cell.get(from).and_then(|from| share(summary.median.value, from.median.value));
+    let said = difference(off.unit(), &summary.median);
     format!("{said}\n{}", share.unwrap_or_else(|| NONE.to_owned()))
 }
 

@@ -1,9 +1,10 @@
 //! What others have published, beside the measured.
 
-use super::numbers::{bounds_beneath, ratio, times};
+use super::numbers::{ratio, times};
 use super::tables::{laid_out, titled};
 use super::words::{label, title};
 use crate::report::content::{NONE, Section, UNKNOWN, clean, said};
+use crate::report::quantities::Bounded;
 use crate::study::answer::{Answer, Comparison, Figure, Place, PublishedNumber};
 
 const HOW_TO_READ: &str = "It is from other hardware: compare the shape, not the numbers. Each cell: the published \
@@ -41,6 +42,6 @@ fn cell(comparison: &Comparison, place: &Place) -> String {
 fn lines(figure: Figure, number: &PublishedNumber) -> String {
     let unit = if figure == Figure::WireBytes { "MB" } else { "s" };
     let published = number.times.map_or(UNKNOWN.to_owned(), times);
-    let measured = number.measured_times.as_ref().map_or(UNKNOWN.to_owned(), ratio);
-    format!("{} {unit}\n{published} times\nmeasured {}", number.number, bounds_beneath(&measured).join("\n"))
+    let measured = number.measured_times.as_ref().map_or_else(|| Bounded::alone(UNKNOWN), ratio);
+    format!("{} {unit}\n{published} times\nmeasured {}", number.number, measured.lines().join("\n"))
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::numbers::{plain, ratio, reading};
-use super::words::{constants, counted, label, must_hold, noun};
+use super::numbers::{amount, ratio, reading};
+use super::words::{constants, counted, label, must_hold, short_title};
 use crate::report::content::{Piece, Section, clean, said};
 use crate::study::answer::{
     Answer, Check, CheckName, Correlation, Differences, Figure, Misfit, Pair, Ratios, ShareOf, Unit,
@@ -146,7 +146,7 @@ fn of_differences(answer: &Answer, found: &Differences) -> Option<String> {
     (judged > 0).then(|| {
         format!(
             "{}: {} of {} of cells that differ in one condition differ by more than their spread{end}",
-            noun(found.figure),
+            short_title(found.figure),
             found.apart.len(),
             counted(judged as u64, "pair")
         )
@@ -165,7 +165,7 @@ fn without_spread(answer: &Answer) -> Vec<String> {
     }
     let same = found.chunk_by(|one, next| one.not_known == next.not_known);
     let said = same.map(|same| {
-        let figures = same.iter().map(|found| noun(found.figure)).collect::<Vec<_>>().join(", ");
+        let figures = same.iter().map(|found| short_title(found.figure)).collect::<Vec<_>>().join(", ");
         format!(
             "{figures}: of {} of cells it cannot be said whether they differ by more than their spread, since fewer than two \
              runs of one of them know it.",
@@ -186,19 +186,18 @@ fn pairs_of(answer: &Answer, pairs: &[Pair]) -> String {
 
 /// What a check found.
 fn check(check: &Check) -> String {
-    let counted = |number: u64| match (check.name, number) {
-        (CheckName::LoadGrowsPasses, 1) => "1 pair of cells".to_owned(),
-        (CheckName::LoadGrowsPasses, _) => format!("{number} pairs of cells"),
+    let cases = |number: u64| match check.name {
+        CheckName::LoadGrowsPasses => format!("{} of cells", counted(number, "pair")),
         _ => counted(number, "run"),
     };
     let (checked, not_checked) = (check.checked, check.not_checked);
     let found = match (checked, check.misfits.len()) {
         (0, _) => "could not be checked".to_owned(),
-        (_, 0) => format!("true in {}", counted(checked)),
-        (_, misfits) => format!("NOT true in {misfits} of {}", counted(checked)),
+        (_, 0) => format!("true in {}", cases(checked)),
+        (_, misfits) => format!("NOT true in {misfits} of {}", cases(checked)),
     };
     let rest = if not_checked > 0 && checked > 0 {
-        format!("; could not be checked in {}", counted(not_checked))
+        format!("; could not be checked in {}", cases(not_checked))
     } else {
         String::new()
     };
@@ -211,7 +210,7 @@ fn misfit_of(answer: &Answer, check: &Check, misfit: &Misfit) -> String {
     let word = if misfit.runs.len() == 1 { "run" } else { "runs" };
     let is_rate = matches!(check.name, CheckName::WithinLinkRate | CheckName::LinkIsUsed);
     let number =
-        |value| format!("{}{}", plain(misfit.unit, value), if is_rate { " each second" } else { "" });
+        |value| format!("{}{}", amount(misfit.unit, value), if is_rate { " each second" } else { "" });
     let (measured, limit) = (number(misfit.measured), number(misfit.limit));
     let says =
         if misfit.says.is_empty() { format!("{measured}, against {limit}") } else { misfit.says.clone() };

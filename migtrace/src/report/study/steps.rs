@@ -2,8 +2,8 @@
 
 use super::grid::Grid;
 use super::numbers::reading;
-use super::tables::with_runs;
-use super::words::{label, step_names};
+use super::tables::{by_cell, with_runs};
+use super::words::step_names;
 use crate::report::content::{NONE, Section};
 use crate::study::answer::{Answer, Cell, Reading, StepSummary, Unit};
 
@@ -30,14 +30,8 @@ fn grid(
     let names = step_names(answer, steps);
     let shown = |cell: &Cell, name: &str| {
         let step = steps(cell).iter().find(|step| step.name == name);
-        step.and_then(&number).map_or(NONE.to_owned(), |median| reading(unit, &median))
+        step.and_then(&number).map_or(NONE.to_owned(), |median| reading(unit, &median).to_string())
     };
-    Grid {
-        corner: "Cell".to_owned(),
-        rows: with_runs(answer)
-            .filter(|cell| !steps(cell).is_empty())
-            .map(|cell| (label(answer, &cell.at), names.iter().map(|name| shown(cell, name)).collect()))
-            .collect(),
-        columns: names,
-    }
+    let with_steps = with_runs(answer).filter(|cell| !steps(cell).is_empty());
+    by_cell(answer, with_steps, names.clone(), |cell| names.iter().map(|name| shown(cell, name)).collect())
 }

@@ -2,13 +2,16 @@
 
 use super::grid::Grid;
 use super::numbers::{narrow_summary, reading, summary};
-use super::words::{label, title};
+use super::words::{label, short_title, title};
 use crate::report::content::{NONE, Piece, Section, UNKNOWN, said};
 use crate::study::answer::{Answer, Cell, Figure, Place, TitledValue};
 
-/// A table for each figure that is known, in the layout of the study.
-pub(in crate::report) fn in_layout(answer: &Answer, figures: &[Figure]) -> Vec<Section> {
-    let known = figures.iter().filter(|figure| is_known(answer, **figure));
+/// What a study is about in the first place.
+pub(in crate::report) const MAIN_FIGURES: [Figure; 3] = [Figure::TotalTime, Figure::Stop, Figure::WireBytes];
+
+/// A table for each of them that is known, in the layout of the study.
+pub(in crate::report) fn in_layout(answer: &Answer) -> Vec<Section> {
+    let known = MAIN_FIGURES.iter().filter(|figure| is_known(answer, **figure));
     let tables = known.flat_map(|figure| {
         let of = move |table: &Place| {
             of_figure(answer, *figure, table).section(&titled(answer, title(*figure), table))
@@ -34,7 +37,7 @@ pub(in crate::report) fn titled(answer: &Answer, title: &str, table: &Place) -> 
 /// Stands for a cell without a run that counts.
 pub(in crate::report) const NO_RUN: &str = "no run";
 
-pub(super) fn is_known(answer: &Answer, figure: Figure) -> bool {
+pub(in crate::report) fn is_known(answer: &Answer, figure: Figure) -> bool {
     answer.cells.iter().any(|cell| cell.get(figure).is_some())
 }
 
@@ -83,28 +86,34 @@ pub(in crate::report) fn others(answer: &Answer) -> Vec<Section> {
             &[Figure::SetupTime, Figure::Passes, Figure::RetransmittedSegments, Figure::RetransmittedBytes],
         ),
     ];
-    groups.into_iter().filter_map(|(title, figures)| by_cell(answer, figures).section(title)).collect()
+    groups.into_iter().filter_map(|(title, figures)| of_figures(answer, figures).section(title)).collect()
 }
 
 /// A table with a row for each cell that has runs, and a column for each figure that is known.
-fn by_cell(answer: &Answer, figures: &[Figure]) -> Grid {
+fn of_figures(answer: &Answer, figures: &[Figure]) -> Grid {
     let known: Vec<Figure> = figures.iter().copied().filter(|figure| is_known(answer, *figure)).collect();
-    let number = |cell: &Cell, figure: Figure| {
-        cell.get(figure).map_or(UNKNOWN.to_owned(), |of| reading(figure.unit(), &of.median))
-    };
-    let short = |figure: Figure| match figure {
-        Figure::Reachability => "Reachability gap",
-        Figure::Stop => "Stop",
-        Figure::WireBytes => "Wire bytes",
-        other => title(other),
-    };
+    let columns = known.iter().map(|figure| short_title(*figure).to_owned()).collect();
+    let row = |cell: &Cell| known.iter().map(|figure| median(cell, *figure)).collect();
+    by_cell(answer, with_runs(answer), columns, row)
+}
+
+/// A table with a row for each of these cells.
+pub(super) fn by_cell<'a>(
+    answer: &Answer,
+    cells: impl Iterator<Item = &'a Cell>,
+    columns: Vec<String>,
+    row: impl Fn(&Cell) -> Vec<String>,
+) -> Grid {
     Grid {
         corner: "Cell".to_owned(),
-        columns: known.iter().map(|figure| short(*figure).to_owned()).collect(),
-        rows: with_runs(answer)
-            .map(|cell| (label(answer, &cell.at), known.iter().map(|figure| number(cell, *figure)).collect()))
-            .collect(),
+        columns,
+        rows: cells.map(|cell| (label(answer, &cell.at), row(cell))).collect(),
     }
+}
+
+/// The median of a figure within its bounds.
+pub(super) fn median(cell: &Cell, figure: Figure) -> String {
+    cell.get(figure).map_or(UNKNOWN.to_owned(), |of| reading(figure.unit(), &of.median).to_string())
 }
 
 pub(super) fn with_runs(answer: &Answer) -> impl Iterator<Item = &Cell> {

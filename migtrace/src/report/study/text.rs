@@ -5,7 +5,7 @@ use super::grid::in_blocks;
 use super::{old_method, published, sentences, steps, tables};
 use crate::report::content::Section;
 use crate::report::layout::print;
-use crate::study::answer::{Answer, Figure};
+use crate::study::answer::Answer;
 
 /// The report of a study.
 #[must_use]
@@ -17,7 +17,7 @@ pub fn render(answer: &Answer) -> String {
 
 fn sections(answer: &Answer) -> Vec<Section> {
     let mut all = vec![sentences::headline(answer)];
-    all.extend(tables::in_layout(answer, &[Figure::TotalTime, Figure::Stop, Figure::WireBytes]));
+    all.extend(tables::in_layout(answer));
     all.extend(sentences::findings(answer));
     all.extend(published::heading(answer));
     all.extend(published::tables(answer));

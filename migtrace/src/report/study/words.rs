@@ -31,14 +31,13 @@ pub(in crate::report) const fn title(figure: Figure) -> &'static str {
     }
 }
 
-/// What a figure is called before a sentence about it.
-pub(super) const fn noun(figure: Figure) -> &'static str {
+/// What a figure is called above a column, or before a sentence about it.
+pub(super) const fn short_title(figure: Figure) -> &'static str {
     match figure {
-        Figure::TotalTime => "Migration time",
         Figure::Stop => "Stop",
         Figure::Reachability => "Reachability gap",
         Figure::WireBytes => "Data transferred",
-        _ => figure.as_str(),
+        _ => title(figure),
     }
 }
 

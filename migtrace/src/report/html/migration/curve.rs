@@ -27,7 +27,8 @@ impl Step {
     }
 }
 
-/// The steps of a record. Samples that lie close together are one. What the last samples show had crossed by the last packet.
+/// The steps of a record. Samples that lie close together are one. The last step ends with the last packet: what a later
+/// sample shows had crossed by then.
 pub(in crate::report::html) fn steps(record: &Record) -> Vec<Step> {
     let samples = &record.traffic.samples;
     let Some(last) = samples.last() else { return Vec::new() };

@@ -6,8 +6,8 @@ use super::super::chart::{Axis as ChartAxis, Cell, Chart, LOW, Lane, Legend, Row
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
-use super::overview::{signed, unknown};
-use crate::record::{Estimate, Gap, Mark, Part, Record, Role, Tap};
+use super::overview::signed;
+use crate::record::{Estimate, Gap, Mark, Part, Record, Role, Tap, Vantage};
 use crate::report::content::{UNKNOWN, clean, side};
 use crate::report::drawing::{Axis, Bar, bars};
 use crate::report::quantities::{bytes, duration, estimate, grouped, offset, rate};
@@ -72,7 +72,7 @@ fn elsewhere(marks: &[(usize, &Mark)], axis: Axis) -> Option<Lane> {
 }
 
 /// A figure of the downtime as a bar between its bounds.
-pub(super) fn bounded(bar: &Bar<'_>, of: String) -> Item {
+pub(super) fn figure_item(bar: &Bar<'_>, of: String) -> Item {
     between(bar.from_ns, bar.figure, bar.name, tone(bar.name), of)
 }
 
@@ -88,7 +88,7 @@ fn between(from_ns: i64, figure: &Estimate, name: &str, tone: &'static str, of: 
         tone,
         tip: format!("{name}: {}; {} ({})", estimate(figure), bounds(figure), clean(figure.method.as_str())),
         data: Data::estimate(of, figure),
-        label: String::new(),
+        ..Item::default()
     }
 }
 
@@ -116,10 +116,10 @@ fn figures(record: &Record, index: usize, zoom: &Scale) -> Vec<Lane> {
     let lane = |(name, figure): (&str, &Option<Estimate>)| {
         let of = format!("/{index}/downtime/{name}");
         let (value, item) = match (figure, bars.iter().find(|bar| bar.name == name)) {
-            (Some(figure), Some(bar)) => (estimate(figure), bounded(bar, of)),
+            (Some(figure), Some(bar)) => (estimate(figure), figure_item(bar, of)),
             (Some(figure), None) => {
                 let tip = format!("{name}: {}; when it began was not seen", estimate(figure));
-                (estimate(figure), Item { label: "when: unknown".to_owned(), ..unknown(*zoom, &tip) })
+                (estimate(figure), Item::unknown(zoom, tip, "when: unknown"))
             }
             (None, _) if name == "stop" && downtime.never_stopped() => {
                 return Lane {
@@ -129,7 +129,7 @@ fn figures(record: &Record, index: usize, zoom: &Scale) -> Vec<Lane> {
                     ..Lane::default()
                 };
             }
-            (None, _) => (UNKNOWN.to_owned(), unknown(*zoom, &why(record, name))),
+            (None, _) => (UNKNOWN.to_owned(), Item::unknown(zoom, why(record, name), UNKNOWN)),
         };
         Lane { name: name.to_owned(), value, height: LOW, items: vec![item], ..Lane::default() }
     };
@@ -212,7 +212,7 @@ fn taps(record: &Record, index: usize, axis: Axis, zoom: &Scale) -> Vec<Lane> {
         let name = format!("{what} at {}", clean(&tap.interface));
         let values = vec![(field, Some(at_ns.into())), ("error_ns", Some(tap.error_ns.into()))];
         let data = Data::new(format!("/{index}/downtime/taps/{number}"), values);
-        let lane = point(name, side(tap.role.into()), (at_ns, tap.error_ns), axis, data);
+        let lane = point(name, tap.role.into(), (at_ns, tap.error_ns), axis, data);
         zoom.has(place(at_ns)).then_some(lane)
     };
     taps.iter().enumerate().filter_map(lane).collect()
@@ -221,25 +221,26 @@ fn taps(record: &Record, index: usize, axis: Axis, zoom: &Scale) -> Vec<Lane> {
 fn mark_lane(mark: &Mark, number: usize, index: usize, axis: Axis) -> Lane {
     let values = vec![("at_ns", Some(mark.at_ns.into())), ("error_ns", Some(mark.error_ns.into()))];
     let data = Data::new(format!("/{index}/downtime/marks/{number}"), values);
-    point(clean(mark.name.as_str()), side(mark.role), (mark.at_ns, mark.error_ns), axis, data)
+    point(clean(mark.name.as_str()), mark.role, (mark.at_ns, mark.error_ns), axis, data)
 }
 
 /// The lane of an instant.
-fn point(name: String, side: &str, (at_ns, error_ns): (i64, u64), axis: Axis, data: Data) -> Lane {
+fn point(name: String, seen_from: Vantage, (at_ns, error_ns): (i64, u64), axis: Axis, data: Data) -> Lane {
+    let side = side(seen_from);
     let at = offset(at_ns.saturating_sub(axis.from));
     let error = if error_ns == 0 { String::new() } else { format!(" ± {}", duration(error_ns)) };
     let item = Item {
         from: place(at_ns),
         to: place(at_ns),
         form: Form::Point { error: length(error_ns) },
-        tone: match side {
-            "source" => "t-source",
-            "destination" => "t-destination",
-            _ => "t-observer",
+        tone: match seen_from {
+            Vantage::Source => "t-source",
+            Vantage::Destination => "t-destination",
+            Vantage::Observer => "t-observer",
         },
         tip: format!("{name} ({side}): {at}{error}"),
         data,
-        label: String::new(),
+        ..Item::default()
     };
     Lane { name, value: format!("{at}, {side}"), height: 14, items: vec![item], ..Lane::default() }
 }

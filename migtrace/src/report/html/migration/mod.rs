@@ -12,7 +12,7 @@ pub(super) use overview::{axis, curves, highest};
 use super::sections::{bounded, section, under};
 use crate::record::{Estimate, Outcome, Record};
 use crate::report::content::{UNKNOWN, clean, side};
-use crate::report::quantities::estimate;
+use crate::report::quantities::Bounded;
 use crate::report::{
     downtime as downtime_text, echo, first_signs, flows, headline, libvirt_figures, losses, parts, phases,
     qemu_figures, summary, totals,
@@ -33,14 +33,14 @@ pub(super) fn article(record: &Record, index: usize, is_alone: bool) -> Markup {
             }
             (overview::charts(record, index))
             (downtime_section(record, index))
-            (under("Echo requests", &echo::of_record(record)))
-            (under("What QEMU was doing", &[phases::section(record)]))
-            (under("What crossed the wire", &flows::section(record).into_iter().chain(totals::section(record)).collect::<Vec<_>>()))
-            (under("QEMU's figures", &qemu_figures::section(record).into_iter().collect::<Vec<_>>()))
-            (under("libvirt's figures", &libvirt_figures::section(record).into_iter().collect::<Vec<_>>()))
-            (under("Not measured", &losses::not_measured(&record.not_measured).into_iter().collect::<Vec<_>>()))
-            (under("Lost", &losses::lost(record.lost).into_iter().collect::<Vec<_>>()))
-            (under("Details", &[summary::section(record)]))
+            (under("Echo requests", echo::of_record(record)))
+            (under("What QEMU was doing", [phases::section(record)]))
+            (under("What crossed the wire", flows::section(record).into_iter().chain(totals::section(record))))
+            (under("QEMU's figures", qemu_figures::section(record)))
+            (under("libvirt's figures", libvirt_figures::section(record)))
+            (under("Not measured", losses::not_measured(&record.not_measured)))
+            (under("Lost", losses::lost(record.lost)))
+            (under("Details", [summary::section(record)]))
         }
     }
 }
@@ -72,12 +72,12 @@ fn hosts(record: &Record) -> String {
 /// The figures that matter most, large.
 fn figures(record: &Record) -> Markup {
     let downtime = &record.downtime;
-    let card = |name: &'static str, value: &str, how: &str| {
-        html! { div { dt { (name) } dd { (bounded(value)) @if !how.is_empty() { " " small { (how) } } } } }
+    let card = |name: &'static str, figure: &Bounded, how: &str| {
+        html! { div { dt { (name) } dd { (bounded(figure)) @if !how.is_empty() { " " small { (how) } } } } }
     };
     let measured = |name, length: &Option<Estimate>, none: &str| match length {
-        Some(length) => card(name, &estimate(length), &clean(length.method.as_str())),
-        None => card(name, none, ""),
+        Some(length) => card(name, &length.into(), &clean(length.method.as_str())),
+        None => card(name, &Bounded::alone(none), ""),
     };
     let stop = if downtime.never_stopped() { "not stopped" } else { UNKNOWN };
     html! {
@@ -86,7 +86,7 @@ fn figures(record: &Record) -> Markup {
             (measured("Stop", &downtime.stop, stop))
             (measured("Reachability", &downtime.reachability, UNKNOWN))
             (measured("Network", &downtime.network, UNKNOWN))
-            (card("Sent", &headline::sent(record), "on the wire"))
+            (card("Sent", &Bounded::alone(headline::sent(record)), "on the wire"))
         }
     }
 }

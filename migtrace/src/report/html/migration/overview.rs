@@ -7,7 +7,7 @@ use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
 use super::curve::{Step, steps};
-use super::downtime::{bounded, gap_lane};
+use super::downtime::{figure_item, gap_lane};
 use crate::record::{FlowRecord, Phase, PhaseName, Record};
 use crate::report::content::{UNKNOWN, clean};
 use crate::report::drawing;
@@ -145,7 +145,7 @@ pub(in crate::report::html) fn curves(
 ) -> Vec<Lane> {
     if steps.is_empty() {
         return vec![Lane {
-            items: vec![unknown(axis(record), "the rate is unknown: no sample was taken")],
+            items: vec![Item::unknown(&axis(record), "the rate is unknown: no sample was taken", UNKNOWN)],
             name: "Sent, received".to_owned(),
             value: UNKNOWN.to_owned(),
             height: LOW,
@@ -181,7 +181,7 @@ fn step_item(series: &Series, step: &Step, index: usize) -> Item {
         tone: series.tone,
         tip: step_tip(step, series.name, (series.of)(step)),
         data: Data::new(format!("/{index}/traffic/samples/{}", step.until), step_values(step)),
-        label: String::new(),
+        ..Item::default()
     }
 }
 
@@ -231,7 +231,7 @@ fn flows(record: &Record, index: usize) -> Vec<Lane> {
                 tone: tone(flow),
                 tip: said,
                 data: Data::new(format!("/{index}/traffic/flows/{number}"), values),
-                label: String::new(),
+                ..Item::default()
             }],
             ..Lane::default()
         }
@@ -255,25 +255,12 @@ fn gone(record: &Record, index: usize) -> Vec<Lane> {
         name: bar.name.to_owned(),
         value: estimate(bar.figure),
         height: LOW,
-        items: vec![bounded(bar, format!("/{index}/downtime/{}", bar.name))],
+        items: vec![figure_item(bar, format!("/{index}/downtime/{}", bar.name))],
         ..Lane::default()
     };
     let mut lanes: Vec<_> = bars.iter().filter(|bar| bar.name == "stop").map(lane).collect();
     lanes.extend(gap_lane(record, index, &axis(record)));
     lanes
-}
-
-/// A lane's whole length, unknown.
-pub(super) fn unknown(axis: Scale, why: &str) -> Item {
-    Item {
-        from: axis.from(),
-        to: axis.to(),
-        form: Form::Hatched,
-        tone: "t-plain",
-        tip: why.to_owned(),
-        data: Data::default(),
-        label: UNKNOWN.to_owned(),
-    }
 }
 
 /// The samples at which the steps end.

@@ -2,15 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Legend, Rows, chart, words};
+use super::super::chart::{Axis, Chart, Legend, chart};
+use super::super::place;
 use super::super::scale::Scale;
-use super::super::shapes::{Data, Form, Item};
-use super::grouped::{groups, name, none, quantity, tone, unknown};
-use super::{data, headings, numbers, place};
+use super::super::shapes::{Form, Item};
+use super::data;
+use super::grouped::{Shown, groups, quantity, range, values};
 use crate::report::study::numbers::{difference, short_difference};
-use crate::report::study::tables::titled;
-use crate::report::study::words::label;
-use crate::study::answer::{Answer, Cell, Figure, Place, Summary};
+use crate::report::study::tables::{is_known, titled};
+use crate::study::answer::{Answer, Figure, Place, Summary};
 
 const ERRORS: [(&str, Figure); 4] = [
     ("Lost pings times their interval, less the reachability gap", Figure::PingLessReachability),
@@ -20,36 +20,30 @@ const ERRORS: [(&str, Figure); 4] = [
 ];
 
 pub(super) fn charts(answer: &Answer) -> Markup {
-    let known = |figure: Figure| answer.cells.iter().any(|cell| cell.get(figure).is_some());
     html! {
         @for (title, figure) in ERRORS {
-            @if known(figure) { @for table in answer.tables() { (one(answer, title, figure, &table)) } }
+            @if is_known(answer, figure) {
+                @for table in answer.tables() { (one(answer, title, figure, &table)) }
+            }
         }
     }
 }
 
 fn one(answer: &Answer, heading: &str, figure: Figure, table: &Place) -> Markup {
+    let unit = figure.unit();
     let ends = |of: &Summary| {
         let median = of.median;
         [Some(of.smallest), Some(of.largest), median.low, median.high].into_iter().flatten().map(place)
     };
     let all: Vec<f64> = answer.cells.iter().filter_map(|cell| cell.get(figure)).flat_map(ends).collect();
     let (least, most) = (all.iter().copied().fold(0.0, f64::min), all.iter().copied().fold(0.0, f64::max));
-    let scale = Scale::around_zero(quantity(figure.unit()), least, most);
-    let lanes = groups(answer, table, |index, row| {
-        let cell = &answer.cells[index];
-        let at = cell.figures.iter().position(|of| of.figure == figure);
-        let place_of = label(answer, &cell.at);
-        let items = at.map_or_else(
-            || vec![unknown(&scale, &place_of, none(cell))],
-            |at| {
-                let of = &cell.figures[at].summary;
-                bar(&place_of, figure, format!("/cells/{index}/figures/{at}"), of, tone(row.0), &scale)
-            },
-        );
-        let value =
-            cell.get(figure).map(|of| short_difference(figure.unit(), &of.median)).unwrap_or_default();
-        vec![Lane { name: name(answer, index, row), value, height: LOW, items, ..Lane::default() }]
+    let scale = Scale::around_zero(quantity(unit), least, most);
+    let lanes = groups(answer, table, |shown| {
+        let lane = shown.figure(figure).map(|(pointer, of)| {
+            let said = format!("{}: off by {}", shown.label, difference(unit, &of.median));
+            shown.lane(short_difference(unit, &of.median), items(shown, of, said, pointer, &scale))
+        });
+        vec![lane.unwrap_or_else(|| shown.unknown(&scale))]
     });
     chart(&Chart {
         title: titled(answer, heading, table),
@@ -62,43 +56,21 @@ fn one(answer: &Answer, heading: &str, figure: Figure, table: &Place) -> Markup 
     })
 }
 
-fn bar(
-    place_of: &str,
-    figure: Figure,
-    pointer: String,
-    of: &Summary,
-    tone: &'static str,
-    scale: &Scale,
-) -> Vec<Item> {
+/// A bar from 0 to the median, where it may lie if nothing bounds it, and the range of the runs.
+fn items(shown: &Shown<'_>, of: &Summary, tip: String, pointer: String, scale: &Scale) -> Vec<Item> {
     let median = of.median;
-    let value = place(median.value);
-    let item =
-        |from, to, form, tip: String, data| Item { from, to, form, tone, tip, data, label: String::new() };
-    let said = format!("{place_of}: off by {}", difference(figure.unit(), &median));
-    // Where nothing bounds it, it may be anywhere to that side.
+    let (value, tone) = (place(median.value), shown.tone);
+    let bar = Item {
+        from: value.min(0.0),
+        to: value.max(0.0),
+        tone,
+        tip,
+        data: data(pointer, &median),
+        ..Item::default()
+    };
     let ends = [median.low.map_or(scale.from(), place), median.high.map_or(scale.to(), place)];
     let is_open = median.low.is_none() || median.high.is_none();
-    let mut items = vec![item(value.min(0.0), value.max(0.0), Form::Span, said, data(pointer, &median))];
-    if is_open {
-        items.push(item(ends[0], ends[1], Form::Hatched, String::new(), Data::default()));
-    }
-    if of.smallest != of.largest {
-        items.push(item(place(of.smallest), place(of.largest), Form::Range, String::new(), Data::default()));
-    }
-    items
-}
-
-fn values(answer: &Answer, figure: Figure, table: &Place) -> Rows {
-    let is_of = |cell: &Cell| table.iter().all(|(axis, value)| cell.at.get(axis) == Some(value));
-    let rows = answer.cells.iter().enumerate().filter(|(_, cell)| is_of(cell)).filter_map(|(index, cell)| {
-        let at = cell.figures.iter().position(|of| of.figure == figure)?;
-        let mut row: Vec<TableCell> = vec![words(label(answer, &cell.at))];
-        row.extend(numbers(
-            &format!("/cells/{index}/figures/{at}"),
-            figure.unit(),
-            &cell.figures[at].summary,
-        ));
-        Some(row)
-    });
-    Rows { headings: headings(["Cell"], figure.unit()), rows: rows.collect() }
+    let open =
+        is_open.then(|| Item { from: ends[0], to: ends[1], form: Form::Hatched, tone, ..Item::default() });
+    std::iter::once(bar).chain(open).chain(range(of)).collect()
 }

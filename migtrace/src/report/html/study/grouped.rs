@@ -3,35 +3,38 @@
 use maud::{Markup, html};
 
 use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Legend, Rows, chart, words};
+use super::super::place;
 use super::super::scale::{Quantity, Scale};
-use super::super::shapes::{Data, Form, Item};
-use super::{data, headings, numbers, place};
+use super::super::shapes::{Form, Item};
+use super::{cells_of, data, headings, numbers};
 use crate::report::content::UNKNOWN;
 use crate::report::study::numbers::{short_reading, summary_line};
-use crate::report::study::tables::{NO_RUN, titled};
+use crate::report::study::tables::{NO_RUN, is_known, titled};
 use crate::report::study::words::{label, title};
 use crate::study::answer::{Answer, Cell, Figure, Place, Summary, TitledValue, Unit};
 
 /// The colours of the rows, which are also told apart by their names.
 const TONES: [&str; 6] = ["t-sent", "t-received", "t-disk", "t-network", "t-part", "t-reach"];
 
-pub(super) const fn tone(row: usize) -> &'static str {
-    TONES[row % TONES.len()]
-}
-
 /// A chart of a figure for each table of the study; none where no run knows it.
 pub(super) fn charts(answer: &Answer, figure: Figure) -> Markup {
-    let is_known = answer.cells.iter().any(|cell| cell.get(figure).is_some());
-    html! { @if is_known { @for table in answer.tables() { (one(answer, figure, &table)) } } }
+    html! { @if is_known(answer, figure) { @for table in answer.tables() { (one(answer, figure, &table)) } } }
 }
 
 fn one(answer: &Answer, figure: Figure, table: &Place) -> Markup {
+    let unit = figure.unit();
     let most = |cell: &Cell| {
         cell.get(figure).map(|of| place(of.median.high.unwrap_or(of.median.value).max(of.largest)))
     };
-    let scale =
-        Scale::from_zero(quantity(figure.unit()), answer.cells.iter().filter_map(most).fold(0.0, f64::max));
-    let lanes = groups(answer, table, |index, row| lane(answer, figure, index, row, &scale));
+    let scale = Scale::from_zero(quantity(unit), answer.cells.iter().filter_map(most).fold(0.0, f64::max));
+    let lanes = groups(answer, table, |shown| {
+        let lane = shown.figure(figure).map(|(pointer, of)| {
+            let said = format!("{}: {}", shown.label, summary_line(unit, of, shown.cell.runs.len()));
+            let bar = bar(of, said, pointer, shown.tone);
+            shown.lane(short_reading(unit, &of.median), std::iter::once(bar).chain(range(of)).collect())
+        });
+        vec![lane.unwrap_or_else(|| shown.unknown(&scale))]
+    });
     chart(&Chart {
         title: titled(answer, title(figure), table),
         about: "Medians. The table has all numbers.".to_owned(),
@@ -50,22 +53,51 @@ pub(super) const fn quantity(unit: Unit) -> Quantity {
     }
 }
 
-/// A row of the study's tables, and its number.
-pub(super) type Row<'a> = (usize, Option<&'a TitledValue>);
+/// A cell of the study where a chart shows it.
+pub(super) struct Shown<'a> {
+    pub(super) index: usize,
+    pub(super) cell: &'a Cell,
+    /// Which it is.
+    pub(super) label: String,
+    /// What its lane is called: as the row of the study's tables, or as the cell if there are no rows.
+    name: String,
+    /// The colour of its row.
+    pub(super) tone: &'static str,
+}
+
+impl Shown<'_> {
+    pub(super) fn figure(&self, figure: Figure) -> Option<(String, &Summary)> {
+        figure_of((self.index, self.cell), figure)
+    }
+
+    pub(super) fn lane(&self, value: String, items: Vec<Item>) -> Lane {
+        Lane { name: self.name.clone(), value, height: LOW, items, ..Lane::default() }
+    }
+
+    /// The lane where there is no number.
+    pub(super) fn unknown(&self, scale: &Scale) -> Lane {
+        let why = none(self.cell);
+        self.lane(why.to_owned(), vec![Item::unknown(scale, format!("{}: {why}", self.label), why)])
+    }
+}
 
 /// The lanes of a table's cells: the name of each column, and its rows beneath.
 pub(super) fn groups(
     answer: &Answer,
     table: &Place,
-    lane: impl Fn(usize, Row<'_>) -> Vec<Lane>,
+    lanes_of: impl Fn(&Shown<'_>) -> Vec<Lane>,
 ) -> Vec<Lane> {
     let mut lanes = Vec::new();
     for column in answer.columns() {
-        let cells = answer.rows().into_iter().enumerate().filter_map(|row| {
-            let at = answer.place(table, row.1, column);
-            Some((answer.cells.iter().position(|cell| cell.at == at)?, row))
-        });
-        let of_column: Vec<Lane> = cells.flat_map(|(index, row)| lane(index, row)).collect();
+        let shown = |(number, row): (usize, Option<&TitledValue>)| {
+            let at = answer.place(table, row, column);
+            let index = answer.cells.iter().position(|cell| cell.at == at)?;
+            let label = label(answer, &at);
+            let name = row.map_or_else(|| label.clone(), |row| row.title.clone());
+            Some(Shown { index, cell: &answer.cells[index], label, name, tone: TONES[number % TONES.len()] })
+        };
+        let cells = answer.rows().into_iter().enumerate().filter_map(shown);
+        let of_column: Vec<Lane> = cells.flat_map(|shown| lanes_of(&shown)).collect();
         if let Some(column) = column.filter(|_| !of_column.is_empty()) {
             lanes.push(Lane { name: column.title.clone(), height: 1, ..Lane::default() });
         }
@@ -74,91 +106,44 @@ pub(super) fn groups(
     lanes
 }
 
-/// What the lane of a row is called: by the row, or by its cell if there are no rows.
-pub(super) fn name(answer: &Answer, index: usize, row: Row<'_>) -> String {
-    row.1.map_or_else(|| label(answer, &answer.cells[index].at), |row| row.title.clone())
-}
-
-fn lane(answer: &Answer, figure: Figure, index: usize, row: Row<'_>, scale: &Scale) -> Vec<Lane> {
-    let cell = &answer.cells[index];
-    let place_of = label(answer, &cell.at);
-    let known = cell.figures.iter().position(|of| of.figure == figure);
-    let items = match known {
-        Some(at) => {
-            let pointer = format!("/cells/{index}/figures/{at}");
-            bar(&place_of, figure, pointer, &cell.figures[at].summary, cell.runs.len(), tone(row.0))
-        }
-        None => vec![unknown(scale, &place_of, none(cell))],
-    };
-    let value =
-        cell.get(figure).map_or_else(|| none(cell).to_owned(), |of| short_reading(figure.unit(), &of.median));
-    vec![Lane { name: name(answer, index, row), value, height: LOW, items, ..Lane::default() }]
+/// What the runs of a cell say of a figure, and where that stands in the answer.
+fn figure_of((index, cell): (usize, &Cell), figure: Figure) -> Option<(String, &Summary)> {
+    let at = cell.figures.iter().position(|of| of.figure == figure)?;
+    Some((format!("/cells/{index}/figures/{at}"), &cell.figures[at].summary))
 }
 
 /// Why there is no number.
-pub(super) fn none(cell: &Cell) -> &'static str {
+const fn none(cell: &Cell) -> &'static str {
     if cell.runs.is_empty() { NO_RUN } else { UNKNOWN }
 }
 
-/// A bar from 0 to the median, and the range of the runs over it.
-fn bar(
-    place_of: &str,
-    figure: Figure,
-    pointer: String,
-    of: &Summary,
-    runs: usize,
-    tone: &'static str,
-) -> Vec<Item> {
+/// From 0 to the median.
+fn bar(of: &Summary, tip: String, pointer: String, tone: &'static str) -> Item {
     let median = of.median;
-    let said = summary_line(figure.unit(), of, runs);
-    let bar = Item {
+    Item {
         from: 0.0,
         to: place(median.value),
         form: Form::Bounded { low: place(median.low.unwrap_or(0)), high: median.high.map(place) },
         tone,
-        tip: format!("{place_of}: {said}"),
+        tip,
         data: data(pointer, &median),
-        label: String::new(),
-    };
-    let range = Item {
-        from: place(of.smallest),
-        to: place(of.largest),
-        form: Form::Range,
-        tone,
-        tip: String::new(),
-        data: Data::default(),
-        label: String::new(),
-    };
-    if of.smallest == of.largest { vec![bar] } else { vec![bar, range] }
-}
-
-/// Nothing is known: the whole lane.
-pub(super) fn unknown(scale: &Scale, place_of: &str, why: &str) -> Item {
-    Item {
-        from: scale.from(),
-        to: scale.to(),
-        form: Form::Hatched,
-        tone: "t-plain",
-        tip: format!("{place_of}: {why}"),
-        data: Data::default(),
-        label: why.to_owned(),
+        ..Item::default()
     }
 }
 
+/// From the smallest of the runs to the largest, over a bar; none where that is a point.
+pub(super) fn range(of: &Summary) -> Option<Item> {
+    let (from, to) = (place(of.smallest), place(of.largest));
+    (from < to).then(|| Item { from, to, form: Form::Range, ..Item::default() })
+}
+
 /// All numbers of a figure.
-fn values(answer: &Answer, figure: Figure, table: &Place) -> Rows {
+pub(super) fn values(answer: &Answer, figure: Figure, table: &Place) -> Rows {
     let row = |(index, cell): (usize, &Cell)| {
-        let name = words(label(answer, &cell.at));
-        let at = cell.figures.iter().position(|of| of.figure == figure);
-        let rest: Vec<TableCell> = match at {
-            Some(at) => {
-                numbers(&format!("/cells/{index}/figures/{at}"), figure.unit(), &cell.figures[at].summary)
-            }
-            None => vec![words(none(cell))],
-        };
-        std::iter::once(name).chain(rest).collect()
+        let rest: Vec<TableCell> = figure_of((index, cell), figure)
+            .map_or_else(|| vec![words(none(cell))], |(of, summary)| numbers(&of, figure.unit(), summary));
+        std::iter::once(words(label(answer, &cell.at))).chain(rest).collect()
     };
-    let is_of = |cell: &&Cell| table.iter().all(|(axis, value)| cell.at.get(axis) == Some(value));
-    let cells = answer.cells.iter().enumerate().filter(|(_, cell)| is_of(cell));
-    Rows { headings: headings(["Cell"], figure.unit()), rows: cells.map(row).collect() }
+    let rows = cells_of(answer, table).map(row).collect();
+    Rows { headings: headings(["Cell"], figure.unit()), rows }
 }

@@ -7,7 +7,7 @@ mod stacked;
 
 use maud::{Markup, html};
 
-use super::chart::{Cell, words};
+use super::chart::{Cell as TableCell, words};
 use super::migration::article;
 use super::page;
 use super::sections::section;
@@ -16,10 +16,7 @@ use crate::report::content::{Section, clean};
 use crate::report::quantities::grouped;
 use crate::report::study::words::{constants, label};
 use crate::report::study::{self as said, numbers::reading};
-use crate::study::answer::{Answer, Course, Figure, Reading, Summary, Unit};
-
-/// The figures of the study's three charts.
-const CHARTS: [Figure; 3] = [Figure::TotalTime, Figure::Stop, Figure::WireBytes];
+use crate::study::answer::{Answer, Cell, Course, Place, Reading, Summary, Unit};
 
 /// The page of a study.
 #[must_use]
@@ -29,10 +26,10 @@ pub fn render(answer: &Answer) -> String {
             (header(answer))
             section {
                 h2 { "Time, downtime and data" }
-                @for figure in CHARTS { (grouped::charts(answer, figure)) }
+                @for figure in said::tables::MAIN_FIGURES { (grouped::charts(answer, figure)) }
             }
             (part("", said::sentences::findings(answer)))
-            (part("The tables", said::tables::in_layout(answer, &CHARTS)))
+            (part("The tables", said::tables::in_layout(answer)))
             section {
                 (part("", said::published::heading(answer)))
                 (published::charts(answer))
@@ -95,10 +92,10 @@ fn one_run(answer: &Answer, course: &Course) -> Markup {
     }
 }
 
-/// A number as a place in a drawing.
-#[expect(clippy::cast_precision_loss, reason = "a drawing shows some hundred steps")]
-fn place(value: i64) -> f64 {
-    value as f64
+/// The cells of a table, each with its number among all.
+fn cells_of<'a>(answer: &'a Answer, table: &Place) -> impl Iterator<Item = (usize, &'a Cell)> {
+    let is_of = |cell: &Cell| table.iter().all(|(axis, value)| cell.at.get(axis) == Some(value));
+    answer.cells.iter().enumerate().filter(move |(_, cell)| is_of(cell))
 }
 
 /// Where a reading stands in the answer.
@@ -120,7 +117,7 @@ fn headings<'a>(names: impl IntoIterator<Item = &'a str>, unit: Unit) -> Vec<Str
 }
 
 /// The median as people read it, and all numbers of a summary, each with its place in the answer.
-fn numbers(of: &str, unit: Unit, summary: &Summary) -> Vec<Cell> {
+fn numbers(of: &str, unit: Unit, summary: &Summary) -> Vec<TableCell> {
     let median = summary.median;
     let count = i64::try_from(summary.count).ok();
     let numbers = [
@@ -132,11 +129,11 @@ fn numbers(of: &str, unit: Unit, summary: &Summary) -> Vec<Cell> {
         ("count", count),
     ];
     let exact = numbers.into_iter().map(|(name, number)| cell(format!("{of}/{name}"), number));
-    std::iter::once(words(reading(unit, &median))).chain(exact).collect()
+    std::iter::once(words(reading(unit, &median).to_string())).chain(exact).collect()
 }
 
-fn cell(of: String, number: Option<i64>) -> Cell {
+fn cell(of: String, number: Option<i64>) -> TableCell {
     let Some(number) = number else { return words("none") };
     let sign = if number < 0 { "-" } else { "" };
-    Cell::Number(format!("{sign}{}", grouped(number.unsigned_abs())), Data::new(of, Vec::new()))
+    TableCell::Number(format!("{sign}{}", grouped(number.unsigned_abs())), Data::new(of, Vec::new()))
 }

@@ -2,15 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Chart, LOW, Lane, Legend, Rows, chart};
+use super::super::chart::{Axis, Chart, Lane, Legend, Rows, chart};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
-use super::grouped::{groups, name, tone, unknown};
+use super::grouped::{Shown, groups};
 use crate::report::content::UNKNOWN;
 use crate::report::study::numbers::{ratio, times};
 use crate::report::study::tables::titled;
 use crate::report::study::words::{label, title};
-use crate::study::answer::{Answer, Comparison, Place, PublishedNumber, Ratio};
+use crate::study::answer::{Answer, Comparison, Place, PublishedNumber};
 
 pub(super) fn charts(answer: &Answer) -> Markup {
     let comparisons = answer.published.iter().flat_map(|published| &published.comparisons).enumerate();
@@ -29,39 +29,12 @@ fn one(answer: &Answer, at: usize, comparison: &Comparison, base: &Place, table:
         [number.times, measured].into_iter().flatten().fold(0.0, f64::max)
     };
     let scale = Scale::from_zero(Quantity::Number, comparison.cells.iter().map(most).fold(0.0, f64::max));
-    let lanes = groups(answer, table, |index, row| {
-        let cell = &answer.cells[index];
-        let Some(number) = comparison.cells.iter().position(|number| number.at == cell.at) else {
+    let lanes = groups(answer, table, |shown| {
+        let Some(number) = comparison.cells.iter().position(|number| number.at == shown.cell.at) else {
             return Vec::new();
         };
         let pointer = format!("/published/comparisons/{at}/cells/{number}");
-        let number = &comparison.cells[number];
-        let place_of = label(answer, &cell.at);
-        let name = name(answer, index, row);
-        let measured = number.measured_times.map_or_else(
-            || unknown(&scale, &format!("{place_of}, measured"), UNKNOWN),
-            |ratio| measured(&place_of, &ratio, pointer.clone(), tone(row.0)),
-        );
-        let published = published(&place_of, number, pointer);
-        vec![
-            Lane {
-                name: name.clone(),
-                value: format!(
-                    "measured: {}",
-                    number.measured_times.as_ref().map_or(UNKNOWN.to_owned(), ratio)
-                ),
-                height: LOW,
-                items: vec![measured],
-                ..Lane::default()
-            },
-            Lane {
-                name,
-                value: format!("published: {}", number.times.map_or(UNKNOWN.to_owned(), times)),
-                height: LOW,
-                items: vec![published],
-                ..Lane::default()
-            },
-        ]
+        lanes_of(shown, &comparison.cells[number], &pointer, &scale).into()
     });
     chart(&Chart {
         title: titled(answer, title(comparison.figure), table),
@@ -76,27 +49,34 @@ fn one(answer: &Answer, at: usize, comparison: &Comparison, base: &Place, table:
     })
 }
 
-fn measured(place_of: &str, of: &Ratio, pointer: String, tone: &'static str) -> Item {
-    Item {
-        from: 0.0,
-        to: of.value,
-        form: Form::Bounded { low: of.low, high: of.high },
-        tone,
-        tip: format!("{place_of}, measured: {} times", ratio(of)),
-        data: Data::new(format!("{pointer}/measured_times"), Vec::new()),
-        label: String::new(),
-    }
-}
-
-fn published(place_of: &str, number: &PublishedNumber, pointer: String) -> Item {
-    let value = number.times.unwrap_or_default();
-    Item {
-        from: 0.0,
-        to: value,
-        form: Form::Span,
-        tone: "t-plain",
-        tip: format!("{place_of}, published: {} times", times(value)),
-        data: Data::new(format!("{pointer}/times"), Vec::new()),
-        label: String::new(),
-    }
+/// What was measured, and what was published.
+fn lanes_of(shown: &Shown<'_>, number: &PublishedNumber, pointer: &str, scale: &Scale) -> [Lane; 2] {
+    let label = &shown.label;
+    let unknown = |what: &str| {
+        let item = Item::unknown(scale, format!("{label}, {what}: {UNKNOWN}"), UNKNOWN);
+        shown.lane(format!("{what}: {UNKNOWN}"), vec![item])
+    };
+    let measured = number.measured_times.as_ref().map(|of| {
+        let said = ratio(of);
+        let item = Item {
+            to: of.value,
+            form: Form::Bounded { low: of.low, high: of.high },
+            tone: shown.tone,
+            tip: format!("{label}, measured: {said} times"),
+            data: Data::new(format!("{pointer}/measured_times"), Vec::new()),
+            ..Item::default()
+        };
+        shown.lane(format!("measured: {said}"), vec![item])
+    });
+    let published = number.times.map(|value| {
+        let said = times(value);
+        let item = Item {
+            to: value,
+            tip: format!("{label}, published: {said} times"),
+            data: Data::new(format!("{pointer}/times"), Vec::new()),
+            ..Item::default()
+        };
+        shown.lane(format!("published: {said}"), vec![item])
+    });
+    [measured.unwrap_or_else(|| unknown("measured")), published.unwrap_or_else(|| unknown("published"))]
 }

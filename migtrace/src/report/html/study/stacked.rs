@@ -3,32 +3,39 @@
 use maud::{Markup, html};
 
 use super::super::chart::{Axis, Cell as TableCell, Chart, Lane, Legend, Rows, chart, words};
+use super::super::place;
 use super::super::scale::Scale;
 use super::super::shapes::{Form, Item, Stripes, paint};
-use super::grouped::{groups, name, none, quantity, unknown};
-use super::{data, headings, numbers, place};
+use super::grouped::{Shown, groups, quantity};
+use super::{cells_of, data, headings, numbers};
 use crate::report::study::numbers::{short_reading, summary_line};
 use crate::report::study::tables::titled;
 use crate::report::study::words::{label, step_names};
-use crate::study::answer::{Answer, Cell, Figure, Place, StepSummary, Summary, Unit, each_once};
+use crate::study::answer::{Answer, Cell, Figure, Place, StepSummary, Summary, each_once};
 
 /// What is stacked.
 struct Stack {
     title: &'static str,
-    /// What its parts are parts of.
+    /// What its parts are parts of, in the same unit.
     whole: Figure,
-    unit: Unit,
     /// Its field in a cell, and that of its numbers in a step.
     fields: [&'static str; 2],
     steps: fn(&Cell) -> &Vec<StepSummary>,
     of: fn(&StepSummary) -> Option<&Summary>,
 }
 
+impl Stack {
+    /// Where the numbers of a cell's step stand in the answer.
+    fn pointer(&self, cell: usize, step: usize) -> String {
+        let [steps, field] = self.fields;
+        format!("/cells/{cell}/{steps}/{step}/{field}")
+    }
+}
+
 const STACKS: [Stack; 3] = [
     Stack {
         title: "The stop, part by part",
         whole: Figure::Stop,
-        unit: Unit::Ns,
         fields: ["parts", "time_ns"],
         steps: |cell| &cell.parts,
         of: |step| Some(&step.time_ns),
@@ -36,7 +43,6 @@ const STACKS: [Stack; 3] = [
     Stack {
         title: "Time in each phase",
         whole: Figure::TotalTime,
-        unit: Unit::Ns,
         fields: ["phases", "time_ns"],
         steps: |cell| &cell.phases,
         of: |step| Some(&step.time_ns),
@@ -44,7 +50,6 @@ const STACKS: [Stack; 3] = [
     Stack {
         title: "Sent in each phase",
         whole: Figure::WireBytes,
-        unit: Unit::Bytes,
         fields: ["phases", "wire_bytes"],
         steps: |cell| &cell.phases,
         of: |step| step.wire_bytes.as_ref(),
@@ -62,20 +67,20 @@ pub(super) fn charts(answer: &Answer) -> Markup {
 }
 
 fn one(answer: &Answer, stack: &Stack, table: &Place) -> Markup {
+    let unit = stack.whole.unit();
     let total = |cell: &Cell| {
         (stack.steps)(cell).iter().filter_map(stack.of).map(|of| place(of.median.value)).sum::<f64>()
     };
-    let scale = Scale::from_zero(quantity(stack.unit), answer.cells.iter().map(total).fold(0.0, f64::max));
+    let scale = Scale::from_zero(quantity(unit), answer.cells.iter().map(total).fold(0.0, f64::max));
     let all = all_names(answer);
-    let lanes = groups(answer, table, |index, row| {
-        let cell = &answer.cells[index];
-        let place_of = label(answer, &cell.at);
-        let items = items(stack, index, cell, &all, &place_of);
-        let items = if items.is_empty() { vec![unknown(&scale, &place_of, none(cell))] } else { items };
-        let value = cell
-            .get(stack.whole)
-            .map_or_else(|| none(cell).to_owned(), |of| short_reading(stack.unit, &of.median));
-        vec![Lane { name: name(answer, index, row), value, height: 24, items, ..Lane::default() }]
+    let lanes = groups(answer, table, |shown| {
+        let whole = shown.figure(stack.whole).map(|(_, of)| short_reading(unit, &of.median));
+        let unknown = shown.unknown(&scale);
+        let mut items = items(stack, shown, &all);
+        if items.is_empty() {
+            items = unknown.items;
+        }
+        vec![Lane { height: 24, ..shown.lane(whole.unwrap_or(unknown.value), items) }]
     });
     chart(&Chart {
         title: titled(answer, stack.title, table),
@@ -115,21 +120,21 @@ fn paint_of(name: &str, names: &[String]) -> (&'static str, Stripes) {
 }
 
 /// The steps of a cell, each from where the one before ends.
-fn items(stack: &Stack, index: usize, cell: &Cell, names: &[String], place_of: &str) -> Vec<Item> {
+fn items(stack: &Stack, shown: &Shown<'_>, names: &[String]) -> Vec<Item> {
     let mut from = 0.0;
     let mut items = Vec::new();
-    for (at, step) in (stack.steps)(cell).iter().enumerate() {
+    for (at, step) in (stack.steps)(shown.cell).iter().enumerate() {
         let Some(of) = (stack.of)(step) else { continue };
         let to = from + place(of.median.value);
         let (tone, stripes) = paint_of(&step.name, names);
-        let [steps, field] = stack.fields;
+        let said = summary_line(stack.whole.unit(), of, shown.cell.runs.len());
         items.push(Item {
             from,
             to,
             form: Form::Part(stripes),
             tone,
-            tip: format!("{place_of}, {}: {}", step.name, summary_line(stack.unit, of, cell.runs.len())),
-            data: data(format!("/cells/{index}/{steps}/{at}/{field}"), &of.median),
+            tip: format!("{}, {}: {said}", shown.label, step.name),
+            data: data(stack.pointer(shown.index, at), &of.median),
             label: step.name.clone(),
         });
         from = to;
@@ -138,16 +143,15 @@ fn items(stack: &Stack, index: usize, cell: &Cell, names: &[String], place_of: &
 }
 
 fn values(answer: &Answer, stack: &Stack, table: &Place) -> Rows {
+    let unit = stack.whole.unit();
     let mut rows = Vec::new();
-    let is_of = |cell: &&Cell| table.iter().all(|(axis, value)| cell.at.get(axis) == Some(value));
-    for (index, cell) in answer.cells.iter().enumerate().filter(|(_, cell)| is_of(cell)) {
+    for (index, cell) in cells_of(answer, table) {
         for (at, step) in (stack.steps)(cell).iter().enumerate() {
             let Some(of) = (stack.of)(step) else { continue };
-            let [steps, field] = stack.fields;
             let mut row: Vec<TableCell> = vec![words(label(answer, &cell.at)), words(step.name.clone())];
-            row.extend(numbers(&format!("/cells/{index}/{steps}/{at}/{field}"), stack.unit, of));
+            row.extend(numbers(&stack.pointer(index, at), unit, of));
             rows.push(row);
         }
     }
-    Rows { headings: headings(["Cell", "Step"], stack.unit), rows }
+    Rows { headings: headings(["Cell", "Step"], unit), rows }
 }
