@@ -110,7 +110,7 @@ fn a_study_that_goes_on_shows_what_is_there() {
     assert!(text.contains("5 of 12 runs done, 1 under way, 1 cut off\n"), "{text}");
     assert!(text.contains("2 runs"), "{text}");
     let text = flat(&text);
-    let said = "Migration time, Stop, Data transferred: of 4 pairs of cells it cannot be said whether";
+    let said = "Migration time, Stop, Data transferred: it cannot be said whether 4 pairs of cells differ";
     assert!(text.contains(said), "{text}");
     assert_eq!(text.matches("cannot be said").count(), 1, "{text}");
 }

@@ -8,7 +8,7 @@ use crate::report::quantities::Bounded;
 use crate::study::answer::{Answer, Comparison, Figure, Place, PublishedNumber};
 
 const HOW_TO_READ: &str = "It is from other hardware: compare the shape, not the numbers. Each cell: the published \
-    number; how many times that of the base it is; how many times that of the base the measured one is.";
+    number; that divided by the base's; and the measured number divided by the measured base's.";
 
 /// Who published figures, and how to read them; none if nobody did.
 pub(in crate::report) fn heading(answer: &Answer) -> Option<Section> {

@@ -128,12 +128,13 @@ fn of_correlation(found: &Correlation) -> String {
         return format!("{said}.");
     }
     let chance = match cells {
-        2 => "always".to_owned(),
-        _ => format!("once in {} times", (1..=cells).product::<u64>() / 2),
+        2 => "2 cells are always in the same or the reversed order".to_owned(),
+        _ => format!(
+            "by chance alone, {cells} cells are in the same or the reversed order once in {} times",
+            (1..=cells).product::<u64>() / 2
+        ),
     };
-    format!(
-        "{said}: too few to mean anything, since by chance {cells} cells are {chance} in the same or the reversed order."
-    )
+    format!("{said}. Those are too few to mean anything: {chance}.")
 }
 
 fn of_differences(answer: &Answer, found: &Differences) -> Option<String> {
@@ -167,8 +168,8 @@ fn without_spread(answer: &Answer) -> Vec<String> {
     let said = same.map(|same| {
         let figures = same.iter().map(|found| short_title(found.figure)).collect::<Vec<_>>().join(", ");
         format!(
-            "{figures}: of {} of cells it cannot be said whether they differ by more than their spread, since fewer than two \
-             runs of one of them know it.",
+            "{figures}: it cannot be said whether {} of cells differ by more than their spread: one cell of each pair has \
+             fewer than two runs in which the figure is known.",
             counted(same[0].not_known.len() as u64, "pair")
         )
     });

@@ -22,7 +22,7 @@ pub(in crate::report) fn in_layout(answer: &Answer) -> Vec<Section> {
     if tables.is_empty() {
         return tables;
     }
-    let how = "Of each cell: the median within its bounds, the smallest to the largest, and of how many runs";
+    let how = "Each cell: the median within its bounds; the smallest and the largest; of how many runs";
     std::iter::once(Section::untitled(vec![Piece::Space, said("", how)])).chain(tables).collect()
 }
 
