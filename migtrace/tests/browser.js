@@ -182,6 +182,38 @@
     }).map(table => table.textContent.slice(0, 80));
   },
 
+  // What is drawn in a chart and not in its legend, and the other way round. Charts beside each other share one legend.
+  unexplained() {
+    const found = [];
+    for (const chart of document.querySelectorAll(".chart")) {
+      const shared = chart.closest(".multiples");
+      const legend = chart.querySelector(".legend") ?? shared?.nextElementSibling;
+      const drawn = signs([...chart.querySelectorAll(".track svg")]);
+      const all = shared ? signs([...shared.querySelectorAll(".track svg")]) : drawn;
+      const explained = signs(legend?.matches(".legend") ? [...legend.querySelectorAll(".sign")] : []);
+      const title = chart.getAttribute("aria-label").slice(0, 40);
+      drawn.difference(explained).forEach(sign => found.push(`${title}: ${sign} is drawn and not explained`));
+      explained.difference(all).forEach(sign => {
+        // The best value of a short bar is not marked.
+        if (sign !== "value") found.push(`${title}: ${sign} is explained and not drawn`);
+      });
+    }
+    return found;
+    function signs(drawings) {
+      const shapes = drawings.flatMap(svg => [...svg.querySelectorAll("rect, path")]);
+      return new Set(shapes.map(sign).filter(sign => sign));
+    }
+    function sign(shape) {
+      const classes = [...shape.classList];
+      if (classes.includes("stacked")) {
+        const stripes = shape.nextElementSibling?.classList[0];
+        return [classes.at(-1), ["rising", "falling"].includes(stripes) ? stripes : "plain"].join(" ");
+      }
+      if (classes[0] === "possible" && shape.nextElementSibling?.classList[0] === "hatched") return "";
+      return ["hatched", "possible", "value", "error"].find(kind => kind === classes[0]);
+    }
+  },
+
   // On paper, the tables of the charts are open.
   closed() {
     return [...document.querySelectorAll("details table")].filter(table => {

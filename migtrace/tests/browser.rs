@@ -18,8 +18,6 @@ use serde_json::Value;
 /// A phone, and a desk.
 const WIDTHS: [u32; 2] = [360, 1_200];
 
-const QUESTIONS: &str = include_str!("browser.js");
-
 /// What is looked at: every outcome, one side alone and both, several records, and names from outside.
 fn pages() -> Vec<(&'static str, Vec<Record>)> {
     let merged = |name| (name, merged::merge(&merged::all(name)).unwrap());
@@ -53,10 +51,6 @@ fn show(browser: &mut Browser, page: &str, width: u32, scheme: &str) {
     browser.show(&file);
 }
 
-fn ask(browser: &mut Browser, question: &str) -> Value {
-    browser.evaluate(&format!("{QUESTIONS}.{question}()"))
-}
-
 /// What a page has asked for beyond itself, and what the browser has complained about.
 fn complaints(browser: &Browser) -> Vec<String> {
     let of = |method: &'static str| browser.events.iter().filter(move |event| event["method"] == method);
@@ -74,26 +68,26 @@ fn faults(browser: &mut Browser, page: &str, records: &[Record]) -> Vec<String> 
     for width in WIDTHS {
         show(browser, page, width, "light");
         faults.extend(complaints(browser));
-        for question in ["overflowing", "overlapping", "silent", "tips"] {
-            let found = ask(browser, question);
+        for question in ["overflowing", "overlapping", "silent", "tips", "unexplained"] {
+            let found = browser.ask(question);
             let found = found.as_array().unwrap_or_else(|| panic!("{question}: {found}"));
             faults.extend(found.iter().map(|fault| format!("{question} at {width}: {fault}")));
         }
     }
     for scheme in ["light", "dark"] {
         browser.set_screen(1_200, scheme);
-        let faint = ask(browser, "faint");
+        let faint = browser.ask("faint");
         assert!(faint["seen"].as_u64() > Some(20), "{faint}");
         let found = faint["found"].as_array().unwrap();
         faults.extend(found.iter().map(|fault| format!("faint in the {scheme}: {fault}")));
     }
     let records = serde_json::to_value(records).unwrap();
-    faults.extend(check_items(&ask(browser, "items"), &records));
-    faults.extend(check_cells(&ask(browser, "cells"), &records));
-    faults.extend(check_curves(&ask(browser, "curves"), &records));
+    faults.extend(check_items(&browser.ask("items"), &records));
+    faults.extend(check_cells(&browser.ask("cells"), &records));
+    faults.extend(check_curves(&browser.ask("curves"), &records));
     browser.set_paper(794);
     for (question, none) in [("closed", Value::from(0)), ("overflowing", Value::Array(Vec::new()))] {
-        let found = ask(browser, question);
+        let found = browser.ask(question);
         if found != none {
             faults.push(format!("{question} on paper: {found}"));
         }

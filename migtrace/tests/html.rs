@@ -4,14 +4,12 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-
 use common::merged;
+use common::page::{HOSTILE, check, parsed, text_of, words};
 use migtrace::record::Record;
 use migtrace::report;
 use migtrace_fuzz::events;
 use proptest::prelude::*;
-use roxmltree::{Document, ParsingOptions};
 
 /// The records of all canned logs, and of all logs of several hosts.
 fn all_records() -> Vec<(String, Vec<Record>)> {
@@ -21,102 +19,6 @@ fn all_records() -> Vec<(String, Vec<Record>)> {
         (name, records)
     });
     canned.chain(merged).collect()
-}
-
-/// The page as an XML parser reads it.
-fn parsed(page: &str) -> Document<'_> {
-    let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
-    Document::parse_with_options(page, options).unwrap_or_else(|error| panic!("{error}: {page}"))
-}
-
-/// Elements that a page without scripts and without anything from elsewhere may have.
-const ELEMENTS: [&str; 52] = [
-    "a",
-    "article",
-    "body",
-    "dd",
-    "defs",
-    "desc",
-    "details",
-    "div",
-    "dl",
-    "dt",
-    "figcaption",
-    "figure",
-    "footer",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "head",
-    "header",
-    "html",
-    "li",
-    "main",
-    "meta",
-    "nav",
-    "ol",
-    "p",
-    "path",
-    "pattern",
-    "rect",
-    "section",
-    "small",
-    "span",
-    "strong",
-    "style",
-    "summary",
-    "svg",
-    "table",
-    "tbody",
-    "td",
-    "th",
-    "thead",
-    "title",
-    "tr",
-    "ul",
-    "g",
-    "line",
-    "text",
-    "b",
-    "i",
-    "em",
-    "hr",
-    "br",
-];
-
-/// Everything that holds for the page of any records.
-fn check(page: &str) {
-    let document = parsed(page);
-    for node in document.descendants().filter(roxmltree::Node::is_element) {
-        let name = node.tag_name().name();
-        assert!(ELEMENTS.contains(&name), "<{name}>");
-        for attribute in node.attributes() {
-            let (name, value) = (attribute.name(), attribute.value());
-            assert!(!name.starts_with("on") && !["src", "srcset"].contains(&name), "{name}={value}");
-            assert!(name != "href" || value.starts_with("#m"), "{name}={value}");
-            let is_drawn = ["d", "x", "y", "width", "height", "viewBox", "style", "data-from", "data-to"];
-            let is_no_number = ["NaN", "inf"].iter().any(|word| value.contains(word));
-            assert!(!(is_drawn.contains(&name) && is_no_number), "{name}={value}");
-        }
-    }
-    let ids: Vec<_> = document.descendants().filter_map(|node| node.attribute("id")).collect();
-    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id is there twice: {ids:?}");
-    // What would hide or turn text.
-    assert_eq!(migtrace::terminal::clean_lines(page), page);
-}
-
-/// What a reader sees or hears: all text but that of the style.
-fn text_of(page: &str) -> String {
-    let document = parsed(page);
-    let is_text = |node: &roxmltree::Node<'_, '_>| {
-        node.is_text() && node.parent().is_none_or(|parent| parent.tag_name().name() != "style")
-    };
-    document.descendants().filter(is_text).filter_map(|node| node.text()).collect::<Vec<_>>().join(" ")
-}
-
-fn words(text: &str) -> BTreeSet<&str> {
-    text.split_whitespace().collect()
 }
 
 #[test]
@@ -162,9 +64,6 @@ fn each_of_several_migrations_has_its_place() {
         assert!(linked.contains(&&*link), "{link}");
     }
 }
-
-/// Names that would leave an element, an attribute or the style, or turn the text around.
-const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=y>&amp;</style>]]><!--\u{202e}\u{200b}\u{1b}[31m\0\u{7f}";
 
 #[test]
 fn no_name_from_outside_leaves_its_place() {

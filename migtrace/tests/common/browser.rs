@@ -12,6 +12,8 @@ const NAMES: [&str; 4] = ["chromium-headless-shell", "chromium", "chromium-brows
 /// The browser's own descriptors for the protocol are 3 and 4: the shell makes them of its standard input and output.
 const START: &str = r#"exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null"#;
 
+const QUESTIONS: &str = include_str!("../browser.js");
+
 /// A browser with one page. It has no network.
 pub(crate) struct Browser {
     child: Child,
@@ -99,8 +101,13 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "media": "print", "features": scheme }));
     }
 
+    /// What one of the questions of `browser.js` finds.
+    pub(crate) fn ask(&mut self, question: &str) -> Value {
+        self.evaluate(&format!("{QUESTIONS}.{question}()"))
+    }
+
     /// The value of a script that is run in the page.
-    pub(crate) fn evaluate(&mut self, script: &str) -> Value {
+    fn evaluate(&mut self, script: &str) -> Value {
         let order = json!({ "expression": script, "returnByValue": true });
         let result = self.call("Runtime.evaluate", order);
         assert!(result["exceptionDetails"].is_null(), "{result}");

@@ -4,6 +4,7 @@
 pub(crate) mod browser;
 pub(crate) mod log_builder;
 pub(crate) mod merged;
+pub(crate) mod page;
 pub(crate) mod page_numbers;
 pub(crate) mod study;
 

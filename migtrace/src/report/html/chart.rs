@@ -6,13 +6,13 @@
 use maud::{Markup, html};
 
 use super::scale::{LENGTH, Scale, Tick, percent};
-use super::shapes::{self, Data, Item, Stripes};
+use super::shapes::{self, Data, Form, Item, Stripes};
 
 /// A figure: its lanes, and the table of their values.
 pub(in crate::report) struct Chart {
     /// What it shows.
     pub(super) title: String,
-    /// The same in sentences, for who does not see it, and what has to be known to read it.
+    /// The same in sentences, for who does not see it, and what has to be known to read it. Empty where the title says it all.
     pub(super) about: String,
     pub(super) axis: Axis,
     pub(super) lanes: Vec<Lane>,
@@ -62,10 +62,12 @@ pub(in crate::report) enum Legend {
     Value,
     /// What is not known.
     Unknown,
+    /// An instant, and by how much it may be off.
+    Instant,
     /// From the smallest of several values to the largest.
     Range,
     /// A part of a whole: its name, its colour and its stripes.
-    Part(String, (&'static str, Stripes)),
+    Stacked(String, (&'static str, Stripes)),
 }
 
 /// A table of exact values: a heading for each column, and cells with their place in the record.
@@ -99,9 +101,16 @@ pub(super) const LOW: u16 = 18;
 pub(super) const HIGH: u16 = 96;
 
 pub(super) fn chart(chart: &Chart) -> Markup {
+    let said = match &chart.about[..] {
+        "" => chart.title.clone(),
+        about => format!("{}. {about}", chart.title),
+    };
     html! {
-        figure class="chart" role="group" aria-label=(format!("{}. {}", chart.title, chart.about)) {
-            figcaption { span class="title" { (chart.title) } " " span class="about" { (chart.about) } }
+        figure class="chart" role="group" aria-label=(said) {
+            figcaption {
+                span class="title" { (chart.title) }
+                @if !chart.about.is_empty() { " " span class="about" { (chart.about) } }
+            }
             (lanes(&chart.lanes, &chart.axis))
             @if !chart.legend.is_empty() { (legend(&chart.legend)) }
             @if !chart.table.rows.is_empty() {
@@ -209,6 +218,25 @@ fn described(lane: &Lane, said: &str) -> String {
     }
 }
 
+/// The signs with which lanes are drawn, as a legend explains them.
+pub(super) fn signs<'a>(lanes: impl IntoIterator<Item = &'a Lane>) -> Vec<Legend> {
+    let forms: Vec<Form> = lanes.into_iter().flat_map(|lane| &lane.items).map(|item| item.form).collect();
+    let explained =
+        |sign: Legend, is_drawn_so: fn(&Form) -> bool| forms.iter().any(is_drawn_so).then_some(sign);
+    let signs = [
+        explained(Legend::Certain, |form| matches!(form, Form::Bounded { .. })),
+        explained(
+            Legend::Possible,
+            |form| matches!(form, Form::Bounded { low, high: Some(high) } if low < high),
+        ),
+        explained(Legend::Value, |form| matches!(form, Form::Bounded { .. })),
+        explained(Legend::Instant, |form| matches!(form, Form::Point { error } if *error > 0.0)),
+        explained(Legend::Range, |form| matches!(form, Form::Range)),
+        explained(Legend::Unknown, |form| matches!(form, Form::Hatched | Form::Bounded { high: None, .. })),
+    ];
+    signs.into_iter().flatten().collect()
+}
+
 pub(super) fn legend(signs: &[Legend]) -> Markup {
     html! {
         ul class="legend" {
@@ -221,8 +249,9 @@ pub(super) fn legend(signs: &[Legend]) -> Markup {
                             Legend::Possible => "from the lower bound to the upper one",
                             Legend::Value => "best value",
                             Legend::Unknown => "unknown, or without an upper bound",
+                            Legend::Instant => "when it was, and by how much that may be off",
                             Legend::Range => "from the smallest run to the largest",
-                            Legend::Part(name, _) => name.as_str(),
+                            Legend::Stacked(name, _) => name.as_str(),
                         })
                     }
                 }

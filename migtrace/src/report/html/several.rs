@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::chart::{Axis, Chart, LOW, Lane, Legend, Rows, chart, lanes, legend};
+use super::chart::{Axis, Chart, LOW, Lane, Rows, chart, lanes, legend, signs};
 use super::length;
 use super::migration::{axis, curves, highest, steps};
 use super::scale::{Quantity, Scale};
@@ -99,14 +99,14 @@ fn figures(rows: &[Row<'_>]) -> Markup {
             of: |r| r.downtime.reachability.as_ref(),
         },
     ];
+    let is_known = |figure: &&Figure| rows.iter().any(|row| (figure.of)(row.record).is_some());
+    let mut charts: Vec<Chart> = times.iter().filter(is_known).map(|figure| times_of(rows, figure)).collect();
+    if rows.iter().any(|row| row.record.traffic.total.is_some()) {
+        charts.push(sent(rows));
+    }
     html! {
-        div class="multiples" {
-            @for figure in &times {
-                @if rows.iter().any(|row| (figure.of)(row.record).is_some()) { (times_of(rows, figure)) }
-            }
-            @if rows.iter().any(|row| row.record.traffic.total.is_some()) { (sent(rows)) }
-        }
-        (legend(&[Legend::Certain, Legend::Possible, Legend::Value, Legend::Unknown]))
+        div class="multiples" { @for shown in &charts { (chart(shown)) } }
+        (legend(&signs(charts.iter().flat_map(|chart| &chart.lanes))))
     }
 }
 
@@ -121,7 +121,7 @@ struct Figure {
     of: fn(&Record) -> Option<&Estimate>,
 }
 
-fn times_of(rows: &[Row<'_>], figure: &Figure) -> Markup {
+fn times_of(rows: &[Row<'_>], figure: &Figure) -> Chart {
     let Figure { name, path, tone, of } = *figure;
     let longest = |row: &Row<'_>| of(row.record).map(|time| length(time.high_ns.unwrap_or(time.value_ns)));
     let scale = Scale::from_zero(Quantity::Time, rows.iter().filter_map(longest).fold(0.0, f64::max));
@@ -145,7 +145,7 @@ fn times_of(rows: &[Row<'_>], figure: &Figure) -> Markup {
     compared(name, scale, rows.iter().map(lane).collect())
 }
 
-fn sent(rows: &[Row<'_>]) -> Markup {
+fn sent(rows: &[Row<'_>]) -> Chart {
     let total = |row: &Row<'_>| row.record.traffic.total.map(|total| total.tx.wire_bytes);
     let most = rows.iter().filter_map(total).map(length).fold(0.0, f64::max);
     let scale = Scale::from_zero(Quantity::Bytes, most);
@@ -183,16 +183,16 @@ fn unknown(scale: &Scale, row: &Row<'_>) -> Item {
     Item::unknown(scale, format!("{}: {UNKNOWN}", title(row)), UNKNOWN)
 }
 
-/// A chart of one figure. The summary has its values.
-fn compared(name: &str, scale: Scale, lanes: Vec<Lane>) -> Markup {
-    chart(&Chart {
+/// A chart of one figure, one of several that share a legend. The summary has its values.
+fn compared(name: &str, scale: Scale, lanes: Vec<Lane>) -> Chart {
+    Chart {
         title: name.to_owned(),
-        about: "The table above has the values.".to_owned(),
+        about: String::new(),
         axis: Axis { scale, origin: 0.0, name: String::new() },
         lanes,
         legend: Vec::new(),
         table: Rows::default(),
-    })
+    }
 }
 
 /// The curves of all, on the same scales.

@@ -58,7 +58,7 @@ pub(in crate::report) enum Form {
     /// From the smallest to the largest of several values: a thin line over what it belongs to.
     Range,
     /// A part of a whole, one of many beside each other.
-    Part(Stripes),
+    Stacked(Stripes),
 }
 
 /// What tells parts of the same colour apart.
@@ -142,17 +142,19 @@ const LEAST_MARKED: f64 = 6.0;
 
 pub(super) fn drawn(item: &Item, axis: &Scale, height: f64) -> Markup {
     let (from, to) = (axis.at(item.from), axis.at(item.to));
-    let (top, bottom, middle) = (height * 0.2, height * 0.8, height / 2.0);
+    let (top, bottom) = (height * 0.2, height * 0.8);
     match item.form {
         Form::Span => rect(&format!("bar {}", item.tone), from, to, top, bottom),
         Form::Hatched => hatched(item.tone, from, to, top, bottom),
         Form::Step => html! {},
         Form::Range => range(from, to, height),
-        Form::Part(stripes) => part(item.tone, stripes, [from, to, top, bottom]),
+        Form::Stacked(stripes) => stacked(item.tone, stripes, [from, to, top, bottom]),
         Form::Bounded { low, high } => {
+            let is_exact = high == Some(low);
             let (low, end) = (axis.at(low), axis.at(high.unwrap_or(f64::MAX)));
             html! {
                 @match high {
+                    Some(_) if is_exact => {},
                     Some(_) => (rect(&format!("possible {}", item.tone), low, end, top, bottom)),
                     None => (hatched(item.tone, low, end, top, bottom)),
                 }
@@ -160,13 +162,17 @@ pub(super) fn drawn(item: &Item, axis: &Scale, height: f64) -> Markup {
                 @if end - from > LEAST_MARKED { path class="value" d=(format!("M{} {}V{}", number(to), number(height * 0.08), number(height * 0.92))) {} }
             }
         }
-        Form::Point { error } => html! {
-            @if error > 0.0 {
-                path class=(format!("error {}", item.tone))
-                    d=(format!("M{} {1}H{2}", number(axis.at(item.from - error)), number(middle), number(axis.at(item.from + error)))) {}
-            }
-            path class=(format!("point {}", item.tone)) d=(format!("M{} {}h0.01", number(from), number(middle))) {}
-        },
+        Form::Point { error } => {
+            instant(item.tone, from, [item.from - error, item.from + error].map(|end| axis.at(end)), height)
+        }
+    }
+}
+
+fn instant(tone: &str, at: f64, [from, to]: [f64; 2], height: f64) -> Markup {
+    let middle = number(height / 2.0);
+    html! {
+        @if from < to { path class=(format!("error {tone}")) d=(format!("M{} {middle}H{}", number(from), number(to))) {} }
+        path class=(format!("point {tone}")) d=(format!("M{} {middle}h0.01", number(at))) {}
     }
 }
 
@@ -192,8 +198,15 @@ fn hatched(tone: &str, from: f64, to: f64, top: f64, bottom: f64) -> Markup {
 
 /// Colours that are told apart without stripes, in the style.
 const PAINTS: [&str; 9] = [
-    "t-part-0", "t-part-1", "t-part-2", "t-part-3", "t-part-4", "t-part-5", "t-part-6", "t-part-7",
-    "t-part-8",
+    "t-paint-0",
+    "t-paint-1",
+    "t-paint-2",
+    "t-paint-3",
+    "t-paint-4",
+    "t-paint-5",
+    "t-paint-6",
+    "t-paint-7",
+    "t-paint-8",
 ];
 
 /// How the n-th of many parts is drawn: with more parts than colours, the colours come again with stripes.
@@ -202,14 +215,14 @@ pub(super) fn paint(number: usize) -> (&'static str, Stripes) {
     (PAINTS[number % PAINTS.len()], stripes[number / PAINTS.len() % stripes.len()])
 }
 
-fn part(tone: &str, stripes: Stripes, [from, to, top, bottom]: [f64; 4]) -> Markup {
+fn stacked(tone: &str, stripes: Stripes, [from, to, top, bottom]: [f64; 4]) -> Markup {
     let striped = match stripes {
         Stripes::None => None,
         Stripes::Rising => Some("rising"),
         Stripes::Falling => Some("falling"),
     };
     html! {
-        (rect(&format!("bar part {tone}"), from, to, top, bottom))
+        (rect(&format!("bar stacked {tone}"), from, to, top, bottom))
         @if let Some(striped) = striped { (rect(striped, from, to, top, bottom)) }
     }
 }
@@ -239,8 +252,9 @@ pub(super) fn sign(of: &Legend) -> Markup {
         Legend::Possible => rect("possible t-plain", 1.0, 27.0, 2.0, 12.0),
         Legend::Value => html! { path class="value" d="M14 1V13" {} },
         Legend::Unknown => hatched("t-plain", 1.0, 27.0, 2.0, 12.0),
+        Legend::Instant => instant("t-plain", 14.0, [3.0, 25.0], 14.0),
         Legend::Range => range(2.0, 26.0, 14.0),
-        Legend::Part(_, (tone, stripes)) => part(tone, *stripes, [1.0, 27.0, 1.0, 13.0]),
+        Legend::Stacked(_, (tone, stripes)) => stacked(tone, *stripes, [1.0, 27.0, 1.0, 13.0]),
     }
 }
 
@@ -289,8 +303,8 @@ pub(super) fn pointed(item: &Item, axis: &Scale) -> Markup {
 /// What a label needs to be read over its item.
 const fn beneath(form: Form) -> &'static str {
     match form {
-        Form::Hatched | Form::Part(Stripes::Rising | Stripes::Falling) => "pill",
-        Form::Part(Stripes::None) => "dark",
+        Form::Hatched | Form::Stacked(Stripes::Rising | Stripes::Falling) => "pill",
+        Form::Stacked(Stripes::None) => "dark",
         _ => "",
     }
 }

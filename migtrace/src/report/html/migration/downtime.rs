@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis as ChartAxis, Cell, Chart, LOW, Lane, Legend, Rows, chart as figure, words};
+use super::super::chart::{Axis as ChartAxis, Cell, Chart, LOW, Lane, Rows, chart as figure, signs, words};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
@@ -37,8 +37,8 @@ pub(super) fn chart(record: &Record, index: usize) -> Markup {
         title: "The downtime in detail".to_owned(),
         about,
         axis: ChartAxis { scale: zoom, origin: place(axis.from), name: "after the first mark".to_owned() },
+        legend: signs(&lanes),
         lanes,
-        legend: vec![Legend::Certain, Legend::Possible, Legend::Value, Legend::Unknown],
         table: table(record, index),
     };
     figure(&shown)

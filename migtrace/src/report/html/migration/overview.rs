@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Cell, Chart, Curve, HIGH, LOW, Lane, Legend, Rows, chart as figure, words};
+use super::super::chart::{Axis, Cell, Chart, Curve, HIGH, LOW, Lane, Rows, chart as figure, signs, words};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
@@ -31,8 +31,8 @@ pub(super) fn charts(record: &Record, index: usize) -> Markup {
         title: "The migration over time".to_owned(),
         about: about.to_owned(),
         axis: Axis { scale: axis, origin: 0.0, name: "after the start".to_owned() },
+        legend: signs(&lanes),
         lanes,
-        legend: vec![Legend::Certain, Legend::Possible, Legend::Value, Legend::Unknown],
         table: table(record, index, &steps),
     };
     html! { section { h3 { "Over time" } (figure(&overview)) } }

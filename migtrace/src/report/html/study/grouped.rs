@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Legend, Rows, chart, words};
+use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Rows, chart, signs, words};
 use super::super::place;
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Form, Item};
@@ -39,8 +39,8 @@ fn one(answer: &Answer, figure: Figure, table: &Place) -> Markup {
         title: titled(answer, title(figure), table),
         about: "Medians. The table has all numbers.".to_owned(),
         axis: Axis { scale, origin: 0.0, name: String::new() },
+        legend: signs(&lanes),
         lanes,
-        legend: vec![Legend::Certain, Legend::Possible, Legend::Value, Legend::Range, Legend::Unknown],
         table: values(answer, figure, table),
     })
 }

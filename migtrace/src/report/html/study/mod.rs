@@ -24,30 +24,23 @@ pub fn render(answer: &Answer) -> String {
     let content = html! {
         article id="study" {
             (header(answer))
-            section {
-                h2 { "Time, downtime and data" }
+            (chapter("Time, downtime and data", &html! {
                 @for figure in said::tables::MAIN_FIGURES { (grouped::charts(answer, figure)) }
-            }
-            (part("", said::sentences::findings(answer)))
-            (part("The tables", said::tables::in_layout(answer)))
-            section {
-                (part("", said::published::heading(answer)))
-                (published::charts(answer))
-                (part("", said::published::tables(answer)))
-            }
-            section {
-                h2 { "What the downtime and the migration were made of" }
+            }))
+            (chapters(said::sentences::findings(answer)))
+            (chapter("The tables", &titled(said::tables::in_layout(answer))))
+            (published(answer))
+            (chapter("What the downtime and the migration were made of", &html! {
                 (stacked::charts(answer))
-                (part("", said::steps::sections(answer)))
-                (part("", said::tables::others(answer)))
-            }
-            section {
-                h2 { "What the old method says, and by how much it is off" }
+                (titled(said::steps::sections(answer)))
+                (titled(said::tables::others(answer)))
+            }))
+            (chapter("What the old method says, and by how much it is off", &html! {
                 (errors::charts(answer))
-                (part("", said::old_method::sections(answer)))
-            }
-            (part("", said::sentences::checks(answer)))
-            (part("", said::sentences::left_out(answer)))
+                (titled(said::old_method::sections(answer)))
+            }))
+            (chapters(said::sentences::checks(answer)))
+            (chapters(said::sentences::left_out(answer)))
         }
         @if let Some(course) = &answer.course { (one_run(answer, course)) }
     };
@@ -66,18 +59,35 @@ fn header(answer: &Answer) -> Markup {
     }
 }
 
-/// Sections under a heading; nothing without any.
-fn part(heading: &str, sections: impl IntoIterator<Item = Section>) -> Markup {
-    let sections: Vec<_> = sections.into_iter().collect();
+/// What stands under a heading; no heading where there is nothing.
+fn chapter(heading: &str, content: &Markup) -> Markup {
+    html! { @if !content.0.is_empty() { section { h2 { (heading) } (content) } } }
+}
+
+/// Sections that are a chapter each.
+fn chapters(sections: impl IntoIterator<Item = Section>) -> Markup {
+    html! { @for part in sections { (chapter(&part.title, &section(&part, &part.title))) } }
+}
+
+/// The sections of a chapter, each under its title.
+fn titled(sections: impl IntoIterator<Item = Section>) -> Markup {
     html! {
-        @if !sections.is_empty() {
-            section {
-                @if !heading.is_empty() { h2 { (heading) } }
-                @for part in &sections {
-                    @if heading.is_empty() && !part.title.is_empty() { h3 { (part.title) } }
-                    (section(part, if heading.is_empty() { &part.title } else { heading }))
-                }
-            }
+        @for part in sections {
+            @if !part.title.is_empty() { h3 { (part.title) } }
+            (section(&part, &part.title))
+        }
+    }
+}
+
+/// What others have published, beside the measured.
+fn published(answer: &Answer) -> Markup {
+    html! {
+        @if let Some(heading) = said::published::heading(answer) {
+            (chapter(&heading.title, &html! {
+                (section(&heading, &heading.title))
+                (published::charts(answer))
+                (titled(said::published::tables(answer)))
+            }))
         }
     }
 }

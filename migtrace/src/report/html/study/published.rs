@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Chart, Lane, Legend, Rows, chart};
+use super::super::chart::{Axis, Chart, Lane, Rows, chart, signs};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::grouped::{Shown, groups};
@@ -43,8 +43,8 @@ fn one(answer: &Answer, at: usize, comparison: &Comparison, base: &Place, table:
             label(answer, base)
         ),
         axis: Axis { scale, origin: 0.0, name: "times".to_owned() },
+        legend: signs(&lanes),
         lanes,
-        legend: vec![Legend::Certain, Legend::Possible, Legend::Value],
         table: Rows::default(),
     })
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Cell as TableCell, Chart, Lane, Legend, Rows, chart, words};
+use super::super::chart::{Axis, Cell as TableCell, Chart, Lane, Legend, Rows, chart, signs, words};
 use super::super::place;
 use super::super::scale::Scale;
 use super::super::shapes::{Form, Item, Stripes, paint};
@@ -88,8 +88,8 @@ fn one(answer: &Answer, stack: &Stack, table: &Place) -> Markup {
                 need not be their sum."
             .to_owned(),
         axis: Axis { scale, origin: 0.0, name: String::new() },
+        legend: [legend(answer, stack, table, &all), signs(&lanes)].concat(),
         lanes,
-        legend: legend(answer, stack, &all),
         table: values(answer, stack, table),
     })
 }
@@ -100,17 +100,17 @@ fn all_names(answer: &Answer) -> Vec<String> {
 }
 
 /// The steps of a chart in the order in which they follow each other.
-fn legend(answer: &Answer, stack: &Stack, names: &[String]) -> Vec<Legend> {
+fn legend(answer: &Answer, stack: &Stack, table: &Place, names: &[String]) -> Vec<Legend> {
     let mut shown = step_names(answer, stack.steps);
     shown.retain(|name| {
-        let mut steps = answer.cells.iter().flat_map(stack.steps);
+        let mut steps = cells_of(answer, table).flat_map(|(_, cell)| (stack.steps)(cell));
         steps.any(|step| step.name == *name && (stack.of)(step).is_some())
     });
     shown
         .into_iter()
         .map(|name| {
             let paint = paint_of(&name, names);
-            Legend::Part(name, paint)
+            Legend::Stacked(name, paint)
         })
         .collect()
 }
@@ -131,7 +131,7 @@ fn items(stack: &Stack, shown: &Shown<'_>, names: &[String]) -> Vec<Item> {
         items.push(Item {
             from,
             to,
-            form: Form::Part(stripes),
+            form: Form::Stacked(stripes),
             tone,
             tip: format!("{}, {}: {said}", shown.label, step.name),
             data: data(stack.pointer(shown.index, at), &of.median),
