@@ -180,7 +180,7 @@ fn a_possible_gap_around_the_stop_is_bounded_by_zero_and_by_its_requests() {
     assert_eq!(record.downtime.stop.as_ref().unwrap().high_ns, Some(13_828_000));
     let text = report::text::render(&record);
     let listed = text.lines().skip_while(|line| !line.starts_with("Possible gaps")).nth(2);
-    assert!(listed.is_some_and(|line| line.contains("13.0 ms (0 ns to 13.8 ms)")), "{text}");
+    assert!(listed.is_some_and(|line| line.contains("13.0 ms (0 to 13.8 ms)")), "{text}");
 }
 
 #[test]

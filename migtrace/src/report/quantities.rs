@@ -54,7 +54,8 @@ impl Amount {
         #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
         let mut value = bytes as f64;
         let mut unit = 0;
-        while value >= 1024.0 {
+        // What would be rounded to 1024 is 1 of the next unit.
+        while value >= 1023.995 {
             value /= 1024.0;
             unit += 1;
         }
@@ -71,9 +72,9 @@ impl Amount {
         Self { number: format!("{sign}{}", self.number), ..self }
     }
 
-    /// `2.0 to 80.9 ms`, or with two units where they differ.
+    /// `2.0 to 80.9 ms`, or with two units where they differ. Nothing is 0 in every unit.
     pub(super) fn to(&self, high: &Self) -> String {
-        if self.unit == high.unit {
+        if self.unit == high.unit || self.number == "0" {
             format!("{} to {high}", self.number)
         } else {
             format!("{self} to {high}")
@@ -89,7 +90,7 @@ impl fmt::Display for Amount {
 }
 
 /// A figure: a number, and what bounds it. Both stand on one line, or the bounds beneath the number.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Bounded {
     pub(super) value: String,
     /// `± 16.5 ms`, `(2.0 to 80.9 ms)`, `or longer`; none where they say no more than the number.
@@ -136,6 +137,12 @@ impl Bounded {
 impl From<&Estimate> for Bounded {
     fn from(estimate: &Estimate) -> Self {
         Self::time(estimate.value_ns, estimate.low_ns, estimate.high_ns)
+    }
+}
+
+impl From<String> for Bounded {
+    fn from(value: String) -> Self {
+        Self { value, bounds: None }
     }
 }
 
@@ -214,10 +221,11 @@ pub(super) fn offset(ns: i64) -> String {
 pub(super) fn rate(bytes: u64, ns: u64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let bits_per_s = (ns > 0).then(|| bytes as f64 * 8.0 * NS_PER_S as f64 / ns as f64)?;
+    // What would be rounded to 1000 is 1 of the next unit.
     let (unit, name) = match bits_per_s {
-        1e9.. => (1e9, "Gbit/s"),
-        1e6.. => (1e6, "Mbit/s"),
-        1e3.. => (1e3, "kbit/s"),
+        999.5e6.. => (1e9, "Gbit/s"),
+        999.5e3.. => (1e6, "Mbit/s"),
+        999.5.. => (1e3, "kbit/s"),
         _ => (1.0, "bit/s"),
     };
     Some(three_digits(bits_per_s / unit, name))
@@ -225,8 +233,8 @@ pub(super) fn rate(bytes: u64, ns: u64) -> Option<String> {
 
 fn three_digits(value: f64, unit: &str) -> String {
     let decimals = match value {
-        100.0.. | 0.0 => 0,
-        10.0.. => 1,
+        99.95.. | 0.0 => 0,
+        9.995.. => 1,
         _ => 2,
     };
     format!("{value:.decimals$} {unit}")
@@ -270,7 +278,7 @@ mod tests {
         assert_eq!(e(12_345_678_901, 12_345_478_901, Some(12_345_700_000)), "12.3457 s ± 200.0 µs");
         assert_eq!(e(12_345_678_901, 12_000_000_000, Some(12_345_700_000)), "12.346 s ± 345.7 ms");
         assert_eq!(e(80_100_000, 2_000_000, Some(80_900_000)), "80.1 ms (2.0 to 80.9 ms)");
-        assert_eq!(e(7_900_000, 0, Some(17_200_000)), "7.9 ms (0 ns to 17.2 ms)");
+        assert_eq!(e(7_900_000, 0, Some(17_200_000)), "7.9 ms (0 to 17.2 ms)");
         assert_eq!(e(36_200_000, 36_000_000, None), "36.2 ms or longer (at least 36.0 ms)");
         assert_eq!(e(36_200_000, 36_200_000, None), "36.2 ms or longer");
     }
@@ -280,6 +288,7 @@ mod tests {
         let time = |low, high| Amount::time(low).to(&Amount::time(high));
         assert_eq!(time(2_000_000, 80_900_000), "2.0 to 80.9 ms");
         assert_eq!(time(900_000, 80_900_000), "900.0 µs to 80.9 ms");
+        assert_eq!(time(0, 80_900_000), "0 to 80.9 ms");
         assert_eq!(Amount::bytes(1 << 20).to(&Amount::bytes(5 << 20)), "1 to 5 MiB");
         // The blanks within a number are not before a unit.
         assert_eq!(Amount::count(1_234).to(&Amount::count(5_234)), "1 234 to 5 234");
@@ -287,14 +296,17 @@ mod tests {
 
     #[test]
     fn sizes_have_binary_units() {
-        let sizes = [0, 1_023, 1_024, 1_536, 4_842_000_000, u64::MAX].map(bytes);
-        assert_eq!(sizes, ["0 B", "1023 B", "1 KiB", "1.50 KiB", "4.51 GiB", "16 EiB"]);
+        let sizes = [0, 1_023, 1_024, 1_536, (1 << 20) - 1, 4_842_000_000, u64::MAX].map(bytes);
+        assert_eq!(sizes, ["0 B", "1023 B", "1 KiB", "1.50 KiB", "1.00 MiB", "4.51 GiB", "16 EiB"]);
     }
 
     #[test]
     fn rates_counts_and_shares_read_as_people_write_them() {
         assert_eq!(rate(125_000_000, NS_PER_S).unwrap(), "1.00 Gbit/s");
         assert_eq!(rate(117_875_000, NS_PER_S).unwrap(), "943 Mbit/s");
+        assert_eq!(rate(124_999_000, NS_PER_S).unwrap(), "1.00 Gbit/s");
+        assert_eq!(rate(12_499_000, NS_PER_S).unwrap(), "100 Mbit/s");
+        assert_eq!(rate(1_249_900, NS_PER_S).unwrap(), "10.0 Mbit/s");
         assert_eq!(rate(1, 0), None);
         assert_eq!(grouped(1_234_567), "1 234 567");
         assert_eq!(grouped(12), "12");

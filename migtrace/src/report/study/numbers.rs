@@ -171,7 +171,7 @@ mod tests {
             (of(3_182 * ms, Some(3_181 * ms), Some(3_183 * ms)), "3.182 s"),
             (of(290 * ms, Some(267 * ms), Some(313 * ms)), "290.0 ms ± 23.0 ms"),
             (of(290 * ms, Some(290 * ms), None), "290.0 ms or longer"),
-            (of(0, Some(0), Some(ms)), "0 ns (0 ns to 1.0 ms)"),
+            (of(0, Some(0), Some(ms)), "0 ns (0 to 1.0 ms)"),
         ];
         for (reading, said) in cases {
             assert_eq!(short_reading(Unit::Ns, &reading), said);
