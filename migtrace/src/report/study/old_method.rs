@@ -48,7 +48,7 @@ fn grid(answer: &Answer, group: &Group) -> Grid {
     let columns = std::iter::once(says).chain(heads).map(|figure| title(figure).to_owned());
     by_cell(answer, with_runs(answer), columns.collect(), |cell| {
         let off = known.iter().map(|(off, from)| off_by(cell, *off, *from));
-        std::iter::once(median(cell, says)).chain(off).collect()
+        std::iter::once(median(cell, says).to_string()).chain(off).collect()
     })
 }
 

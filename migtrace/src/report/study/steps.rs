@@ -2,7 +2,7 @@
 
 use super::grid::Grid;
 use super::numbers::reading;
-use super::tables::{by_cell, with_runs};
+use super::tables::{by_cell, one_of, with_runs};
 use super::words::step_names;
 use crate::report::content::{NONE, Section};
 use crate::study::answer::{Answer, Cell, Reading, StepSummary, Unit};
@@ -30,7 +30,7 @@ fn grid(
     let names = step_names(answer, steps);
     let shown = |cell: &Cell, name: &str| {
         let step = steps(cell).iter().find(|step| step.name == name);
-        step.and_then(&number).map_or(NONE.to_owned(), |median| reading(unit, &median).to_string())
+        step.and_then(&number).map_or(NONE.to_owned(), |median| one_of(names.len(), reading(unit, &median)))
     };
     let with_steps = with_runs(answer).filter(|cell| !steps(cell).is_empty());
     by_cell(answer, with_steps, names.clone(), |cell| names.iter().map(|name| shown(cell, name)).collect())

@@ -4,6 +4,7 @@ use super::grid::Grid;
 use super::numbers::{narrow_summary, reading, summary};
 use super::words::{label, short_title, title};
 use crate::report::content::{NONE, Piece, Section, UNKNOWN, said};
+use crate::report::quantities::Bounded;
 use crate::study::answer::{Answer, Cell, Figure, Place, TitledValue};
 
 /// What a study is about in the first place.
@@ -93,7 +94,10 @@ pub(in crate::report) fn others(answer: &Answer) -> Vec<Section> {
 fn of_figures(answer: &Answer, figures: &[Figure]) -> Grid {
     let known: Vec<Figure> = figures.iter().copied().filter(|figure| is_known(answer, *figure)).collect();
     let columns = known.iter().map(|figure| short_title(*figure).to_owned()).collect();
-    let row = |cell: &Cell| known.iter().map(|figure| median(cell, *figure)).collect();
+    let row = |cell: &Cell| {
+        let medians = known.iter().map(|figure| median(cell, *figure));
+        medians.map(|median| one_of(known.len(), median)).collect()
+    };
     by_cell(answer, with_runs(answer), columns, row)
 }
 
@@ -112,8 +116,16 @@ pub(super) fn by_cell<'a>(
 }
 
 /// The median of a figure within its bounds.
-pub(super) fn median(cell: &Cell, figure: Figure) -> String {
-    cell.get(figure).map_or(UNKNOWN.to_owned(), |of| reading(figure.unit(), &of.median).to_string())
+pub(super) fn median(cell: &Cell, figure: Figure) -> Bounded {
+    cell.get(figure).map_or_else(|| Bounded::alone(UNKNOWN), |of| reading(figure.unit(), &of.median))
+}
+
+/// The most columns, beside the names of the cells, that have room for bounds beside their numbers.
+const MOST_BESIDE: usize = 4;
+
+/// A number in one of so many columns.
+pub(super) fn one_of(columns: usize, number: Bounded) -> String {
+    if columns > MOST_BESIDE { number.lines().join("\n") } else { number.to_string() }
 }
 
 pub(super) fn with_runs(answer: &Answer) -> impl Iterator<Item = &Cell> {
