@@ -214,6 +214,26 @@
     }
   },
 
+  // Columns of a chart's table of which some cells stand left and others right.
+  misaligned() {
+    const found = [];
+    for (const table of document.querySelectorAll(".chart table")) {
+      const columns = new Map();
+      for (const row of table.querySelectorAll("tbody tr")) {
+        [...row.cells].forEach((cell, column) => {
+          const sides = columns.get(column) ?? columns.set(column, new Set()).get(column);
+          if (cell.textContent.trim()) sides.add(getComputedStyle(cell).textAlign);
+        });
+      }
+      columns.forEach((sides, column) => {
+        const heading = table.tHead.rows[0].cells[column];
+        sides.add(getComputedStyle(heading).textAlign);
+        if (sides.size > 1) found.push(`${heading.textContent}: ${[...sides]}`);
+      });
+    }
+    return found;
+  },
+
   // On paper, the tables of the charts are open.
   closed() {
     return [...document.querySelectorAll("details table")].filter(table => {

@@ -68,7 +68,7 @@ fn faults(browser: &mut Browser, page: &str, records: &[Record]) -> Vec<String> 
     for width in WIDTHS {
         show(browser, page, width, "light");
         faults.extend(complaints(browser));
-        for question in ["overflowing", "overlapping", "silent", "tips", "unexplained"] {
+        for question in ["overflowing", "overlapping", "silent", "tips", "unexplained", "misaligned"] {
             let found = browser.ask(question);
             let found = found.as_array().unwrap_or_else(|| panic!("{question}: {found}"));
             faults.extend(found.iter().map(|fault| format!("{question} at {width}: {fault}")));
@@ -140,6 +140,12 @@ fn a_page_that_was_broken_is_noticed() {
             broken("role=\"img\" aria-label=\"stop", "role=\"img\" title=\"stop"),
             "silent",
         ),
+        (
+            "signs without a legend",
+            broken("<ul class=\"legend\">", "<ul class=\"other\">"),
+            "is drawn and not explained",
+        ),
+        ("a number on the left", broken("<td class=\"right\">", "<td class=\"\">"), "misaligned"),
         (
             "a table that stays closed",
             broken("details::details-content", "details::other"),

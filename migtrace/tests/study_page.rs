@@ -146,7 +146,7 @@ fn faults(browser: &mut Browser, page: &str, answer: &Answer) -> Vec<String> {
     for (width, scheme) in [(360, "light"), (1_200, "dark"), (1_200, "light")] {
         browser.set_screen(width, scheme);
         browser.show(&file);
-        for question in ["overflowing", "overlapping", "silent", "tips", "unexplained"] {
+        for question in ["overflowing", "overlapping", "silent", "tips", "unexplained", "misaligned"] {
             let found = browser.ask(question);
             let found = found.as_array().unwrap_or_else(|| panic!("{question}: {found}"));
             faults.extend(found.iter().map(|fault| format!("{question} at {width}: {fault}")));

@@ -6,7 +6,9 @@
 use maud::{Markup, html};
 
 use super::scale::{LENGTH, Scale, Tick, percent};
+use super::sections::bounded;
 use super::shapes::{self, Data, Form, Item, Stripes};
+use crate::report::quantities::Bounded;
 
 /// A figure: its lanes, and the table of their values.
 pub(in crate::report) struct Chart {
@@ -32,11 +34,14 @@ pub(in crate::report) struct Axis {
 /// A row of a chart.
 #[derive(Default)]
 pub(in crate::report) struct Lane {
+    /// Empty where it is that of the lane above.
     pub(super) name: String,
-    /// What is written below the name.
-    pub(super) value: String,
+    /// What is written beside the name, or below it.
+    pub(super) value: Bounded,
     /// In pixels; 0 for a heading.
     pub(super) height: u16,
+    /// Whether its name stands above those of the lanes that follow.
+    pub(super) is_group: bool,
     /// Stretches of the axis that are shaded, every other one.
     pub(super) bands: Vec<(f64, f64)>,
     pub(super) items: Vec<Item>,
@@ -60,6 +65,10 @@ pub(in crate::report) enum Legend {
     Possible,
     /// The best single value.
     Value,
+    /// The median.
+    Median,
+    /// A bar with ends that are known: what it shows, and its colour.
+    Bar(&'static str, &'static str),
     /// What is not known.
     Unknown,
     /// An instant, and by how much it may be off.
@@ -80,13 +89,15 @@ pub(in crate::report) struct Rows {
 impl Rows {
     /// Whether a column is of numbers, under a heading that is aligned as they are.
     fn has_numbers(&self, column: usize) -> bool {
-        self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Number(..))))
+        self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Number(..) | Cell::Amount(_))))
     }
 }
 
 /// A cell of such a table.
 pub(in crate::report) enum Cell {
     Words(String),
+    /// A number as people read it; empty where there is none.
+    Amount(String),
     /// A number, and where it stands in the record.
     Number(String, Data),
 }
@@ -96,7 +107,7 @@ pub(super) fn words(text: impl Into<String>) -> Cell {
 }
 
 /// The lanes of a bar or a mark.
-pub(super) const LOW: u16 = 18;
+pub(super) const LOW: u16 = 20;
 /// The lanes of a curve.
 pub(super) const HIGH: u16 = 96;
 
@@ -166,6 +177,17 @@ impl Lane {
     pub(super) fn heading(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
     }
+
+    /// The name of the lanes that follow.
+    pub(super) fn group(name: &str) -> Self {
+        Self { name: name.to_owned(), height: LOW, is_group: true, ..Self::default() }
+    }
+
+    /// What a reader of the screen hears of it.
+    fn said(&self) -> String {
+        let parts = [self.name.clone(), self.value.to_string()];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+    }
 }
 
 fn lane(lane: &Lane, axis: &Scale, ticks: &[Tick]) -> Markup {
@@ -174,15 +196,12 @@ fn lane(lane: &Lane, axis: &Scale, ticks: &[Tick]) -> Markup {
     }
     let height = f64::from(lane.height);
     let upright = lane.curve.as_ref().map(|curve| curve.scale.few_ticks());
-    let said = match &lane.value[..] {
-        "" => lane.name.clone(),
-        value => format!("{}: {value}", lane.name),
-    };
+    let said = lane.said();
     html! {
-        div class="lane" {
+        div class=(if lane.is_group { "lane group" } else { "lane" }) {
             div class="label" {
                 span class="name" { (lane.name) }
-                @if !lane.value.is_empty() { " " span class="value" { (lane.value) } }
+                @if !lane.value.value.is_empty() { " " span class="value" { (bounded(&lane.value)) } }
                 @if let Some((ticks, unit)) = &upright {
                     " " span class="value" { (unit) }
                     @for tick in ticks {
@@ -218,8 +237,8 @@ fn described(lane: &Lane, said: &str) -> String {
     }
 }
 
-/// The signs with which lanes are drawn, as a legend explains them.
-pub(super) fn signs<'a>(lanes: impl IntoIterator<Item = &'a Lane>) -> Vec<Legend> {
+/// The signs with which lanes are drawn, as a legend explains them: `value` is what the marks of their bars are.
+pub(super) fn signs<'a>(lanes: impl IntoIterator<Item = &'a Lane>, value: Legend) -> Vec<Legend> {
     let forms: Vec<Form> = lanes.into_iter().flat_map(|lane| &lane.items).map(|item| item.form).collect();
     let explained =
         |sign: Legend, is_drawn_so: fn(&Form) -> bool| forms.iter().any(is_drawn_so).then_some(sign);
@@ -229,7 +248,7 @@ pub(super) fn signs<'a>(lanes: impl IntoIterator<Item = &'a Lane>) -> Vec<Legend
             Legend::Possible,
             |form| matches!(form, Form::Bounded { low, high: Some(high) } if low < high),
         ),
-        explained(Legend::Value, |form| matches!(form, Form::Bounded { .. })),
+        explained(value, |form| matches!(form, Form::Bounded { .. })),
         explained(Legend::Instant, |form| matches!(form, Form::Point { error } if *error > 0.0)),
         explained(Legend::Range, |form| matches!(form, Form::Range)),
         explained(Legend::Unknown, |form| matches!(form, Form::Hatched | Form::Bounded { high: None, .. })),
@@ -248,6 +267,8 @@ pub(super) fn legend(signs: &[Legend]) -> Markup {
                             Legend::Certain => "up to the lower bound",
                             Legend::Possible => "from the lower bound to the upper one",
                             Legend::Value => "best value",
+                            Legend::Median => "median",
+                            Legend::Bar(name, _) => name,
                             Legend::Unknown => "unknown, or without an upper bound",
                             Legend::Instant => "when it was, and by how much that may be off",
                             Legend::Range => "from the smallest run to the largest",
@@ -278,6 +299,7 @@ pub(super) fn rows(table: &Rows) -> Markup {
                             @for cell in row {
                                 @match cell {
                                     Cell::Words(words) => td { (words) },
+                                    Cell::Amount(amount) => td class="right" { (amount) },
                                     Cell::Number(number, data) => {
                                         td class="right" data-of=(data.of) data-values=(data.values()) { (number) }
                                     }

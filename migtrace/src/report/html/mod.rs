@@ -24,10 +24,15 @@ pub fn render(records: &[Record]) -> String {
         [record] => format!("{}: {}", headline::vm(record), headline::outcome(record)),
         _ => format!("{} migrations", records.len()),
     };
+    let is_alone = records.len() == 1;
+    let heading = |index: usize, record: &Record| {
+        let name = html! { (headline::vm(record)) " " (migration::outcome(record)) };
+        html! { @if is_alone { h1 { (name) } } @else { h2 { (index + 1) ". " (name) } } }
+    };
     let content = html! {
-        @if records.len() != 1 { (several::overview(records)) }
+        @if !is_alone { (several::overview(records)) }
         @for (index, record) in records.iter().enumerate() {
-            (migration::article(record, index, records.len() == 1))
+            (migration::article(record, index, &heading(index, record)))
         }
     };
     page::page(&title, &content)

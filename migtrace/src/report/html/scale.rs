@@ -81,9 +81,9 @@ impl Scale {
     /// From a round value that is not above `least`, nor above 0, to one that is not below `most`, nor below 0.
     pub(in crate::report) fn around_zero(quantity: Quantity, least: f64, most: f64) -> Self {
         let scale = Self::new(quantity, least.min(0.0), most.max(0.0));
-        let furthest = scale.to.max(-scale.from);
-        let (unit, _) = quantity.unit(furthest);
-        let step = step(furthest / unit / 2.0) * unit;
+        let (unit, _) = scale.unit(0.0);
+        // Both ends move by less than a step: it is still the step of the ticks.
+        let step = step((scale.to - scale.from) / unit / (MOST_TICKS - 1.0)) * unit;
         Self::new(quantity, (scale.from / step).floor() * step, (scale.to / step).ceil() * step)
     }
 
@@ -197,6 +197,20 @@ mod tests {
         let (ticks, unit) = scale.few_ticks();
         assert_eq!(unit, "Mbit/s");
         assert_eq!(ticks.into_iter().map(|tick| tick.label).collect::<Vec<_>>(), ["0", "200", "400"]);
+    }
+
+    #[test]
+    fn an_axis_around_zero_ends_at_its_outermost_ticks() {
+        let axis = |least, most| labels(Scale::around_zero(Quantity::Time, least, most));
+        assert_eq!(axis(0.0, 51e9), ["0 s", "10 s", "20 s", "30 s", "40 s", "50 s", "60 s"]);
+        assert_eq!(axis(-130e6, 1e6), ["-150 ms", "-100 ms", "-50 ms", "0 ms", "50 ms"]);
+        for (least, most) in [(0.0, 5.86e9), (-251e6, 0.0), (-3.0, 170.0), (-7e9, 7e9), (-0.9e9, 1.1e9)] {
+            let scale = Scale::around_zero(Quantity::Time, least, most);
+            let ticks = scale.ticks(0.0);
+            assert_eq!((ticks[0].at, ticks[ticks.len() - 1].at), (0.0, LENGTH), "{least} to {most}");
+            assert!(ticks.len() <= 8, "{ticks:?}");
+            assert!((scale.to() - scale.from()) < 2.0 * (most - least), "{least} to {most}: {scale:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::chart::{Axis, Chart, LOW, Lane, Rows, chart, lanes, legend, signs};
+use super::chart::{Axis, Chart, LOW, Lane, Legend, Rows, chart, lanes, legend, signs};
 use super::length;
 use super::migration::{axis, curves, highest, steps};
 use super::scale::{Quantity, Scale};
@@ -106,7 +106,7 @@ fn figures(rows: &[Row<'_>]) -> Markup {
     }
     html! {
         div class="multiples" { @for shown in &charts { (chart(shown)) } }
-        (legend(&signs(charts.iter().flat_map(|chart| &chart.lanes))))
+        (legend(&signs(charts.iter().flat_map(|chart| &chart.lanes), Legend::Value)))
     }
 }
 
@@ -140,7 +140,7 @@ fn times_of(rows: &[Row<'_>], figure: &Figure) -> Chart {
             None => Some(unknown(&scale, row)),
         };
         let value = if name == STOP { stop(row.record) } else { estimated(of(row.record)) };
-        numbered(row, value.to_string(), item)
+        numbered(row, value, item)
     };
     compared(name, scale, rows.iter().map(lane).collect())
 }
@@ -165,7 +165,7 @@ fn sent(rows: &[Row<'_>]) -> Chart {
             },
             None => unknown(&scale, row),
         };
-        numbered(row, headline::sent(row.record), Some(item))
+        numbered(row, headline::sent(row.record).into(), Some(item))
     };
     compared("Sent", scale, rows.iter().map(lane).collect())
 }
@@ -175,7 +175,7 @@ fn title(row: &Row<'_>) -> String {
     format!("{}. {}", row.number + 1, headline::vm(row.record))
 }
 
-fn numbered(row: &Row<'_>, value: String, item: Option<Item>) -> Lane {
+fn numbered(row: &Row<'_>, value: Bounded, item: Option<Item>) -> Lane {
     Lane { name: title(row), value, height: LOW, items: item.into_iter().collect(), ..Lane::default() }
 }
 

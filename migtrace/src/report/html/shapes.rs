@@ -248,9 +248,10 @@ pub(super) fn patterns() -> Markup {
 /// A sign as the legend shows it.
 pub(super) fn sign(of: &Legend) -> Markup {
     match of {
-        Legend::Certain => rect("bar t-plain", 1.0, 27.0, 2.0, 12.0),
-        Legend::Possible => rect("possible t-plain", 1.0, 27.0, 2.0, 12.0),
-        Legend::Value => html! { path class="value" d="M14 1V13" {} },
+        Legend::Certain => rect("bar t-legend", 1.0, 27.0, 2.0, 12.0),
+        Legend::Possible => rect("possible t-legend", 1.0, 27.0, 2.0, 12.0),
+        Legend::Bar(_, tone) => rect(&format!("bar {tone}"), 1.0, 27.0, 2.0, 12.0),
+        Legend::Value | Legend::Median => html! { path class="value" d="M14 1V13" {} },
         Legend::Unknown => hatched("t-plain", 1.0, 27.0, 2.0, 12.0),
         Legend::Instant => instant("t-plain", 14.0, [3.0, 25.0], 14.0),
         Legend::Range => range(2.0, 26.0, 14.0),

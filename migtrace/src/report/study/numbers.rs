@@ -42,11 +42,11 @@ pub(in crate::report) fn reading(unit: Unit, reading: &Reading) -> Bounded {
 }
 
 /// The same beside a bar, which shows the bounds itself: they are only said where they are wider than the digits.
-pub(in crate::report) fn short_reading(unit: Unit, of: &Reading) -> String {
+pub(in crate::report) fn short_reading(unit: Unit, of: &Reading) -> Bounded {
     match unit {
-        _ if is_wide(of) => reading(unit, of).to_string(),
-        Unit::Ns if of.value >= 0 => Amount::short_time(of.value.unsigned_abs()).to_string(),
-        _ => amount(unit, of.value).to_string(),
+        _ if is_wide(of) => reading(unit, of),
+        Unit::Ns if of.value >= 0 => Bounded::alone(Amount::short_time(of.value.unsigned_abs())),
+        _ => Bounded::alone(amount(unit, of.value)),
     }
 }
 
@@ -70,8 +70,8 @@ pub(in crate::report) fn difference(unit: Unit, reading: &Reading) -> Bounded {
 }
 
 /// The same beside a bar.
-pub(in crate::report) fn short_difference(unit: Unit, of: &Reading) -> String {
-    if is_wide(of) { difference(unit, of).to_string() } else { signed(unit, of.value).to_string() }
+pub(in crate::report) fn short_difference(unit: Unit, of: &Reading) -> Bounded {
+    if is_wide(of) { difference(unit, of) } else { Bounded::alone(signed(unit, of.value)) }
 }
 
 /// Whether the bounds are the number itself. The median of an even number of whole numbers may lie half between two.
@@ -174,12 +174,12 @@ mod tests {
             (of(0, Some(0), Some(ms)), "0 ns (0 to 1.0 ms)"),
         ];
         for (reading, said) in cases {
-            assert_eq!(short_reading(Unit::Ns, &reading), said);
+            assert_eq!(short_reading(Unit::Ns, &reading).to_string(), said);
         }
         let off = of(-1_118 * ms, Some(-1_119 * ms), Some(-1_117 * ms));
-        assert_eq!(short_difference(Unit::Ns, &off), "-1.118 s");
+        assert_eq!(short_difference(Unit::Ns, &off).to_string(), "-1.118 s");
         assert_eq!(
-            short_difference(Unit::Ns, &of(4 * ms, Some(-ms), Some(9 * ms))),
+            short_difference(Unit::Ns, &of(4 * ms, Some(-ms), Some(9 * ms))).to_string(),
             "+4.0 ms (-1.0 to +9.0 ms)"
         );
     }

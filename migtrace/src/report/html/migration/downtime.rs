@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis as ChartAxis, Cell, Chart, LOW, Lane, Rows, chart as figure, signs, words};
+use super::super::chart::{
+    Axis as ChartAxis, Cell, Chart, LOW, Lane, Legend, Rows, chart as figure, signs, words,
+};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
@@ -10,7 +12,7 @@ use super::overview::signed;
 use crate::record::{Estimate, Gap, Mark, Part, Record, Role, Tap, Vantage};
 use crate::report::content::{UNKNOWN, clean, side};
 use crate::report::drawing::{Axis, Bar, bars};
-use crate::report::quantities::{bytes, duration, estimate, grouped, offset, rate};
+use crate::report::quantities::{Bounded, bytes, duration, estimate, grouped, offset, rate};
 
 /// Nothing with fewer than two instants to draw.
 pub(super) fn chart(record: &Record, index: usize) -> Markup {
@@ -37,7 +39,7 @@ pub(super) fn chart(record: &Record, index: usize) -> Markup {
         title: "The downtime in detail".to_owned(),
         about,
         axis: ChartAxis { scale: zoom, origin: place(axis.from), name: "after the first mark".to_owned() },
-        legend: signs(&lanes),
+        legend: signs(&lanes, Legend::Value),
         lanes,
         table: table(record, index),
     };
@@ -116,20 +118,20 @@ fn figures(record: &Record, index: usize, zoom: &Scale) -> Vec<Lane> {
     let lane = |(name, figure): (&str, &Option<Estimate>)| {
         let of = format!("/{index}/downtime/{name}");
         let (value, item) = match (figure, bars.iter().find(|bar| bar.name == name)) {
-            (Some(figure), Some(bar)) => (estimate(figure), figure_item(bar, of)),
+            (Some(figure), Some(bar)) => (figure.into(), figure_item(bar, of)),
             (Some(figure), None) => {
                 let tip = format!("{name}: {}; when it began was not seen", estimate(figure));
-                (estimate(figure), Item::unknown(zoom, tip, "when: unknown"))
+                (figure.into(), Item::unknown(zoom, tip, "when: unknown"))
             }
             (None, _) if name == "stop" && downtime.never_stopped() => {
                 return Lane {
                     name: name.to_owned(),
-                    value: "not stopped".to_owned(),
+                    value: Bounded::alone("not stopped"),
                     height: LOW,
                     ..Lane::default()
                 };
             }
-            (None, _) => (UNKNOWN.to_owned(), Item::unknown(zoom, why(record, name), UNKNOWN)),
+            (None, _) => (Bounded::alone(UNKNOWN), Item::unknown(zoom, why(record, name), UNKNOWN)),
         };
         Lane { name: name.to_owned(), value, height: LOW, items: vec![item], ..Lane::default() }
     };
@@ -159,7 +161,7 @@ pub(super) fn gap_lane(record: &Record, index: usize, axis: &Scale) -> Option<La
     let items: Vec<_> = record.gaps.iter().enumerate().filter(seen).map(item).collect();
     Some(Lane {
         name: "gaps".to_owned(),
-        value: format!("{} in pings", items.len()),
+        value: format!("{} in pings", items.len()).into(),
         height: LOW,
         items,
         ..Lane::default()
@@ -176,7 +178,7 @@ fn parts(record: &Record, index: usize, axis: Axis) -> Vec<Lane> {
         item.tip = format!("{}; from {began}, at the {}{}", item.tip, side(part.role.into()), sent(part));
         Lane {
             name,
-            value: format!("{}, {}", duration(part.length.value_ns), side(part.role.into())),
+            value: format!("{}, {}", duration(part.length.value_ns), side(part.role.into())).into(),
             height: LOW,
             items: vec![item],
             ..Lane::default()
@@ -242,7 +244,7 @@ fn point(name: String, seen_from: Vantage, (at_ns, error_ns): (i64, u64), axis: 
         data,
         ..Item::default()
     };
-    Lane { name, value: format!("{at}, {side}"), height: 14, items: vec![item], ..Lane::default() }
+    Lane { name, value: format!("{at}, {side}").into(), height: LOW, items: vec![item], ..Lane::default() }
 }
 
 fn table(record: &Record, index: usize) -> Rows {
@@ -259,7 +261,7 @@ fn table(record: &Record, index: usize) -> Rows {
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     for bar in bars(downtime) {
         let of = format!("/{index}/downtime/{}", bar.name);
-        rows.push(length_row(bar.name.to_owned(), "", words(signed(bar.from_ns)), bar.figure, &of));
+        rows.push(length_row(bar.name.to_owned(), "", Cell::Amount(signed(bar.from_ns)), bar.figure, &of));
     }
     for (number, part) in downtime.parts.iter().enumerate() {
         let of = format!("/{index}/downtime/parts/{number}");
@@ -270,7 +272,7 @@ fn table(record: &Record, index: usize) -> Rows {
     for (number, mark) in downtime.marks.iter().enumerate() {
         let of = |field: &str| Data::new(format!("/{index}/downtime/marks/{number}/{field}"), Vec::new());
         let error = if mark.error_ns == 0 {
-            words("0")
+            Cell::Amount("0".to_owned())
         } else {
             Cell::Number(grouped(mark.error_ns), of("error_ns"))
         };
@@ -280,9 +282,9 @@ fn table(record: &Record, index: usize) -> Rows {
             words(clean(mark.name.as_str())),
             words(from),
             at,
-            words(""),
-            words(""),
-            words(""),
+            Cell::Amount(String::new()),
+            Cell::Amount(String::new()),
+            Cell::Amount(String::new()),
             error,
         ]);
     }
@@ -291,7 +293,8 @@ fn table(record: &Record, index: usize) -> Rows {
 
 fn length_row(name: String, side: &str, start: Cell, figure: &Estimate, of: &str) -> Vec<Cell> {
     let ns = |field: &str, ns: u64| Cell::Number(grouped(ns), Data::new(format!("{of}/{field}"), Vec::new()));
-    let most = figure.high_ns.map_or_else(|| words("no bound"), |high_ns| ns("high_ns", high_ns));
+    let most =
+        figure.high_ns.map_or_else(|| Cell::Amount("no bound".to_owned()), |high_ns| ns("high_ns", high_ns));
     let (value, least) = (ns("value_ns", figure.value_ns), ns("low_ns", figure.low_ns));
-    vec![words(name), words(side), start, value, least, most, words("")]
+    vec![words(name), words(side), start, value, least, most, Cell::Amount(String::new())]
 }

@@ -18,12 +18,12 @@ use crate::report::{
     qemu_figures, summary, totals,
 };
 
-/// Everything about a migration. `index` is its place among the records of the page.
-pub(super) fn article(record: &Record, index: usize, is_alone: bool) -> Markup {
+/// Everything about a migration under its title. `index` is its place among the records of the page.
+pub(super) fn article(record: &Record, index: usize, title: &Markup) -> Markup {
     html! {
         article id=(format!("m{}", index + 1)) {
             header {
-                @if is_alone { h1 { (name(record)) } } @else { h2 { (format!("{}. ", index + 1)) (name(record)) } }
+                (title)
                 p class="when" { (hosts(record)) ", " (summary::start(&record.start)) }
                 (section(&headline::section(record), ""))
             }
@@ -45,8 +45,8 @@ pub(super) fn article(record: &Record, index: usize, is_alone: bool) -> Markup {
     }
 }
 
-/// The VM, and how its migration ended: the word, its colour and a sign.
-fn name(record: &Record) -> Markup {
+/// How it ended: the word, its colour and a sign.
+pub(super) fn outcome(record: &Record) -> Markup {
     let (class, sign) = match record.migration.outcome {
         Outcome::Completed => ("good", "✓"),
         Outcome::Failed => ("bad", "✕"),
@@ -54,7 +54,6 @@ fn name(record: &Record) -> Markup {
         Outcome::Interrupted | Outcome::Unknown => ("odd", "?"),
     };
     html! {
-        (headline::vm(record)) " "
         span class=(format!("outcome {class}")) { span aria-hidden="true" { (sign) " " } (headline::outcome(record)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Cell, Chart, Curve, HIGH, LOW, Lane, Rows, chart as figure, signs, words};
+use super::super::chart::{Axis, Cell, Chart, Curve, HIGH, LOW, Lane, Legend, Rows, chart as figure, signs};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
@@ -13,7 +13,7 @@ use crate::report::content::{UNKNOWN, clean};
 use crate::report::drawing;
 use crate::report::flows::purpose;
 use crate::report::phases::length_ns;
-use crate::report::quantities::{bytes, duration, estimate, grouped, offset, rate};
+use crate::report::quantities::{Bounded, bytes, duration, grouped, offset, rate};
 
 /// The most connections that are drawn. The table of connections has all.
 const MOST_FLOWS: usize = 12;
@@ -31,7 +31,7 @@ pub(super) fn charts(record: &Record, index: usize) -> Markup {
         title: "The migration over time".to_owned(),
         about: about.to_owned(),
         axis: Axis { scale: axis, origin: 0.0, name: "after the start".to_owned() },
-        legend: signs(&lanes),
+        legend: signs(&lanes, Legend::Value),
         lanes,
         table: table(record, index, &steps),
     };
@@ -82,7 +82,7 @@ fn phases(record: &Record, index: usize, axis: &Scale) -> Lane {
     let shown = record.phases.iter().enumerate().filter(|(_, phase)| axis.has(place(phase.end_ns)));
     Lane {
         name: "Phases".to_owned(),
-        value: "numbers: passes".to_owned(),
+        value: Bounded::alone("numbers: passes"),
         height: 26,
         items: shown.map(item).collect(),
         ..Lane::default()
@@ -147,7 +147,7 @@ pub(in crate::report::html) fn curves(
         return vec![Lane {
             items: vec![Item::unknown(&axis(record), "the rate is unknown: no sample was taken", UNKNOWN)],
             name: "Sent, received".to_owned(),
-            value: UNKNOWN.to_owned(),
+            value: Bounded::alone(UNKNOWN),
             height: LOW,
             ..Lane::default()
         }];
@@ -222,7 +222,7 @@ fn flows(record: &Record, index: usize) -> Vec<Lane> {
         ];
         Lane {
             name: format!("Flow: {}", purpose(flow.purpose)),
-            value: format!("{} sent", bytes(sent)),
+            value: format!("{} sent", bytes(sent)).into(),
             height: LOW,
             items: vec![Item {
                 from: place(flow.first_ns),
@@ -253,7 +253,7 @@ fn gone(record: &Record, index: usize) -> Vec<Lane> {
     let bars = drawing::bars(&record.downtime);
     let lane = |bar: &drawing::Bar<'_>| Lane {
         name: bar.name.to_owned(),
-        value: estimate(bar.figure),
+        value: bar.figure.into(),
         height: LOW,
         items: vec![figure_item(bar, format!("/{index}/downtime/{}", bar.name))],
         ..Lane::default()
@@ -276,7 +276,7 @@ fn table(record: &Record, index: usize, steps: &[Step]) -> Rows {
         let sample = &record.traffic.samples[step.until];
         let at =
             |field: &str| Data::new(format!("/{index}/traffic/samples/{}/{field}", step.until), Vec::new());
-        let average = |bytes| words(rate(bytes, step.length_ns()).unwrap_or_default());
+        let average = |bytes| Cell::Amount(rate(bytes, step.length_ns()).unwrap_or_default());
         vec![
             Cell::Number(signed(sample.at_ns), at("at_ns")),
             Cell::Number(grouped(sample.wire_bytes.tx), at("wire_bytes/tx")),

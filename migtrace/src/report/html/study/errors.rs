@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Chart, chart, signs};
+use super::super::chart::{Axis, Chart, Legend, chart, signs};
 use super::super::place;
 use super::super::scale::Scale;
 use super::super::shapes::{Form, Item};
@@ -50,7 +50,7 @@ fn one(answer: &Answer, heading: &str, figure: Figure, table: &Place) -> Markup 
         about: "Medians. Left of 0 the old method says too little, right of it too much. The table has all numbers."
             .to_owned(),
         axis: Axis { scale, origin: 0.0, name: "off by".to_owned() },
-        legend: signs(&lanes),
+        legend: signs(&lanes, Legend::Median),
         lanes,
         table: values(answer, figure, table),
     })

@@ -2,12 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Rows, chart, signs, words};
+use super::super::chart::{Axis, Cell as TableCell, Chart, LOW, Lane, Legend, Rows, chart, signs, words};
 use super::super::place;
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Form, Item};
 use super::{cells_of, data, headings, numbers};
 use crate::report::content::UNKNOWN;
+use crate::report::quantities::Bounded;
 use crate::report::study::numbers::{short_reading, summary_line};
 use crate::report::study::tables::{NO_RUN, is_known, titled};
 use crate::report::study::words::{label, title};
@@ -39,7 +40,7 @@ fn one(answer: &Answer, figure: Figure, table: &Place) -> Markup {
         title: titled(answer, title(figure), table),
         about: "Medians. The table has all numbers.".to_owned(),
         axis: Axis { scale, origin: 0.0, name: String::new() },
-        legend: signs(&lanes),
+        legend: signs(&lanes, Legend::Median),
         lanes,
         table: values(answer, figure, table),
     })
@@ -70,14 +71,14 @@ impl Shown<'_> {
         figure_of((self.index, self.cell), figure)
     }
 
-    pub(super) fn lane(&self, value: String, items: Vec<Item>) -> Lane {
+    pub(super) fn lane(&self, value: Bounded, items: Vec<Item>) -> Lane {
         Lane { name: self.name.clone(), value, height: LOW, items, ..Lane::default() }
     }
 
     /// The lane where there is no number.
     pub(super) fn unknown(&self, scale: &Scale) -> Lane {
         let why = none(self.cell);
-        self.lane(why.to_owned(), vec![Item::unknown(scale, format!("{}: {why}", self.label), why)])
+        self.lane(Bounded::alone(why), vec![Item::unknown(scale, format!("{}: {why}", self.label), why)])
     }
 }
 
@@ -99,11 +100,17 @@ pub(super) fn groups(
         let cells = answer.rows().into_iter().enumerate().filter_map(shown);
         let of_column: Vec<Lane> = cells.flat_map(|shown| lanes_of(&shown)).collect();
         if let Some(column) = column.filter(|_| !of_column.is_empty()) {
-            lanes.push(Lane { name: column.title.clone(), height: 1, ..Lane::default() });
+            lanes.push(Lane::group(&titled_value(answer, column)));
         }
         lanes.extend(of_column);
     }
     lanes
+}
+
+/// `Flavour: t`
+fn titled_value(answer: &Answer, column: &TitledValue) -> String {
+    let axis = answer.layout.columns.as_ref().and_then(|name| answer.axis(name));
+    axis.map_or_else(|| column.title.clone(), |axis| format!("{}: {}", axis.title, column.title))
 }
 
 /// What the runs of a cell say of a figure, and where that stands in the answer.
@@ -140,8 +147,10 @@ pub(super) fn range(of: &Summary) -> Option<Item> {
 /// All numbers of a figure.
 pub(super) fn values(answer: &Answer, figure: Figure, table: &Place) -> Rows {
     let row = |(index, cell): (usize, &Cell)| {
-        let rest: Vec<TableCell> = figure_of((index, cell), figure)
-            .map_or_else(|| vec![words(none(cell))], |(of, summary)| numbers(&of, figure.unit(), summary));
+        let rest: Vec<TableCell> = figure_of((index, cell), figure).map_or_else(
+            || vec![TableCell::Amount(none(cell).to_owned())],
+            |(of, summary)| numbers(&of, figure.unit(), summary),
+        );
         std::iter::once(words(label(answer, &cell.at))).chain(rest).collect()
     };
     let rows = cells_of(answer, table).map(row).collect();

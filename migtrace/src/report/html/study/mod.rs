@@ -7,8 +7,8 @@ mod stacked;
 
 use maud::{Markup, html};
 
-use super::chart::{Cell as TableCell, words};
-use super::migration::article;
+use super::chart::Cell as TableCell;
+use super::migration::{article, outcome};
 use super::page;
 use super::sections::section;
 use super::shapes::Data;
@@ -94,12 +94,8 @@ fn published(answer: &Answer) -> Markup {
 
 /// The page of one migration, below the study's.
 fn one_run(answer: &Answer, course: &Course) -> Markup {
-    html! {
-        section {
-            h2 { "One of the runs: run " (course.run) ", " (label(answer, &course.cell)) }
-            (article(&course.record, 0, false))
-        }
-    }
+    let title = format!("One of the runs: run {}, {}", course.run, label(answer, &course.cell));
+    article(&course.record, 0, &html! { h2 { (title) " " (outcome(&course.record)) } })
 }
 
 /// The cells of a table, each with its number among all.
@@ -139,11 +135,11 @@ fn numbers(of: &str, unit: Unit, summary: &Summary) -> Vec<TableCell> {
         ("count", count),
     ];
     let exact = numbers.into_iter().map(|(name, number)| cell(format!("{of}/{name}"), number));
-    std::iter::once(words(reading(unit, &median).to_string())).chain(exact).collect()
+    std::iter::once(TableCell::Amount(reading(unit, &median).to_string())).chain(exact).collect()
 }
 
 fn cell(of: String, number: Option<i64>) -> TableCell {
-    let Some(number) = number else { return words("none") };
+    let Some(number) = number else { return TableCell::Amount("none".to_owned()) };
     let sign = if number < 0 { "-" } else { "" };
     TableCell::Number(format!("{sign}{}", grouped(number.unsigned_abs())), Data::new(of, Vec::new()))
 }

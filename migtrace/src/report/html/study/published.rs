@@ -2,15 +2,19 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::{Axis, Chart, Lane, Rows, chart, signs};
+use super::super::chart::{Axis, Chart, Lane, Legend, Rows, chart, signs};
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::grouped::{Shown, groups};
 use crate::report::content::UNKNOWN;
+use crate::report::quantities::Bounded;
 use crate::report::study::numbers::{ratio, times};
 use crate::report::study::tables::titled;
 use crate::report::study::words::{label, title};
 use crate::study::answer::{Answer, Comparison, Place, PublishedNumber};
+
+/// The colour of what was published, in all rows.
+const PUBLISHED: &str = "t-plain";
 
 pub(super) fn charts(answer: &Answer) -> Markup {
     let comparisons = answer.published.iter().flat_map(|published| &published.comparisons).enumerate();
@@ -37,13 +41,13 @@ fn one(answer: &Answer, at: usize, comparison: &Comparison, base: &Place, table:
         lanes_of(shown, &comparison.cells[number], &pointer, &scale).into()
     });
     chart(&Chart {
-        title: titled(answer, title(comparison.figure), table),
+        title: titled(answer, &format!("{}, measured and published", title(comparison.figure)), table),
         about: format!(
-            "How many times that of ({}) each is, measured here and as published. The table below has the numbers.",
+            "Each divided by that of ({}), as measured here and as published. The table below has the numbers.",
             label(answer, base)
         ),
         axis: Axis { scale, origin: 0.0, name: "times".to_owned() },
-        legend: signs(&lanes),
+        legend: [vec![Legend::Bar("published", PUBLISHED)], signs(&lanes, Legend::Value)].concat(),
         lanes,
         table: Rows::default(),
     })
@@ -54,7 +58,7 @@ fn lanes_of(shown: &Shown<'_>, number: &PublishedNumber, pointer: &str, scale: &
     let label = &shown.label;
     let unknown = |what: &str| {
         let item = Item::unknown(scale, format!("{label}, {what}: {UNKNOWN}"), UNKNOWN);
-        shown.lane(format!("{what}: {UNKNOWN}"), vec![item])
+        shown.lane(format!("{what}: {UNKNOWN}").into(), vec![item])
     };
     let measured = number.measured_times.as_ref().map(|of| {
         let said = ratio(of);
@@ -66,17 +70,21 @@ fn lanes_of(shown: &Shown<'_>, number: &PublishedNumber, pointer: &str, scale: &
             data: Data::new(format!("{pointer}/measured_times"), Vec::new()),
             ..Item::default()
         };
-        shown.lane(format!("measured: {said}"), vec![item])
+        let value = format!("measured: {}", said.value);
+        shown.lane(Bounded { value, bounds: said.bounds }, vec![item])
     });
     let published = number.times.map(|value| {
         let said = times(value);
         let item = Item {
             to: value,
+            tone: PUBLISHED,
             tip: format!("{label}, published: {said} times"),
             data: Data::new(format!("{pointer}/times"), Vec::new()),
             ..Item::default()
         };
-        shown.lane(format!("published: {said}"), vec![item])
+        shown.lane(format!("published: {said}").into(), vec![item])
     });
-    [measured.unwrap_or_else(|| unknown("measured")), published.unwrap_or_else(|| unknown("published"))]
+    // Its name stands above it.
+    let published = Lane { name: String::new(), ..published.unwrap_or_else(|| unknown("published")) };
+    [measured.unwrap_or_else(|| unknown("measured")), published]
 }

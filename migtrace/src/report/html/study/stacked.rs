@@ -11,7 +11,7 @@ use super::{cells_of, data, headings, numbers};
 use crate::report::study::numbers::{short_reading, summary_line};
 use crate::report::study::tables::titled;
 use crate::report::study::words::{label, step_names};
-use crate::study::answer::{Answer, Cell, Figure, Place, StepSummary, Summary, each_once};
+use crate::study::answer::{Answer, Cell, Figure, Place, StepSummary, Summary};
 
 /// What is stacked.
 struct Stack {
@@ -88,15 +88,29 @@ fn one(answer: &Answer, stack: &Stack, table: &Place) -> Markup {
                 need not be their sum."
             .to_owned(),
         axis: Axis { scale, origin: 0.0, name: String::new() },
-        legend: [legend(answer, stack, table, &all), signs(&lanes)].concat(),
+        legend: [legend(answer, stack, table, &all), signs(&lanes, Legend::Median)].concat(),
         lanes,
         table: values(answer, stack, table),
     })
 }
 
-/// The names of all phases and parts. Their order gives each its colour, so that it has the same in every chart.
+/// The names of all phases and parts. Their order gives each its colour, so that it has the same in every chart: the largest
+/// first, since stripes disturb least where they are small.
 fn all_names(answer: &Answer) -> Vec<String> {
-    each_once([step_names(answer, |cell| &cell.phases), step_names(answer, |cell| &cell.parts)].concat())
+    let mut names: Vec<(String, f64)> = Vec::new();
+    for steps in answer.cells.iter().flat_map(|cell| [&cell.phases, &cell.parts]) {
+        let time = |step: &StepSummary| place(step.time_ns.median.value);
+        let whole = steps.iter().map(time).sum::<f64>().max(1.0);
+        for step in steps {
+            let share = time(step) / whole;
+            match names.iter_mut().find(|(name, _)| *name == step.name) {
+                Some((_, most)) => *most = most.max(share),
+                None => names.push((step.name.clone(), share)),
+            }
+        }
+    }
+    names.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    names.into_iter().map(|(name, _)| name).collect()
 }
 
 /// The steps of a chart in the order in which they follow each other.
