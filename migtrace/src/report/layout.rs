@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use unicode_width::UnicodeWidthChar as _;
 
 use super::content::{self, Alignment, Piece, Section};
@@ -44,14 +44,58 @@ fn set(rows: &content::Table) -> Table {
     }
     for row in &rows.rows {
         let cells = row.iter().zip(&rows.columns);
-        table.add_row(cells.map(|(cell, (_, alignment))| Cell::new(cell).set_alignment(aligned(*alignment))));
+        let cell = |(cell, (_, alignment)): (&String, &(_, _))| {
+            Cell::new(with_units_kept(cell)).set_alignment(aligned(*alignment))
+        };
+        table.add_row(cells.map(cell));
+    }
+    let widest = widest_column(&table.column_max_content_widths());
+    for column in table.column_iter_mut() {
+        column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(widest)));
     }
     table
 }
 
+/// How wide a column may be, with the blanks around it, so that all fit. Whatever the narrow ones leave is the others', each
+/// as much.
+fn widest_column(contents: &[u16]) -> u16 {
+    const BLANKS: u16 = 2;
+    let mut widths: Vec<u16> = contents.iter().map(|content| content.saturating_add(BLANKS)).collect();
+    widths.sort_unstable();
+    let mut room = WIDTH;
+    for (index, width) in widths.iter().enumerate() {
+        let share = room / (widths.len() - index) as u16;
+        if *width > share {
+            return share;
+        }
+        room -= width;
+    }
+    WIDTH
+}
+
 /// The lines of a table without the blanks that fill its last column.
 pub(super) fn trimmed(table: &content::Table) -> String {
-    set(table).lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    let table = set(table);
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().replace(KEPT, " ")).collect();
+    lines.join("\n")
+}
+
+/// A blank at which no line ends: no-break space.
+const KEPT: char = '\u{a0}';
+const UNITS: [&str; 10] = ["ns", "µs", "ms", "s", "B", "KiB", "MiB", "GiB", "Mbit/s", "%"];
+
+/// A cell that may be broken into lines, but not between a number and its unit, or before an error.
+fn with_units_kept(cell: &str) -> String {
+    let mut kept = String::with_capacity(cell.len());
+    for (index, word) in cell.split(' ').enumerate() {
+        let end_of_line = word.lines().next().unwrap_or_default();
+        let is_unit = UNITS.contains(&end_of_line.trim_end_matches([')', ',', ';']));
+        if index > 0 {
+            kept.push(if is_unit || kept.ends_with('±') { KEPT } else { ' ' });
+        }
+        kept.push_str(word);
+    }
+    kept
 }
 
 /// Appends `body` in lines of at most [`WIDTH`] columns; later lines are indented as far as `lead`.
@@ -107,4 +151,24 @@ fn fitting(word: &str, room: usize) -> usize {
     };
     let bytes = word.chars().take_while(|letter| fits(letter)).map(char::len_utf8).sum();
     word.chars().next().map_or(0, char::len_utf8).max(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_do_not_fit_share_what_the_narrow_ones_leave() {
+        assert_eq!(widest_column(&[14, 19, 19, 16, 19, 19]), (WIDTH - 16) / 5);
+        assert_eq!(widest_column(&[8, 8, 60, 60]), (WIDTH - 20) / 2);
+        assert_eq!(widest_column(&[20, 20]), WIDTH);
+        assert_eq!(widest_column(&[u16::MAX]), WIDTH);
+    }
+
+    #[test]
+    fn a_number_and_its_unit_stay_on_one_line() {
+        let cells = ["12.3 ms (10.1 to 14.5 ms)\n1.59 GiB ± 0.02 GiB", "3 of 5 runs"];
+        let kept = cells.map(|cell| with_units_kept(cell).replace(KEPT, "_"));
+        assert_eq!(kept, ["12.3_ms (10.1 to 14.5_ms)\n1.59_GiB ±_0.02_GiB", "3 of 5 runs"]);
+    }
 }

@@ -103,26 +103,23 @@ fn with_bounds(reading: &Reading, show: impl Fn(i64) -> Amount) -> Bounded {
 /// The number of a cell with so many runs, on its lines: the median with its bounds, the range, and of how many runs.
 pub(super) fn summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
     let mut lines = vec![reading(unit, &summary.median).to_string()];
-    if let Some([smallest, largest]) = ends(unit, summary) {
-        lines.push(smallest.to(&largest));
-    }
+    lines.extend(range(unit, summary));
     lines.push(of_runs(summary, runs));
     lines
 }
 
-/// The same on more lines, for narrow columns.
+/// The same, with the bounds on a line of their own.
 pub(super) fn narrow_summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
     let mut lines = reading(unit, &summary.median).lines();
-    if let Some([smallest, largest]) = ends(unit, summary) {
-        lines.extend([format!("from {smallest}"), format!("to {largest}")]);
-    }
+    lines.extend(range(unit, summary));
     lines.push(of_runs(summary, runs));
     lines
 }
 
-/// The smallest and the largest value; none of one run.
-fn ends(unit: Unit, summary: &Summary) -> Option<[Amount; 2]> {
-    (summary.count > 1).then(|| [summary.smallest, summary.largest].map(|value| amount(unit, value)))
+/// From the smallest value to the largest; none of one run.
+fn range(unit: Unit, summary: &Summary) -> Option<String> {
+    let [smallest, largest] = [summary.smallest, summary.largest].map(|value| amount(unit, value));
+    (summary.count > 1).then(|| smallest.to(&largest))
 }
 
 fn of_runs(summary: &Summary, runs: usize) -> String {
