@@ -81,7 +81,7 @@ pub(super) fn plan(options: &Options) -> Result<String> {
         options.flavours().flat_map(|flavour| published(flavour, &options.storage)).collect();
     let replaced = [
         ("@SCALE@", options.scale.to_string()),
-        ("@ABOUT_FLAVOURS@", lines(Scaled::description).join(" \\\n")),
+        ("@ABOUT_FLAVOURS@", lines(Scaled::description).join("\n")),
         ("@DIRTY_RATE@", DIRTY_MIB_PER_S.to_string()),
         ("@FLAVOURS@", lines(Scaled::value).join("\n")),
         ("@STORAGE@", storage.join(", ")),

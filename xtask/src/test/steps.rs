@@ -73,10 +73,10 @@ impl Step {
             Self::Lints => 105,
             Self::EbpfLints => 40,
             Self::Documentation => 60,
-            Self::UnitTests => 160,
-            Self::Examples => 40,
-            Self::Lab => 865,
-            Self::Kernels => 600,
+            Self::UnitTests => 240,
+            Self::Examples => 3,
+            Self::Lab => 880,
+            Self::Kernels => 210,
         })
     }
 
