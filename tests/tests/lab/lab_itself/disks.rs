@@ -2,11 +2,10 @@
 
 use super::{Received, start_with_guest};
 use crate::support::{MIB, number, one_at_a_time};
-use migtrace_lab::{Host, Lab, Migrated, Migration, Outcome, Side};
+use migtrace_lab::{Lab, Migrated, Migration, Outcome, Side};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The distinct 64 KiB clusters of the first `mib` MiB of a file.
 fn clusters(path: &Path, mib: u64) -> HashSet<Vec<u8>> {
@@ -33,16 +32,6 @@ fn assert_copied(image: &Path, mib: u64) {
     assert!(missing <= 16, "{missing} clusters are missing");
 }
 
-/// How many segments the TCP of a host has sent again.
-fn resent_segments(host: &Host) -> u64 {
-    let output = host.run(Command::new("cat").arg("/proc/thread-self/net/snmp")).unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
-    let mut fields = names.split(' ').zip(numbers.split(' '));
-    fields.find(|(name, _)| *name == "RetransSegs").unwrap().1.parse().unwrap()
-}
-
 /// What a full segment carries.
 const SEGMENT: u64 = 1500 - 20 - 32;
 
@@ -50,13 +39,13 @@ const SEGMENT: u64 = 1500 - 20 - 32;
 /// drops has been received once already, and comes again.
 fn migrate(lab: &mut Lab) -> (Migrated, u64) {
     let [from, target] = [lab.guest_host(), lab.other_host()].map(Clone::clone);
-    let (before, resent_before) = (Received::by(&target), resent_segments(&from));
+    let (before, resent_before) = (Received::by(&target), from.retransmitted_segments().unwrap());
     let migrated = lab.migrate(&Migration::like_libvirt()).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed, "{}", migrated.source);
     lab.ping_guest().unwrap();
     let payload = Received::by(&target).payload_since(&before);
     let memory = number(&migrated.source["ram"]["transferred"]);
-    let resent = (resent_segments(&from) - resent_before) * SEGMENT;
+    let resent = (from.retransmitted_segments().unwrap() - resent_before) * SEGMENT;
     (migrated, payload - memory - resent)
 }
 
