@@ -82,7 +82,8 @@ pub(super) fn trimmed(table: &content::Table) -> String {
 
 /// A blank at which no line ends: no-break space.
 const KEPT: char = '\u{a0}';
-const UNITS: [&str; 10] = ["ns", "µs", "ms", "s", "B", "KiB", "MiB", "GiB", "Mbit/s", "%"];
+const UNITS: [&str; 14] =
+    ["ns", "µs", "ms", "s", "B", "KiB", "MiB", "GiB", "TiB", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", "%"];
 
 /// A cell that may be broken into lines, but not between a number and its unit, or before an error.
 fn with_units_kept(cell: &str) -> String {
