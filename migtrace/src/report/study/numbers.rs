@@ -100,26 +100,12 @@ fn with_bounds(reading: &Reading, show: impl Fn(i64) -> Amount) -> Bounded {
     Bounded::new(value, bounds)
 }
 
-/// The number of a cell with so many runs, on its lines: the median with its bounds, the range, and of how many runs.
-pub(super) fn summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
-    let mut lines = vec![reading(unit, &summary.median).to_string()];
-    lines.extend(range(unit, summary));
-    lines.push(of_runs(summary, runs));
-    lines
-}
-
-/// The same, with the bounds on a line of their own.
-pub(super) fn narrow_summary(unit: Unit, summary: &Summary, runs: usize) -> Vec<String> {
-    let mut lines = reading(unit, &summary.median).lines();
-    lines.extend(range(unit, summary));
-    lines.push(of_runs(summary, runs));
-    lines
-}
-
-/// From the smallest value to the largest; none of one run.
-fn range(unit: Unit, summary: &Summary) -> Option<String> {
+/// What stands below the median of a cell with so many runs: the smallest value to the largest, if there are several, and of
+/// how many runs.
+pub(super) fn spread(unit: Unit, summary: &Summary, runs: usize) -> impl Iterator<Item = String> {
     let [smallest, largest] = [summary.smallest, summary.largest].map(|value| amount(unit, value));
-    (summary.count > 1).then(|| smallest.to(&largest))
+    let range = (summary.count > 1).then(|| smallest.to(&largest));
+    range.into_iter().chain([of_runs(summary, runs)])
 }
 
 fn of_runs(summary: &Summary, runs: usize) -> String {
@@ -127,9 +113,10 @@ fn of_runs(summary: &Summary, runs: usize) -> String {
     format!("{known}{}", counted(runs as u64, "run"))
 }
 
-/// The same on one line.
+/// All of a cell with so many runs on one line.
 pub(in crate::report) fn summary_line(unit: Unit, of: &Summary, runs: usize) -> String {
-    summary(unit, of, runs).join("; ")
+    let median = reading(unit, &of.median).to_string();
+    std::iter::once(median).chain(spread(unit, of, runs)).collect::<Vec<_>>().join("; ")
 }
 
 /// `1.46`, `1.46 (1.40 to 1.52)`, `1.46 or more (at least 1.40)`, `1.46 (without bounds)`.

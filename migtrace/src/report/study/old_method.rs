@@ -2,7 +2,7 @@
 
 use super::grid::Grid;
 use super::numbers::difference;
-use super::tables::{by_cell, is_known, median, with_runs};
+use super::tables::{by_cell, median, with_runs};
 use super::words::title;
 use crate::report::content::{NONE, Section, UNKNOWN};
 use crate::study::answer::{Answer, Cell, Figure};
@@ -37,13 +37,13 @@ const GROUPS: [Group; 3] = [
 ];
 
 pub(in crate::report) fn sections(answer: &Answer) -> Vec<Section> {
-    let known = GROUPS.iter().filter(|group| is_known(answer, group.says));
+    let known = GROUPS.iter().filter(|group| answer.knows(group.says));
     known.filter_map(|group| grid(answer, group).section(group.heading)).collect()
 }
 
 fn grid(answer: &Answer, group: &Group) -> Grid {
     let says = group.says;
-    let known: Vec<_> = group.differences.iter().filter(|(off, _)| is_known(answer, *off)).collect();
+    let known: Vec<_> = group.differences.iter().filter(|(off, _)| answer.knows(*off)).collect();
     let heads = known.iter().map(|(off, _)| *off);
     let columns = std::iter::once(says).chain(heads).map(|figure| title(figure).to_owned());
     by_cell(answer, with_runs(answer), columns.collect(), |cell| {

@@ -1,18 +1,18 @@
 //! The figures of the cells.
 
 use super::grid::Grid;
-use super::numbers::{narrow_summary, reading, summary};
+use super::numbers::{reading, spread};
 use super::words::{label, short_title, title};
 use crate::report::content::{NONE, Piece, Section, UNKNOWN, said};
 use crate::report::quantities::Bounded;
-use crate::study::answer::{Answer, Cell, Figure, Place, TitledValue};
+use crate::study::answer::{Answer, Cell, Figure, Place, Summary, TitledValue};
 
 /// What a study is about in the first place.
 pub(in crate::report) const MAIN_FIGURES: [Figure; 3] = [Figure::TotalTime, Figure::Stop, Figure::WireBytes];
 
 /// A table for each of them that is known, in the layout of the study.
 pub(in crate::report) fn in_layout(answer: &Answer) -> Vec<Section> {
-    let known = MAIN_FIGURES.iter().filter(|figure| is_known(answer, **figure));
+    let known = MAIN_FIGURES.iter().filter(|figure| answer.knows(**figure));
     let tables = known.flat_map(|figure| {
         let of = move |table: &Place| {
             of_figure(answer, *figure, table).section(&titled(answer, title(*figure), table))
@@ -38,21 +38,23 @@ pub(in crate::report) fn titled(answer: &Answer, title: &str, table: &Place) -> 
 /// Stands for a cell without a run that counts.
 pub(in crate::report) const NO_RUN: &str = "no run";
 
-pub(in crate::report) fn is_known(answer: &Answer, figure: Figure) -> bool {
-    answer.cells.iter().any(|cell| cell.get(figure).is_some())
-}
-
 /// The most columns that have room for a median beside its bounds.
 const MOST_WIDE: usize = 3;
 
 fn of_figure(answer: &Answer, figure: Figure, table: &Place) -> Grid {
-    let lines = if answer.columns().len() > MOST_WIDE { narrow_summary } else { summary };
+    let median = |of: &Summary| {
+        let number = reading(figure.unit(), &of.median);
+        if answer.columns().len() > MOST_WIDE { number.lines() } else { vec![number.to_string()] }
+    };
     laid_out(answer, table, |place| match answer.cell(place) {
         None => NONE.to_owned(),
         Some(cell) if cell.runs.is_empty() => NO_RUN.to_owned(),
         Some(cell) => match cell.get(figure) {
             None => UNKNOWN.to_owned(),
-            Some(of) => lines(figure.unit(), of, cell.runs.len()).join("\n"),
+            Some(of) => {
+                let spread = spread(figure.unit(), of, cell.runs.len());
+                median(of).into_iter().chain(spread).collect::<Vec<_>>().join("\n")
+            }
         },
     })
 }
@@ -92,7 +94,7 @@ pub(in crate::report) fn others(answer: &Answer) -> Vec<Section> {
 
 /// A table with a row for each cell that has runs, and a column for each figure that is known.
 fn of_figures(answer: &Answer, figures: &[Figure]) -> Grid {
-    let known: Vec<Figure> = figures.iter().copied().filter(|figure| is_known(answer, *figure)).collect();
+    let known: Vec<Figure> = figures.iter().copied().filter(|figure| answer.knows(*figure)).collect();
     let columns = known.iter().map(|figure| short_title(*figure).to_owned()).collect();
     let row = |cell: &Cell| {
         let medians = known.iter().map(|figure| median(cell, *figure));

@@ -143,6 +143,12 @@ impl Answer {
         self.cells.iter().find(|cell| cell.at == *at)
     }
 
+    /// Whether a figure is known of any cell.
+    #[must_use]
+    pub fn knows(&self, figure: Figure) -> bool {
+        cells::is_known(&self.cells, figure)
+    }
+
     /// An axis.
     #[must_use]
     pub fn axis(&self, name: &str) -> Option<&Titled> {

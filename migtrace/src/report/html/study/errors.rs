@@ -9,7 +9,7 @@ use super::super::shapes::{Form, Item};
 use super::data;
 use super::grouped::{Shown, groups, quantity, range, values};
 use crate::report::study::numbers::{difference, short_difference};
-use crate::report::study::tables::{is_known, titled};
+use crate::report::study::tables::titled;
 use crate::study::answer::{Answer, Figure, Place, Summary};
 
 const ERRORS: [(&str, Figure); 4] = [
@@ -22,7 +22,7 @@ const ERRORS: [(&str, Figure); 4] = [
 pub(super) fn charts(answer: &Answer) -> Markup {
     html! {
         @for (title, figure) in ERRORS {
-            @if is_known(answer, figure) {
+            @if answer.knows(figure) {
                 @for table in answer.tables() { (one(answer, title, figure, &table)) }
             }
         }

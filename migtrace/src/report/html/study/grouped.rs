@@ -10,7 +10,7 @@ use super::{cells_of, data, headings, numbers};
 use crate::report::content::UNKNOWN;
 use crate::report::quantities::Bounded;
 use crate::report::study::numbers::{short_reading, summary_line};
-use crate::report::study::tables::{NO_RUN, is_known, titled};
+use crate::report::study::tables::{NO_RUN, titled};
 use crate::report::study::words::{label, title};
 use crate::study::answer::{Answer, Cell, Figure, Place, Summary, TitledValue, Unit};
 
@@ -19,7 +19,7 @@ const TONES: [&str; 6] = ["t-sent", "t-received", "t-disk", "t-network", "t-part
 
 /// A chart of a figure for each table of the study; none where no run knows it.
 pub(super) fn charts(answer: &Answer, figure: Figure) -> Markup {
-    html! { @if is_known(answer, figure) { @for table in answer.tables() { (one(answer, figure, &table)) } } }
+    html! { @if answer.knows(figure) { @for table in answer.tables() { (one(answer, figure, &table)) } } }
 }
 
 fn one(answer: &Answer, figure: Figure, table: &Place) -> Markup {
