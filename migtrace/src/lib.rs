@@ -65,6 +65,7 @@
 
 mod errors;
 pub mod event;
+pub mod export;
 pub mod host;
 #[doc(hidden)]
 pub mod invariants;

@@ -268,6 +268,9 @@ pub(crate) enum RecordFormat {
     Json,
     /// For people, as one page with charts
     Html,
+    /// For OpenTelemetry: a trace of each migration, as JSON Lines of OTLP
+    #[cfg(feature = "otlp")]
+    OtlpJson,
 }
 
 impl OfFile for RecordFormat {

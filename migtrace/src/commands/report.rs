@@ -188,5 +188,25 @@ pub(super) fn render(records: &[Record], format: RecordFormat) -> Result<String>
             let rendered: Result<String, _> = records.iter().map(json).collect();
             rendered.context("cannot write the record as JSON")
         }
+        #[cfg(feature = "otlp")]
+        RecordFormat::OtlpJson => traces(records),
     }
+}
+
+/// The trace of each record, on a line of its own.
+#[cfg(feature = "otlp")]
+fn traces(records: &[Record]) -> Result<String> {
+    use migtrace::export::otlp::{Origin, json_line, trace_request};
+    let mut lines = String::new();
+    for record in records {
+        let vm = record.vm.name.as_deref().unwrap_or("(no name)");
+        match trace_request(record, &Origin::default()) {
+            Ok(request) => lines += &(json_line(&request).context("cannot write the trace as JSON")? + "\n"),
+            Err(why) => say(&format!("migtrace: no trace of a migration of {vm}: {why}")),
+        }
+    }
+    if lines.is_empty() {
+        bail!("no trace can be made of {} records", records.len());
+    }
+    Ok(lines)
 }

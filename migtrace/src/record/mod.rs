@@ -109,6 +109,18 @@ pub enum Mode {
     Unknown,
 }
 
+impl Mode {
+    /// The word for it in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Precopy => "precopy",
+            Self::Postcopy => "postcopy",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// How a migration ended.
 // There will be no other outcome, so that readers must handle each.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -124,6 +136,20 @@ pub enum Outcome {
     Interrupted,
     /// No event showed how it ended.
     Unknown,
+}
+
+impl Outcome {
+    /// The word for it in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The virtual machine. What is not known is null.

@@ -27,6 +27,18 @@ pub enum Vantage {
     Observer,
 }
 
+impl Vantage {
+    /// The word for it in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Observer => "observer",
+        }
+    }
+}
+
 impl From<Role> for Vantage {
     fn from(role: Role) -> Self {
         match role {

@@ -120,11 +120,7 @@ pub(super) fn table_without_header<'r, Row: 'r>(
 
 /// The side of a migration on which something was seen.
 pub(super) const fn side(from: Vantage) -> &'static str {
-    match from {
-        Vantage::Source => "source",
-        Vantage::Destination => "destination",
-        Vantage::Observer => "observer",
-    }
+    from.as_str()
 }
 
 /// The host from whose point of view a record is, and the other end of the migration.

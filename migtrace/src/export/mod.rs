@@ -1,0 +1,10 @@
+//! Records in the forms that the systems of others read.
+//!
+//! An export is made of [`Record`](crate::record::Record)s alone. What sends them somewhere is beside what makes them.
+
+#[cfg(feature = "metrics")]
+pub mod ids;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;

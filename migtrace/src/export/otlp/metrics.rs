@@ -1,0 +1,113 @@
+//! What migrations add up to, in OTLP.
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Metric,
+    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, metric, number_data_point,
+};
+
+use super::attributes::Attributes;
+use super::resource::Origin;
+use super::trace::scope;
+use crate::export::metrics::{self, Family, Histogram, Kind, Metrics, Point};
+
+const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
+
+/// All metrics as they are at `at_ns`, the wall time in nanoseconds since the Unix epoch. Those without a point are left out.
+#[must_use]
+pub fn metrics_request(metrics: &Metrics, at_ns: u64, origin: &Origin) -> ExportMetricsServiceRequest {
+    let times = Times { since_ns: metrics.started_ns(), at_ns };
+    let families = metrics.families().iter().filter(|family| !family.points.is_empty());
+    let metrics = families.map(|family| times.metric(family)).collect();
+    let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
+    let schema_url = opentelemetry_semantic_conventions::SCHEMA_URL.to_owned();
+    let resource = Some(origin.of_process());
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics { resource, scope_metrics, schema_url }],
+    }
+}
+
+struct Times {
+    since_ns: u64,
+    at_ns: u64,
+}
+
+impl Times {
+    fn metric(&self, family: &Family) -> Metric {
+        let data = match family.definition.kind {
+            Kind::Counter => metric::Data::Sum(Sum {
+                data_points: family.points.iter().filter_map(|(a, point)| self.number(a, point)).collect(),
+                aggregation_temporality: CUMULATIVE,
+                is_monotonic: true,
+            }),
+            Kind::Histogram { .. } => metric::Data::ExponentialHistogram(ExponentialHistogram {
+                data_points: family.points.iter().filter_map(|(a, point)| self.histogram(a, point)).collect(),
+                aggregation_temporality: CUMULATIVE,
+            }),
+        };
+        Metric {
+            name: family.definition.name.to_owned(),
+            description: family.definition.help.to_owned(),
+            unit: family.definition.unit.to_owned(),
+            data: Some(data),
+            ..Metric::default()
+        }
+    }
+
+    fn number(&self, attributes: &metrics::Attributes, point: &Point) -> Option<NumberDataPoint> {
+        let Point::Counter(count) = point else { return None };
+        Some(NumberDataPoint {
+            attributes: key_values(attributes),
+            start_time_unix_nano: self.since_ns,
+            time_unix_nano: self.at_ns,
+            value: Some(number_data_point::Value::AsInt(i64::try_from(*count).unwrap_or(i64::MAX))),
+            ..NumberDataPoint::default()
+        })
+    }
+
+    fn histogram(
+        &self,
+        attributes: &metrics::Attributes,
+        point: &Point,
+    ) -> Option<ExponentialHistogramDataPoint> {
+        let Point::Histogram(histogram) = point else { return None };
+        let Histogram { count, sum, min, max, exponential, .. } = histogram;
+        Some(ExponentialHistogramDataPoint {
+            attributes: key_values(attributes),
+            start_time_unix_nano: self.since_ns,
+            time_unix_nano: self.at_ns,
+            count: *count,
+            sum: Some(*sum),
+            scale: exponential.scale,
+            zero_count: exponential.zero_count,
+            positive: Some(Buckets {
+                offset: exponential.offset,
+                bucket_counts: exponential.counts.iter().copied().collect(),
+            }),
+            exemplars: histogram.exemplars.iter().flatten().map(exemplar).collect(),
+            min: *min,
+            max: *max,
+            ..ExponentialHistogramDataPoint::default()
+        })
+    }
+}
+
+fn exemplar(exemplar: &metrics::Exemplar) -> Exemplar {
+    Exemplar {
+        time_unix_nano: exemplar.at_ns,
+        trace_id: exemplar.trace.0.to_vec(),
+        span_id: exemplar.span.0.to_vec(),
+        value: Some(exemplar::Value::AsDouble(exemplar.value)),
+        ..Exemplar::default()
+    }
+}
+
+fn key_values(attributes: &metrics::Attributes) -> Vec<KeyValue> {
+    let mut values = Attributes::default();
+    for (name, value) in attributes {
+        values.text(name, value.as_str());
+    }
+    values.into_vec()
+}

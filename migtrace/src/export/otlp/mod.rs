@@ -1,0 +1,19 @@
+//! Traces and metrics for OpenTelemetry, in its protocol OTLP.
+//!
+//! [`trace_request`] makes one trace of a record, and [`metrics_request`] says what many add up to. Both give the messages of
+//! `opentelemetry-proto`, which are the same for a file ([`json_line`]), gRPC and HTTP.
+
+mod attributes;
+mod context;
+mod json;
+mod metrics;
+mod resource;
+mod trace;
+
+pub use context::{BadContext, TraceContext};
+pub use json::json_line;
+pub use metrics::metrics_request;
+pub use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+pub use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+pub use resource::{Origin, SERVICE_NAME, ThisHost};
+pub use trace::{NoTrace, trace_request};
