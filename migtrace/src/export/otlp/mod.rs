@@ -1,16 +1,20 @@
 //! Traces and metrics for OpenTelemetry, in its protocol OTLP.
 //!
 //! [`trace_request`] makes one trace of a record, and [`metrics_request`] says what many add up to. Both give the messages of
-//! `opentelemetry-proto`, which are the same for a file ([`json_line`]), gRPC and HTTP.
+//! `opentelemetry-proto`, which are the same for a file ([`json_line`]), gRPC and HTTP. An [`Exporter`] sends both in the background.
 
 mod attributes;
 mod context;
+mod exporter;
 mod json;
 mod metrics;
+pub mod queue;
 mod resource;
+pub mod send;
 mod trace;
 
 pub use context::{BadContext, TraceContext};
+pub use exporter::{ExportCounts, Exporter, NoExporter};
 pub use json::json_line;
 pub use metrics::metrics_request;
 pub use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;

@@ -3,6 +3,7 @@
 use opentelemetry_proto::tonic::trace::v1::{Status, span, status};
 use opentelemetry_semantic_conventions::attribute as names;
 
+use super::spans::count;
 use super::{Content, KNOWS_REMOTE, Placed, REMOTE, Trace, signed};
 use crate::export::ids::{SpanKind, TraceIdSource};
 use crate::export::otlp::attributes::Attributes;
@@ -120,7 +121,7 @@ impl<'a> Trace<'a> {
                 record.not_measured.iter().map(|entry| format!("{}: {}", entry.what, entry.why)),
             );
         let traffic = &record.traffic;
-        self.counters(attributes, traffic.total.as_ref());
+        count(attributes, traffic.total.as_ref());
         attributes
             .number("migtrace.retransmitted_segments", traffic.retransmitted_segments)
             .number("migtrace.retransmitted_payload_bytes", traffic.retransmitted_payload_bytes)

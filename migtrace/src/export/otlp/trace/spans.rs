@@ -13,7 +13,7 @@ impl<'a> Trace<'a> {
             let known = !matches!(phase.name, PhaseName::Other(_));
             let mut attributes = Attributes::default();
             attributes.text("migtrace.phase", phase.name.as_str()).number("migtrace.pass", phase.pass);
-            self.counters(&mut attributes, phase.traffic.as_ref());
+            count(&mut attributes, phase.traffic.as_ref());
             let content = Content {
                 kind: SpanKind::Phase,
                 index,
@@ -136,7 +136,7 @@ impl<'a> Trace<'a> {
                 from_ns: gap.start.value_ns,
                 to_ns: gap.start.value_ns.saturating_add(signed(gap.length.value_ns)),
                 parent,
-                attributes: self.gap(gap),
+                attributes: self.about(gap),
             };
             self.place(prober, content)
         };
@@ -148,7 +148,7 @@ impl<'a> Trace<'a> {
         self.observer(Vantage::Observer, None).or_else(|| self.observer(self.own, None))
     }
 
-    fn gap(&self, gap: &Gap) -> Attributes {
+    fn about(&self, gap: &Gap) -> Attributes {
         let reachability = self.record.downtime.reachability.as_ref();
         let is_of_stop = reachability.is_some_and(|known| {
             (known.value_ns, &known.method) == (gap.length.value_ns, &gap.length.method)
@@ -166,16 +166,16 @@ impl<'a> Trace<'a> {
             .number("migtrace.gap.duplicate", gap.duplicate);
         attributes
     }
+}
 
-    /// What crossed: `tx` from the source to the destination, `rx` back.
-    pub(super) fn counters(&self, attributes: &mut Attributes, traffic: Option<&Directions<Counters>>) {
-        let Some(traffic) = traffic else { return };
-        for (direction, counters) in [("tx", traffic.tx), ("rx", traffic.rx)] {
-            attributes
-                .number(&format!("migtrace.{direction}.wire_bytes"), counters.wire_bytes)
-                .number(&format!("migtrace.{direction}.payload_bytes"), counters.payload_bytes)
-                .number(&format!("migtrace.{direction}.segments"), counters.segments);
-        }
+/// What crossed: `tx` from the source to the destination, `rx` back.
+pub(super) fn count(attributes: &mut Attributes, traffic: Option<&Directions<Counters>>) {
+    let Some(traffic) = traffic else { return };
+    for (direction, counters) in [("tx", traffic.tx), ("rx", traffic.rx)] {
+        attributes
+            .number(&format!("migtrace.{direction}.wire_bytes"), counters.wire_bytes)
+            .number(&format!("migtrace.{direction}.payload_bytes"), counters.payload_bytes)
+            .number(&format!("migtrace.{direction}.segments"), counters.segments);
     }
 }
 
