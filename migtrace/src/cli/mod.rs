@@ -1,5 +1,6 @@
 //! The command line.
 
+mod otlp;
 mod record;
 mod study;
 
@@ -15,6 +16,7 @@ use migtrace::probe;
 use migtrace::terminal::clean;
 
 use crate::streams::say;
+pub(crate) use otlp::OtlpArgs;
 pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
 pub(crate) use study::{StudyCommand, StudyFormat, StudyReportArgs, StudyRunArgs};
 
@@ -196,6 +198,8 @@ pub(crate) struct ReportArgs {
     pub(crate) vm: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs<RecordFormat>,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
 }
 
 #[derive(Debug, Args)]
@@ -210,6 +214,8 @@ pub(crate) struct MergeArgs {
     pub(crate) vm: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs<RecordFormat>,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
 }
 
 #[derive(Debug, Args)]
@@ -268,7 +274,7 @@ pub(crate) enum RecordFormat {
     Json,
     /// For people, as one page with charts
     Html,
-    /// For OpenTelemetry: a trace of each migration, as JSON Lines of OTLP
+    /// For OpenTelemetry: one trace a migration, as JSON Lines of OTLP
     #[cfg(feature = "otlp")]
     OtlpJson,
 }

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use migtrace::kernel::Tunnel;
 use migtrace::ports::PortRanges;
 
-use super::{Attach, OUTPUT, OutputArgs, RecordFormat, duration, interval};
+use super::{Attach, OUTPUT, OtlpArgs, OutputArgs, RecordFormat, duration, interval};
 
 const RECORD_HELP: &str = "\
 A limit (--max-...) is met if the upper bound of what was measured is within it. \
@@ -75,6 +75,8 @@ pub(crate) struct RecordArgs {
     /// made if it is not there, each host has its log: `local.jsonl`, and `HOST.jsonl` for each --peer.
     #[arg(long, value_name = "FILE|DIRECTORY", help_heading = OUTPUT)]
     pub(crate) events: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
 }
 
 /// What is watched, and how.

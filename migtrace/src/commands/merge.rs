@@ -8,12 +8,16 @@ use anyhow::{Context as _, Result, bail};
 use migtrace::timeline::{self, NotTogether};
 
 use super::Exit;
+#[cfg(feature = "otlp")]
+use super::otlp::{Export, News};
 use super::output::ReportOutput;
 use super::report::{Replayed, render, replay, say_broken, whose};
 use crate::cli::MergeArgs;
 use crate::streams::Stream;
 
 pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
+    #[cfg(feature = "otlp")]
+    let export = Export::start(&options.otlp, News::Old)?;
     let logs = options.logs.iter().map(|log| replayed(options, log)).collect::<Result<Vec<_>>>()?;
     let (timelines, broken): (Vec<_>, Vec<_>) =
         logs.into_iter().map(|log| (log.timeline, log.broken)).unzip();
@@ -27,13 +31,17 @@ pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
         bail!("no migration{} in {}", whose(options.vm.as_ref()), names(&options.logs));
     }
     let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
-    output.write(&render(&records, options.output.format())?)?;
+    output.write(&render(&records, options.output.format(), &options.otlp)?)?;
     let mut exit = Exit::Done;
     for (log, broken) in options.logs.iter().zip(&broken) {
         if let Some(broken) = broken {
             say_broken(log, broken);
             exit = Exit::CouldNot;
         }
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(export) = export {
+        export.finish(&records)?;
     }
     Ok(exit)
 }

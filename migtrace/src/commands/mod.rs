@@ -3,6 +3,8 @@
 mod cleanup;
 mod doctor;
 mod merge;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod probe;
 mod progress;

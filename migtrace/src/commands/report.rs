@@ -14,11 +14,15 @@ use migtrace::timeline::Timeline;
 use serde_json::Value;
 
 use super::Exit;
+#[cfg(feature = "otlp")]
+use super::otlp::{Export, News, json_lines};
 use super::output::ReportOutput;
-use crate::cli::{RecordFormat, ReportArgs};
+use crate::cli::{OtlpArgs, RecordFormat, ReportArgs};
 use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
+    #[cfg(feature = "otlp")]
+    let export = Export::start(&options.otlp, News::Old)?;
     let mut records = Vec::new();
     let mut broken = Vec::new();
     let mut empty = Vec::new();
@@ -36,9 +40,13 @@ pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
         bail!("{}", empty.join("; "));
     }
     let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
-    output.write(&render(&records, options.output.format())?)?;
+    output.write(&render(&records, options.output.format(), &options.otlp)?)?;
     for (file, broken) in &broken {
         say_broken(file, broken);
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(export) = export {
+        export.finish(&records)?;
     }
     Ok(if broken.is_empty() { Exit::Done } else { Exit::CouldNot })
 }
@@ -179,7 +187,11 @@ fn refusal(path: &Path, error: &ReadError) -> String {
 }
 
 /// The reports of several records, one after the other. As JSON, several are JSON Lines; as HTML, they are one page.
-pub(super) fn render(records: &[Record], format: RecordFormat) -> Result<String> {
+pub(super) fn render(
+    records: &[Record],
+    format: RecordFormat,
+    #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "it is empty"))] otlp: &OtlpArgs,
+) -> Result<String> {
     match format {
         RecordFormat::Text => Ok(records.iter().map(report::text::render).collect::<Vec<_>>().join("\n")),
         RecordFormat::Html => Ok(report::html::render(records)),
@@ -189,24 +201,6 @@ pub(super) fn render(records: &[Record], format: RecordFormat) -> Result<String>
             rendered.context("cannot write the record as JSON")
         }
         #[cfg(feature = "otlp")]
-        RecordFormat::OtlpJson => traces(records),
+        RecordFormat::OtlpJson => json_lines(records, otlp),
     }
-}
-
-/// The trace of each record, on a line of its own.
-#[cfg(feature = "otlp")]
-fn traces(records: &[Record]) -> Result<String> {
-    use migtrace::export::otlp::{Origin, json_line, trace_request};
-    let mut lines = String::new();
-    for record in records {
-        let vm = record.vm.name.as_deref().unwrap_or("(no name)");
-        match trace_request(record, &Origin::default()) {
-            Ok(request) => lines += &(json_line(&request).context("cannot write the trace as JSON")? + "\n"),
-            Err(why) => say(&format!("migtrace: no trace of a migration of {vm}: {why}")),
-        }
-    }
-    if lines.is_empty() {
-        bail!("no trace can be made of {} records", records.len());
-    }
-    Ok(lines)
 }

@@ -17,6 +17,8 @@ use tokio::runtime::Runtime;
 
 use self::logs::{Logs, Places};
 use self::verdict::Verdict;
+#[cfg(feature = "otlp")]
+use super::otlp::{Export, News};
 use super::output::{OutputPath, ReportOutput};
 use super::report::render;
 use super::signals::Signals;
@@ -27,6 +29,8 @@ use crate::streams::{Stream, say};
 pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     let prober = prober(options)?;
     check_needed(prober == Some(LOCAL))?;
+    #[cfg(feature = "otlp")]
+    let export = Export::start(&options.otlp, News::New)?;
     // Before there are files that a signal would leave behind.
     let (runtime, signals) = runtime_that_catches(Signals::catch)?;
     let places = Places::of(options)?;
@@ -41,10 +45,14 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     if recorded.records.is_empty() {
         bail!("no migration was seen{}", recorded.why_none());
     }
-    output.write(&render(&recorded.records, options.output.format())?)?;
+    output.write(&render(&recorded.records, options.output.format(), &options.otlp)?)?;
     let verdict = Verdict::of(options, &recorded.records);
     for why in &verdict.why {
         say(&format!("migtrace: {why}"));
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(export) = export {
+        export.finish(&recorded.records)?;
     }
     recorded.log_failure.map_or(Ok(verdict.exit), Err)
 }

@@ -11,6 +11,7 @@ mod metrics;
 pub mod queue;
 mod resource;
 pub mod send;
+mod this_host;
 mod trace;
 
 pub use context::{BadContext, TraceContext};

@@ -1,0 +1,143 @@
+//! Sends what a command has found to an OpenTelemetry collector.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use migtrace::export::otlp::queue::{Limits, Queue};
+use migtrace::export::otlp::send::{Settings, Target};
+use migtrace::export::otlp::{
+    ExportCounts, Exporter, Origin, ThisHost, TraceContext, json_line, trace_request,
+};
+use migtrace::record::Record;
+
+use crate::cli::OtlpArgs;
+use crate::streams::say;
+
+/// How long a command that has done all else waits for the collector.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the records of a command are to a collector.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum News {
+    /// Migrations that have just ended: they are counted, too.
+    New,
+    /// Migrations that may have been sent before.
+    Old,
+}
+
+/// What sends.
+pub(super) struct Export {
+    exporter: Exporter,
+    news: News,
+    endpoint: String,
+    is_kept: bool,
+}
+
+impl Export {
+    /// Begins to send, if that was asked for. What is wrong with the settings shows here, before anything is waited for.
+    pub(super) fn start(options: &OtlpArgs, news: News) -> Result<Option<Self>> {
+        let Some(given) = &options.otlp else { return Ok(None) };
+        let given = Some(given.as_str()).filter(|given| !given.is_empty());
+        let mut settings = Settings::read(variable, given)?;
+        for ignored in &settings.ignored {
+            say(&format!("migtrace: {ignored}"));
+        }
+        if news == News::Old {
+            settings.metrics = None;
+        }
+        let Some(target) = settings.traces.as_ref().or(settings.metrics.as_ref()) else { return Ok(None) };
+        let endpoint = shown(target);
+        let origin = origin(options, news, &settings)?;
+        let queue = match &options.otlp_queue {
+            Some(directory) => Queue::in_directory(directory, Limits::default())?,
+            None => Queue::in_memory(Limits::default()),
+        };
+        let is_kept = queue.is_kept();
+        let exporter =
+            Exporter::start(&settings, origin, queue, |line| say(&format!("migtrace: OTLP: {line}")))?;
+        Ok(Some(Self { exporter, news, endpoint, is_kept }))
+    }
+
+    /// Sends the records, and waits until that is done, but not for long.
+    pub(super) fn finish(self, records: &[Record]) -> Result<()> {
+        let mut without = 0;
+        for record in records {
+            let sent = match self.news {
+                News::New => self.exporter.send(record),
+                News::Old => self.exporter.send_again(record),
+            };
+            if let Err(why) = sent {
+                say(&format!("migtrace: no trace of a migration of {}: {why}", vm(record)));
+                without += 1;
+            }
+        }
+        let counts = self.exporter.shutdown(PATIENCE);
+        let ExportCounts { failed, dropped, queued, .. } = counts;
+        if queued > 0 && self.is_kept {
+            say(&format!("migtrace: {queued} traces wait in --otlp-queue for {}", self.endpoint));
+        }
+        let lost = failed + dropped + if self.is_kept { 0 } else { queued };
+        if lost + without > 0 {
+            bail!(
+                "{} traces did not reach {}; nothing else is lost: `migtrace report FILE --otlp` sends those of a record or \
+                 an event log, and --otlp-queue keeps what cannot be sent now",
+                lost + without,
+                self.endpoint
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An endpoint without its query, which may be a secret.
+fn shown(target: &Target) -> String {
+    target.endpoint.to_string().split('?').next().unwrap_or_default().to_owned()
+}
+
+fn vm(record: &Record) -> &str {
+    record.vm.name.as_deref().unwrap_or("a VM without a name")
+}
+
+/// A variable of the environment. One that is no text is as if it were not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What is sent beside the records.
+fn origin(options: &OtlpArgs, news: News, settings: &Settings) -> Result<Origin> {
+    Ok(Origin {
+        service_name: settings.service_name.clone(),
+        attributes: settings.attributes.clone(),
+        this_host: Some(ThisHost::read().context("cannot read this host's name")?),
+        caller: options.traceparent.clone().or_else(|| inherited(news)),
+    })
+}
+
+/// The context that the environment carries, if this process makes the migration's record: who replays an old one is no part of
+/// what the migration was.
+fn inherited(news: News) -> Option<TraceContext> {
+    let traceparent = Some(news).filter(|news| *news == News::New).and_then(|_| variable("TRACEPARENT"))?;
+    match TraceContext::parse(traceparent.trim()) {
+        Ok(context) => Some(context.with_state(&variable("TRACESTATE").unwrap_or_default())),
+        Err(why) => {
+            say(&format!("migtrace: TRACEPARENT is ignored: {why}"));
+            None
+        }
+    }
+}
+
+/// The trace of each record, on a line of its own.
+pub(super) fn json_lines(records: &[Record], options: &OtlpArgs) -> Result<String> {
+    let origin = Origin { caller: options.traceparent.clone(), ..Origin::default() };
+    let mut lines = String::new();
+    for record in records {
+        match trace_request(record, &origin) {
+            Ok(request) => lines += &(json_line(&request).context("cannot write the trace as JSON")? + "\n"),
+            Err(why) => say(&format!("migtrace: no trace of a migration of {}: {why}", vm(record))),
+        }
+    }
+    if lines.is_empty() {
+        bail!("no trace can be made of {} records", records.len());
+    }
+    Ok(lines)
+}
