@@ -6,7 +6,7 @@
 use crate::programs;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// The keys of all of Debian's suites, which may be missing from the machine's own keys.
@@ -67,7 +67,7 @@ impl Apt {
         download.args(["--quiet=2", "download"]).args(packages).current_dir(directory);
         programs::output(&mut download, "")
             .with_context(|| format!("cannot download {}; try `apt-get update` first", packages.join(" ")))?;
-        for archive in archives(directory)? {
+        for archive in programs::files(directory, "deb")? {
             programs::run("dpkg", ["-x".as_ref(), archive.as_os_str(), directory.as_os_str()])?;
             fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
         }
@@ -110,12 +110,6 @@ fn source(uri: &str, suite: &str, has_keyring: bool) -> String {
         "Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nArchitectures: amd64\nTargets: Packages\n\
          Check-Valid-Until: no\n{keys}"
     )
-}
-
-fn archives(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The Debian packages of the programs that the lab runs.
@@ -97,6 +98,17 @@ pub(crate) fn output(command: &mut Command, input: &str) -> Result<String> {
         bail!("`{line}` failed ({}): {}", output.status, stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The files of a directory whose names end in `.extension`.
+///
+/// # Errors
+///
+/// When it cannot be listed.
+pub(crate) fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|each| each == extension)).collect())
 }
 
 /// A command line as a person would type it.

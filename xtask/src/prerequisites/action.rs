@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use migtrace_lab::libvirt;
+use migtrace_lab::{Reader, libvirt};
 
 use super::is_root;
 use crate::{apt, progress};
@@ -17,6 +17,8 @@ pub(crate) enum Action {
     PackageLists,
     /// Download and unpack libvirt for the lab.
     Libvirt,
+    /// Download and unpack what reads the exports.
+    Reader(Reader),
     /// Run a command that may take long.
     Run {
         /// What is shown meanwhile.
@@ -55,6 +57,7 @@ impl Action {
         match self {
             Self::Packages(_) | Self::PackageLists => is_root() && apt::is_available(),
             Self::Libvirt => apt::is_available(),
+            Self::Reader(_) => true,
             Self::Run { needs_root, .. } => !needs_root || is_root(),
             Self::Advice(_) => false,
         }
@@ -69,6 +72,7 @@ impl Action {
             Self::Packages(packages) => apt::install(packages),
             Self::PackageLists => apt::update(),
             Self::Libvirt => download_libvirt(),
+            Self::Reader(reader) => download(*reader),
             Self::Run { what, environment, command, .. } => {
                 let (program, arguments) = command.split_first().context("an empty command")?;
                 let log = what.to_lowercase().replace(' ', "-");
@@ -91,6 +95,7 @@ impl Action {
             }
             Self::PackageLists => "as root: apt-get update".into(),
             Self::Libvirt => "cargo xtask setup, where there is apt-get".into(),
+            Self::Reader(_) => "cargo xtask setup, where there is a network".into(),
             Self::Run { environment, command, needs_root, .. } => {
                 let mut words: Vec<_> =
                     environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -100,6 +105,11 @@ impl Action {
             Self::Advice(advice) => advice.clone(),
         }
     }
+}
+
+fn download(reader: Reader) -> Result<()> {
+    eprintln!("Downloading {reader:?} for the tests ...");
+    reader.fetch().map(drop)
 }
 
 fn download_libvirt() -> Result<()> {

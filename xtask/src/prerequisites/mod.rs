@@ -5,6 +5,7 @@ mod browser;
 mod compiler;
 mod fuzzing;
 mod lab;
+mod readers;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -44,12 +45,15 @@ pub(crate) struct Missing {
 }
 
 /// Everything that the commands need. Each may depend on those before it.
-pub(crate) const TABLE: [Prerequisite; 12] = [
+pub(crate) const TABLE: [Prerequisite; 15] = [
     Prerequisite { name: "eBPF toolchain", group: Group::Build, find: compiler::find_toolchain },
     Prerequisite { name: "bpf-linker", group: Group::Build, find: compiler::find_bpf_linker },
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
     Prerequisite { name: "clippy for eBPF", group: Group::Lint, find: compiler::find_ebpf_clippy },
     Prerequisite { name: "browser", group: Group::Test, find: browser::find },
+    Prerequisite { name: "pip", group: Group::Test, find: readers::find_pip },
+    Prerequisite { name: "Perfetto", group: Group::Test, find: readers::find_perfetto },
+    Prerequisite { name: "receivers of OTLP", group: Group::Test, find: readers::find_otlp },
     Prerequisite { name: "programs of the lab", group: Group::Lab, find: lab::find_programs },
     Prerequisite { name: "static C library", group: Group::Lab, find: lab::find_static_libc },
     Prerequisite { name: "package lists", group: Group::Lab, find: lab::check_package_lists },

