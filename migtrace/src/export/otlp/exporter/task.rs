@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// The longest time that a collector may ask to wait.
 const LONGEST_ASKED: Duration = Duration::from_mins(10);
 
-/// How long the metrics may take once all traces are sent, or the time for them is over.
+/// How long to wait before metrics are tried again at the end.
 const LAST_METRICS: Duration = Duration::from_secs(1);
 
 /// What the thread is asked to do.
@@ -215,7 +215,7 @@ impl Task {
     /// hosts do not come back at once.
     fn put_off(&mut self, asked: Option<Duration>) {
         let wait = match asked {
-            Some(asked) => asked.min(LONGEST_ASKED),
+            Some(asked) => asked.clamp(FIRST_WAIT, LONGEST_ASKED),
             None => {
                 let wait = self.wait.mul_f64(fastrand::f64() + 0.5);
                 self.wait = (self.wait * 2).min(LONGEST_WAIT);
@@ -253,6 +253,7 @@ impl Task {
             (self.parts.say)(&format!("metrics cannot be sent now: {why}"));
         }
         // They are cumulative: the next ones say all that these would have said.
+        self.news = true;
         if let Some(until) = self.until {
             self.next_metrics = Instant::now() + LAST_METRICS;
             self.news = self.next_metrics < until;

@@ -98,7 +98,7 @@ impl Client {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Answer {
         let response = match self.client.request(request).await {
             Ok(response) => response,
-            Err(error) => return Answer::on_the_way(explain(&error)),
+            Err(error) => return Answer::on_the_way(hinted(explain(&error))),
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
@@ -118,6 +118,14 @@ impl Client {
             Answer::Refused { why }
         }
     }
+}
+
+/// An error, with what to do about the one that is most easily made.
+fn hinted(error: String) -> String {
+    if error.contains("invalid HTTP version") {
+        return format!("{error}; if that is an endpoint for gRPC, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc");
+    }
+    error
 }
 
 /// A request as JSON. It is ours, so it can be read.
