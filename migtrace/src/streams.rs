@@ -1,6 +1,6 @@
 //! Standard output and standard error. Writing never panics, and text from outside cannot control the terminal.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 
 use migtrace::terminal;
 
@@ -21,10 +21,21 @@ impl Stream {
 
     /// Writes text of several lines. A closed pipe is no error: its reader wanted no more (`| head`).
     pub(crate) fn print(self, text: &str) -> io::Result<()> {
-        let text = terminal::clean_lines(text);
+        self.pass(terminal::clean_lines(text).as_bytes())
+    }
+
+    pub(crate) fn is_terminal(self) -> bool {
+        match self {
+            Self::Output => io::stdout().is_terminal(),
+            Self::Error => io::stderr().is_terminal(),
+        }
+    }
+
+    /// Writes what is not text for a person, as [`Stream::print`] does.
+    pub(crate) fn pass(self, bytes: &[u8]) -> io::Result<()> {
         let written = match self {
-            Self::Output => write(io::stdout().lock(), text.as_bytes()),
-            Self::Error => write(io::stderr().lock(), text.as_bytes()),
+            Self::Output => write(io::stdout().lock(), bytes),
+            Self::Error => write(io::stderr().lock(), bytes),
         };
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

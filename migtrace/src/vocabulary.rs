@@ -38,6 +38,21 @@ pub enum Purpose {
     Unknown,
 }
 
+impl Purpose {
+    /// As a report says it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "memory",
+            Self::Multifd => "multifd",
+            Self::Nbd => "disk",
+            Self::PostcopyPreempt => "urgent pages",
+            Self::Tls => "TLS",
+            Self::Other => "other",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// How a guest's place is announced to the network.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
@@ -49,6 +64,17 @@ pub enum Announcement {
     GratuitousArp,
     /// An unsolicited neighbour advertisement.
     NeighbourAdvertisement,
+}
+
+impl Announcement {
+    /// As a report says it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Rarp => "RARP",
+            Self::GratuitousArp => "gratuitous ARP",
+            Self::NeighbourAdvertisement => "unsolicited neighbour advertisement",
+        }
+    }
 }
 
 /// The overall figures of a stream of echo requests to an address.

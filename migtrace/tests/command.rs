@@ -6,10 +6,12 @@ mod common;
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use migtrace::export::perfetto;
 use migtrace::record::Record;
 use migtrace::report;
 use migtrace::terminal::clean_lines;
@@ -329,4 +331,41 @@ fn a_page_is_written_where_the_name_of_the_file_says_so() {
     assert_eq!(stdout(&printed), expected);
     let probe = run(&mut migtrace(&["probe", "10.0.0.1", "--format", "html"]));
     assert_eq!(probe.status.code(), Some(2), "a probe has no page: {probe:?}");
+}
+
+/// Both ends of a terminal that shows nothing.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
+    (master, slave)
+}
+
+#[test]
+fn a_binary_trace_goes_into_a_file_or_a_pipe_and_to_no_terminal() {
+    let log = log("precopy-7.2");
+    let trace = perfetto::render(&common::replay("precopy-7.2"));
+    let (_master, terminal) = terminal();
+    let refused = migtrace(&["report", "--format", "perfetto"]).arg(&log).stdout(terminal).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("name a file with --output"), "{}", stderr(&refused));
+
+    let piped = migtrace(&["report", "--format", "perfetto"]).arg(&log).output().unwrap();
+    assert_eq!((piped.status.code(), &piped.stdout), (Some(0), &trace));
+
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.pftrace", "a.perfetto-trace"] {
+        let file = folder.path().join(name);
+        let output = report_of(&log, &["--output", file.to_str().unwrap()]);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
+        assert!(fs::read(&file).unwrap() == trace, "{name}");
+    }
+}
+
+#[test]
+fn a_trace_is_made_of_a_record_as_of_its_log() {
+    let log = log("precopy-7.2");
+    let (_folder, record) = write(&report::json(&common::replay("precopy-7.2").remove(0)).unwrap());
+    for format in ["perfetto", "chrome"] {
+        let of = |file: &Path| migtrace(&["report", "--format", format]).arg(file).output().unwrap().stdout;
+        assert!(!of(&log).is_empty() && of(&log) == of(&record), "{format}");
+    }
 }

@@ -121,7 +121,7 @@ pub(crate) enum Command {
     Record(Box<RecordArgs>),
     /// Ping an address at a fixed interval and report when it did not answer
     Probe(ProbeArgs),
-    /// Show records, or replay event logs into their records, as text, JSON or an HTML page
+    /// Show records, or replay event logs into their records, as text, JSON, an HTML page or a trace
     Report(ReportArgs),
     /// Make one record of the event logs of both hosts of a migration
     Merge(MergeArgs),
@@ -277,6 +277,11 @@ pub(crate) enum RecordFormat {
     /// For OpenTelemetry: one trace a migration, as JSON Lines of OTLP
     #[cfg(feature = "otlp")]
     OtlpJson,
+    /// A trace for Perfetto (<https://ui.perfetto.dev>); binary
+    #[cfg(feature = "perfetto")]
+    Perfetto,
+    /// A trace as JSON, for viewers that do not know Perfetto's
+    Chrome,
 }
 
 impl OfFile for RecordFormat {
@@ -284,6 +289,8 @@ impl OfFile for RecordFormat {
         match extension {
             Some("json") => Self::Json,
             Some("html" | "htm") => Self::Html,
+            #[cfg(feature = "perfetto")]
+            Some("pftrace" | "perfetto-trace") => Self::Perfetto,
             _ => Self::Text,
         }
     }
@@ -360,6 +367,10 @@ mod tests {
         assert_eq!(output::<Format>(None, Some("a.txt")), Format::Text);
         assert_eq!(output::<RecordFormat>(None, Some("a.json")), RecordFormat::Json);
         assert_eq!(output::<RecordFormat>(None, Some("a.html")), RecordFormat::Html);
+        #[cfg(feature = "perfetto")]
+        for name in ["a.pftrace", "a.perfetto-trace"] {
+            assert_eq!(output::<RecordFormat>(None, Some(name)), RecordFormat::Perfetto);
+        }
         assert_eq!(output::<RecordFormat>(None, Some("a")), RecordFormat::Text);
         assert_eq!(output(Some(RecordFormat::Text), Some("a.html")), RecordFormat::Text);
     }

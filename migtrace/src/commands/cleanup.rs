@@ -25,6 +25,6 @@ pub(super) fn run() -> Result<Exit> {
             cleaned.interfaces
         );
     }
-    ReportOutput::open(None, Stream::Output)?.write(&text)?;
+    ReportOutput::open(None, Stream::Output)?.write(&text.into())?;
     Ok(Exit::Done)
 }

@@ -32,7 +32,7 @@ pub(super) fn run(options: &DoctorArgs) -> Result<Exit> {
         Format::Text => table(&findings),
         Format::Json => report::json(&findings).context("cannot write JSON")?,
     };
-    ReportOutput::open(None, Stream::Output)?.write(&text)?;
+    ReportOutput::open(None, Stream::Output)?.write(&text.into())?;
     Ok(verdict(&findings))
 }
 

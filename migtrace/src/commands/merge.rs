@@ -10,8 +10,7 @@ use migtrace::timeline::{self, NotTogether};
 use super::Exit;
 #[cfg(feature = "otlp")]
 use super::otlp::{Export, News};
-use super::output::ReportOutput;
-use super::report::{Replayed, render, replay, say_broken, whose};
+use super::report::{Replayed, open, render, replay, say_broken, whose};
 use crate::cli::MergeArgs;
 use crate::streams::Stream;
 
@@ -30,7 +29,7 @@ pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
     if records.is_empty() {
         bail!("no migration{} in {}", whose(options.vm.as_ref()), names(&options.logs));
     }
-    let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
+    let output = open(&options.output, Stream::Output)?;
     output.write(&render(&records, options.output.format(), &options.otlp)?)?;
     let mut exit = Exit::Done;
     for (log, broken) in options.logs.iter().zip(&broken) {

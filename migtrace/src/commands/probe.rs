@@ -28,7 +28,7 @@ pub(super) fn run(options: &ProbeArgs) -> Result<Exit> {
         Format::Text => report::probe::render(&report),
         Format::Json => report::json(&report).context("cannot write the report as JSON")?,
     };
-    output.write(&text)?;
+    output.write(&text.into())?;
     let had_an_end = options.count.is_some() || options.duration.is_some() || options.until_gap;
     Ok(if report.end == ProbeEndReason::Interrupted && had_an_end {
         Exit::ProbeInterrupted

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use migtrace::event::{LogError, LogErrorKind, LogReader};
+use migtrace::export;
 use migtrace::record::{self, Record};
 use migtrace::report;
 use migtrace::schema::ReadError;
@@ -16,8 +17,8 @@ use serde_json::Value;
 use super::Exit;
 #[cfg(feature = "otlp")]
 use super::otlp::{Export, News, json_lines};
-use super::output::ReportOutput;
-use crate::cli::{OtlpArgs, RecordFormat, ReportArgs};
+use super::output::{Rendered, ReportOutput};
+use crate::cli::{OtlpArgs, OutputArgs, RecordFormat, ReportArgs};
 use crate::streams::{Stream, say};
 
 pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
@@ -39,7 +40,7 @@ pub(super) fn run(options: &ReportArgs) -> Result<Exit> {
     if records.is_empty() || options.vm.is_none() && !empty.is_empty() {
         bail!("{}", empty.join("; "));
     }
-    let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
+    let output = open(&options.output, Stream::Output)?;
     output.write(&render(&records, options.output.format(), &options.otlp)?)?;
     for (file, broken) in &broken {
         say_broken(file, broken);
@@ -186,21 +187,34 @@ fn refusal(path: &Path, error: &ReadError) -> String {
     }
 }
 
-/// The reports of several records, one after the other. As JSON, several are JSON Lines; as HTML, they are one page.
+/// Where the report of records goes. A format that is not text goes to no terminal.
+pub(super) fn open(options: &OutputArgs<RecordFormat>, otherwise: Stream) -> Result<ReportOutput> {
+    let output = ReportOutput::open(options.output.as_deref(), otherwise)?;
+    match options.format() {
+        #[cfg(feature = "perfetto")]
+        RecordFormat::Perfetto => output.refuse_terminal(),
+        _ => Ok(output),
+    }
+}
+
+/// The reports of several records, one after the other. As JSON, several are JSON Lines; as a page or a trace, they are one.
 pub(super) fn render(
     records: &[Record],
     format: RecordFormat,
     #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "it is empty"))] otlp: &OtlpArgs,
-) -> Result<String> {
-    match format {
-        RecordFormat::Text => Ok(records.iter().map(report::text::render).collect::<Vec<_>>().join("\n")),
-        RecordFormat::Html => Ok(report::html::render(records)),
+) -> Result<Rendered> {
+    Ok(Rendered::Text(match format {
+        RecordFormat::Text => records.iter().map(report::text::render).collect::<Vec<_>>().join("\n"),
+        RecordFormat::Html => report::html::render(records),
         RecordFormat::Json => {
             let json = if records.len() == 1 { report::json } else { report::json_line };
             let rendered: Result<String, _> = records.iter().map(json).collect();
-            rendered.context("cannot write the record as JSON")
+            rendered.context("cannot write the record as JSON")?
         }
         #[cfg(feature = "otlp")]
-        RecordFormat::OtlpJson => json_lines(records, otlp),
-    }
+        RecordFormat::OtlpJson => json_lines(records, otlp)?,
+        #[cfg(feature = "perfetto")]
+        RecordFormat::Perfetto => return Ok(Rendered::Binary(export::perfetto::render(records))),
+        RecordFormat::Chrome => export::chrome::render(records),
+    }))
 }

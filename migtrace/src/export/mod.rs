@@ -2,9 +2,13 @@
 //!
 //! An export is made of [`Record`](crate::record::Record)s alone. What sends them somewhere is beside what makes them.
 
+pub mod chrome;
 #[cfg(feature = "metrics")]
 pub mod ids;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+#[cfg(feature = "perfetto")]
+pub mod perfetto;
+mod scene;

@@ -3,10 +3,12 @@
 //! Times are nanoseconds since the migration's start ([`Start`] gives its wall time). `tx` is from the source to the
 //! destination, whichever host made the record.
 
+mod bars;
 mod downtime;
 mod estimate;
 mod gap;
 mod role;
+mod steps;
 mod traffic;
 mod words;
 
@@ -16,14 +18,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use bars::{Bar, bars};
 pub use downtime::{Announced, Brownout, Disturbance, Downtime, FirstSign, Mark, Part, Tap};
 pub use estimate::{Estimate, EstimatedInstant};
 pub use gap::Gap;
 pub use role::{Role, Vantage};
+pub(crate) use steps::{Step, steps};
 pub use traffic::{FlowRecord, Sample, Traffic};
 pub use words::{AlignmentMethod, MarkName, Method, PartName, PhaseName};
 
 use crate::schema::{self, ReadError};
+use crate::terminal;
 use crate::units::{ClockSample, Counters, Directions};
 use crate::vocabulary::{Echo, Lost, NotMeasured};
 
@@ -164,6 +169,13 @@ pub struct Vm {
     pub vcpus: Option<u32>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
+}
+
+impl Vm {
+    /// What it is called, without what would steer a terminal.
+    pub(crate) fn shown_name(&self) -> String {
+        terminal::clean(self.name.as_deref().or(self.uuid.as_deref()).unwrap_or("unknown VM")).into_owned()
+    }
 }
 
 /// A host that observed the migration.

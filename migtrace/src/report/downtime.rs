@@ -6,7 +6,6 @@ use super::content::{
 use super::drawing;
 use super::quantities::{duration, estimate, grouped, offset};
 use crate::record::{Announced, Brownout, Disturbance, Downtime, Estimate, Record, Role, Tap};
-use crate::vocabulary::Announcement;
 
 pub(super) fn section(record: &Record) -> Section {
     let downtime = &record.downtime;
@@ -78,11 +77,7 @@ fn figures(downtime: &Downtime) -> Vec<Figure> {
 }
 
 fn announced(announced: &Announced) -> String {
-    let kind = match announced.kind {
-        Announcement::Rarp => "RARP",
-        Announcement::GratuitousArp => "gratuitous ARP",
-        Announcement::NeighbourAdvertisement => "unsolicited neighbour advertisement",
-    };
+    let kind = announced.kind.name();
     format!("{} {kind} at {}", grouped(announced.count), clean(&announced.interface))
 }
 

@@ -3,7 +3,7 @@
 use super::content::{Column, clean, left, right, side, table_without_header};
 use super::layout::trimmed;
 use super::quantities::offset;
-use crate::record::{Downtime, Estimate, Mark, MarkName};
+use crate::record::{Downtime, Estimate, Mark, MarkName, bars};
 
 /// How many columns a drawing takes.
 const COLUMNS: usize = 40;
@@ -34,34 +34,9 @@ pub(super) fn drawn(downtime: &Downtime) -> Option<String> {
     Some(format!("\n{}\n", trimmed(&table_without_header(&TABLE, &lines))))
 }
 
-/// A figure of the downtime, and when it begins.
-pub(super) struct Bar<'a> {
-    pub(super) name: &'static str,
-    pub(super) figure: &'a Estimate,
-    pub(super) from_ns: i64,
-}
-
-/// The figures that are known, with the mark at which each begins.
-pub(super) fn bars<'a>(downtime: &'a Downtime) -> Vec<Bar<'a>> {
-    let figures: [(_, &'a Option<Estimate>, &[MarkName]); 3] = [
-        ("stop", &downtime.stop, &[MarkName::AllVcpusStopped, MarkName::Stop]),
-        ("network", &downtime.network, &[MarkName::LastGuestFrame]),
-        ("reachability", &downtime.reachability, &[MarkName::LastAnsweredRequest]),
-    ];
-    let bar = |(name, figure, begins): (_, &'a Option<Estimate>, &[MarkName])| {
-        let from_ns = begins.iter().find_map(|mark| at(downtime, mark))?;
-        Some(Bar { name, figure: figure.as_ref()?, from_ns })
-    };
-    figures.into_iter().filter_map(bar).collect()
-}
-
 /// What the times of the drawing count from; the migration's start where there is no drawing.
 pub(super) fn origin(downtime: &Downtime) -> i64 {
     Axis::over(downtime).map_or(0, |axis| axis.from)
-}
-
-fn at(downtime: &Downtime, name: &MarkName) -> Option<i64> {
-    downtime.marks.iter().rfind(|mark| mark.name == *name).map(|mark| mark.at_ns)
 }
 
 fn length(figure: &Estimate) -> i64 {

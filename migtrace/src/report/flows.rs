@@ -3,7 +3,6 @@
 use super::content::{Column, Piece, Section, UNKNOWN, clean, ends, left, right, table};
 use super::quantities::{bytes, grouped, offset};
 use crate::record::{FlowRecord, Record};
-use crate::vocabulary::Purpose;
 
 /// The table's columns, from left to right.
 const COLUMNS: [Column<FlowRecord>; 8] = [
@@ -26,18 +25,6 @@ pub(super) fn section(record: &Record) -> Option<Section> {
 }
 
 fn carries(flow: &FlowRecord) -> String {
-    let carries = purpose(flow.purpose);
+    let carries = flow.purpose.name();
     if flow.from_start { carries.to_owned() } else { format!("{carries}, beginning not seen") }
-}
-
-pub(super) const fn purpose(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Ram => "memory",
-        Purpose::Multifd => "multifd",
-        Purpose::Nbd => "disk",
-        Purpose::PostcopyPreempt => "urgent pages",
-        Purpose::Tls => "TLS",
-        Purpose::Other => "other",
-        Purpose::Unknown => UNKNOWN,
-    }
 }

@@ -1,6 +1,6 @@
 //! The first line: which VM, how its migration ended, what was sent, and for how long the guest stopped.
 
-use super::content::{Piece, Section, UNKNOWN, clean, said};
+use super::content::{Piece, Section, UNKNOWN, said};
 use super::quantities::{bytes, duration, estimate, offset};
 use crate::record::{Outcome, Record};
 use crate::vocabulary::Lost;
@@ -14,7 +14,7 @@ pub(super) fn section(record: &Record) -> Section {
 
 /// What the VM is called.
 pub(super) fn vm(record: &Record) -> String {
-    clean(record.vm.name.as_deref().or(record.vm.uuid.as_deref()).unwrap_or("unknown VM"))
+    record.vm.shown_name()
 }
 
 pub(super) const fn outcome(record: &Record) -> &'static str {

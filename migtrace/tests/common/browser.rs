@@ -28,9 +28,17 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn start() -> Self {
+        Self::start_in(without_network(), &[])
+    }
+
+    /// A browser that reaches this machine, and nothing else.
+    pub(crate) fn start_for_this_machine() -> Self {
+        Self::start_in(Command::new("env"), &["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+    }
+
+    fn start_in(mut command: Command, more: &[&str]) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut command = without_network();
-        command.args(["sh", "-c", START, found()]);
+        command.args(["sh", "-c", START, found()]).args(more);
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
         command.args(["--remote-debugging-pipe", "--hide-scrollbars", "--force-device-scale-factor=1"]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
@@ -77,8 +85,13 @@ impl Browser {
 
     /// Shows a file, and waits until it is there.
     pub(crate) fn show(&mut self, file: &Path) {
+        self.open(&format!("file://{}", file.display()));
+    }
+
+    /// Shows what is at an address, and waits until it is there.
+    pub(crate) fn open(&mut self, url: &str) {
         self.events.clear();
-        self.call("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
+        self.call("Page.navigate", json!({ "url": url }));
         let is_loaded = |event: &Value| event["method"] == "Page.loadEventFired";
         while !self.events.iter().any(is_loaded) {
             let said = self.read();
@@ -88,7 +101,7 @@ impl Browser {
 
     /// Sets the width of the screen, and its colours: `light` or `dark`.
     pub(crate) fn set_screen(&mut self, width: u32, scheme: &str) {
-        let size = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
+        let size = json!({ "width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", size);
         let scheme = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.call("Emulation.setEmulatedMedia", json!({ "media": "screen", "features": scheme }));
@@ -106,9 +119,9 @@ impl Browser {
         self.evaluate(&format!("{QUESTIONS}.{question}()"))
     }
 
-    /// The value of a script that is run in the page.
-    fn evaluate(&mut self, script: &str) -> Value {
-        let order = json!({ "expression": script, "returnByValue": true });
+    /// The value of a script that is run in the page, or of what it promises.
+    pub(crate) fn evaluate(&mut self, script: &str) -> Value {
+        let order = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
         let result = self.call("Runtime.evaluate", order);
         assert!(result["exceptionDetails"].is_null(), "{result}");
         result["result"]["value"].clone()

@@ -7,6 +7,7 @@ pub(crate) mod merged;
 pub(crate) mod page;
 pub(crate) mod page_numbers;
 pub(crate) mod study;
+pub(crate) mod trace_viewer;
 
 use std::fs::{self, File};
 use std::io::BufReader;

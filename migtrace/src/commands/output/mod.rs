@@ -17,6 +17,29 @@ pub(super) use path::{Links, OutputPath, beside};
 
 use crate::streams::Stream;
 
+/// A report that is ready to be written.
+pub(super) enum Rendered {
+    Text(String),
+    /// Not for a terminal.
+    #[cfg_attr(not(feature = "perfetto"), expect(dead_code, reason = "no other format is binary"))]
+    Binary(Vec<u8>),
+}
+
+impl From<String> for Rendered {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl Rendered {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
 /// Standard output, standard error or a file. If no report is written, nothing is left behind.
 pub(super) struct ReportOutput {
     target: Target,
@@ -45,11 +68,23 @@ impl ReportOutput {
         Ok(Self { target, otherwise })
     }
 
+    /// For a report that is not text.
+    #[cfg(feature = "perfetto")]
+    pub(super) fn refuse_terminal(self) -> Result<Self> {
+        if matches!(self.target, Target::Stream(stream) if stream.is_terminal()) {
+            anyhow::bail!("this format is binary, and not for a terminal: name a file with --output");
+        }
+        Ok(self)
+    }
+
     /// Writes the report; to the other stream if the file cannot be written.
-    pub(super) fn write(self, text: &str) -> Result<()> {
-        match self.target.write(text) {
+    pub(super) fn write(self, report: &Rendered) -> Result<()> {
+        match self.target.write(report) {
             Err((error, true)) => {
-                print(self.otherwise, text)?;
+                if matches!(report, Rendered::Binary(_)) && self.otherwise.is_terminal() {
+                    return Err(error);
+                }
+                print(self.otherwise, report)?;
                 Err(error.context(format!("the report is on {} instead", self.otherwise.name())))
             }
             written => written.map_err(|(error, _)| error),
@@ -70,19 +105,23 @@ pub(super) fn open_special(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).open(path)
 }
 
-fn print(stream: Stream, text: &str) -> Result<()> {
-    stream.print(text).with_context(|| format!("cannot write to {}", stream.name()))
+fn print(stream: Stream, report: &Rendered) -> Result<()> {
+    let printed = match report {
+        Rendered::Text(text) => stream.print(text),
+        Rendered::Binary(bytes) => stream.pass(bytes),
+    };
+    printed.with_context(|| format!("cannot write to {}", stream.name()))
 }
 
 impl Target {
     /// Writes the report. The error comes with whether another stream may still work.
-    fn write(self, text: &str) -> Result<(), (anyhow::Error, bool)> {
+    fn write(self, report: &Rendered) -> Result<(), (anyhow::Error, bool)> {
         let (written, path) = match self {
-            Self::Stream(stream) => return print(stream, text).map_err(|error| (error, false)),
-            Self::Special { mut file, path } => (file.write_all(text.as_bytes()), path),
+            Self::Stream(stream) => return print(stream, report).map_err(|error| (error, false)),
+            Self::Special { mut file, path } => (file.write_all(report.bytes()), path),
             Self::File(mut atomic) => {
                 let file = atomic.file();
-                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+                let written = file.write_all(report.bytes()).and_then(|()| file.sync_all());
                 (written.and_then(|()| atomic.commit()), atomic.path().to_owned())
             }
         };
@@ -108,7 +147,7 @@ mod tests {
         fs::write(&path, "old").unwrap();
         let output = open(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        output.write("new").unwrap();
+        output.write(&"new".to_owned().into()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

@@ -19,8 +19,8 @@ use self::logs::{Logs, Places};
 use self::verdict::Verdict;
 #[cfg(feature = "otlp")]
 use super::otlp::{Export, News};
-use super::output::{OutputPath, ReportOutput};
-use super::report::render;
+use super::output::OutputPath;
+use super::report::{open, render};
 use super::signals::Signals;
 use super::{Exit, check_privileges, runtime};
 use crate::cli::{LOCAL, RecordArgs};
@@ -36,7 +36,7 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
     let places = Places::of(options)?;
     // A report among the lines of an event log would damage it.
     let otherwise = if places.local == Some(OutputPath::Stdout) { Stream::Error } else { Stream::Output };
-    let output = ReportOutput::open(options.output.output.as_deref(), otherwise)?;
+    let output = open(&options.output, otherwise)?;
     let logs = Logs::open(&places)?;
     let recorded = runtime.block_on(recording::record(options, prober, logs, signals));
     // A peer may still have its connection.

@@ -19,7 +19,7 @@ pub(super) fn run(options: &StudyReportArgs) -> Result<Exit> {
     let choice = Choice { rows: options.rows.clone(), columns: options.columns.clone(), run: options.run };
     let answer = answer(&plan, &material::read(&directory), &choice)?;
     let output = ReportOutput::open(options.output.output.as_deref(), Stream::Output)?;
-    output.write(&render(&answer, options.output.format())?)?;
+    output.write(&render(&answer, options.output.format())?.into())?;
     Ok(Exit::Done)
 }
 

@@ -4,11 +4,11 @@ use maud::{Markup, html};
 
 use super::chart::{Axis, Chart, LOW, Lane, Legend, Rows, chart, lanes, legend, signs};
 use super::length;
-use super::migration::{axis, curves, highest, steps};
+use super::migration::{MOST_STEPS, axis, curves, highest};
 use super::scale::{Quantity, Scale};
 use super::sections::{bounded, known};
 use super::shapes::{Data, Form, Item};
-use crate::record::{Estimate, Record, Vantage};
+use crate::record::{Estimate, Record, Vantage, steps};
 use crate::report::content::{UNKNOWN, clean};
 use crate::report::quantities::{Bounded, bytes, estimate};
 use crate::report::{headline, summary};
@@ -197,8 +197,11 @@ fn compared(name: &str, scale: Scale, lanes: Vec<Lane>) -> Chart {
 
 /// The curves of all, on the same scales.
 fn small_multiples(rows: &[Row<'_>]) -> Markup {
-    let all: Vec<_> =
-        rows.iter().map(|row| (row, steps(row.record))).filter(|(_, steps)| !steps.is_empty()).collect();
+    let all: Vec<_> = rows
+        .iter()
+        .map(|row| (row, steps(row.record, MOST_STEPS)))
+        .filter(|(_, steps)| !steps.is_empty())
+        .collect();
     let axes = || rows.iter().map(|row| axis(row.record));
     let from = axes().map(|axis| axis.from()).fold(0.0, f64::min);
     let to = axes().map(|axis| axis.to()).fold(0.0, f64::max);

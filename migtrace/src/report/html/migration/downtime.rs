@@ -9,9 +9,9 @@ use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
 use super::overview::signed;
-use crate::record::{Estimate, Gap, Mark, Part, Record, Role, Tap, Vantage};
+use crate::record::{Bar, Estimate, Gap, Mark, Part, Record, Role, Tap, Vantage, bars};
 use crate::report::content::{UNKNOWN, clean, side};
-use crate::report::drawing::{Axis, Bar, bars};
+use crate::report::drawing::Axis;
 use crate::report::quantities::{Bounded, bytes, duration, estimate, grouped, offset, rate};
 
 /// Nothing with fewer than two instants to draw.

@@ -1,13 +1,11 @@
 //! The page of one migration.
 
-mod curve;
 mod downtime;
 mod overview;
 
 use maud::{Markup, html};
 
-pub(super) use curve::steps;
-pub(super) use overview::{axis, curves, highest};
+pub(super) use overview::{MOST_STEPS, axis, curves, highest};
 
 use super::sections::{bounded, section, under};
 use crate::record::{Estimate, Outcome, Record};

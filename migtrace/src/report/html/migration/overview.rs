@@ -6,21 +6,20 @@ use super::super::chart::{Axis, Cell, Chart, Curve, HIGH, LOW, Lane, Legend, Row
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
-use super::curve::{Step, steps};
 use super::downtime::{figure_item, gap_lane};
-use crate::record::{FlowRecord, Phase, PhaseName, Record};
+use crate::record::{Bar, FlowRecord, Phase, PhaseName, Record, Step, bars, steps};
 use crate::report::content::{UNKNOWN, clean};
-use crate::report::drawing;
-use crate::report::flows::purpose;
 use crate::report::phases::length_ns;
 use crate::report::quantities::{Bounded, bytes, duration, grouped, offset, rate};
 
+/// The most steps of a curve: about as many as a screen shows apart.
+pub(in crate::report::html) const MOST_STEPS: u32 = 180;
 /// The most connections that are drawn. The table of connections has all.
 const MOST_FLOWS: usize = 12;
 
 pub(super) fn charts(record: &Record, index: usize) -> Markup {
     let axis = axis(record);
-    let steps = steps(record);
+    let steps = steps(record, MOST_STEPS);
     let mut lanes = vec![phases(record, index, &axis)];
     lanes.extend(curves(record, index, &steps, highest(&steps)));
     lanes.extend(flows(record, index));
@@ -125,7 +124,7 @@ impl Series {
     }
 
     fn rate(&self, step: &Step) -> f64 {
-        bits_per_s((self.of)(step), step.length_ns())
+        step.bits_per_s((self.of)(step))
     }
 }
 
@@ -185,11 +184,6 @@ fn step_item(series: &Series, step: &Step, index: usize) -> Item {
     }
 }
 
-/// The average rate.
-fn bits_per_s(bytes: u64, ns: u64) -> f64 {
-    if ns == 0 { 0.0 } else { length(bytes) * 8e9 / length(ns) }
-}
-
 fn step_tip(step: &Step, name: &str, crossed: u64) -> String {
     let (from, to) = (offset(step.from_ns), offset(step.to_ns));
     let at = rate(crossed, step.length_ns()).unwrap_or_default();
@@ -208,7 +202,7 @@ fn flows(record: &Record, index: usize) -> Vec<Lane> {
         let said = format!(
             "{} ({}): from {} to {}; sent {}, received {}",
             flow.flow,
-            purpose(flow.purpose),
+            flow.purpose.name(),
             offset(flow.first_ns),
             offset(flow.last_ns),
             bytes(sent),
@@ -221,7 +215,7 @@ fn flows(record: &Record, index: usize) -> Vec<Lane> {
             ("counters.rx.wire_bytes", Some(received.into())),
         ];
         Lane {
-            name: format!("Flow: {}", purpose(flow.purpose)),
+            name: format!("Flow: {}", flow.purpose.name()),
             value: format!("{} sent", bytes(sent)).into(),
             height: LOW,
             items: vec![Item {
@@ -250,8 +244,8 @@ fn tone(flow: &FlowRecord) -> &'static str {
 
 /// When the guest was gone.
 fn gone(record: &Record, index: usize) -> Vec<Lane> {
-    let bars = drawing::bars(&record.downtime);
-    let lane = |bar: &drawing::Bar<'_>| Lane {
+    let bars = bars(&record.downtime);
+    let lane = |bar: &Bar<'_>| Lane {
         name: bar.name.to_owned(),
         value: bar.figure.into(),
         height: LOW,

@@ -1,35 +1,39 @@
 //! What crossed the wire over time, as averages between two samples.
 
-use crate::record::Record;
+use super::Record;
 use crate::units::Directions;
 
-/// The most steps of a curve: about as many as a screen shows apart.
-const MOST_STEPS: usize = 180;
-
 /// What crossed from one sample to a later one.
-pub(in crate::report::html) struct Step {
+pub(crate) struct Step {
     /// The sample at which it begins; none where it begins with the first connection.
-    pub(in crate::report::html) since: Option<usize>,
+    pub(crate) since: Option<usize>,
     /// The sample at which it ends.
-    pub(in crate::report::html) until: usize,
-    pub(in crate::report::html) from_ns: i64,
-    pub(in crate::report::html) to_ns: i64,
+    pub(crate) until: usize,
+    pub(crate) from_ns: i64,
+    pub(crate) to_ns: i64,
     /// When the sample was taken: after the last packet, perhaps.
-    pub(in crate::report::html) sampled_ns: i64,
-    pub(in crate::report::html) wire_bytes: Directions<u64>,
+    pub(crate) sampled_ns: i64,
+    pub(crate) wire_bytes: Directions<u64>,
     /// Of these, what the copies of disks took.
-    pub(in crate::report::html) disk: Directions<u64>,
+    pub(crate) disk: Directions<u64>,
 }
 
 impl Step {
-    pub(in crate::report::html) const fn length_ns(&self) -> u64 {
+    pub(crate) const fn length_ns(&self) -> u64 {
         self.to_ns.abs_diff(self.from_ns)
+    }
+
+    /// The average rate at which `bytes` of it crossed.
+    #[expect(clippy::cast_precision_loss, reason = "what an f64 does not hold of it nobody sees")]
+    pub(crate) const fn bits_per_s(&self, bytes: u64) -> f64 {
+        let length_ns = self.length_ns();
+        if length_ns == 0 { 0.0 } else { bytes as f64 * 8e9 / length_ns as f64 }
     }
 }
 
-/// The steps of a record. Samples that lie close together are one. The last step ends with the last packet: what a later
-/// sample shows had crossed by then.
-pub(in crate::report::html) fn steps(record: &Record) -> Vec<Step> {
+/// The steps of a record, at most about `most`: samples that lie close together are one. The last step ends with the last
+/// packet: what a later sample shows had crossed by then.
+pub(crate) fn steps(record: &Record, most: u32) -> Vec<Step> {
     let samples = &record.traffic.samples;
     let Some(last) = samples.last() else { return Vec::new() };
     let (mut since, mut from_ns) = match beginning(record) {
@@ -37,7 +41,7 @@ pub(in crate::report::html) fn steps(record: &Record) -> Vec<Step> {
         _ => (Some(0), samples[0].at_ns),
     };
     let end_ns = last_packet(record).unwrap_or(last.at_ns);
-    let least_ns = last.at_ns.min(end_ns).abs_diff(from_ns) / MOST_STEPS as u64;
+    let least_ns = last.at_ns.min(end_ns).abs_diff(from_ns) / u64::from(most.max(1));
     let mut steps = Vec::new();
     for (until, sample) in samples.iter().enumerate() {
         let to_ns = sample.at_ns.min(end_ns);
