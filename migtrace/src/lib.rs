@@ -87,3 +87,4 @@ pub mod tracer;
 pub mod units;
 mod vm;
 pub mod vocabulary;
+pub mod watch;

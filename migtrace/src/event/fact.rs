@@ -243,6 +243,13 @@ pub enum Fact {
     },
 }
 
+impl Fact {
+    /// Whether it may begin or end a migration, so that what it means is worth a look at once.
+    pub(crate) const fn is_turning_point(&self) -> bool {
+        matches!(self, Self::Qmp(_) | Self::QemuGone { .. })
+    }
+}
+
 /// Why a recording ended.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]

@@ -1,11 +1,11 @@
 //! Waits for migrations and makes their records: the events of a [`Tracer`] go through a [`Timeline`].
 
+pub(crate) mod choice;
 mod error;
+pub(crate) mod pace;
 mod probe;
 mod probed_vm;
-mod settling;
-
-use std::time::Duration;
+pub(crate) mod settling;
 
 use tokio::time::Instant;
 
@@ -16,17 +16,13 @@ use crate::selection::Selection;
 use crate::timeline::{Ended, Live, Timeline};
 use crate::tracer::{Tracer, TracerError};
 use crate::units::MonotonicNs;
+use crate::vocabulary::NotMeasured;
+use choice::{Choice, Settled};
 pub use error::RecorderError;
+use pace::Pace;
 use probe::{Probe, next_step};
 pub use probed_vm::Untied;
 use settling::Settling;
-
-/// QMP events are examined at once. There are many other facts, so whether one of them ended the migration may be found
-/// out this much later.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// After a look, the next one waits this many times as long as it took. Each look goes through all events so far, and a QEMU
-/// may write very many.
-const LOOK_REST: u32 = 10;
 
 /// Records the next migration of the selected VMs.
 ///
@@ -47,16 +43,10 @@ const LOOK_REST: u32 = 10;
 /// ```
 pub struct Recorder {
     tracer: Tracer,
-    selection: Selection,
-    /// The user whose VM the selected name means.
-    user: User,
+    choice: Choice,
     probe: Option<Probe>,
     timeline: Timeline,
-    looked: Instant,
-    /// How long the last look took.
-    look_took: Duration,
-    /// Something has happened since the last look.
-    unexamined: bool,
+    pace: Pace,
     /// How the awaited migration has ended, according to the last look.
     ended: Option<Ended>,
     /// A migration is under way, according to the last look.
@@ -77,15 +67,6 @@ enum Until {
     Settled(Instant),
 }
 
-/// The user whose VM a name means.
-#[derive(Clone, Copy)]
-enum User {
-    /// The [`Selection`] names the user.
-    Selected,
-    /// The user of the first QEMU with that name. This is its process, once one was seen.
-    OfFirst(Option<u32>),
-}
-
 impl Recorder {
     /// Records what `tracer` yields of the selected VMs.
     ///
@@ -96,13 +77,10 @@ impl Recorder {
         let present: Vec<Qemu> = tracer.qemus().cloned().collect();
         let mut recorder = Self {
             tracer,
-            user: if selection.uid.is_some() { User::Selected } else { User::OfFirst(None) },
             probe: None,
             timeline: Timeline::new(selection.clone()),
-            selection,
-            looked: Instant::now(),
-            look_took: Duration::ZERO,
-            unexamined: false,
+            choice: Choice::new(selection),
+            pace: Pace::new(Instant::now()),
             ended: None,
             under_way: false,
             settling: None,
@@ -117,24 +95,14 @@ impl Recorder {
     /// Takes the user of the first QEMU with the selected name as the one who is meant. Returns whether this QEMU has the
     /// name, but belongs to another user.
     fn settle_user(&mut self, qemu: &Qemu) -> bool {
-        let Selection { vm: Some(_), pid: None, uid } = self.selection else { return false };
-        let User::OfFirst(first) = self.user else { return false };
-        if !self.selection.matches_vm(qemu.name.as_deref(), qemu.uuid.as_deref()) {
-            return false;
-        }
-        // A process that root starts may change to another user a moment later (`-runas`).
-        if first.is_some_and(|first| first != qemu.pid) {
-            return uid != qemu.uid;
-        }
-        self.user = User::OfFirst(Some(qemu.pid));
-        if uid != qemu.uid {
-            self.selection.uid = qemu.uid;
-            self.timeline.select(self.selection.clone());
+        let settled = self.choice.settle(qemu);
+        if settled == Settled::Changed {
+            self.timeline.select(self.choice.selection().clone());
             if let Some(probe) = &mut self.probe {
-                probe.vm.select(self.selection.clone());
+                probe.vm.select(self.choice.selection().clone());
             }
         }
-        false
+        settled == Settled::OfAnotherUser
     }
 
     /// Also records what `prober` finds. A migration is then over when the guest answers, or has not answered for 30 s.
@@ -146,10 +114,10 @@ impl Recorder {
     /// [`RecorderError::WhoseAddress`]: there are several VMs, the network does not show which of them is probed, and the
     /// [`Selection`] does not name one. Otherwise as [`Tracer::note`].
     pub async fn probe(&mut self, prober: Prober) -> Result<(), RecorderError> {
-        let (probe, news) = Probe::begin(prober, self.selection.clone(), &self.tracer).await?;
+        let (probe, news) = Probe::begin(prober, self.choice.selection().clone(), &self.tracer).await?;
         let start = EchoStart {
             mac: probe.mac.map(|mac| mac.to_string()),
-            vm: self.selection.vm.clone(),
+            vm: self.choice.selection().vm.clone(),
             ..probe.prober.started()
         };
         self.tracer.note(Fact::EchoStart(start))?;
@@ -220,10 +188,7 @@ impl Recorder {
             self.note_other_user(qemu)?;
         }
         self.timeline.push(&event);
-        self.unexamined = true;
-        let is_turning_point = matches!(event.fact, Fact::Qmp(_) | Fact::QemuGone { .. });
-        let every = if is_turning_point { Duration::ZERO } else { LOOK_EVERY };
-        if self.looked.elapsed() >= self.pause(every) {
+        if self.pace.happened(Instant::now(), event.fact.is_turning_point()) {
             self.look();
         }
         Ok(Some(event))
@@ -231,22 +196,14 @@ impl Recorder {
 
     /// Reports that a QEMU is not recorded.
     fn note_other_user(&mut self, qemu: &Qemu) -> Result<(), TracerError> {
-        let user = |uid: Option<u32>| uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-        self.tracer.note_not_measured(
-            "a VM of the selected name or UUID that another user has started",
-            format!(
-                "it runs with the user id {}, and the VM that was seen before with {}; --pid selects one by its \
-                 process",
-                user(qemu.uid),
-                user(self.selection.uid)
-            ),
-        )
+        let NotMeasured { what, why } = self.choice.not_recorded(qemu);
+        self.tracer.note_not_measured(&what, why)
     }
 
     /// When to look again if nothing happens before. The last fact of a migration may be the last one for hours, so no
     /// other event would lead to a look.
     fn next_look(&self) -> Option<Instant> {
-        let examined = self.unexamined.then(|| self.looked + self.pause(LOOK_EVERY));
+        let examined = self.pace.next_look();
         let settled = self.settling.as_ref().and_then(|settling| settling.next_look(Instant::now()));
         let given_up = match self.until {
             Until::Settled(since) if self.settling.is_none() => Some(since + settling::GUEST_PATIENCE),
@@ -260,27 +217,21 @@ impl Recorder {
         let begun = Instant::now();
         self.ended = self.timeline.ended();
         self.under_way = self.timeline.is_under_way();
-        self.looked = Instant::now();
-        self.look_took = self.looked - begun;
-        self.unexamined = false;
+        let now = Instant::now();
+        self.pace.looked(begun, now);
         if self.settling.is_none() {
-            self.settling = self.ended.as_ref().map(|end| Settling::new(self.looked, end));
+            self.settling = self.ended.as_ref().map(|end| Settling::new(now, end));
         }
         if self.settling.is_none()
             && let Until::Settled(since) = self.until
-            && (!self.under_way || self.looked >= since + settling::GUEST_PATIENCE)
+            && (!self.under_way || now >= since + settling::GUEST_PATIENCE)
         {
-            self.settling = Some(Settling::elsewhere(self.looked));
+            self.settling = Some(Settling::elsewhere(now));
         }
     }
 
     const fn is_following(&self) -> bool {
         matches!(self.until, Until::Told)
-    }
-
-    /// How long to wait after a look before the next, which is due after `every` at the earliest.
-    fn pause(&self, every: Duration) -> Duration {
-        every.max(self.look_took * LOOK_REST)
     }
 
     fn has_settled(&mut self) -> Result<bool, ProbeError> {
@@ -355,7 +306,7 @@ impl Recorder {
     /// Whether the migrations of this QEMU are recorded.
     #[must_use]
     pub fn selects(&self, qemu: &Qemu) -> bool {
-        self.selection.matches(qemu)
+        self.choice.selection().matches(qemu)
     }
 
     /// Stops tracing: the last events, and all that was seen.

@@ -9,7 +9,7 @@ use crate::timeline::Ended;
 /// How long to wait, after a migration has ended, for its last packets and for QEMU's last event about it.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long to wait until a guest that has arrived runs: its manager starts it, which may take a while.
-pub(super) const GUEST_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const GUEST_PATIENCE: Duration = Duration::from_secs(60);
 /// How long to watch a probed guest after its migration has ended: the network may lose it only then.
 const WATCH_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait, after a migration has ended, for a probed guest that is silent.
@@ -17,7 +17,7 @@ const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The wait after the end of the awaited migration.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settling {
+pub(crate) struct Settling {
     /// When the migration was found to have ended.
     ended: Instant,
     /// When the rest of the wait began. That is the end or, where the guest did not run yet, when it was found to run.
@@ -27,17 +27,17 @@ pub(super) struct Settling {
 
 impl Settling {
     /// The migration was found `now` to have ended.
-    pub(super) fn new(now: Instant, end: &Ended) -> Self {
+    pub(crate) fn new(now: Instant, end: &Ended) -> Self {
         Self { ended: now, calm: (!end.awaits_guest).then_some(now) }
     }
 
     /// The migration has ended, as another host has seen; nothing of it was seen here.
-    pub(super) fn elsewhere(now: Instant) -> Self {
+    pub(crate) fn elsewhere(now: Instant) -> Self {
         Self { ended: now, calm: Some(now) }
     }
 
     /// Whether everything that is waited for has come. `end` is what is known `now`.
-    pub(super) fn has_settled(&mut self, now: Instant, end: Option<&Ended>) -> bool {
+    pub(crate) fn has_settled(&mut self, now: Instant, end: Option<&Ended>) -> bool {
         let Some(calm) = self.calm(now, end) else { return false };
         let is_over = |end: &Ended| end.flows_closed && end.all_seen;
         now >= calm + SETTLE || end.is_some_and(is_over)
@@ -58,13 +58,13 @@ impl Settling {
     }
 
     /// Whether to go on watching a probed guest, which is silent now or is not.
-    pub(super) fn watches(&self, now: Instant, is_silent: bool) -> bool {
+    pub(crate) fn watches(&self, now: Instant, is_silent: bool) -> bool {
         let Some(calm) = self.calm else { return true };
         now < calm + if is_silent { SILENCE_PATIENCE } else { WATCH_AFTER }
     }
 
     /// When to look again if nothing happens before; `None` when that time is over and only a probed guest is waited for.
-    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
         let look = self.calm.map_or(self.ended + GUEST_PATIENCE, |calm| calm + SETTLE);
         (look > now).then_some(look)
     }

@@ -60,9 +60,12 @@ pub struct Ended {
 #[derive(Clone, Debug)]
 pub(super) struct Look {
     shown: Option<Shown>,
-    pub(super) ended: Option<Ended>,
+    /// Those that have ended, in the order of their starts.
+    pub(super) ended: Vec<Ended>,
     /// A migration is under way.
     pub(super) under_way: bool,
+    /// The processes of those that are under way.
+    pub(super) busy: Vec<Option<u32>>,
     /// The flows of each migration whose flows go different ways, and which way they go together. That can change
     /// although no single flow changes its direction.
     mixed: Vec<(Vec<usize>, Option<Role>)>,
@@ -88,12 +91,14 @@ struct Shown {
 
 impl Look {
     pub(super) fn at(facts: &Facts, selected: &[&MigrationFacts<'_>]) -> Self {
-        let running = selected.iter().rfind(|m| matches!(m.end, Ending::Open(_)) && !m.only_listens());
+        let runs = |m: &&&MigrationFacts<'_>| matches!(m.end, Ending::Open(_)) && !m.only_listens();
+        let running = selected.iter().rfind(runs);
+        let busy = selected.iter().filter(runs).map(|m| m.process.map(|process| process.pid)).collect();
         let shown = running.or_else(|| selected.last()).and_then(|migration| Shown::of(facts, migration));
         let ended = |m: &&&MigrationFacts<'_>| {
             matches!(m.end, Ending::Declared(..) | Ending::Replied(..) | Ending::Died(_) | Ending::Closed(_))
         };
-        let ended = selected.iter().find(ended).map(|migration| self::ended(facts, migration));
+        let ended = selected.iter().filter(ended).map(|migration| self::ended(facts, migration)).collect();
         // The first payload of a flow causes a new look anyway.
         let carrying = |m: &&MigrationFacts<'_>| {
             m.flows.iter().filter(|flow| flow.payload_by.is_some()).map(|flow| flow.index).collect()
@@ -103,7 +108,7 @@ impl Look {
             let role = heading_of(facts, &flows);
             (flows, role)
         });
-        Self { shown, ended, under_way: running.is_some(), mixed: mixed.collect() }
+        Self { shown, ended, under_way: running.is_some(), busy, mixed: mixed.collect() }
     }
 
     /// Whether a new look would be the same, although more was counted since.

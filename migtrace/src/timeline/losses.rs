@@ -88,7 +88,8 @@ pub(super) const fn plus(a: Lost, b: Lost) -> Lost {
     }
 }
 
-const fn less(a: Lost, b: Lost) -> Lost {
+/// What `a` has more than `b`.
+pub(crate) const fn less(a: Lost, b: Lost) -> Lost {
     Lost {
         ring_buffer: a.ring_buffer.saturating_sub(b.ring_buffer),
         flows: a.flows.saturating_sub(b.flows),

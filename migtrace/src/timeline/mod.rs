@@ -43,6 +43,7 @@ use assign::migrations;
 use facts::Facts;
 use look::Look;
 pub use look::{Ended, Live};
+pub(crate) use losses::less;
 pub use merge::{NotTogether, merged};
 use migration::MigrationFacts;
 
@@ -90,7 +91,17 @@ impl Timeline {
     /// The first of the selected migrations that has ended.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
-        self.look().ended.clone()
+        self.look().ended.first().cloned()
+    }
+
+    /// All of the selected migrations that have ended, in the order of their starts.
+    pub(crate) fn endings(&self) -> &[Ended] {
+        &self.look().ended
+    }
+
+    /// The processes of the selected migrations that are under way; `None` for one whose QEMU is not here.
+    pub(crate) fn busy(&self) -> &[Option<u32>] {
+        &self.look().busy
     }
 
     /// Whether a selected migration is under way.

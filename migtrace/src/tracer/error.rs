@@ -35,6 +35,6 @@ pub enum TracerError {
 }
 
 /// The error of an attempt to learn something about this host.
-pub(super) fn host(what: &'static str) -> impl FnOnce(io::Error) -> TracerError {
+pub(crate) fn host(what: &'static str) -> impl FnOnce(io::Error) -> TracerError {
     move |source| TracerError::Host { what, source }
 }

@@ -31,9 +31,9 @@ use crate::units::MonotonicNs;
 pub use builder::Builder;
 pub use cleanup::{CleanedUp, clean_up};
 pub use error::TracerError;
-use error::host;
+pub(crate) use error::host;
 use flows::{Flows, SAMPLE_EVERY};
-use queue::now;
+pub(crate) use queue::now;
 use state::State;
 use this_host::interfaces::Interfaces;
 use this_host::qemus::Qemus;
@@ -157,6 +157,16 @@ impl Tracer {
     /// The kernel side cannot be read; the events that were waiting are lost with it.
     pub fn finish(self, reason: EndReason) -> Result<Vec<Event>, TracerError> {
         self.state.finish(reason)
+    }
+
+    /// Makes events of what is due anyway: what the kernel still holds, the final counters, what was lost.
+    pub(crate) fn take_stock(&mut self) -> Result<(), TracerError> {
+        self.state.take_stock(false)
+    }
+
+    /// The next event, if one waits.
+    pub(crate) fn take(&mut self) -> Option<Event> {
+        self.state.base.events.take()
     }
 
     /// Adds a fact that the kernel stamped for another part of migtrace.

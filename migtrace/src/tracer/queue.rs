@@ -7,14 +7,19 @@ use crate::event::{Event, Fact};
 use crate::host::clock;
 use crate::units::MonotonicNs;
 use crate::vocabulary::NotMeasured;
+use crate::watch::process_of;
 
 /// The events that wait to be taken, in the order in which they were found.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
     events: VecDeque<Event>,
-    /// All that was ever added as not measured.
+    /// What was added as not measured, except of QEMUs that have ended.
     not_measured: BTreeSet<NotMeasured>,
 }
+
+/// So many things that are not measured are remembered, so that each is added once. There are hardly ever more than a few, but
+/// a tracer may run for months.
+const MOST_NOT_MEASURED: usize = 1024;
 
 impl EventQueue {
     /// Adds a fact.
@@ -25,9 +30,17 @@ impl EventQueue {
     /// Adds that something is not measured, unless the same was added before.
     pub(super) fn not_measured(&mut self, at_ns: MonotonicNs, what: &str, why: String) {
         let not_measured = NotMeasured { what: what.into(), why };
+        if self.not_measured.len() >= MOST_NOT_MEASURED && !self.not_measured.contains(&not_measured) {
+            self.not_measured.pop_first();
+        }
         if self.not_measured.insert(not_measured.clone()) {
             self.add(at_ns, Fact::NotMeasured(not_measured));
         }
+    }
+
+    /// A QEMU has ended: another one may get its number, and what is not measured of that is another thing.
+    pub(super) fn forget_process(&mut self, pid: u32) {
+        self.not_measured.retain(|entry| process_of(&entry.what) != Some(pid));
     }
 
     /// Adds what ties the monotonic clock to wall time now.
@@ -49,6 +62,6 @@ impl EventQueue {
 }
 
 /// The stamp of a fact that user space finds now.
-pub(super) fn now() -> Result<MonotonicNs, TracerError> {
+pub(crate) fn now() -> Result<MonotonicNs, TracerError> {
     clock::now().map_err(host("read the clock"))
 }

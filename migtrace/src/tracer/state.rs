@@ -143,7 +143,9 @@ impl State {
         }
         self.flows.migration_over(pid);
         self.qmp.process_gone(&mut self.base, at_ns, pid)?;
-        self.qemus.gone(&mut self.base, at_ns, pid)
+        self.qemus.gone(&mut self.base, at_ns, pid)?;
+        self.base.events.forget_process(pid);
+        Ok(())
     }
 
     /// Reads the flow table.
@@ -212,8 +214,8 @@ impl State {
         attachments::look(&mut self.base, &self.interfaces, &self.qemus.taps)
     }
 
-    /// Takes in what is left, and returns the last events.
-    pub(super) fn finish(mut self, reason: EndReason) -> Result<Vec<Event>, TracerError> {
+    /// Takes in what the kernel holds, and reports all counters as they are now.
+    pub(super) fn take_stock(&mut self, is_end: bool) -> Result<(), TracerError> {
         self.take_pending()?;
         self.look_after_attachments()?;
         self.qemus.taps.count_frames(&mut self.base, |_| true)?;
@@ -221,8 +223,15 @@ impl State {
         self.sample()?;
         // The programs report the owners that were found just now.
         self.take_pending()?;
-        self.qemus.count_pretenders(&mut self.base.events)?;
-        self.losses.report(&mut self.base, &mut self.qmp, &self.qemus, true)?;
+        if is_end {
+            self.qemus.count_pretenders(&mut self.base.events)?;
+        }
+        self.losses.report(&mut self.base, &mut self.qmp, &self.qemus, is_end).map(drop)
+    }
+
+    /// Takes in what is left, and returns the last events.
+    pub(super) fn finish(mut self, reason: EndReason) -> Result<Vec<Event>, TracerError> {
+        self.take_stock(true)?;
         self.base.events.clock()?;
         self.base.events.add(now()?, Fact::LogEnd { reason });
         Ok(self.base.events.into_events())
