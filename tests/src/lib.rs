@@ -62,6 +62,7 @@ mod tcx_links;
 mod tls;
 mod topology;
 pub mod vm;
+pub mod watch_command;
 mod wheels;
 mod wiretap;
 

@@ -3,6 +3,7 @@
 mod otlp;
 mod record;
 mod study;
+mod watch;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::streams::say;
 pub(crate) use otlp::OtlpArgs;
 pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
 pub(crate) use study::{StudyCommand, StudyFormat, StudyReportArgs, StudyRunArgs};
+pub(crate) use watch::{Keep, WatchArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "migtrace", bin_name = "migtrace", version, about, propagate_version = true, after_help = EXIT_CODES)]
@@ -119,6 +121,8 @@ Exit codes:
 pub(crate) enum Command {
     /// Wait for the next migration on this host and record it
     Record(Box<RecordArgs>),
+    /// Record every migration on this host until told to end
+    Watch(Box<WatchArgs>),
     /// Ping an address at a fixed interval and report when it did not answer
     Probe(ProbeArgs),
     /// Show records, or replay event logs into their records, as text, JSON, an HTML page or a trace

@@ -12,6 +12,7 @@ mod record;
 mod report;
 mod signals;
 mod study;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use migtrace::host::capabilities::{self, Capabilities, Capability};
 use tokio::runtime::Runtime;
 
+use self::signals::Signals;
 use crate::cli::{Cli, Command};
 
 /// How the command ends.
@@ -77,6 +79,16 @@ fn runtime() -> Result<Runtime> {
     runtime.context("cannot start the asynchronous runtime")
 }
 
+/// The runtime of a command that ends cleanly when a signal comes.
+fn runtime_that_catches(catch: impl FnOnce() -> Result<Signals>) -> Result<(Runtime, Signals)> {
+    let runtime = runtime()?;
+    let signals = {
+        let _entered = runtime.enter();
+        catch()?
+    };
+    Ok((runtime, signals))
+}
+
 /// Checks that this process holds the capabilities. The error says how to get them.
 fn check_privileges(needed: &[Capability]) -> Result<()> {
     let held = Capabilities::read().context("cannot read this process' capabilities")?;
@@ -90,6 +102,7 @@ fn check_privileges(needed: &[Capability]) -> Result<()> {
 pub(crate) fn run(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Record(options) => record::run(&options),
+        Command::Watch(options) => watch::run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::Report(options) => report::run(&options),
         Command::Merge(options) => merge::run(&options),

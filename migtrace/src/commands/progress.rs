@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use migtrace::record::Role;
+use migtrace::report::bytes;
 use migtrace::terminal::clean;
 use migtrace::timeline::Live;
 
@@ -22,6 +22,12 @@ pub(super) fn line() -> ProgressBar {
 /// The line of a migration on standard error.
 pub(super) struct Progress {
     bar: ProgressBar,
+    here: LiveLine,
+}
+
+/// What is shown of a migration on this host.
+#[derive(Default)]
+pub(super) struct LiveLine {
     /// Wire bytes and time when it was last shown, for the rate.
     last: Option<(u64, u64)>,
     rate: f64,
@@ -32,7 +38,7 @@ impl Progress {
     pub(super) fn new() -> Self {
         let bar = line();
         bar.set_message("waiting for a migration");
-        Self { bar, last: None, rate: 0.0 }
+        Self { bar, here: LiveLine::default() }
     }
 
     /// Prints a line that stays.
@@ -49,8 +55,7 @@ impl Progress {
     pub(super) fn show(&mut self, here: Option<Live>, there: Vec<(&str, Live)>) {
         let mut parts = Vec::new();
         if let Some(live) = here {
-            self.measure_rate(&live);
-            parts.push(self.line(&live));
+            parts.push(self.here.of(&live));
         }
         parts.extend(there.iter().map(|(name, live)| on_peer(name, live)));
         if !parts.is_empty() {
@@ -65,6 +70,26 @@ impl Progress {
         self.bar.tick();
     }
 
+    /// Removes the line.
+    pub(super) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl LiveLine {
+    /// The migration as it is now.
+    pub(super) fn of(&mut self, live: &Live) -> String {
+        self.measure_rate(live);
+        let vm = live.vm.as_deref().unwrap_or("a VM");
+        let pass = live.pass.map(|pass| format!(" pass {pass}")).unwrap_or_default();
+        let elapsed = Duration::from_nanos(live.elapsed_ns).as_secs_f64();
+        let rate = bytes(self.rate as u64);
+        let sent = live.wire_bytes.map_or("no connection seen".to_owned(), |wire_bytes| {
+            format!("{} sent, {rate}/s", bytes(wire_bytes.tx))
+        });
+        clean(&format!("{vm}: {}{pass}, {sent}, {elapsed:.1} s", live.phase)).into_owned()
+    }
+
     fn measure_rate(&mut self, live: &Live) {
         let Some(wire_bytes) = live.wire_bytes else { return };
         let now = (wire_bytes.tx, live.elapsed_ns);
@@ -75,22 +100,6 @@ impl Progress {
         }
         self.last = Some(now);
     }
-
-    fn line(&self, live: &Live) -> String {
-        let vm = live.vm.as_deref().unwrap_or("a VM");
-        let pass = live.pass.map(|pass| format!(" pass {pass}")).unwrap_or_default();
-        let elapsed = Duration::from_nanos(live.elapsed_ns).as_secs_f64();
-        let rate = format_size(self.rate as u64, BINARY);
-        let sent = live.wire_bytes.map_or("no connection seen".to_owned(), |wire_bytes| {
-            format!("{} sent, {rate}/s", format_size(wire_bytes.tx, BINARY))
-        });
-        format!("{vm}: {}{pass}, {sent}, {elapsed:.1} s", live.phase)
-    }
-
-    /// Removes the line.
-    pub(super) fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 /// A migration as a peer sees it.
@@ -98,7 +107,7 @@ fn on_peer(name: &str, live: &Live) -> String {
     let pass = live.pass.map(|pass| format!(" pass {pass}")).unwrap_or_default();
     let crossed = live.wire_bytes.map_or("no connection seen".to_owned(), |wire_bytes| {
         let what = if live.role == Role::Destination { "received" } else { "sent" };
-        format!("{} {what}", format_size(wire_bytes.tx, BINARY))
+        format!("{} {what}", bytes(wire_bytes.tx))
     });
     format!("{name}: {}{pass}, {crossed}", live.phase)
 }

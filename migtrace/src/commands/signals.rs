@@ -3,15 +3,24 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Signal {
+    /// To end.
+    End,
+    /// SIGHUP: to end, or to open files anew.
+    Hangup,
+}
 
 /// Ctrl-C, a service manager's SIGTERM, and the SIGHUP of a terminal that was closed.
 pub(super) struct Signals {
     /// None where it is left to the caller.
-    interrupt: Option<Signal>,
-    terminate: Signal,
+    interrupt: Option<unix::Signal>,
+    terminate: unix::Signal,
     /// None under `nohup`.
-    hangup: Option<Signal>,
+    hangup: Option<unix::Signal>,
 }
 
 impl Signals {
@@ -38,16 +47,21 @@ impl Signals {
 
     /// Returns when one of them arrives. Cancel-safe.
     pub(super) async fn any(&mut self) {
+        self.next().await;
+    }
+
+    /// Returns which of them arrives. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
-            () = received(self.interrupt.as_mut()) => {}
-            _ = self.terminate.recv() => {}
-            () = received(self.hangup.as_mut()) => {}
+            () = received(self.interrupt.as_mut()) => Signal::End,
+            _ = self.terminate.recv() => Signal::End,
+            () = received(self.hangup.as_mut()) => Signal::Hangup,
         }
     }
 }
 
 /// Never returns without a signal to wait for.
-async fn received(signal: Option<&mut Signal>) {
+async fn received(signal: Option<&mut unix::Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,

@@ -2,14 +2,42 @@
 
 use super::content::{Piece, Section, UNKNOWN, said};
 use super::quantities::{bytes, duration, estimate, offset};
-use crate::record::{Outcome, Record};
-use crate::vocabulary::Lost;
+use super::summary::second;
+use crate::record::{FlowRecord, Outcome, Record, Vantage};
+use crate::vocabulary::{Lost, Purpose};
 
 pub(super) fn section(record: &Record) -> Section {
-    let (vm, outcome, time, sent, stop) =
-        (vm(record), outcome(record), time(record), sent(record), stop(record));
-    let line = format!("{vm}: {outcome}{time}; sent {sent}; {stop}");
+    let line = format!("{}: {}", vm(record), result(record));
     Section::untitled(vec![said("", line), Piece::Space])
+}
+
+/// A record in one line: when it began, which VM, from where to where, how it ended, what was sent, and for how long the guest
+/// stopped. Everything in it is safe for a terminal.
+#[must_use]
+pub fn line(record: &Record) -> String {
+    let (from, to) = hosts(record);
+    format!("{} {} {from} -> {to}: {}", second(&record.start), vm(record), result(record))
+}
+
+fn result(record: &Record) -> String {
+    let (outcome, time, sent, stop) = (outcome(record), time(record), sent(record), stop(record));
+    format!("{outcome}{time}; sent {sent}; {stop}")
+}
+
+/// The source and the destination: the name of a host that has observed it, else the address of the memory stream's end.
+fn hosts(record: &Record) -> (String, String) {
+    let name = |role: Vantage| {
+        let found = record.observers.iter().find(|observer| observer.role == role);
+        found.map(|observer| clean(&observer.host))
+    };
+    let of_one = record.observers.first().map(|observer| observer.role);
+    let is_memory = |flow: &&FlowRecord| flow.purpose != Purpose::Nbd;
+    let flow = record.traffic.flows.iter().find(is_memory).or_else(|| record.traffic.flows.first());
+    let other = || flow.map_or(UNKNOWN.to_owned(), |flow| flow.flow.remote.ip().to_canonical().to_string());
+    let end = |role: Vantage| {
+        name(role).unwrap_or_else(|| if of_one == Some(role) { UNKNOWN.to_owned() } else { other() })
+    };
+    (end(Vantage::Source), end(Vantage::Destination))
 }
 
 /// What the VM is called.

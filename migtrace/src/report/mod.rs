@@ -25,7 +25,8 @@ mod totals;
 mod traffic_of;
 mod wall_clocks;
 
-pub use quantities::{duration, duration_beside};
+pub use headline::line;
+pub use quantities::{bytes, duration, duration_beside};
 use serde::Serialize;
 
 use crate::terminal;

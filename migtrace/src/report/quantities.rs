@@ -159,7 +159,8 @@ pub(super) fn estimate(estimate: &Estimate) -> String {
 }
 
 /// `4.51 GiB`.
-pub(super) fn bytes(bytes: u64) -> String {
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
     Amount::bytes(bytes).to_string()
 }
 

@@ -35,4 +35,5 @@ mod study;
 mod two_kernels;
 mod untrusted_peers;
 mod vcpu_stops;
+mod watch;
 mod wire_bytes;

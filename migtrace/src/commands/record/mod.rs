@@ -13,16 +13,16 @@ mod verdict;
 
 use anyhow::{Result, bail};
 use migtrace::host::capabilities::Capability;
-use tokio::runtime::Runtime;
 
 use self::logs::{Logs, Places};
+pub(super) use self::setup::{absent, describe_host, start_tracer};
 use self::verdict::Verdict;
 #[cfg(feature = "otlp")]
 use super::otlp::{Export, News};
 use super::output::OutputPath;
 use super::report::{open, render};
 use super::signals::Signals;
-use super::{Exit, check_privileges, runtime};
+use super::{Exit, check_privileges, runtime_that_catches};
 use crate::cli::{LOCAL, RecordArgs};
 use crate::streams::{Stream, say};
 
@@ -55,15 +55,6 @@ pub(super) fn run(options: &RecordArgs) -> Result<Exit> {
         export.finish(&recorded.records)?;
     }
     recorded.log_failure.map_or(Ok(verdict.exit), Err)
-}
-
-fn runtime_that_catches(catch: impl FnOnce() -> Result<Signals>) -> Result<(Runtime, Signals)> {
-    let runtime = runtime()?;
-    let signals = {
-        let _entered = runtime.enter();
-        catch()?
-    };
-    Ok((runtime, signals))
 }
 
 /// Checks that this process may record and, if it has to, ping.

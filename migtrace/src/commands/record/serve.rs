@@ -4,13 +4,13 @@ use anyhow::{Context as _, Result};
 use migtrace::event::EndReason;
 use migtrace::peer::{Caller, Request};
 
+use super::check_needed;
 use super::libvirt_figures::{LibvirtFigures, News};
 use super::setup::{self, Begun};
-use super::{check_needed, runtime_that_catches};
 use crate::cli::ServeArgs;
-use crate::commands::Exit;
 use crate::commands::progress::Progress;
 use crate::commands::signals::Signals;
+use crate::commands::{Exit, runtime_that_catches};
 
 pub(in crate::commands) fn run(options: &ServeArgs) -> Result<Exit> {
     check_needed(options.probe.probe.is_some())?;

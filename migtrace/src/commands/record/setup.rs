@@ -36,7 +36,7 @@ pub(super) async fn begin(scope: &ScopeArgs, probe: Option<&GuestProbeArgs>) -> 
     Ok(Begun { recorder, absent, probed })
 }
 
-fn start_tracer(options: &ScopeArgs) -> Result<Tracer> {
+pub(in crate::commands) fn start_tracer(options: &ScopeArgs) -> Result<Tracer> {
     let settings = Settings::default()
         .ports(options.ports.clone())
         .tunnels(options.decapsulate.clone())
@@ -51,7 +51,7 @@ fn start_tracer(options: &ScopeArgs) -> Result<Tracer> {
 }
 
 /// Checks that the selected VM is here, or can be waited for. Returns the one to wait for.
-fn absent(tracer: &Tracer, selection: &Selection) -> Result<Option<NoSuchVm>> {
+pub(in crate::commands) fn absent(tracer: &Tracer, selection: &Selection) -> Result<Option<NoSuchVm>> {
     let present: Vec<_> = tracer.qemus().cloned().collect();
     selection.is_of_one_user(&present)?;
     match selection.of(&present) {
@@ -84,27 +84,27 @@ async fn start_probe(
 }
 
 /// Prints counted interfaces and traced VMs.
-fn describe_host(recorder: &Recorder, progress: &Progress) {
-    let observation = recorder.tracer().observation();
+pub(in crate::commands) fn describe_host(tracer: &Tracer, say: &dyn Fn(&str)) {
+    let observation = tracer.observation();
     let interfaces: Vec<_> = observation.interfaces.iter().map(|interface| interface.name.as_str()).collect();
-    progress.say(&format!("counting TCP ports {} at {}", observation.ports, interfaces.join(", ")));
-    for qemu in recorder.tracer().qemus() {
+    say(&format!("counting TCP ports {} at {}", observation.ports, interfaces.join(", ")));
+    for qemu in tracer.qemus() {
         let name = qemu.name.as_deref().unwrap_or("(no name)");
         let uuid = qemu.uuid.as_ref().map(|uuid| format!(", {uuid}")).unwrap_or_default();
         let uid = qemu.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
-        progress.say(&format!("tracing {name} (pid {}{uid}{uuid})", qemu.pid));
+        say(&format!("tracing {name} (pid {}{uid}{uuid})", qemu.pid));
     }
     for instrument in
         observation.instruments.iter().filter(|instrument| instrument.status == InstrumentStatus::Missing)
     {
         let lost = instrument.lost.as_deref().unwrap_or(&instrument.observes);
-        progress.say(&format!("not measured here: {lost} (`migtrace doctor` says why)"));
+        say(&format!("not measured here: {lost} (`migtrace doctor` says why)"));
     }
 }
 
 /// Prints what is recorded, what is waited for, and what is pinged.
 pub(super) fn describe(begun: &Begun, progress: &Progress) {
-    describe_host(&begun.recorder, progress);
+    describe_host(begun.recorder.tracer(), &|line| progress.say(line));
     if let Some(absent) = &begun.absent
         && let Some(vm) = &absent.wanted.vm
     {

@@ -73,23 +73,7 @@ impl Merged {
 
     /// The same where the guest runs again on this side.
     pub(crate) fn assert_stop_until(&self, side: Side) {
-        let [stop, resume] = [(Side::Source, "STOP"), (side, "RESUME")]
-            .map(|(side, name)| self.migrated.event(side, name).unwrap());
-        let length = &self.record["downtime"]["stop"];
-        assert_eq!(length["method"], "qmp-events", "{length}");
-        // QEMU stamps just before it writes, and the driver just after.
-        let offset_ns = clock_offset_ns(&self.record);
-        let built_ns = |event: &QmpEvent| event.built_ns(offset_ns).cast_unsigned();
-        let shortest_ns = built_ns(resume).saturating_sub(stop.received_ns);
-        let longest_ns = resume.received_ns - built_ns(stop);
-        let (low_ns, value_ns) = (number(&length["low_ns"]), number(&length["value_ns"]));
-        let clock_ns = if side == Side::Source { 0 } else { self.half_width_ns().cast_unsigned() };
-        let possible = shortest_ns.saturating_sub(clock_ns)..=longest_ns + clock_ns;
-        assert!(low_ns <= longest_ns, "{length}: at most {longest_ns}");
-        assert!(possible.contains(&value_ns), "{length}: {possible:?}");
-        // What is not certain is when QEMU resumed the guest, between its own stamp and the kernel's, and the clock.
-        let uncertain_ns = resume.received_ns - built_ns(resume) + 2 * clock_ns + STAMP_NS;
-        assert!(value_ns - low_ns <= uncertain_ns, "{length}: at most {uncertain_ns} between");
+        assert_stop(&self.record, &self.migrated, side);
     }
 
     /// Keeps the logs under this name, if somebody wants them ([`keep`]).
@@ -99,7 +83,32 @@ impl Merged {
 
     /// Half of the distance between the two bounds of the other host's clock.
     pub(crate) fn half_width_ns(&self) -> i64 {
-        let (low, high) = clock_bounds(&self.record);
-        (high - low) / 2
+        half_width_ns(&self.record)
     }
+}
+
+fn half_width_ns(record: &Value) -> i64 {
+    let (low, high) = clock_bounds(record);
+    (high - low) / 2
+}
+
+/// As [`Merged::assert_stop_until`], of the record of both hosts.
+pub(crate) fn assert_stop(record: &Value, migrated: &Migrated, side: Side) {
+    let [stop, resume] =
+        [(Side::Source, "STOP"), (side, "RESUME")].map(|(side, name)| migrated.event(side, name).unwrap());
+    let length = &record["downtime"]["stop"];
+    assert_eq!(length["method"], "qmp-events", "{length}");
+    // QEMU stamps just before it writes, and the driver just after.
+    let offset_ns = clock_offset_ns(record);
+    let built_ns = |event: &QmpEvent| event.built_ns(offset_ns).cast_unsigned();
+    let shortest_ns = built_ns(resume).saturating_sub(stop.received_ns);
+    let longest_ns = resume.received_ns - built_ns(stop);
+    let (low_ns, value_ns) = (number(&length["low_ns"]), number(&length["value_ns"]));
+    let clock_ns = if side == Side::Source { 0 } else { half_width_ns(record).cast_unsigned() };
+    let possible = shortest_ns.saturating_sub(clock_ns)..=longest_ns + clock_ns;
+    assert!(low_ns <= longest_ns, "{length}: at most {longest_ns}");
+    assert!(possible.contains(&value_ns), "{length}: {possible:?}");
+    // What is not certain is when QEMU resumed the guest, between its own stamp and the kernel's, and the clock.
+    let uncertain_ns = resume.received_ns - built_ns(resume) + 2 * clock_ns + STAMP_NS;
+    assert!(value_ns - low_ns <= uncertain_ns, "{length}: at most {uncertain_ns} between");
 }

@@ -1,0 +1,78 @@
+//! `migtrace watch`: records every migration of this host until it is told to end.
+
+mod counts;
+mod leftovers;
+mod lines;
+mod lock;
+mod names;
+mod progress;
+mod retention;
+mod store;
+mod troubles;
+mod watching;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use migtrace::host::capabilities::Capability;
+
+use self::lines::Lines;
+use self::store::Store;
+use self::watching::Watching;
+use super::record::{absent, describe_host, start_tracer};
+use super::signals::Signals;
+use super::{Exit, check_privileges, runtime_that_catches};
+use crate::cli::WatchArgs;
+use crate::streams::say;
+
+pub(super) fn run(options: &WatchArgs) -> Result<Exit> {
+    check_privileges(&Capability::NEEDED)?;
+    // Before there are files that a signal would leave behind.
+    let (runtime, signals) = runtime_that_catches(Signals::catch)?;
+    let store = options.directory.as_ref().map(|directory| {
+        let host = nix::unistd::gethostname().context("cannot read this host's name")?;
+        Store::open(directory, &host.to_string_lossy(), options.keep)
+    });
+    let mut store = store.transpose()?;
+    let lines = Lines::open(options.output.as_deref(), options.format)?;
+    if let Some(store) = &mut store {
+        adopt_leftovers(store);
+    }
+    runtime.block_on(watch(options, store, lines, signals))?;
+    // A binary may still be asked for its version.
+    runtime.shutdown_background();
+    Ok(Exit::Done)
+}
+
+/// Makes pairs of what a killed run has left, and says so.
+fn adopt_leftovers(store: &mut Store) {
+    for leftover in store.adopt_leftovers() {
+        say(&match leftover {
+            Ok(leftover) => match leftover.pair {
+                Some(pair) => format!("{}: a killed run left it; it is {pair} now", leftover.path.display()),
+                None => format!(
+                    "{}: a killed run left it; it held no migration and is removed",
+                    leftover.path.display()
+                ),
+            },
+            Err(error) => format!("migtrace: {}", super::explain(&error)),
+        });
+    }
+}
+
+async fn watch(options: &WatchArgs, store: Option<Store>, lines: Lines, signals: Signals) -> Result<()> {
+    let tracer = start_tracer(&options.scope)?;
+    let selection = migtrace::selection::Selection::new(options.scope.vm.clone(), options.scope.pid);
+    let absent = absent(&tracer, &selection)?;
+    describe_host(&tracer, &say);
+    if let Some(vm) = absent.as_ref().and_then(|absent| absent.wanted.vm.as_ref()) {
+        say(&format!("waiting for `{vm}`"));
+    }
+    say("ready");
+    let watching = Watching::new(migtrace::watch::Watcher::new(tracer, selection), store, lines);
+    watching.until_told(signals, options.grace).await
+}
+
+/// The wall clock now, in nanoseconds since the epoch.
+fn realtime_ns() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}

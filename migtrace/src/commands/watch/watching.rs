@@ -1,0 +1,232 @@
+//! The watch itself: what each news leads to, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result};
+use migtrace::event::{EndReason, Event, Fact};
+use migtrace::record::Record;
+use migtrace::vocabulary::NotMeasured;
+use migtrace::watch::{Finished, JournalId, News, Watcher};
+use sd_notify::NotifyState;
+
+use super::counts::Counts;
+use super::lines::Lines;
+use super::progress::Progress;
+use super::realtime_ns;
+use super::store::Store;
+use super::troubles::Troubles;
+use crate::commands::explain;
+use crate::commands::signals::{Signal, Signals};
+
+/// How often the lines of migrations that are under way change.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// How often to look for pairs that are too old, and to try again what could not be written.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+
+/// A watch.
+pub(super) struct Watching {
+    watcher: Watcher,
+    files: Files,
+}
+
+/// Where everything goes.
+struct Files {
+    store: Option<Store>,
+    lines: Lines,
+    progress: Progress,
+    counts: Counts,
+    troubles: Troubles,
+}
+
+/// Why a watch ends.
+enum End {
+    /// A signal has come.
+    Told,
+    /// Nothing is under way any more.
+    Idle,
+    /// It has waited long enough.
+    Patience,
+}
+
+impl Watching {
+    pub(super) fn new(watcher: Watcher, store: Option<Store>, lines: Lines) -> Self {
+        let files = Files {
+            store,
+            lines,
+            progress: Progress::new(),
+            counts: Counts::default(),
+            troubles: Troubles::default(),
+        };
+        Self { watcher, files }
+    }
+
+    /// Watches until a signal comes; waits then for migrations that are under way, for at most `grace`.
+    pub(super) async fn until_told(mut self, mut signals: Signals, grace: Duration) -> Result<()> {
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        self.files.tidy();
+        self.until(&mut signals, None).await?;
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.watcher.decline();
+        if !self.watcher.is_idle() {
+            let count = self.watcher.live().len();
+            self.files.say(&format!(
+                "ending: waiting up to {} s for {count} migration{} that {} under way; another signal ends the wait",
+                grace.as_secs_f64(),
+                if count == 1 { "" } else { "s" },
+                if count == 1 { "is" } else { "are" },
+            ));
+            if let End::Patience = self.until(&mut signals, Some(Instant::now() + grace)).await? {
+                self.files.say("they are still under way: written as interrupted");
+            }
+        }
+        let Self { watcher, mut files } = self;
+        for news in watcher.finish(EndReason::Interrupted)? {
+            files.take(news);
+        }
+        files.progress.show(Vec::new());
+        files.say(&files.counts.line());
+        Ok(())
+    }
+
+    /// Takes in news until a signal comes. With a deadline, also until nothing is under way or the time is over.
+    async fn until(&mut self, signals: &mut Signals, deadline: Option<Instant>) -> Result<End> {
+        let mut show = tokio::time::interval(SHOW_EVERY);
+        show.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        let mut watchdog = watchdog();
+        let reopens = self.files.has_files();
+        loop {
+            if deadline.is_some() && self.watcher.is_idle() {
+                return Ok(End::Idle);
+            }
+            tokio::select! {
+                news = self.watcher.next() => self.files.take(news?),
+                signal = signals.next() => match signal {
+                    Signal::Hangup if reopens => self.files.reopen(),
+                    Signal::Hangup | Signal::End => return Ok(End::Told),
+                },
+                () = until(deadline) => return Ok(End::Patience),
+                _ = show.tick(), if self.files.progress.is_seen() => {
+                    self.files.progress.show(self.watcher.live());
+                }
+                _ = tidy.tick() => self.files.tidy(),
+                () = due(watchdog.as_mut()) => {
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+}
+
+impl Files {
+    /// Whether there are files that can be opened anew.
+    const fn has_files(&self) -> bool {
+        self.store.is_some() || self.lines.is_file()
+    }
+
+    fn say(&self, line: &str) {
+        self.progress.say(line);
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Begun { journal } => self.keep_log(|store| store.begin(journal, realtime_ns())),
+            News::Event { journal, event } => self.keep_log(|store| store.write(journal, &event)),
+            News::Discarded { journal } => {
+                let discarded = self.store.as_mut().map_or(Ok(()), |store| store.discard(journal));
+                self.note(discarded);
+            }
+            News::Finished(Finished { journal, records, .. }) => self.finished(journal, &records),
+            News::Host(event) => self.note_of_host(&event),
+            _ => {}
+        }
+    }
+
+    /// Writes something of an event log. If that fails, the log lacks it.
+    fn keep_log(&mut self, write: impl FnOnce(&mut Store) -> Result<()>) {
+        let Some(store) = &mut self.store else { return };
+        let written = write(store);
+        self.counts.lost_logs += u64::from(written.is_err());
+        self.note(written);
+    }
+
+    fn finished(&mut self, journal: JournalId, records: &[Record]) {
+        if let Some(store) = &mut self.store {
+            let written = store.finish(journal, records);
+            self.counts.lost_records += u64::from(written.is_err());
+            self.note(written);
+        }
+        for record in records {
+            self.counts.count(record);
+            let lines = &mut self.lines;
+            let written = self.progress.around(|| lines.write(record));
+            self.counts.lost_lines += u64::from(written.is_err());
+            self.note(written);
+        }
+        self.remove_old();
+    }
+
+    fn note_of_host(&mut self, event: &Event) {
+        if let Fact::NotMeasured(NotMeasured { what, why }) = &event.fact {
+            self.trouble(&format!("not measured: {what}: {why}"));
+        }
+    }
+
+    /// Does what is to be done from time to time.
+    fn tidy(&mut self) {
+        self.remove_old();
+        let Some(store) = &mut self.store else { return };
+        let retried = store.retry();
+        self.counts.lost_records = self.counts.lost_records.saturating_sub(retried as u64);
+    }
+
+    fn remove_old(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        let removed = store.remove_old(realtime_ns() / 1_000_000_000);
+        match removed {
+            Ok(count) => self.counts.removed += count as u64,
+            Err(error) => self.note(Err(error)),
+        }
+    }
+
+    fn reopen(&mut self) {
+        let reopened = self.lines.reopen();
+        self.note(reopened);
+        let reopened = self.store.as_mut().map_or(Ok(()), Store::reopen);
+        self.note(reopened);
+    }
+
+    /// Reports an error, unless the same was reported lately.
+    fn note(&mut self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            self.trouble(&format!("migtrace: {}", explain(&error)));
+        }
+    }
+
+    fn trouble(&mut self, cause: &str) {
+        if let Some(line) = self.troubles.note(cause, Instant::now()) {
+            self.say(&line);
+        }
+    }
+}
+
+/// When to tell the service manager that this process lives, if it wants to know.
+fn watchdog() -> Option<tokio::time::Interval> {
+    let every = sd_notify::watchdog_enabled()? / 2;
+    (!every.is_zero()).then(|| tokio::time::interval(every))
+}
+
+async fn due(interval: Option<&mut tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

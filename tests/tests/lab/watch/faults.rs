@@ -1,0 +1,184 @@
+//! What goes wrong beside the migrations: full disks, killed watches, directories that are in use or gone.
+
+use super::{directory, replayed, whole_pairs};
+use crate::support::{FAST, MIGRATION_PORT, PATIENCE, SLOW_MIB_PER_S, network};
+use migtrace_lab::watch_command::{Watch, file_names, wait_for_pairs};
+use migtrace_lab::{BareQemu, Lab, migtrace_command};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Two QEMUs of a VM, the first of which has begun to migrate to the second.
+fn migrating(lab: &Lab, name: &str, port: u16, mib_per_s: u64) -> (BareQemu, BareQemu) {
+    let destination = BareQemu::incoming(lab.destination(), name, port).unwrap();
+    let mut source = BareQemu::start(lab.source(), name).unwrap();
+    source.migrate(lab.destination().ipv4(), port, mib_per_s).unwrap();
+    (source, destination)
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn logs_with(directory: &Path, text: &str) -> usize {
+    let names = file_names(directory).unwrap_or_default();
+    let has = |name: &&String| fs::read_to_string(directory.join(name)).is_ok_and(|log| log.contains(text));
+    names.iter().filter(|name| name.ends_with(".partial")).filter(has).count()
+}
+
+#[test]
+fn a_killed_watch_loses_nothing_that_was_seen_and_the_next_one_says_so() {
+    let lab = network();
+    let folder = directory();
+    let path = folder.path();
+    let watch = Watch::start(lab.source(), path, &[]).unwrap();
+    let mut guests = [("one", 0), ("two", 1)]
+        .map(|(name, number)| migrating(&lab, name, MIGRATION_PORT + number, SLOW_MIB_PER_S));
+    wait_for("both logs have counters", || logs_with(path, "\"flow_counters\"") == 2);
+    watch.signal(Signal::SIGKILL).unwrap();
+    assert_eq!(watch.finish(PATIENCE).unwrap().code, None);
+    let left: Vec<_> =
+        file_names(path).unwrap().into_iter().filter(|name| name.ends_with(".partial")).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    let contents: Vec<_> = left.iter().map(|name| fs::read_to_string(path.join(name)).unwrap()).collect();
+
+    let mut command = migtrace_command::command(&["watch", "--directory"]).unwrap();
+    command.arg(path);
+    let mut next = Watch::begin(lab.source(), command).unwrap();
+    for _ in &left {
+        next.wait_until_said("a killed run left it", PATIENCE).unwrap();
+    }
+    next.wait_until_said("ready", PATIENCE).unwrap();
+    let found = wait_for_pairs(path, 2, Duration::ZERO);
+    let is_partial = |name: &String| name.ends_with(".partial");
+    // The migrations go on, and the next watch may have begun their logs by now.
+    let found = found.or_else(|error| file_names(path)?.iter().any(is_partial).then(Vec::new).ok_or(error));
+    for pair in found.unwrap() {
+        assert!(contents.contains(&fs::read_to_string(&pair.log).unwrap()), "the log is as it was");
+        assert_eq!(pair.record["migration"]["outcome"], "interrupted");
+        assert_eq!(replayed(&pair).0, pair.json);
+    }
+    for (source, _) in &mut guests {
+        source.wait_for_status("completed", PATIENCE).unwrap();
+    }
+    let pairs = wait_for_pairs(path, 4, PATIENCE).unwrap();
+    let outcome =
+        |outcome: &str| pairs.iter().filter(|pair| pair.record["migration"]["outcome"] == outcome).count();
+    assert_eq!((outcome("interrupted"), outcome("completed")), (2, 2));
+    for pair in pairs.iter().filter(|pair| pair.record["migration"]["outcome"] == "completed") {
+        assert_eq!(pair.record["start"]["seen"], false, "the rest of it: {}", pair.name);
+    }
+    assert_eq!(next.stop(PATIENCE).unwrap().code, Some(0));
+}
+
+#[test]
+fn a_second_watch_on_a_directory_is_refused_and_one_on_another_is_not() {
+    let lab = network();
+    let (folder, other) = (directory(), directory());
+    let first = Watch::start(lab.source(), folder.path(), &[]).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let refused = migtrace_command::run(lab.source(), &["watch", "--directory", path]).unwrap();
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let expected = format!("another migtrace (pid {}) watches into ", first.pid());
+    assert!(refused.stderr.contains(&expected) && refused.stderr.lines().count() == 1, "{refused:?}");
+    let second = Watch::start(lab.source(), other.path(), &[]).unwrap();
+    let (mut source, _destination) = migrating(&lab, "both", MIGRATION_PORT, FAST);
+    source.wait_for_status("completed", PATIENCE).unwrap();
+    for (watch, folder) in [(first, folder), (second, other)] {
+        whole_pairs(folder.path(), 1);
+        assert_eq!(watch.stop(PATIENCE).unwrap().code, Some(0));
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_an_error_before_anything_is_attached() {
+    let lab = network();
+    let folder = directory();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for bad in [file, folder.path().join("no/such"), Path::new("/proc").to_owned()] {
+        let refused =
+            migtrace_command::run(lab.source(), &["watch", "--directory", bad.to_str().unwrap()]).unwrap();
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(
+            refused.stderr.contains(bad.to_str().unwrap()) && !refused.stderr.contains("counting"),
+            "{refused:?}"
+        );
+    }
+}
+
+/// A file system of 512 KiB. Dropping it unmounts it.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let folder = directory();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(folder.path());
+        assert!(mount.status().unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_files_and_never_a_line() {
+    let lab = network();
+    let disk = SmallDisk::mount();
+    let path = disk.0.path();
+    let mut watch = Watch::start(lab.source(), path, &[]).unwrap();
+    let filler = path.join("filler");
+    let _ = fs::write(&filler, vec![0; 1 << 20]);
+    for number in 0..2 {
+        let (mut source, _destination) = migrating(&lab, "full", MIGRATION_PORT, FAST);
+        source.wait_for_status("completed", PATIENCE).unwrap();
+        assert!(watch.next_line(PATIENCE).unwrap().contains("completed"), "{number}");
+    }
+    watch.wait_until_said("No space left on device", PATIENCE).unwrap();
+    fs::remove_file(&filler).unwrap();
+    let (mut source, _destination) = migrating(&lab, "room", MIGRATION_PORT, FAST);
+    source.wait_for_status("completed", PATIENCE).unwrap();
+    assert!(watch.next_line(PATIENCE).unwrap().contains("completed"));
+    wait_for("the pair of the third", || {
+        let names = file_names(path).unwrap();
+        names.iter().filter(|name| name.ends_with(".json") || name.ends_with(".jsonl")).count() == 2
+    });
+    let watched = watch.stop(PATIENCE).unwrap();
+    assert_eq!(watched.code, Some(0), "{}", watched.stderr);
+    let summary = watched.stderr.lines().last().unwrap();
+    assert!(summary.starts_with("3 migrations (3 completed)"), "{summary}");
+    assert!(summary.contains("records not written: 2"), "{summary}");
+    let said = watched.stderr.matches("No space left on device").count();
+    assert!(said <= 3, "each cause once: {}", watched.stderr);
+}
+
+#[test]
+fn a_directory_that_is_removed_ends_nothing() {
+    let lab = network();
+    let folder = directory();
+    let path = folder.path().join("records");
+    let mut watch = Watch::start(lab.source(), &path, &[]).unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    let (mut source, _destination) = migrating(&lab, "gone", MIGRATION_PORT, FAST);
+    source.wait_for_status("completed", PATIENCE).unwrap();
+    assert!(watch.next_line(PATIENCE).unwrap().contains("completed"));
+    watch.wait_until_said("No such file or directory", PATIENCE).unwrap();
+    // Somebody makes it anew.
+    fs::create_dir(&path).unwrap();
+    watch.signal(Signal::SIGHUP).unwrap();
+    let (mut source, _destination) = migrating(&lab, "there", MIGRATION_PORT + 1, FAST);
+    source.wait_for_status("completed", PATIENCE).unwrap();
+    assert_eq!(whole_pairs(&path, 1)[0].record["vm"]["name"], "there");
+    assert_eq!(watch.stop(PATIENCE).unwrap().code, Some(0));
+}
