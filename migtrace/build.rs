@@ -1,6 +1,7 @@
 //! Builds the eBPF programs; `aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace-programs"))` then includes them.
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -60,7 +61,31 @@ fn build() -> Result<(), String> {
             "the eBPF programs do not build with {toolchain}; the warnings give the reason. \
              If they are about bitcode or the linker, run `cargo xtask setup`"
         )
-    })
+    })?;
+    let out_dir = env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
+    strip(&Path::new(&out_dir).join(PROGRAMS))
+        .map_err(|error| format!("cannot strip the eBPF programs: {error}"))
+}
+
+/// Removes what only a debugger reads, most of the file. The kernel gets its types and lines from BTF, which stays.
+fn strip(programs: &Path) -> Result<(), Box<dyn Error>> {
+    let content = fs::read(programs)?;
+    let mut object = object::build::elf::Builder::read(&*content)?;
+    for section in &mut object.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    object.delete_orphans();
+    // LLVM puts the names of the sections among those of the symbols; this writer does not.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = object::build::elf::SectionData::SectionString;
+    object.set_section_sizes();
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(fs::write(programs, stripped)?)
 }
 
 /// Whether only lints want the package. What is built for them has folders of its own.

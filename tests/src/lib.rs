@@ -84,7 +84,7 @@ pub use packet_counter::{PacketCounter, PacketDirection, TcVerdict};
 pub use process::{Process, process_status};
 pub use qemu::{Qemu, QemuChoice, QemuProgram};
 pub use qmp::{Qmp, QmpError, QmpEvent, send_migration_status};
-pub use readers::Reader;
+pub use readers::{Reader, ZIG_PROGRAMS};
 pub use responder::{ActualSilence, PlannedSilence, PlayedPlan, Responder, SilenceKind};
 pub use shared_lab::{Shared, SharedGuest, shared_lab, shared_libvirt_lab};
 pub use tcx_links::detach_tcx_links;

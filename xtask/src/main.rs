@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod builds;
 mod demo;
+mod dist;
 mod fuzz;
 mod paths;
 mod picture;
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::Options),
     /// Repeat a study of live migrations in the lab: five sizes of guests, unloaded and loaded
     Study(study::Options),
+    /// Make the packages of a release: .deb, .rpm and a tarball
+    Dist(dist::Options),
     /// Draw the first part of a report, for the README
     Picture(picture::Options),
     /// Search for inputs that break migtrace: frames, lines of QMP, event logs, records, events
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Study(options) => study::run(&options),
+        Command::Dist(options) => dist::run(&options),
         Command::Picture(options) => picture::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),

@@ -1,17 +1,19 @@
 //! The command line.
 
+mod configuration;
 mod otlp;
 mod record;
 mod study;
 mod watch;
 
+use std::env;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ContextValue;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use migtrace::kernel::AttachChoice;
 use migtrace::probe;
 use migtrace::terminal::clean;
@@ -31,7 +33,8 @@ pub(crate) struct Cli {
 
 /// Parses the command line. The error is what to show instead: a usage error or help.
 pub(crate) fn parse() -> Result<Cli, clap::Error> {
-    Cli::try_parse().map_err(cleaned)
+    let arguments = configuration::expand(&mut Cli::command(), "watch", env::args_os().collect());
+    arguments.and_then(Cli::try_parse_from).map_err(cleaned)
 }
 
 /// Makes arguments that clap repeats safe for a terminal: one may be the name of any file (`migtrace report *`).
@@ -136,6 +139,9 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Remove TC filters left by killed runs; those of running ones stay
     Cleanup,
+    /// Write the manual pages and the completions of shells, for packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
     /// Record for another host (`record --peer`): events go to standard output until it has enough
     #[command(hide = true)]
     Serve(ServeArgs),
@@ -255,6 +261,12 @@ pub(crate) struct DoctorArgs {
     pub(crate) format: Format,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Where to write them
+    pub(crate) directory: PathBuf,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -340,8 +352,6 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

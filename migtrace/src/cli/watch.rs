@@ -39,6 +39,11 @@ pub(crate) struct WatchArgs {
     /// For example 14d, 10GiB, or 14d,10GiB. The latest pair always stays.
     #[arg(long, value_name = "TIME,SIZE", value_parser = keep, requires = "directory", help_heading = OUTPUT)]
     pub(crate) keep: Option<Keep>,
+    /// Take options from this file, too; those on the command line win
+    ///
+    /// A TOML file whose keys are the names of the options, such as `keep = "14d"`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// How long to wait for migrations that are under way when told to end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) grace: Duration,

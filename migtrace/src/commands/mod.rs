@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod doctor;
+mod generate;
 mod merge;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -109,6 +110,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Study(command) => study::run(&command),
         Command::Doctor(options) => doctor::run(&options),
         Command::Cleanup => cleanup::run(),
+        Command::Generate(options) => generate::run(&options),
         Command::Serve(options) => record::serve::run(&options),
     }
 }

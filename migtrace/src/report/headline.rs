@@ -1,6 +1,6 @@
 //! The first line: which VM, how its migration ended, what was sent, and for how long the guest stopped.
 
-use super::content::{Piece, Section, UNKNOWN, said};
+use super::content::{Piece, Section, UNKNOWN, clean, said};
 use super::quantities::{bytes, duration, estimate, offset};
 use super::summary::second;
 use crate::record::{FlowRecord, Outcome, Record, Vantage};

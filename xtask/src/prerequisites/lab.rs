@@ -3,9 +3,8 @@
 use std::fs;
 
 use migtrace_lab::libvirt;
-use migtrace_toolchain::find_program;
 
-use super::{Action, Missing, find_library};
+use super::{Action, Missing, find_all_programs, find_library};
 use crate::apt;
 
 /// The programs that the lab, the tests and the benchmarks call, and the Debian packages that hold them.
@@ -27,15 +26,7 @@ const PROGRAMS: [(&str, &str); 14] = [
 ];
 
 pub(super) fn find_programs() -> Result<String, Missing> {
-    let (found, lacking): (Vec<_>, Vec<_>) =
-        PROGRAMS.iter().partition(|(program, _)| find_program(program).is_some());
-    let names =
-        |list: &[&(&str, &str)]| list.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(" ");
-    if lacking.is_empty() {
-        return Ok(names(&found));
-    }
-    let actions = vec![Action::packages(lacking.iter().map(|(_, package)| *package))];
-    Err(Missing { what: format!("not in PATH: {}", names(&lacking)), actions })
+    find_all_programs(&PROGRAMS)
 }
 
 /// The init of the guests is one static program.

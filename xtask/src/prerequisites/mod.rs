@@ -5,6 +5,7 @@ mod browser;
 mod compiler;
 mod fuzzing;
 mod lab;
+mod packaging;
 mod readers;
 
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 pub(crate) use action::Action;
+use migtrace_toolchain::find_program;
 
 /// The kind of work that needs a prerequisite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub(crate) enum Group {
     Test,
     /// To run the lab, and the tests that attach programs to the kernel.
     Lab,
+    /// To make packages.
+    Packages,
+    /// To build a command that runs with older C libraries.
+    Portable,
     /// To search for inputs that break migtrace.
     Fuzz,
 }
@@ -45,7 +51,7 @@ pub(crate) struct Missing {
 }
 
 /// Everything that the commands need. Each may depend on those before it.
-pub(crate) const TABLE: [Prerequisite; 15] = [
+pub(crate) const TABLE: [Prerequisite; 18] = [
     Prerequisite { name: "eBPF toolchain", group: Group::Build, find: compiler::find_toolchain },
     Prerequisite { name: "bpf-linker", group: Group::Build, find: compiler::find_bpf_linker },
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
@@ -59,6 +65,13 @@ pub(crate) const TABLE: [Prerequisite; 15] = [
     Prerequisite { name: "package lists", group: Group::Lab, find: lab::check_package_lists },
     Prerequisite { name: "libvirt of the lab", group: Group::Lab, find: lab::find_libvirt },
     Prerequisite { name: "tracefs", group: Group::Lab, find: lab::check_tracefs },
+    Prerequisite {
+        name: "programs that make packages",
+        group: Group::Packages,
+        find: packaging::find_programs,
+    },
+    Prerequisite { name: "pip", group: Group::Portable, find: readers::find_pip },
+    Prerequisite { name: "linker for older C libraries", group: Group::Portable, find: readers::find_zig },
     Prerequisite { name: "C++ compiler", group: Group::Fuzz, find: fuzzing::find_cpp_compiler },
     Prerequisite { name: "cargo-fuzz", group: Group::Fuzz, find: fuzzing::find_cargo_fuzz },
 ];
@@ -73,6 +86,19 @@ pub(crate) fn is_root() -> bool {
 fn first_line(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok().filter(|output| output.status.success())?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(Into::into)
+}
+
+/// Programs, each with the Debian package that holds it: those that are there, or a way to get the others.
+fn find_all_programs(programs: &[(&str, &str)]) -> Result<String, Missing> {
+    let (found, lacking): (Vec<_>, Vec<_>) =
+        programs.iter().partition(|(program, _)| find_program(program).is_some());
+    let names =
+        |list: &[&(&str, &str)]| list.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(" ");
+    if lacking.is_empty() {
+        return Ok(names(&found));
+    }
+    let actions = vec![Action::packages(lacking.iter().map(|(_, package)| *package))];
+    Err(Missing { what: format!("not in PATH: {}", names(&lacking)), actions })
 }
 
 /// Where the C compiler finds a library.

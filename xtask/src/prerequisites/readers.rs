@@ -27,6 +27,11 @@ pub(super) fn find_otlp() -> Result<String, Missing> {
     find(Reader::Otlp)
 }
 
+/// For packages: links for older C libraries than this machine's.
+pub(super) fn find_zig() -> Result<String, Missing> {
+    find(Reader::Zig)
+}
+
 fn find(reader: Reader) -> Result<String, Missing> {
     match reader.fetched() {
         Ok(Some(directory)) => Ok(directory.display().to_string()),

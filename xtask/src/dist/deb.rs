@@ -1,0 +1,116 @@
+//! The package for Debian and Ubuntu.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::tree::{CONFIGURATION, Layout, all_files};
+use super::{MAINTAINER, Release, SUMMARY, output};
+
+const LAYOUT: Layout =
+    Layout { zsh: "usr/share/zsh/vendor-completions", documentation: "usr/share/doc/migtrace" };
+
+/// Enables and starts the service as other packages of Debian's do: on the first installation, unless the administrator
+/// has said otherwise, and again after an upgrade if it ran.
+const AFTER_INSTALLATION: &str = "\
+#!/bin/sh
+set -e
+if [ \"$1\" = configure ]; then
+    deb-systemd-helper unmask migtrace.service >/dev/null || true
+    if deb-systemd-helper --quiet was-enabled migtrace.service; then
+        deb-systemd-helper enable migtrace.service >/dev/null || true
+    else
+        deb-systemd-helper update-state migtrace.service >/dev/null || true
+    fi
+    if [ -d /run/systemd/system ]; then
+        systemctl --system daemon-reload >/dev/null || true
+        if [ -n \"$2\" ]; then action=restart; else action=start; fi
+        deb-systemd-invoke $action migtrace.service >/dev/null || true
+    fi
+fi
+";
+
+const BEFORE_REMOVAL: &str = "\
+#!/bin/sh
+set -e
+if [ \"$1\" = remove ] && [ -d /run/systemd/system ]; then
+    deb-systemd-invoke stop migtrace.service >/dev/null || true
+    # On a kernel without TCX a killed one leaves filters behind.
+    migtrace cleanup >/dev/null || true
+fi
+";
+
+/// The records of migrations are data of the administrator's: they go only when the package is purged.
+const AFTER_REMOVAL: &str = "\
+#!/bin/sh
+set -e
+if [ \"$1\" = remove ] && [ -d /run/systemd/system ]; then
+    systemctl --system daemon-reload >/dev/null || true
+fi
+if [ \"$1\" = purge ]; then
+    if [ -x /usr/bin/deb-systemd-helper ]; then
+        deb-systemd-helper purge migtrace.service >/dev/null || true
+    fi
+    rm -rf /var/lib/private/migtrace /var/lib/migtrace
+fi
+";
+
+/// Makes it, and returns where it is.
+pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf> {
+    let root = work.join("deb");
+    release.install(&root, LAYOUT)?;
+    let control = root.join("DEBIAN");
+    fs::create_dir(&control).with_context(|| format!("cannot make {}", control.display()))?;
+    let files = all_files(&root)?;
+    write(&control.join("md5sums"), &checksums(&root, &files)?, 0o644)?;
+    write(&control.join("control"), &description(release, &files)?, 0o644)?;
+    write(&control.join("conffiles"), &format!("/{CONFIGURATION}\n"), 0o644)?;
+    write(&control.join("postinst"), AFTER_INSTALLATION, 0o755)?;
+    write(&control.join("prerm"), BEFORE_REMOVAL, 0o755)?;
+    write(&control.join("postrm"), AFTER_REMOVAL, 0o755)?;
+    let package = to.join(format!("migtrace_{}_amd64.deb", release.version));
+    let mut build = Command::new("dpkg-deb");
+    build.args(["--build", "--root-owner-group", "-Zxz"]).arg(&root).arg(&package);
+    output(build.env("SOURCE_DATE_EPOCH", &release.time))?;
+    Ok(package)
+}
+
+fn description(release: &Release, files: &[PathBuf]) -> Result<String> {
+    let mut bytes = 0;
+    for file in files {
+        bytes += fs::metadata(file).with_context(|| format!("cannot look at {}", file.display()))?.len();
+    }
+    let Release { version, .. } = release;
+    let size = bytes.div_ceil(1024);
+    Ok(format!(
+        "Package: migtrace\nVersion: {version}\nArchitecture: amd64\nMaintainer: {MAINTAINER}\nInstalled-Size: {size}\n\
+         Depends: libc6 (>= 2.28), init-system-helpers (>= 1.52)\nSection: admin\nPriority: optional\n\
+         Homepage: https://github.com/migtrace/migtrace\nDescription: {SUMMARY}\n \
+         eBPF programs in the kernel of a compute host count every byte of a migration\n \
+         as it is on the wire, stamp QEMU's phases and the stop of each vCPU, and find\n \
+         the gaps in which the guest does not answer. Guest, QEMU and libvirt stay\n \
+         untouched. The service records every migration of the host.\n"
+    ))
+}
+
+/// The list by which `dpkg --verify` finds damaged files.
+fn checksums(root: &Path, files: &[PathBuf]) -> Result<String> {
+    let mut sums = String::new();
+    for file in files {
+        let path = file.strip_prefix(root).unwrap_or(file).display().to_string();
+        let sum = output(Command::new("md5sum").arg(file))?;
+        let sum = sum.split(' ').next().unwrap_or_default();
+        writeln!(sums, "{sum}  {path}").context("cannot write to a text")?;
+    }
+    Ok(sums)
+}
+
+fn write(path: &Path, content: &str, mode: u32) -> Result<()> {
+    let what = || format!("cannot write {}", path.display());
+    fs::write(path, content).with_context(what)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(what)
+}

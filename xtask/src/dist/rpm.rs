@@ -1,0 +1,81 @@
+//! The package for Fedora, RHEL, SUSE and their kin.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::tree::{CONFIGURATION, Layout, all_files};
+use super::{MAINTAINER, Release, SUMMARY, output};
+
+const LAYOUT: Layout =
+    Layout { zsh: "usr/share/zsh/site-functions", documentation: "usr/share/doc/migtrace" };
+
+/// What the macros of systemd's packages do. Whether the service is enabled is up to the distribution's presets.
+const SCRIPTS: &str = "\
+%post
+if [ $1 -eq 1 ] && [ -x /usr/bin/systemctl ]; then
+    systemctl --no-reload preset migtrace.service || :
+fi
+
+%preun
+if [ $1 -eq 0 ] && [ -x /usr/bin/systemctl ]; then
+    systemctl --no-reload disable --now migtrace.service || :
+    # On a kernel without TCX a killed one leaves filters behind.
+    migtrace cleanup >/dev/null || :
+fi
+
+%postun
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || :
+    if [ $1 -ge 1 ]; then systemctl try-restart migtrace.service || :; fi
+fi
+";
+
+/// Makes it, and returns where it is.
+pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf> {
+    let root = work.join("rpm");
+    release.install(&root, LAYOUT)?;
+    let spec = work.join("migtrace.spec");
+    fs::write(&spec, specification(release, &root)?)
+        .with_context(|| format!("cannot write {}", spec.display()))?;
+    let made = work.join("rpms");
+    let mut build = Command::new("rpmbuild");
+    build.args(["-bb", "--target", "x86_64-linux", "--quiet"]).env("SOURCE_DATE_EPOCH", &release.time);
+    let define = |name: &str, value: &str| ["--define".to_owned(), format!("{name} {value}")];
+    build.args(define("_topdir", &work.join("rpmbuild").display().to_string()));
+    build.args(define("_rpmdir", &made.display().to_string()));
+    build.args(define("_build_name_fmt", "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm"));
+    output(build.arg("--buildroot").arg(work.join("buildroot")).arg(&spec))?;
+    let name = format!("migtrace-{}-1.x86_64.rpm", release.version);
+    let package = to.join(&name);
+    fs::copy(made.join(&name), &package).with_context(|| format!("cannot copy {name}"))?;
+    Ok(package)
+}
+
+fn specification(release: &Release, root: &Path) -> Result<String> {
+    let Release { version, .. } = release;
+    // What is built is built already: nothing is to be stripped, compressed or looked into for dependencies.
+    let mut spec = format!(
+        "%global __os_install_post %{{nil}}\n%global debug_package %{{nil}}\n%global _build_id_links none\n\
+         %global use_source_date_epoch_as_buildtime 1\n%global clamp_mtime_to_source_date_epoch 1\n\
+         Name: migtrace\nVersion: {version}\nRelease: 1\nSummary: {SUMMARY}\nLicense: MIT OR Apache-2.0\n\
+         URL: https://github.com/migtrace/migtrace\nPackager: {MAINTAINER}\nAutoReqProv: no\n\
+         Requires: glibc >= 2.28\n\n\
+         %description\n\
+         eBPF programs in the kernel of a compute host count every byte of a migration as\n\
+         it is on the wire, stamp QEMU's phases and the stop of each vCPU, and find the\n\
+         gaps in which the guest does not answer. Guest, QEMU and libvirt stay untouched.\n\
+         The service records every migration of the host.\n\n\
+         %install\nmkdir -p %{{buildroot}}\ncp -a {root}/. %{{buildroot}}/\n\n{SCRIPTS}\n%files\n",
+        root = root.display(),
+    );
+    for file in all_files(root)? {
+        let path = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        let kind = if path == CONFIGURATION { "%config(noreplace) " } else { "" };
+        writeln!(spec, "%attr(-, root, root) {kind}/{path}").context("cannot write to a text")?;
+    }
+    Ok(spec)
+}
