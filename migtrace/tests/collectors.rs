@@ -287,3 +287,51 @@ fn the_lines_of_json_are_what_opentelemetrys_own_messages_parse() {
         .collect();
     assert_eq!(parsed, expected);
 }
+
+/// Runs `migtrace report` of one log with these options.
+fn report_with(options: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migtrace"));
+    command.arg("report").arg(log("precopy-7.2", "source")).args(options);
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), out, error)
+}
+
+#[test]
+fn a_collector_that_is_away_costs_no_report_and_the_queue_keeps_the_trace() {
+    let away = format!("http://127.0.0.1:{}", free_port());
+    let (_, expected, _) = report_with(&[], &[]);
+    let short = [("OTEL_EXPORTER_OTLP_TIMEOUT", "500")];
+    let (code, out, error) = report_with(&["--otlp", &away], &short);
+    assert_eq!((code, &out), (Some(1), &expected), "{error}");
+    assert!(error.contains("a trace did not reach http://127.0.0.1:"), "{error}");
+    assert!(error.contains("Connection refused"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let queue = folder.path().join("queue").display().to_string();
+    let (code, out, error) = report_with(&["--otlp", &away, "--otlp-queue", &queue], &short);
+    assert_eq!((code, &out), (Some(0), &expected), "{error}");
+    assert!(error.contains("a trace waits in --otlp-queue"), "{error}");
+    let rotel = Rotel::start();
+    let (code, _, error) = report_with(&["--otlp", &rotel.grpc, "--otlp-queue", &queue], &[GRPC]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let roots = || rotel.spans(0).iter().filter(|span| span.name == "migration").count();
+    wait_for("Rotel has both", || Some(()).filter(|()| roots() == 2));
+    assert_eq!(fs::read_dir(&queue).unwrap().count(), 1, "only the lock is left");
+}
+
+#[test]
+fn what_is_wrong_with_the_options_is_one_clear_error() {
+    let cases: [(&[&str], i32, &str); 3] = [
+        (&["--otlp", "localhost:4318"], 1, "--otlp: `localhost:4318"),
+        (&["--traceparent", "00-1-2-3"], 2, "its trace id is not 32 hexadecimal digits"),
+        (&["--otlp-queue", "/tmp"], 2, "--otlp"),
+    ];
+    for (options, expected, why) in cases {
+        let (code, out, error) = report_with(options, &[]);
+        assert_eq!((code, out.as_str()), (Some(expected), ""), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+    let (code, out, error) = report_with(&["--otlp"], &[("OTEL_SDK_DISABLED", "true")]);
+    assert!(code == Some(0) && !out.is_empty());
+    assert_eq!(error, "migtrace: OTEL_SDK_DISABLED is true: nothing is sent\n");
+}

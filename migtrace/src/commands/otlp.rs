@@ -13,9 +13,6 @@ use migtrace::record::Record;
 use crate::cli::OtlpArgs;
 use crate::streams::say;
 
-/// How long a command that has done all else waits for the collector.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// What the records of a command are to a collector.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum News {
@@ -30,6 +27,8 @@ pub(super) struct Export {
     exporter: Exporter,
     news: News,
     endpoint: String,
+    /// How long a command that has done all else waits for the collector.
+    patience: Duration,
     is_kept: bool,
 }
 
@@ -46,7 +45,7 @@ impl Export {
             settings.metrics = None;
         }
         let Some(target) = settings.traces.as_ref().or(settings.metrics.as_ref()) else { return Ok(None) };
-        let endpoint = shown(target);
+        let (endpoint, patience) = (shown(target), target.timeout);
         let origin = origin(options, news, &settings)?;
         let queue = match &options.otlp_queue {
             Some(directory) => Queue::in_directory(directory, Limits::default())?,
@@ -55,7 +54,7 @@ impl Export {
         let is_kept = queue.is_kept();
         let exporter =
             Exporter::start(&settings, origin, queue, |line| say(&format!("migtrace: OTLP: {line}")))?;
-        Ok(Some(Self { exporter, news, endpoint, is_kept }))
+        Ok(Some(Self { exporter, news, endpoint, patience, is_kept }))
     }
 
     /// Sends the records, and waits until that is done, but not for long.
@@ -71,22 +70,28 @@ impl Export {
                 without += 1;
             }
         }
-        let counts = self.exporter.shutdown(PATIENCE);
+        let counts = self.exporter.shutdown(self.patience);
         let ExportCounts { failed, dropped, queued, .. } = counts;
         if queued > 0 && self.is_kept {
-            say(&format!("migtrace: {queued} traces wait in --otlp-queue for {}", self.endpoint));
+            let waiting = counted(queued, "waits", "wait");
+            say(&format!("migtrace: {waiting} in --otlp-queue for {}", self.endpoint));
         }
         let lost = failed + dropped + if self.is_kept { 0 } else { queued };
         if lost + without > 0 {
             bail!(
-                "{} traces did not reach {}; nothing else is lost: `migtrace report FILE --otlp` sends those of a record or \
-                 an event log, and --otlp-queue keeps what cannot be sent now",
-                lost + without,
+                "{} {}; nothing else is lost: `migtrace report FILE --otlp` sends the traces of records and event \
+                 logs, and --otlp-queue keeps what cannot be sent now",
+                counted(lost + without, "did not reach", "did not reach"),
                 self.endpoint
             );
         }
         Ok(())
     }
+}
+
+/// So many traces, and what it does or they do.
+fn counted(number: u64, it: &str, they: &str) -> String {
+    if number == 1 { format!("a trace {it}") } else { format!("{number} traces {they}") }
 }
 
 /// An endpoint without its query, which may be a secret.

@@ -4,6 +4,8 @@
 
 mod downtime;
 pub mod inputs;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod phases;
 mod rendering;
 #[cfg(test)]
@@ -43,4 +45,6 @@ fn derived(record: &Record, found: &mut Violations) {
     downtime::downtime(record, found);
     downtime::reasons(record, found);
     rendering::rendered(record, found);
+    #[cfg(feature = "otlp")]
+    otlp::traced(record, found);
 }

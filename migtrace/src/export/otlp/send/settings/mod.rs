@@ -232,7 +232,8 @@ impl Environment<'_> {
         } else {
             text.clone()
         };
-        checked(&url).map_err(|why| BadSettings { from, why: format!("`{text}` {why}") })
+        let checked = checked(&text).and_then(|_| checked(&url));
+        checked.map_err(|why| BadSettings { from, why: format!("`{text}` {why}") })
     }
 
     /// gRPC's targets need no scheme; a variable says whether they are without TLS.
