@@ -331,7 +331,7 @@ fn checked(url: &str) -> Result<Uri, String> {
         return Err(format!("has neither the scheme http nor https; {how}"));
     }
     let uri: Uri = url.parse().map_err(|error| format!("is no URL ({error}); {how}"))?;
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let authority = uri.authority().map_or("", hyper::http::uri::Authority::as_str);
     if authority.contains('@') {
         return Err("has a user in it: put credentials into OTEL_EXPORTER_OTLP_HEADERS".to_owned());
     }
