@@ -22,6 +22,8 @@ enum What {
     Downtime,
     /// Only the stops of migrations
     Migrations,
+    /// What `migtrace watch` holds while a guest goes there and back for a long time
+    Watch,
 }
 
 #[derive(Args)]
@@ -32,6 +34,9 @@ pub(crate) struct Options {
     /// How often each tool is compared with running none
     #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// How often the guest of `watch` moves
+    #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..))]
+    moves: u32,
     /// Also write the figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -59,6 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Costs => {}
         What::Downtime => _ = bench.args(["--silences", &SILENCES.to_string()]),
         What::Migrations => _ = bench.arg("--migrations"),
+        What::Watch => _ = bench.args(["--watch", &options.moves.to_string()]),
     }
     bench.env("MIGTRACE_BIN", release.join("migtrace"));
     // Debian installs iftop in /usr/sbin, which root's PATH may lack without a login.

@@ -116,6 +116,11 @@ impl Timeline {
         merge::of_one_host(&self.facts, &self.selection)
     }
 
+    /// As [`Self::finish`], but a migration of which both ends are on this host has one record.
+    pub(crate) fn finish_once(&self) -> Vec<Record> {
+        merge::of_one_host_once(&self.facts, &self.selection)
+    }
+
     fn look(&self) -> &Look {
         self.look.get_or_init(|| {
             let all = migrations(&self.facts);

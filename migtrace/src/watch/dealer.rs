@@ -330,7 +330,10 @@ impl Dealer {
         }
     }
 
-    /// Whether all that was known of a migration has been told.
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     pub(super) fn take_news(&mut self) -> Option<News> {
         self.news.pop_front()
     }
@@ -382,8 +385,11 @@ impl Dealer {
             self.forget_processes(journal.id);
         }
         self.flows.values_mut().for_each(|flow| flow.leave(journal.id, !records.is_empty()));
-        if self.journals.is_empty() {
-            self.flows.retain(|_, flow| !flow.is_gone);
-        }
+        let is_last = self.journals.is_empty();
+        // What was never seen to begin may have come late, and nothing tells when it ends.
+        self.flows
+            .retain(|_, flow| !flow.journals.is_empty() || (flow.is_seen() && !(is_last && flow.is_gone)));
+        let of_pid = &self.of_pid;
+        self.qemus.retain(|pid, known| known.qemu().is_some() || of_pid.contains_key(pid));
     }
 }

@@ -78,6 +78,11 @@ impl KnownFlow {
         }
     }
 
+    /// Whether its first packet was reported.
+    pub(super) const fn is_seen(&self) -> bool {
+        self.seen.is_some()
+    }
+
     /// The process that owns it.
     pub(super) fn pid(&self) -> Option<u32> {
         match self.owner.as_ref()?.fact {

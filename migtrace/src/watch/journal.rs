@@ -181,6 +181,6 @@ impl Journal {
 
     /// The records of its log.
     pub(super) fn records(&self) -> Vec<Record> {
-        self.timeline.finish()
+        super::records(&self.timeline)
     }
 }

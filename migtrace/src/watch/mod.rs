@@ -16,6 +16,8 @@ mod turns;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::event::{EndReason, Event, Fact};
@@ -23,7 +25,7 @@ use crate::host::clock;
 use crate::record::Record;
 use crate::recorder::choice::{Choice, Settled};
 use crate::selection::Selection;
-use crate::timeline::Live;
+use crate::timeline::{Live, Timeline};
 use crate::tracer::{Tracer, TracerError, host, now as monotonic};
 use crate::units::MonotonicNs;
 pub(crate) use about::process_of;
@@ -57,13 +59,20 @@ pub enum News {
     Host(Event),
 }
 
+/// The records of a timeline, each migration once. Where both ends of one are on the same host, the timeline has a record from
+/// either end; that of the source has all that both have seen.
+#[must_use]
+pub fn records(timeline: &Timeline) -> Vec<Record> {
+    timeline.finish_once()
+}
+
 /// A migration that is over.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Its journal.
     pub journal: JournalId,
-    /// What its log replays into: one record. There are more if the events do not show where one migration of a VM ends and
+    /// What its log replays into: one record ([`records`]). There are more if the events do not show where one migration of a VM ends and
     /// the next begins.
     pub records: Vec<Record>,
 }
@@ -91,7 +100,12 @@ pub struct Watcher {
     tracer: Tracer,
     choice: Choice,
     dealer: Dealer,
+    /// When it last looked what is due.
+    turned: Instant,
 }
+
+/// While events wait, how often to look what else is due.
+const TURN_EVERY: Duration = Duration::from_millis(20);
 
 impl Watcher {
     /// Follows what `tracer` yields of the selected VMs. As for a [`Recorder`](crate::recorder::Recorder), a name or UUID means
@@ -103,7 +117,7 @@ impl Watcher {
             choice.settle(qemu);
         }
         let dealer = Dealer::new(choice.selection().clone());
-        Self { tracer, choice, dealer }
+        Self { tracer, choice, dealer, turned: Instant::now() }
     }
 
     /// The tracer.
@@ -121,23 +135,39 @@ impl Watcher {
             if let Some(news) = self.dealer.take_news() {
                 return Ok(news);
             }
-            let now = Instant::now();
-            let now_ns = monotonic()?;
-            self.dealer.turn(now, now_ns);
-            if let Some(id) = self.dealer.settled(now, now_ns) {
-                self.close(id)?;
-                continue;
+            let waiting = self.tracer.take();
+            if waiting.is_none() || self.turned.elapsed() >= TURN_EVERY {
+                self.turn()?;
             }
-            let Some(event) = self.next_event(now).await? else { continue };
+            let event = match waiting {
+                Some(event) => Some(event),
+                // What has just become due has news, perhaps.
+                None if self.dealer.has_news() => None,
+                None => self.next_event().await?,
+            };
+            let Some(event) = event else { continue };
             if let Some(news) = self.take(event)? {
                 return Ok(news);
             }
         }
     }
 
+    /// Does what is due.
+    fn turn(&mut self) -> Result<(), TracerError> {
+        self.turned = Instant::now();
+        let now_ns = monotonic()?;
+        self.dealer.turn(self.turned, now_ns);
+        while let Some(id) = self.dealer.settled(self.turned, now_ns) {
+            self.close(id)?;
+        }
+        Ok(())
+    }
+
     /// The next event; `None` when it is time for a turn.
-    async fn next_event(&mut self, now: Instant) -> Result<Option<Event>, TracerError> {
-        let Some(turn) = self.dealer.next_turn(now) else { return self.tracer.next().await.map(Some) };
+    async fn next_event(&mut self) -> Result<Option<Event>, TracerError> {
+        let Some(turn) = self.dealer.next_turn(Instant::now()) else {
+            return self.tracer.next().await.map(Some);
+        };
         tokio::select! {
             event = self.tracer.next() => event.map(Some),
             () = tokio::time::sleep_until(turn) => Ok(None),

@@ -14,6 +14,7 @@ mod report;
 mod statistics;
 mod throughput;
 mod traffic;
+mod watch;
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -43,6 +44,9 @@ struct Options {
     /// Measure instead only how exactly the stops of migrations are measured
     #[arg(long)]
     migrations: bool,
+    /// Measure instead what a watch holds during this number of migrations
+    #[arg(long)]
+    watch: Option<u32>,
     /// Also write the figures to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -70,6 +74,9 @@ fn run(options: &Options) -> Result<()> {
         }
         None => None,
     };
+    if let Some(moves) = options.watch {
+        return publish(&watch::measure(moves)?, json);
+    }
     match options.silences {
         _ if options.migrations => publish(&migrations::report()?, json),
         Some(number) => publish(&downtime::measure(&options.migtrace, number)?, json),

@@ -16,5 +16,5 @@ pub(super) fn records(log: &Path) -> Result<Vec<Record>> {
         return Ok(Vec::new());
     }
     let Replayed { timeline, .. } = replay(None, BufReader::new(file))?;
-    Ok(timeline.finish())
+    Ok(migtrace::watch::records(&timeline))
 }

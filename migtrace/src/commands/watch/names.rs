@@ -8,11 +8,11 @@ use migtrace::record::{Record, Vantage};
 use uuid::Uuid;
 
 /// How a name writes the start of a migration. In the order of the names is the order of the starts.
-const START: &str = "%Y%m%dT%H%M%SZ";
+const START: &str = "%Y%m%dT%H%M%S%.3fZ";
 /// The end of the name of a log that is being written.
 const PARTIAL: &str = ".jsonl.partial";
 
-/// The files of one migration on one host: `20261128T221530Z-ID-source.json` and `.jsonl`. Both hosts derive the same id.
+/// The files of one migration on one host: `20261128T221530.125Z-ID-source.json` and `.jsonl`. Both hosts derive the same id.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct PairName(String);
 
@@ -71,7 +71,7 @@ impl std::fmt::Display for PairName {
     }
 }
 
-const START_LENGTH: usize = "20261128T221530Z".len();
+const START_LENGTH: usize = "20261128T221530.125Z".len();
 
 /// A file of a pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -111,7 +111,7 @@ fn safe(host: &str) -> String {
 mod tests {
     use super::*;
 
-    const NAME: &str = "20261128T221530Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source";
+    const NAME: &str = "20261128T221530.125Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source";
 
     #[test]
     fn only_names_of_pairs_are_taken_for_such() {
@@ -122,12 +122,12 @@ mod tests {
         assert_eq!(PairName::parse(&format!("{second}.json")), Some((second, Part::Record)));
         let bad = [
             "notes.json",
-            "20261128T221530Z-source.json",
-            "20261128T221530Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source.txt",
-            "20261128T221530Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-sink.json",
-            "20261128T221530Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source-a.json",
-            "20261328T221530Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source.json",
-            "ä0261128T22153Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source.json",
+            "20261128T221530.125Z-source.json",
+            "20261128T221530.125Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source.txt",
+            "20261128T221530.125Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-sink.json",
+            "20261128T221530.125Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source-a.json",
+            "20261328T221530.125Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source.json",
+            "ä0261128T221530.12Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source.json",
         ];
         for bad in bad {
             assert_eq!(PairName::parse(bad), None, "{bad}");
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_log_that_is_being_written_names_its_host() {
         let name = partial("host-a/../é", 0, 7, 3);
-        assert_eq!(name, "19700101T000000Z-7-3-host_a_..__.jsonl.partial");
+        assert_eq!(name, "19700101T000000.000Z-7-3-host_a_..__.jsonl.partial");
         assert!(is_partial(&name, "host-a/../é") && !is_partial(&name, "host-b"));
         assert_eq!(PairName::parse(&name), None);
         assert!(!is_partial(&format!("{NAME}.jsonl"), "host-a"));

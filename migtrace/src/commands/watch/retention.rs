@@ -155,8 +155,8 @@ mod tests {
     fn only_files_that_migtrace_has_named_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let id = "6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11";
-        let pair = |day: u32| format!("202611{day:02}T000000Z-{id}-source");
-        let others = ["notes.json", "20261101T000000Z-7-1-host_a.jsonl.partial", ".migtrace-host_a.lock"];
+        let pair = |day: u32| format!("202611{day:02}T000000.000Z-{id}-source");
+        let others = ["notes.json", "20261101T000000.000Z-7-1-host_a.jsonl.partial", ".migtrace-host_a.lock"];
         others.iter().for_each(|name| fs::write(folder.path().join(name), "x").unwrap());
         for day in 1..=3 {
             for extension in ["json", "jsonl"] {

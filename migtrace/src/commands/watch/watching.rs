@@ -84,6 +84,7 @@ impl Watching {
         for news in watcher.finish(EndReason::Interrupted)? {
             files.take(news);
         }
+        files.tidy();
         files.progress.show(Vec::new());
         files.say(&files.counts.line());
         Ok(())

@@ -54,7 +54,8 @@ pub fn merged(hosts: &[Timeline]) -> Result<Vec<Record>, NotTogether> {
     if let Some((why, host)) = strangers.min() {
         return Err(NotTogether { host, why: why.to_string() });
     }
-    let mut records = records(&hosts, &first.selection, &found);
+    let arrivals = arrivals(&found.links);
+    let mut records = records(&hosts, &first.selection, &found, |place| arrivals.contains(&place));
     records.sort_by_key(|record| {
         let host = record.observers.first().map(|observer| observer.host.clone());
         (record.start.realtime_ns, host, record.migration.id.clone())
@@ -64,7 +65,18 @@ pub fn merged(hosts: &[Timeline]) -> Result<Vec<Record>, NotTogether> {
 
 /// The records of the selected migrations of one host, in the order of their starts.
 pub(super) fn of_one_host(facts: &Facts, selection: &Selection) -> Vec<Record> {
-    records(&[Host::of(facts)], selection, &Found::default())
+    records(&[Host::of(facts)], selection, &Found::default(), |_| false)
+}
+
+/// As [`of_one_host`], but a migration of which both ends are on this host has one record: that of its source.
+pub(super) fn of_one_host_once(facts: &Facts, selection: &Selection) -> Vec<Record> {
+    let hosts = [Host::of(facts)];
+    let Host { migrations, pairs, .. } = &hosts[0];
+    let is_repeat = |(_, migration): Place| {
+        let other = pairs[migration].filter(|other| pairs[*other] == Some(migration));
+        other.is_some() && migrations[migration].role == Role::Destination
+    };
+    records(&hosts, selection, &Found::default(), is_repeat)
 }
 
 /// What one host knows.
@@ -114,12 +126,15 @@ struct Found {
     watchers: Watchers,
 }
 
-/// The records of the selected migrations, host by host.
-fn records(hosts: &[Host<'_>], selection: &Selection, found: &Found) -> Vec<Record> {
-    // Those are in the records of their sources.
-    let arrivals = arrivals(&found.links);
+/// The records of the selected migrations, host by host; without those that are in the records of their sources.
+fn records(
+    hosts: &[Host<'_>],
+    selection: &Selection,
+    found: &Found,
+    is_in_another: impl Fn(Place) -> bool,
+) -> Vec<Record> {
     let joined =
-        places(hosts).filter(|place| !arrivals.contains(place)).map(|place| joined(hosts, place, found));
+        places(hosts).filter(|place| !is_in_another(*place)).map(|place| joined(hosts, place, found));
     let is_selected =
         |joined: &Joined<'_>| joined.own_hosts().any(|view| selects(selection, view.half.migration));
     joined.filter(is_selected).map(|joined| assemble::record(&joined)).collect()

@@ -18,6 +18,9 @@ use crate::units::MonotonicNs;
 /// How long after an interface has appeared it may still get its address, and become one to count at.
 const SETTLING: Duration = Duration::from_secs(60);
 
+/// So many interfaces may have been counted at before the names of those that are gone are forgotten.
+const MOST_NAMES: usize = 256;
+
 /// The interfaces at which packets are counted, and those that may become such.
 pub(in crate::tracer) struct Interfaces {
     /// Those that a person named; empty for every one with an address of its own.
@@ -69,6 +72,10 @@ impl Interfaces {
                 if base.kernel.is_attached(index) {
                     base.kernel.detach(index);
                     base.events.add(now, Fact::InterfaceGone { interface: self.name(index) });
+                }
+                // The names of the latest are still needed for what comes late.
+                if self.names.len() > MOST_NAMES {
+                    self.names.retain(|index, _| base.kernel.is_attached(*index));
                 }
             }
             LinkEvent::Renamed { index, to, .. } => {

@@ -93,7 +93,7 @@ fn a_rotated_file_is_opened_anew() {
 fn old_pairs_are_removed_and_other_files_are_not() {
     let lab = network();
     let folder = directory();
-    let old = "20200101T000000Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source";
+    let old = "20200101T000000.000Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source";
     for name in [&format!("{old}.json"), &format!("{old}.jsonl"), "notes.json"] {
         fs::write(folder.path().join(name), "{}").unwrap();
     }

@@ -1,7 +1,7 @@
 //! What goes wrong beside the migrations: full disks, killed watches, directories that are in use or gone.
 
 use super::{directory, replayed, whole_pairs};
-use crate::support::{FAST, MIGRATION_PORT, PATIENCE, SLOW_MIB_PER_S, network};
+use crate::support::{FAST, MIGRATION_PORT, PATIENCE, network};
 use migtrace_lab::watch_command::{Watch, file_names, wait_for_pairs};
 use migtrace_lab::{BareQemu, Lab, migtrace_command};
 use nix::sys::signal::Signal;
@@ -9,6 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// QEMU's bandwidth limit for a migration during which a watch is killed and the next one begins.
+const VERY_SLOW_MIB_PER_S: u64 = 2;
 
 /// Two QEMUs of a VM, the first of which has begun to migrate to the second.
 fn migrating(lab: &Lab, name: &str, port: u16, mib_per_s: u64) -> (BareQemu, BareQemu) {
@@ -39,7 +42,7 @@ fn a_killed_watch_loses_nothing_that_was_seen_and_the_next_one_says_so() {
     let path = folder.path();
     let watch = Watch::start(lab.source(), path, &[]).unwrap();
     let mut guests = [("one", 0), ("two", 1)]
-        .map(|(name, number)| migrating(&lab, name, MIGRATION_PORT + number, SLOW_MIB_PER_S));
+        .map(|(name, number)| migrating(&lab, name, MIGRATION_PORT + number, VERY_SLOW_MIB_PER_S));
     wait_for("both logs have counters", || logs_with(path, "\"flow_counters\"") == 2);
     watch.signal(Signal::SIGKILL).unwrap();
     assert_eq!(watch.finish(PATIENCE).unwrap().code, None);

@@ -1,9 +1,9 @@
 //! Guests that come and go, one after the other and several at once.
 
-use super::{directory, whole_pairs};
+use super::{directory, replayed, whole_pairs};
 use crate::support::merged::{assert_stop, merge};
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, network, number};
-use migtrace_lab::watch_command::{Pair, Watch};
+use migtrace_lab::watch_command::{Pair, Watch, wait_for_pairs};
 use migtrace_lab::{
     Action, BareGuest, BarePair, BareQemu, Capture, Host, Lab, Migrated, Migration, Outcome, QemuProgram,
     Side, Wiretap, shared_lab,
@@ -186,7 +186,7 @@ fn qemus_interfaces_and_ports_that_come_and_go_are_followed_and_leave_nothing() 
     let before = descriptors(watch.pid());
     for number in 0..5 {
         let link = format!("come{number}");
-        source.tool("ip", &["link", "add", &link, "type", "dummy"]).unwrap();
+        source.tool("ip", &["link", "add", &link, "type", "veth", "peer", "name", "other"]).unwrap();
         source.tool("ip", &["address", "add", &format!("10.99.{number}.1/24"), "dev", &link]).unwrap();
         source.tool("ip", &["link", "set", &link, "up"]).unwrap();
         let mut destination = BareQemu::incoming_tiny(lab.destination(), "fleeting", MIGRATION_PORT).unwrap();
@@ -226,9 +226,15 @@ fn a_migration_within_one_host_has_one_record_of_both_ends() {
     let mut pair = BarePair::start(lab.source(), lab.source(), &guest, &migration).unwrap();
     let migrated = pair.migrate(&migration).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed);
-    // The destination may have its own moment; nothing more comes of this migration.
+    // Nothing more comes of this migration.
     std::thread::sleep(std::time::Duration::from_secs(3));
-    let record = &whole_pairs(folder.path(), 1)[0].record;
+    let pairs = wait_for_pairs(folder.path(), 1, PATIENCE).unwrap();
+    let record = &pairs[0].record;
+    assert_eq!(record["observers"][0]["role"], "source");
+    // The log tells it from both ends.
+    let ends: Vec<Value> =
+        replayed(&pairs[0]).0.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(ends.len() == 2 && ends.contains(record));
     assert_eq!(record["migration"]["outcome"], "completed");
     let stop = &record["downtime"]["stop"];
     let truth = migrated.stop_to_resume_ns().unwrap();
