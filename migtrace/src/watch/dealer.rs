@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::about::{About, about};
 use super::flows::KnownFlow;
-use super::journal::{Journal, JournalId, Stage};
+use super::journal::{Journal, JournalId};
 use super::qemus::{KnownQemu, KnownQemus, Sign};
 use super::standing::Standing;
 use super::{Finished, News};
@@ -199,7 +199,7 @@ impl Dealer {
         let Some(id) = pid.and_then(|pid| self.of_pid.get(&pid)).copied() else { return };
         let Some(journal) = self.journals.get_mut(&id) else { return };
         if journal.ended(pid).is_some_and(|ended| ended < next_ns) {
-            journal.stage = Stage::Ending;
+            journal.is_ending = true;
             self.forget_processes(id);
         }
     }
@@ -352,14 +352,14 @@ impl Dealer {
         let records = journal.records();
         self.forget(&journal, &records);
         if records.is_empty() {
-            if journal.stage != Stage::Expecting {
+            if journal.has_begun {
                 self.news.push_back(News::Discarded { journal: id });
             }
             return;
         }
-        if journal.stage == Stage::Expecting {
+        if !journal.has_begun {
             self.news.push_back(News::Begun { journal: id });
-            let events = journal.take_waiting();
+            let events = journal.begin();
             self.news.extend(events.into_iter().map(|event| News::Event { journal: id, event }));
         }
         self.news.push_back(News::Finished(Finished { journal: id, records }));

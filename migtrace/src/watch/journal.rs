@@ -29,17 +29,6 @@ impl std::fmt::Display for JournalId {
     }
 }
 
-/// How far a journal is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stage {
-    /// A migration may have begun.
-    Expecting,
-    /// One is under way, or has ended.
-    Begun,
-    /// The rest belongs to another journal, so this one ends.
-    Ending,
-}
-
 /// The journal of one migration.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -51,7 +40,10 @@ pub(super) struct Journal {
     lost_before: Lost,
     /// Its events until it is known that there is a migration.
     waiting: Vec<Event>,
-    pub(super) stage: Stage,
+    /// A migration is under way in it, or has ended.
+    pub(super) has_begun: bool,
+    /// What comes belongs to another journal, so this one ends.
+    pub(super) is_ending: bool,
     pace: Pace,
     /// The migrations in it that have ended, by their processes.
     settlings: BTreeMap<Option<u32>, Settling>,
@@ -70,7 +62,8 @@ impl Journal {
             timeline: Timeline::new(Selection::default()),
             lost_before,
             waiting: Vec::new(),
-            stage: Stage::Expecting,
+            has_begun: false,
+            is_ending: false,
             pace: Pace::new(now),
             settlings: BTreeMap::new(),
             touched: now,
@@ -97,7 +90,7 @@ impl Journal {
         let event = rebased(event, &self.lost_before);
         self.timeline.push(&event);
         let is_time = self.pace.happened(now, event.fact.is_turning_point());
-        if self.stage == Stage::Expecting {
+        if !self.has_begun {
             self.waiting.push(event);
             return (None, is_time);
         }
@@ -115,17 +108,12 @@ impl Journal {
         let is_one = !endings.is_empty() || self.timeline.is_under_way();
         self.pace.share(sharing);
         self.pace.looked(now, now + begun.elapsed());
-        (self.stage == Stage::Expecting && is_one).then(|| self.begin())
+        (!self.has_begun && is_one).then(|| self.begin())
     }
 
     /// There is a migration. Returns the events until now.
-    fn begin(&mut self) -> Vec<Event> {
-        self.stage = Stage::Begun;
-        std::mem::take(&mut self.waiting)
-    }
-
-    /// The events that nobody has seen yet.
-    pub(super) fn take_waiting(&mut self) -> Vec<Event> {
+    pub(super) fn begin(&mut self) -> Vec<Event> {
+        self.has_begun = true;
         std::mem::take(&mut self.waiting)
     }
 
@@ -143,7 +131,7 @@ impl Journal {
     /// Whether a migration in it is over and nothing more of it is awaited. Another of the same process does not matter:
     /// what has another purpose than a migration may look like one.
     pub(super) fn has_settled(&mut self, now: Instant) -> bool {
-        if self.stage == Stage::Ending {
+        if self.is_ending {
             return true;
         }
         let endings = self.timeline.endings();
@@ -176,7 +164,7 @@ impl Journal {
 
     /// The migration as it is now.
     pub(super) fn live(&self, now: MonotonicNs) -> Option<Live> {
-        self.timeline.live(now).filter(|_| self.stage != Stage::Expecting)
+        self.timeline.live(now).filter(|_| self.has_begun)
     }
 
     /// The records of its log.

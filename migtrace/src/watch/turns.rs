@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::dealer::Dealer;
 use super::flows::KnownFlow;
-use super::journal::{JournalId, Stage};
+use super::journal::JournalId;
 use crate::units::{Flow, MonotonicNs};
 use crate::vocabulary::Purpose;
 
@@ -26,7 +26,7 @@ impl Dealer {
         }
         for id in self.in_vain(now) {
             match self.journals.get_mut(&id) {
-                Some(journal) if !journal.records().is_empty() => journal.stage = Stage::Ending,
+                Some(journal) if !journal.records().is_empty() => journal.is_ending = true,
                 _ => self.close(id, &[], now),
             }
         }
@@ -57,7 +57,7 @@ impl Dealer {
 
     /// Whether no migration is under way, and the last one is finished.
     pub(crate) fn is_idle(&self) -> bool {
-        self.journals.values().all(|journal| journal.stage == Stage::Expecting)
+        self.journals.values().all(|journal| !journal.has_begun)
     }
 
     /// The journals that are open.
@@ -88,9 +88,10 @@ impl Dealer {
     fn in_vain(&self, now: Instant) -> Vec<JournalId> {
         let open = self.flows.values().filter(|flow| !flow.is_closed() && flow.has_payload());
         let busy: Vec<_> = open.flat_map(KnownFlow::journals).collect();
-        let in_vain = self.journals.iter().filter(|(id, journal)| {
-            journal.stage != Stage::Ending && journal.is_in_vain(now) && !busy.contains(id)
-        });
+        let in_vain = self
+            .journals
+            .iter()
+            .filter(|(id, journal)| !journal.is_ending && journal.is_in_vain(now) && !busy.contains(id));
         in_vain.map(|(id, _)| *id).collect()
     }
 
@@ -117,7 +118,7 @@ impl Dealer {
     /// The journal of the only migration that a connection without an owner can be of.
     fn only_candidate(&mut self, flow: Flow, now: Instant, now_ns: MonotonicNs) -> Option<JournalId> {
         let (since, purpose) = self.flows.get(&flow).map(|known| (known.since, known.purpose()))?;
-        let in_time = self.journals.values().filter(|journal| journal.stage != Stage::Ending);
+        let in_time = self.journals.values().filter(|journal| !journal.is_ending);
         let mut candidates = in_time.filter(|journal| journal.owned_flows == 0);
         match (candidates.next(), candidates.next()) {
             (Some(only), None) => (since + AHEAD >= only.opened).then_some(only.id),
