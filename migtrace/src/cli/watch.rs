@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Format, OUTPUT, ScopeArgs, duration};
+use super::{Format, OUTPUT, OtlpArgs, ScopeArgs, duration};
 
 const WATCH_HELP: &str = "\
 One line a finished migration goes to standard output, or to --output.
@@ -39,6 +39,8 @@ pub(crate) struct WatchArgs {
     /// For example 14d, 10GiB, or 14d,10GiB. The latest pair always stays.
     #[arg(long, value_name = "TIME,SIZE", value_parser = keep, requires = "directory", help_heading = OUTPUT)]
     pub(crate) keep: Option<Keep>,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArgs,
     /// Take options from this file, too; those on the command line win
     ///
     /// A TOML file whose keys are the names of the options, such as `keep = "14d"`.

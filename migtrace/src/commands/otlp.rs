@@ -59,33 +59,56 @@ impl Export {
 
     /// Sends the records, and waits until that is done, but not for long.
     pub(super) fn finish(self, records: &[Record]) -> Result<()> {
-        let mut without = 0;
-        for record in records {
-            let sent = match self.news {
-                News::New => self.exporter.send(record),
-                News::Old => self.exporter.send_again(record),
-            };
-            if let Err(why) = sent {
-                say(&format!("migtrace: no trace of a migration of {}: {why}", vm(record)));
-                without += 1;
-            }
-        }
-        let counts = self.exporter.shutdown(self.patience);
-        let ExportCounts { failed, dropped, queued, .. } = counts;
-        if queued > 0 && self.is_kept {
-            let waiting = counted(queued, "waits", "wait");
-            say(&format!("migtrace: {waiting} in --otlp-queue for {}", self.endpoint));
-        }
-        let lost = failed + dropped + if self.is_kept { 0 } else { queued };
-        if lost + without > 0 {
+        let without = records.iter().filter(|record| !self.send(record)).count();
+        let ended = self.end();
+        let lost = ended.lost() + without as u64;
+        if lost > 0 {
             bail!(
                 "{} {}; nothing else is lost: `migtrace report FILE --otlp` sends the traces of records and event \
                  logs, and --otlp-queue keeps what cannot be sent now",
-                counted(lost + without, "did not reach", "did not reach"),
-                self.endpoint
+                counted(lost, "did not reach", "did not reach"),
+                ended.endpoint
             );
         }
         Ok(())
+    }
+
+    /// Hands a record over to what sends it. Returns whether it has a trace; a message says why not.
+    pub(super) fn send(&self, record: &Record) -> bool {
+        let sent = match self.news {
+            News::New => self.exporter.send(record),
+            News::Old => self.exporter.send_again(record),
+        };
+        if let Err(why) = &sent {
+            say(&format!("migtrace: no trace of a migration of {}: {why}", vm(record)));
+        }
+        sent.is_ok()
+    }
+
+    /// Waits until everything is sent, but not for long, and says what still waits for the next time.
+    pub(super) fn end(self) -> Ended {
+        let Self { exporter, endpoint, patience, is_kept, .. } = self;
+        let ended = Ended { counts: exporter.shutdown(patience), endpoint, is_kept };
+        if ended.counts.queued > 0 && is_kept {
+            let waiting = counted(ended.counts.queued, "waits", "wait");
+            say(&format!("migtrace: {waiting} in --otlp-queue for {}", ended.endpoint));
+        }
+        ended
+    }
+}
+
+/// What has become of the traces.
+pub(super) struct Ended {
+    pub(super) counts: ExportCounts,
+    endpoint: String,
+    is_kept: bool,
+}
+
+impl Ended {
+    /// How many traces the collector will never have.
+    pub(super) const fn lost(&self) -> u64 {
+        let ExportCounts { failed, dropped, queued, .. } = self.counts;
+        failed + dropped + if self.is_kept { 0 } else { queued }
     }
 }
 

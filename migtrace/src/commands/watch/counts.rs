@@ -15,6 +15,10 @@ pub(crate) struct Counts {
     pub(crate) lost_records: u64,
     /// Event logs that could not be written to the directory, or lack events.
     pub(crate) lost_logs: u64,
+    /// Traces that a collector has taken.
+    pub(crate) sent_traces: u64,
+    /// Traces that no collector will have.
+    pub(crate) lost_traces: u64,
     /// Pairs that were removed since they were too old, or too many.
     pub(crate) removed: u64,
 }
@@ -43,9 +47,11 @@ impl Counts {
         }
         let rest = [
             (self.removed, "old pairs removed"),
+            (self.sent_traces, "traces sent"),
             (self.lost_lines, "lines not written"),
             (self.lost_records, "records not written"),
             (self.lost_logs, "event logs incomplete"),
+            (self.lost_traces, "traces lost"),
         ];
         for (count, what) in rest.into_iter().filter(|(count, _)| *count > 0) {
             line = format!("{line}; {what}: {count}");

@@ -17,7 +17,9 @@ use migtrace::host::capabilities::Capability;
 
 use self::lines::Lines;
 use self::store::Store;
-use self::watching::Watching;
+use self::watching::{Files, Watching};
+#[cfg(feature = "otlp")]
+use super::otlp::{Export, News};
 use super::record::{absent, describe_host, start_tracer};
 use super::signals::Signals;
 use super::{Exit, check_privileges, runtime_that_catches};
@@ -34,10 +36,15 @@ pub(super) fn run(options: &WatchArgs) -> Result<Exit> {
     });
     let mut store = store.transpose()?;
     let lines = Lines::open(options.output.as_deref(), options.format)?;
+    #[cfg(feature = "otlp")]
+    let export = Export::start(&options.otlp, News::New)?;
     if let Some(store) = &mut store {
         adopt_leftovers(store);
     }
-    runtime.block_on(watch(options, store, lines, signals))?;
+    let files = Files::new(store, lines);
+    #[cfg(feature = "otlp")]
+    let files = files.exporting(export);
+    runtime.block_on(watch(options, files, signals))?;
     // A binary may still be asked for its version.
     runtime.shutdown_background();
     Ok(Exit::Done)
@@ -59,7 +66,7 @@ fn adopt_leftovers(store: &mut Store) {
     }
 }
 
-async fn watch(options: &WatchArgs, store: Option<Store>, lines: Lines, signals: Signals) -> Result<()> {
+async fn watch(options: &WatchArgs, files: Files, signals: Signals) -> Result<()> {
     let tracer = start_tracer(&options.scope)?;
     let selection = migtrace::selection::Selection::new(options.scope.vm.clone(), options.scope.pid);
     let absent = absent(&tracer, &selection)?;
@@ -68,7 +75,7 @@ async fn watch(options: &WatchArgs, store: Option<Store>, lines: Lines, signals:
         say(&format!("waiting for `{vm}`"));
     }
     say("ready");
-    let watching = Watching::new(migtrace::watch::Watcher::new(tracer, selection), store, lines);
+    let watching = Watching::new(migtrace::watch::Watcher::new(tracer, selection), files);
     watching.until_told(signals, options.grace).await
 }
 

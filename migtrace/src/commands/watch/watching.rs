@@ -16,6 +16,8 @@ use super::realtime_ns;
 use super::store::Store;
 use super::troubles::Troubles;
 use crate::commands::explain;
+#[cfg(feature = "otlp")]
+use crate::commands::otlp::Export;
 use crate::commands::signals::{Signal, Signals};
 
 /// How often the lines of migrations that are under way change.
@@ -30,9 +32,11 @@ pub(super) struct Watching {
 }
 
 /// Where everything goes.
-struct Files {
+pub(super) struct Files {
     store: Option<Store>,
     lines: Lines,
+    #[cfg(feature = "otlp")]
+    export: Option<Export>,
     progress: Progress,
     counts: Counts,
     troubles: Troubles,
@@ -49,14 +53,7 @@ enum End {
 }
 
 impl Watching {
-    pub(super) fn new(watcher: Watcher, store: Option<Store>, lines: Lines) -> Self {
-        let files = Files {
-            store,
-            lines,
-            progress: Progress::new(),
-            counts: Counts::default(),
-            troubles: Troubles::default(),
-        };
+    pub(super) const fn new(watcher: Watcher, files: Files) -> Self {
         Self { watcher, files }
     }
 
@@ -85,8 +82,7 @@ impl Watching {
             files.take(news);
         }
         files.tidy();
-        files.progress.show(Vec::new());
-        files.say(&files.counts.line());
+        files.end();
         Ok(())
     }
 
@@ -121,6 +117,36 @@ impl Watching {
 }
 
 impl Files {
+    pub(super) fn new(store: Option<Store>, lines: Lines) -> Self {
+        Self {
+            store,
+            lines,
+            #[cfg(feature = "otlp")]
+            export: None,
+            progress: Progress::new(),
+            counts: Counts::default(),
+            troubles: Troubles::default(),
+        }
+    }
+
+    /// Also sends traces.
+    #[cfg(feature = "otlp")]
+    pub(super) fn exporting(self, export: Option<Export>) -> Self {
+        Self { export, ..self }
+    }
+
+    /// Ends what still works, and says what was done.
+    fn end(mut self) {
+        self.progress.show(Vec::new());
+        #[cfg(feature = "otlp")]
+        if let Some(export) = self.export.take() {
+            let ended = export.end();
+            self.counts.sent_traces = ended.counts.sent;
+            self.counts.lost_traces += ended.lost();
+        }
+        self.say(&self.counts.line());
+    }
+
     /// Whether there are files that can be opened anew.
     const fn has_files(&self) -> bool {
         self.store.is_some() || self.lines.is_file()
@@ -160,6 +186,10 @@ impl Files {
         }
         for record in records {
             self.counts.count(record);
+            #[cfg(feature = "otlp")]
+            if let Some(export) = &self.export {
+                self.counts.lost_traces += u64::from(!export.send(record));
+            }
             let lines = &mut self.lines;
             let written = self.progress.around(|| lines.write(record));
             self.counts.lost_lines += u64::from(written.is_err());
