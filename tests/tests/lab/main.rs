@@ -20,6 +20,7 @@ mod libvirt;
 mod long_run;
 mod merge;
 mod other_kernels;
+mod otlp;
 mod peers;
 mod peers_in_vain;
 mod probe;
