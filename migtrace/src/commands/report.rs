@@ -213,6 +213,8 @@ pub(super) fn render(
         }
         #[cfg(feature = "otlp")]
         RecordFormat::OtlpJson => json_lines(records, otlp)?,
+        #[cfg(feature = "openmetrics")]
+        RecordFormat::Openmetrics => export::openmetrics::past(records)?,
         #[cfg(feature = "perfetto")]
         RecordFormat::Perfetto => return Ok(Rendered::Binary(export::perfetto::render(records))),
         RecordFormat::Chrome => export::chrome::render(records),

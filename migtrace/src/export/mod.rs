@@ -7,6 +7,8 @@ pub mod chrome;
 pub mod ids;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "openmetrics")]
+pub mod openmetrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 #[cfg(feature = "perfetto")]

@@ -27,6 +27,10 @@ pub(super) fn find_otlp() -> Result<String, Missing> {
     find(Reader::Otlp)
 }
 
+pub(super) fn find_prometheus() -> Result<String, Missing> {
+    find(Reader::Prometheus)
+}
+
 /// For packages: links for older C libraries than this machine's.
 pub(super) fn find_zig() -> Result<String, Missing> {
     find(Reader::Zig)
