@@ -25,6 +25,7 @@
 //! - [`timeline::Timeline`] folds events into [`record::Record`]s, one per migration. It does no I/O and reads no clock: the
 //!   same events give the same record, whether they come from the kernel or from a log.
 //! - [`timeline::merged`] makes one record of what several hosts have seen, each with its own clock.
+//! - [`fleet`] finds out which of very many logs belong together.
 //! - [`recorder::Recorder`] joins the two: it waits for the next migration to end and gives its record.
 //! - [`report`] renders a record for people (as [text](report::text), or as a page: [`report::html`]) or as JSON.
 //! - [`probe::Prober`] pings an address and finds the gaps in its replies, alone or as part of a recording.
@@ -66,6 +67,7 @@
 mod errors;
 pub mod event;
 pub mod export;
+pub mod fleet;
 pub mod host;
 #[doc(hidden)]
 pub mod invariants;

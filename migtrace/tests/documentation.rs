@@ -177,7 +177,7 @@ fn every_command_line_has_options_that_exist() {
 
 #[test]
 fn every_option_in_the_readme_exists() {
-    let subcommands = ["record", "watch", "probe", "report", "doctor", "cleanup"];
+    let subcommands = ["record", "watch", "probe", "report", "merge", "doctor", "cleanup"];
     let help: String = subcommands.map(|subcommand| migtrace(&[subcommand, "--help"]).1).concat();
     let known: Vec<&str> = help.split_whitespace().filter(|word| word.starts_with("--")).collect();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();

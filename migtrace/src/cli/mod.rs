@@ -109,7 +109,8 @@ Every figure that takes stamps of both hosts allows for that.
 Exit codes:
   0  Done
   1  It could not be done: the logs do not belong together, or the end of one is
-     damaged; everything before the damage is reported
+     damaged; everything before the damage is reported. With --directory: some
+     files could not be read, or are no event logs; all others are merged
   2  Wrong usage";
 
 const DOCTOR_HELP: &str = "\
@@ -217,8 +218,21 @@ pub(crate) struct ReportArgs {
 pub(crate) struct MergeArgs {
     /// Event logs (`migtrace record --events`) of the source, of the destination, and of any other host that took part; the
     /// order does not matter
-    #[arg(value_name = "LOG", required = true)]
+    #[arg(value_name = "LOG", required_unless_present = "directory")]
     pub(crate) logs: Vec<PathBuf>,
+    /// Make the records of all event logs in this directory and below, of any number of migrations
+    ///
+    /// Which logs belong together is found out from what they contain, whatever their names are. A log whose other half
+    /// is not there gives a record of one host. The records are JSON Lines, unless --format says otherwise, in the
+    /// order of the migrations' starts as far as the wall clocks show it.
+    #[arg(long, value_name = "DIR", conflicts_with = "logs")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Write each record to a file of its own in this directory, named by start and id
+    ///
+    /// A file is replaced only if its record has changed, for example because the log of the other host has come. No file is
+    /// removed: the records stay when the logs are gone.
+    #[arg(long, value_name = "OUT", requires = "directory", conflicts_with_all = ["output", "format"], help_heading = OUTPUT)]
+    pub(crate) output_directory: Option<PathBuf>,
     /// Show only this VM's migrations, by name or UUID
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,

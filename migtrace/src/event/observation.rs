@@ -29,7 +29,7 @@ pub struct Observation {
 
 /// Which recording of which host: what its log begins with.
 #[non_exhaustive]
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct PeerRecording {
     /// The host's name.
     pub host: String,

@@ -39,12 +39,13 @@ mod wording;
 
 use std::sync::OnceLock;
 
+pub(crate) use alignment::relation::WALL_CLOCKS_APART_NS;
 use assign::migrations;
 use facts::Facts;
 use look::Look;
 pub use look::{Ended, Live};
 pub(crate) use losses::less;
-pub use merge::{NotTogether, merged};
+pub use merge::{Merged, NotTogether, merged, merged_as_found};
 use migration::MigrationFacts;
 
 use crate::event::Event;

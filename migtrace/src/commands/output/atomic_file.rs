@@ -25,6 +25,13 @@ pub(in crate::commands) struct AtomicFile {
 impl AtomicFile {
     /// Creates the temporary file, and proves that there is room for what will be written.
     pub(in crate::commands) fn create(path: &Path) -> io::Result<Self> {
+        let mut atomic = Self::begin(path)?;
+        atomic.prove_room()?;
+        Ok(atomic)
+    }
+
+    /// Creates the temporary file, for what is written at once.
+    pub(in crate::commands) fn begin(path: &Path) -> io::Result<Self> {
         let temporary = beside(path, ".partial");
         let file = match create_new(&temporary) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -37,9 +44,7 @@ impl AtomicFile {
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             return Err(in_use(&temporary));
         }
-        let mut atomic = Self { file, temporary, path: path.to_owned(), is_committed: false };
-        atomic.prove_room()?;
-        Ok(atomic)
+        Ok(Self { file, temporary, path: path.to_owned(), is_committed: false })
     }
 
     /// Writes as much as will be needed, and truncates the file again.

@@ -68,6 +68,25 @@ impl ReportOutput {
         Ok(Self { target, otherwise })
     }
 
+    /// Writes a part of what is too long to be kept until all of it is there.
+    pub(super) fn append(&mut self, text: &str) -> Result<()> {
+        let (written, path) = match &mut self.target {
+            Target::Stream(stream) => {
+                return stream.print(text).with_context(|| format!("cannot write to {}", stream.name()));
+            }
+            Target::Special { file, path } => (file.write_all(text.as_bytes()), path.as_path()),
+            Target::File(atomic) => (atomic.file().write_all(text.as_bytes()), atomic.path()),
+        };
+        written.with_context(|| format!("cannot write to {}", path.display()))
+    }
+
+    /// Completes what was written in parts.
+    pub(super) fn finish(self) -> Result<()> {
+        let Target::File(mut atomic) = self.target else { return Ok(()) };
+        let written = atomic.file().sync_all().and_then(|()| atomic.commit());
+        written.with_context(|| format!("cannot write to {}", atomic.path().display()))
+    }
+
     /// For a report that is not text.
     #[cfg(feature = "perfetto")]
     pub(super) fn refuse_terminal(self) -> Result<Self> {

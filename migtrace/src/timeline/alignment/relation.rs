@@ -6,7 +6,7 @@ use crate::record::AlignmentMethod;
 use crate::units::MonotonicNs;
 
 /// How far the wall clocks of two hosts may be apart. Nothing that is seen shows that, so it is an assumption.
-pub(in crate::timeline) const WALL_CLOCKS_APART_NS: i64 = 10_000_000_000;
+pub(crate) const WALL_CLOCKS_APART_NS: i64 = 10_000_000_000;
 
 /// How the clock of another host relates to the record's.
 #[derive(Clone, Debug)]

@@ -111,6 +111,11 @@ impl Facts {
         readings.map_or(&[], Vec::as_slice)
     }
 
+    /// The recordings of other hosts whose clocks this host has read.
+    pub(super) fn recordings_read(&self) -> impl Iterator<Item = &PeerRecording> {
+        self.clock_readings.keys()
+    }
+
     /// Takes in an event. Returns whether it may change which migrations there are and what they are doing, not only counts
     /// and details.
     pub(super) fn push(&mut self, event: &Event) -> bool {

@@ -1,6 +1,7 @@
 //! How the clocks of two hosts relate.
 
 use super::Host;
+use super::peers::Peers;
 use crate::record::AlignmentMethod;
 use crate::timeline::alignment::crossings::{BySyns, Pairs, other_end};
 use crate::timeline::alignment::readings::readings;
@@ -20,9 +21,9 @@ pub(super) struct OtherClock {
 /// Where the packets contradict each other, the readings still hold: nobody on the network can make them up.
 pub(super) fn of_other_half(
     hosts: &[Host<'_>],
+    peers: &Peers,
     (here, migration): (usize, &MigrationFacts<'_>),
-    there: usize,
-    mirror: &BySyns<'_>,
+    (there, mirror): (usize, &BySyns<'_>),
 ) -> OtherClock {
     let (own, other) = (hosts[here].facts, hosts[there].facts);
     let mut pairs = Pairs::default();
@@ -31,7 +32,7 @@ pub(super) fn of_other_half(
             pairs.add((own, flow), (other, end));
         }
     }
-    let by_readings = || by_readings(hosts, here, there);
+    let by_readings = || by_readings(hosts, peers, here, there);
     if pairs.there.is_empty() || pairs.back.is_empty() {
         return OtherClock { relation: by_readings().ok_or(NotAligned::NoPackets), contradicted: false };
     }
@@ -48,7 +49,7 @@ pub(super) fn of_other_half(
 }
 
 /// The clock of a host, by what it and others have read of clocks.
-pub(super) fn by_readings(hosts: &[Host<'_>], here: usize, there: usize) -> Option<Relation> {
+pub(super) fn by_readings(hosts: &[Host<'_>], peers: &Peers, here: usize, there: usize) -> Option<Relation> {
     let read = |from: usize, of: usize| {
         let (from, of) = (hosts[from].facts, hosts[of].facts);
         aligned(from, of, readings(from, of)).ok()
@@ -56,7 +57,7 @@ pub(super) fn by_readings(hosts: &[Host<'_>], here: usize, there: usize) -> Opti
     if let Some(alignment) = read(here, there) {
         return Some(Relation::Direct(alignment, AlignmentMethod::ControlConnection));
     }
-    let thirds = (0..hosts.len()).filter(|third| *third != here && *third != there);
+    let thirds = peers.all().filter(|third| *third != here && *third != there);
     let through = thirds.filter_map(|third| Some((third, [read(here, third)?, read(third, there)?])));
     // Hosts have their own names, so the order in which they are given decides nothing.
     let (_, chain) = through.min_by_key(|(third, _)| hosts[*third].facts.host())?;

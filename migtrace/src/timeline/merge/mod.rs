@@ -4,8 +4,10 @@
 //! halves of one if they have a connection in common, which both hosts know by the sequence numbers of its SYNs: those
 //! are the same even if addresses are translated on the way.
 
+mod by_time;
 mod clock;
 mod links;
+mod peers;
 mod strangers;
 mod watchers;
 
@@ -25,7 +27,8 @@ use crate::selection::Selection;
 use crate::units::MonotonicNs;
 use clock::OtherClock;
 use links::links;
-use strangers::stranger;
+use peers::Peers;
+use strangers::{Stranger, copies, strangers};
 use watchers::Watchers;
 
 /// Why the facts of some hosts make no common record.
@@ -49,23 +52,43 @@ pub fn merged(hosts: &[Timeline]) -> Result<Vec<Record>, NotTogether> {
         return Ok(hosts.iter().flat_map(Timeline::finish).collect());
     };
     let hosts: Vec<_> = hosts.iter().map(|timeline| Host::of(&timeline.facts)).collect();
-    let found = Found { links: links(&hosts), watchers: Watchers::of(&hosts) };
-    let strangers = (0..hosts.len()).filter_map(|host| Some((stranger(host, &hosts, &found)?, host)));
-    if let Some((why, host)) = strangers.min() {
+    let found = Found::of(&hosts);
+    if let Some((why, host)) = strangers(&hosts, &found).into_iter().min() {
         return Err(NotTogether { host, why: why.to_string() });
     }
-    let arrivals = arrivals(&found.links);
-    let mut records = records(&hosts, &first.selection, &found, |place| arrivals.contains(&place));
-    records.sort_by_key(|record| {
-        let host = record.observers.first().map(|observer| observer.host.clone());
-        (record.start.realtime_ns, host, record.migration.id.clone())
-    });
-    Ok(records)
+    let merged = records_of_all(&hosts, &first.selection, &found);
+    Ok(merged.into_iter().map(|merged| merged.record).collect())
+}
+
+/// A record of what one host or several have seen.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// The record.
+    pub record: Record,
+    /// The id that the migration has in a record of its other half alone, if that is another. It is where addresses are
+    /// translated on the way.
+    pub other_id: Option<String>,
+}
+
+/// As [`merged`], of hosts that need not all belong together: migrations of which only one host knows have records too.
+/// Leaves out hosts that are recorded twice, and says which: as places in the order in which they were given.
+#[must_use]
+pub fn merged_as_found(hosts: &[Timeline]) -> (Vec<Merged>, Vec<NotTogether>) {
+    let selection = hosts.first().map(|first| first.selection.clone()).unwrap_or_default();
+    let mut hosts: Vec<_> = hosts.iter().map(|timeline| Host::of(&timeline.facts)).collect();
+    let copies = copies(&hosts);
+    let mut places = 0..;
+    hosts.retain(|_| places.next().is_some_and(|place| !copies.contains(&place)));
+    let found = Found::of(&hosts);
+    let copy = |host| NotTogether { host, why: Stranger::Copy.to_string() };
+    (records_of_all(&hosts, &selection, &found), copies.into_iter().map(copy).collect())
 }
 
 /// The records of the selected migrations of one host, in the order of their starts.
 pub(super) fn of_one_host(facts: &Facts, selection: &Selection) -> Vec<Record> {
-    records(&[Host::of(facts)], selection, &Found::default(), |_| false)
+    let merged = records(&[Host::of(facts)], selection, &Found::default(), |_| false);
+    merged.into_iter().map(|merged| merged.record).collect()
 }
 
 /// As [`of_one_host`], but a migration of which both ends are on this host has one record: that of its source.
@@ -76,7 +99,8 @@ pub(super) fn of_one_host_once(facts: &Facts, selection: &Selection) -> Vec<Reco
         let other = pairs[migration].filter(|other| pairs[*other] == Some(migration));
         other.is_some() && migrations[migration].role == Role::Destination
     };
-    records(&hosts, selection, &Found::default(), is_repeat)
+    let merged = records(&hosts, selection, &Found::default(), is_repeat);
+    merged.into_iter().map(|merged| merged.record).collect()
 }
 
 /// What one host knows.
@@ -122,22 +146,49 @@ struct Link {
 /// How the hosts belong together.
 #[derive(Default)]
 struct Found {
+    peers: Peers,
     links: Links,
     watchers: Watchers,
 }
 
-/// The records of the selected migrations, host by host; without those that are in the records of their sources.
+impl Found {
+    fn of(hosts: &[Host<'_>]) -> Self {
+        let peers = Peers::of(hosts);
+        Self { links: links(hosts, &peers), watchers: Watchers::of(hosts, &peers), peers }
+    }
+}
+
+/// The records of the selected migrations of all hosts. Those that arrive are in the records of their sources.
+fn records_of_all(hosts: &[Host<'_>], selection: &Selection, found: &Found) -> Vec<Merged> {
+    let arrivals = arrivals(&found.links);
+    records(hosts, selection, found, |place| arrivals.contains(&place))
+}
+
+/// The records of the selected migrations, in the order of their starts; without those that are in the record of another.
 fn records(
     hosts: &[Host<'_>],
     selection: &Selection,
     found: &Found,
     is_in_another: impl Fn(Place) -> bool,
-) -> Vec<Record> {
+) -> Vec<Merged> {
     let joined =
         places(hosts).filter(|place| !is_in_another(*place)).map(|place| joined(hosts, place, found));
     let is_selected =
         |joined: &Joined<'_>| joined.own_hosts().any(|view| selects(selection, view.half.migration));
-    joined.filter(is_selected).map(|joined| assemble::record(&joined)).collect()
+    let merged = joined.filter(is_selected).map(|joined| {
+        let record = assemble::record(&joined);
+        let id = |view: View<'_>| assemble::id(view.half.facts, view.half.migration);
+        let other = joined.own_hosts().skip(1).find_map(id);
+        Merged { other_id: other.filter(|other| record.migration.id.as_ref() != Some(other)), record }
+    });
+    let mut merged: Vec<_> = merged.collect();
+    if hosts.len() > 1 {
+        merged.sort_by_key(|Merged { record, .. }| {
+            let host = record.observers.first().map(|observer| observer.host.clone());
+            (record.start.realtime_ns, host, record.migration.id.clone())
+        });
+    }
+    merged
 }
 
 /// All migrations, host by host.
@@ -167,11 +218,9 @@ fn blind<'h>(
     observers: &[Observing<'_>],
 ) -> Vec<&'h Facts> {
     let other = found.links.get(&place).map(|link| link.other.0);
-    let was_to = |host: &Host<'_>| hosts.iter().any(|other| !other.facts.readings_of(host.facts).is_empty());
     let observes = |host: &Host<'_>| observers.iter().any(|found| std::ptr::eq(found.facts, host.facts));
-    let others = hosts.iter().enumerate().filter(|(index, _)| *index != place.0 && Some(*index) != other);
-    let mut blind: Vec<_> =
-        others.map(|(_, host)| host).filter(|host| was_to(host) && !observes(host)).collect();
+    let others = found.peers.read().filter(|index| *index != place.0 && Some(*index) != other);
+    let mut blind: Vec<_> = others.map(|index| &hosts[index]).filter(|host| !observes(host)).collect();
     blind.sort_by_key(|host| host.facts.host());
     blind.into_iter().map(|host| host.facts).collect()
 }

@@ -1,10 +1,11 @@
 //! Hosts whose facts do not belong to those of the others.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::{Found, Host};
-use crate::timeline::facts::{Facts, FlowFacts};
-use crate::units::Flow;
+use crate::event::PeerRecording;
+use crate::timeline::facts::FlowFacts;
+use crate::units::{Flow, MonotonicNs};
 
 /// Why a host does not belong to the others; the plainest reason first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
@@ -21,31 +22,52 @@ pub(super) enum Stranger {
     Unrelated,
 }
 
-/// Why a host does not belong to the others; none if it does.
-pub(super) fn stranger(index: usize, hosts: &[Host<'_>], found: &Found) -> Option<Stranger> {
-    let host = &hosts[index];
-    let own = connections(host);
-    let is_copy = |other: &Host<'_>| {
-        !own.is_disjoint(&connections(other))
-            || (host.facts.recording().is_some() && host.facts.recording() == other.facts.recording())
+/// The hosts that do not belong to the others, each with the reason.
+pub(super) fn strangers(hosts: &[Host<'_>], found: &Found) -> Vec<(Stranger, usize)> {
+    let copies = copies(hosts);
+    let linked: HashSet<usize> = found.links.iter().flat_map(|(from, link)| [from.0, link.other.0]).collect();
+    let why = |index: usize| {
+        let host = &hosts[index];
+        if copies.contains(&index) {
+            return Some(Stranger::Copy);
+        }
+        let takes_part = linked.contains(&index) || found.peers.has(index);
+        if takes_part || found.watchers.has_watched(hosts, &found.links, index) {
+            return None;
+        }
+        Some(match (host.migrations.is_empty(), &host.facts.echo_start) {
+            (false, _) => Stranger::Unrelated,
+            (true, Some(_)) => Stranger::AnotherTime,
+            (true, None) => Stranger::Nothing,
+        })
     };
-    if hosts[..index].iter().any(is_copy) {
-        return Some(Stranger::Copy);
-    }
-    let Found { links, watchers } = found;
-    let is_peer = |other: &Host<'_>| {
-        let read = |a: &Facts, b: &Facts| !a.readings_of(b).is_empty();
-        read(host.facts, other.facts) || read(other.facts, host.facts)
+    (0..hosts.len()).filter_map(|index| Some((why(index)?, index))).collect()
+}
+
+/// The hosts whose migrations another before them has recorded too, on the same host.
+pub(super) fn copies(hosts: &[Host<'_>]) -> BTreeSet<usize> {
+    let (mut seen_connections, mut seen_migrations) = (HashSet::new(), HashSet::new());
+    let mut is_copy = |host: &Host<'_>| {
+        let (own, migrations) = (connections(host), migrations(host));
+        let is_copy = own.iter().any(|connection| seen_connections.contains(connection))
+            || migrations.iter().any(|migration| seen_migrations.contains(migration));
+        seen_connections.extend(own);
+        seen_migrations.extend(migrations);
+        is_copy
     };
-    let takes_part = links.iter().any(|(from, link)| from.0 == index || link.other.0 == index);
-    if takes_part || hosts.iter().any(is_peer) || watchers.has_watched(hosts, links, index) {
-        return None;
-    }
-    Some(match (host.migrations.is_empty(), &host.facts.echo_start) {
-        (false, _) => Stranger::Unrelated,
-        (true, Some(_)) => Stranger::AnotherTime,
-        (true, None) => Stranger::Nothing,
-    })
+    (0..hosts.len()).filter(|index| is_copy(&hosts[*index])).collect()
+}
+
+/// The migrations of a host, as no other log has them: by the recording, the process and the start. One recording may have a
+/// log for each. What has none counts as one.
+fn migrations(host: &Host<'_>) -> HashSet<(PeerRecording, Option<(u32, MonotonicNs)>)> {
+    let Some(recording) = host.facts.recording() else { return HashSet::new() };
+    let all = host.migrations.iter().map(|migration| {
+        let process = migration.process.map_or(0, |process| process.pid);
+        (recording.clone(), Some((process, migration.start)))
+    });
+    let none = host.migrations.is_empty().then(|| (recording.clone(), None));
+    all.chain(none).collect()
 }
 
 /// The connections of a host, as no other host sees them.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::clock::{by_readings, by_wall_clocks};
+use super::peers::Peers;
 use super::{Host, Links, Place, places};
 use crate::timeline::alignment::relation::Relation;
 use crate::timeline::half::HostClock;
@@ -14,12 +15,12 @@ pub(super) struct Watchers(BTreeMap<(usize, usize), Relation>);
 
 impl Watchers {
     /// All of them.
-    pub(super) fn of(hosts: &[Host<'_>]) -> Self {
+    pub(super) fn of(hosts: &[Host<'_>], peers: &Peers) -> Self {
         let mut found = BTreeMap::new();
         for (watcher, host) in hosts.iter().enumerate().filter(|(_, host)| host.facts.echo_start.is_some()) {
             for here in (0..hosts.len()).filter(|here| *here != watcher) {
                 let by_wall_clocks = || by_wall_clocks(hosts[here].facts, host.facts);
-                if let Some(relation) = by_readings(hosts, here, watcher).or_else(by_wall_clocks) {
+                if let Some(relation) = by_readings(hosts, peers, here, watcher).or_else(by_wall_clocks) {
                     found.insert((here, watcher), relation);
                 }
             }

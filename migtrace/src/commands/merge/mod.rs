@@ -1,5 +1,7 @@
 //! `migtrace merge`: makes one record of the event logs of several hosts.
 
+mod directory;
+
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,9 @@ use crate::cli::MergeArgs;
 use crate::streams::Stream;
 
 pub(super) fn run(options: &MergeArgs) -> Result<Exit> {
+    if let Some(directory) = &options.directory {
+        return directory::run(options, directory);
+    }
     #[cfg(feature = "otlp")]
     let export = Export::start(&options.otlp, News::Old)?;
     let logs = options.logs.iter().map(|log| replayed(options, log)).collect::<Result<Vec<_>>>()?;

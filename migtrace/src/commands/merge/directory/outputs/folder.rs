@@ -1,0 +1,206 @@
+//! A folder with a file for each record.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use migtrace::record::Record;
+use migtrace::timeline::Merged;
+
+use crate::commands::output::AtomicFile;
+
+/// A record and an older one of the same migration begin within this of each other, by one host's clock: one host may have
+/// seen it begin later than another, which copied disks before. The id can come again when a connection between the same
+/// ends carries the same VM again, which takes longer.
+const SAME_MIGRATION_SECONDS: u64 = 86_400;
+
+/// How the start is written in a name.
+const STAMP: &str = "%Y%m%dT%H%M%SZ";
+
+/// What the file of a record is found by.
+pub(in crate::commands::merge::directory) struct Identity {
+    start: Option<i64>,
+    /// The start as the wall clock of each host shows it, which may be years off.
+    starts: Vec<i64>,
+    id: String,
+    /// The id that a record of the other half alone had.
+    other_id: Option<String>,
+}
+
+impl Identity {
+    pub(super) fn of(merged: &Merged) -> Self {
+        let record = &merged.record;
+        Self {
+            start: record.start.realtime_ns.map(seconds),
+            starts: starts(record).map(seconds).collect(),
+            id: record.migration.id.clone().unwrap_or_else(|| "unidentified".to_owned()),
+            other_id: merged.other_id.clone(),
+        }
+    }
+
+    fn name(&self) -> String {
+        let start = self.start.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let start = start.map(|start| start.strftime(STAMP).to_string());
+        format!("{}_{}", start.as_deref().unwrap_or("unknown"), self.id)
+    }
+}
+
+const fn seconds(ns: i64) -> i64 {
+    ns.div_euclid(1_000_000_000)
+}
+
+/// When a migration began, as the wall clock of each of its hosts shows it.
+fn starts(record: &Record) -> impl Iterator<Item = i64> {
+    let own = record.observers.first().and_then(|observer| observer.clock);
+    let start = record.start.realtime_ns;
+    let monotonic = own.zip(start).map(|(clock, start)| start.saturating_sub(clock.offset_ns));
+    let elsewhere = record.observers.iter().filter_map(move |observer| {
+        let ahead = observer.alignment.as_ref()?.offset_ns?;
+        Some(monotonic?.saturating_add(ahead).saturating_add(observer.clock?.offset_ns))
+    });
+    start.into_iter().chain(elsewhere)
+}
+
+/// The start and the id that a file's name says.
+fn named(name: &str) -> Option<(Option<i64>, &str)> {
+    let (start, id) = name.strip_suffix(".json")?.split_once('_')?;
+    let id = id.split('_').next()?;
+    if start == "unknown" {
+        return Some((None, id));
+    }
+    let start = jiff::fmt::strtime::parse(STAMP, start).ok()?.to_datetime().ok()?;
+    Some((Some(start.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second()), id))
+}
+
+/// A folder with a file for each record. Only one migtrace writes there at a time.
+pub(in crate::commands::merge::directory) struct Folder {
+    path: PathBuf,
+    lock: File,
+    /// The files that were there before, by the ids in their names.
+    before: HashMap<String, Vec<(Option<i64>, String)>>,
+    /// The names that were used by now.
+    used: BTreeSet<String>,
+    new: usize,
+    changed: usize,
+    unchanged: usize,
+}
+
+impl Folder {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let lock = File::open(path)?;
+        // Where the file system has no locks, the folder is used without one.
+        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "another migtrace is writing there"));
+        }
+        let mut before: HashMap<String, Vec<_>> = HashMap::new();
+        for entry in fs::read_dir(path)? {
+            let Ok(name) = entry?.file_name().into_string() else { continue };
+            if let Some((start, id)) = named(&name) {
+                before.entry(id.to_owned()).or_default().push((start, name.clone()));
+            }
+        }
+        // The order in which a folder lists its files decides nothing.
+        before.values_mut().for_each(|files| files.sort());
+        let (used, path) = (BTreeSet::new(), path.to_owned());
+        Ok(Self { path, lock, before, used, new: 0, changed: 0, unchanged: 0 })
+    }
+
+    /// Writes a record, unless it is there already.
+    pub(super) fn write(&mut self, identity: &Identity, json: &str) -> Result<()> {
+        let name = self.free_name(identity);
+        let path = self.path.join(&name);
+        let before = self.take_before(identity, &name);
+        self.used.insert(name.clone());
+        let is_there = before.as_ref() == Some(&name);
+        if is_there && fs::read(&path).is_ok_and(|content| content == json.as_bytes()) {
+            self.unchanged += 1;
+            return Ok(());
+        }
+        let cannot = || format!("cannot write {}", path.display());
+        replace(&path, json).with_context(cannot)?;
+        match before {
+            Some(before) => {
+                if before != name {
+                    fs::remove_file(self.path.join(before)).with_context(cannot)?;
+                }
+                self.changed += 1;
+            }
+            None => self.new += 1,
+        }
+        Ok(())
+    }
+
+    /// A name that no other record of this run has. Two may begin in one second with one id, if nothing has shown that they
+    /// are halves of one migration.
+    fn free_name(&self, identity: &Identity) -> String {
+        let name = identity.name();
+        let numbered = (2..).map(|number| format!("{name}_{number}.json"));
+        let mut names = std::iter::once(format!("{name}.json")).chain(numbered);
+        names.find(|name| !self.used.contains(name)).unwrap_or_default()
+    }
+
+    /// The file of an earlier record of this migration: under its name, or under another if that record had another start or
+    /// id, since fewer logs were there.
+    fn take_before(&mut self, identity: &Identity, name: &str) -> Option<String> {
+        let is_same = |start: Option<i64>| {
+            let is_near =
+                |other: &i64| start.is_none_or(|one| one.abs_diff(*other) <= SAME_MIGRATION_SECONDS);
+            identity.starts.is_empty() || identity.starts.iter().any(is_near)
+        };
+        for id in [Some(&identity.id), identity.other_id.as_ref()].into_iter().flatten() {
+            let Some(files) = self.before.get_mut(id) else { continue };
+            let own = files.iter().position(|(_, before)| before == name);
+            let found = own.or_else(|| files.iter().position(|(start, _)| is_same(*start)));
+            if let Some(found) = found {
+                return Some(files.remove(found).1);
+            }
+        }
+        None
+    }
+
+    /// Brings everything to the disk. A crash before that leaves at worst files that the next run writes again.
+    pub(super) fn finish(self) -> Result<String> {
+        nix::unistd::syncfs(&self.lock)
+            .with_context(|| format!("cannot write to {}", self.path.display()))?;
+        let Self { new, changed, unchanged, .. } = self;
+        Ok(format!("; files: {new} new, {changed} replaced, {unchanged} as they were"))
+    }
+}
+
+/// Writes a file that takes its name when it is complete.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = AtomicFile::begin(path)?;
+    file.file().write_all(text.as_bytes())?;
+    file.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_the_start_and_the_id() {
+        let identity = Identity {
+            start: Some(1_795_843_343),
+            starts: Vec::new(),
+            id: "8ec7c28d".to_owned(),
+            other_id: None,
+        };
+        let name = format!("{}.json", identity.name());
+        assert_eq!(name, "20261128T052223Z_8ec7c28d.json");
+        assert_eq!(named(&name), Some((Some(1_795_843_343), "8ec7c28d")));
+        assert_eq!(named("20261128T052223Z_8ec7c28d_2.json"), Some((Some(1_795_843_343), "8ec7c28d")));
+        assert_eq!(named("unknown_8ec7c28d.json"), Some((None, "8ec7c28d")));
+        for other in ["notes.json", "a_b.json", "20261128T052223Z_8ec7c28d.jsonl"] {
+            assert_eq!(named(other), None, "{other}");
+        }
+    }
+}
