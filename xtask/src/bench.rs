@@ -24,6 +24,8 @@ enum What {
     Migrations,
     /// What `migtrace watch` holds while a guest goes there and back for a long time
     Watch,
+    /// What it takes to merge all logs of a fleet, and to ask its records
+    Fleet,
 }
 
 #[derive(Args)]
@@ -37,6 +39,15 @@ pub(crate) struct Options {
     /// How often the guest of `watch` moves
     #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..))]
     moves: u32,
+    /// With `fleet`: how many migrations
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    migrations: u32,
+    /// With `fleet`: the number from which the fleet is made; the same number makes the same logs
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// With `fleet`: keep the logs and records in this directory
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
     /// Also write the figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -47,10 +58,12 @@ pub(crate) struct Options {
 /// # Errors
 /// When the machine lacks something, or a measurement fails.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !prerequisites::is_root() {
+    let needs_lab = options.what != What::Fleet;
+    if needs_lab && !prerequisites::is_root() {
         bail!("the benchmark creates network namespaces and loads programs into the kernel: run it as root");
     }
-    setup::ensure(&[Group::Build, Group::Lab])?;
+    let groups = [Group::Build, if needs_lab { Group::Lab } else { Group::Test }];
+    setup::ensure(&groups)?;
     let mut build = paths::cargo();
     build.args(["build", "--release", "--package", "migtrace", "--bin", "migtrace"]);
     build.args(["--package", "xtask", "--example", "bench"]);
@@ -65,6 +78,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Downtime => _ = bench.args(["--silences", &SILENCES.to_string()]),
         What::Migrations => _ = bench.arg("--migrations"),
         What::Watch => _ = bench.args(["--watch", &options.moves.to_string()]),
+        What::Fleet => {
+            bench.args(["--fleet", &options.migrations.to_string(), "--seed", &options.seed.to_string()]);
+            bench.args(options.directory.iter().flat_map(|path| ["--directory".as_ref(), path.as_os_str()]));
+        }
     }
     bench.env("MIGTRACE_BIN", release.join("migtrace"));
     // Debian installs iftop in /usr/sbin, which root's PATH may lack without a login.

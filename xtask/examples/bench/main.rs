@@ -6,6 +6,7 @@ mod bytes;
 mod counting_tools;
 mod cpu_time;
 mod downtime;
+mod fleet;
 mod idle;
 mod migrations;
 mod packets;
@@ -47,6 +48,15 @@ struct Options {
     /// Measure instead what a watch holds during this number of migrations
     #[arg(long)]
     watch: Option<u32>,
+    /// Measure instead what merging the logs of this number of migrations takes
+    #[arg(long)]
+    fleet: Option<u32>,
+    /// With --fleet: from which number all that varies is made
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// With --fleet: where the logs and records go, and stay
+    #[arg(long)]
+    directory: Option<PathBuf>,
     /// Also write the figures to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -76,6 +86,11 @@ fn run(options: &Options) -> Result<()> {
     };
     if let Some(moves) = options.watch {
         return publish(&watch::measure(moves)?, json);
+    }
+    if let Some(migrations) = options.fleet {
+        let measured =
+            fleet::measure(&options.migtrace, migrations, options.seed, options.directory.as_deref());
+        return publish(&measured?, json);
     }
     match options.silences {
         _ if options.migrations => publish(&migrations::report()?, json),
