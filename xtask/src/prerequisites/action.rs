@@ -57,8 +57,8 @@ impl Action {
         match self {
             Self::Packages(_) | Self::PackageLists => is_root() && apt::is_available(),
             Self::Libvirt => apt::is_available(),
-            Self::Reader(Reader::Perfetto | Reader::Otlp) => true,
             Self::Reader(Reader::Prometheus) => apt::is_available(),
+            Self::Reader(_) => true,
             Self::Run { needs_root, .. } => !needs_root || is_root(),
             Self::Advice(_) => false,
         }

@@ -51,7 +51,7 @@ pub(crate) struct Missing {
 }
 
 /// Everything that the commands need. Each may depend on those before it.
-pub(crate) const TABLE: [Prerequisite; 19] = [
+pub(crate) const TABLE: [Prerequisite; 20] = [
     Prerequisite { name: "eBPF toolchain", group: Group::Build, find: compiler::find_toolchain },
     Prerequisite { name: "bpf-linker", group: Group::Build, find: compiler::find_bpf_linker },
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
@@ -60,6 +60,7 @@ pub(crate) const TABLE: [Prerequisite; 19] = [
     Prerequisite { name: "pip", group: Group::Test, find: readers::find_pip },
     Prerequisite { name: "Perfetto", group: Group::Test, find: readers::find_perfetto },
     Prerequisite { name: "receivers of OTLP", group: Group::Test, find: readers::find_otlp },
+    Prerequisite { name: "ClickHouse", group: Group::Test, find: readers::find_clickhouse },
     Prerequisite { name: "Prometheus", group: Group::Test, find: readers::find_prometheus },
     Prerequisite { name: "programs of the lab", group: Group::Lab, find: lab::find_programs },
     Prerequisite { name: "static C library", group: Group::Lab, find: lab::find_static_libc },

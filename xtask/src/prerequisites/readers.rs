@@ -27,6 +27,11 @@ pub(super) fn find_otlp() -> Result<String, Missing> {
     find(Reader::Otlp)
 }
 
+pub(super) fn find_clickhouse() -> Result<String, Missing> {
+    find(Reader::ClickHouse)
+}
+
+/// It is only unpacked, so that no daemon starts here.
 pub(super) fn find_prometheus() -> Result<String, Missing> {
     find(Reader::Prometheus)
 }
