@@ -20,14 +20,14 @@ use migtrace::export::ids::Ids;
 use migtrace::export::otlp::queue::{Limits, Queue};
 use migtrace::export::otlp::send::Settings;
 use migtrace::export::otlp::{Exporter, Origin, ThisHost};
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The wheels, unpacked.
 fn receivers() -> PathBuf {
-    Reader::Otlp.fetched().unwrap().expect("no receivers of OTLP: run `cargo xtask setup`")
+    Download::Otlp.fetched().unwrap().expect("no receivers of OTLP: run `cargo xtask setup`")
 }
 
 fn free_port() -> u16 {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::clickhouse::{python, records};
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde_json::Value;
 
 /// The metrics, by their names in Prometheus, and their labels.
@@ -37,7 +37,7 @@ fn read(file: &str) -> String {
 }
 
 fn promtool(arguments: &[&str]) {
-    let root = Reader::Prometheus.fetched().unwrap().expect("run `cargo xtask setup`");
+    let root = Download::Prometheus.fetched().unwrap().expect("run `cargo xtask setup`");
     let mut promtool = Command::new(root.join("usr/bin/promtool"));
     let output = promtool.args(arguments).current_dir(dist().join("prometheus")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);

@@ -19,11 +19,11 @@ use migtrace::record::Record;
 use migtrace::selection::Selection;
 use migtrace::timeline::Timeline;
 use migtrace::units::MonotonicNs;
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde_json::Value;
 
 fn program(name: &str) -> PathBuf {
-    let root = Reader::Prometheus.fetched().unwrap();
+    let root = Download::Prometheus.fetched().unwrap();
     root.unwrap_or_else(|| panic!("Prometheus is not there: run `cargo xtask setup`"))
         .join("usr/bin")
         .join(name)

@@ -16,7 +16,7 @@ use common::trace_viewer::TraceViewer;
 use common::{demo, merged};
 use migtrace::export::{chrome, perfetto};
 use migtrace::record::{MarkName, Record, Vantage};
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde_json::Value;
 
 /// Name, start and length of a slice, and how often there is one.
@@ -263,7 +263,7 @@ print(trace)
 
 /// A trace as Perfetto's own messages read it.
 fn parsed(trace: &[u8]) -> Result<String, String> {
-    let root = Reader::Perfetto.fetched().unwrap().expect("run `cargo xtask setup`");
+    let root = Download::Perfetto.fetched().unwrap().expect("run `cargo xtask setup`");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("trace");
     fs::write(&file, trace).unwrap();

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde_json::{Value, json};
 
 use super::merged::{folder, names};
 
 /// Python with chDB.
 pub(crate) fn python(script: &str) -> Command {
-    let module = Reader::ClickHouse.fetched().unwrap().expect("run `cargo xtask setup`");
+    let module = Download::ClickHouse.fetched().unwrap().expect("run `cargo xtask setup`");
     let mut python = Command::new("python3");
     python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clickhouse").join(script));
     python.env("PYTHONPATH", module).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde_json::{Value, json};
 
 use super::browser::Browser;
@@ -39,7 +39,7 @@ pub(crate) struct TraceViewer {
 
 impl TraceViewer {
     pub(crate) fn start() -> Self {
-        let root = Reader::Perfetto.fetched().unwrap();
+        let root = Download::Perfetto.fetched().unwrap();
         let root = root.unwrap_or_else(|| panic!("Perfetto is not there: run `cargo xtask setup`"));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/", listener.local_addr().unwrap());

@@ -2,7 +2,7 @@
 
 use crate::support::{GUEST_PATIENCE, assert_recorded, number};
 use migtrace_lab::migtrace_command::Recording;
-use migtrace_lab::{Host, Migration, Outcome, Process, Reader, shared_lab};
+use migtrace_lab::{Host, Migration, Outcome, Process, Download, shared_lab};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ struct Rotel {
 impl Rotel {
     fn start(host: &Host) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let program = Reader::Otlp.fetch().unwrap().join("rotel/rotel-agent");
+        let program = Download::Otlp.fetch().unwrap().join("rotel/rotel-agent");
         let mut command = Command::new(program);
         command.args(["start", "--otlp-grpc-endpoint", "127.0.0.1:4317"]);
         command.args(["--otlp-http-endpoint", "127.0.0.1:4318", "--exporter", "blackhole"]);

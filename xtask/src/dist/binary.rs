@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use migtrace_lab::{Reader, ZIG_PROGRAMS};
+use migtrace_lab::{Download, ZIG_PROGRAMS};
 
 use super::output;
 use crate::{paths, progress};
@@ -20,7 +20,7 @@ const MOST_BYTES: u64 = 8 << 20;
 /// # Errors
 /// When it does not build.
 pub(super) fn build() -> Result<PathBuf> {
-    let directory = Reader::Zig.fetch()?;
+    let directory = Download::Zig.fetch()?;
     let [cargo_zigbuild, zig] = ZIG_PROGRAMS.map(|program| directory.join(program));
     let mut build = Command::new(cargo_zigbuild);
     build.current_dir(paths::root()).env("CARGO_ZIGBUILD_ZIG_PATH", zig);

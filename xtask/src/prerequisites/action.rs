@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use migtrace_lab::{Reader, libvirt};
+use migtrace_lab::{Download, libvirt};
 
 use super::is_root;
 use crate::{apt, progress};
@@ -17,8 +17,8 @@ pub(crate) enum Action {
     PackageLists,
     /// Download and unpack libvirt for the lab.
     Libvirt,
-    /// Download and unpack what reads the exports.
-    Reader(Reader),
+    /// Download and unpack programs of others.
+    Download(Download),
     /// Run a command that may take long.
     Run {
         /// What is shown meanwhile.
@@ -57,8 +57,8 @@ impl Action {
         match self {
             Self::Packages(_) | Self::PackageLists => is_root() && apt::is_available(),
             Self::Libvirt => apt::is_available(),
-            Self::Reader(Reader::Prometheus) => apt::is_available(),
-            Self::Reader(_) => true,
+            Self::Download(Download::Prometheus) => apt::is_available(),
+            Self::Download(_) => true,
             Self::Run { needs_root, .. } => !needs_root || is_root(),
             Self::Advice(_) => false,
         }
@@ -73,7 +73,7 @@ impl Action {
             Self::Packages(packages) => apt::install(packages),
             Self::PackageLists => apt::update(),
             Self::Libvirt => download_libvirt(),
-            Self::Reader(reader) => download(*reader),
+            Self::Download(wanted) => download(*wanted),
             Self::Run { what, environment, command, .. } => {
                 let (program, arguments) = command.split_first().context("an empty command")?;
                 let log = what.to_lowercase().replace(' ', "-");
@@ -96,7 +96,7 @@ impl Action {
             }
             Self::PackageLists => "as root: apt-get update".into(),
             Self::Libvirt => "cargo xtask setup, where there is apt-get".into(),
-            Self::Reader(_) => "cargo xtask setup, where there is a network".into(),
+            Self::Download(_) => "cargo xtask setup, where there is a network".into(),
             Self::Run { environment, command, needs_root, .. } => {
                 let mut words: Vec<_> =
                     environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -108,9 +108,9 @@ impl Action {
     }
 }
 
-fn download(reader: Reader) -> Result<()> {
-    eprintln!("Downloading {reader:?} for the tests ...");
-    reader.fetch().map(drop)
+fn download(wanted: Download) -> Result<()> {
+    eprintln!("Downloading {wanted:?} ...");
+    wanted.fetch().map(drop)
 }
 
 fn download_libvirt() -> Result<()> {

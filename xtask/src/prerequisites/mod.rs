@@ -6,7 +6,7 @@ mod compiler;
 mod fuzzing;
 mod lab;
 mod packaging;
-mod readers;
+mod downloads;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -57,11 +57,11 @@ pub(crate) const TABLE: [Prerequisite; 20] = [
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
     Prerequisite { name: "clippy for eBPF", group: Group::Lint, find: compiler::find_ebpf_clippy },
     Prerequisite { name: "browser", group: Group::Test, find: browser::find },
-    Prerequisite { name: "pip", group: Group::Test, find: readers::find_pip },
-    Prerequisite { name: "Perfetto", group: Group::Test, find: readers::find_perfetto },
-    Prerequisite { name: "receivers of OTLP", group: Group::Test, find: readers::find_otlp },
-    Prerequisite { name: "ClickHouse", group: Group::Test, find: readers::find_clickhouse },
-    Prerequisite { name: "Prometheus", group: Group::Test, find: readers::find_prometheus },
+    Prerequisite { name: "pip", group: Group::Test, find: downloads::find_pip },
+    Prerequisite { name: "Perfetto", group: Group::Test, find: downloads::find_perfetto },
+    Prerequisite { name: "receivers of OTLP", group: Group::Test, find: downloads::find_otlp },
+    Prerequisite { name: "ClickHouse", group: Group::Test, find: downloads::find_clickhouse },
+    Prerequisite { name: "Prometheus", group: Group::Test, find: downloads::find_prometheus },
     Prerequisite { name: "programs of the lab", group: Group::Lab, find: lab::find_programs },
     Prerequisite { name: "static C library", group: Group::Lab, find: lab::find_static_libc },
     Prerequisite { name: "package lists", group: Group::Lab, find: lab::check_package_lists },
@@ -72,8 +72,8 @@ pub(crate) const TABLE: [Prerequisite; 20] = [
         group: Group::Packages,
         find: packaging::find_programs,
     },
-    Prerequisite { name: "pip", group: Group::Portable, find: readers::find_pip },
-    Prerequisite { name: "linker for older C libraries", group: Group::Portable, find: readers::find_zig },
+    Prerequisite { name: "pip", group: Group::Portable, find: downloads::find_pip },
+    Prerequisite { name: "linker for older C libraries", group: Group::Portable, find: downloads::find_zig },
     Prerequisite { name: "C++ compiler", group: Group::Fuzz, find: fuzzing::find_cpp_compiler },
     Prerequisite { name: "cargo-fuzz", group: Group::Fuzz, find: fuzzing::find_cargo_fuzz },
 ];

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use migtrace::invariants;
 use migtrace::record::{self, Record};
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Machine;
@@ -85,7 +85,7 @@ pub(crate) fn measure(
 
 /// Loads the records into chDB, and asks it all questions of `dist/clickhouse`.
 fn ask(records: &Path) -> Result<Vec<Asked>> {
-    let module = Reader::ClickHouse.fetched()?.context("there is no chDB: run `cargo xtask setup`")?;
+    let module = Download::ClickHouse.fetched()?.context("there is no chDB: run `cargo xtask setup`")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migtrace/tests/clickhouse/check.py");
     let mut python = Command::new("python3");
     python.arg(script).arg(records).arg(".").arg("--times");

@@ -1,4 +1,4 @@
-//! Programs of others that read what migtrace exports: downloaded, unpacked beside the build and never installed.
+//! Programs of others, for the tests of exports and for packages: downloaded, unpacked beside the build and never installed.
 
 use crate::apt::Apt;
 use crate::cache;
@@ -8,9 +8,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// What reads an export.
+/// A program of others, or several that belong together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reader {
+pub enum Download {
     /// chDB, which is `ClickHouse` in a Python module.
     ClickHouse,
     /// Prometheus with promtool, and node_exporter, from Debian.
@@ -23,7 +23,7 @@ pub enum Reader {
     Zig,
 }
 
-impl Reader {
+impl Download {
     /// Its directory in the cache. Another version has another name, so it is downloaded anew.
     const fn directory(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Reader {
         cache::get(self.directory(), look, |directory| self.fill(directory))
     }
 
-    /// Where [`Reader::fetch`] has unpacked it, if it has.
+    /// Where [`Download::fetch`] has unpacked it, if it has.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ fn make_program(path: &Path) -> Result<()> {
 
 const ROTEL: &str = "rotel/rotel-agent";
 
-/// In the directory of [`Reader::Zig`]: `cargo-zigbuild`, and Zig itself.
+/// In the directory of [`Download::Zig`]: `cargo-zigbuild`, and Zig itself.
 pub const ZIG_PROGRAMS: [&str; 2] = ["cargo_zigbuild-0.24.1.data/scripts/cargo-zigbuild", "ziglang/zig"];
 
 /// The page needs no Python, so its wheel may be for any.

@@ -1,6 +1,6 @@
-//! What reads the exports in the tests.
+//! What is only unpacked: what reads the exports in the tests, and a linker.
 
-use migtrace_lab::Reader;
+use migtrace_lab::Download;
 
 use super::{Action, Missing, find_library, first_line};
 use std::process::Command;
@@ -14,7 +14,7 @@ pub(super) fn find_pip() -> Result<String, Missing> {
 }
 
 pub(super) fn find_perfetto() -> Result<String, Missing> {
-    find(Reader::Perfetto)
+    find(Download::Perfetto)
 }
 
 /// Rotel needs the library of the Python that its wheel is for.
@@ -24,27 +24,27 @@ pub(super) fn find_otlp() -> Result<String, Missing> {
         let actions = vec![Action::packages(["libpython3.11"])];
         return Err(Missing { what: format!("the C compiler finds no {LIBRARY}"), actions });
     }
-    find(Reader::Otlp)
+    find(Download::Otlp)
 }
 
 pub(super) fn find_clickhouse() -> Result<String, Missing> {
-    find(Reader::ClickHouse)
+    find(Download::ClickHouse)
 }
 
 /// It is only unpacked, so that no daemon starts here.
 pub(super) fn find_prometheus() -> Result<String, Missing> {
-    find(Reader::Prometheus)
+    find(Download::Prometheus)
 }
 
 /// For packages: links for older C libraries than this machine's.
 pub(super) fn find_zig() -> Result<String, Missing> {
-    find(Reader::Zig)
+    find(Download::Zig)
 }
 
-fn find(reader: Reader) -> Result<String, Missing> {
-    match reader.fetched() {
+fn find(wanted: Download) -> Result<String, Missing> {
+    match wanted.fetched() {
         Ok(Some(directory)) => Ok(directory.display().to_string()),
-        Ok(None) => Err(Missing { what: "not downloaded yet".into(), actions: vec![Action::Reader(reader)] }),
-        Err(error) => Err(Missing { what: format!("{error:#}"), actions: vec![Action::Reader(reader)] }),
+        Ok(None) => Err(Missing { what: "not downloaded yet".into(), actions: vec![Action::Download(wanted)] }),
+        Err(error) => Err(Missing { what: format!("{error:#}"), actions: vec![Action::Download(wanted)] }),
     }
 }
