@@ -2,7 +2,7 @@
 
 use crate::support::{GUEST_PATIENCE, assert_recorded, number};
 use migtrace_lab::migtrace_command::Recording;
-use migtrace_lab::{Host, Migration, Outcome, Process, Download, shared_lab};
+use migtrace_lab::{Download, Host, Migration, Outcome, Process, shared_lab};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};

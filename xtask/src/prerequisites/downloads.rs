@@ -44,7 +44,9 @@ pub(super) fn find_zig() -> Result<String, Missing> {
 fn find(wanted: Download) -> Result<String, Missing> {
     match wanted.fetched() {
         Ok(Some(directory)) => Ok(directory.display().to_string()),
-        Ok(None) => Err(Missing { what: "not downloaded yet".into(), actions: vec![Action::Download(wanted)] }),
+        Ok(None) => {
+            Err(Missing { what: "not downloaded yet".into(), actions: vec![Action::Download(wanted)] })
+        }
         Err(error) => Err(Missing { what: format!("{error:#}"), actions: vec![Action::Download(wanted)] }),
     }
 }

@@ -3,10 +3,10 @@
 mod action;
 mod browser;
 mod compiler;
+mod downloads;
 mod fuzzing;
 mod lab;
 mod packaging;
-mod downloads;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

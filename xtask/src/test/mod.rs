@@ -3,7 +3,8 @@
 mod durations;
 mod steps;
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -94,17 +95,41 @@ fn perform(step: Step, options: &Options) -> Result<()> {
     if step == Step::Setup {
         return setup::ensure(options.prerequisites());
     }
-    step.commands(options)?.into_iter().try_for_each(|command| execute(step.name(), command))
+    step.commands(options)?.into_iter().try_for_each(|commands| execute(step.name(), commands))
 }
 
-fn execute(step: &str, mut command: Command) -> Result<()> {
-    println!("$ {}", as_typed(&command));
-    io::stdout().flush().context("cannot write to stdout")?;
-    let status = command.status().with_context(|| format!("{step}: cannot run {}", as_typed(&command)))?;
-    if !status.success() {
-        bail!("the step \"{step}\" failed: `{}` ended with {status}", as_typed(&command));
+/// Runs commands side by side. What the first one prints is seen at once; what the others print, when they have ended.
+fn execute(step: &str, commands: Vec<Command>) -> Result<()> {
+    let mut running = Vec::new();
+    for (index, mut command) in commands.into_iter().enumerate() {
+        let typed = as_typed(&command);
+        println!("$ {typed}");
+        io::stdout().flush().context("cannot write to stdout")?;
+        let printed = if index == 0 { None } else { Some(divert(&mut command)?) };
+        let child = command.spawn().with_context(|| format!("{step}: cannot run {typed}"))?;
+        running.push((typed, child, printed));
     }
-    Ok(())
+    let mut failure = None;
+    for (typed, mut child, printed) in running {
+        let status = child.wait().with_context(|| format!("{step}: cannot wait for {typed}"))?;
+        if let Some(mut printed) = printed {
+            println!("\n$ {typed}");
+            printed.rewind().context("cannot read what was printed")?;
+            io::copy(&mut printed, &mut io::stdout()).context("cannot write to stdout")?;
+        }
+        if !status.success() {
+            failure.get_or_insert(format!("the step \"{step}\" failed: `{typed}` ended with {status}"));
+        }
+    }
+    failure.map_or(Ok(()), |failure| bail!("{failure}"))
+}
+
+/// Makes a command print to a file that has no name.
+fn divert(command: &mut Command) -> Result<File> {
+    let file = tempfile::tempfile().context("cannot make a file for what a command prints")?;
+    let (output, errors) = (file.try_clone()?, file.try_clone()?);
+    command.stdout(output).stderr(errors);
+    Ok(file)
 }
 
 /// The steps to come, and how long each is expected to take.

@@ -28,6 +28,9 @@ pub(super) enum Step {
 /// Patterns of the names of integration tests: every name that does not begin with `la`, as only `lab` does.
 const ALL_BUT_THE_LAB: [&str; 2] = ["[!l]*", "l[!a]*"];
 
+/// Tests in the lab that measure nothing of migtrace's: of the lab itself, and of how studies go.
+const BESIDE_THE_OTHERS: [&str; 2] = ["lab_itself::", "study::"];
+
 /// Tests that take longer than everything else that needs no root: the fast set leaves them out.
 const SLOW_TESTS: [&str; 2] = [
     "a_long_log_is_replayed_in_little_time_and_memory",
@@ -80,26 +83,24 @@ impl Step {
         })
     }
 
-    /// What it runs. [`Step::Setup`] runs no command.
+    /// What it runs: commands side by side, and such lists one after the other. [`Step::Setup`] runs no command.
     ///
     /// # Errors
     /// When there is no toolchain for the eBPF target.
-    pub(super) fn commands(self, options: &Options) -> Result<Vec<Command>> {
+    pub(super) fn commands(self, options: &Options) -> Result<Vec<Vec<Command>>> {
         let filter = options.filter.as_deref();
+        let one = |command| vec![vec![command]];
         Ok(match self {
             Self::Setup => Vec::new(),
-            Self::Format => vec![cargo(&["fmt", "--all", "--check"])],
-            Self::Lints => vec![lints(&["--workspace", "--all-targets"], paths::cargo())],
-            Self::EbpfLints => vec![ebpf_lints()?],
-            Self::Documentation => vec![documentation()],
-            Self::UnitTests => unit_tests(options),
-            Self::Examples => vec![test(&["--workspace", "--doc"], filter, &[])],
-            Self::Lab => vec![
-                // The tests run the command.
-                builds::command_under_test(),
-                test(&["--workspace", "--test", "lab"], filter, &["--test-threads=1"]),
-            ],
-            Self::Kernels => vec![other_kernels(filter)],
+            Self::Format => one(cargo(&["fmt", "--all", "--check"])),
+            Self::Lints => one(lints(&["--workspace", "--all-targets"], paths::cargo())),
+            Self::EbpfLints => one(ebpf_lints()?),
+            Self::Documentation => one(documentation()),
+            Self::UnitTests => one(unit_tests(options)),
+            Self::Examples => one(test(&["--workspace", "--doc"], filter, &[])),
+            // The tests run the command.
+            Self::Lab => vec![vec![builds::command_under_test()], lab_tests(filter)],
+            Self::Kernels => one(other_kernels(filter)),
         })
     }
 }
@@ -135,19 +136,31 @@ fn documentation() -> Command {
     cargo
 }
 
+/// The tests in the lab: those of migtrace one after the other, and beside them those of the lab itself.
+fn lab_tests(filter: Option<&str>) -> Vec<Command> {
+    let lab = |filter, arguments: &[&str]| {
+        test(&["--workspace", "--test", "lab"], filter, &[&["--test-threads=1"], arguments].concat())
+    };
+    if filter.is_some() {
+        return vec![lab(filter, &[])];
+    }
+    let skips = BESIDE_THE_OTHERS.map(|tests| ["--skip", tests]).concat();
+    vec![lab(None, &skips), lab(None, &BESIDE_THE_OTHERS)]
+}
+
 /// All tests but those in the lab. Every step selects from the tests of the whole workspace: a part of it would ask for
 /// other features of the dependencies, and cargo would build them again.
-fn unit_tests(options: &Options) -> Vec<Command> {
+fn unit_tests(options: &Options) -> Command {
     let filter = options.filter.as_deref();
     let mut selection = vec!["--workspace", "--lib", "--bins", "--examples"];
     selection.extend(ALL_BUT_THE_LAB.iter().flat_map(|names| ["--test", *names]));
     if !options.fast {
-        return vec![test(&selection, filter, &[])];
+        return test(&selection, filter, &[]);
     }
     let skips = SLOW_TESTS.map(|name| ["--skip", name]).concat();
     let mut tests = test(&selection, filter, &skips);
     tests.env("PROPTEST_CASES", FAST_PROPERTY_CASES);
-    vec![tests]
+    tests
 }
 
 /// Runs `cargo xtask vm` by cargo and not by this program's own file: an earlier step has built another in its place, with
