@@ -2,6 +2,7 @@
 
 mod configuration;
 mod otlp;
+mod prometheus;
 mod record;
 mod study;
 mod watch;
@@ -20,6 +21,7 @@ use migtrace::terminal::clean;
 
 use crate::streams::say;
 pub(crate) use otlp::OtlpArgs;
+pub(crate) use prometheus::PrometheusArgs;
 pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
 pub(crate) use study::{StudyCommand, StudyFormat, StudyReportArgs, StudyRunArgs};
 pub(crate) use watch::{Keep, WatchArgs};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Format, OUTPUT, OtlpArgs, ScopeArgs, duration};
+use super::{Format, OUTPUT, OtlpArgs, PrometheusArgs, ScopeArgs, duration};
 
 const WATCH_HELP: &str = "\
 One line a finished migration goes to standard output, or to --output.
@@ -41,6 +41,8 @@ pub(crate) struct WatchArgs {
     pub(crate) keep: Option<Keep>,
     #[command(flatten)]
     pub(crate) otlp: OtlpArgs,
+    #[command(flatten)]
+    pub(crate) prometheus: PrometheusArgs,
     /// Take options from this file, too; those on the command line win
     ///
     /// A TOML file whose keys are the names of the options, such as `keep = "14d"`.

@@ -1,11 +1,14 @@
 //! `migtrace watch`: records every migration of this host until it is told to end.
 
 mod counts;
+mod exports;
 mod leftovers;
 mod lines;
 mod lock;
 mod names;
 mod progress;
+#[cfg(feature = "openmetrics")]
+mod prometheus;
 mod retention;
 mod store;
 mod troubles;
@@ -15,11 +18,10 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use migtrace::host::capabilities::Capability;
 
+use self::exports::Exports;
 use self::lines::Lines;
 use self::store::Store;
 use self::watching::{Files, Watching};
-#[cfg(feature = "otlp")]
-use super::otlp::{Export, News};
 use super::record::{absent, describe_host, start_tracer};
 use super::signals::Signals;
 use super::{Exit, check_privileges, runtime_that_catches};
@@ -36,14 +38,11 @@ pub(super) fn run(options: &WatchArgs) -> Result<Exit> {
     });
     let mut store = store.transpose()?;
     let lines = Lines::open(options.output.as_deref(), options.format)?;
-    #[cfg(feature = "otlp")]
-    let export = Export::start(&options.otlp, News::New)?;
+    let exports = runtime.block_on(Exports::start(options))?;
     if let Some(store) = &mut store {
         adopt_leftovers(store);
     }
-    let files = Files::new(store, lines);
-    #[cfg(feature = "otlp")]
-    let files = files.exporting(export);
+    let files = Files::new(store, lines, exports);
     runtime.block_on(watch(options, files, signals))?;
     // A binary may still be asked for its version.
     runtime.shutdown_background();

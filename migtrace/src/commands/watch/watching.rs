@@ -10,18 +10,19 @@ use migtrace::watch::{Finished, JournalId, News, Watcher};
 use sd_notify::NotifyState;
 
 use super::counts::Counts;
+use super::exports::Exports;
 use super::lines::Lines;
 use super::progress::Progress;
 use super::realtime_ns;
 use super::store::Store;
 use super::troubles::Troubles;
 use crate::commands::explain;
-#[cfg(feature = "otlp")]
-use crate::commands::otlp::Export;
 use crate::commands::signals::{Signal, Signals};
 
 /// How often the lines of migrations that are under way change.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// How often the migrations that are under way are shown to Prometheus.
+const SHOW_RUNNING_EVERY: Duration = Duration::from_secs(1);
 /// How often to look for pairs that are too old, and to try again what could not be written.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
@@ -35,8 +36,7 @@ pub(super) struct Watching {
 pub(super) struct Files {
     store: Option<Store>,
     lines: Lines,
-    #[cfg(feature = "otlp")]
-    export: Option<Export>,
+    exports: Exports,
     progress: Progress,
     counts: Counts,
     troubles: Troubles,
@@ -91,6 +91,8 @@ impl Watching {
         let mut show = tokio::time::interval(SHOW_EVERY);
         show.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tidy = tokio::time::interval(TIDY_EVERY);
+        let mut running = tokio::time::interval(SHOW_RUNNING_EVERY);
+        running.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut watchdog = watchdog();
         let reopens = self.files.has_files();
         loop {
@@ -107,6 +109,10 @@ impl Watching {
                 _ = show.tick(), if self.files.progress.is_seen() => {
                     self.files.progress.show(self.watcher.live());
                 }
+                _ = running.tick(), if self.files.exports.shows_running(&self.watcher) => {
+                    let shown = self.files.exports.show_running(&self.watcher);
+                    self.files.note(shown);
+                }
                 _ = tidy.tick() => self.files.tidy(),
                 () = due(watchdog.as_mut()) => {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
@@ -117,33 +123,21 @@ impl Watching {
 }
 
 impl Files {
-    pub(super) fn new(store: Option<Store>, lines: Lines) -> Self {
+    pub(super) fn new(store: Option<Store>, lines: Lines, exports: Exports) -> Self {
         Self {
             store,
             lines,
-            #[cfg(feature = "otlp")]
-            export: None,
+            exports,
             progress: Progress::new(),
             counts: Counts::default(),
             troubles: Troubles::default(),
         }
     }
 
-    /// Also sends traces.
-    #[cfg(feature = "otlp")]
-    pub(super) fn exporting(self, export: Option<Export>) -> Self {
-        Self { export, ..self }
-    }
-
     /// Ends what still works, and says what was done.
     fn end(mut self) {
         self.progress.show(Vec::new());
-        #[cfg(feature = "otlp")]
-        if let Some(export) = self.export.take() {
-            let ended = export.end();
-            self.counts.sent_traces = ended.counts.sent;
-            self.counts.lost_traces += ended.lost();
-        }
+        std::mem::take(&mut self.exports).end(&mut self.counts);
         self.say(&self.counts.line());
     }
 
@@ -174,33 +168,44 @@ impl Files {
     fn keep_log(&mut self, write: impl FnOnce(&mut Store) -> Result<()>) {
         let Some(store) = &mut self.store else { return };
         let written = write(store);
-        self.counts.lost_logs += u64::from(written.is_err());
+        if written.is_err() {
+            self.counts.lost_logs += 1;
+            self.exports.failed("event_log");
+        }
         self.note(written);
     }
 
     fn finished(&mut self, journal: JournalId, records: &[Record]) {
         if let Some(store) = &mut self.store {
             let written = store.finish(journal, records);
-            self.counts.lost_records += u64::from(written.is_err());
+            if written.is_err() {
+                self.counts.lost_records += 1;
+                self.exports.failed("record");
+            }
             self.note(written);
         }
         for record in records {
             self.counts.count(record);
-            #[cfg(feature = "otlp")]
-            if let Some(export) = &self.export {
-                self.counts.lost_traces += u64::from(!export.send(record));
-            }
+            let exported = self.exports.finished(record, &mut self.counts);
+            self.note(exported);
             let lines = &mut self.lines;
             let written = self.progress.around(|| lines.write(record));
-            self.counts.lost_lines += u64::from(written.is_err());
+            if written.is_err() {
+                self.counts.lost_lines += 1;
+                self.exports.failed("line");
+            }
             self.note(written);
         }
         self.remove_old();
     }
 
     fn note_of_host(&mut self, event: &Event) {
-        if let Fact::NotMeasured(NotMeasured { what, why }) = &event.fact {
-            self.trouble(&format!("not measured: {what}: {why}"));
+        match &event.fact {
+            Fact::NotMeasured(NotMeasured { what, why }) => {
+                self.trouble(&format!("not measured: {what}: {why}"));
+            }
+            Fact::Lost { so_far, .. } => self.exports.lost(*so_far),
+            _ => {}
         }
     }
 

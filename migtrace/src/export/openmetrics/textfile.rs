@@ -34,6 +34,12 @@ impl Textfile {
         Ok(Self { path, exporter })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes it anew, as a whole: node_exporter never sees a part.
     ///
     /// # Errors

@@ -1,0 +1,93 @@
+//! What Prometheus and node_exporter get from a watch.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use migtrace::export::openmetrics::{Exporter, Running, Server, Textfile};
+use migtrace::record::Record;
+use migtrace::vocabulary::Lost;
+use migtrace::watch::Watcher;
+
+use super::realtime_ns;
+use crate::cli::PrometheusArgs;
+
+/// The metrics of a watch, and where they are to be had.
+pub(super) struct Prometheus {
+    exporter: Exporter,
+    textfile: Option<Textfile>,
+    /// When the file was written.
+    written: Instant,
+    /// There were migrations under way when that was last looked at.
+    shows_some: bool,
+}
+
+impl Prometheus {
+    /// Begins to answer scrapes, and writes the file for the first time.
+    pub(super) async fn start(options: &PrometheusArgs) -> Result<Option<Self>> {
+        if options.prometheus.is_none() && options.textfile.is_none() {
+            return Ok(None);
+        }
+        let exporter = Exporter::new(wall_ns());
+        if let Some(address) = options.prometheus {
+            let server = Server::bind(address, exporter.clone()).await?;
+            tokio::spawn(server.run());
+        }
+        let textfile =
+            options.textfile.clone().map(|path| Textfile::new(path, exporter.clone())).transpose()?;
+        let prometheus = Self { exporter, textfile, written: Instant::now(), shows_some: false };
+        prometheus.write().map(|()| Some(prometheus))
+    }
+
+    /// A migration is over.
+    pub(super) fn finished(&mut self, record: &Record) -> Result<()> {
+        self.exporter.add(record, wall_ns());
+        self.written = Instant::now();
+        self.write()
+    }
+
+    /// Whether there were migrations under way when [`Self::show_running`] was last called.
+    pub(super) const fn shows_some(&self) -> bool {
+        self.shows_some
+    }
+
+    /// Shows the migrations that are under way. The file is written now and then only, and once more when all are over.
+    pub(super) fn show_running(&mut self, watcher: &Watcher) -> Result<()> {
+        let uuid = |pid: Option<u32>| {
+            let mut qemus = watcher.tracer().qemus();
+            qemus.find(|qemu| Some(qemu.pid) == pid).and_then(|qemu| qemu.uuid.clone())
+        };
+        let running = watcher.live().into_iter().map(|(_, live)| Running {
+            uuid: uuid(live.pid),
+            live,
+            // Nobody asks QEMU.
+            remaining_bytes: None,
+        });
+        let running: Vec<_> = running.collect();
+        let all_are_over = self.shows_some && running.is_empty();
+        self.shows_some = !running.is_empty();
+        self.exporter.set_running(running);
+        if !all_are_over && self.written.elapsed() < Textfile::INTERVAL {
+            return Ok(());
+        }
+        self.written = Instant::now();
+        self.write()
+    }
+
+    pub(super) fn lost(&self, lost: Lost) {
+        self.exporter.set_lost(lost);
+    }
+
+    pub(super) fn failed(&self, what: &'static str) {
+        self.exporter.count_failure(what);
+    }
+
+    fn write(&self) -> Result<()> {
+        let Some(textfile) = &self.textfile else { return Ok(()) };
+        textfile.write().with_context(|| format!("cannot write {}", textfile.path().display()))
+    }
+}
+
+/// The wall clock now, in nanoseconds since the Unix epoch.
+fn wall_ns() -> u64 {
+    u64::try_from(realtime_ns()).unwrap_or(0)
+}
