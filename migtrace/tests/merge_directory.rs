@@ -212,6 +212,15 @@ fn what_cannot_be_merged_is_said_once_for_each_kind_and_stops_nothing() {
 }
 
 #[test]
+fn a_log_that_is_still_being_written_is_left_out_and_is_no_mistake() {
+    let directory = scattered(&["source", "destination"]);
+    fs::write(directory.path().join("later.jsonl.partial"), "{").unwrap();
+    let output = merge(directory.path(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("1 file is still being written, and left out: "), "{}", said(&output));
+}
+
+#[test]
 fn a_log_of_which_a_part_is_lost_gives_what_precedes_the_damage() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = fs::read_to_string(folder().join("precopy-7.2/source.jsonl")).unwrap();

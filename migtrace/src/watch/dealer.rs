@@ -96,11 +96,11 @@ impl Dealer {
             return;
         }
         let sign = Sign::of(&event.fact);
-        let known = self.qemus.entry(pid).or_default();
-        let begins = known.begins(sign);
-        if sign == Sign::Setup && begins {
+        if sign == Sign::Setup {
+            // A guest may leave again before its arrival has settled.
             self.end_earlier(Some(pid), event.at_ns);
         }
+        let begins = self.qemus.entry(pid).or_default().begins(sign);
         let journal = self.of_pid.get(&pid).copied();
         match journal {
             None if begins && self.selects(pid) => {
@@ -200,6 +200,10 @@ impl Dealer {
         let Some(journal) = self.journals.get_mut(&id) else { return };
         if journal.ended(pid).is_some_and(|ended| ended < next_ns) {
             journal.is_ending = true;
+            let arrivals = journal.arrivals();
+            for pid in arrivals {
+                self.qemus.entry(pid).or_default().arrived = true;
+            }
             self.forget_processes(id);
         }
     }

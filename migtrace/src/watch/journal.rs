@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::standing::rebased;
 use crate::event::Event;
-use crate::record::Record;
+use crate::record::{Outcome, Record, Role};
 use crate::recorder::pace::Pace;
 use crate::recorder::settling::Settling;
 use crate::selection::Selection;
-use crate::timeline::{Live, Timeline};
+use crate::timeline::{Ended, Live, Timeline};
 use crate::units::MonotonicNs;
 use crate::vocabulary::Lost;
 
@@ -155,6 +155,14 @@ impl Journal {
         }
         let endings = self.timeline.endings();
         endings.iter().filter(|ended| ended.pid == pid).map(|ended| ended.at).max()
+    }
+
+    /// The processes whose guests have arrived here, or may have.
+    pub(super) fn arrivals(&self) -> Vec<u32> {
+        let has_arrived = |ended: &&Ended| {
+            ended.role == Role::Destination && matches!(ended.outcome, Outcome::Completed | Outcome::Unknown)
+        };
+        self.timeline.endings().iter().filter(has_arrived).filter_map(|ended| ended.pid).collect()
     }
 
     /// Whether one of its migrations has ended.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Watch;
 use super::host::{Host, MS, OFFSET_NS, S, counters, flow};
 use crate::event::{Event, Fact};
-use crate::record::{Outcome, Record, Role};
+use crate::record::{Outcome, PhaseName, Record, Role};
 use crate::selection::Selection;
 
 fn names(records: &[Record]) -> Vec<&str> {
@@ -70,6 +70,15 @@ fn a_migration_that_is_tried_again_at_once_has_its_own_record_with_its_own_bytes
 
 #[test]
 fn a_guest_that_arrives_and_leaves_again_has_two_records() {
+    arrives_and_leaves_after(59 * S);
+}
+
+#[test]
+fn a_guest_that_leaves_again_before_its_arrival_has_settled_has_two_records() {
+    arrives_and_leaves_after(MS);
+}
+
+fn arrives_and_leaves_after(pause: u64) {
     let mut host = Host::new();
     host.qemu(S, 7, "web", true);
     host.status(S + MS, 7, "setup", 0);
@@ -79,19 +88,30 @@ fn a_guest_that_arrives_and_leaves_again_has_two_records() {
     host.status(arrives + 2 * MS, 7, "active", 0);
     let counted = json!({
         "flow": flow(40_001), "counters": { "tx": counters(0), "rx": counters(9_000) }, "first_ns": arrives,
-        "last_ns": arrives + 900 * MS, "retransmitted_segments": 0, "retransmitted_payload_bytes": 0, "closed": true
+        "last_ns": arrives + 900 * MS, "retransmitted_segments": 0, "retransmitted_payload_bytes": 0, "closed": pause > S
     });
     host.add(arrives + 900 * MS, "flow_counters", counted);
     host.status(arrives + 950 * MS, 7, "completed", 0);
     host.qmp(arrives + 960 * MS, 7, "RESUME", &Value::Null, 0);
-    host.add(arrives + 20 * S, "flow_gone", json!({ "flow": flow(40_001) }));
-    host.leaves(arrives + 60 * S, 7, 40_002, "completed", 0);
+    if pause > S {
+        host.add(arrives + 20 * S, "flow_gone", json!({ "flow": flow(40_001) }));
+    }
+    let leaves = arrives + 960 * MS + pause;
+    host.status(leaves, 7, "setup", 0);
+    host.flow_seen(leaves + 5 * MS, 40_002, "ram");
+    host.flow_owner(leaves + 6 * MS, 40_002, 7);
+    host.status(leaves + 10 * MS, 7, "active", 0);
+    host.status(leaves + 990 * MS, 7, "completed", 2_000);
+    host.counted(leaves + S, 40_002, leaves + 5 * MS, 2_000, true);
     let dealt = host.dealt();
     let roles = dealt.records.iter().map(|record| record.observers[0].role);
     assert_eq!(roles.collect::<Vec<_>>(), [Role::Destination.into(), Role::Source.into()]);
     assert_eq!(outcomes(&dealt.records), [Outcome::Completed, Outcome::Completed]);
     let setup_ns = dealt.records[0].phases[0].start_ns;
     assert!(setup_ns < -86_000 * S.cast_signed(), "it has listened for a day: {setup_ns}");
+    assert_eq!(dealt.logs.len(), 2, "each migration has a log");
+    let first = &dealt.records[1].phases[0];
+    assert_eq!((&first.name, first.start_ns), (&PhaseName::Setup, 0));
 }
 
 #[test]

@@ -68,8 +68,9 @@ impl Faults {
         *number += 1;
     }
 
+    /// Whether there are none. A log that is still being written is none: it will be complete.
     pub(super) fn are_none(&self) -> bool {
-        self.0.is_empty()
+        self.0.values().all(|(_, fault, _)| matches!(fault, Fault::BeingWritten))
     }
 
     /// Says all of it on standard error.
