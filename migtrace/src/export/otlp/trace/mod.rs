@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use super::attributes::Attributes;
 use super::resource::Origin;
 use crate::export::ids::{Ids, SpanId, SpanKind, side_of};
-use crate::record::{Observer, Record, Vantage};
+use crate::record::{Estimate, Observer, Record, Vantage};
 
 /// The caller's trace flag `sampled`.
 const SAMPLED: u32 = 1;
@@ -95,6 +95,23 @@ struct Content {
     to_ns: i64,
     parent: Option<Parent>,
     attributes: Attributes,
+}
+
+impl Content {
+    /// The first span of its kind, with this length and what bounds it.
+    fn lasting(kind: SpanKind, from_ns: i64, length: &Estimate, parent: Parent) -> Self {
+        let mut attributes = Attributes::default();
+        attributes.estimate("migtrace.length", length);
+        Self {
+            kind,
+            index: 0,
+            name: kind.as_str().to_owned(),
+            from_ns,
+            to_ns: from_ns.saturating_add(signed(length.value_ns)),
+            parent: Some(parent),
+            attributes,
+        }
+    }
 }
 
 /// The span above another.

@@ -36,18 +36,7 @@ impl<'a> Trace<'a> {
         let mut spans = Vec::new();
         let stop = self.record.downtime.stop.as_ref().zip(self.stopped_at());
         if let Some((stop, from_ns)) = stop {
-            let mut attributes = Attributes::default();
-            attributes.estimate("migtrace.length", stop);
-            let content = Content {
-                kind: SpanKind::Stop,
-                index: 0,
-                name: SpanKind::Stop.as_str().to_owned(),
-                from_ns,
-                to_ns: from_ns.saturating_add(signed(stop.value_ns)),
-                parent: Some(parent),
-                attributes,
-            };
-            spans.push(self.place(source, content));
+            spans.push(self.place(source, Content::lasting(SpanKind::Stop, from_ns, stop, parent)));
         }
         let id = self.ids.span(Vantage::Source, SpanKind::Stop, 0);
         let parent = if stop.is_some() { Parent { side: Vantage::Source, id } } else { parent };
@@ -98,18 +87,8 @@ impl<'a> Trace<'a> {
         let source = self.observer(Vantage::Source, None)?;
         let downtime = &self.record.downtime;
         let (length, from_ns) = downtime.network.as_ref().zip(self.last_frame())?;
-        let mut attributes = Attributes::default();
-        attributes.estimate("migtrace.length", length);
-        let content = Content {
-            kind: SpanKind::NetworkGap,
-            index: 0,
-            name: SpanKind::NetworkGap.as_str().to_owned(),
-            from_ns,
-            to_ns: from_ns.saturating_add(signed(length.value_ns)),
-            parent: Some(self.migration_of(Vantage::Source)),
-            attributes,
-        };
-        Some(self.place(source, content))
+        let parent = self.migration_of(Vantage::Source);
+        Some(self.place(source, Content::lasting(SpanKind::NetworkGap, from_ns, length, parent)))
     }
 
     /// The guest's last frame at the source.
@@ -126,18 +105,13 @@ impl<'a> Trace<'a> {
         let prober = seen_by.and_then(|mark| self.observer(mark.role, Some(&mark.host)));
         let Some(prober) = prober.or_else(|| self.prober_of_several()) else { return Vec::new() };
         let side = if prober.role == Vantage::Destination { prober.role } else { self.own };
-        let parent = Some(self.migration_of(side));
+        let parent = self.migration_of(side);
         let gaps = self.record.gaps.iter().filter(|gap| gap.is_plausible()).enumerate();
         let span = |(index, gap): (usize, &Gap)| {
-            let content = Content {
-                kind: SpanKind::ReachabilityGap,
-                index,
-                name: SpanKind::ReachabilityGap.as_str().to_owned(),
-                from_ns: gap.start.value_ns,
-                to_ns: gap.start.value_ns.saturating_add(signed(gap.length.value_ns)),
-                parent,
-                attributes: self.about(gap),
-            };
+            let mut content =
+                Content::lasting(SpanKind::ReachabilityGap, gap.start.value_ns, &gap.length, parent);
+            content.index = index;
+            self.describe(gap, &mut content.attributes);
             self.place(prober, content)
         };
         gaps.map(span).collect()
@@ -148,14 +122,13 @@ impl<'a> Trace<'a> {
         self.observer(Vantage::Observer, None).or_else(|| self.observer(self.own, None))
     }
 
-    fn about(&self, gap: &Gap) -> Attributes {
+    /// Adds what is known of a gap beside its length.
+    fn describe(&self, gap: &Gap, attributes: &mut Attributes) {
         let reachability = self.record.downtime.reachability.as_ref();
         let is_of_stop = reachability.is_some_and(|known| {
             (known.value_ns, &known.method) == (gap.length.value_ns, &gap.length.method)
         });
-        let mut attributes = Attributes::default();
         attributes
-            .estimate("migtrace.length", &gap.length)
             .signed("migtrace.start.low_ns", gap.start.low_ns)
             .signed("migtrace.start.high_ns", gap.start.high_ns)
             .number("migtrace.error_ns", Some(gap.error_ns).filter(|error| *error > 0))
@@ -164,7 +137,6 @@ impl<'a> Trace<'a> {
             .number("migtrace.gap.lost", gap.lost)
             .number("migtrace.gap.late", gap.late)
             .number("migtrace.gap.duplicate", gap.duplicate);
-        attributes
     }
 }
 
