@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use migtrace::record::{Outcome, Record};
+use migtrace::record::Record;
 
 /// What a watch has done so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -26,14 +26,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// A migration is over.
     pub(super) fn count(&mut self, record: &Record) {
-        let outcome = match record.migration.outcome {
-            Outcome::Completed => "completed",
-            Outcome::Failed => "failed",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Interrupted => "interrupted",
-            Outcome::Unknown => "unknown",
-        };
-        *self.migrations.entry(outcome).or_default() += 1;
+        *self.migrations.entry(record.migration.outcome.as_str()).or_default() += 1;
     }
 
     /// All of it in one line.

@@ -23,11 +23,8 @@ impl PairName {
         let start = first.and_then(|record| record.start.realtime_ns);
         let id = first.and_then(|record| record.migration.id.as_deref());
         let id = id.and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
-        let role = match first.and_then(|record| record.observers.first()).map(|observer| observer.role) {
-            Some(Vantage::Source) => "source",
-            Some(Vantage::Destination) => "destination",
-            _ => "observer",
-        };
+        let observer = first.and_then(|record| record.observers.first());
+        let role = observer.map_or(Vantage::Observer, |observer| observer.role).as_str();
         Self(format!("{}-{id}-{role}", written(start.unwrap_or_default())))
     }
 
