@@ -13,24 +13,25 @@ use toml::{Table, Value};
 /// The option that names the file.
 const OPTION: &str = "--config";
 
-/// Puts what the file says that `--config FILE` names among the arguments of `subcommand`. What is given on the command line
-/// as well is not taken from the file.
+/// Puts what the file says that `--config FILE` names among the arguments of `subcommand`, one of `command`'s. What is given on
+/// the command line as well is not taken from the file.
 ///
 /// # Errors
 /// The file cannot be read, or has a key or a value that the subcommand does not have.
 pub(super) fn expand(
-    command: &mut Command,
+    command: impl FnOnce() -> Command,
     subcommand: &str,
     arguments: Vec<OsString>,
 ) -> Result<Vec<OsString>, Error> {
-    let Some(at) = arguments.iter().position(|argument| argument == subcommand) else { return Ok(arguments) };
-    let Some(path) = named_file(&arguments[at + 1..]) else { return Ok(arguments) };
+    let [_, first, given @ ..] = &arguments[..] else { return Ok(arguments) };
+    let Some(path) = named_file(given).filter(|_| first == subcommand) else { return Ok(arguments) };
     let table = read(&path).map_err(|why| refusal(&path, &why))?;
+    let mut command = command();
     let definition = command.find_subcommand(subcommand).cloned().unwrap_or_default();
     let mut options = Vec::new();
     for (key, value) in &table {
         let words = words(&definition, key, value).map_err(|why| refusal(&path, &why))?;
-        if !is_given(&arguments[at + 1..], key) {
+        if !is_given(given, key) {
             options.extend(words);
         }
     }
@@ -40,8 +41,7 @@ pub(super) fn expand(
         let why = first_paragraph(&error.render());
         return Err(refusal(&path, &why));
     }
-    let (head, tail) = arguments.split_at(at + 1);
-    Ok([head, &options, tail].concat())
+    Ok([&arguments[..2], &options, given].concat())
 }
 
 /// The last one counts, as with other options.
@@ -123,14 +123,14 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    /// The arguments of `record` with a file of this content.
+    /// What the arguments of `probe` become with a file of this content.
     fn expanded(content: &str, arguments: &[&str]) -> Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("it.toml");
         fs::write(&file, content).unwrap();
         let head = ["migtrace", "probe", OPTION, file.to_str().unwrap()];
         let arguments = head.iter().chain(arguments).map(OsString::from).collect();
-        let expanded = expand(&mut command(), "probe", arguments);
+        let expanded = expand(command, "probe", arguments);
         let words = |all: Vec<OsString>| {
             let own = all.into_iter().filter(|word| word != OPTION && word != file.as_os_str());
             own.skip(2).map(|word| word.into_string().unwrap()).collect()
@@ -171,16 +171,20 @@ mod tests {
 
     #[test]
     fn without_the_option_or_with_another_command_nothing_changes() {
-        for line in ["migtrace record --config no-such-file", "migtrace probe target"] {
+        for line in [
+            "migtrace record --config no-such-file",
+            "migtrace probe target",
+            "migtrace report probe --config no-such-file",
+        ] {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
-            assert_eq!(expand(&mut command(), "probe", arguments.clone()).unwrap(), arguments);
+            assert_eq!(expand(command, "probe", arguments.clone()).unwrap(), arguments);
         }
     }
 
     #[test]
     fn a_file_that_is_not_there_is_reported() {
         let arguments = ["migtrace", "probe", "--config=no-such-file"].map(OsString::from).to_vec();
-        let error = expand(&mut command(), "probe", arguments).unwrap_err().to_string();
+        let error = expand(command, "probe", arguments).unwrap_err().to_string();
         assert!(error.starts_with("error: no-such-file: No such file or directory"), "{error}");
     }
 }
