@@ -258,4 +258,7 @@ fn a_directory_without_logs_is_an_error_that_says_so() {
     }
     let output = merge(directory.path(), &["--format", "html"]);
     assert!(said(&output).contains("--directory writes JSON or text"), "{}", said(&output));
+    // Nothing would be sent.
+    let output = merge(directory.path(), &["--otlp"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
 }

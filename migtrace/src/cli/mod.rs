@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 
 /// Parses the command line. The error is what to show instead: a usage error or help.
 pub(crate) fn parse() -> Result<Cli, clap::Error> {
-    let arguments = configuration::expand(&mut Cli::command(), "watch", env::args_os().collect());
+    let arguments = configuration::expand(Cli::command, "watch", env::args_os().collect());
     arguments.and_then(Cli::try_parse_from).map_err(cleaned)
 }
 
@@ -228,6 +228,7 @@ pub(crate) struct MergeArgs {
     /// is not there gives a record of one host. The records are JSON Lines, unless --format says otherwise, in the
     /// order of the migrations' starts as far as the wall clocks show it.
     #[arg(long, value_name = "DIR", conflicts_with = "logs")]
+    #[cfg_attr(feature = "otlp", arg(conflicts_with_all = ["otlp", "traceparent"]))]
     pub(crate) directory: Option<PathBuf>,
     /// Write each record to a file of its own in this directory, named by start and id
     ///
