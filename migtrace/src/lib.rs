@@ -67,6 +67,8 @@
 mod errors;
 pub mod event;
 pub mod export;
+#[doc(hidden)]
+pub mod files;
 pub mod fleet;
 pub mod host;
 #[doc(hidden)]

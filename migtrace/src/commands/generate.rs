@@ -27,13 +27,13 @@ fn write_all(directory: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::output::names;
+    use migtrace::files::names;
 
     #[test]
     fn every_command_has_a_page_and_every_shell_its_completions() {
         let folder = tempfile::tempdir().unwrap();
         write_all(folder.path()).unwrap();
-        let made = names(folder.path());
+        let made = names(folder.path()).unwrap();
         let visible = Cli::command();
         let commands = visible.get_subcommands().filter(|command| !command.is_hide_set());
         for command in commands {

@@ -1,7 +1,6 @@
 //! Where a report is written to. It is opened before there is a report, so that a full disk shows before the wait and not
 //! after it.
 
-mod atomic_file;
 mod path;
 
 use std::fs::{File, OpenOptions};
@@ -9,13 +8,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use migtrace::files::AtomicFile;
 
-pub(super) use atomic_file::AtomicFile;
-#[cfg(test)]
-pub(super) use atomic_file::names;
-pub(super) use path::{Links, OutputPath, beside};
+pub(super) use path::{Links, OutputPath};
 
 use crate::streams::Stream;
+
+/// Everybody may read a report, unless the umask forbids it.
+const MODE: u32 = 0o666;
 
 /// A report that is ready to be written.
 pub(super) enum Rendered {
@@ -83,7 +83,7 @@ impl ReportOutput {
     /// Completes what was written in parts.
     pub(super) fn finish(self) -> Result<()> {
         let Target::File(mut atomic) = self.target else { return Ok(()) };
-        let written = atomic.file().sync_all().and_then(|()| atomic.commit());
+        let written = atomic.commit_synced();
         written.with_context(|| format!("cannot write to {}", atomic.path().display()))
     }
 
@@ -114,7 +114,7 @@ impl ReportOutput {
 fn open_file(path: &Path) -> io::Result<Target> {
     Ok(match OutputPath::of(path, Links::Replace)? {
         OutputPath::Stdout => Target::Stream(Stream::Output),
-        OutputPath::File(path) => Target::File(AtomicFile::create(&path)?),
+        OutputPath::File(path) => Target::File(AtomicFile::begin_with_room(&path, MODE)?),
         OutputPath::Special(path) => Target::Special { file: open_special(&path)?, path },
     })
 }
@@ -139,9 +139,8 @@ impl Target {
             Self::Stream(stream) => return print(stream, report).map_err(|error| (error, false)),
             Self::Special { mut file, path } => (file.write_all(report.bytes()), path),
             Self::File(mut atomic) => {
-                let file = atomic.file();
-                let written = file.write_all(report.bytes()).and_then(|()| file.sync_all());
-                (written.and_then(|()| atomic.commit()), atomic.path().to_owned())
+                let written = atomic.file().write_all(report.bytes());
+                (written.and_then(|()| atomic.commit_synced()), atomic.path().to_owned())
             }
         };
         let what = || format!("cannot write to {}", path.display());

@@ -1,10 +1,11 @@
 //! What the path of an output file means, and which symbolic links are followed.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use migtrace::files::{PARTIAL, beside};
 
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -71,17 +72,10 @@ impl OutputPath {
     /// All names that are used to write a file: its own, the temporary one, and that of a log that it replaces.
     pub(in crate::commands) fn names(&self) -> Vec<PathBuf> {
         match self {
-            Self::File(path) => vec![path.clone(), beside(path, ".partial"), beside(path, ".old")],
+            Self::File(path) => vec![path.clone(), beside(path, PARTIAL), beside(path, ".old")],
             Self::Special(_) | Self::Stdout => Vec::new(),
         }
     }
-}
-
-/// The path with a suffix appended to its file name.
-pub(in crate::commands) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
 }
 
 /// The same path with its folder canonicalized.

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use migtrace::event::{Event, LogWriter};
+use migtrace::files::{AtomicFile, beside};
 
-use crate::commands::output::{AtomicFile, OutputPath, beside, open_special};
+use crate::commands::output::{OutputPath, open_special};
 use crate::streams::say;
 
 /// The event log, if one was requested. If it cannot be written any more, the recording goes on without it.
@@ -38,7 +39,7 @@ impl EventLog {
     }
 
     fn open_file(&mut self, path: &Path) -> io::Result<File> {
-        let mut atomic = AtomicFile::create(path)?;
+        let mut atomic = AtomicFile::begin_with_room(path, 0o666)?;
         let file = atomic.file().try_clone()?;
         self.file = Some(atomic);
         Ok(file)
@@ -122,10 +123,10 @@ impl<W: Write> Write for UntilClosed<W> {
 #[cfg(test)]
 mod tests {
     use migtrace::event::{EndReason, Fact};
+    use migtrace::files::names;
     use migtrace::units::MonotonicNs;
 
     use super::*;
-    use crate::commands::output::names;
 
     fn event() -> Event {
         Event { at_ns: MonotonicNs(1), fact: Fact::LogEnd { reason: EndReason::Interrupted } }
@@ -141,7 +142,7 @@ mod tests {
         let path = folder.path().join("log");
         fs::write(&path, "earlier").unwrap();
         drop(open(&path));
-        assert_eq!(names(folder.path()), ["log"]);
+        assert_eq!(names(folder.path()).unwrap(), ["log"]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "earlier");
     }
 
@@ -157,7 +158,7 @@ mod tests {
         assert!(log.end().is_none());
         assert_eq!(fs::read_to_string(&old).unwrap(), "earlier");
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
-        assert_eq!(names(folder.path()), ["log", "log.old"]);
+        assert_eq!(names(folder.path()).unwrap(), ["log", "log.old"]);
     }
 
     #[test]
@@ -166,7 +167,7 @@ mod tests {
         let path = folder.path().join("log");
         fs::write(&path, "").unwrap();
         open(&path).begin(Some(&event())).unwrap();
-        assert_eq!(names(folder.path()), ["log"]);
+        assert_eq!(names(folder.path()).unwrap(), ["log"]);
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
         assert!(error.starts_with("cannot keep the earlier "), "{error}");
         drop(log);
         assert_eq!(fs::read_to_string(&path).unwrap(), "earlier");
-        assert_eq!(names(folder.path()), ["log", "log.old"]);
+        assert_eq!(names(folder.path()).unwrap(), ["log", "log.old"]);
     }
 
     #[test]

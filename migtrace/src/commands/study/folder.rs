@@ -1,16 +1,15 @@
 //! The folder of a study, opened to run it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use migtrace::files;
 use migtrace::study::difference;
 use migtrace::study::directory::{DirectoryError, Study, StudyDirectory};
 use migtrace::study::plan::Plan;
 use serde::Serialize;
-
-use crate::commands::output::AtomicFile;
 
 /// The folder of a study. No other `study run` has it.
 pub(super) struct Opened {
@@ -101,10 +100,7 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Writes a file that is there as a whole, even after a loss of power, or not at all.
 fn write_whole(path: &Path, text: &str) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut file = AtomicFile::create(path)?;
-        file.file().write_all(text.as_bytes())?;
-        file.file().sync_all()?;
-        file.commit()?;
+        files::write_synced(path, 0o666, text.as_bytes())?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))

@@ -165,7 +165,7 @@ mod tests {
         }
         let keep = Keep { age: Some(Duration::from_secs(3_600)), bytes: None };
         assert_eq!(Retention::new(keep).apply(folder.path(), 1_900_000_000).unwrap(), 2);
-        let mut left = crate::commands::output::names(folder.path());
+        let mut left = migtrace::files::names(folder.path()).unwrap();
         left.retain(|name| !others.contains(&name.as_str()));
         assert_eq!(left, [format!("{}.json", pair(3)), format!("{}.jsonl", pair(3))]);
     }

@@ -1,13 +1,13 @@
 //! The directory of records and event logs: a pair of files for each migration.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use migtrace::event::{Event, LogWriter};
+use migtrace::files;
 use migtrace::record::Record;
 use migtrace::report;
 use migtrace::watch::JournalId;
@@ -20,6 +20,8 @@ use crate::cli::Keep;
 
 /// Written to prove that there is room.
 const ROOM_BYTES: usize = 64 * 1024;
+/// Events and records name VMs and addresses, which not every user needs to know.
+const MODE: u32 = 0o640;
 
 /// A directory of records and event logs.
 pub(super) struct Store {
@@ -62,7 +64,7 @@ impl Store {
         let directory = fs::canonicalize(directory).with_context(cannot)?;
         let lock = DirectoryLock::take(&directory, host)?;
         let proof = directory.join(partial(host, 0, std::process::id(), 0));
-        let written = create_new(&proof).and_then(|mut file| {
+        let written = files::create_new(&proof, MODE).and_then(|mut file| {
             file.write_all(&[0; ROOM_BYTES])?;
             file.sync_all()
         });
@@ -122,8 +124,8 @@ impl Store {
         self.count += 1;
         let name = partial(&self.host, now_realtime_ns, std::process::id(), self.count);
         let path = self.directory.join(name);
-        let file =
-            create_new(&path).with_context(|| format!("cannot write to {}", self.directory.display()))?;
+        let file = files::create_new(&path, MODE)
+            .with_context(|| format!("cannot write to {}", self.directory.display()))?;
         self.logs.insert(journal, Log { path, writer: LogWriter::new(file), is_broken: false });
         Ok(())
     }
@@ -176,18 +178,8 @@ impl Store {
     fn write_record(&self, pair: &PairName, records: &[Record]) -> Result<()> {
         let json: String = records.iter().map(report::json).collect::<Result<_, _>>()?;
         let path = pair.file(&self.directory, Part::Record);
-        let temporary = path.with_extension("json.partial");
-        // Whatever a killed run has left of it is worth nothing.
-        let _ = fs::remove_file(&temporary);
-        let written = create_new(&temporary).and_then(|mut file| {
-            file.write_all(json.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        });
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written.with_context(|| format!("cannot write a record to {}", self.directory.display()))
+        files::write_synced(&path, MODE, json.as_bytes())
+            .with_context(|| format!("cannot write a record to {}", self.directory.display()))
     }
 
     /// A name that no other pair has. A run that was killed may have written the record of `log` already.
@@ -213,21 +205,4 @@ impl Store {
     pub(super) fn reopen(&mut self) -> Result<()> {
         self.lock.renew(&self.directory, &self.host)
     }
-}
-
-/// With `create_new` (`O_EXCL`) the kernel follows no link and opens no existing file. Events name VMs and addresses, which
-/// not every user needs to know.
-fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)
-}
-
-/// Opens a regular file that is expected to be there. It follows no link, and waits for no pipe.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.nlink() > 1 {
-        return Err(io::Error::other("it was not made by migtrace: remove it"));
-    }
-    Ok(file)
 }

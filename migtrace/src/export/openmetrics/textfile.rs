@@ -1,12 +1,14 @@
 //! The file that node_exporter's textfile collector reads.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Dialect, Exporter};
+use crate::files;
+
+/// node_exporter is another user.
+const MODE: u32 = 0o644;
 
 /// node_exporter would not read this file.
 #[derive(Debug, thiserror::Error)]
@@ -45,26 +47,9 @@ impl Textfile {
     /// # Errors
     /// When it cannot be written. That is also counted, and an earlier file stays.
     pub fn write(&self) -> io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let temporary = self.path.with_file_name(name);
         let text = self.exporter.text(Dialect::Classic);
-        let written = write_new(&temporary, &text).and_then(|()| fs::rename(&temporary, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
+        let written = files::write(&self.path, MODE, text.as_bytes());
         self.exporter.count_textfile(written.is_ok());
         written
     }
-}
-
-/// Follows no link, and opens no file that is there: a folder may be writable to others.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // node_exporter is another user.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
-    file.write_all(text.as_bytes())
 }

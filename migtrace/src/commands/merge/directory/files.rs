@@ -1,12 +1,12 @@
 //! The files of a directory, and what they are.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use migtrace::event::{LogErrorKind, SCHEMA};
+use migtrace::files::open_regular;
 use migtrace::fleet::Summary;
 use migtrace::selection::Selection;
 
@@ -48,12 +48,6 @@ pub(super) fn below(directory: &Path, faults: &mut Faults) -> Result<Vec<PathBuf
     Ok(files)
 }
 
-/// Opens a file, but nothing that has taken its place since: a pipe would block, a link could lead anywhere.
-pub(super) fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file").into()) }
-}
-
 /// What a file is. Its content decides; only the name that a recording gives to what it is writing counts.
 pub(super) fn content(path: &Path, selection: &Selection) -> Content {
     if path.extension().is_some_and(|extension| extension == "partial") {
@@ -66,7 +60,7 @@ pub(super) fn content(path: &Path, selection: &Selection) -> Content {
 }
 
 fn look(path: &Path, selection: &Selection) -> Result<Content> {
-    let mut file = BufReader::with_capacity(1 << 16, open(path)?);
+    let mut file = BufReader::with_capacity(1 << 16, open_regular(path)?);
     let begin = file.fill_buf()?;
     if is_of_migtrace(begin) {
         return Ok(Content::Record);

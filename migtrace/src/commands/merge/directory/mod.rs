@@ -11,17 +11,18 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use migtrace::files::open_regular;
 use migtrace::fleet::{self, Summary};
 use migtrace::selection::Selection;
 use migtrace::timeline::{self, Merged};
 use rayon::prelude::*;
 
 use super::super::Exit;
-use super::super::report::{replay, whose};
+use super::super::report::{Replayed, replay, whose};
 use crate::cli::{MergeArgs, RecordFormat};
 use crate::streams::say;
 use faults::{Fault, Faults};
-use files::{Content, open};
+use files::Content;
 use outputs::Outputs;
 
 /// How many groups are folded before their records are written: enough that no thread waits for another for long.
@@ -157,7 +158,7 @@ fn fold(logs: &Logs, group: &[usize], vm: Option<&String>) -> Folded {
     let (mut timelines, mut read) = (Vec::new(), Vec::new());
     for &log in group {
         let path = &logs.paths[log];
-        match open(path).and_then(|file| Ok(replay(vm.cloned(), BufReader::with_capacity(1 << 16, file))?)) {
+        match replay_file(path, vm) {
             Ok(replayed) => {
                 timelines.push(replayed.timeline);
                 read.push(log);
@@ -170,4 +171,9 @@ fn fold(logs: &Logs, group: &[usize], vm: Option<&String>) -> Folded {
     folded.records = records;
     folded.faults.extend(copies.into_iter().map(|copy| (read[copy.host], Fault::Copy)));
     folded
+}
+
+fn replay_file(path: &Path, vm: Option<&String>) -> Result<Replayed> {
+    let file = BufReader::with_capacity(1 << 16, open_regular(path)?);
+    Ok(replay(vm.cloned(), file)?)
 }

@@ -1,12 +1,14 @@
 //! The files of a queue. Others may write to the directory: no link is followed, and only files of this user are touched.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+
+use crate::files::{self, AtomicFile, PARTIAL, beside};
 
 /// What a file begins with; the hash of the request follows, then the request.
 const MAGIC: &[u8; 8] = b"migOTLP1";
@@ -18,7 +20,9 @@ const LONGEST: u64 = 256 << 20;
 
 const LOCK: &str = "lock";
 const SUFFIX: &str = ".otlp";
-const PARTIAL: &str = ".partial";
+
+/// Nobody else may read what waits.
+const MODE: u32 = 0o600;
 
 /// Why a queue cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,13 +64,9 @@ impl Directory {
             Some(libc::ELOOP | libc::ENOTDIR) => cannot(&"it is not a directory"),
             _ => cannot(&error),
         })?;
-        let lock = within(&directory, LOCK);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(lock);
+        let lock = files::open_or_create(&within(&directory, LOCK), MODE);
         let lock = lock.map_err(|error| cannot(&format!("its file `{LOCK}` cannot be opened: {error}")))?;
-        // Where the file system has no locks, the directory is used without one.
-        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+        if !files::lock(&lock) {
             return Err(cannot(&"another migtrace uses it"));
         }
         let opened = Self { path: path.to_owned(), directory, _lock: lock };
@@ -97,20 +97,13 @@ impl Directory {
 
     /// Writes a request. It has its name only once it is complete.
     pub(super) fn write(&self, number: u64, request: &[u8]) -> Result<(), QueueError> {
-        let path = within(&self.directory, &name_of(number));
-        let partial = within(&self.directory, &(name_of(number) + PARTIAL));
-        let written = write_new(&partial, request).and_then(|()| fs::rename(&partial, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&partial);
-        }
-        written.map_err(|error| QueueError { path: self.path.clone(), why: error.to_string() })
+        write(&within(&self.directory, &name_of(number)), request)
+            .map_err(|error| QueueError { path: self.path.clone(), why: error.to_string() })
     }
 
     pub(super) fn read(&self, number: u64) -> Taken {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let path = within(&self.directory, &name_of(number));
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-        let Ok(file) = file else { return Taken::Gone };
+        let opened = files::open_regular(&within(&self.directory, &name_of(number)));
+        let Ok(file) = opened else { return Taken::Gone };
         if !file.metadata().is_ok_and(|metadata| is_ours(&metadata)) {
             return Taken::Gone;
         }
@@ -134,16 +127,17 @@ fn within(directory: &File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
-/// `O_EXCL` follows no link and opens no existing file. What is in the way is removed, if it is ours.
-fn write_new(path: &Path, request: &[u8]) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok_and(|metadata| is_ours(&metadata)) {
-        fs::remove_file(path)?;
+/// Writes a file as a whole. What others have put in the way stays there.
+fn write(path: &Path, request: &[u8]) -> io::Result<()> {
+    if fs::symlink_metadata(beside(path, PARTIAL)).is_ok_and(|metadata| !is_ours(&metadata)) {
+        return Err(ErrorKind::AlreadyExists.into());
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut atomic = AtomicFile::begin(path, MODE)?;
+    let file = atomic.file();
     file.write_all(MAGIC)?;
     file.write_all(&Sha256::digest(request))?;
     file.write_all(request)?;
-    file.sync_data()
+    atomic.commit_synced()
 }
 
 /// The request, if all of it is there as it was written.

@@ -1,17 +1,16 @@
 //! A folder with a file for each record.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Write as _};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use migtrace::files;
 use migtrace::record::Record;
 use migtrace::timeline::Merged;
-
-use crate::commands::output::AtomicFile;
 
 /// A record and an older one of the same migration begin within this of each other, by one host's clock: one host may have
 /// seen it begin later than another, which copied disks before. The id can come again when a connection between the same
@@ -96,18 +95,15 @@ impl Folder {
             _ => {}
         }
         let lock = File::open(path)?;
-        // Where the file system has no locks, the folder is used without one.
-        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+        if !files::lock(&lock) {
             return Err(io::Error::new(ErrorKind::ResourceBusy, "another migtrace is writing there"));
         }
         let mut before: HashMap<String, Vec<_>> = HashMap::new();
-        for entry in fs::read_dir(path)? {
-            let Ok(name) = entry?.file_name().into_string() else { continue };
+        for name in files::names(path)? {
             if let Some((start, id)) = named(&name) {
                 before.entry(id.to_owned()).or_default().push((start, name.clone()));
             }
         }
-        // The order in which a folder lists its files decides nothing.
         before.values_mut().for_each(|files| files.sort());
         let (used, path) = (BTreeSet::new(), path.to_owned());
         Ok(Self { path, lock, before, used, new: 0, changed: 0, unchanged: 0 })
@@ -125,7 +121,7 @@ impl Folder {
             return Ok(());
         }
         let cannot = || format!("cannot write {}", path.display());
-        replace(&path, json).with_context(cannot)?;
+        files::write(&path, 0o666, json.as_bytes()).with_context(cannot)?;
         match before {
             Some(before) => {
                 if before != name {
@@ -173,13 +169,6 @@ impl Folder {
         let Self { new, changed, unchanged, .. } = self;
         Ok(format!("; files: {new} new, {changed} replaced, {unchanged} as they were"))
     }
-}
-
-/// Writes a file that takes its name when it is complete.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = AtomicFile::begin(path)?;
-    file.file().write_all(text.as_bytes())?;
-    file.commit()
 }
 
 #[cfg(test)]
