@@ -4,6 +4,7 @@ mod cleanup;
 mod doctor;
 mod generate;
 mod merge;
+mod names;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use migtrace::files;
 
-use super::names;
+use crate::commands::names;
 
 /// Held while this process writes to a directory.
 pub(super) struct DirectoryLock(File);

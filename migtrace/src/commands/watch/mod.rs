@@ -5,7 +5,6 @@ mod exports;
 mod leftovers;
 mod lines;
 mod lock;
-mod names;
 mod progress;
 #[cfg(feature = "openmetrics")]
 mod prometheus;

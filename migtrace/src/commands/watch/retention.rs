@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::names::PairName;
 use crate::cli::Keep;
+use crate::commands::names::PairName;
 
 /// A wall clock that was set forward by more than this is not believed at once: all pairs would be too old.
 const BELIEVED: Duration = Duration::from_secs(3_600);

@@ -14,9 +14,9 @@ use migtrace::watch::JournalId;
 
 use super::leftovers;
 use super::lock::DirectoryLock;
-use super::names::{PairName, Part, is_partial, partial};
 use super::retention::Retention;
 use crate::cli::Keep;
+use crate::commands::names::{PairName, Part, is_partial, partial};
 
 /// Written to prove that there is room.
 const ROOM_BYTES: usize = 64 * 1024;
@@ -92,8 +92,8 @@ impl Store {
             .map(|name| self.directory.join(name))
             .collect();
         let lacking = names.iter().filter_map(|name| match PairName::parse(name)? {
-            (pair, Part::Log) if !pair.file(&self.directory, Part::Record).exists() => {
-                Some(pair.file(&self.directory, Part::Log))
+            (pair, Part::Log) if !pair.path(&self.directory, Part::Record).exists() => {
+                Some(pair.path(&self.directory, Part::Log))
             }
             _ => None,
         });
@@ -168,7 +168,7 @@ impl Store {
     fn write_pair(&self, log: &Path, records: &[Record]) -> Result<PairName> {
         let pair = self.free_name(records, Some(log));
         self.write_record(&pair, records)?;
-        let path = pair.file(&self.directory, Part::Log);
+        let path = pair.path(&self.directory, Part::Log);
         if path != log {
             fs::rename(log, &path).with_context(|| format!("cannot rename {}", log.display()))?;
         }
@@ -177,7 +177,7 @@ impl Store {
 
     fn write_record(&self, pair: &PairName, records: &[Record]) -> Result<()> {
         let json: String = records.iter().map(report::json).collect::<Result<_, _>>()?;
-        let path = pair.file(&self.directory, Part::Record);
+        let path = pair.path(&self.directory, Part::Record);
         files::write_synced(&path, MODE, json.as_bytes())
             .with_context(|| format!("cannot write a record to {}", self.directory.display()))
     }
@@ -187,7 +187,7 @@ impl Store {
         let first = PairName::of(records);
         let is_free = |name: &PairName| {
             let (of_log, of_record) =
-                (name.file(&self.directory, Part::Log), name.file(&self.directory, Part::Record));
+                (name.path(&self.directory, Part::Log), name.path(&self.directory, Part::Record));
             let is_own = log == Some(of_log.as_path());
             is_own || (!of_log.exists() && (log.is_some() || !of_record.exists()))
         };

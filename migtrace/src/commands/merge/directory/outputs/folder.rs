@@ -6,26 +6,22 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use migtrace::files;
 use migtrace::record::Record;
 use migtrace::timeline::Merged;
+
+use crate::commands::names::MergedName;
 
 /// A record and an older one of the same migration begin within this of each other, by one host's clock: one host may have
 /// seen it begin later than another, which copied disks before. The id can come again when a connection between the same
 /// ends carries the same VM again, which takes longer.
 const SAME_MIGRATION_SECONDS: u64 = 86_400;
 
-/// How the start is written in a name.
-const STAMP: &str = "%Y%m%dT%H%M%SZ";
-
 /// What the file of a record is found by.
 pub(in crate::commands::merge::directory) struct Identity {
-    start: Option<i64>,
+    name: MergedName,
     /// The start as the wall clock of each host shows it, which may be years off.
     starts: Vec<i64>,
-    id: String,
     /// The id that a record of the other half alone had.
     other_id: Option<String>,
 }
@@ -34,17 +30,13 @@ impl Identity {
     pub(super) fn of(merged: &Merged) -> Self {
         let record = &merged.record;
         Self {
-            start: record.start.realtime_ns.map(seconds),
+            name: MergedName {
+                start: record.start.realtime_ns.map(seconds),
+                id: record.migration.id.clone().unwrap_or_else(|| "unidentified".to_owned()),
+            },
             starts: starts(record).map(seconds).collect(),
-            id: record.migration.id.clone().unwrap_or_else(|| "unidentified".to_owned()),
             other_id: merged.other_id.clone(),
         }
-    }
-
-    fn name(&self) -> String {
-        let start = self.start.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let start = start.map(|start| start.strftime(STAMP).to_string());
-        format!("{}_{}", start.as_deref().unwrap_or("unknown"), self.id)
     }
 }
 
@@ -62,17 +54,6 @@ fn starts(record: &Record) -> impl Iterator<Item = i64> {
         Some(monotonic?.saturating_add(ahead).saturating_add(observer.clock?.offset_ns))
     });
     start.into_iter().chain(elsewhere)
-}
-
-/// The start and the id that a file's name says.
-fn named(name: &str) -> Option<(Option<i64>, &str)> {
-    let (start, id) = name.strip_suffix(".json")?.split_once('_')?;
-    let id = id.split('_').next()?;
-    if start == "unknown" {
-        return Some((None, id));
-    }
-    let start = jiff::fmt::strtime::parse(STAMP, start).ok()?.to_datetime().ok()?;
-    Some((Some(start.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second()), id))
 }
 
 /// A folder with a file for each record. Only one migtrace writes there at a time.
@@ -100,8 +81,8 @@ impl Folder {
         }
         let mut before: HashMap<String, Vec<_>> = HashMap::new();
         for name in files::names(path)? {
-            if let Some((start, id)) = named(&name) {
-                before.entry(id.to_owned()).or_default().push((start, name.clone()));
+            if let Some(MergedName { start, id }) = MergedName::parse(&name) {
+                before.entry(id).or_default().push((start, name));
             }
         }
         before.values_mut().for_each(|files| files.sort());
@@ -137,9 +118,8 @@ impl Folder {
     /// A name that no other record of this run has. Two may begin in one second with one id, if nothing has shown that they
     /// are halves of one migration.
     fn free_name(&self, identity: &Identity) -> String {
-        let name = identity.name();
-        let numbered = (2..).map(|number| format!("{name}_{number}.json"));
-        let mut names = std::iter::once(format!("{name}.json")).chain(numbered);
+        let numbers = std::iter::once(None).chain((2..).map(Some));
+        let mut names = numbers.map(|number| identity.name.file(number));
         names.find(|name| !self.used.contains(name)).unwrap_or_default()
     }
 
@@ -151,7 +131,7 @@ impl Folder {
                 |other: &i64| start.is_none_or(|one| one.abs_diff(*other) <= SAME_MIGRATION_SECONDS);
             identity.starts.is_empty() || identity.starts.iter().any(is_near)
         };
-        for id in [Some(&identity.id), identity.other_id.as_ref()].into_iter().flatten() {
+        for id in [Some(&identity.name.id), identity.other_id.as_ref()].into_iter().flatten() {
             let Some(files) = self.before.get_mut(id) else { continue };
             let own = files.iter().position(|(_, before)| before == name);
             let found = own.or_else(|| files.iter().position(|(start, _)| is_same(*start)));
@@ -168,28 +148,5 @@ impl Folder {
             .with_context(|| format!("cannot write to {}", self.path.display()))?;
         let Self { new, changed, unchanged, .. } = self;
         Ok(format!("; files: {new} new, {changed} replaced, {unchanged} as they were"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_says_the_start_and_the_id() {
-        let identity = Identity {
-            start: Some(1_795_843_343),
-            starts: Vec::new(),
-            id: "8ec7c28d".to_owned(),
-            other_id: None,
-        };
-        let name = format!("{}.json", identity.name());
-        assert_eq!(name, "20261128T052223Z_8ec7c28d.json");
-        assert_eq!(named(&name), Some((Some(1_795_843_343), "8ec7c28d")));
-        assert_eq!(named("20261128T052223Z_8ec7c28d_2.json"), Some((Some(1_795_843_343), "8ec7c28d")));
-        assert_eq!(named("unknown_8ec7c28d.json"), Some((None, "8ec7c28d")));
-        for other in ["notes.json", "a_b.json", "20261128T052223Z_8ec7c28d.jsonl"] {
-            assert_eq!(named(other), None, "{other}");
-        }
     }
 }
