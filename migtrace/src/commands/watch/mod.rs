@@ -14,7 +14,6 @@ mod troubles;
 mod watching;
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 use migtrace::host::capabilities::Capability;
 
 use self::exports::Exports;
@@ -75,9 +74,4 @@ async fn watch(options: &WatchArgs, files: Files, signals: Signals) -> Result<()
     say("ready");
     let watching = Watching::new(migtrace::watch::Watcher::new(tracer, selection), files);
     watching.until_told(signals, options.grace).await
-}
-
-/// The wall clock now, in nanoseconds since the epoch.
-fn realtime_ns() -> i64 {
-    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use migtrace::export::openmetrics::{Exporter, Running, Server, Textfile};
+use migtrace::host::clock::realtime_ns;
 use migtrace::record::Record;
 use migtrace::vocabulary::Lost;
 use migtrace::watch::Watcher;
 
-use super::realtime_ns;
 use crate::cli::PrometheusArgs;
 
 /// The metrics of a watch, and where they are to be had.
@@ -27,7 +27,7 @@ impl Prometheus {
         if options.prometheus.is_none() && options.textfile.is_none() {
             return Ok(None);
         }
-        let exporter = Exporter::new(wall_ns());
+        let exporter = Exporter::new(realtime_ns());
         if let Some(address) = options.prometheus {
             let server = Server::bind(address, exporter.clone()).await?;
             tokio::spawn(server.run());
@@ -40,7 +40,7 @@ impl Prometheus {
 
     /// A migration is over.
     pub(super) fn finished(&mut self, record: &Record) -> Result<()> {
-        self.exporter.add(record, wall_ns());
+        self.exporter.add(record, realtime_ns());
         self.written = Instant::now();
         self.write()
     }
@@ -85,9 +85,4 @@ impl Prometheus {
         let Some(textfile) = &self.textfile else { return Ok(()) };
         textfile.write().with_context(|| format!("cannot write {}", textfile.path().display()))
     }
-}
-
-/// The wall clock now, in nanoseconds since the Unix epoch.
-fn wall_ns() -> u64 {
-    u64::try_from(realtime_ns()).unwrap_or(0)
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 use migtrace::event::{EndReason, Event, Fact};
+use migtrace::host::clock::realtime_ns;
 use migtrace::record::Record;
 use migtrace::vocabulary::NotMeasured;
 use migtrace::watch::{Finished, JournalId, News, Watcher};
@@ -13,7 +14,6 @@ use super::counts::Counts;
 use super::exports::Exports;
 use super::lines::Lines;
 use super::progress::Progress;
-use super::realtime_ns;
 use super::store::Store;
 use super::troubles::Troubles;
 use crate::commands::explain;
@@ -152,7 +152,10 @@ impl Files {
 
     fn take(&mut self, news: News) {
         match news {
-            News::Begun { journal } => self.keep_log(|store| store.begin(journal, realtime_ns())),
+            News::Begun { journal } => {
+                let now_ns = realtime_ns().cast_signed();
+                self.keep_log(|store| store.begin(journal, now_ns));
+            }
             News::Event { journal, event } => self.keep_log(|store| store.write(journal, &event)),
             News::Discarded { journal } => {
                 let discarded = self.store.as_mut().map_or(Ok(()), |store| store.discard(journal));
@@ -219,7 +222,7 @@ impl Files {
 
     fn remove_old(&mut self) {
         let Some(store) = &mut self.store else { return };
-        let removed = store.remove_old(realtime_ns() / 1_000_000_000);
+        let removed = store.remove_old(realtime_ns().cast_signed() / 1_000_000_000);
         match removed {
             Ok(count) => self.counts.removed += count as u64,
             Err(error) => self.note(Err(error)),

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::time::SystemTime;
 
 use uuid::Uuid;
 
 use super::ThisHost;
+use crate::host::clock::realtime_ns;
 use crate::host::identity::Identity;
 
 /// Where Linux keeps the host's identifier (machine-id(5)).
@@ -21,9 +21,7 @@ impl ThisHost {
         let Identity { host, kernel } = Identity::read()?;
         let id = fs::read_to_string(MACHINE_ID).ok().map(|id| id.trim().to_owned());
         let id = id.filter(|id| Uuid::try_parse(id).is_ok_and(|id| !id.is_nil()));
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let process =
-            format!("{} {} {}", id.as_deref().unwrap_or(&host), std::process::id(), since.as_nanos());
+        let process = format!("{} {} {}", id.as_deref().unwrap_or(&host), std::process::id(), realtime_ns());
         let instance = Uuid::new_v5(&Uuid::NAMESPACE_OID, process.as_bytes()).to_string();
         Ok(Self { name: host, id, kernel, instance })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prost::Message as _;
 use tokio::sync::mpsc::Sender as Orders;
@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::send::{BadFile, Sender, Settings};
 use super::{NoTrace, Origin, trace_request};
 use crate::export::metrics::Metrics;
+use crate::host::clock::realtime_ns;
 use crate::record::Record;
 use task::{Order, Task};
 
@@ -120,7 +121,7 @@ impl Exporter {
             let _entered = runtime.enter();
             Sender::new(settings)?
         };
-        let metrics = settings.metrics.as_ref().map(|_| Metrics::new(now_ns()));
+        let metrics = settings.metrics.as_ref().map(|_| Metrics::new(realtime_ns()));
         let task = Task::new(task::Parts {
             orders: taken,
             sender: Arc::new(sender),
@@ -190,12 +191,6 @@ impl Exporter {
         let _ = ended.recv_timeout(limit.saturating_add(GRACE));
         counts.now()
     }
-}
-
-/// The wall time, in nanoseconds since the Unix epoch.
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use prost::Message as _;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Counters, now_ns};
+use super::Counters;
 use crate::export::metrics::Metrics;
 use crate::export::otlp::queue::{Entry, Queue};
 use crate::export::otlp::send::{Answer, Sender, Signal};
 use crate::export::otlp::{Origin, metrics_request};
+use crate::host::clock::realtime_ns;
 use crate::record::Record;
 
 /// The first time to wait before a request is tried again. Each further one is twice as long, up to the longest.
@@ -135,7 +136,7 @@ impl Task {
                     (self.parts.say)(&format!("{error}: a trace is lost"));
                 }
                 if let (Some(record), Some(metrics)) = (counted, &mut self.parts.metrics) {
-                    metrics.add(&record, now_ns());
+                    metrics.add(&record, realtime_ns());
                     self.news = true;
                 }
             }
@@ -171,7 +172,7 @@ impl Task {
             let has_points = metrics.families().iter().any(|family| !family.points.is_empty());
             self.news = false;
             if has_points {
-                let request = metrics_request(metrics, now_ns(), &self.parts.origin).encode_to_vec();
+                let request = metrics_request(metrics, realtime_ns(), &self.parts.origin).encode_to_vec();
                 let sender = Arc::clone(&self.parts.sender);
                 self.sending_metrics =
                     Some(Box::pin(async move { sender.send(Signal::Metrics, &request).await }));
