@@ -3,6 +3,7 @@
 //!
 //! Prometheus' own promtool and ClickHouse itself (chDB) say so; Grafana and the Collector are not there to ask.
 
+#![cfg(feature = "metrics")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
 mod common;
@@ -13,20 +14,46 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::clickhouse::{python, records};
+use migtrace::export::metrics::{Kind, Metrics, label};
 use migtrace_lab::Download;
 use serde_json::Value;
 
-/// The metrics, by their names in Prometheus, and their labels.
-const COUNTERS: [&str; 1] = ["migtrace_migrations_total"];
-const HISTOGRAMS: [&str; 5] = [
-    "migtrace_migration_duration_seconds",
-    "migtrace_migration_stop_seconds",
-    "migtrace_migration_reachability_gap_seconds",
-    "migtrace_migration_network_gap_seconds",
-    "migtrace_migration_wire_bytes",
-];
-const LABELS: [&str; 5] =
-    ["migtrace_mode", "migtrace_outcome", "migtrace_role", "migtrace_bound", "migtrace_phase"];
+/// The words that an expression may have: what all migrations of these tests add up to, by its names in Prometheus.
+#[derive(Default)]
+struct Known {
+    counters: BTreeSet<String>,
+    histograms: BTreeSet<String>,
+    labels: BTreeSet<String>,
+}
+
+impl Known {
+    fn new() -> Self {
+        let mut metrics = Metrics::new(0);
+        for record in records().lines() {
+            metrics.add(&serde_json::from_str(record).unwrap(), 0);
+        }
+        let mut known = Self::default();
+        for family in metrics.families() {
+            let name = family.definition.prometheus_name();
+            match family.definition.kind {
+                Kind::Counter => known.counters.insert(format!("{name}_total")),
+                Kind::Histogram { .. } => known.histograms.insert(name),
+            };
+            known.labels.extend(family.points.keys().flatten().map(|(attribute, _)| label(attribute)));
+        }
+        known
+    }
+
+    /// Whether it has this name. What is recorded by a rule has names of its own.
+    fn has(&self, name: &str, recorded: &BTreeSet<&str>) -> bool {
+        let whole = ["_bucket", "_sum", "_count"].iter().filter_map(|suffix| name.strip_suffix(suffix));
+        self.labels.contains(name)
+            || self.counters.contains(name)
+            || recorded.contains(name)
+            || whole.into_iter().any(|name| self.histograms.contains(name))
+            || name == "migtrace"
+    }
+}
 
 fn dist() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist")
@@ -66,22 +93,16 @@ fn recorded(rules: &str) -> BTreeSet<&str> {
     rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect()
 }
 
-fn assert_known(expression: &str, recorded: &BTreeSet<&str>) {
+fn assert_known(expression: &str, known: &Known, recorded: &BTreeSet<&str>) {
     for name in names(expression) {
-        let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
-        let known = LABELS.contains(&name)
-            || COUNTERS.contains(&name)
-            || recorded.contains(name)
-            || of_histogram.is_some_and(|name| HISTOGRAMS.contains(&name))
-            || name == "migtrace";
-        assert!(known, "{expression}: there is no {name}");
+        assert!(known.has(name, recorded), "{expression}: there is no {name}");
     }
 }
 
 #[test]
 fn every_rule_asks_for_metrics_that_there_are() {
     let rules = read("prometheus/migtrace.rules.yml");
-    let recorded = recorded(&rules);
+    let (recorded, known) = (recorded(&rules), Known::new());
     let expressions = rules.lines().filter(|line| {
         let line = line.trim();
         !line.starts_with("- alert:")
@@ -89,7 +110,7 @@ fn every_rule_asks_for_metrics_that_there_are() {
             && !line.starts_with("- name:")
             && !line.starts_with("expr: time()")
     });
-    expressions.for_each(|line| assert_known(line, &recorded));
+    expressions.for_each(|line| assert_known(line, &known, &recorded));
 }
 
 fn dashboards() -> [Value; 2] {
@@ -140,11 +161,11 @@ fn targets(board: &Value) -> impl Iterator<Item = &Value> {
 #[test]
 fn every_panel_asks_for_metrics_and_columns_that_there_are() {
     let rules = read("prometheus/migtrace.rules.yml");
-    let recorded = recorded(&rules);
+    let (recorded, known) = (recorded(&rules), Known::new());
     let boards = dashboards();
     let all = || boards.iter().flat_map(targets);
     let expressions: Vec<_> = all().filter_map(|target| target["expr"].as_str()).collect();
-    expressions.iter().for_each(|expression| assert_known(expression, &recorded));
+    expressions.iter().for_each(|expression| assert_known(expression, &known, &recorded));
     let directory = tempfile::tempdir().unwrap();
     let (file, queries) = (directory.path().join("records.jsonl"), directory.path().join("queries.json"));
     let records = records();
