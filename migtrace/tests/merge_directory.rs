@@ -116,6 +116,49 @@ fn add_log(directory: &Path, name: &str, host: &str) {
         .unwrap();
 }
 
+/// A log of `name`, whose QEMU also has the connection by which its guest has arrived: that of `earlier`.
+fn with_connection_of(name: &str, earlier: &str) -> String {
+    let read = |name: &str, host: &str| fs::read_to_string(folder().join(name).join(host)).unwrap();
+    let arrival = read(earlier, "destination.jsonl");
+    let mut seen: Value =
+        serde_json::from_str(arrival.lines().find(|line| line.contains("\"flow_seen\"")).unwrap()).unwrap();
+    let log = read(name, "source.jsonl");
+    let (before, end) = log.trim_end().rsplit_once('\n').unwrap();
+    seen["at_ns"] = serde_json::from_str::<Value>(end).unwrap()["at_ns"].clone();
+    let other = serde_json::json!({
+        "at_ns": seen["at_ns"], "event": "flow_purpose", "flow": seen["flow"], "purpose": "other"
+    });
+    format!("{before}\n{seen}\n{other}\n{end}\n")
+}
+
+#[test]
+fn a_guest_that_arrives_and_leaves_again_has_two_migrations_and_neither_log_is_a_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let (earlier, later) = ("precopy-7.2", "multifd-2-7.2");
+    for host in ["source", "destination"] {
+        add_log(directory.path(), earlier, host);
+        add_log(directory.path(), later, host);
+    }
+    let alone = merge(directory.path(), &[]);
+    fs::write(directory.path().join(format!("{later} source")), with_connection_of(later, earlier)).unwrap();
+    // A watch has left this.
+    fs::write(directory.path().join(".migtrace-host-a.lock"), "4711\n").unwrap();
+    let output = merge(directory.path(), &[]);
+    assert_eq!((output.status.code(), records(&output).len()), (Some(0), 2), "{}", said(&output));
+    assert_eq!(records(&output), records(&alone));
+    // Also where the logs are named.
+    let mut together = Command::new(env!("CARGO_BIN_EXE_migtrace"));
+    together.args(["merge", "--format", "json"]);
+    together.args(
+        fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| !path.to_string_lossy().ends_with(".lock")),
+    );
+    let together = together.output().unwrap();
+    assert_eq!(values(&together.stdout), records(&alone), "{}", said(&together));
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let directory = scattered(&ALL_HOSTS);

@@ -10,6 +10,9 @@ use migtrace::files::PARTIAL;
 use migtrace::record::{Record, Vantage};
 use uuid::Uuid;
 
+const LOCK: &str = ".migtrace-";
+const LOCK_END: &str = ".lock";
+
 /// How a name writes the start of a migration. In the order of the names is the order of the starts.
 #[derive(Clone, Copy)]
 enum Start {
@@ -126,7 +129,12 @@ pub(in crate::commands) fn is_partial(file: &str, host: &str) -> bool {
 
 /// The name of the file that a process locks which writes to a directory.
 pub(in crate::commands) fn lock(host: &str) -> String {
-    format!(".migtrace-{}.lock", safe(host))
+    format!("{LOCK}{}{LOCK_END}", safe(host))
+}
+
+/// Whether a file is one that a process locks, of whatever host.
+pub(in crate::commands) fn is_lock(file: &str) -> bool {
+    file.starts_with(LOCK) && file.ends_with(LOCK_END)
 }
 
 /// The name of a host as a part of a file name.

@@ -8,6 +8,7 @@ use super::{Key, key};
 use crate::event::{Event, Fact, LONGEST_LINE_BYTES, Lines, LogError, PeerRecording, Qemu, QmpEvent};
 use crate::selection::Selection;
 use crate::units::{Directions, Flow, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// What an event log is about, as far as that decides which other logs belong to it.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +104,8 @@ struct Look {
     recording: Option<PeerRecording>,
     peers: BTreeSet<Key>,
     flows: BTreeMap<Flow, Vec<Option<Directions<u32>>>>,
+    /// What each carries, as often as that was found out.
+    purposes: BTreeMap<Flow, BTreeSet<Purpose>>,
     qemus: BTreeMap<u32, Qemu>,
     /// Those that migrate.
     pids: BTreeSet<u32>,
@@ -141,6 +144,10 @@ impl Look {
                 self.flows.entry(*flow).or_default().push(*initial_sequences);
                 true
             }
+            Fact::FlowPurpose { flow, purpose } => {
+                self.purposes.entry(*flow).or_default().insert(*purpose);
+                false
+            }
             Fact::FlowOwner { pid, .. } => self.pids.insert(*pid),
             Fact::Qmp(qmp) => self.qmp(qmp),
             Fact::EchoStart(start) => {
@@ -164,10 +171,18 @@ impl Look {
         true
     }
 
+    /// Whether a connection is of no migration in this log. With the one by which a guest has arrived, all logs of a guest that
+    /// goes from host to host would belong together.
+    fn is_of_none(&self, flow: &Flow, seen: usize) -> bool {
+        let carries_other = |purposes: &BTreeSet<Purpose>| purposes.iter().eq([&Purpose::Other]);
+        seen == 1 && self.purposes.get(flow).is_some_and(carries_other)
+    }
+
     fn summary(self, selection: &Selection) -> Summary {
-        let flows = || self.flows.iter().flat_map(|(flow, all)| all.iter().map(move |syns| (flow, syns)));
+        let of_migrations = || self.flows.iter().filter(|(flow, all)| !self.is_of_none(flow, all.len()));
+        let flows = || of_migrations().flat_map(|(flow, all)| all.iter().map(move |syns| (flow, syns)));
         let may_lack_syns =
-            self.flows.is_empty() || self.beginnings > 1 || flows().any(|(_, syns)| syns.is_none());
+            flows().next().is_none() || self.beginnings > 1 || flows().any(|(_, syns)| syns.is_none());
         let moving = || self.pids.iter().filter_map(|pid| self.qemus.get(pid));
         let ends = |flow: &Flow| {
             let (one, other): (SocketAddr, SocketAddr) = (flow.local, flow.remote);

@@ -6,6 +6,7 @@ use super::{Found, Host};
 use crate::event::PeerRecording;
 use crate::timeline::facts::FlowFacts;
 use crate::units::{Flow, MonotonicNs};
+use crate::vocabulary::Purpose;
 
 /// Why a host does not belong to the others; the plainest reason first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
@@ -70,8 +71,9 @@ fn migrations(host: &Host<'_>) -> HashSet<(PeerRecording, Option<(u32, Monotonic
     all.chain(none).collect()
 }
 
-/// The connections of a host, as no other host sees them.
+/// The connections of a host, as no other host sees them. A log may also have those of an earlier migration of the same process,
+/// with another purpose: that with which a guest has arrived, when it leaves again.
 fn connections(host: &Host<'_>) -> HashSet<(Flow, u32, u32)> {
     let known = |flow: &FlowFacts| flow.initial_sequences.map(|syns| (flow.flow, syns.tx, syns.rx));
-    host.facts.flows.iter().filter_map(known).collect()
+    host.facts.flows.iter().filter(|flow| flow.purpose != Purpose::Other).filter_map(known).collect()
 }

@@ -11,12 +11,13 @@ use migtrace::fleet::Summary;
 use migtrace::selection::Selection;
 
 use super::faults::{Fault, Faults};
+use crate::commands::names::is_lock;
 
 /// What a file is.
 pub(super) enum Content {
     Log(Box<Summary>),
-    /// Something else that migtrace has written, such as the record of a log, beside it.
-    Record,
+    /// Something else that migtrace has written: the record of a log, beside it, or the lock of a watch.
+    Other,
     Fault(Fault),
 }
 
@@ -48,8 +49,12 @@ pub(super) fn below(directory: &Path, faults: &mut Faults) -> Result<Vec<PathBuf
     Ok(files)
 }
 
-/// What a file is. Its content decides; only the name that a recording gives to what it is writing counts.
+/// What a file is. Its content decides; only the names that a watch gives to its lock, and a recording to what it is writing,
+/// count.
 pub(super) fn content(path: &Path, selection: &Selection) -> Content {
+    if path.file_name().and_then(|name| name.to_str()).is_some_and(is_lock) {
+        return Content::Other;
+    }
     if path.extension().is_some_and(|extension| extension == "partial") {
         return Content::Fault(Fault::BeingWritten);
     }
@@ -63,7 +68,7 @@ fn look(path: &Path, selection: &Selection) -> Result<Content> {
     let mut file = BufReader::with_capacity(1 << 16, open_regular(path)?);
     let begin = file.fill_buf()?;
     if is_of_migtrace(begin) {
-        return Ok(Content::Record);
+        return Ok(Content::Other);
     }
     let is_json = begin.starts_with(b"{");
     Ok(match Summary::read(file, selection) {

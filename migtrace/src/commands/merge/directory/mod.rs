@@ -59,7 +59,7 @@ impl Logs {
                     paths.push(path);
                     summaries.push(*summary);
                 }
-                Content::Record => {}
+                Content::Other => {}
                 Content::Fault(fault) => faults.add(&path, fault),
             }
         }
