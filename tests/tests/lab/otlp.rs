@@ -1,64 +1,10 @@
 //! What `migtrace record --otlp` sends of a real migration, as a collector on each host receives it.
 
+use crate::support::rotel::{Rotel, fields};
 use crate::support::{GUEST_PATIENCE, assert_recorded, number};
 use migtrace_lab::migtrace_command::Recording;
-use migtrace_lab::{Download, Host, Migration, Outcome, Process, shared_lab};
+use migtrace_lab::{Migration, Outcome, shared_lab};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// The collector Rotel on a host. It prints what it receives.
-struct Rotel {
-    _process: Process,
-    folder: tempfile::TempDir,
-}
-
-impl Rotel {
-    fn start(host: &Host) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let program = Download::Otlp.fetch().unwrap().join("rotel/rotel-agent");
-        let mut command = Command::new(program);
-        command.args(["start", "--otlp-grpc-endpoint", "127.0.0.1:4317"]);
-        command.args(["--otlp-http-endpoint", "127.0.0.1:4318", "--exporter", "blackhole"]);
-        command.args([
-            "--debug-log-verbosity",
-            "detailed",
-            "--debug-log",
-            "traces",
-            "--debug-log",
-            "metrics",
-        ]);
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        command.stdout(File::create(folder.path().join("log")).unwrap());
-        Self { _process: host.spawn(&mut command).unwrap(), folder }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-
-    /// What it has printed, once this is a part of it.
-    fn wait_for(&self, text: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let log = self.log();
-            if log.contains(text) {
-                return log;
-            }
-            assert!(begun.elapsed() < GUEST_PATIENCE, "no {text} in {log}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-/// The values of a field of spans, as Rotel prints them.
-fn fields<'l>(log: &'l str, name: &str) -> Vec<&'l str> {
-    let value = |line: &'l str| {
-        Some(line.strip_prefix("    ")?.strip_prefix(name)?.trim_start().strip_prefix(": ")?.trim())
-    };
-    log.lines().filter_map(value).collect()
-}
 
 /// The trace that a record's migration has.
 fn trace(record: &Value) -> String {
@@ -69,7 +15,6 @@ fn trace(record: &Value) -> String {
 fn each_host_sends_its_half_of_one_trace_to_its_own_collector() {
     let mut lab = shared_lab().unwrap();
     let collectors = [lab.guest_host(), lab.other_host()].map(Rotel::start);
-    collectors.iter().for_each(|collector| drop(collector.wait_for("Starting Rotel")));
     // The default is HTTP; the port of gRPC says so.
     let source = Recording::start(lab.guest_host(), &["--otlp"]).unwrap();
     let destination = Recording::start(lab.other_host(), &["--otlp", "http://127.0.0.1:4317"]).unwrap();

@@ -1,13 +1,12 @@
 //! What goes wrong beside the migrations: full disks, killed watches, directories that are in use or gone.
 
-use super::{directory, replayed, whole_pairs};
+use super::{SmallDisk, directory, replayed, whole_pairs};
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, network};
 use migtrace_lab::watch_command::{Watch, file_names, wait_for_pairs};
 use migtrace_lab::{BareQemu, Lab, migtrace_command};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// QEMU's bandwidth limit for a migration during which a watch is killed and the next one begins.
@@ -116,30 +115,11 @@ fn a_directory_that_cannot_be_written_is_an_error_before_anything_is_attached() 
     }
 }
 
-/// A file system of 512 KiB. Dropping it unmounts it.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let folder = directory();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(folder.path());
-        assert!(mount.status().unwrap().success());
-        Self(folder)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_costs_files_and_never_a_line() {
     let lab = network();
-    let disk = SmallDisk::mount();
-    let path = disk.0.path();
+    let disk = SmallDisk::mount(512);
+    let path = disk.path();
     let mut watch = Watch::start(lab.source(), path, &[]).unwrap();
     let filler = path.join("filler");
     let _ = fs::write(&filler, vec![0; 1 << 20]);

@@ -1,7 +1,7 @@
 //! Guests that come and go, one after the other and several at once.
 
-use super::{directory, replayed, whole_pairs};
-use crate::support::merged::{assert_stop, merge};
+use super::{directory, merged, merged_directory, replayed, whole_pairs};
+use crate::support::merged::assert_stop;
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, network, number};
 use migtrace_lab::watch_command::{Pair, Watch, wait_for_pairs};
 use migtrace_lab::{
@@ -22,12 +22,6 @@ fn assert_payload(record: &Value, capture: &Capture) {
     let both =
         [capture.stream(local, remote), capture.stream(remote, local)].map(|tally| tally.payload_bytes);
     assert_eq!(own, both.into_iter().max(), "{flows:#?}");
-}
-
-/// The record of a migration that both hosts have kept.
-fn merged(pairs: [&Pair; 2]) -> Value {
-    let text = merge(&[&pairs[0].log, &pairs[1].log]).unwrap();
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// The part of a pair's name that both hosts' have in common.
@@ -107,11 +101,12 @@ fn of_twenty_migrations_at_once_each_has_its_own_record() {
             BarePair::start(from, to, &guest, migration).unwrap()
         })
         .collect();
-    let folders = [directory(), directory()];
+    let all = directory();
+    let folders = ["from", "to"].map(|name| all.path().join(name));
     let mut watches = [from, to]
         .into_iter()
         .zip(&folders)
-        .map(|(host, folder)| Watch::start(host, folder.path(), &["--format", "json"]).unwrap());
+        .map(|(host, folder)| Watch::start(host, folder, &["--format", "json"]).unwrap());
     let (mut source, destination) = (watches.next().unwrap(), watches.next().unwrap());
     let wiretap = Wiretap::start(to, Host::UPLINK).unwrap();
     let migrated: Vec<_> = std::thread::scope(|scope| {
@@ -123,8 +118,10 @@ fn of_twenty_migrations_at_once_each_has_its_own_record() {
         running.into_iter().map(|one| one.join().unwrap()).collect()
     });
     let count = usize::from(AT_ONCE);
-    let [here, there] = folders.each_ref().map(|folder| whole_pairs(folder.path(), count));
+    let [here, there] = folders.each_ref().map(|folder| whole_pairs(folder, count));
     let capture = wiretap.stop().unwrap();
+    let fleet = merged_directory(all.path());
+    assert_eq!(fleet.len(), count);
     for (name, migrated) in names.iter().zip(&migrated) {
         assert_eq!(migrated.outcome, Outcome::Completed);
         let of = |pairs: &[Pair]| pairs.iter().position(|pair| pair.record["vm"]["name"] == **name).unwrap();
@@ -133,6 +130,7 @@ fn of_twenty_migrations_at_once_each_has_its_own_record() {
         assert_payload(&destination.record, &capture);
         let record = merged([source, destination]);
         assert_stop(&record, migrated, Side::Destination);
+        assert!(fleet.contains(&record), "{name}: all logs at once give another record");
         let log = std::fs::read_to_string(&source.log).unwrap();
         let strangers = names.iter().filter(|other| *other != name && log.contains(&format!("\"{other}\"")));
         assert_eq!(strangers.count(), 0, "{name}: a log has nothing of other VMs");

@@ -1,15 +1,20 @@
 //! `migtrace watch`: every migration of a host, against what it has not produced: the driver's stamps, and a packet socket's
 //! counts of the connections.
 
+mod collector;
 mod endings;
 mod faults;
 mod journeys;
+mod scrapes;
 
 use crate::support::PATIENCE;
-use migtrace_lab::migtrace_command;
+use crate::support::merged::merge;
 use migtrace_lab::record_checks::assert_consistent;
-use migtrace_lab::watch_command::{Pair, wait_for_pairs};
+use migtrace_lab::watch_command::{Pair, Watch, wait_for_pairs};
+use migtrace_lab::{Host, migtrace_command};
+use serde_json::Value;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// What `migtrace report` makes of the log of a pair, and its exit code.
 fn replayed(pair: &Pair) -> (String, Option<i32>) {
@@ -33,4 +38,54 @@ fn whole_pairs(directory: &Path, count: usize) -> Vec<Pair> {
 /// A directory for a host.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
+}
+
+/// A file system of some KiB. Dropping it unmounts it.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(kib: u32) -> Self {
+        let folder = directory();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(folder.path());
+        assert!(mount.status().unwrap().success());
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// Starts a watch on a host of this name, so that several can write into one directory, and waits until it is ready.
+fn named_watch(host: &Host, name: &str, directory: &Path, options: &[&str]) -> Watch {
+    let watch = migtrace_command::command(&["watch", "--directory"]).unwrap();
+    let mut named = Command::new("unshare");
+    named.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", name]);
+    named.arg(watch.get_program()).args(watch.get_args()).arg(directory).args(options);
+    named.stdin(Stdio::null()).env("OTEL_EXPORTER_OTLP_TIMEOUT", "2000");
+    let mut watch = Watch::begin(host, named).unwrap();
+    watch.wait_until_said("ready", PATIENCE).unwrap();
+    watch
+}
+
+/// What `migtrace merge --directory` makes of all logs below a directory.
+fn merged_directory(directory: &Path) -> Vec<Value> {
+    let mut merge = migtrace_command::command(&["merge", "--directory"]).unwrap();
+    let output = merge.arg(directory).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The record that `migtrace merge` makes of both halves of a migration.
+fn merged(pairs: [&Pair; 2]) -> Value {
+    let text = merge(&[&pairs[0].log, &pairs[1].log]).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

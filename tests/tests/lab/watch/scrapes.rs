@@ -1,0 +1,206 @@
+//! `watch --prometheus` and `--textfile`, while a guest moves: what Prometheus on the source scrapes from both hosts, and what
+//! promtool makes of the files.
+
+use super::{directory, named_watch, whole_pairs};
+use crate::support::{GUEST_PATIENCE, MIB, PATIENCE, number};
+use migtrace_lab::{Action, Download, Host, Migration, Outcome, Process, Progress, shared_lab};
+use serde_json::Value;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Of the migration. The guest writes 40 MiB/s, so that there are some passes.
+const LIMIT: u64 = 52 * MIB;
+const PORT: u16 = 9464;
+
+fn program(name: &str) -> PathBuf {
+    Download::Prometheus.fetch().unwrap().join("usr/bin").join(name)
+}
+
+/// Prometheus on a host, which scrapes these every 200 ms.
+struct Prometheus {
+    host: Host,
+    _process: Process,
+    _folder: tempfile::TempDir,
+}
+
+const PROMETHEUS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
+
+impl Prometheus {
+    fn start(host: &Host, targets: &[SocketAddr]) -> Self {
+        let folder = directory();
+        let file = folder.path().join("prometheus.yml");
+        let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
+        let configuration = format!(
+            "global: {{scrape_interval: 200ms}}\nscrape_configs:\n- job_name: migtrace\n  \
+             static_configs:\n  - targets: [{}]\n",
+            targets.join(", ")
+        );
+        fs::write(&file, configuration).unwrap();
+        let mut command = Command::new(program("prometheus"));
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
+        command
+            .args([&format!("--web.listen-address={}:{}", PROMETHEUS.0, PROMETHEUS.1), "--log.level=error"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = host.spawn(&mut command).unwrap();
+        let prometheus = Self { host: host.clone(), _process: process, _folder: folder };
+        prometheus.wait_for("sum(up) == 2");
+        prometheus
+    }
+
+    /// What it answers to a query: each series with its labels and its value or values.
+    fn ask(&self, query: &str) -> Vec<Value> {
+        let hex = |byte: u8| format!("%{byte:02X}");
+        let query: String = query.bytes().map(hex).collect();
+        let answer = self.host.enter(|| get(&format!("/api/v1/query?query={query}"))).unwrap();
+        let answer: Value = answer.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+        answer["data"]["result"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The answer to a query, once there is one.
+    fn wait_for(&self, query: &str) -> Vec<Value> {
+        let begun = Instant::now();
+        loop {
+            let answer = self.ask(query);
+            if !answer.is_empty() {
+                return answer;
+            }
+            assert!(begun.elapsed() < GUEST_PATIENCE, "Prometheus has no {query}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// All values of a series since the start.
+    fn values(&self, series: &str) -> Vec<f64> {
+        let found = self.ask(&format!("{series}[10m]"));
+        let [one] = &found[..] else { panic!("{series}: {found:#?}") };
+        one["values"].as_array().unwrap().iter().map(|at| float(&at[1])).collect()
+    }
+
+    fn value(&self, series: &str) -> f64 {
+        float(&self.wait_for(series)[0]["value"][1])
+    }
+}
+
+/// The body of Prometheus' answer; none while there is none.
+fn get(path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(PROMETHEUS).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+fn float(value: &Value) -> f64 {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+/// What the metrics of one host have seen of the migration while it ran.
+fn assert_moved(prometheus: &Prometheus, role: &str, record: &Value) {
+    let of_role = |metric: &str| format!("{metric}{{role=\"{role}\"}}");
+    let sent = prometheus.values(&format!("migtrace_live_wire_bytes{{role=\"{role}\",direction=\"sent\"}}"));
+    let mut different = sent.clone();
+    different.dedup();
+    assert!(different.len() >= 3 && sent.is_sorted(), "{role}: {sent:?}");
+    let all = number(&record["traffic"]["total"]["tx"]["wire_bytes"]) as f64;
+    assert!(different.iter().all(|bytes| *bytes <= all), "{role}: {sent:?}, {all}");
+    let elapsed = prometheus.values(&of_role("migtrace_live_elapsed_seconds"));
+    assert!(elapsed.is_sorted() && elapsed.last() > elapsed.first(), "{role}: {elapsed:?}");
+    let rate = format!("migtrace_live_rate_bytes_per_second{{role=\"{role}\",direction=\"sent\"}}");
+    // QEMU's limit is of what it sends, per 100 ms; the headers come to less than a tenth of that.
+    let (least, most) = (LIMIT as f64 * 0.3, LIMIT as f64 * 1.2);
+    let fast: Vec<_> = prometheus.values(&rate).into_iter().filter(|rate| *rate > least).collect();
+    assert!(!fast.is_empty() && fast.iter().all(|rate| *rate <= most), "{role}: {fast:?}");
+    // They are gone with the migration.
+    let live = format!("{{__name__=~\"migtrace_live_.*\",role=\"{role}\"}}");
+    assert_eq!(prometheus.ask(&live), [Value::Null; 0]);
+}
+
+/// What is left of it afterwards, against the record.
+fn assert_counted(role: &str, record: &Value, value: impl Fn(&str) -> f64) {
+    let seconds = |ns: &Value| number(ns) as f64 / 1e9;
+    let labels = format!("migtrace_role=\"{role}\"");
+    let same = |metric: &str, expected: f64| {
+        let got = value(metric);
+        assert!((got - expected).abs() <= expected * 1e-9, "{role}: {metric}: {got} and {expected}");
+    };
+    same(&format!("migtrace_migrations_total{{{labels}}}"), 1.0);
+    same(&format!("migtrace_migration_duration_seconds_count{{{labels}}}"), 1.0);
+    let total = seconds(&record["total_time"]["value_ns"]);
+    same(&format!("migtrace_migration_duration_seconds_sum{{{labels}}}"), total);
+    same(&format!("migtrace_last_migration_duration_seconds{{role=\"{role}\"}}"), total);
+    // The destination alone does not see the guest stop.
+    let stop = &record["downtime"]["stop"];
+    assert_eq!(stop.is_null(), role == "destination", "{stop}");
+    if !stop.is_null() {
+        same(&format!("migtrace_migration_stop_seconds_sum{{{labels}}}"), seconds(&stop["value_ns"]));
+    }
+    let sent = number(&record["traffic"]["total"]["tx"]["wire_bytes"]) as f64;
+    same(&format!("migtrace_last_migration_wire_bytes{{role=\"{role}\",direction=\"sent\"}}"), sent);
+}
+
+/// The value of a series in a file for node_exporter: of the line with this name and these labels, among others.
+fn in_file(text: &str, series: &str) -> f64 {
+    let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap();
+    let is_it = |line: &&str| {
+        line.split_once('{').is_some_and(|(found, _)| found == name)
+            && labels.split(',').all(|label| line.contains(label))
+    };
+    let found: Vec<_> = text.lines().filter(is_it).collect();
+    let [line] = found[..] else { panic!("{series}: {found:?} in {text}") };
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn assert_valid(file: &Path) -> String {
+    let mut check = Command::new(program("promtool"));
+    let checked = check.args(["check", "metrics"]).stdin(fs::File::open(file).unwrap()).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn scrapes_see_a_migration_move_and_afterwards_what_its_record_says() {
+    let mut lab = shared_lab().unwrap();
+    let hosts = [lab.guest_host().clone(), lab.other_host().clone()];
+    let addresses = hosts.each_ref().map(|host| SocketAddr::from((host.ipv4(), PORT)));
+    let kept = directory();
+    let files = ["first", "second"].map(|name| kept.path().join(name).with_extension("prom"));
+    let records = [directory(), directory()];
+    let watches = [0, 1].map(|end| {
+        let (address, file) = (addresses[end].to_string(), files[end].to_str().unwrap());
+        let options = ["--prometheus", &address, "--textfile", file];
+        named_watch(&hosts[end], ["first", "second"][end], records[end].path(), &options)
+    });
+    let prometheus = Prometheus::start(&hosts[0], &addresses);
+    let migration = Migration { max_bandwidth_bytes_per_s: LIMIT, ..Migration::default() };
+    let mut passes = 0;
+    let migrated = lab.migrate_with(&migration, |progress: &Progress<'_>| {
+        passes = passes.max(progress.pass);
+        Action::Continue
+    });
+    assert_eq!(migrated.unwrap().outcome, Outcome::Completed);
+    for (role, folder, file) in [("source", &records[0], &files[0]), ("destination", &records[1], &files[1])]
+    {
+        let pair = whole_pairs(folder.path(), 1).remove(0);
+        // Each host has both, of its own migrations.
+        prometheus.wait_for(&format!("sum(migtrace_running_migrations{{role=\"{role}\"}}) == 0"));
+        prometheus.wait_for(&format!("migtrace_migrations_total{{migtrace_role=\"{role}\"}}"));
+        assert_moved(&prometheus, role, &pair.record);
+        assert_counted(role, &pair.record, |series| prometheus.value(series));
+        let text = assert_valid(file);
+        assert_eq!(in_file(&text, &format!("migtrace_running_migrations{{role=\"{role}\"}}")), 0.0);
+        assert!(!text.contains("migtrace_live_pass{"), "{text}");
+        assert_counted(role, &pair.record, |series| in_file(&text, series));
+    }
+    // Only the source knows of passes.
+    let seen = prometheus.values("migtrace_live_pass{role=\"source\"}");
+    let (first, last) = (seen[0], seen[seen.len() - 1]);
+    assert!(seen.is_sorted() && first < last && last <= passes as f64, "{seen:?} of {passes}");
+    for watch in watches {
+        assert_eq!(watch.stop(PATIENCE).unwrap().code, Some(0));
+    }
+}
