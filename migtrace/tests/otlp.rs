@@ -15,8 +15,8 @@ use common::merged;
 use migtrace::export::ids::Ids;
 use migtrace::export::metrics::{Metrics, Point, STOP, WIRE_BYTES};
 use migtrace::export::otlp::{
-    ExportMetricsServiceRequest, ExportTraceServiceRequest, NoTrace, Origin, ThisHost, TraceContext,
-    json_line, metrics_request, trace_request,
+    ExportMetricsServiceRequest, ExportTraceServiceRequest, NoTrace, Origin, Temporality, ThisHost,
+    TraceContext, json_line, metrics_request, trace_request,
 };
 use migtrace::record::Record;
 use serde_json::{Value, json};
@@ -302,8 +302,14 @@ fn metrics_count_what_records_say_and_lead_to_their_spans() {
         matches!(point, Point::Histogram(histogram) if histogram.count == 2 && histogram.max == Some(sum as f64))
     });
     assert!(found);
-    let request: ExportMetricsServiceRequest = metrics_request(&metrics, 2_000, &Origin::default());
-    let json: Value = serde_json::from_str(&json_line(&request).unwrap()).unwrap();
+    let request = |temporality| -> ExportMetricsServiceRequest {
+        metrics_request(&metrics, 2_000, temporality, &Origin::default())
+    };
+    let line = json_line(&request(Temporality::Cumulative)).unwrap();
+    let delta = json_line(&request(Temporality::Delta)).unwrap();
+    let kinds = ["\"aggregationTemporality\":2", "\"aggregationTemporality\":1"];
+    assert!(line.contains(kinds[0]) && line.replace(kinds[0], kinds[1]) == delta, "{delta}");
+    let json: Value = serde_json::from_str(&line).unwrap();
     let names: Vec<_> = json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
         .as_array()
         .unwrap()

@@ -13,12 +13,35 @@ use super::resource::Origin;
 use super::trace::scope;
 use crate::export::metrics::{self, Family, Histogram, Kind, Metrics, Point};
 
-const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
+/// What the values of metrics that are sent one after the other have in common.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Temporality {
+    /// They count from the same start.
+    #[default]
+    Cumulative,
+    /// Each counts from where the one before has ended.
+    Delta,
+}
 
-/// All metrics as they are at `at_ns`, the wall time in nanoseconds since the Unix epoch. Those without a point are left out.
+impl From<Temporality> for i32 {
+    fn from(temporality: Temporality) -> Self {
+        match temporality {
+            Temporality::Cumulative => AggregationTemporality::Cumulative as Self,
+            Temporality::Delta => AggregationTemporality::Delta as Self,
+        }
+    }
+}
+
+/// All metrics as they are at `at_ns`, the wall time in nanoseconds since the Unix epoch. Those without a point are left out. Of
+/// [`Temporality::Delta`] the caller has to begin anew with each request.
 #[must_use]
-pub fn metrics_request(metrics: &Metrics, at_ns: u64, origin: &Origin) -> ExportMetricsServiceRequest {
-    let times = Times { since_ns: metrics.started_ns(), at_ns };
+pub fn metrics_request(
+    metrics: &Metrics,
+    at_ns: u64,
+    temporality: Temporality,
+    origin: &Origin,
+) -> ExportMetricsServiceRequest {
+    let times = Times { since_ns: metrics.started_ns(), at_ns, temporality: temporality.into() };
     let families = metrics.families().iter().filter(|family| !family.points.is_empty());
     let metrics = families.map(|family| times.metric(family)).collect();
     let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
@@ -32,6 +55,7 @@ pub fn metrics_request(metrics: &Metrics, at_ns: u64, origin: &Origin) -> Export
 struct Times {
     since_ns: u64,
     at_ns: u64,
+    temporality: i32,
 }
 
 impl Times {
@@ -39,12 +63,12 @@ impl Times {
         let data = match family.definition.kind {
             Kind::Counter => metric::Data::Sum(Sum {
                 data_points: family.points.iter().filter_map(|(a, point)| self.number(a, point)).collect(),
-                aggregation_temporality: CUMULATIVE,
+                aggregation_temporality: self.temporality,
                 is_monotonic: true,
             }),
             Kind::Histogram { .. } => metric::Data::ExponentialHistogram(ExponentialHistogram {
                 data_points: family.points.iter().filter_map(|(a, point)| self.histogram(a, point)).collect(),
-                aggregation_temporality: CUMULATIVE,
+                aggregation_temporality: self.temporality,
             }),
         };
         Metric {

@@ -17,7 +17,7 @@ mod trace;
 pub use context::{BadContext, TraceContext};
 pub use exporter::{ExportCounts, Exporter, NoExporter};
 pub use json::json_line;
-pub use metrics::metrics_request;
+pub use metrics::{Temporality, metrics_request};
 pub use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 pub use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 pub use resource::{Origin, SERVICE_NAME, ThisHost};

@@ -28,8 +28,8 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Sends the traces of records, and what the records add up to.
 ///
-/// Nothing here waits for the network. A trace waits in the [`Queue`] until the collector has it; metrics are cumulative, so
-/// only the latest are ever sent.
+/// Nothing here waits for the network. A trace waits in the [`Queue`] until the collector has it. Of cumulative metrics only the
+/// latest are ever sent; of others, those that were not taken are kept until they are, and what comes meanwhile waits.
 #[derive(Debug)]
 pub struct Exporter {
     orders: Orders<Order>,
@@ -129,6 +129,7 @@ impl Exporter {
             sends_traces: settings.traces.is_some(),
             metrics,
             metrics_every: settings.metrics_every,
+            temporality: settings.temporality,
             origin: Arc::clone(&origin),
             counts: Arc::clone(&counts),
             say: Box::new(say),

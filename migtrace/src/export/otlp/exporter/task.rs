@@ -14,7 +14,7 @@ use super::Counters;
 use crate::export::metrics::Metrics;
 use crate::export::otlp::queue::{Entry, Queue};
 use crate::export::otlp::send::{Answer, Sender, Signal};
-use crate::export::otlp::{Origin, metrics_request};
+use crate::export::otlp::{Origin, Temporality, metrics_request};
 use crate::host::clock::realtime_ns;
 use crate::record::Record;
 
@@ -48,6 +48,7 @@ pub(super) struct Parts {
     pub(super) sends_traces: bool,
     pub(super) metrics: Option<Metrics>,
     pub(super) metrics_every: Duration,
+    pub(super) temporality: Temporality,
     pub(super) origin: Arc<Origin>,
     pub(super) counts: Arc<Counters>,
     pub(super) say: Box<dyn Fn(&str) + Send>,
@@ -70,6 +71,8 @@ pub(super) struct Task {
     next_metrics: Instant,
     /// Whether a record was added to the metrics since they were sent.
     news: bool,
+    /// Metrics that count from the ones before, until the collector has them.
+    kept_metrics: Option<Vec<u8>>,
     /// Until when to go on, once the end was asked for.
     until: Option<Instant>,
 }
@@ -86,6 +89,7 @@ impl Task {
             in_trouble: false,
             metrics_in_trouble: false,
             news: false,
+            kept_metrics: None,
             until: None,
         }
     }
@@ -118,8 +122,12 @@ impl Task {
     fn is_over(&self) -> bool {
         let Some(until) = self.until else { return false };
         let is_idle = self.sending.is_none() && self.sending_metrics.is_none();
-        let nothing_left = self.parts.queue.is_empty() && (self.parts.metrics.is_none() || !self.news);
+        let nothing_left = self.parts.queue.is_empty() && !self.has_metrics_left();
         Instant::now() >= until || (is_idle && nothing_left)
+    }
+
+    const fn has_metrics_left(&self) -> bool {
+        self.parts.metrics.is_some() && (self.news || self.kept_metrics.is_some())
     }
 
     fn waits_for_metrics(&self) -> bool {
@@ -166,18 +174,33 @@ impl Task {
                 (entry, answer)
             }));
         }
-        let is_time = now >= self.next_metrics && self.sending_metrics.is_none();
-        if is_time && let Some(metrics) = &self.parts.metrics {
-            self.next_metrics = now + self.parts.metrics_every;
-            let has_points = metrics.families().iter().any(|family| !family.points.is_empty());
-            self.news = false;
-            if has_points {
-                let request = metrics_request(metrics, realtime_ns(), &self.parts.origin).encode_to_vec();
-                let sender = Arc::clone(&self.parts.sender);
-                self.sending_metrics =
-                    Some(Box::pin(async move { sender.send(Signal::Metrics, &request).await }));
-            }
+        if now >= self.next_metrics
+            && self.sending_metrics.is_none()
+            && let Some(request) = self.metrics_to_send()
+        {
+            let sender = Arc::clone(&self.parts.sender);
+            self.sending_metrics =
+                Some(Box::pin(async move { sender.send(Signal::Metrics, &request).await }));
         }
+    }
+
+    /// The metrics that it is time for, if there are some.
+    fn metrics_to_send(&mut self) -> Option<Vec<u8>> {
+        let metrics = self.parts.metrics.as_mut()?;
+        self.next_metrics = Instant::now() + self.parts.metrics_every;
+        if let Some(kept) = &self.kept_metrics {
+            return Some(kept.clone());
+        }
+        self.news = false;
+        let has_points = metrics.families().iter().any(|family| !family.points.is_empty());
+        let (at_ns, temporality) = (realtime_ns(), self.parts.temporality);
+        let request = has_points
+            .then(|| metrics_request(metrics, at_ns, temporality, &self.parts.origin).encode_to_vec())?;
+        if temporality == Temporality::Delta {
+            *metrics = Metrics::new(at_ns);
+            self.kept_metrics = Some(request.clone());
+        }
+        Some(request)
     }
 
     fn conclude(&mut self, entry: &Entry, answer: Answer) {
@@ -235,6 +258,13 @@ impl Task {
 
     fn conclude_metrics(&mut self, answer: Answer) {
         let counts = &self.parts.counts;
+        // Of a request that is refused, nothing would change if it came again. Cumulative ones have more to say next time.
+        let is_over = !matches!(answer, Answer::TryAgain { .. });
+        let is_cumulative = self.parts.temporality == Temporality::Cumulative;
+        if is_over && self.kept_metrics.take().is_some() && self.until.is_some() {
+            // What has come meanwhile.
+            self.next_metrics = Instant::now();
+        }
         let why = match answer {
             Answer::Accepted { rejected, message } => {
                 counts.rejected.fetch_add(rejected, Ordering::Relaxed);
@@ -253,11 +283,14 @@ impl Task {
             self.metrics_in_trouble = true;
             (self.parts.say)(&format!("metrics cannot be sent now: {why}"));
         }
-        // They are cumulative: the next ones say all that these would have said.
-        self.news = true;
-        if let Some(until) = self.until {
+        // The next ones say all that these would have said.
+        self.news |= is_cumulative;
+        if let Some(until) = self.until.filter(|_| is_cumulative || !is_over) {
             self.next_metrics = Instant::now() + LAST_METRICS;
-            self.news = self.next_metrics < until;
+            if self.next_metrics >= until {
+                // There is no time for another try.
+                (self.news, self.kept_metrics) = (false, None);
+            }
         }
     }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, metric, number_data_point};
 use prost::Message as _;
 
 use super::*;
@@ -178,6 +180,65 @@ fn metrics_are_sent_from_time_to_time() {
     exporter.send(&record()).unwrap();
     wait_until("metrics came three times", || collector.received_at(METRICS).len() >= 3);
     drop(exporter);
+}
+
+/// Metrics of one start after the other, every 50 ms, and no traces.
+const DELTAS: [(&str, &str); 4] = [
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
+    ("OTEL_TRACES_EXPORTER", "none"),
+];
+
+/// From when to when a request counts, and how many migrations.
+fn counted(received: &Received) -> (u64, u64, i64) {
+    let request = ExportMetricsServiceRequest::decode(&received.body[..]).unwrap();
+    let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+    let migrations = metrics.iter().find(|metric| metric.name == "migtrace.migrations").unwrap();
+    let Some(metric::Data::Sum(sum)) = &migrations.data else { panic!("no sum: {migrations:?}") };
+    assert_eq!(sum.aggregation_temporality, AggregationTemporality::Delta as i32);
+    let [point] = &sum.data_points[..] else { panic!("not one point: {sum:?}") };
+    let Some(number_data_point::Value::AsInt(count)) = point.value else { panic!("no count: {point:?}") };
+    (point.start_time_unix_nano, point.time_unix_nano, count)
+}
+
+#[test]
+fn deltas_that_were_not_taken_come_again_as_they_were_and_all_of_them_add_up() {
+    let again = Reply::status(503);
+    let collector = Collector::start([again.clone(), again.clone(), again, Reply::status(200)]);
+    let settings = settings(&collector.url, &DELTAS);
+    let exporter = Exporter::start(&settings, Origin::default(), in_memory(), |_| {}).unwrap();
+    exporter.send(&record()).unwrap();
+    wait_until("metrics came", || !collector.received().is_empty());
+    exporter.send(&record()).unwrap();
+    exporter.send(&record()).unwrap();
+    wait_until("they were taken, and those after them", || collector.received().len() >= 5);
+    // Nothing has happened since: there is nothing to send.
+    thread::sleep(Duration::from_millis(200));
+    exporter.send(&record()).unwrap();
+    let counts = exporter.shutdown(Duration::from_secs(10));
+    assert_eq!((counts.metrics_failed, counts.is_all_sent()), (3, true));
+    let received = collector.received();
+    assert!(received[..4].iter().all(|request| request.body == received[0].body));
+    let taken: Vec<_> = received[3..].iter().map(counted).collect();
+    assert_eq!(taken.iter().map(|(.., count)| *count).collect::<Vec<_>>(), [1, 2, 1], "{taken:?}");
+    assert!(taken.windows(2).all(|two| two[0].1 == two[1].0), "{taken:?}");
+}
+
+#[test]
+fn deltas_that_nobody_takes_do_not_hold_up_the_end() {
+    for reply in [Reply::status(503), Reply::status(400), Reply::Never] {
+        let collector = Collector::start([reply.clone()]);
+        let settings = settings(&collector.url, &DELTAS);
+        let exporter = Exporter::start(&settings, Origin::default(), in_memory(), |_| {}).unwrap();
+        exporter.send(&record()).unwrap();
+        let begun = Instant::now();
+        let counts = exporter.shutdown(Duration::from_millis(1_500));
+        assert!(
+            begun.elapsed() < Duration::from_secs(2) && counts.metrics_failed > 0,
+            "{reply:?} {counts:?}"
+        );
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
+use crate::export::otlp::Temporality;
+
 /// How long one request may take, unless the environment says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -89,6 +91,8 @@ pub struct Settings {
     pub metrics: Option<Target>,
     /// How often metrics are sent.
     pub metrics_every: Duration,
+    /// From when their values count.
+    pub temporality: Temporality,
     /// `service.name`, if it was chosen.
     pub service_name: Option<String>,
     /// More attributes of the resource.
@@ -130,6 +134,7 @@ impl Settings {
         }
         let every = environment.milliseconds("OTEL_METRIC_EXPORT_INTERVAL");
         settings.metrics_every = every.filter(|every| !every.is_zero()).unwrap_or(METRICS_EVERY);
+        settings.temporality = environment.temporality();
         settings.service_name = variable("OTEL_SERVICE_NAME");
         settings.attributes = environment.resource_attributes();
         environment.ignored.dedup();
@@ -275,6 +280,19 @@ impl Environment<'_> {
             other => self.ignore(&format!("{name}: no compression `{other}`; write gzip or none")),
         }
         false
+    }
+
+    /// Counters and histograms are all that there is; of those both `delta` and `lowmemory` want the same.
+    fn temporality(&mut self) -> Temporality {
+        let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+        let Some(value) = (self.variable)(name) else { return Temporality::default() };
+        match value.trim().to_ascii_lowercase().as_str() {
+            "cumulative" => return Temporality::Cumulative,
+            "delta" | "lowmemory" => return Temporality::Delta,
+            other => self
+                .ignore(&format!("{name}: no temporality `{other}`; write cumulative, delta or lowmemory")),
+        }
+        Temporality::default()
     }
 
     fn milliseconds(&mut self, name: &str) -> Option<Duration> {

@@ -15,6 +15,7 @@ fn endpoints(variables: &[(&str, &str)], endpoint: Option<&str>) -> (String, Str
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const OF_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+const TEMPORALITY: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
 const INSECURE: &str = "OTEL_EXPORTER_OTLP_INSECURE";
 
 #[test]
@@ -148,6 +149,7 @@ fn what_makes_no_sense_is_ignored_and_said_without_secrets() {
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k", "OTEL_EXPORTER_OTLP_CLIENT_KEY and _CLIENT_CERTIFICATE"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b", "OTEL_RESOURCE_ATTRIBUTES is not a list"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "often", "OTEL_METRIC_EXPORT_INTERVAL: `often`"),
+        (TEMPORALITY, "none", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE: no temporality `none`"),
     ];
     for (name, value, why) in cases {
         let settings = read(&[(name, value)], None).unwrap();
@@ -156,6 +158,19 @@ fn what_makes_no_sense_is_ignored_and_said_without_secrets() {
         assert!(!settings.ignored[0].contains("secret"));
         assert_eq!(settings.traces.unwrap().timeout, TIMEOUT);
         assert_eq!(settings.attributes, []);
+        assert_eq!(settings.temporality, Temporality::Cumulative);
+    }
+}
+
+#[test]
+fn counters_and_histograms_have_the_temporality_that_the_specification_gives_each_preference() {
+    for (value, expected) in [
+        ("cumulative", Temporality::Cumulative),
+        ("DELTA", Temporality::Delta),
+        ("LowMemory", Temporality::Delta),
+    ] {
+        let settings = read(&[(TEMPORALITY, value)], None).unwrap();
+        assert_eq!((settings.temporality, settings.ignored.len()), (expected, 0));
     }
 }
 
