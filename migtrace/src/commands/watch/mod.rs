@@ -5,6 +5,7 @@ mod exports;
 mod leftovers;
 mod lines;
 mod lock;
+mod pairs;
 mod progress;
 #[cfg(feature = "openmetrics")]
 mod prometheus;
@@ -34,33 +35,14 @@ pub(super) fn run(options: &WatchArgs) -> Result<Exit> {
         let host = nix::unistd::gethostname().context("cannot read this host's name")?;
         Store::open(directory, &host.to_string_lossy(), options.keep)
     });
-    let mut store = store.transpose()?;
+    let store = store.transpose()?;
     let lines = Lines::open(options.output.as_deref(), options.format)?;
     let exports = runtime.block_on(Exports::start(options))?;
-    if let Some(store) = &mut store {
-        adopt_leftovers(store);
-    }
     let files = Files::new(store, lines, exports);
     runtime.block_on(watch(options, files, signals))?;
     // A binary may still be asked for its version.
     runtime.shutdown_background();
     Ok(Exit::Done)
-}
-
-/// Makes pairs of what a killed run has left, and says so.
-fn adopt_leftovers(store: &mut Store) {
-    for leftover in store.adopt_leftovers() {
-        say(&match leftover {
-            Ok(leftover) => match leftover.pair {
-                Some(pair) => format!("{}: a killed run left it; it is {pair} now", leftover.path.display()),
-                None => format!(
-                    "{}: a killed run left it; it held no migration and is removed",
-                    leftover.path.display()
-                ),
-            },
-            Err(error) => format!("migtrace: {}", super::explain(&error)),
-        });
-    }
 }
 
 async fn watch(options: &WatchArgs, files: Files, signals: Signals) -> Result<()> {

@@ -1,31 +1,30 @@
 //! The directory of records and event logs: a pair of files for each migration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use migtrace::event::{Event, LogWriter};
-use migtrace::files;
+use migtrace::files::{self, AtomicFile};
 use migtrace::record::Record;
-use migtrace::report;
 use migtrace::watch::JournalId;
 
-use super::leftovers;
+use super::leftovers::{self, Adopted, Adopter};
 use super::lock::DirectoryLock;
+use super::pairs::Pairs;
 use super::retention::Retention;
 use crate::cli::Keep;
-use crate::commands::names::{PairName, Part, is_partial, partial};
+use crate::commands::names;
 
-/// Written to prove that there is room.
-const ROOM_BYTES: usize = 64 * 1024;
 /// Events and records name VMs and addresses, which not every user needs to know.
-const MODE: u32 = 0o640;
+pub(super) const MODE: u32 = 0o640;
 
 /// A directory of records and event logs.
 pub(super) struct Store {
-    directory: PathBuf,
+    pairs: Pairs,
+    /// Before the lock, so that it is ended when somebody else may lock the directory.
+    adopter: Option<Adopter>,
     /// This host's name, which the names of unfinished logs have.
     host: String,
     lock: DirectoryLock,
@@ -34,7 +33,9 @@ pub(super) struct Store {
     count: u64,
     retention: Option<Retention>,
     /// Logs whose migration is over, but whose pair could not be written.
-    unfinished: Vec<PathBuf>,
+    unfinished: BTreeSet<PathBuf>,
+    /// What killed runs have left, as long as nobody reads it.
+    leftovers: BTreeSet<PathBuf>,
 }
 
 /// A log that is being written.
@@ -43,14 +44,6 @@ struct Log {
     writer: LogWriter<File>,
     /// It lacks events, since something could not be written.
     is_broken: bool,
-}
-
-/// What a killed run had left.
-pub(super) struct Leftover {
-    /// The log.
-    pub(super) path: PathBuf,
-    /// The pair that it has become; `None` if there was no migration in it.
-    pub(super) pair: Option<PairName>,
 }
 
 impl Store {
@@ -63,69 +56,91 @@ impl Store {
         }
         let directory = fs::canonicalize(directory).with_context(cannot)?;
         let lock = DirectoryLock::take(&directory, host)?;
-        let proof = directory.join(partial(host, 0, std::process::id(), 0));
-        let written = files::create_new(&proof, MODE).and_then(|mut file| {
-            file.write_all(&[0; ROOM_BYTES])?;
-            file.sync_all()
-        });
-        let removed = fs::remove_file(&proof);
-        written.and(removed).with_context(cannot)?;
+        AtomicFile::begin_with_room(&directory.join(names::lock(host)), MODE).with_context(cannot)?;
+        let leftovers = leftovers::find(&directory, host)
+            .with_context(|| format!("cannot read the directory {}", directory.display()))?;
         Ok(Self {
-            directory,
+            pairs: Pairs::new(directory),
+            adopter: None,
             host: host.to_owned(),
             lock,
             logs: BTreeMap::new(),
             count: 0,
             retention: keep.map(Retention::new),
-            unfinished: Vec::new(),
+            unfinished: BTreeSet::new(),
+            leftovers: leftovers.into_iter().collect(),
         })
     }
 
-    /// Makes pairs of what killed runs on this host have left. Nobody else writes it: the directory is locked.
-    pub(super) fn adopt_leftovers(&mut self) -> Vec<Result<Leftover>> {
-        let listed = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        let mut names: Vec<_> = listed.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        let found: Vec<_> = names
-            .iter()
-            .filter(|name| is_partial(name, &self.host))
-            .map(|name| self.directory.join(name))
-            .collect();
-        let lacking = names.iter().filter_map(|name| match PairName::parse(name)? {
-            (pair, Part::Log) if !pair.path(&self.directory, Part::Record).exists() => {
-                Some(pair.path(&self.directory, Part::Log))
-            }
-            _ => None,
-        });
-        found.into_iter().chain(lacking).map(|path| self.adopt(path)).collect()
+    /// Begins to make pairs of what killed runs of this host have left.
+    pub(super) fn adopt_leftovers(&mut self) -> Result<()> {
+        let found = self.leftovers.iter().cloned().collect();
+        self.order(found)?;
+        self.leftovers.clear();
+        Ok(())
     }
 
-    fn adopt(&self, path: PathBuf) -> Result<Leftover> {
-        let cannot = || format!("cannot make a record of {}, which a killed run has left", path.display());
-        let records = leftovers::records(&path).with_context(cannot)?;
-        if records.is_empty() {
-            fs::remove_file(&path).with_context(cannot)?;
-            return Ok(Leftover { path, pair: None });
+    /// Begins to make the pairs that could not be written.
+    pub(super) fn retry(&mut self) -> Result<()> {
+        self.order(self.unfinished.iter().cloned().collect())
+    }
+
+    fn order(&mut self, logs: Vec<PathBuf>) -> Result<()> {
+        if logs.is_empty() {
+            return Ok(());
         }
-        let pair = self.write_pair(&path, &records).with_context(cannot)?;
-        Ok(Leftover { path, pair: Some(pair) })
+        let adopter = match &mut self.adopter {
+            Some(adopter) => adopter,
+            none => none.insert(Adopter::start(&self.pairs).context("cannot start a thread")?),
+        };
+        logs.into_iter().for_each(|log| adopter.order(log));
+        Ok(())
     }
 
-    /// Tries again to make the pairs that could not be written. Returns how many were.
-    pub(super) fn retry(&mut self) -> usize {
-        let unfinished = std::mem::take(&mut self.unfinished);
-        let before = unfinished.len();
-        self.unfinished = unfinished.into_iter().filter(|path| self.adopt(path.clone()).is_err()).collect();
+    /// Waits until one of these pairs is made, or cannot be.
+    pub(super) async fn adopted(&mut self) -> Adopted {
+        match &mut self.adopter {
+            Some(adopter) => adopter.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the log is one of this run, whose pair could not be written. It is no more if there is a pair now.
+    pub(super) fn is_own(&mut self, adopted: &Adopted) -> bool {
+        if adopted.pair.is_ok() {
+            self.unfinished.remove(&adopted.log)
+        } else {
+            self.unfinished.contains(&adopted.log)
+        }
+    }
+
+    /// Whether there are logs that will be pairs soon.
+    fn is_adopting(&self) -> bool {
+        !self.leftovers.is_empty() || self.adopter.as_ref().is_some_and(|adopter| !adopter.is_idle())
+    }
+
+    /// Makes no more pairs of leftovers. Returns what was done by now, and how many are left: they stay as they are.
+    pub(super) fn end_adoption(&mut self) -> (Vec<Adopted>, usize) {
+        let Some(mut adopter) = self.adopter.take() else { return (Vec::new(), self.leftovers.len()) };
+        let (done, waiting) = adopter.end();
+        self.leftovers.extend(waiting.into_iter().filter(|log| !self.unfinished.contains(log)));
+        (done, self.leftovers.len())
+    }
+
+    /// Makes the pairs that could not be written, as far as they can be now. Returns how many.
+    pub(super) fn retry_at_once(&mut self) -> usize {
+        let before = self.unfinished.len();
+        self.unfinished.retain(|log| leftovers::adopt(log, &self.pairs).is_err());
         before - self.unfinished.len()
     }
 
     /// A migration has begun.
     pub(super) fn begin(&mut self, journal: JournalId, now_realtime_ns: i64) -> Result<()> {
         self.count += 1;
-        let name = partial(&self.host, now_realtime_ns, std::process::id(), self.count);
-        let path = self.directory.join(name);
+        let name = names::partial(&self.host, now_realtime_ns, std::process::id(), self.count);
+        let path = self.pairs.directory().join(name);
         let file = files::create_new(&path, MODE)
-            .with_context(|| format!("cannot write to {}", self.directory.display()))?;
+            .with_context(|| format!("cannot write to {}", self.pairs.directory().display()))?;
         self.logs.insert(journal, Log { path, writer: LogWriter::new(file), is_broken: false });
         Ok(())
     }
@@ -135,7 +150,7 @@ impl Store {
         let Some(log) = self.logs.get_mut(&journal).filter(|log| !log.is_broken) else { return Ok(()) };
         let written = log.writer.write(event);
         log.is_broken = written.is_err();
-        written.with_context(|| format!("cannot write an event log to {}", self.directory.display()))
+        written.with_context(|| format!("cannot write an event log to {}", self.pairs.directory().display()))
     }
 
     /// There was no migration.
@@ -147,62 +162,33 @@ impl Store {
     /// A migration is over: its record is written, and both files take their names.
     pub(super) fn finish(&mut self, journal: JournalId, records: &[Record]) -> Result<()> {
         let Some(log) = self.logs.remove(&journal) else {
-            let pair = self.free_name(records, None);
-            return self.write_record(&pair, records);
+            return self.pairs.turn().write_record(records).map(drop);
         };
         if log.is_broken {
             // The record is complete, and the log does not replay into it.
-            let pair = self.free_name(records, None);
-            self.write_record(&pair, records)?;
+            self.pairs.turn().write_record(records)?;
             return fs::remove_file(&log.path)
                 .with_context(|| format!("cannot remove {}", log.path.display()));
         }
-        let written = self.write_pair(&log.path, records);
+        let written = self.pairs.turn().write_pair(&log.path, records);
         if written.is_err() {
-            self.unfinished.push(log.path);
+            self.unfinished.insert(log.path);
         }
         written.map(drop)
     }
 
-    /// Writes the record of a log, and gives both their names.
-    fn write_pair(&self, log: &Path, records: &[Record]) -> Result<PairName> {
-        let pair = self.free_name(records, Some(log));
-        self.write_record(&pair, records)?;
-        let path = pair.path(&self.directory, Part::Log);
-        if path != log {
-            fs::rename(log, &path).with_context(|| format!("cannot rename {}", log.display()))?;
-        }
-        Ok(pair)
-    }
-
-    fn write_record(&self, pair: &PairName, records: &[Record]) -> Result<()> {
-        let json: String = records.iter().map(report::json).collect::<Result<_, _>>()?;
-        let path = pair.path(&self.directory, Part::Record);
-        files::write_synced(&path, MODE, json.as_bytes())
-            .with_context(|| format!("cannot write a record to {}", self.directory.display()))
-    }
-
-    /// A name that no other pair has. A run that was killed may have written the record of `log` already.
-    fn free_name(&self, records: &[Record], log: Option<&Path>) -> PairName {
-        let first = PairName::of(records);
-        let is_free = |name: &PairName| {
-            let (of_log, of_record) =
-                (name.path(&self.directory, Part::Log), name.path(&self.directory, Part::Record));
-            let is_own = log == Some(of_log.as_path());
-            is_own || (!of_log.exists() && (log.is_some() || !of_record.exists()))
-        };
-        let numbered = (2..).map(|number| first.numbered(number));
-        std::iter::once(first.clone()).chain(numbered).find(is_free).unwrap_or(first)
-    }
-
     /// Removes the oldest pairs, if that is wanted. Returns how many.
     pub(super) fn remove_old(&mut self, now_realtime_s: i64) -> Result<usize> {
+        // What was left over becomes pairs first, however old it is.
+        if self.is_adopting() {
+            return Ok(0);
+        }
         let Some(retention) = &mut self.retention else { return Ok(0) };
-        retention.apply(&self.directory, now_realtime_s)
+        retention.apply(self.pairs.directory(), now_realtime_s)
     }
 
     /// Takes the lock anew if the directory is another one now.
     pub(super) fn reopen(&mut self) -> Result<()> {
-        self.lock.renew(&self.directory, &self.host)
+        self.lock.renew(self.pairs.directory(), &self.host)
     }
 }

@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 
 use super::counts::Counts;
 use super::exports::Exports;
+use super::leftovers::Adopted;
 use super::lines::Lines;
 use super::progress::Progress;
 use super::store::Store;
@@ -61,6 +62,7 @@ impl Watching {
     pub(super) async fn until_told(mut self, mut signals: Signals, grace: Duration) -> Result<()> {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
+        self.files.adopt_leftovers();
         self.files.tidy();
         self.until(&mut signals, None).await?;
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -78,10 +80,10 @@ impl Watching {
             }
         }
         let Self { watcher, mut files } = self;
+        files.end_adoption();
         for news in watcher.finish(EndReason::Interrupted)? {
             files.take(news);
         }
-        files.tidy();
         files.end();
         Ok(())
     }
@@ -113,6 +115,7 @@ impl Watching {
                     let shown = self.files.exports.show_running(&self.watcher);
                     self.files.note(shown);
                 }
+                adopted = self.files.next_adopted() => self.files.adopted(&adopted),
                 _ = tidy.tick() => self.files.tidy(),
                 () = due(watchdog.as_mut()) => {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
@@ -134,8 +137,11 @@ impl Files {
         }
     }
 
-    /// Ends what still works, and says what was done.
+    /// Completes what still can be, and says what was done.
     fn end(mut self) {
+        self.remove_old();
+        let retried = self.store.as_mut().map_or(0, Store::retry_at_once);
+        self.counts.lost_records = self.counts.lost_records.saturating_sub(retried as u64);
         self.progress.show(Vec::new());
         std::mem::take(&mut self.exports).end(&mut self.counts);
         self.say(&self.counts.line());
@@ -215,9 +221,43 @@ impl Files {
     /// Does what is to be done from time to time.
     fn tidy(&mut self) {
         self.remove_old();
+        let ordered = self.store.as_mut().map_or(Ok(()), Store::retry);
+        self.note(ordered);
+    }
+
+    fn adopt_leftovers(&mut self) {
+        let ordered = self.store.as_mut().map_or(Ok(()), Store::adopt_leftovers);
+        self.note(ordered);
+    }
+
+    /// Waits until a log of an earlier run is a pair, or one of this run whose pair could not be written at first.
+    async fn next_adopted(&mut self) -> Adopted {
+        match &mut self.store {
+            Some(store) => store.adopted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn adopted(&mut self, adopted: &Adopted) {
+        if self.store.as_mut().is_some_and(|store| store.is_own(adopted)) {
+            let made = u64::from(adopted.pair.is_ok());
+            self.counts.lost_records = self.counts.lost_records.saturating_sub(made);
+        } else {
+            self.say(&adopted.line());
+        }
+        self.remove_old();
+    }
+
+    /// What was left over stays so from now on. It may take long to read.
+    fn end_adoption(&mut self) {
         let Some(store) = &mut self.store else { return };
-        let retried = store.retry();
-        self.counts.lost_records = self.counts.lost_records.saturating_sub(retried as u64);
+        let (done, left) = store.end_adoption();
+        done.iter().for_each(|adopted| self.adopted(adopted));
+        if left > 0 {
+            let logs =
+                if left == 1 { "log that a killed run left is" } else { "logs that killed runs left are" };
+            self.say(&format!("{left} {logs} still to be read: the next watch into this directory does it"));
+        }
     }
 
     fn remove_old(&mut self) {

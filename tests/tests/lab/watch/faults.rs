@@ -2,15 +2,19 @@
 
 use super::{SmallDisk, directory, replayed, whole_pairs};
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, network};
-use migtrace_lab::watch_command::{Watch, file_names, wait_for_pairs};
+use migtrace_lab::watch_command::{Watch, file_names, pairs, wait_for_pairs};
 use migtrace_lab::{BareQemu, Lab, migtrace_command};
 use nix::sys::signal::Signal;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// QEMU's bandwidth limit for a migration during which a watch is killed and the next one begins.
 const VERY_SLOW_MIB_PER_S: u64 = 2;
+
+/// A log of a migration.
+const LOG: &str = include_str!("../../../../migtrace/tests/logs/destination-10.0.jsonl");
 
 /// Two QEMUs of a VM, the first of which has begun to migrate to the second.
 fn migrating(lab: &Lab, name: &str, port: u16, mib_per_s: u64) -> (BareQemu, BareQemu) {
@@ -53,10 +57,10 @@ fn a_killed_watch_loses_nothing_that_was_seen_and_the_next_one_says_so() {
     let mut command = migtrace_command::command(&["watch", "--directory"]).unwrap();
     command.arg(path);
     let mut next = Watch::begin(lab.source(), command).unwrap();
+    next.wait_until_said("ready", PATIENCE).unwrap();
     for _ in &left {
         next.wait_until_said("a killed run left it", PATIENCE).unwrap();
     }
-    next.wait_until_said("ready", PATIENCE).unwrap();
     let found = wait_for_pairs(path, 2, Duration::ZERO);
     let is_partial = |name: &String| name.ends_with(".partial");
     // The migrations go on, and the next watch may have begun their logs by now.
@@ -76,6 +80,40 @@ fn a_killed_watch_loses_nothing_that_was_seen_and_the_next_one_says_so() {
     for pair in pairs.iter().filter(|pair| pair.record["migration"]["outcome"] == "completed") {
         assert_eq!(pair.record["start"]["seen"], false, "the rest of it: {}", pair.name);
     }
+    assert_eq!(next.stop(PATIENCE).unwrap().code, Some(0));
+}
+
+/// A log that takes a second or more to read.
+fn write_long_log(path: &Path) {
+    let mut log = LOG.to_owned();
+    for number in 0..400_000_u64 {
+        let at_ns = 1_002_800_000_000 + number;
+        writeln!(log, r#"{{"at_ns":{at_ns},"event":"clock","offset_ns":1800000000000000000,"error_ns":60}}"#)
+            .unwrap();
+    }
+    fs::write(path, log).unwrap();
+}
+
+#[test]
+fn a_long_log_of_a_killed_watch_holds_up_neither_the_start_nor_the_end() {
+    let lab = network();
+    let folder = directory();
+    let name = "20200101T000000.000Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-destination.jsonl";
+    let path = folder.path().join(name);
+    write_long_log(&path);
+    let length = fs::metadata(&path).unwrap().len();
+    let watch = Watch::start(lab.source(), folder.path(), &["--keep", "14d"]).unwrap();
+    let watched = watch.stop(PATIENCE).unwrap();
+    assert_eq!(watched.code, Some(0), "{}", watched.stderr);
+    let left = "1 log that a killed run left is still to be read: the next watch into this directory does it";
+    assert!(watched.stderr.contains(left), "{}", watched.stderr);
+    // Though it is old, it stays, as it was.
+    assert_eq!(fs::metadata(&path).unwrap().len(), length);
+    assert!(!path.with_extension("json").exists());
+    let mut next = Watch::start(lab.source(), folder.path(), &[]).unwrap();
+    let said = next.wait_until_said("a killed run left it; it is ", PATIENCE).unwrap();
+    assert!(said.ends_with("-destination now"), "{said}");
+    assert_eq!(pairs(folder.path()).unwrap().len(), 1);
     assert_eq!(next.stop(PATIENCE).unwrap().code, Some(0));
 }
 
