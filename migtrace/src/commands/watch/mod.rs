@@ -2,6 +2,7 @@
 
 mod counts;
 mod exports;
+mod index;
 mod leftovers;
 mod lines;
 mod lock;

@@ -1,12 +1,12 @@
 //! Which pairs are removed when they are too old, or too many.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::index::Index;
 use crate::cli::Keep;
 use crate::commands::names::PairName;
 
@@ -19,68 +19,69 @@ const DOUBT: Duration = Duration::from_secs(86_400);
 pub(super) struct Retention {
     keep: Keep,
     today: Today,
-}
-
-/// The files of a pair, and their size.
-#[derive(Debug, Default)]
-struct Files {
-    paths: Vec<PathBuf>,
-    bytes: u64,
+    index: Index,
 }
 
 impl Retention {
     pub(super) fn new(keep: Keep) -> Self {
-        Self { keep, today: Today::default() }
+        Self { keep, today: Today::default(), index: Index::default() }
+    }
+
+    /// The pairs of the directory.
+    pub(super) const fn index(&mut self) -> &mut Index {
+        &mut self.index
     }
 
     /// Removes what is too old or too much. Returns how many pairs that was. The latest pair always stays.
     pub(super) fn apply(&mut self, directory: &Path, now_realtime_s: i64) -> Result<usize> {
-        let now = self.today.now(now_realtime_s, Instant::now());
-        let cannot = || format!("cannot remove old files of {}", directory.display());
-        let pairs = pairs(directory).with_context(cannot)?;
-        let sizes: Vec<_> = pairs.iter().map(|(name, files)| (name.start(), files.bytes)).collect();
-        let too_old = too_many(&sizes, self.keep, now);
-        for files in pairs.values().take(too_old) {
-            for path in &files.paths {
-                fs::remove_file(path).with_context(cannot)?;
+        let now_s = self.today.now(now_realtime_s, Instant::now());
+        self.remove(directory, now_s)
+            .with_context(|| format!("cannot remove old files of {}", directory.display()))
+    }
+
+    fn remove(&mut self, directory: &Path, now_s: i64) -> io::Result<usize> {
+        let mut removed = 0;
+        self.index.refresh(directory, Instant::now())?;
+        loop {
+            let oldest: Vec<_> = self.index.oldest().collect();
+            let known = oldest.len();
+            let start = |name: &&PairName| name.start();
+            let count = too_many(&oldest, start, self.index.younger(), self.keep, now_s);
+            for _ in 0..count {
+                removed += usize::from(self.index.remove_oldest(directory)?);
             }
+            if count > 0 {
+                self.index.set_right(directory);
+            }
+            if count < known || self.index.younger().is_none() {
+                return Ok(removed);
+            }
+            self.index.list(directory, Instant::now())?;
         }
-        Ok(too_old)
     }
 }
 
-/// The pairs of a directory, in the order of their starts.
-fn pairs(directory: &Path) -> std::io::Result<BTreeMap<PairName, Files>> {
-    let mut pairs: BTreeMap<PairName, Files> = BTreeMap::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let Some((name, _)) = entry.file_name().to_str().and_then(PairName::parse) else { continue };
-        // It may be gone by now: the other host removes, too.
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_file() {
-            let files = pairs.entry(name).or_default();
-            files.paths.push(entry.path());
-            files.bytes += metadata.len();
-        }
-    }
-    Ok(pairs)
-}
-
-/// How many of these pairs, the oldest first, are too old or too much. Each has a start and a size.
-fn too_many(pairs: &[(Option<i64>, u64)], keep: Keep, now_s: i64) -> usize {
-    let Some(latest) = pairs.len().checked_sub(1) else { return 0 };
-    let is_old = |start: Option<i64>| {
-        let age = start.and_then(|start| u64::try_from(now_s.saturating_sub(start)).ok());
+/// How many of the oldest pairs are too old or too much. Each has a size, and those that are younger have one together.
+fn too_many<T>(
+    oldest: &[(T, u64)],
+    start: impl Fn(&T) -> Option<i64>,
+    younger: Option<u64>,
+    keep: Keep,
+    now_s: i64,
+) -> usize {
+    let most = if younger.is_some() { oldest.len() } else { oldest.len().saturating_sub(1) };
+    let is_old = |pair: &T| {
+        let age = start(pair).and_then(|start| u64::try_from(now_s.saturating_sub(start)).ok());
         keep.age.is_some_and(|most| age.is_some_and(|age| age > most.as_secs()))
     };
-    let old = pairs.iter().take_while(|(start, _)| is_old(*start)).count();
-    let mut bytes: u64 = pairs.iter().skip(old).map(|(_, bytes)| bytes).sum();
-    let mut count = old;
-    while keep.bytes.is_some_and(|most| bytes > most) && count < latest {
-        bytes -= pairs[count].1;
+    let mut count = oldest.iter().take(most).take_while(|(pair, _)| is_old(pair)).count();
+    let rest = oldest.iter().skip(count).map(|(_, bytes)| bytes).sum::<u64>();
+    let mut bytes = rest + younger.unwrap_or_default();
+    while keep.bytes.is_some_and(|most| bytes > most) && count < most {
+        bytes -= oldest[count].1;
         count += 1;
     }
-    count.min(latest)
+    count
 }
 
 /// The wall clock, as far as it can be believed.
@@ -116,6 +117,8 @@ impl Today {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const DAY: u64 = 86_400;
@@ -124,7 +127,8 @@ mod tests {
     fn the_oldest_go_first_and_the_latest_stays() {
         let pairs = [(Some(0), 5), (Some(10), 5), (Some(20), 5), (Some(30), 100)];
         let count = |age: Option<u64>, bytes: Option<u64>, now| {
-            too_many(&pairs, Keep { age: age.map(Duration::from_secs), bytes }, now)
+            let keep = Keep { age: age.map(Duration::from_secs), bytes };
+            too_many(&pairs, |start| *start, None, keep, now)
         };
         assert_eq!(count(Some(10), None, 20), 1);
         assert_eq!(count(Some(10), None, 1_000), 3);
@@ -132,7 +136,12 @@ mod tests {
         assert_eq!(count(None, Some(1), 1_000), 3);
         assert_eq!(count(Some(10), Some(105), 20), 2);
         assert_eq!(count(Some(10), None, -500), 0, "the clock was set back");
-        assert_eq!(too_many(&[], Keep { age: None, bytes: Some(1) }, 0), 0);
+        let keep = Keep { age: None, bytes: Some(1) };
+        assert_eq!(too_many(&[], |start: &Option<i64>| *start, None, keep, 0), 0);
+        // Where there are younger ones, none of these is the latest.
+        assert_eq!(too_many(&pairs, |start| *start, Some(0), keep, 0), 4);
+        let keep = Keep { age: None, bytes: Some(150) };
+        assert_eq!(too_many(&pairs, |start| *start, Some(45), keep, 0), 2);
     }
 
     #[test]
@@ -168,5 +177,28 @@ mod tests {
         let mut left = migtrace::files::names(folder.path()).unwrap();
         left.retain(|name| !others.contains(&name.as_str()));
         assert_eq!(left, [format!("{}.json", pair(3)), format!("{}.jsonl", pair(3))]);
+    }
+
+    #[test]
+    fn as_many_are_removed_as_there_are_too_many_though_only_some_are_known_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair =
+            |day: u32| format!("202611{day:02}T000000.000Z-6f1c2a34-8a51-5a0f-9d6c-0c2b6f1f2d11-source");
+        for day in 1..=30 {
+            for extension in ["json", "jsonl"] {
+                fs::write(folder.path().join(format!("{}.{extension}", pair(day))), "12345").unwrap();
+            }
+        }
+        let mut retention = Retention::new(Keep { age: None, bytes: Some(65) });
+        retention.index = Index::with_room(4);
+        assert_eq!(retention.apply(folder.path(), 0).unwrap(), 24);
+        let left: Vec<_> = (25..=30).flat_map(|day| [".json", ".jsonl"].map(|end| pair(day) + end)).collect();
+        assert_eq!(migtrace::files::names(folder.path()).unwrap(), left);
+        assert_eq!(retention.apply(folder.path(), 0).unwrap(), 0);
+        // Another process removes the oldest: it is not counted, and nothing else goes for it.
+        left[..2].iter().for_each(|name| fs::remove_file(folder.path().join(name)).unwrap());
+        retention.keep.bytes = Some(55);
+        assert_eq!(retention.apply(folder.path(), 0).unwrap(), 0);
+        assert_eq!(migtrace::files::names(folder.path()).unwrap(), left[2..]);
     }
 }

@@ -15,7 +15,7 @@ use super::lock::DirectoryLock;
 use super::pairs::Pairs;
 use super::retention::Retention;
 use crate::cli::Keep;
-use crate::commands::names;
+use crate::commands::names::{self, PairName};
 
 /// Events and records name VMs and addresses, which not every user needs to know.
 pub(super) const MODE: u32 = 0o640;
@@ -105,8 +105,8 @@ impl Store {
         }
     }
 
-    /// Whether the log is one of this run, whose pair could not be written. It is no more if there is a pair now.
-    pub(super) fn is_own(&mut self, adopted: &Adopted) -> bool {
+    /// Whether the log is one of this run, whose pair could not be written before.
+    pub(super) fn take_own(&mut self, adopted: &Adopted) -> bool {
         if adopted.pair.is_ok() {
             self.unfinished.remove(&adopted.log)
         } else {
@@ -139,10 +139,22 @@ impl Store {
         self.count += 1;
         let name = names::partial(&self.host, now_realtime_ns, std::process::id(), self.count);
         let path = self.pairs.directory().join(name);
-        let file = files::create_new(&path, MODE)
-            .with_context(|| format!("cannot write to {}", self.pairs.directory().display()))?;
+        let file = self.changing(|_| files::create_new(&path, MODE));
+        let file = file.with_context(|| format!("cannot write to {}", self.pairs.directory().display()))?;
         self.logs.insert(journal, Log { path, writer: LogWriter::new(file), is_broken: false });
         Ok(())
+    }
+
+    /// Changes the directory in a way that the index of its pairs knows of.
+    fn changing<T, E>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        let directory = self.pairs.directory().to_owned();
+        let was_right =
+            self.retention.as_mut().is_some_and(|retention| retention.index().is_right(&directory));
+        let changed = change(self)?;
+        if let Some(retention) = self.retention.as_mut().filter(|_| was_right) {
+            retention.index().set_right(&directory);
+        }
+        Ok(changed)
     }
 
     /// Appends an event to a log.
@@ -156,25 +168,31 @@ impl Store {
     /// There was no migration.
     pub(super) fn discard(&mut self, journal: JournalId) -> Result<()> {
         let Some(log) = self.logs.remove(&journal) else { return Ok(()) };
-        fs::remove_file(&log.path).with_context(|| format!("cannot remove {}", log.path.display()))
+        self.changing(|_| remove(&log.path))
     }
 
     /// A migration is over: its record is written, and both files take their names.
     pub(super) fn finish(&mut self, journal: JournalId, records: &[Record]) -> Result<()> {
-        let Some(log) = self.logs.remove(&journal) else {
-            return self.pairs.turn().write_record(records).map(drop);
-        };
-        if log.is_broken {
+        let log = self.logs.remove(&journal);
+        self.changing(|store| {
+            let pair = match &log {
+                Some(log) if !log.is_broken => store.write_pair(&log.path, records)?,
+                _ => store.pairs.turn().write_record(records)?,
+            };
+            if let Some(retention) = &mut store.retention {
+                retention.index().add(store.pairs.directory(), &pair);
+            }
             // The record is complete, and the log does not replay into it.
-            self.pairs.turn().write_record(records)?;
-            return fs::remove_file(&log.path)
-                .with_context(|| format!("cannot remove {}", log.path.display()));
-        }
-        let written = self.pairs.turn().write_pair(&log.path, records);
+            log.filter(|log| log.is_broken).map_or(Ok(()), |log| remove(&log.path))
+        })
+    }
+
+    fn write_pair(&mut self, log: &Path, records: &[Record]) -> Result<PairName> {
+        let written = self.pairs.turn().write_pair(log, records);
         if written.is_err() {
-            self.unfinished.insert(log.path);
+            self.unfinished.insert(log.to_owned());
         }
-        written.map(drop)
+        written
     }
 
     /// Removes the oldest pairs, if that is wanted. Returns how many.
@@ -191,4 +209,8 @@ impl Store {
     pub(super) fn reopen(&mut self) -> Result<()> {
         self.lock.renew(self.pairs.directory(), &self.host)
     }
+}
+
+fn remove(log: &Path) -> Result<()> {
+    fs::remove_file(log).with_context(|| format!("cannot remove {}", log.display()))
 }

@@ -239,7 +239,7 @@ impl Files {
     }
 
     fn adopted(&mut self, adopted: &Adopted) {
-        if self.store.as_mut().is_some_and(|store| store.is_own(adopted)) {
+        if self.store.as_mut().is_some_and(|store| store.take_own(adopted)) {
             let made = u64::from(adopted.pair.is_ok());
             self.counts.lost_records = self.counts.lost_records.saturating_sub(made);
         } else {
