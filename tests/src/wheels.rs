@@ -11,12 +11,33 @@ pub(crate) struct Wheel {
     /// Its name and version, as pip has them: `perfetto==0.59.1`.
     pub(crate) requirement: &'static str,
     pub(crate) sha256: &'static str,
-    /// What it was built for, as options of pip's: so the same file is taken whatever Python there is.
-    pub(crate) platform: &'static [&'static str],
+    /// What it was built for. It is said, so that the same file is taken whatever Python there is.
+    pub(crate) built_for: Target,
 }
 
-/// Of a wheel without machine code.
-pub(crate) const ANY: &[&str] = &["--platform", "any"];
+/// What a wheel was built for.
+pub(crate) enum Target {
+    /// It has no machine code.
+    Any,
+    /// It is a program, which needs no Python.
+    Program { platform: &'static str },
+    /// It is a module of `CPython` 3.11.
+    Python { platform: &'static str, abi: &'static str },
+}
+
+impl Target {
+    /// As options of pip's.
+    fn options(&self) -> Vec<&'static str> {
+        match self {
+            Self::Any => vec!["--platform", "any"],
+            Self::Program { platform } => vec!["--platform", platform],
+            Self::Python { platform, abi } => {
+                let python = ["--python-version", "3.11", "--implementation", "cp", "--abi", abi];
+                [["--platform", platform].as_slice(), &python].concat()
+            }
+        }
+    }
+}
 
 /// Downloads wheels and unpacks them into `directory`.
 ///
@@ -30,7 +51,7 @@ pub(crate) fn unpack(wheels: &[Wheel], directory: &Path) -> Result<()> {
             .with_context(|| format!("cannot write {}", list.display()))?;
         let mut download = python(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"])?;
         download.args(["--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement"]).arg(&list);
-        download.args(wheel.platform).arg("--dest").arg(directory);
+        download.args(wheel.built_for.options()).arg("--dest").arg(directory);
         programs::output(&mut download, "")
             .with_context(|| format!("cannot download {}", wheel.requirement))?;
         fs::remove_file(&list).with_context(|| format!("cannot remove {}", list.display()))?;
