@@ -3,14 +3,13 @@
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_route::link::LinkMessage;
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourState};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::links::{self, Link};
 use super::mac::Mac;
 use super::netlink::Connection;
+use super::route_netlink::{Answer, Message, Question};
 
 /// The neighbours at one interface, in the namespace in which the interface was looked up.
 #[derive(Debug)]
@@ -41,12 +40,8 @@ impl Neighbours {
     /// The interface has vanished, or the netlink socket's.
     pub(crate) fn mac_of(&mut self, address: IpAddr) -> io::Result<Option<Mac>> {
         let address = address.to_canonical();
-        let mut question = NeighbourMessage::default();
-        question.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        question.header.ifindex = self.interface;
-        question.attributes.push(NeighbourAttribute::Destination(address.into()));
-        match self.kernel.ask(RouteNetlinkMessage::GetNeighbour(question)) {
-            Ok(RouteNetlinkMessage::NewNeighbour(entry)) => Ok(confirmed(&entry).and_then(|()| mac(&entry))),
+        match self.kernel.ask(Question::neighbour(address, self.interface)) {
+            Ok(Answer::Neighbour(entry)) => Ok(confirmed(&entry).and_then(|()| mac(&entry))),
             Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected answer about a neighbour")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -60,25 +55,19 @@ impl Neighbours {
     /// The netlink socket's.
     pub(crate) fn port_of(&mut self, wanted: Mac) -> io::Result<Option<String>> {
         let Some(bridge) = self.bridge else { return Ok(None) };
-        let mut question = NeighbourMessage::default();
-        question.header.family = AddressFamily::Bridge;
-        let entries = self.kernel.dump(&RouteNetlinkMessage::GetNeighbour(question))?;
+        let entries = self.kernel.dump(&Question::bridged())?;
         let mut ports: Vec<u32> = entries
             .iter()
-            .filter_map(
-                |entry| if let RouteNetlinkMessage::NewNeighbour(entry) = entry { Some(entry) } else { None },
-            )
+            .filter_map(|entry| if let Answer::Neighbour(entry) = entry { Some(entry) } else { None })
             .filter(|entry| mac(entry) == Some(wanted))
-            .filter(|entry| entry.attributes.contains(&NeighbourAttribute::Controller(bridge)))
+            .filter(|entry| entry.attributes.u32(libc::NDA_MASTER) == Some(bridge))
             .map(|entry| entry.header.ifindex)
             .collect();
         ports.sort_unstable();
         ports.dedup();
         let &[port] = &ports[..] else { return Ok(None) };
-        let mut question = LinkMessage::default();
-        question.header.index = port;
-        match self.kernel.ask(RouteNetlinkMessage::GetLink(question))? {
-            RouteNetlinkMessage::NewLink(link) => Ok(Some(Link::from(link).name)),
+        match self.kernel.ask(Question::link(port))? {
+            Answer::Link(link) => Ok(Some(Link::from(&link).name)),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected answer about an interface")),
         }
     }
@@ -86,20 +75,17 @@ impl Neighbours {
 
 /// Whether packets are sent to this neighbour without asking again. A stale entry may be out of date: the kernel asks again
 /// with the next packet.
-fn confirmed(entry: &NeighbourMessage) -> Option<()> {
+fn confirmed(entry: &Message<NeighbourHeader>) -> Option<()> {
     use NeighbourState as State;
     let state = entry.header.state;
     matches!(state, State::Reachable | State::Delay | State::Probe | State::Permanent | State::Noarp)
         .then_some(())
 }
 
-fn mac(entry: &NeighbourMessage) -> Option<Mac> {
-    let bytes = entry.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(bytes) => Some(bytes),
-        _ => None,
-    })?;
+fn mac(entry: &Message<NeighbourHeader>) -> Option<Mac> {
+    let bytes = entry.attributes.get(libc::NDA_LLADDR)?;
     // Devices without ARP have a neighbour of zeros.
-    bytes.as_slice().try_into().ok().filter(|mac| *mac != [0; 6]).map(Mac)
+    bytes.try_into().ok().filter(|mac| *mac != [0; 6]).map(Mac)
 }
 
 /// The bridge that an interface is, that is below it (of a VLAN, a macvlan), or that it leads to as one end of a veth.

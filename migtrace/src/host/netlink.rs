@@ -1,6 +1,5 @@
 //! Requests to the kernel over a netlink socket of the calling thread's network namespace.
 
-use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -45,9 +44,10 @@ impl Connection {
     ///
     /// # Errors
     /// The kernel's error number (`ENOENT`, `ENETUNREACH`, ...), or `InvalidData` when the answer cannot be read.
-    pub(super) fn ask<T>(&mut self, question: T) -> io::Result<T>
+    pub(super) fn ask<Q, A>(&mut self, question: Q) -> io::Result<A>
     where
-        T: NetlinkSerializable + NetlinkDeserializable + Debug,
+        Q: NetlinkSerializable,
+        A: NetlinkDeserializable,
     {
         self.send(question, NLM_F_REQUEST)?;
         loop {
@@ -70,7 +70,7 @@ impl Connection {
     /// The kernel's error number, or `InvalidData` when the answer cannot be read.
     pub(super) fn change<T>(&mut self, change: T, flags: u16) -> io::Result<()>
     where
-        T: NetlinkSerializable + NetlinkDeserializable + Debug,
+        T: NetlinkSerializable + NetlinkDeserializable,
     {
         self.send(change, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         loop {
@@ -91,9 +91,10 @@ impl Connection {
     ///
     /// # Errors
     /// The kernel's error number; `Interrupted` when the table kept changing; `InvalidData` when it cannot be read.
-    pub(super) fn dump<T>(&mut self, question: &T) -> io::Result<Vec<T>>
+    pub(super) fn dump<Q, A>(&mut self, question: &Q) -> io::Result<Vec<A>>
     where
-        T: NetlinkSerializable + NetlinkDeserializable + Debug + Clone,
+        Q: NetlinkSerializable + Clone,
+        A: NetlinkDeserializable,
     {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(table) = self.try_dump(question.clone())? {
@@ -107,9 +108,9 @@ impl Connection {
     }
 
     /// One reading of a table, `None` when the table changed meanwhile and the reading may have holes.
-    fn try_dump<T>(&mut self, question: T) -> io::Result<Option<Vec<T>>>
+    fn try_dump<A>(&mut self, question: impl NetlinkSerializable) -> io::Result<Option<Vec<A>>>
     where
-        T: NetlinkSerializable + NetlinkDeserializable + Debug,
+        A: NetlinkDeserializable,
     {
         self.send(question, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut table = Vec::new();
@@ -196,6 +197,14 @@ fn messages<T: NetlinkDeserializable>(mut datagram: &[u8]) -> io::Result<Vec<Net
     Ok(messages)
 }
 
-fn unexpected<T: Debug>(payload: &NetlinkPayload<T>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected netlink answer: {payload:?}"))
+fn unexpected<T>(payload: &NetlinkPayload<T>) -> io::Error {
+    let what = match payload {
+        NetlinkPayload::Done(_) => "the end of a table",
+        NetlinkPayload::Error(_) => "a verdict",
+        NetlinkPayload::Noop => "nothing",
+        NetlinkPayload::Overrun(_) => "an overrun",
+        NetlinkPayload::InnerMessage(_) => "a message",
+        _ => "something unknown",
+    };
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected netlink answer: {what}"))
 }

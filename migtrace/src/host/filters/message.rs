@@ -4,11 +4,11 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable as _, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
-    NlasIterator,
 };
 use netlink_packet_route::tc::{TcHandle, TcHeader};
 
 use super::filter::{Filter, Place, Way};
+use crate::host::attributes::{find, text};
 
 /// Attributes of a filter, and of the options of one of kind `bpf` (include/uapi/linux/pkt_cls.h).
 const TCA_KIND: u16 = 1;
@@ -26,7 +26,7 @@ const BYTES_OF_HEADER: usize = 20;
 const MAJOR_BITS: u32 = 16;
 pub(super) const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
 
-fn text(text: &str) -> Vec<u8> {
+fn with_nul(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\0"].concat()
 }
 
@@ -34,14 +34,6 @@ fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
     let mut bytes = vec![0; attributes.buffer_len()];
     attributes.emit(&mut bytes);
     bytes
-}
-
-/// The value of an attribute; `None` also where the attributes cannot be read that far.
-fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let found = NlasIterator::new(attributes).map_while(Result::ok).find(|nla| nla.kind() == kind)?;
-    let length = usize::from(found.length());
-    // Its header has four bytes.
-    found.into_inner().get(4..length)
 }
 
 /// A message of traffic control. Its attributes are read only when they are needed.
@@ -63,11 +55,11 @@ impl Message {
     pub(super) fn addition(place: Place, preference: u16, name: &str, program: BorrowedFd<'_>) -> Self {
         let options = bytes(&[
             DefaultNla::new(TCA_BPF_FD, program.as_raw_fd().to_ne_bytes().to_vec()),
-            DefaultNla::new(TCA_BPF_NAME, text(name)),
+            DefaultNla::new(TCA_BPF_NAME, with_nul(name)),
             DefaultNla::new(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes().to_vec()),
         ]);
         let attributes =
-            bytes(&[DefaultNla::new(TCA_KIND, text("bpf")), DefaultNla::new(TCA_OPTIONS, options)]);
+            bytes(&[DefaultNla::new(TCA_KIND, with_nul("bpf")), DefaultNla::new(TCA_OPTIONS, options)]);
         let header = header(place, 0, preference, EVERY_PROTOCOL);
         Self { kind: libc::RTM_NEWTFILTER, header, attributes }
     }
@@ -81,21 +73,19 @@ impl Message {
 
     /// The eBPF filter that it describes, if it describes one.
     pub(super) fn filter(&self, place: Place) -> Option<Filter> {
-        let chain = attribute(&self.attributes, TCA_CHAIN).is_none_or(|chain| chain == [0; 4]);
-        let is_bpf = attribute(&self.attributes, TCA_KIND)? == b"bpf\0";
+        let chain = find(&self.attributes, TCA_CHAIN).is_none_or(|chain| chain == [0; 4]);
+        let is_bpf = find(&self.attributes, TCA_KIND)? == b"bpf\0";
         if self.kind != libc::RTM_NEWTFILTER || !chain || !is_bpf {
             return None;
         }
         // The first entry of a preference is no filter: it has no options.
-        let options = attribute(&self.attributes, TCA_OPTIONS)?;
-        let name = attribute(options, TCA_BPF_NAME).unwrap_or_default();
-        let name = name.strip_suffix(b"\0").unwrap_or(name);
+        let options = find(&self.attributes, TCA_OPTIONS)?;
         Some(Filter {
             place,
             preference: (self.header.info >> MAJOR_BITS) as u16,
             protocol: self.header.info as u16,
             handle: self.header.handle.into(),
-            name: String::from_utf8_lossy(name).into_owned(),
+            name: find(options, TCA_BPF_NAME).map(text).unwrap_or_default(),
         })
     }
 }
@@ -146,27 +136,4 @@ fn parent(way: Way) -> TcHandle {
         Way::Ingress => 0xffff_fff2,
         Way::Egress => 0xffff_fff3,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_that_cannot_be_read_are_none() {
-        let name = bytes(&[DefaultNla::new(TCA_KIND, text("bpf")), DefaultNla::new(TCA_CHAIN, vec![0; 4])]);
-        assert_eq!(attribute(&name, TCA_KIND), Some(&b"bpf\0"[..]));
-        assert_eq!(attribute(&name, TCA_CHAIN), Some(&[0; 4][..]));
-        assert_eq!(attribute(&name, TCA_OPTIONS), None);
-        for length in 0..name.len() {
-            let cut = &name[..length];
-            assert_eq!(attribute(cut, TCA_KIND).is_some(), length >= 8, "{length}");
-            assert_eq!(attribute(cut, TCA_CHAIN), None);
-        }
-        for length in [0, 3, 0xffff] {
-            let mut wrong = name.clone();
-            wrong[..2].copy_from_slice(&u16::to_ne_bytes(length));
-            assert_eq!(attribute(&wrong, TCA_CHAIN), None);
-        }
-    }
 }

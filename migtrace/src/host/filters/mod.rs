@@ -39,7 +39,7 @@ impl Filters {
     /// The netlink socket's.
     pub(crate) fn list(&mut self, place: Place, preference: Option<u16>) -> io::Result<Vec<Filter>> {
         let question = Message::question(place, preference.unwrap_or(0));
-        let answers = self.0.dump(&question)?;
+        let answers: Vec<Message> = self.0.dump(&question)?;
         Ok(answers.into_iter().filter_map(|answer| answer.filter(place)).collect())
     }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-};
+use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkLayerType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
+use crate::host::attributes::{Attributes, find, text};
 use crate::host::netlink::Connection;
+use crate::host::route_netlink::{Answer, Message, Question};
+
+/// include/uapi/linux/if_link.h
+const IFLA_VLAN_ID: u16 = 1;
 
 /// A network interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,13 +50,15 @@ pub(crate) fn list() -> io::Result<Vec<Link>> {
     let mut kernel = Connection::open(NETLINK_ROUTE)?;
     let mut links = BTreeMap::new();
     for message in dump_links(&mut kernel)? {
-        let link = Link::from(message);
+        let link = Link::from(&message);
         links.insert(link.index, link);
     }
-    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    for answer in kernel.dump(&question).map_err(|error| context("cannot list IP addresses", &error))? {
-        let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
-        if let (Some(link), Some(address)) = (links.get_mut(&message.header.index), own_address(&message)) {
+    let answers = kernel.dump(&Question::addresses());
+    for answer in answers.map_err(|error| context("cannot list IP addresses", &error))? {
+        let Answer::Address(message) = answer else { continue };
+        if let (Some(link), Some(address)) =
+            (links.get_mut(&message.header.index), own_address(&message.attributes))
+        {
             link.addresses.push(address);
         }
     }
@@ -70,12 +73,11 @@ pub(crate) fn name_of(index: u32) -> Option<String> {
 }
 
 /// The table, as the kernel gives it.
-pub(super) fn dump_links(kernel: &mut Connection) -> io::Result<Vec<LinkMessage>> {
-    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+pub(super) fn dump_links(kernel: &mut Connection) -> io::Result<Vec<Message<LinkHeader>>> {
     let answers =
-        kernel.dump(&question).map_err(|error| context("cannot list network interfaces", &error))?;
+        kernel.dump(&Question::links()).map_err(|error| context("cannot list network interfaces", &error))?;
     let links = answers.into_iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(message) => Some(message),
+        Answer::Link(message) => Some(message),
         _ => None,
     });
     Ok(links.collect())
@@ -87,60 +89,36 @@ pub(super) fn context(what: &str, error: &io::Error) -> io::Error {
 }
 
 /// The interface's own address: on a point-to-point link `IFA_ADDRESS` is the other end's.
-fn own_address(message: &AddressMessage) -> Option<IpAddr> {
-    let mut address = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(local) => return Some(*local),
-            AddressAttribute::Address(other) => address = Some(*other),
-            _ => {}
-        }
-    }
-    address
+fn own_address(attributes: &Attributes) -> Option<IpAddr> {
+    let value = attributes.get(libc::IFA_LOCAL).or_else(|| attributes.get(libc::IFA_ADDRESS))?;
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }
 
-impl From<LinkMessage> for Link {
-    fn from(message: LinkMessage) -> Self {
-        let mut link = Self {
-            name: String::new(),
-            index: message.header.index,
-            kind: None,
-            hardware_type: message.header.link_layer_type.into(),
-            loopback: message.header.link_layer_type == LinkLayerType::Loopback,
-            up: message.header.flags.contains(LinkFlags::Up),
-            master: None,
-            lower: None,
-            mtu: 0,
-            vlan_id: None,
+impl From<&Message<LinkHeader>> for Link {
+    fn from(Message { header, attributes }: &Message<LinkHeader>) -> Self {
+        let info = attributes.get(libc::IFLA_LINKINFO).unwrap_or_default();
+        let kind = find(info, libc::IFLA_INFO_KIND).map(text);
+        let lower_is_elsewhere = attributes.get(libc::IFLA_LINK_NETNSID).is_some();
+        let lower = attributes.u32(libc::IFLA_LINK).filter(|index| ![0, header.index].contains(index));
+        Self {
+            name: attributes.text(libc::IFLA_IFNAME).unwrap_or_default(),
+            index: header.index,
+            hardware_type: header.link_layer_type.into(),
+            loopback: header.link_layer_type == LinkLayerType::Loopback,
+            up: header.flags.contains(LinkFlags::Up),
+            master: attributes.u32(libc::IFLA_MASTER),
+            lower: lower.filter(|_| !lower_is_elsewhere),
+            mtu: attributes.u32(libc::IFLA_MTU).unwrap_or_default(),
+            vlan_id: (kind.as_deref() == Some("vlan")).then(|| vlan_id(info)).flatten(),
+            kind,
             addresses: Vec::new(),
-        };
-        let mut lower_is_elsewhere = false;
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::Controller(index) => link.master = Some(index),
-                LinkAttribute::Link(index) if index != 0 && index != link.index => link.lower = Some(index),
-                LinkAttribute::LinkNetNsId(_) => lower_is_elsewhere = true,
-                LinkAttribute::LinkInfo(info) => {
-                    for info in info {
-                        match info {
-                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
-                            LinkInfo::Data(InfoData::Vlan(data)) => link.vlan_id = vlan_id(&data),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
         }
-        if lower_is_elsewhere {
-            link.lower = None;
-        }
-        link
     }
 }
 
-fn vlan_id(data: &[InfoVlan]) -> Option<u16> {
-    data.iter().find_map(|data| if let InfoVlan::Id(id) = data { Some(*id) } else { None })
+/// In what the kernel says about a VLAN.
+fn vlan_id(info: &[u8]) -> Option<u16> {
+    let id = find(find(info, libc::IFLA_INFO_DATA)?, IFLA_VLAN_ID)?;
+    id.try_into().ok().map(u16::from_ne_bytes)
 }

@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::LinkHeader;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 
 use super::table::dump_links;
 use crate::host::netlink::Connection;
+use crate::host::route_netlink::{Answer, Message};
 
 /// The multicast group of interface news (`RTNLGRP_LINK`).
 const GROUP_LINK: u32 = 1;
@@ -77,14 +78,14 @@ impl LinkWatcher {
                 return Ok(event);
             }
             let mut ready = self.news.readable_mut().await?;
-            match ready.get_inner_mut().receive::<RouteNetlinkMessage>() {
+            match ready.get_inner_mut().receive::<Answer>() {
                 Ok(messages) => {
                     for message in messages {
                         match message.payload {
-                            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                            NetlinkPayload::InnerMessage(Answer::Link(link)) => {
                                 self.known.seen(&link);
                             }
-                            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                            NetlinkPayload::InnerMessage(Answer::LinkGone(link)) => {
                                 self.known.gone(&link);
                             }
                             _ => {}
@@ -128,23 +129,23 @@ struct Known {
 }
 
 impl Known {
-    fn seen(&mut self, link: &LinkMessage) {
+    fn seen(&mut self, link: &Message<LinkHeader>) {
         // A bridge reports its ports in the same group, in a family of its own. A port that leaves a bridge still exists.
         if link.header.interface_family != AddressFamily::Unspec {
             return;
         }
-        let Some(name) = name(link) else { return };
+        let Some(name) = link.attributes.text(libc::IFLA_IFNAME) else { return };
         let index = link.header.index;
-        match self.names.insert(index, name.to_owned()) {
-            None => self.events.push_back(LinkEvent::Added { index, name: name.to_owned() }),
+        match self.names.insert(index, name.clone()) {
+            None => self.events.push_back(LinkEvent::Added { index, name }),
             Some(from) if from != name => {
-                self.events.push_back(LinkEvent::Renamed { index, from, to: name.to_owned() });
+                self.events.push_back(LinkEvent::Renamed { index, from, to: name });
             }
             Some(_) => {}
         }
     }
 
-    fn gone(&mut self, link: &LinkMessage) {
+    fn gone(&mut self, link: &Message<LinkHeader>) {
         if link.header.interface_family == AddressFamily::Unspec {
             self.remove(link.header.index);
         }
@@ -156,7 +157,7 @@ impl Known {
         }
     }
 
-    fn replace(&mut self, links: &[LinkMessage]) {
+    fn replace(&mut self, links: &[Message<LinkHeader>]) {
         let vanished: Vec<u32> = self
             .names
             .keys()
@@ -170,13 +171,6 @@ impl Known {
             self.seen(link);
         }
     }
-}
-
-fn name(link: &LinkMessage) -> Option<&str> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.as_str()),
-        _ => None,
-    })
 }
 
 #[cfg(test)]
