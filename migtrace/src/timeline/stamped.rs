@@ -84,14 +84,18 @@ impl<T> Stamped<T> {
     fn order(&self) -> Option<&[usize]> {
         self.mixed.then(|| {
             self.order
-                .get_or_init(|| {
-                    let mut order: Vec<_> = (0..self.items.len()).collect();
-                    order.sort_by_key(|&place| self.items[place].0);
-                    order
-                })
+                .get_or_init(|| in_order(&self.items.iter().map(|(at, _)| *at).collect::<Vec<_>>()))
                 .as_slice()
         })
     }
+}
+
+/// The places of these stamps in their order, and of equal ones in that of arrival. What is stamped does not matter, so that
+/// the code is there once.
+fn in_order(stamps: &[MonotonicNs]) -> Vec<usize> {
+    let mut order: Vec<_> = (0..stamps.len()).collect();
+    order.sort_by_key(|&place| stamps[place]);
+    order
 }
 
 #[cfg(test)]

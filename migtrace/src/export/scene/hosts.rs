@@ -54,14 +54,18 @@ impl Hosts {
         let marks = &record.downtime.marks;
         for vantage in VANTAGES {
             let of_vantage = marks.iter().enumerate().filter(|(_, mark)| mark.role == vantage);
-            self.add_instants(vantage, "marks", of_vantage.map(|(place, each)| mark(each, place, &arrows)));
+            self.add_instants(
+                vantage,
+                "marks",
+                of_vantage.map(|(place, each)| mark(each, place, &arrows)).collect(),
+            );
         }
     }
 
     pub(super) fn add_taps(&mut self, record: &Record) {
         for role in [Role::Source, Role::Destination] {
             let of_role = record.downtime.taps.iter().filter(|tap| tap.role == role);
-            self.add_instants(role.into(), "taps", of_role.flat_map(frames));
+            self.add_instants(role.into(), "taps", of_role.flat_map(frames).collect());
         }
     }
 
@@ -69,11 +73,11 @@ impl Hosts {
     pub(super) fn add_announcements(&mut self, record: &Record) {
         let first = record.downtime.marks.iter().find(|mark| mark.name == MarkName::FirstAnnouncement);
         let vantage = first.map_or(Vantage::Destination, |mark| mark.role);
-        self.add_instants(vantage, "announcements", record.downtime.announcements.iter().map(announcement));
+        let announcements = record.downtime.announcements.iter().map(announcement);
+        self.add_instants(vantage, "announcements", announcements.collect());
     }
 
-    fn add_instants(&mut self, vantage: Vantage, name: &str, instants: impl Iterator<Item = Slice>) {
-        let mut instants: Vec<_> = instants.collect();
+    fn add_instants(&mut self, vantage: Vantage, name: &str, mut instants: Vec<Slice>) {
         instants.sort_by_key(|instant| instant.from_ns);
         if !instants.is_empty() {
             self.add(vantage, [Track { name: name.to_owned(), content: Content::Slices(instants) }]);
