@@ -2,47 +2,45 @@
 
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use bytes::{Buf as _, BufMut as _, Bytes};
+use hyper::Uri;
+use hyper::header::{HeaderMap, HeaderValue, USER_AGENT};
+use hyper::http::uri::PathAndQuery;
 use prost::Message as _;
-use tonic::codec::CompressionEncoding;
-use tonic::metadata::{KeyAndValueRef, MetadataMap};
-use tonic::transport::{Channel, Endpoint};
+use tonic::client::Grpc;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
 use super::answer::{Answer, RpcStatus};
-use super::tls::{self, BadFile};
-use super::{CONNECT, LONGEST_ANSWER, Signal, Target, USER_AGENT, explain};
+use super::connections::{self, Connections, Version};
+use super::tls::BadFile;
+use super::{LONGEST_ANSWER, Signal, Target, explain};
 
 /// What sends one signal.
 #[derive(Debug)]
 pub(super) struct Client {
-    channel: Channel,
+    collector: Grpc<Connections>,
     signal: Signal,
     headers: MetadataMap,
     timeout: Duration,
-    gzip: bool,
 }
 
 impl Client {
     pub(super) fn new(target: &Target, signal: Signal) -> Result<Self, BadFile> {
-        let mut endpoint = Endpoint::from(target.endpoint.clone()).connect_timeout(CONNECT);
-        if let Ok(named) = endpoint.clone().user_agent(USER_AGENT) {
-            endpoint = named;
+        // A path has no meaning in gRPC.
+        let mut origin = target.endpoint.clone().into_parts();
+        origin.path_and_query = Some(PathAndQuery::from_static("/"));
+        let origin = Uri::from_parts(origin).unwrap_or_else(|_| target.endpoint.clone());
+        let connections = connections::to(target, Version::Http2)?;
+        let mut collector = Grpc::with_origin(connections, origin).max_decoding_message_size(LONGEST_ANSWER);
+        if target.gzip {
+            collector = collector.send_compressed(CompressionEncoding::Gzip);
         }
-        if target.endpoint.scheme_str() == Some("https") {
-            endpoint = tls::for_grpc(endpoint, target)?;
-        }
-        let headers = target.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
-        Ok(Self {
-            channel: endpoint.connect_lazy(),
-            signal,
-            headers: MetadataMap::from_headers(headers.collect()),
-            timeout: target.timeout,
-            gzip: target.gzip,
-        })
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+        headers.extend(target.headers.iter().map(|(name, value)| (Some(name.clone()), value.clone())));
+        Ok(Self { collector, signal, headers: MetadataMap::from_headers(headers), timeout: target.timeout })
     }
 
     pub(super) async fn send(&self, request: &[u8]) -> Answer {
@@ -53,61 +51,60 @@ impl Client {
     }
 
     async fn exchange(&self, request: &[u8]) -> Answer {
-        // The messages are ours, so they can be read.
-        let partial = match self.signal {
-            Signal::Traces => match ExportTraceServiceRequest::decode(request) {
-                Ok(request) => self.export_traces(request).await,
-                Err(error) => return Answer::Refused { why: error.to_string() },
-            },
-            Signal::Metrics => match ExportMetricsServiceRequest::decode(request) {
-                Ok(request) => self.export_metrics(request).await,
-                Err(error) => return Answer::Refused { why: error.to_string() },
-            },
-        };
-        partial.map_or_else(|status| refused(&status), Answer::accepted)
+        let method = PathAndQuery::from_static(match self.signal {
+            Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        });
+        let mut request = Request::new(Bytes::copy_from_slice(request));
+        *request.metadata_mut() = self.headers.clone();
+        match self.collector.clone().unary(request, method, Encoded).await {
+            Ok(response) => Answer::of_protobuf(self.signal, response.get_ref()),
+            Err(status) => refused(&status),
+        }
+    }
+}
+
+/// Messages are encoded before they get here, and decoded where it is known what they are.
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
     }
 
-    async fn export_traces(
-        &self,
-        request: ExportTraceServiceRequest,
-    ) -> Result<Option<(i64, String)>, Status> {
-        let mut client =
-            TraceServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_ANSWER);
-        if self.gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip);
-        }
-        let response = client.export(self.request(request)).await?.into_inner();
-        Ok(response.partial_success.map(|partial| (partial.rejected_spans, partial.error_message)))
+    fn decoder(&mut self) -> Self {
+        Self
     }
+}
 
-    async fn export_metrics(
-        &self,
-        request: ExportMetricsServiceRequest,
-    ) -> Result<Option<(i64, String)>, Status> {
-        let mut client =
-            MetricsServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_ANSWER);
-        if self.gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip);
-        }
-        let response = client.export(self.request(request)).await?.into_inner();
-        Ok(response.partial_success.map(|partial| (partial.rejected_data_points, partial.error_message)))
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
     }
+}
 
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        for header in self.headers.iter() {
-            if let KeyAndValueRef::Ascii(key, value) = header {
-                request.metadata_mut().insert(key.clone(), value.clone());
-            }
-        }
-        request
+impl Decoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
 
 /// What a status other than OK means. The specification names those to try again.
 fn refused(status: &Status) -> Answer {
     let after = RpcStatus::decode(status.details()).ok().and_then(|details| details.retry_after());
-    let is_transport = std::error::Error::source(status).is_some();
+    let transport = std::error::Error::source(status);
     let again = match status.code() {
         Code::Cancelled
         | Code::DeadlineExceeded
@@ -117,14 +114,11 @@ fn refused(status: &Status) -> Answer {
         | Code::DataLoss => true,
         Code::ResourceExhausted => after.is_some(),
         // Nothing of a collector: the connection broke, or what answers does not speak gRPC.
-        Code::Unknown | Code::Internal => is_transport,
+        Code::Unknown | Code::Internal => transport.is_some(),
         _ => false,
     };
-    let why = if is_transport {
-        explain(status)
-    } else {
-        format!("the collector answered {:?}: {}", status.code(), status.message())
-    };
+    let why = transport
+        .map_or_else(|| format!("the collector answered {:?}: {}", status.code(), status.message()), explain);
     if again { Answer::TryAgain { after, why } } else { Answer::Refused { why } }
 }
 

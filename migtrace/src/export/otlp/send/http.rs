@@ -11,17 +11,15 @@ use hyper::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
+use tonic::body::Body;
 
 use super::answer::{Answer, RpcStatus};
-use super::tls::{self, BadFile};
-use super::{CONNECT, LONGEST_ANSWER, Protocol, Signal, Target, explain};
+use super::connections::{self, Connections, Version};
+use super::tls::BadFile;
+use super::{LONGEST_ANSWER, Protocol, Signal, Target, explain};
 use crate::export::otlp::json_line;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -33,7 +31,7 @@ const LONGEST_QUOTE: usize = 300;
 /// What sends one signal.
 #[derive(Debug)]
 pub(super) struct Client {
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    connections: Connections,
     signal: Signal,
     endpoint: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -44,16 +42,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(target: &Target, signal: Signal) -> Result<Self, BadFile> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls::of_http(target)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
         Ok(Self {
-            client: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            connections: connections::to(target, Version::Http1)?,
             signal,
             endpoint: target.endpoint.clone(),
             headers: target.headers.clone(),
@@ -74,14 +64,14 @@ impl Client {
         }
     }
 
-    fn request(&self, message: &[u8]) -> Result<Request<Full<Bytes>>, String> {
+    fn request(&self, message: &[u8]) -> Result<Request<Body>, String> {
         let mut body = if self.json { json(self.signal, message)? } else { message.to_vec() };
         if self.gzip {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
             encoder.write_all(&body).map_err(|error| error.to_string())?;
             body = encoder.finish().map_err(|error| error.to_string())?;
         }
-        let mut request = Request::new(Full::new(Bytes::from(body)));
+        let mut request = Request::new(Body::new(Full::new(Bytes::from(body))));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         let headers = request.headers_mut();
@@ -95,8 +85,8 @@ impl Client {
         Ok(request)
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Answer {
-        let response = match self.client.request(request).await {
+    async fn exchange(&self, request: Request<Body>) -> Answer {
+        let response = match self.connections.request(request).await {
             Ok(response) => response,
             Err(error) => return Answer::on_the_way(hinted(explain(&error))),
         };

@@ -4,6 +4,7 @@
 //! [`Exporter`](super::Exporter).
 
 mod answer;
+mod connections;
 mod grpc;
 mod http;
 mod settings;

@@ -8,7 +8,6 @@ use hyper_rustls::ConfigBuilderExt as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::Target;
 
@@ -40,8 +39,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadFile> {
     Ok(read)
 }
 
-/// For HTTP.
-pub(super) fn of_http(target: &Target) -> Result<ClientConfig, BadFile> {
+/// Whom to trust, and who to be.
+pub(super) fn configuration(target: &Target) -> Result<ClientConfig, BadFile> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -64,20 +63,4 @@ pub(super) fn of_http(target: &Target) -> Result<ClientConfig, BadFile> {
     builder
         .with_client_auth_cert(certificates(&client.certificate)?, key)
         .map_err(|error| BadFile::new(&client.certificate, &error))
-}
-
-/// An endpoint of gRPC, with TLS.
-pub(super) fn for_grpc(endpoint: Endpoint, target: &Target) -> Result<Endpoint, BadFile> {
-    // It says more about a bad file.
-    of_http(target)?;
-    let mut config = ClientTlsConfig::new();
-    config = match &target.certificate {
-        Some(path) => config.ca_certificate(Certificate::from_pem(read(path)?)),
-        None => config.with_native_roots(),
-    };
-    if let Some(client) = &target.client {
-        config = config.identity(Identity::from_pem(read(&client.certificate)?, read(&client.key)?));
-    }
-    let configured = endpoint.tls_config(config);
-    configured.map_err(|error| BadFile::new(Path::new("the certificates"), &super::explain(&error)))
 }
