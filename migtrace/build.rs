@@ -1,16 +1,21 @@
-//! Builds the eBPF programs; `aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace-programs"))` then includes them.
+//! Builds the eBPF programs, and compresses them: `kernel::object` includes `OUT_DIR/migtrace-programs.gz`.
 
 use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use migtrace_toolchain::{OVERRIDE, Toolchain, find_program};
 
 /// The file that the programs are in, which is what their package calls its binary.
 const PROGRAMS: &str = "migtrace-programs";
+/// What the library includes.
+const COMPRESSED: &str = "migtrace-programs.gz";
 
 fn main() -> ExitCode {
     match build() {
@@ -28,7 +33,7 @@ fn build() -> Result<(), String> {
         // Only this file matters: else cargo would run it, and check the library, again after every change of a test.
         println!("cargo::rerun-if-changed=build.rs");
         let out_dir = env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
-        return fs::write(Path::new(&out_dir).join(PROGRAMS), []).map_err(|error| error.to_string());
+        return fs::write(Path::new(&out_dir).join(COMPRESSED), []).map_err(|error| error.to_string());
     }
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
     // aya-build adds the folder of the programs. Their dependencies and their profile are in these two files.
@@ -63,14 +68,20 @@ fn build() -> Result<(), String> {
         )
     })?;
     let out_dir = env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
-    strip(&Path::new(&out_dir).join(PROGRAMS))
-        .map_err(|error| format!("cannot strip the eBPF programs: {error}"))
+    pack(Path::new(&out_dir)).map_err(|error| format!("cannot pack the eBPF programs: {error}"))
+}
+
+/// Makes the file that the library includes.
+fn pack(out_dir: &Path) -> Result<(), Box<dyn Error>> {
+    let programs = strip(&fs::read(out_dir.join(PROGRAMS))?)?;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&programs)?;
+    Ok(fs::write(out_dir.join(COMPRESSED), encoder.finish()?)?)
 }
 
 /// Removes what only a debugger reads, most of the file. The kernel gets its types and lines from BTF, which stays.
-fn strip(programs: &Path) -> Result<(), Box<dyn Error>> {
-    let content = fs::read(programs)?;
-    let mut object = object::build::elf::Builder::read(&*content)?;
+fn strip(content: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut object = object::build::elf::Builder::read(content)?;
     for section in &mut object.sections {
         let name = section.name.as_slice();
         section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
@@ -85,7 +96,7 @@ fn strip(programs: &Path) -> Result<(), Box<dyn Error>> {
     object.set_section_sizes();
     let mut stripped = Vec::new();
     object.write(&mut stripped)?;
-    Ok(fs::write(programs, stripped)?)
+    Ok(stripped)
 }
 
 /// Whether only lints want the package. What is built for them has folders of its own.

@@ -1,6 +1,9 @@
 //! The eBPF object: all maps and programs, as built into this binary.
 
+use std::io::{self, Read as _};
+
 use aya::{Ebpf, EbpfLoader};
+use flate2::bufread::GzDecoder;
 use migtrace_ebpf::abi::PORT_RANGES;
 use zerocopy::IntoBytes as _;
 
@@ -8,7 +11,8 @@ use super::offsets::Offsets;
 use super::{KernelError, Settings, echo, flow_commands, programs, tc, tunnel};
 use crate::errors::with_causes;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/migtrace-programs"));
+/// A fifth of the object's size.
+static COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/migtrace-programs.gz"));
 
 /// Makes the maps and loads the TC programs that count and those at taps.
 pub(super) fn load(settings: &Settings, offsets: &Offsets) -> Result<Ebpf, KernelError> {
@@ -32,9 +36,22 @@ pub(super) fn load(settings: &Settings, offsets: &Offsets) -> Result<Ebpf, Kerne
 
 /// Makes the maps, with the sizes and constants that were set. No program is loaded yet.
 pub(super) fn make_maps(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, KernelError> {
+    let refused = |why| KernelError::Refused { what: "object".into(), why };
+    let object = decompressed().map_err(|error| refused(error.to_string()))?;
     loader
         // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
         .btf(None)
-        .load(OBJECT)
-        .map_err(|error| KernelError::Refused { what: "object".into(), why: with_causes(&error) })
+        .load(object.as_bytes())
+        .map_err(|error| refused(with_causes(&error)))
+}
+
+/// The object, in words: the parser wants it aligned.
+fn decompressed() -> io::Result<Vec<u64>> {
+    // The end of a gzip file says how long the content is.
+    let [.., a, b, c, d] = *COMPRESSED else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    let mut object = vec![0_u64; length.div_ceil(size_of::<u64>())];
+    let bytes = object.as_mut_bytes().get_mut(..length).unwrap_or_default();
+    GzDecoder::new(COMPRESSED).read_exact(bytes)?;
+    Ok(object)
 }
