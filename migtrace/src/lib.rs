@@ -41,6 +41,7 @@
 //! use migtrace::event::EndReason;
 //! use migtrace::{recorder::Recorder, report, selection::Selection, tracer::Tracer};
 //!
+//! # #[cfg(feature = "trace")]
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let tracer = Tracer::builder().start()?;
 //! let mut recorder = Recorder::new(tracer, Selection::default());
@@ -55,6 +56,11 @@
 //!
 //! The tracer watches the network namespace of the thread that starts it. It needs a tokio runtime with I/O and time.
 //!
+//! # Features
+//!
+//! `trace` observes this host, and needs a compiler for the eBPF target to build; `command` is the command; `otlp`, `openmetrics` and
+//! `perfetto` are the exports. All are on by default. With `default-features = false` the library reads, folds, merges and reports.
+//!
 //! # Requirements
 //!
 //! Linux 5.10 or later, and the capabilities `CAP_BPF`, `CAP_PERFMON`, `CAP_NET_ADMIN`, `CAP_DAC_READ_SEARCH` and
@@ -63,32 +69,50 @@
 
 // These macros panic on a closed pipe.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+// Some of what the fold offers, only a tracer asks for; and much of the documentation leads there.
+#![cfg_attr(
+    not(feature = "trace"),
+    allow(dead_code, rustdoc::broken_intra_doc_links, reason = "checked with the feature `trace`")
+)]
 
 mod errors;
 pub mod event;
 pub mod export;
 #[doc(hidden)]
+#[cfg(any(feature = "command", feature = "openmetrics", feature = "otlp"))]
 pub mod files;
 pub mod fleet;
+#[cfg(feature = "trace")]
 pub mod host;
+#[cfg(any(feature = "trace", feature = "otlp"))]
+mod identity;
 #[doc(hidden)]
 pub mod invariants;
+#[cfg(feature = "trace")]
 pub mod kernel;
+#[cfg(feature = "trace")]
 pub mod peer;
 pub mod ports;
 pub mod probe;
 pub mod record;
+#[cfg(feature = "trace")]
 pub mod recorder;
 pub mod report;
 pub mod schema;
 pub mod selection;
 pub mod study;
+#[cfg(feature = "trace")]
 mod tc_changes;
 pub mod terminal;
+#[cfg(feature = "trace")]
 mod ticks;
 pub mod timeline;
+#[cfg(feature = "trace")]
 pub mod tracer;
 pub mod units;
 mod vm;
 pub mod vocabulary;
+#[doc(hidden)]
+pub mod wall_clock;
+#[cfg(feature = "trace")]
 pub mod watch;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
@@ -21,14 +20,6 @@ const BRACKETS: usize = 32;
 /// The system call's.
 pub fn now() -> io::Result<MonotonicNs> {
     Ok(MonotonicNs(read_ns(ClockId::CLOCK_MONOTONIC)?.cast_unsigned()))
-}
-
-/// The wall clock now, in nanoseconds since the Unix epoch. For a name, or for what another program is told: what a record says
-/// is derived from [`sample`].
-#[must_use]
-pub fn realtime_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// `CLOCK_REALTIME - CLOCK_MONOTONIC`, from the tightest of several (monotonic, realtime, monotonic) brackets.
@@ -238,7 +229,7 @@ mod tests {
     #[test]
     fn the_offset_gives_wall_time() {
         let sample = sample().unwrap();
-        let apart = sample.realtime_ns(now().unwrap()) - realtime_ns().cast_signed();
+        let apart = sample.realtime_ns(now().unwrap()) - crate::wall_clock::realtime_ns().cast_signed();
         assert!(apart.unsigned_abs() < 1_000_000_000, "{apart} ns from the wall clock");
     }
 

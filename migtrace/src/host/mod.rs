@@ -8,7 +8,6 @@ pub mod capabilities;
 pub mod clock;
 pub mod environment;
 pub(crate) mod filters;
-pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod mac;
 pub(crate) mod neighbours;
@@ -20,3 +19,5 @@ pub(crate) mod sockets;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod virsh;
+
+pub(crate) use crate::identity;

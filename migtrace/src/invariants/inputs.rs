@@ -1,5 +1,6 @@
 //! What migtrace reads from outside: bytes that a guest, a disk or a person may have changed.
 
+#[cfg(feature = "trace")]
 use serde_json::json;
 
 use super::derived;
@@ -10,6 +11,7 @@ use crate::event::{Event, Fact, FlowCounters, LogReader, LogWriter};
 use crate::record::Record;
 use crate::selection::Selection;
 use crate::timeline::Timeline;
+#[cfg(feature = "trace")]
 use crate::tracer::messages::qmp_line as line;
 use crate::units::{Flow, MonotonicNs};
 
@@ -18,6 +20,7 @@ use crate::units::{Flow, MonotonicNs};
 /// # Errors
 /// When one of its events reads back differently after it was written again, compact or pretty; when part of an event
 /// behind it is not counted as unread, or spoils it.
+#[cfg(feature = "trace")]
 pub fn qmp_line(bytes: &[u8]) -> Result<(), String> {
     for event in line::parse(bytes).events {
         qmp_event(event)?;
@@ -26,6 +29,7 @@ pub fn qmp_line(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// An event of such a line.
+#[cfg(feature = "trace")]
 fn qmp_event(event: line::MigrationEvent) -> Result<(), String> {
     let (seconds, microseconds) =
         (event.realtime_us.div_euclid(1_000_000), event.realtime_us.rem_euclid(1_000_000));

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::error::host;
 use super::sender::Sent;
 use super::{
-    EchoStream, ProbeEndReason, ProbeError, ProbeReport, Prober, SCHEMA, Sending, ended_streams, nanoseconds,
-    report, seen_gaps,
+    EchoStream, ProbeEndReason, ProbeError, ProbeReport, Prober, SCHEMA, Sending, ended_streams, figures,
+    nanoseconds, seen_gaps,
 };
 use crate::event::{EchoEnd, Fact};
 use crate::host::clock;
@@ -74,7 +74,7 @@ impl Prober {
             let state = &session.state;
             facts.extend(self.unsettled(state).map(Fact::EchoGap));
             end.open = self.open_gap(state)?.map(|(seen, _)| seen);
-            let echo = report::echo(session, &self.kernel.round_trips(session.slot)?);
+            let echo = figures::echo(session, &self.kernel.round_trips(session.slot)?);
             end.echo = Some(echo.clone());
             streams.push(EchoStream { echo, gaps: Vec::new() });
         }

@@ -13,7 +13,7 @@ use super::seen_gaps::SeenGaps;
 use super::sender::{Schedule, Sender, Sent};
 use super::session::{open_gap, silent_ns};
 use super::socket::{follow, open_socket};
-use super::{EchoStream, Preflight, ProbeError, ProbeOptions, ProbeStart, nanoseconds, preflight, report};
+use super::{EchoStream, Preflight, ProbeError, ProbeOptions, ProbeStart, figures, nanoseconds, preflight};
 use crate::event::{EchoGap, EchoStart, Fact};
 use crate::host::clock;
 use crate::host::identity::Identity;
@@ -265,7 +265,7 @@ impl Prober {
 
     /// What is known of a session.
     pub(super) fn stream(&self, session: &Session) -> Result<EchoStream, ProbeError> {
-        let echo = report::echo(session, &self.kernel.round_trips(session.slot)?);
+        let echo = figures::echo(session, &self.kernel.round_trips(session.slot)?);
         Ok(EchoStream { echo, gaps: self.gaps_of(session)? })
     }
 

@@ -1,5 +1,7 @@
 //! A host's part in a migration.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,23 @@ pub enum Role {
     Source,
     /// The guest arrives at it.
     Destination,
+}
+
+impl Role {
+    /// The word for it in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// From where something of a migration was seen.
@@ -36,6 +55,12 @@ impl Vantage {
             Self::Destination => "destination",
             Self::Observer => "observer",
         }
+    }
+}
+
+impl fmt::Display for Vantage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

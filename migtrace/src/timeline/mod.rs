@@ -44,6 +44,7 @@ use assign::migrations;
 use facts::Facts;
 use look::Look;
 pub use look::{Ended, Live};
+#[cfg(feature = "trace")]
 pub(crate) use losses::less;
 pub use merge::{Merged, NotTogether, merged, merged_as_found};
 use migration::MigrationFacts;
@@ -117,8 +118,10 @@ impl Timeline {
         merge::of_one_host(&self.facts, &self.selection)
     }
 
-    /// As [`Self::finish`], but a migration of which both ends are on this host has one record.
-    pub(crate) fn finish_once(&self) -> Vec<Record> {
+    /// As [`Self::finish`], but a migration of which both ends are on this host has one record: that of the source, which has
+    /// all that both have seen. This is what a watch writes for each log.
+    #[must_use]
+    pub fn finish_once(&self) -> Vec<Record> {
         merge::of_one_host_once(&self.facts, &self.selection)
     }
 

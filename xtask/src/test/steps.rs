@@ -39,6 +39,9 @@ const SLOW_TESTS: [&str; 2] = [
 /// How many cases the fast set takes of each property (proptest's default is 256).
 const FAST_PROPERTY_CASES: &str = "64";
 
+/// A package that takes the library without the eBPF programs, and so also the library without them.
+const OF_AN_EMBEDDER: [&str; 2] = ["--package", "migtrace-logs"];
+
 impl Step {
     pub(super) const ALL: [Self; 9] = [
         Self::Setup,
@@ -62,7 +65,7 @@ impl Step {
             Self::EbpfLints => "lints of the eBPF programs",
             Self::Documentation => "documentation",
             Self::UnitTests => "unit tests",
-            Self::Examples => "examples in the documentation",
+            Self::Examples => "examples of the library",
             Self::Lab => "tests in the lab",
             Self::Kernels => "tests on other kernels",
         }
@@ -73,11 +76,11 @@ impl Step {
         Duration::from_secs(match self {
             Self::Setup => 3,
             Self::Format => 1,
-            Self::Lints => 105,
+            Self::Lints => 115,
             Self::EbpfLints => 40,
             Self::Documentation => 60,
             Self::UnitTests => 240,
-            Self::Examples => 3,
+            Self::Examples => 30,
             Self::Lab => 880,
             Self::Kernels => 210,
         })
@@ -93,11 +96,17 @@ impl Step {
         Ok(match self {
             Self::Setup => Vec::new(),
             Self::Format => one(cargo(&["fmt", "--all", "--check"])),
-            Self::Lints => one(lints(&["--workspace", "--all-targets"], paths::cargo())),
+            Self::Lints => vec![
+                vec![lints(&["--workspace", "--all-targets"], paths::cargo())],
+                vec![lints(&OF_AN_EMBEDDER, paths::cargo())],
+            ],
             Self::EbpfLints => one(ebpf_lints()?),
             Self::Documentation => one(documentation()),
             Self::UnitTests => one(unit_tests(options)),
-            Self::Examples => one(test(&["--workspace", "--doc"], filter, &[])),
+            Self::Examples => vec![
+                vec![test(&["--workspace", "--doc"], filter, &[])],
+                vec![test(&OF_AN_EMBEDDER, filter, &[])],
+            ],
             // The tests run the command.
             Self::Lab => vec![vec![builds::command_under_test()], lab_tests(filter)],
             Self::Kernels => one(other_kernels(filter)),

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use migtrace::export::openmetrics::{Exporter, Running, Server, Textfile};
-use migtrace::host::clock::realtime_ns;
 use migtrace::record::Record;
 use migtrace::vocabulary::Lost;
+use migtrace::wall_clock::realtime_ns;
 use migtrace::watch::Watcher;
 
 use crate::cli::PrometheusArgs;

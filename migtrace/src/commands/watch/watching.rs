@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 use migtrace::event::{EndReason, Event, Fact};
-use migtrace::host::clock::realtime_ns;
 use migtrace::record::Record;
 use migtrace::vocabulary::NotMeasured;
+use migtrace::wall_clock::realtime_ns;
 use migtrace::watch::{Finished, JournalId, News, Watcher};
 use sd_notify::NotifyState;
 

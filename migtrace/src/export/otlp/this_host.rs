@@ -6,8 +6,8 @@ use std::io;
 use uuid::Uuid;
 
 use super::ThisHost;
-use crate::host::clock::realtime_ns;
-use crate::host::identity::Identity;
+use crate::identity::Identity;
+use crate::wall_clock::realtime_ns;
 
 /// Where Linux keeps the host's identifier (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";

@@ -16,8 +16,8 @@ use super::queue::Queue;
 use super::send::{BadFile, Sender, Settings};
 use super::{NoTrace, Origin, trace_request};
 use crate::export::metrics::Metrics;
-use crate::host::clock::realtime_ns;
 use crate::record::Record;
+use crate::wall_clock::realtime_ns;
 use task::{Order, Task};
 
 /// How many records may wait until the thread takes them.

@@ -15,8 +15,8 @@ use crate::export::metrics::Metrics;
 use crate::export::otlp::queue::{Entry, Queue};
 use crate::export::otlp::send::{Answer, Sender, Signal};
 use crate::export::otlp::{Origin, Temporality, metrics_request};
-use crate::host::clock::realtime_ns;
 use crate::record::Record;
+use crate::wall_clock::realtime_ns;
 
 /// The first time to wait before a request is tried again. Each further one is twice as long, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);

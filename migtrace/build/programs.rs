@@ -1,4 +1,4 @@
-//! Builds the eBPF programs, and compresses them: `kernel::object` includes `OUT_DIR/migtrace-programs.gz`.
+//! The eBPF programs, compressed: `kernel::object` includes `OUT_DIR/migtrace-programs.gz`.
 
 use std::env;
 use std::error::Error;
@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -17,21 +16,15 @@ const PROGRAMS: &str = "migtrace-programs";
 /// What the library includes.
 const COMPRESSED: &str = "migtrace-programs.gz";
 
-fn main() -> ExitCode {
-    match build() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("cargo::error={error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn build() -> Result<(), String> {
+/// Builds them, into `OUT_DIR`.
+///
+/// # Errors
+/// What is missing, or does not build.
+pub(super) fn build() -> Result<(), String> {
     if is_for_clippy() {
         // It checks the code that includes the programs, whatever is in them. `cargo xtask test` checks theirs.
         // Only this file matters: else cargo would run it, and check the library, again after every change of a test.
-        println!("cargo::rerun-if-changed=build.rs");
+        println!("cargo::rerun-if-changed=build");
         let out_dir = env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
         return fs::write(Path::new(&out_dir).join(COMPRESSED), []).map_err(|error| error.to_string());
     }
