@@ -15,8 +15,8 @@ use common::merged;
 use migtrace::export::ids::Ids;
 use migtrace::export::metrics::{Metrics, Point, STOP, WIRE_BYTES};
 use migtrace::export::otlp::{
-    ExportMetricsServiceRequest, ExportTraceServiceRequest, NoTrace, Origin, Temporality, ThisHost,
-    TraceContext, json_line, metrics_request, trace_request,
+    ExportMetricsServiceRequest, ExportTraceServiceRequest, NoTrace, Origin, PlatformAttributes, Temporality,
+    ThisHost, TraceContext, json_line, metrics_request, trace_request, trace_request_with,
 };
 use migtrace::record::Record;
 use serde_json::{Value, json};
@@ -233,6 +233,39 @@ fn the_root_links_to_its_caller() {
         assert_eq!(linked[0]["links"][0]["traceState"], "a=b");
         assert_eq!(linked[0]["traceId"].as_str().unwrap(), Ids::of(&record).trace.to_string());
     }
+}
+
+#[test]
+fn what_the_platform_knows_is_on_the_migration_of_each_side_and_replaces_nothing() {
+    let mut platform = PlatformAttributes::default();
+    platform.insert("tenant.id", "nobody").unwrap().insert("flavour.vcpus", 4).unwrap();
+    platform.insert("evacuation", true).unwrap().insert("tenant.id", "acme").unwrap();
+    for taken in ["", "migtrace.role", "network.peer.address", "error.type"] {
+        assert_eq!(platform.insert(taken, "x").unwrap_err().0, taken);
+    }
+    let [_, _, both] = halves("cancelled-7.2").unwrap();
+    let plain = spans(&trace(&both));
+    let request = trace_request_with(&both, &Origin::default(), &platform).unwrap();
+    let with = spans(&sent(&request));
+    assert_eq!(plain.len(), with.len());
+    let mut changed = 0;
+    for (plain, with) in plain.iter().zip(&with) {
+        if plain["name"] != "migration" {
+            assert_eq!(plain, with);
+            continue;
+        }
+        changed += 1;
+        let (plain, with) = (plain["attributes"].as_array().unwrap(), with["attributes"].as_array().unwrap());
+        let more = json!([
+            { "key": "tenant.id", "value": { "stringValue": "acme" } },
+            { "key": "flavour.vcpus", "value": { "intValue": "4" } },
+            { "key": "evacuation", "value": { "boolValue": true } },
+        ]);
+        let (own, added): (Vec<Value>, Vec<Value>) =
+            with.iter().cloned().partition(|attribute| plain.contains(attribute));
+        assert_eq!((&own, &Value::Array(added)), (plain, &more));
+    }
+    assert_eq!(changed, 2);
 }
 
 #[test]

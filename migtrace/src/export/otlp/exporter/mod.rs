@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::queue::Queue;
 use super::send::{BadFile, Sender, Settings};
-use super::{NoTrace, Origin, trace_request};
+use super::{NoTrace, Origin, PlatformAttributes, trace_request_with};
 use crate::export::metrics::Metrics;
 use crate::record::Record;
 use crate::wall_clock::realtime_ns;
@@ -148,7 +148,15 @@ impl Exporter {
     /// # Errors
     /// When no trace can be made of the record. It is counted all the same.
     pub fn send(&self, record: &Record) -> Result<(), NoTrace> {
-        self.send_with(record, true)
+        self.send_with(record, &PlatformAttributes::default())
+    }
+
+    /// As [`Self::send`], with what the platform knows of the migration. Metrics do not have it: ask for traces by it.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_with(&self, record: &Record, platform: &PlatformAttributes) -> Result<(), NoTrace> {
+        self.order(record, platform, true)
     }
 
     /// Sends the trace of a record that may have been sent before. Metrics would count it again, so it is not added to them.
@@ -156,11 +164,19 @@ impl Exporter {
     /// # Errors
     /// When no trace can be made of the record.
     pub fn send_again(&self, record: &Record) -> Result<(), NoTrace> {
-        self.send_with(record, false)
+        self.send_again_with(record, &PlatformAttributes::default())
     }
 
-    fn send_with(&self, record: &Record, counts: bool) -> Result<(), NoTrace> {
-        let request = trace_request(record, &self.origin);
+    /// As [`Self::send_again`], with what the platform knows of the migration.
+    ///
+    /// # Errors
+    /// As [`Self::send_again`].
+    pub fn send_again_with(&self, record: &Record, platform: &PlatformAttributes) -> Result<(), NoTrace> {
+        self.order(record, platform, false)
+    }
+
+    fn order(&self, record: &Record, platform: &PlatformAttributes, counts: bool) -> Result<(), NoTrace> {
+        let request = trace_request_with(record, &self.origin, platform);
         let (trace, result) = match request {
             Ok(request) => (Some(request.encode_to_vec()), Ok(())),
             Err(why) => (None, Err(why)),

@@ -30,6 +30,7 @@ impl<'a> Trace<'a> {
         if side == self.own {
             self.figures(&mut attributes);
         }
+        self.platform.add_to(&mut attributes);
         let content = Content {
             kind: SpanKind::Migration,
             index: 0,

@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
 
 use super::attributes::Attributes;
+use super::platform::PlatformAttributes;
 use super::resource::Origin;
 use crate::export::ids::{Ids, SpanId, SpanKind, side_of};
 use crate::record::{Estimate, Observer, Record, Vantage};
@@ -41,12 +42,24 @@ pub enum NoTrace {
 /// # Errors
 /// When the record lacks what a trace needs.
 pub fn trace_request(record: &Record, origin: &Origin) -> Result<ExportTraceServiceRequest, NoTrace> {
+    trace_request_with(record, origin, &PlatformAttributes::default())
+}
+
+/// As [`trace_request`], with what the platform knows of the migration.
+///
+/// # Errors
+/// As [`trace_request`].
+pub fn trace_request_with(
+    record: &Record,
+    origin: &Origin,
+    platform: &PlatformAttributes,
+) -> Result<ExportTraceServiceRequest, NoTrace> {
     let start_ns = record.start.realtime_ns.ok_or(NoTrace::NoWallClock)?;
     let own = side_of(record);
     if own == Vantage::Observer {
         return Err(NoTrace::NoSide);
     }
-    let trace = Trace { record, origin, own, ids: Ids::of(record), start_ns };
+    let trace = Trace { record, origin, platform, own, ids: Ids::of(record), start_ns };
     let mut spans = trace.migrations();
     spans.extend(trace.phases());
     spans.extend(trace.stop());
@@ -73,6 +86,7 @@ pub(super) fn scope() -> InstrumentationScope {
 struct Trace<'a> {
     record: &'a Record,
     origin: &'a Origin,
+    platform: &'a PlatformAttributes,
     /// The side whose view the record is.
     own: Vantage,
     ids: Ids,
