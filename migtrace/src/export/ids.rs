@@ -33,6 +33,7 @@ fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// What a span is about.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SpanKind {
     /// The whole migration, as one side has seen it.
@@ -65,6 +66,7 @@ impl SpanKind {
 }
 
 /// How a trace got its identifier.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TraceIdSource {
     /// It is the migration's UUID.
@@ -74,6 +76,7 @@ pub enum TraceIdSource {
 }
 
 /// The identifiers in the trace of one migration.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Ids {
     /// Of the trace.

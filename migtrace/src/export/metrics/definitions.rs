@@ -1,6 +1,7 @@
 //! Which metrics there are.
 
 /// What a metric says.
+#[non_exhaustive]
 #[derive(Debug, Eq, PartialEq)]
 pub struct Definition {
     /// Its name in OpenTelemetry.
@@ -14,6 +15,7 @@ pub struct Definition {
 }
 
 /// How a metric adds up.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// A count that only grows.
@@ -26,6 +28,7 @@ pub enum Kind {
 }
 
 /// The classic buckets of a histogram.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bounds {
     /// For times, in seconds: from 1 ms to 1 h.

@@ -5,6 +5,7 @@ use super::definitions::Bounds;
 use crate::export::ids::{SpanId, TraceId};
 
 /// One value, and the span that explains it.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exemplar {
     /// The value, in the metric's unit.
@@ -18,6 +19,7 @@ pub struct Exemplar {
 }
 
 /// How large values were.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
     /// How many there were.

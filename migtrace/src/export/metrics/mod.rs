@@ -30,6 +30,7 @@ pub fn label(attribute: &str) -> String {
 }
 
 /// What has been added up of one metric with the same attributes.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Point {
     /// How many there were.
@@ -39,6 +40,7 @@ pub enum Point {
 }
 
 /// One metric, with all of its points.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Family {
     /// What it says.

@@ -44,6 +44,7 @@ impl Signal {
 }
 
 /// How requests are carried.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
     /// `grpc`.
@@ -55,6 +56,7 @@ pub enum Protocol {
 }
 
 /// Where one signal goes.
+#[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
     /// How.
@@ -74,6 +76,7 @@ pub struct Target {
 }
 
 /// The files with which a client shows who it is.
+#[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientFiles {
     /// Its private key.
@@ -83,6 +86,7 @@ pub struct ClientFiles {
 }
 
 /// Where everything goes.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Settings {
     /// Traces; none if they are not wanted.
