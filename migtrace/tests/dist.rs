@@ -38,6 +38,7 @@ impl Known {
             match family.definition.kind {
                 Kind::Counter => known.counters.insert(format!("{name}_total")),
                 Kind::Histogram { .. } => known.histograms.insert(name),
+                kind => panic!("no rule has been written for a {kind:?} yet"),
             };
             known.labels.extend(family.points.keys().flatten().map(|(attribute, _)| label(attribute)));
         }
