@@ -6,6 +6,7 @@ use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Tab
 use unicode_width::UnicodeWidthChar as _;
 
 use super::content::{self, Alignment, Piece, Section};
+use super::quantities::is_unit;
 
 /// The longest line, in columns.
 pub const WIDTH: u16 = 100;
@@ -82,15 +83,13 @@ pub(super) fn trimmed(table: &content::Table) -> String {
 
 /// A blank at which no line ends: no-break space.
 const KEPT: char = '\u{a0}';
-const UNITS: [&str; 14] =
-    ["ns", "µs", "ms", "s", "B", "KiB", "MiB", "GiB", "TiB", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", "%"];
 
 /// A cell that may be broken into lines, but not between a number and its unit, or before an error.
 fn with_units_kept(cell: &str) -> String {
     let mut kept = String::with_capacity(cell.len());
     for (index, word) in cell.split(' ').enumerate() {
         let end_of_line = word.lines().next().unwrap_or_default();
-        let is_unit = UNITS.contains(&end_of_line.trim_end_matches([')', ',', ';']));
+        let is_unit = is_unit(end_of_line.trim_end_matches([')', ',', ';']));
         if index > 0 {
             kept.push(if is_unit || kept.ends_with('±') { KEPT } else { ' ' });
         }

@@ -8,6 +8,12 @@ const NS_PER_US: u64 = 1_000;
 const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
 
+const TIMES: [(u64, &str); 4] = [(1, "ns"), (NS_PER_US, "µs"), (NS_PER_MS, "ms"), (NS_PER_S, "s")];
+const SIZES: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+const RATES: [(f64, &str); 4] = [(1.0, "bit/s"), (1e3, "kbit/s"), (1e6, "Mbit/s"), (1e9, "Gbit/s")];
+/// The unit of a share.
+pub(super) const PERCENT: &str = "%";
+
 /// A number in a unit: `27.4 ms`, `4.51 GiB`, `12`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Amount {
@@ -27,30 +33,32 @@ impl Amount {
 
     /// With four digits at most of ten seconds and more: `15.48 s`, `152.3 s`.
     pub(super) fn short_time(ns: u64) -> Self {
-        let step_ns = match ns / NS_PER_S {
-            100.. => 100 * NS_PER_MS,
-            10.. => 10 * NS_PER_MS,
-            _ => usual_step(ns),
-        };
-        Self::time_to(ns, step_ns)
+        let has_four_digits = |step_ns: &u64| ns.saturating_add(step_ns / 2) / (*step_ns).max(1) < 10_000;
+        let fewest = 100 * NS_PER_MS;
+        let step_ns = [usual_step(ns), 10 * NS_PER_MS].into_iter().find(has_four_digits);
+        Self::time_to(ns, step_ns.unwrap_or(fewest))
     }
 
     /// With as many digits as it takes to show steps of `step_ns`.
     fn time_to(ns: u64, step_ns: u64) -> Self {
-        let (unit_ns, unit) = unit(ns);
-        let mut decimals = 0;
-        let mut shown_ns = unit_ns;
-        while shown_ns > step_ns.max(1) {
-            shown_ns /= 10;
-            decimals += 1;
-        }
+        let shown_in = |unit_ns: u64| {
+            let (mut shown_ns, mut decimals) = (unit_ns, 0);
+            while shown_ns > step_ns.max(1) {
+                shown_ns /= 10;
+                decimals += 1;
+            }
+            (shown_ns, decimals)
+        };
+        let (shown_ns, _) = shown_in(unit(ns).0);
+        // What would be rounded to 1000 is 1 of the next unit.
+        let (unit_ns, unit) = unit(ns.saturating_add(shown_ns / 2));
+        let (_, decimals) = shown_in(unit_ns);
         #[expect(clippy::cast_precision_loss, reason = "52 bits of nanoseconds are 52 days")]
         let value = ns as f64 / unit_ns as f64;
         Self::new(format!("{value:.decimals$}"), unit)
     }
 
     pub(super) fn bytes(bytes: u64) -> Self {
-        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
         #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
         let mut value = bytes as f64;
         let mut unit = 0;
@@ -60,7 +68,7 @@ impl Amount {
             unit += 1;
         }
         let decimals = if value.fract() == 0.0 { 0 } else { 2 };
-        Self::new(format!("{value:.decimals$}"), UNITS[unit])
+        Self::new(format!("{value:.decimals$}"), SIZES[unit])
     }
 
     pub(super) fn count(number: u64) -> Self {
@@ -177,14 +185,21 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
+/// `-1 234`.
+pub(super) fn signed(number: i64) -> String {
+    format!("{}{}", if number < 0 { "-" } else { "" }, grouped(number.unsigned_abs()))
+}
+
+/// Whether a word is the unit of a number before it.
+pub(super) fn is_unit(word: &str) -> bool {
+    let times = TIMES.map(|(_, unit)| unit);
+    let rates = RATES.map(|(_, unit)| unit);
+    word == PERCENT || [&times[..], &SIZES, &rates].concat().contains(&word)
+}
+
 /// The unit in which a length of time is best read, and its name.
-const fn unit(ns: u64) -> (u64, &'static str) {
-    match ns {
-        NS_PER_S.. => (NS_PER_S, "s"),
-        NS_PER_MS.. => (NS_PER_MS, "ms"),
-        NS_PER_US.. => (NS_PER_US, "µs"),
-        _ => (1, "ns"),
-    }
+fn unit(ns: u64) -> (u64, &'static str) {
+    TIMES.into_iter().rev().find(|(unit_ns, _)| ns >= *unit_ns).unwrap_or(TIMES[0])
 }
 
 /// A length of time as a person reads it: `12.345 s`, `27.4 ms`, `3.1 µs`, `60 ns`.
@@ -201,12 +216,13 @@ pub fn duration_beside(ns: u64, other_ns: u64) -> String {
     Amount::time_to(ns, if apart_ns == 0 { usual_ns } else { usual_ns.min(apart_ns) }).to_string()
 }
 
-/// The steps that [`duration`] shows.
-const fn usual_step(ns: u64) -> u64 {
-    match unit(ns).0 {
+/// The steps that [`duration`] shows: those of the unit in which the rounded length is read.
+fn usual_step(ns: u64) -> u64 {
+    let step = |ns| match unit(ns).0 {
         NS_PER_S => NS_PER_MS,
         unit_ns => unit_ns / 10,
-    }
+    };
+    step(ns.saturating_add(step(ns) / 2))
 }
 
 /// As [`duration`], with its sign.
@@ -223,12 +239,8 @@ pub(super) fn rate(bytes: u64, ns: u64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let bits_per_s = (ns > 0).then(|| bytes as f64 * 8.0 * NS_PER_S as f64 / ns as f64)?;
     // What would be rounded to 1000 is 1 of the next unit.
-    let (unit, name) = match bits_per_s {
-        999.5e6.. => (1e9, "Gbit/s"),
-        999.5e3.. => (1e6, "Mbit/s"),
-        999.5.. => (1e3, "kbit/s"),
-        _ => (1.0, "bit/s"),
-    };
+    let best = RATES.into_iter().rev().find(|(unit, _)| bits_per_s >= 0.9995 * unit);
+    let (unit, name) = best.unwrap_or(RATES[0]);
     Some(three_digits(bits_per_s / unit, name))
 }
 
@@ -244,7 +256,7 @@ fn three_digits(value: f64, unit: &str) -> String {
 /// `part` of `whole` in percent; none when `whole` is 0.
 pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-    (whole > 0).then(|| format!("{:.2} %", part as f64 * 100.0 / whole as f64))
+    (whole > 0).then(|| format!("{:.2} {PERCENT}", part as f64 * 100.0 / whole as f64))
 }
 
 #[cfg(test)]
@@ -260,6 +272,30 @@ mod tests {
         assert_eq!(duration(60), "60 ns");
         assert_eq!(duration(0), "0 ns");
         assert_eq!(offset(-27_400_000), "-27.4 ms");
+    }
+
+    #[test]
+    fn what_would_be_rounded_to_a_thousand_is_one_of_the_next_unit() {
+        let lengths = [999_949_999, 999_950_000, 1_000_000_000, 999_949, 999_950, 999, 1_000];
+        let shown = ["999.9 ms", "1.000 s", "1.000 s", "999.9 µs", "1.0 ms", "999 ns", "1.0 µs"];
+        assert_eq!(lengths.map(duration), shown);
+        let step_100_us = |ns| Amount::time_to(ns, 100_000).to_string();
+        assert_eq!([999_940_000, 999_960_000].map(step_100_us), ["999.9 ms", "1.0000 s"]);
+        assert_eq!(Amount::time_to(999_960, 1_000_000).to_string(), "1 ms");
+        let short =
+            [9_999_499_999, 9_999_500_000, 99_999_000_000].map(|ns| Amount::short_time(ns).to_string());
+        assert_eq!(short, ["9.999 s", "10.00 s", "100.0 s"]);
+    }
+
+    #[test]
+    fn every_unit_is_known_as_one() {
+        let shown = [duration(5), duration(5_000), duration(5_000_000), duration(5_000_000_000)];
+        let rates = [1, 1_000, 1_000_000, 1_000_000_000].map(|bytes| rate(bytes, NS_PER_S).unwrap());
+        let sizes = (0..7).map(|power| bytes(1 << (10 * power)));
+        for text in shown.into_iter().chain(rates).chain(sizes).chain(percent(1, 2)) {
+            assert!(text.split_once(' ').is_some_and(|(_, unit)| is_unit(unit)), "{text}");
+        }
+        assert!(!is_unit("runs") && !is_unit(""));
     }
 
     #[test]

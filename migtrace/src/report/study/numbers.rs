@@ -1,7 +1,7 @@
 //! Figures with their bounds, in the form that people read.
 
 use super::words::counted;
-use crate::report::quantities::{Amount, Bounded};
+use crate::report::quantities::{Amount, Bounded, PERCENT};
 use crate::study::answer::{Ratio, Reading, Summary, Unit};
 
 /// A number without its bounds.
@@ -21,7 +21,7 @@ fn percent(ppm: u64) -> Amount {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     let percent = ppm as f64 / 10_000.0;
     let decimals = if percent < 1.0 { 2 } else { 1 };
-    Amount::new(format!("{percent:.decimals$}"), "%")
+    Amount::new(format!("{percent:.decimals$}"), PERCENT)
 }
 
 /// A difference: with its sign.

@@ -77,7 +77,7 @@ impl Plan {
 pub type Cell = BTreeMap<String, String>;
 
 /// Whether a cell has all of these values, which may be those of some axes only.
-pub(super) fn has_all(cell: &Cell, values: &Cell) -> bool {
+pub(crate) fn has_all(cell: &Cell, values: &Cell) -> bool {
     values.iter().all(|(axis, value)| cell.get(axis) == Some(value))
 }
 

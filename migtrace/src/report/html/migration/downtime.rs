@@ -8,11 +8,10 @@ use super::super::chart::{
 use super::super::scale::{Quantity, Scale};
 use super::super::shapes::{Data, Form, Item};
 use super::super::{length, place};
-use super::overview::signed;
 use crate::record::{Bar, Estimate, Gap, Mark, Part, Record, Role, Tap, Vantage, bars};
 use crate::report::content::{UNKNOWN, clean, side};
 use crate::report::drawing::Axis;
-use crate::report::quantities::{Bounded, bytes, duration, estimate, grouped, offset, rate};
+use crate::report::quantities::{Bounded, bytes, duration, estimate, grouped, offset, rate, signed};
 
 /// Nothing with fewer than two instants to draw.
 pub(super) fn chart(record: &Record, index: usize) -> Markup {

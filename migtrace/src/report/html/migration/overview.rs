@@ -10,7 +10,7 @@ use super::downtime::{figure_item, gap_lane};
 use crate::record::{Bar, FlowRecord, Phase, PhaseName, Record, Step, bars, steps};
 use crate::report::content::{UNKNOWN, clean};
 use crate::report::phases::length_ns;
-use crate::report::quantities::{Bounded, bytes, duration, grouped, offset, rate};
+use crate::report::quantities::{Bounded, bytes, duration, grouped, offset, rate, signed};
 
 /// The most steps of a curve: about as many as a screen shows apart.
 pub(in crate::report::html) const MOST_STEPS: u32 = 180;
@@ -280,9 +280,4 @@ fn table(record: &Record, index: usize, steps: &[Step]) -> Rows {
         ]
     };
     Rows { headings: headings.map(str::to_owned).to_vec(), rows: steps.iter().map(row).collect() }
-}
-
-/// `-1 234`.
-pub(super) fn signed(value: i64) -> String {
-    format!("{}{}", if value < 0 { "-" } else { "" }, grouped(value.unsigned_abs()))
 }

@@ -13,10 +13,11 @@ use super::page;
 use super::sections::section;
 use super::shapes::Data;
 use crate::report::content::{Section, clean};
-use crate::report::quantities::grouped;
+use crate::report::quantities::signed;
 use crate::report::study::words::{constants, label};
 use crate::report::study::{self as said, numbers::reading};
 use crate::study::answer::{Answer, Cell, Course, Place, Reading, Summary, Unit};
+use crate::study::plan::has_all;
 
 /// The page of a study.
 #[must_use]
@@ -100,8 +101,7 @@ fn one_run(answer: &Answer, course: &Course) -> Markup {
 
 /// The cells of a table, each with its number among all.
 fn cells_of<'a>(answer: &'a Answer, table: &Place) -> impl Iterator<Item = (usize, &'a Cell)> {
-    let is_of = |cell: &Cell| table.iter().all(|(axis, value)| cell.at.get(axis) == Some(value));
-    answer.cells.iter().enumerate().filter(move |(_, cell)| is_of(cell))
+    answer.cells.iter().enumerate().filter(move |(_, cell)| has_all(&cell.at, table))
 }
 
 /// Where a reading stands in the answer.
@@ -140,6 +140,5 @@ fn numbers(of: &str, unit: Unit, summary: &Summary) -> Vec<TableCell> {
 
 fn cell(of: String, number: Option<i64>) -> TableCell {
     let Some(number) = number else { return TableCell::Amount("none".to_owned()) };
-    let sign = if number < 0 { "-" } else { "" };
-    TableCell::Number(format!("{sign}{}", grouped(number.unsigned_abs())), Data::new(of, Vec::new()))
+    TableCell::Number(signed(number), Data::new(of, Vec::new()))
 }
