@@ -3,7 +3,8 @@
 use std::error::Error;
 
 /// An error with its causes, on one line. A cause that the text has already is not repeated.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

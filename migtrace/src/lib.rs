@@ -75,7 +75,8 @@
     allow(dead_code, rustdoc::broken_intra_doc_links, reason = "checked with the feature `trace`")
 )]
 
-mod errors;
+#[doc(hidden)]
+pub mod errors;
 pub mod event;
 pub mod export;
 #[doc(hidden)]

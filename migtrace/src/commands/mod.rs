@@ -19,6 +19,7 @@ mod watch;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use migtrace::errors::with_causes;
 use migtrace::host::capabilities::{self, Capabilities, Capability};
 use tokio::runtime::Runtime;
 
@@ -61,18 +62,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error with its causes on one line. A cause that the error already contains is not repeated.
+/// An error with its causes, on one line.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
+    with_causes(&**error)
 }
 
 /// The asynchronous runtime of a command.
@@ -113,26 +105,5 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Cleanup => cleanup::run(),
         Command::Generate(options) => generate::run(&options),
         Command::Serve(options) => record::serve::run(&options),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot open it: {source}")]
-    struct OpenError {
-        source: io::Error,
-    }
-
-    #[test]
-    fn each_cause_is_given_once() {
-        let source = io::Error::from_raw_os_error(2);
-        let words = source.to_string();
-        let error = anyhow::Error::new(OpenError { source }).context("no record");
-        assert_eq!(explain(&error), format!("no record: cannot open it: {words}"));
     }
 }

@@ -15,7 +15,8 @@ use tonic::{Code, Request, Status};
 use super::answer::{Answer, RpcStatus};
 use super::connections::{self, Connections, Version};
 use super::tls::BadFile;
-use super::{LONGEST_ANSWER, Signal, Target, explain};
+use super::{LONGEST_ANSWER, Signal, Target};
+use crate::errors::with_causes;
 
 /// What sends one signal.
 #[derive(Debug)]
@@ -117,8 +118,10 @@ fn refused(status: &Status) -> Answer {
         Code::Unknown | Code::Internal => transport.is_some(),
         _ => false,
     };
-    let why = transport
-        .map_or_else(|| format!("the collector answered {:?}: {}", status.code(), status.message()), explain);
+    let why = transport.map_or_else(
+        || format!("the collector answered {:?}: {}", status.code(), status.message()),
+        with_causes,
+    );
     if again { Answer::TryAgain { after, why } } else { Answer::Refused { why } }
 }
 

@@ -19,7 +19,8 @@ use tonic::body::Body;
 use super::answer::{Answer, RpcStatus};
 use super::connections::{self, Connections, Version};
 use super::tls::BadFile;
-use super::{LONGEST_ANSWER, Protocol, Signal, Target, explain};
+use super::{LONGEST_ANSWER, Protocol, Signal, Target};
+use crate::errors::with_causes;
 use crate::export::otlp::json_line;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -88,7 +89,7 @@ impl Client {
     async fn exchange(&self, request: Request<Body>) -> Answer {
         let response = match self.connections.request(request).await {
             Ok(response) => response,
-            Err(error) => return Answer::on_the_way(hinted(explain(&error))),
+            Err(error) => return Answer::on_the_way(hinted(with_causes(&error))),
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
