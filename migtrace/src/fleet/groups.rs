@@ -107,8 +107,15 @@ fn join_by_time(logs: &[Summary], sets: &mut Sets) {
     }
 }
 
-/// A log that watched from outside: since when, until when (of it and those before it), its own end, and which it is.
-type Watch = (i64, i64, i64, usize);
+/// A log of a host that only pinged, and when it did.
+#[derive(Clone, Copy)]
+struct Watch {
+    since: i64,
+    until: i64,
+    /// When the last of those ended that began no later than this one.
+    all_until: i64,
+    log: usize,
+}
 
 /// An observer knows the guest by its MAC, or a person has named it.
 fn add_observers(logs: &[Summary], groups: &mut [Vec<usize>]) {
@@ -116,16 +123,17 @@ fn add_observers(logs: &[Summary], groups: &mut [Vec<usize>]) {
     for (index, log) in logs.iter().enumerate() {
         if let Some((since, until)) = log.time.filter(|_| !log.has_migration) {
             for name in &log.pinged {
-                watches.entry(*name).or_default().push((since, until, until, index));
+                let watch = Watch { since, until, all_until: until, log: index };
+                watches.entry(*name).or_default().push(watch);
             }
         }
     }
     for same in watches.values_mut() {
-        same.sort_unstable();
+        same.sort_unstable_by_key(|watch| watch.since);
         let mut latest = i64::MIN;
         for watch in same {
-            latest = latest.max(watch.1);
-            watch.1 = latest;
+            latest = latest.max(watch.until);
+            watch.all_until = latest;
         }
     }
     for group in groups {
@@ -135,9 +143,9 @@ fn add_observers(logs: &[Summary], groups: &mut [Vec<usize>]) {
             for same in names.iter().filter_map(|name| watches.get(name)) {
                 let end = end.saturating_add(WALL_CLOCKS_APART_NS);
                 let start = start.saturating_sub(WALL_CLOCKS_APART_NS);
-                let begun = same.partition_point(|(since, ..)| *since <= end);
-                let not_over = same[..begun].iter().rev().take_while(|(_, latest, ..)| start <= *latest);
-                found.extend(not_over.filter(|(.., until, _)| start <= *until).map(|(.., index)| *index));
+                let begun = same.partition_point(|watch| watch.since <= end);
+                let not_all_over = same[..begun].iter().rev().take_while(|watch| start <= watch.all_until);
+                found.extend(not_all_over.filter(|watch| start <= watch.until).map(|watch| watch.log));
             }
         }
         group.extend(found);

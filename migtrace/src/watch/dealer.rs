@@ -98,7 +98,7 @@ impl Dealer {
         let sign = Sign::of(&event.fact);
         if sign == Sign::Setup {
             // A guest may leave again before its arrival has settled.
-            self.end_earlier(Some(pid), event.at_ns);
+            self.end_earlier(pid, event.at_ns);
         }
         let begins = self.qemus.entry(pid).or_default().begins(sign);
         let journal = self.of_pid.get(&pid).copied();
@@ -158,7 +158,7 @@ impl Dealer {
             return;
         }
         if may_be_next {
-            self.end_earlier(Some(pid), first);
+            self.end_earlier(pid, first);
         }
         match self.of_pid.get(&pid) {
             Some(id) => self.enter(flow, *id, now),
@@ -195,13 +195,12 @@ impl Dealer {
     }
 
     /// If the migration of a process has ended before something of the next one happened, its journal ends.
-    fn end_earlier(&mut self, pid: Option<u32>, next_ns: MonotonicNs) {
-        let Some(id) = pid.and_then(|pid| self.of_pid.get(&pid)).copied() else { return };
+    fn end_earlier(&mut self, pid: u32, next_ns: MonotonicNs) {
+        let Some(id) = self.of_pid.get(&pid).copied() else { return };
         let Some(journal) = self.journals.get_mut(&id) else { return };
-        if journal.ended(pid).is_some_and(|ended| ended < next_ns) {
+        if journal.ended(Some(pid)).is_some_and(|ended| ended < next_ns) {
             journal.is_ending = true;
-            let arrivals = journal.arrivals();
-            for pid in arrivals {
+            for pid in journal.arrivals() {
                 self.qemus.entry(pid).or_default().arrived = true;
             }
             self.forget_processes(id);

@@ -139,7 +139,7 @@ impl KnownQemu {
         }
     }
 
-    /// What a journal needs of it that begins at `event`, in the order of the stamps. The event itself is not in it.
+    /// What a journal that begins now needs of it, in the order of the stamps. The event with which it begins is not in it.
     pub(super) fn preamble(&self, now_ns: u64) -> Vec<Event> {
         let is_recent = |event: &&Event| now_ns.saturating_sub(event.at_ns.0) <= RECENT_NS;
         let recent = self.recent.iter().filter(is_recent);

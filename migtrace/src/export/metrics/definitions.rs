@@ -77,10 +77,19 @@ impl Definition {
     #[must_use]
     pub fn prometheus_name(&self) -> String {
         let name = super::label(self.name);
+        match self.prometheus_unit() {
+            "" => name,
+            unit => format!("{name}_{unit}"),
+        }
+    }
+
+    /// Its unit in Prometheus; empty for a count.
+    #[must_use]
+    pub fn prometheus_unit(&self) -> &'static str {
         match self.unit {
-            "s" => format!("{name}_seconds"),
-            "By" => format!("{name}_bytes"),
-            _ => name,
+            "s" => "seconds",
+            "By" => "bytes",
+            _ => "",
         }
     }
 }

@@ -15,10 +15,17 @@ pub(super) struct Gauge {
     value: f64,
 }
 
-/// All gauges, in the order in which they are written: name, unit, what it says.
-const ALL: [(&str, &str, &str); 16] = [
-    ("migtrace_last_migration", "", "The last migration of the VM that this host took part in"),
-    ("migtrace_last_migration_end_timestamp_seconds", "seconds", "When it ended, since the Unix epoch"),
+/// A gauge: its name, its unit, what it says.
+type Definition = (&'static str, &'static str, &'static str);
+
+/// The value of an estimate, its lower bound and its upper bound.
+type OfEstimate = [Definition; 3];
+
+const INFO: Definition =
+    ("migtrace_last_migration", "", "The last migration of the VM that this host took part in");
+const ENDED: Definition =
+    ("migtrace_last_migration_end_timestamp_seconds", "seconds", "When it ended, since the Unix epoch");
+const DURATION: OfEstimate = [
     ("migtrace_last_migration_duration_seconds", "seconds", "From its start to the end that QEMU reported"),
     ("migtrace_last_migration_duration_low_seconds", "seconds", "The lower bound of its duration"),
     (
@@ -26,9 +33,13 @@ const ALL: [(&str, &str, &str); 16] = [
         "seconds",
         "The upper bound of its duration, if there is one",
     ),
+];
+const STOP: OfEstimate = [
     ("migtrace_last_migration_stop_seconds", "seconds", "How long the guest did not run"),
     ("migtrace_last_migration_stop_low_seconds", "seconds", "The lower bound of the stop"),
     ("migtrace_last_migration_stop_high_seconds", "seconds", "The upper bound of the stop, if there is one"),
+];
+const NETWORK_GAP: OfEstimate = [
     ("migtrace_last_migration_network_gap_seconds", "seconds", "For how long the guest's taps were silent"),
     ("migtrace_last_migration_network_gap_low_seconds", "seconds", "The lower bound of the network gap"),
     (
@@ -36,6 +47,8 @@ const ALL: [(&str, &str, &str); 16] = [
         "seconds",
         "The upper bound of the network gap, if there is one",
     ),
+];
+const REACHABILITY_GAP: OfEstimate = [
     (
         "migtrace_last_migration_reachability_gap_seconds",
         "seconds",
@@ -51,17 +64,23 @@ const ALL: [(&str, &str, &str); 16] = [
         "seconds",
         "The upper bound of the reachability gap, if there is one",
     ),
-    (
-        "migtrace_last_migration_wire_bytes",
-        "bytes",
-        "What it sent from the source to the destination, and received, on the wire",
-    ),
-    (
-        "migtrace_last_migration_lost_facts",
-        "",
-        "How many facts were lost: above 0, the figures are lower bounds",
-    ),
 ];
+const WIRE_BYTES: Definition = (
+    "migtrace_last_migration_wire_bytes",
+    "bytes",
+    "What it sent from the source to the destination, and received, on the wire",
+);
+const LOST_FACTS: Definition = (
+    "migtrace_last_migration_lost_facts",
+    "",
+    "How many facts were lost: above 0, the figures are lower bounds",
+);
+
+/// All gauges, in the order in which they are written.
+fn all() -> impl Iterator<Item = Definition> {
+    let estimates = [DURATION, STOP, NETWORK_GAP, REACHABILITY_GAP];
+    [INFO, ENDED].into_iter().chain(estimates.into_iter().flatten()).chain([WIRE_BYTES, LOST_FACTS])
+}
 
 const NANOSECONDS: f64 = 1e9;
 
@@ -74,27 +93,30 @@ pub(super) fn of(record: &Record, ended_ns: i64) -> Vec<Gauge> {
         .with("migration_id", record.migration.id.as_deref().unwrap_or_default())
         .with("mode", record.migration.mode.as_str())
         .with("outcome", record.migration.outcome.as_str());
-    let gauge = |name, value| Gauge { name, labels: labels.clone(), value };
-    let mut gauges =
-        vec![Gauge { name: ALL[0].0, labels: info, value: 1.0 }, gauge(ALL[1].0, timestamp(ended_ns))];
+    let gauge = |(name, ..): Definition, value| Gauge { name, labels: labels.clone(), value };
+    let mut gauges = vec![Gauge { labels: info, ..gauge(INFO, 1.0) }, gauge(ENDED, timestamp(ended_ns))];
     let downtime = &record.downtime;
-    let figures =
-        [(2, &record.total_time), (5, &downtime.stop), (8, &downtime.network), (11, &downtime.reachability)];
-    for (place, figure) in figures {
-        let Some(Estimate { value_ns, low_ns, high_ns, .. }) = figure else { continue };
-        for (more, ns) in [(0, Some(*value_ns)), (1, Some(*low_ns)), (2, *high_ns)] {
-            gauges.extend(ns.map(|ns| gauge(ALL[place + more].0, ns as f64 / NANOSECONDS)));
+    let estimates = [
+        (DURATION, &record.total_time),
+        (STOP, &downtime.stop),
+        (NETWORK_GAP, &downtime.network),
+        (REACHABILITY_GAP, &downtime.reachability),
+    ];
+    for ([value, low, high], estimate) in estimates {
+        let Some(Estimate { value_ns, low_ns, high_ns, .. }) = estimate else { continue };
+        for (definition, ns) in [(value, Some(*value_ns)), (low, Some(*low_ns)), (high, *high_ns)] {
+            gauges.extend(ns.map(|ns| gauge(definition, ns as f64 / NANOSECONDS)));
         }
     }
     if let Some(total) = &record.traffic.total {
         for (direction, counters) in [("sent", &total.tx), ("received", &total.rx)] {
             let labels = labels.clone().with("direction", direction);
-            gauges.push(Gauge { name: ALL[14].0, labels, value: counters.wire_bytes as f64 });
+            gauges.push(Gauge { labels, ..gauge(WIRE_BYTES, counters.wire_bytes as f64) });
         }
     }
     let lost = &record.lost;
     let lost = [lost.ring_buffer, lost.flows, lost.hook_calls, lost.qmp_lines, lost.vcpus];
-    gauges.push(gauge(ALL[15].0, lost.into_iter().fold(0, u64::saturating_add) as f64));
+    gauges.push(gauge(LOST_FACTS, lost.into_iter().fold(0, u64::saturating_add) as f64));
     gauges
 }
 
@@ -111,11 +133,11 @@ pub(super) fn families<'a>(migrations: impl IntoIterator<Item = (&'a [Gauge], Op
             samples.entry(name).or_default().push(Sample { at_ns, ..Sample::new(labels.clone(), *value) });
         }
     }
-    let family = |(name, unit, help): (&str, &'static str, &'static str)| {
+    let family = |(name, unit, help): Definition| {
         let mut samples = samples.remove(name).unwrap_or_default();
         samples.sort_by(|a, b| (&a.labels, a.at_ns).cmp(&(&b.labels, b.at_ns)));
-        let kind = if name == ALL[0].0 { Kind::Info } else { Kind::Gauge };
+        let kind = if name == INFO.0 { Kind::Info } else { Kind::Gauge };
         Family { name: name.to_owned(), unit, help, kind, samples }
     };
-    ALL.into_iter().map(family).collect()
+    all().map(family).collect()
 }

@@ -15,11 +15,7 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
         let definition = family.definition;
         Family {
             name: definition.prometheus_name(),
-            unit: match definition.unit {
-                "s" => "seconds",
-                "By" => "bytes",
-                _ => "",
-            },
+            unit: definition.prometheus_unit(),
             help: definition.help,
             kind: match definition.kind {
                 metrics::Kind::Counter => Kind::Counter,

@@ -70,7 +70,7 @@ pub(super) struct Task {
     metrics_in_trouble: bool,
     next_metrics: Instant,
     /// Whether a record was added to the metrics since they were sent.
-    news: bool,
+    has_news: bool,
     /// Metrics that count from the ones before, until the collector has them.
     kept_metrics: Option<Vec<u8>>,
     /// Until when to go on, once the end was asked for.
@@ -88,7 +88,7 @@ impl Task {
             wait: FIRST_WAIT,
             in_trouble: false,
             metrics_in_trouble: false,
-            news: false,
+            has_news: false,
             kept_metrics: None,
             until: None,
         }
@@ -127,7 +127,7 @@ impl Task {
     }
 
     const fn has_metrics_left(&self) -> bool {
-        self.parts.metrics.is_some() && (self.news || self.kept_metrics.is_some())
+        self.parts.metrics.is_some() && (self.has_news || self.kept_metrics.is_some())
     }
 
     fn waits_for_metrics(&self) -> bool {
@@ -145,7 +145,7 @@ impl Task {
                 }
                 if let (Some(record), Some(metrics)) = (counted, &mut self.parts.metrics) {
                     metrics.add(&record, realtime_ns());
-                    self.news = true;
+                    self.has_news = true;
                 }
             }
             Some(Order::End(limit)) => self.end(limit),
@@ -191,7 +191,7 @@ impl Task {
         if let Some(kept) = &self.kept_metrics {
             return Some(kept.clone());
         }
-        self.news = false;
+        self.has_news = false;
         let has_points = metrics.families().iter().any(|family| !family.points.is_empty());
         let (at_ns, temporality) = (realtime_ns(), self.parts.temporality);
         let request = has_points
@@ -284,12 +284,12 @@ impl Task {
             (self.parts.say)(&format!("metrics cannot be sent now: {why}"));
         }
         // The next ones say all that these would have said.
-        self.news |= is_cumulative;
+        self.has_news |= is_cumulative;
         if let Some(until) = self.until.filter(|_| is_cumulative || !is_over) {
             self.next_metrics = Instant::now() + LAST_METRICS;
             if self.next_metrics >= until {
                 // There is no time for another try.
-                (self.news, self.kept_metrics) = (false, None);
+                (self.has_news, self.kept_metrics) = (false, None);
             }
         }
     }

@@ -84,19 +84,8 @@ impl Queue {
         let bytes = request.len() as u64;
         self.make_room(1, bytes);
         let number = self.waiting.back().map_or(1, |last| last.number + 1);
-        let request = match &self.directory {
-            None => Some(request),
-            Some(directory) => {
-                let mut written = directory.write(number, &request);
-                // A full disk: what is older makes room.
-                while written.is_err() && !self.waiting.is_empty() {
-                    self.drop_oldest();
-                    written = directory_of(self.directory.as_ref(), number, &request);
-                }
-                written?;
-                None
-            }
-        };
+        let is_written = self.write(number, &request)?;
+        let request = if is_written { None } else { Some(request) };
         self.bytes += bytes;
         self.waiting.push_back(Waiting { number, bytes, request });
         Ok(())
@@ -159,6 +148,17 @@ impl Queue {
         self.damaged
     }
 
+    /// Writes a request to the directory, if there is one. Where the disk is full, what is older makes room.
+    fn write(&mut self, number: u64, request: &[u8]) -> Result<bool, QueueError> {
+        while let Some(directory) = &self.directory {
+            match directory.write(number, request) {
+                Err(_) if !self.waiting.is_empty() => self.drop_oldest(),
+                written => return written.map(|()| true),
+            }
+        }
+        Ok(false)
+    }
+
     fn make_room(&mut self, entries: usize, bytes: u64) {
         while !self.waiting.is_empty()
             && (self.waiting.len() + entries > self.limits.entries || self.bytes + bytes > self.limits.bytes)
@@ -187,10 +187,6 @@ impl Queue {
             self.bytes -= waiting.bytes;
         }
     }
-}
-
-fn directory_of(directory: Option<&Directory>, number: u64, request: &[u8]) -> Result<(), QueueError> {
-    directory.map_or(Ok(()), |directory| directory.write(number, request))
 }
 
 #[cfg(test)]
