@@ -2,6 +2,7 @@
 //! a log of hours takes a while, so that a thread of its own does it.
 
 use std::collections::BTreeSet;
+use std::fs::{self, Metadata};
 use std::io::{self, BufReader};
 use std::mem;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use migtrace::files;
@@ -20,6 +22,9 @@ use super::pairs::Pairs;
 use crate::commands::explain;
 use crate::commands::names::{self, PairName, Part};
 use crate::commands::report::{Replayed, replay};
+
+/// Writing a record takes seconds at most.
+const LONGEST_WRITING: Duration = Duration::from_secs(3_600);
 
 /// What has become of a log.
 pub(super) struct Adopted {
@@ -50,6 +55,25 @@ pub(super) fn find(directory: &Path, host: &str) -> io::Result<Vec<PathBuf>> {
     let unfinished = listed.iter().filter(|name| names::is_partial(name, host));
     let found = unfinished.chain(listed.iter().filter(|name| lacks_record(name)));
     Ok(found.map(|name| directory.join(name)).collect())
+}
+
+/// Removes records that a killed run has not completed: their logs are there still, and give them anew. One that another host
+/// writes just now is younger.
+pub(super) fn remove_incomplete_records(directory: &Path) -> io::Result<()> {
+    let is_incomplete = |name: &String| {
+        let complete = name.strip_suffix(files::PARTIAL).and_then(PairName::parse);
+        complete.is_some_and(|(_, part)| part == Part::Record)
+    };
+    for name in files::names(directory)?.into_iter().filter(is_incomplete) {
+        let path = directory.join(name);
+        let written =
+            path.symlink_metadata().ok().filter(Metadata::is_file).and_then(|file| file.modified().ok());
+        if written.is_some_and(|written| written.elapsed().is_ok_and(|age| age > LONGEST_WRITING)) {
+            // If it cannot be removed, it is in nobody's way.
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(())
 }
 
 /// Makes a pair of a log that nobody writes any more.
@@ -171,7 +195,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::File;
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -195,6 +220,26 @@ mod tests {
         let found = find(folder.path(), "host-a").unwrap();
         assert_eq!(found, [&mine, &lacking].map(|name| folder.path().join(name)));
         assert!(find(&folder.path().join("nothing"), "host-a").is_err());
+    }
+
+    #[test]
+    fn records_that_a_killed_run_has_not_completed_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = SystemTime::now() - 2 * LONGEST_WRITING;
+        let log = names::partial("host-a", 0, 7, 1);
+        let incomplete = format!("{PAIR}.json.partial");
+        let names =
+            [&log, &incomplete, &format!("{PAIR}-2.json.partial"), &format!("{PAIR}.json"), "a.json.partial"];
+        for name in names {
+            let file = File::create(folder.path().join(name)).unwrap();
+            if !name.contains("-2.") {
+                file.set_modified(old).unwrap();
+            }
+        }
+        remove_incomplete_records(folder.path()).unwrap();
+        let mut left: Vec<_> = names.into_iter().filter(|name| **name != incomplete).collect();
+        left.sort();
+        assert_eq!(files::names(folder.path()).unwrap(), left);
     }
 
     #[tokio::test]
@@ -237,7 +282,7 @@ mod tests {
         assert!(!waiting.is_empty() && done.len() + waiting.len() == 200);
         assert_eq!(left.len(), 2 * done.len() + waiting.len());
         assert!(waiting.iter().all(|log| fs::read_to_string(log).unwrap() == LOG));
-        thread::sleep(std::time::Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
         assert_eq!(contents(folder.path()), left);
         assert_eq!(find(folder.path(), "host-a").unwrap().len(), waiting.len());
     }

@@ -57,7 +57,8 @@ impl Store {
         let directory = fs::canonicalize(directory).with_context(cannot)?;
         let lock = DirectoryLock::take(&directory, host)?;
         AtomicFile::begin_with_room(&directory.join(names::lock(host)), MODE).with_context(cannot)?;
-        let leftovers = leftovers::find(&directory, host)
+        let leftovers = leftovers::remove_incomplete_records(&directory)
+            .and_then(|()| leftovers::find(&directory, host))
             .with_context(|| format!("cannot read the directory {}", directory.display()))?;
         Ok(Self {
             pairs: Pairs::new(directory),
