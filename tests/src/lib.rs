@@ -27,6 +27,7 @@ mod bare_pair;
 mod bare_qemu;
 mod bpf_syscall;
 mod cache;
+mod certificates;
 mod clock;
 mod connection;
 pub mod cpio;
@@ -68,6 +69,7 @@ mod wiretap;
 
 pub use bare_pair::{BareGuest, BarePair};
 pub use bare_qemu::BareQemu;
+pub use certificates::Authority;
 pub use clock::monotonic_ns;
 pub use connection::Connection;
 pub use cpu_load::CpuLoad;

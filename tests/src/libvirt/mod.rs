@@ -4,7 +4,6 @@
 //! an /etc, /var and /run of its own, and a UTS namespace with a name of its own. libvirt comes from Debian's packages, which
 //! are unpacked and not installed; QEMU is the machine's.
 
-mod certificates;
 mod daemon;
 mod domain;
 mod host_files;
@@ -17,6 +16,7 @@ pub use migration::{AbortPoint, JobInfo, LibvirtMigration, MigratedByLibvirt};
 pub use packages::{fetch, fetched};
 
 use crate::cache;
+use crate::certificates::Authority;
 use crate::clock::monotonic_ns;
 use crate::guest::{self, Guest, READY};
 use crate::host::Host;
@@ -28,7 +28,6 @@ use crate::process::Process;
 use crate::programs;
 use crate::qcow2;
 use anyhow::{Context as _, Result, bail};
-use certificates::Authority;
 use daemon::{Daemon, emulator};
 use host_files::HostFiles;
 use namespaces::Mounts;
@@ -77,7 +76,7 @@ impl LibvirtLab {
         let start = |host: &Host| -> Result<Daemon> {
             let home = run_directory.join(host.role());
             let files = HostFiles::write(&home, host, &hosts)?;
-            authority.issue(host, &files.certificates())?;
+            authority.issue(host.role(), host.ipv4().into(), &files.certificates())?;
             restore_capabilities(&files)?;
             let mounts =
                 Mounts { home: &home, packages: &packages, kernel: &kernel.image, initramfs: &initramfs };

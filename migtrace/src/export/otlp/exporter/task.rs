@@ -67,6 +67,8 @@ pub(super) struct Task {
     wait: Duration,
     /// Whether the last request went wrong, so that this is said once.
     in_trouble: bool,
+    /// Why the last trace was refused, if one was since the last that was taken.
+    refused: Option<String>,
     metrics_in_trouble: bool,
     next_metrics: Instant,
     /// Whether a record was added to the metrics since they were sent.
@@ -87,6 +89,7 @@ impl Task {
             sending_metrics: None,
             wait: FIRST_WAIT,
             in_trouble: false,
+            refused: None,
             metrics_in_trouble: false,
             has_news: false,
             kept_metrics: None,
@@ -217,12 +220,16 @@ impl Task {
                     self.in_trouble = false;
                     (self.parts.say)("traces can be sent again");
                 }
+                self.refused = None;
                 self.wait = FIRST_WAIT;
             }
             Answer::Refused { why } => {
                 self.parts.queue.done(entry);
                 counts.failed.fetch_add(1, Ordering::Relaxed);
-                (self.parts.say)(&format!("a trace was not taken: {why}"));
+                if self.refused.as_ref() != Some(&why) {
+                    (self.parts.say)(&format!("a trace was not taken: {why}"));
+                    self.refused = Some(why);
+                }
                 self.wait = FIRST_WAIT;
             }
             Answer::TryAgain { after, why } => {

@@ -15,8 +15,7 @@ use tonic::{Code, Request, Status};
 use super::answer::{Answer, RpcStatus};
 use super::connections::{self, Connections, Version};
 use super::tls::BadFile;
-use super::{LONGEST_ANSWER, Signal, Target};
-use crate::errors::with_causes;
+use super::{CLIENT, LONGEST_ANSWER, Signal, Target, hinted};
 
 /// What sends one signal.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub(super) struct Client {
     signal: Signal,
     headers: MetadataMap,
     timeout: Duration,
+    /// The collector sees by TLS who it is, but does not learn who this client is.
+    is_unknown: bool,
 }
 
 impl Client {
@@ -41,11 +42,21 @@ impl Client {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
         headers.extend(target.headers.iter().map(|(name, value)| (Some(name.clone()), value.clone())));
-        Ok(Self { collector, signal, headers: MetadataMap::from_headers(headers), timeout: target.timeout })
+        Ok(Self {
+            collector,
+            signal,
+            headers: MetadataMap::from_headers(headers),
+            timeout: target.timeout,
+            is_unknown: target.endpoint.scheme_str() == Some("https") && target.client.is_none(),
+        })
     }
 
     pub(super) async fn send(&self, request: &[u8]) -> Answer {
         match tokio::time::timeout(self.timeout, self.exchange(request)).await {
+            // The alert that says so comes after the handshake, and does not get here.
+            Ok(Answer::TryAgain { after, why }) if self.is_unknown && why.ends_with("connection closed") => {
+                Answer::TryAgain { after, why: format!("{why}; if it wants to know its clients: {CLIENT}") }
+            }
             Ok(answer) => answer,
             Err(_) => Answer::on_the_way(format!("no answer within {:?}", self.timeout)),
         }
@@ -118,10 +129,8 @@ fn refused(status: &Status) -> Answer {
         Code::Unknown | Code::Internal => transport.is_some(),
         _ => false,
     };
-    let why = transport.map_or_else(
-        || format!("the collector answered {:?}: {}", status.code(), status.message()),
-        with_causes,
-    );
+    let why = transport
+        .map_or_else(|| format!("the collector answered {:?}: {}", status.code(), status.message()), hinted);
     if again { Answer::TryAgain { after, why } } else { Answer::Refused { why } }
 }
 

@@ -19,8 +19,7 @@ use tonic::body::Body;
 use super::answer::{Answer, RpcStatus};
 use super::connections::{self, Connections, Version};
 use super::tls::BadFile;
-use super::{LONGEST_ANSWER, Protocol, Signal, Target};
-use crate::errors::with_causes;
+use super::{LONGEST_ANSWER, Protocol, Signal, Target, hinted};
 use crate::export::otlp::json_line;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -89,7 +88,7 @@ impl Client {
     async fn exchange(&self, request: Request<Body>) -> Answer {
         let response = match self.connections.request(request).await {
             Ok(response) => response,
-            Err(error) => return Answer::on_the_way(hinted(with_causes(&error))),
+            Err(error) => return Answer::on_the_way(hinted(&error)),
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
@@ -109,14 +108,6 @@ impl Client {
             Answer::Refused { why }
         }
     }
-}
-
-/// An error, with what to do about the one that is most easily made.
-fn hinted(error: String) -> String {
-    if error.contains("invalid HTTP version") {
-        return format!("{error}; if that is an endpoint for gRPC, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc");
-    }
-    error
 }
 
 /// A request as JSON. It is ours, so it can be read.

@@ -18,6 +18,8 @@ pub use answer::Answer;
 pub use settings::{BadSettings, ClientFiles, Protocol, Settings, Signal, Target};
 pub use tls::BadFile;
 
+use crate::errors::with_causes;
+
 /// How migtrace names itself to a collector.
 const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-migtrace/", env!("CARGO_PKG_VERSION"));
 
@@ -73,6 +75,27 @@ impl Client {
                 Self::Http(Box::new(http::Client::new(target, signal)?))
             }
         })
+    }
+}
+
+/// Parts of errors that are easily made, and what to do about them.
+const HINTS: [(&str, &str); 5] = [
+    ("invalid HTTP version", "if that is an endpoint for gRPC, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc"),
+    ("InvalidContentType", "nothing speaks TLS there; without TLS, an endpoint begins with http://"),
+    ("UnknownIssuer", TRUST),
+    ("BadSignature", TRUST),
+    ("CertificateRequired", CLIENT),
+];
+const TRUST: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE names the certificates to trust";
+const CLIENT: &str =
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE say who this client is";
+
+/// An error on the way to a collector, with what to do about it.
+fn hinted(error: &dyn std::error::Error) -> String {
+    let text = with_causes(error);
+    match HINTS.iter().find(|(part, _)| text.contains(part)) {
+        Some((_, hint)) => format!("{text}; {hint}"),
+        None => text,
     }
 }
 

@@ -1,20 +1,24 @@
-//! The certificates with which QEMUs encrypt a migration.
+//! Certificates for tests with TLS: those with which QEMUs encrypt a migration, or a collector and its client.
 
-use crate::host::Host;
 use crate::programs;
 use anyhow::{Context as _, Result};
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// A certificate authority of one lab.
+/// A certificate authority of one lab, or one test.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub struct Authority {
     directory: PathBuf,
 }
 
 impl Authority {
     /// Makes an authority, with its files in `directory`.
-    pub(super) fn create(directory: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When openssl is not installed, or fails.
+    pub fn create(directory: &Path) -> Result<Self> {
         make_directory(directory)?;
         let authority = Self { directory: directory.into() };
         let (key, certificate) = (authority.file("ca-key.pem"), authority.file("ca-cert.pem"));
@@ -33,20 +37,23 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Writes the files that a host's QEMUs read (`x509` in QEMU's documentation of TLS) into `directory`.
-    pub(super) fn issue(&self, host: &Host, directory: &Path) -> Result<()> {
+    /// Writes the files that QEMU reads (`x509` in its documentation of TLS) into `directory`, for the host with this name and
+    /// address: `ca-cert.pem`, and `-key.pem` and `-cert.pem` of `server` and `client`, which are the same.
+    ///
+    /// # Errors
+    ///
+    /// When openssl fails, or a file cannot be written.
+    pub fn issue(&self, name: &str, address: IpAddr, directory: &Path) -> Result<()> {
         make_directory(directory)?;
         let path = |name: &str| directory.join(name).display().to_string();
         let (request, extensions) = (self.file("request.pem"), self.file("extensions"));
         let key = path("server-key.pem");
-        let subject = format!("/CN={}", host.role());
+        let subject = format!("/CN={name}");
         openssl(&[&["req", "-subj", &subject, "-out", &request][..], &new_key(&key)].concat())?;
         // Both ends of a connection check the other end. libvirt names the destination by its address.
         let text = format!(
-            "subjectAltName=DNS:{},IP:{}\nbasicConstraints=critical,CA:false\n\
+            "subjectAltName=DNS:{name},IP:{address}\nbasicConstraints=critical,CA:false\n\
              keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=serverAuth,clientAuth\n",
-            host.role(),
-            host.ipv4()
         );
         fs::write(&extensions, text).with_context(|| format!("cannot write {extensions}"))?;
         let (ca, ca_key) = (self.file("ca-cert.pem"), self.file("ca-key.pem"));
