@@ -86,7 +86,7 @@ fn fragments(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<Directions
 fn samples(migration: &MigrationFacts<'_>, orient: Orientation) -> Vec<Sample> {
     let counts = migration.flows.iter().enumerate();
     let mut counts: Vec<(MonotonicNs, usize, Directions<u64>)> = counts
-        .flat_map(|(index, flow)| flow.samples.iter().map(move |(at, wire_bytes)| (*at, index, *wire_bytes)))
+        .flat_map(|(index, flow)| flow.samples.iter().map(move |(at, wire_bytes)| (at, index, wire_bytes)))
         .collect();
     counts.sort_by_key(|(at, ..)| *at);
     let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];

@@ -1,5 +1,6 @@
 //! What is known of a TCP connection.
 
+use super::samples::Samples;
 use crate::event::{Crossed, Crossing, FlowCounters};
 use crate::record::Role;
 use crate::timeline::direction::dominant_role;
@@ -23,7 +24,7 @@ pub(crate) struct FlowFacts {
     pub(crate) owner: Option<Owner>,
     pub(crate) purpose: Purpose,
     /// Wire bytes each time the flow was counted.
-    pub(crate) samples: Vec<(MonotonicNs, Directions<u64>)>,
+    pub(crate) samples: Samples,
     /// When it was last counted; none: it never was.
     pub(crate) counted_until: Option<MonotonicNs>,
     /// When it was first counted with payload.
@@ -66,7 +67,7 @@ impl FlowFacts {
             crossings: Vec::new(),
             owner: None,
             purpose: Purpose::Unknown,
-            samples: Vec::new(),
+            samples: Samples::default(),
             counted_until: None,
             payload_by: None,
             gone: None,
@@ -104,7 +105,7 @@ impl FlowFacts {
     }
 
     pub(super) fn push_counters(&mut self, at: MonotonicNs, counted: &FlowCounters) {
-        self.samples.push((at, counted.counters.map(|count| count.wire_bytes)));
+        self.samples.push(at, counted.counters.map(|count| count.wire_bytes));
         let payload = counted.counters.map(|count| count.payload_bytes);
         if payload.tx > 0 || payload.rx > 0 {
             self.payload_by.get_or_insert(at);

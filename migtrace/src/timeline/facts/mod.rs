@@ -2,6 +2,7 @@
 
 mod flow;
 mod process;
+mod samples;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;

@@ -296,3 +296,33 @@ fn no_more_are_taken_on_once_that_is_declined() {
     assert!(watch.dealer.is_idle());
     assert_eq!(names(&watch.finish(&[]).records), ["web"]);
 }
+
+#[test]
+fn the_record_of_a_guest_whose_disk_was_copied_for_hours_before_has_all_of_the_copy() {
+    // More counts than are kept.
+    let seconds = 20_000;
+    let mut host = Host::new();
+    host.qemu(S, 7, "web", false);
+    host.flow_seen(10 * S, 50_000, "nbd");
+    host.flow_owner(10 * S + MS, 50_000, 7);
+    for second in 1..=seconds {
+        host.counted((10 + second) * S, 50_000, 10 * S, 1_000 * second, false);
+    }
+    let moves = (11 + seconds) * S;
+    host.leaves(moves, 7, 40_001, "completed", 1_000 * seconds);
+    host.counted(moves + S + MS, 50_000, 10 * S, 1_000 * seconds, true);
+    let dealt = host.dealt();
+    let [record] = &dealt.records[..] else { panic!("{:?}", names(&dealt.records)) };
+    let log = dealt.logs.values().next().unwrap();
+    let counts = log.iter().filter(|event| matches!(event.fact, Fact::FlowCounters(_)));
+    assert_eq!(counts.count() as u64, seconds + 3, "the log has every count");
+    let all = record.traffic.total.unwrap().tx;
+    assert_eq!(all.payload_bytes, 1_000 * seconds + 2_000);
+    assert_eq!(record.traffic.samples.last().unwrap().wire_bytes.tx, all.wire_bytes);
+    let before = record.traffic.samples.iter().rfind(|sample| sample.at_ns < (seconds * S) as i64).unwrap();
+    let disk = before.disk_wire_bytes.unwrap().tx;
+    assert_eq!(disk, before.wire_bytes.tx, "only the disk was copied until then");
+    // It crosses at 2,000 bytes a second, and 2,000 samples are kept of all.
+    let expected = 2 * before.at_ns.cast_unsigned() / MS;
+    assert!(disk.abs_diff(expected) <= 4_000 && disk > 39_000_000, "{disk} and {expected}");
+}
