@@ -24,7 +24,8 @@ pub(super) fn build() -> Result<PathBuf> {
     let [cargo_zigbuild, zig] = ZIG_PROGRAMS.map(|program| directory.join(program));
     let mut build = Command::new(cargo_zigbuild);
     build.current_dir(paths::root()).env("CARGO_ZIGBUILD_ZIG_PATH", zig);
-    build.args(["zigbuild", "--locked", "--profile", "dist", "--package", "migtrace", "--target"]);
+    build.args(["zigbuild", "--locked", "--profile", "dist", "--package", "migtrace", "--bin", "migtrace"]);
+    build.args(["--features", "silent-libraries", "--target"]);
     build.arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1));
     progress::run("Building the command for the packages", "dist", &mut build)?;
     Ok(paths::target().join(TARGET).join("dist/migtrace"))

@@ -19,7 +19,7 @@ use tree::Layout;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where to put the packages [default: target/dist]
+    /// Where to put the packages [default: target/packages]
     #[arg(long, value_name = "DIRECTORY")]
     output: Option<PathBuf>,
     /// Package this command, instead of building one for every distribution; for tests of the packages
@@ -29,6 +29,7 @@ pub(crate) struct Options {
 
 /// Who to ask about the packages.
 const MAINTAINER: &str = "The migtrace developers <migtrace@migtrace.invalid>";
+const HOMEPAGE: &str = "https://github.com/migtrace/migtrace";
 const SUMMARY: &str = "measures what live migrations of KVM virtual machines really cost";
 
 /// What every package is made from.
@@ -57,9 +58,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             release
         }
     };
-    let output = options.output.clone().unwrap_or_else(|| paths::target().join("dist"));
+    let output = options.output.clone().unwrap_or_else(|| paths::target().join("packages"));
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
-    let work = paths::target().join("dist-work");
+    let work = paths::target().join("packages-work");
     for package in [deb::make, rpm::make, tarball::make] {
         empty(&work)?;
         let made = package(&release, &work, &output)?;
