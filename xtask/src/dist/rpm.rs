@@ -8,10 +8,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::tree::{CONFIGURATION, Layout, all_files};
-use super::{MAINTAINER, Release, SUMMARY, output};
+use super::{HOMEPAGE, MAINTAINER, Release, SUMMARY, output};
 
-const LAYOUT: Layout =
-    Layout { zsh: "usr/share/zsh/site-functions", documentation: "usr/share/doc/migtrace" };
+const LAYOUT: Layout = Layout { zsh: "usr/share/zsh/site-functions", licences: true };
 
 /// What the macros of systemd's packages do. Whether the service is enabled is up to the distribution's presets.
 const SCRIPTS: &str = "\
@@ -47,6 +46,8 @@ pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf>
     let define = |name: &str, value: &str| ["--define".to_owned(), format!("{name} {value}")];
     build.args(define("_topdir", &work.join("rpmbuild").display().to_string()));
     build.args(define("_rpmdir", &made.display().to_string()));
+    // Not that of the machine: the same source makes the same package.
+    build.args(define("_buildhost", "localhost"));
     build.args(define("_build_name_fmt", "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm"));
     output(build.arg("--buildroot").arg(work.join("buildroot")).arg(&spec))?;
     let name = format!("migtrace-{}-1.x86_64.rpm", release.version);
@@ -61,8 +62,8 @@ fn specification(release: &Release, root: &Path) -> Result<String> {
     let mut spec = format!(
         "%global __os_install_post %{{nil}}\n%global debug_package %{{nil}}\n%global _build_id_links none\n\
          %global use_source_date_epoch_as_buildtime 1\n%global clamp_mtime_to_source_date_epoch 1\n\
-         Name: migtrace\nVersion: {version}\nRelease: 1\nSummary: {SUMMARY}\nLicense: MIT OR Apache-2.0\n\
-         URL: https://github.com/migtrace/migtrace\nPackager: {MAINTAINER}\nAutoReqProv: no\n\
+         Name: migtrace\nVersion: {version}\nRelease: 1\nSummary: {SUMMARY}\nLicense: (MIT OR Apache-2.0) AND GPL-2.0-only\n\
+         URL: {HOMEPAGE}\nPackager: {MAINTAINER}\nAutoReqProv: no\n\
          Requires: glibc >= 2.28\n\n\
          %description\n\
          eBPF programs in the kernel of a compute host count every byte of a migration as\n\

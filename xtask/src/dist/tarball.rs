@@ -8,8 +8,7 @@ use anyhow::Result;
 use super::tree::Layout;
 use super::{Release, output};
 
-const LAYOUT: Layout =
-    Layout { zsh: "usr/share/zsh/site-functions", documentation: "usr/share/doc/migtrace" };
+const LAYOUT: Layout = Layout { zsh: "usr/share/zsh/site-functions", licences: true };
 
 /// Makes it, and returns where it is.
 pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf> {

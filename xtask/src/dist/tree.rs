@@ -16,8 +16,8 @@ use crate::paths;
 pub(super) struct Layout {
     /// Where zsh looks for completions of packages.
     pub(super) zsh: &'static str,
-    /// Where the licences and the change log are.
-    pub(super) documentation: &'static str,
+    /// Whether the licences are beside the documentation. Debian has them in one place for all packages.
+    pub(super) licences: bool,
 }
 
 /// The configuration, which belongs to the administrator once it is installed.
@@ -26,9 +26,11 @@ pub(super) const UNIT: &str = "usr/lib/systemd/system/migtrace.service";
 /// Files for the tracing stacks that people have.
 const STACKS: &str = "usr/share/migtrace";
 
+const LICENCES: [&str; 3] = ["LICENSE-APACHE", "LICENSE-MIT", "migtrace-ebpf/LICENSE-GPL2"];
 const BASH: &str = "usr/share/bash-completion/completions";
 const FISH: &str = "usr/share/fish/vendor_completions.d";
 const MANUAL: &str = "usr/share/man/man1";
+pub(super) const DOCUMENTATION: &str = "usr/share/doc/migtrace";
 
 /// Installs everything below `root`.
 pub(super) fn install(release: &Release, root: &Path, layout: Layout) -> Result<()> {
@@ -43,10 +45,10 @@ pub(super) fn install(release: &Release, root: &Path, layout: Layout) -> Result<
             put(&file, &to, 0o644)?;
         }
     }
-    let licences = ["LICENSE-APACHE", "LICENSE-MIT", "migtrace-ebpf/LICENSE-GPL2"];
-    for file in licences.into_iter().chain(["CHANGELOG.md", "README.md"]) {
+    let licences: &[_] = if layout.licences { &LICENCES } else { &[] };
+    for file in licences.iter().chain(&["CHANGELOG.md", "README.md"]) {
         let from = paths::root().join(file);
-        let to = root.join(layout.documentation).join(from.file_name().unwrap_or_default());
+        let to = root.join(DOCUMENTATION).join(from.file_name().unwrap_or_default());
         put(&from, &to, 0o644)?;
     }
     put_generated(release, root, layout)
@@ -68,10 +70,14 @@ fn put_generated(release: &Release, root: &Path, layout: Layout) -> Result<()> {
         put(&file, &folder, 0o644)?;
     }
     for page in files(&root.join(MANUAL))? {
-        // Without the time, so that the same source makes the same package.
-        output(Command::new("gzip").args(["--best", "--no-name"]).arg(&page))?;
+        compress(&page)?;
     }
     fs::remove_dir_all(&made).with_context(|| format!("cannot remove {}", made.display()))
+}
+
+/// Replaces a file by a compressed one, without the time in it, so that the same source makes the same package.
+pub(super) fn compress(file: &Path) -> Result<()> {
+    output(Command::new("gzip").args(["--best", "--no-name"]).arg(file)).map(drop)
 }
 
 fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
