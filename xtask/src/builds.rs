@@ -4,10 +4,20 @@ use std::process::Command;
 
 use crate::paths;
 
-/// Builds the command as its tests run it: with the profile and the features of tests, so that cargo builds the library
+/// Builds the command, and the example that they run, as the tests in the lab run them: with the profile and the features of tests, so that cargo builds the library
 /// for both only once.
 pub(crate) fn command_under_test() -> Command {
     let mut cargo = paths::cargo();
-    cargo.args(["build", "--profile", "test", "--workspace", "--bins", "--test", "lab"]);
+    cargo.args([
+        "build",
+        "--profile",
+        "test",
+        "--workspace",
+        "--bins",
+        "--example",
+        "watch",
+        "--test",
+        "lab",
+    ]);
     cargo
 }

@@ -2,6 +2,7 @@
 //! counts of the connections.
 
 mod collector;
+mod embedded;
 mod endings;
 mod faults;
 mod journeys;
