@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use common::browser::Browser;
 use common::page_numbers::{check_cells, check_curves, check_items};
@@ -156,4 +157,15 @@ fn a_page_that_was_broken_is_noticed() {
         let faults = faults(&mut browser, &page, &records);
         assert!(faults.iter().any(|fault| fault.contains(says)), "{what} was not noticed: {faults:#?}");
     }
+}
+
+/// `cargo xtask picture --page` asks for it.
+#[test]
+#[ignore = "draws a picture for the documentation"]
+fn the_picture_in_the_documentation_is_drawn() {
+    let mut browser = Browser::start();
+    let page = report::html::render(&demo());
+    show(&mut browser, &page, 1_000, "light");
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/page.png");
+    fs::write(file, browser.picture(1_000, 720)).unwrap();
 }

@@ -126,6 +126,25 @@ impl Browser {
         assert!(result["exceptionDetails"].is_null(), "{result}");
         result["result"]["value"].clone()
     }
+
+    /// A picture of the upper left of the page, as PNG.
+    pub(crate) fn picture(&mut self, width: u32, height: u32) -> Vec<u8> {
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let picture = self.call("Page.captureScreenshot", json!({ "format": "png", "clip": clip }));
+        decoded(picture["data"].as_str().unwrap())
+    }
+}
+
+/// What base64 stands for.
+fn decoded(base64: &str) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |byte: u8| DIGITS.iter().position(|each| *each == byte);
+    let digits: Vec<usize> = base64.bytes().map_while(digit).collect();
+    let of_group = |group: &[usize]| {
+        let bits = group.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - group.len()));
+        (0..group.len() - 1).map(move |place| (bits >> (16 - 8 * place)) as u8).collect::<Vec<_>>()
+    };
+    digits.chunks(4).flat_map(of_group).collect()
 }
 
 impl Drop for Browser {

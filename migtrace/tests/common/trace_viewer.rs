@@ -80,21 +80,8 @@ impl TraceViewer {
 
     /// A picture of the page, as PNG.
     pub(crate) fn picture(&mut self) -> Vec<u8> {
-        let picture = self.browser.call("Page.captureScreenshot", json!({ "format": "png" }));
-        decoded(picture["data"].as_str().unwrap())
+        self.browser.picture(1_500, 1_000)
     }
-}
-
-/// What base64 stands for.
-fn decoded(base64: &str) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digit = |byte: u8| DIGITS.iter().position(|each| *each == byte);
-    let digits: Vec<usize> = base64.bytes().map_while(digit).collect();
-    let of_group = |group: &[usize]| {
-        let bits = group.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - group.len()));
-        (0..group.len() - 1).map(move |place| (bits >> (16 - 8 * place)) as u8).collect::<Vec<_>>()
-    };
-    digits.chunks(4).flat_map(of_group).collect()
 }
 
 /// Answers one request. The page asks whether there is a trace, and for the trace.

@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Draw only docs/perfetto.png: the demo in Perfetto, as a browser shows it
     #[arg(long, conflicts_with_all = ["logs", "output"])]
     perfetto: bool,
+    /// Draw only docs/page.png: the demo as a page, as a browser shows it
+    #[arg(long, conflicts_with_all = ["logs", "output", "perfetto"])]
+    page: bool,
 }
 
 /// Builds migtrace, lets it report, and draws what it prints. Draws the kept answer. The same report and the same answer give
@@ -45,7 +48,10 @@ pub(crate) struct Options {
 /// When the machine lacks something, or there is no report to draw.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.perfetto {
-        return perfetto();
+        return in_browser("traces");
+    }
+    if options.page {
+        return in_browser("browser");
     }
     setup::ensure(&[Group::Build])?;
     let logs = if options.logs.is_empty() {
@@ -72,13 +78,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A test shows the trace anyway, so it draws the picture, too. A browser does not draw the same pixels everywhere, so nothing
+/// These tests show the trace and the page anyway, so they draw the pictures, too. A browser does not draw the same pixels everywhere, so nothing
 /// compares it.
-fn perfetto() -> Result<()> {
+fn in_browser(test: &str) -> Result<()> {
     setup::ensure(&[Group::Build, Group::Test])?;
-    let mut test = paths::cargo();
-    test.args(["test", "--quiet", "--package", "migtrace", "--test", "traces", "--", "--ignored"]);
-    let status = test.stdout(Stdio::null()).status().context("cannot run cargo")?;
+    let mut cargo = paths::cargo();
+    cargo.args(["test", "--quiet", "--package", "migtrace", "--test", test, "--", "--ignored"]);
+    let status = cargo.stdout(Stdio::null()).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("the picture was not drawn; see the messages above");
     }
