@@ -6,6 +6,7 @@
 //! <!-- output of: migtrace merge docs/demo/local.jsonl docs/demo/dst.jsonl docs/demo/observer.jsonl -->
 //! <!-- probe report: migtrace/tests/probes/moved-guest.json -->
 //! <!-- study report: migtrace/tests/studies/two-by-two.txt -->
+//! <!-- trace of: docs/demo/local.jsonl docs/demo/dst.jsonl docs/demo/observer.jsonl -->
 //! ```
 //!
 //! The lines of the block must follow each other in that output. A line `[...]` stands for any number of lines.
@@ -13,10 +14,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics where it stands")]
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use migtrace::report;
+use serde_json::Value;
 
 /// A fenced block, and the line before its fence.
 struct Block {
@@ -77,9 +80,80 @@ fn named_output(comment: &str) -> Option<String> {
     if let Some(path) = comment.strip_prefix("study report: ") {
         return Some(fs::read_to_string(root().join(path)).unwrap());
     }
+    if let Some(logs) = comment.strip_prefix("trace of: ") {
+        return Some(trace_of(logs));
+    }
     let path = comment.strip_prefix("probe report: ")?;
     let json = fs::read_to_string(root().join(path)).unwrap();
     Some(report::probe::render(&serde_json::from_str(&json).unwrap()))
+}
+
+/// A span of a trace.
+struct Span {
+    id: String,
+    parent: String,
+    name: String,
+    host: String,
+    from_ns: u64,
+    to_ns: u64,
+}
+
+/// The trace that a collector gets of these logs, as a trace viewer draws it: a span a line, below its parent.
+fn trace_of(logs: &str) -> String {
+    let (ok, output, error) =
+        migtrace(&format!("merge {logs} --format otlp-json").split(' ').collect::<Vec<_>>());
+    assert!(ok, "{error}");
+    let request: Value = serde_json::from_str(&output).unwrap();
+    let mut spans: Vec<Span> =
+        request["resourceSpans"].as_array().unwrap().iter().flat_map(spans_of).collect();
+    spans.sort_by_key(|span| span.from_ns);
+    let whole = spans[0].from_ns..spans.iter().map(|span| span.to_ns).max().unwrap();
+    let mut text = String::new();
+    draw_below("", "", &spans, &whole, &mut text);
+    let of_downtime = |span: &&Span| ["stop", "network gap"].contains(&span.name.as_str());
+    let starts = spans.iter().filter(of_downtime).map(|span| span.from_ns).min().unwrap();
+    let ends = spans.iter().filter(of_downtime).map(|span| span.to_ns).max().unwrap();
+    text += "\nZoomed to the downtime:\n";
+    spans.retain(|span| span.name == "migration" || (starts..=ends).contains(&span.from_ns));
+    draw_below("", "", &spans, &(starts..ends), &mut text);
+    text
+}
+
+fn spans_of(of_host: &Value) -> Vec<Span> {
+    let attributes = of_host["resource"]["attributes"].as_array().unwrap();
+    let host = attributes.iter().find(|attribute| attribute["key"] == "host.name").unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let spans = of_host["scopeSpans"][0]["spans"].as_array().unwrap().iter();
+    let made = spans.map(|span| Span {
+        id: text(&span["spanId"]),
+        parent: text(&span["parentSpanId"]),
+        name: text(&span["name"]),
+        host: text(&host["value"]["stringValue"]),
+        from_ns: text(&span["startTimeUnixNano"]).parse().unwrap(),
+        to_ns: text(&span["endTimeUnixNano"]).parse().unwrap(),
+    });
+    made.collect()
+}
+
+/// Draws what is shown of these spans, each with its length and a bar.
+fn draw_below(parent: &str, indent: &str, spans: &[Span], shown: &Range<u64>, text: &mut String) {
+    for span in spans.iter().filter(|span| span.parent == parent) {
+        let name = format!("{indent}{}", span.name);
+        let length = report::duration(span.to_ns - span.from_ns);
+        let line = format!("{name:<24} {} {length:>9}  {}", span.host, bar(span, shown));
+        *text += &format!("{}\n", line.trim_end());
+        draw_below(&span.id, &format!("{indent}  "), spans, shown, text);
+    }
+}
+
+/// A span on a scale of sixty places.
+fn bar(span: &Span, shown: &Range<u64>) -> String {
+    let place = |ns: u64| {
+        let after = ns.clamp(shown.start, shown.end) - shown.start;
+        (after * 60 / (shown.end - shown.start)) as usize
+    };
+    let (from, to) = (place(span.from_ns), place(span.to_ns));
+    format!("{}{}", " ".repeat(from), "█".repeat((to - from).max(1)))
 }
 
 /// Checks that the pieces of a quotation occur in the output, in their order.
