@@ -1,6 +1,8 @@
 //! The figures of every run as CSV (RFC 4180), one line for each figure of each run.
 
-use ::csv::{Terminator, WriterBuilder};
+use std::io;
+
+use ::csv::{IntoInnerError, Terminator, WriterBuilder};
 
 use crate::study::answer::{Answer, Reading, RunFigures, Step, Unit};
 use crate::terminal;
@@ -22,7 +24,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// Never, as long as there is memory.
-pub fn render(answer: &Answer) -> Result<String, ::csv::Error> {
+pub fn render(answer: &Answer) -> io::Result<String> {
     let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
     let axes = || answer.axes.iter().map(|axis| format!("axis_{}", axis.name));
     let heads = BEFORE.map(str::to_owned).into_iter().chain(axes()).chain(AFTER.map(str::to_owned));
@@ -33,7 +35,7 @@ pub fn render(answer: &Answer) -> Result<String, ::csv::Error> {
             writer.write_record(before.iter().cloned().chain(fields(&line)))?;
         }
     }
-    let bytes = writer.into_inner().map_err(|error| ::csv::Error::from(error.into_error()))?;
+    let bytes = writer.into_inner().map_err(IntoInnerError::into_error)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
