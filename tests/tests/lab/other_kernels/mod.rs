@@ -1,7 +1,9 @@
-//! What this machine's own kernel may not show: kprobes, KVM guests, clsact without TCX, VLANs, tunnels, loss.
+//! What this machine's own kernel may not show, or what may not be done to it: kprobes, KVM guests, clsact without TCX, VLANs,
+//! tunnels, loss, a clock that is set.
 //!
 //! `cargo xtask vm` boots Debian's kernels and runs these tests there. Elsewhere they pass without doing anything.
 
+mod clock_steps;
 mod encapsulation;
 mod killed_recording;
 mod kvm_guests;
