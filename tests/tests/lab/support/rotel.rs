@@ -77,10 +77,16 @@ impl Rotel {
     pub(crate) fn wait_for_migrations(&self, count: usize) -> Vec<Span> {
         let are_there =
             |log: &str| spans(log).iter().filter(|span| span.name == "migration").count() >= count;
-        // The last span may not be there as a whole yet: what follows the spans of a request is a line of its own.
-        self.wait_until("migrations", are_there);
-        std::thread::sleep(Duration::from_millis(200));
-        spans(&self.log())
+        let mut log = self.wait_until("migrations", are_there);
+        // What belongs to them follows at once.
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let later = self.log();
+            if later == log {
+                return spans(&log);
+            }
+            log = later;
+        }
     }
 }
 
