@@ -13,6 +13,7 @@
 //! TC ingress of a tap           tap                packet::announcement, budget      frames, announcements
 //! sendmsg, accept               qmp, ownership     qmp_write, budget                 QMP events, flows' owners
 //! tracepoint tcp_retransmit_skb retransmission     retransmission                    retransmitted bytes
+//! inet_sock_set_state           opening                                              connections that open in a sleep
 //! KVM_RUN, kvm_userspace_exit   vcpu               vcpu_state                        stops and runs of the VM
 //! KVM_GET_DIRTY_LOG             dirty_log                                            beginnings of passes
 //! sched_process_exec/fork/exit  process                                              QEMUs that come and go

@@ -24,7 +24,7 @@ mod hooks {
     };
     use migtrace_ebpf::abi::{EGRESS, INGRESS};
 
-    use super::programs::{control, dirty_log, echo, process, qmp, retransmission, tap, vcpu, wire};
+    use super::programs::{control, dirty_log, echo, opening, process, qmp, retransmission, tap, vcpu, wire};
 
     /// Lets the next program decide, as if this one were not there: `TC_ACT_OK` would end the chain.
     const TC_ACT_UNSPEC: i32 = -1;
@@ -102,6 +102,13 @@ mod hooks {
     #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
     fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
         retransmission::count(&ctx);
+        0
+    }
+
+    // (const struct sock *sk, const int oldstate, const int newstate)
+    #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+    fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+        opening::state_changed(&ctx);
         0
     }
 

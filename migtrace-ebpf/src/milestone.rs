@@ -170,6 +170,23 @@ impl shared::Direction {
     }
 }
 
+/// How far ahead of what was seen the first milestone is. More than a packet that crosses meanwhile can have, and far less than
+/// a wrap of sequence numbers, which has not happened so soon after the beginning.
+const AHEAD: u64 = 1 << 18;
+
+/// Begins the milestones of the stream that goes in the direction `here`; returns whether there are any.
+#[inline(always)]
+fn begin_late(here: &shared::Direction, there: &shared::Direction, initial_sequence: u32) -> bool {
+    if here.sent.position.get() == 0 && here.last_byte_ns.get() != 0 {
+        let seen = here.next_sequence.get().wrapping_sub(initial_sequence) as u64;
+        let first = next(seen + AHEAD, 0);
+        here.initial_sequence.set(initial_sequence);
+        there.acknowledged.set(first, initial_sequence);
+        here.sent.set(first, initial_sequence);
+    }
+    here.sent.position.get() != 0
+}
+
 impl shared::FlowEntry {
     /// The sequence numbers of the SYNs, by direction; 0 where none was seen.
     #[inline(always)]
@@ -191,6 +208,17 @@ impl shared::FlowEntry {
         server.sent.set(2, of_server);
         client.acknowledged.set(1, of_server);
         server.acknowledged.set(2, of_client);
+    }
+
+    /// The first packets were not seen, but the sequence numbers of the SYNs are known: `[INGRESS, EGRESS]`. Each stream of which
+    /// payload was seen since has milestones from a position on that no packet has reached yet. Returns whether any has.
+    #[inline(always)]
+    pub fn begin_milestones_late(&self, initial_sequences: [u32; 2]) -> bool {
+        let [rx, tx] = &self.directions;
+        let [of_rx, of_tx] = initial_sequences;
+        let receives = begin_late(rx, tx, of_rx);
+        let sends = begin_late(tx, rx, of_tx);
+        receives || sends
     }
 
     /// Takes in a packet that has `reached` something, and reports what it has crossed.
@@ -357,5 +385,24 @@ mod tests {
         assert_eq!(acknowledging.reached(&packet, false, 0), reached::ACKNOWLEDGED);
         assert_eq!(acknowledging.cross_acknowledged(&data, &packet, true, 1), None);
         assert_eq!(acknowledging.reached(&packet, false, 0), 0);
+    }
+
+    #[test]
+    fn a_stream_whose_beginning_was_missed_has_milestones_ahead_of_what_was_seen() {
+        let flow = shared::FlowEntry::default();
+        // Sequence numbers wrap.
+        let isn = u32::MAX - 500;
+        assert!(!flow.begin_milestones_late([7, isn]), "no payload was seen");
+        let [rx, tx] = &flow.directions;
+        tx.next_sequence.set(isn.wrapping_add(1001));
+        tx.last_byte_ns.set(5);
+        assert!(flow.begin_milestones_late([7, isn]));
+        let first = next(1001 + AHEAD, 0);
+        assert_eq!((tx.sent.position.get(), rx.acknowledged.position.get()), (first, first));
+        assert_eq!(tx.sent.sequence.get(), isn.wrapping_add(first as u32));
+        assert_eq!((rx.sent.position.get(), tx.acknowledged.position.get()), (0, 0));
+        tx.next_sequence.set(isn.wrapping_add(5_000_000));
+        assert!(flow.begin_milestones_late([7, isn]));
+        assert_eq!(tx.sent.position.get(), first, "they have begun");
     }
 }

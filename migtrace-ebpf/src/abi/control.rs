@@ -37,4 +37,6 @@ pub mod command {
     pub const REMOVE: u32 = 5;
     /// Nothing belongs to `tgid` any more.
     pub const DISOWN: u32 = 6;
+    /// Begin the milestones of a flow whose first packets were not seen, but whose opening was noted. 1: it has some now.
+    pub const BEGIN_MILESTONES: u32 = 7;
 }

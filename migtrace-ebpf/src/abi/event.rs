@@ -50,4 +50,7 @@ pub mod kind {
     pub const PROCESS_FORK: u32 = 14;
     /// [`MilestonesCrossed`](crate::abi::MilestonesCrossed): in a ring buffer of its own.
     pub const MILESTONES_CROSSED: u32 = 15;
+    /// Only an [`EventHeader`](super::EventHeader): a connection to a watched port opens, or somebody begins to listen on
+    /// one. Reported once each time that user space asks for it.
+    pub const CONNECTION_OPENS: u32 = 16;
 }

@@ -9,6 +9,7 @@ mod event;
 mod flow;
 mod kvm;
 pub mod lost;
+mod opening;
 mod process;
 mod qmp;
 mod settings;
@@ -25,6 +26,7 @@ pub use flow::{
     INGRESS, Milestone, MilestonesCrossed, Retransmitted, Sum, Sums, crossed_by, flags,
 };
 pub use kvm::{DirtyLogRead, GuestRun, GuestRunVoid, Vcpu, Vcpus, inside};
+pub use opening::{OPENINGS, Opening, OpeningOffsets, waking};
 pub use process::{Claim, FLOW_CLAIMS, Process, TRACED_MAX, VCPU_CLAIMS, reach};
 pub use qmp::{QMP_LINE_MAX, QmpLine, content};
 pub use settings::{PORT_RANGES, RetransmitOffsets, SocketOffsets, in_range, port_range};

@@ -6,7 +6,7 @@ use migtrace_ebpf::abi::{Command, FlowKey, command, flags, shared};
 use super::{
     flow,
     maps::{self, FLOWS},
-    ownership, vcpu,
+    opening, ownership, vcpu,
 };
 
 /// Offset of the command: it follows an Ethernet header, without which the kernel accepts no packet.
@@ -45,6 +45,10 @@ fn carry_out(command: &Command) -> bool {
             ownership::disown_flows(*tgid);
             vcpu::disown_vcpus(*tgid);
             true
+        }
+        command::BEGIN_MILESTONES => {
+            let Some(flow) = meant(key, *opened_ns) else { return false };
+            opening::initial_sequences(key).is_some_and(|numbers| flow.begin_milestones_late(numbers))
         }
         _ => false,
     }

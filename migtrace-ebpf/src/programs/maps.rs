@@ -8,7 +8,7 @@ use aya_ebpf::{
 use migtrace_ebpf::{
     abi::{
         self, Claim, EchoKey, EchoSession, EchoTarget, EventHeader, FlowEntry, FlowKey, GuestPort, GuestTaps,
-        Handshake, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
+        Handshake, Opening, Process, QMP_LINE_MAX, QmpLine, Sums, Vcpu, shared,
     },
     echo_session::BUCKETS,
     packet::{Ip, Tcp},
@@ -38,6 +38,19 @@ pub(crate) static FLOW_CLAIMS: HashMap<Claim, FlowKey, 4096> = HashMap::new();
 /// How many flows have no owner yet. While there are any, each `sendmsg` of a traced process is checked for one.
 #[btf_map]
 pub(crate) static UNOWNED: Array<u64, 1> = Array::new();
+
+/// See [`abi::waking`].
+#[btf_map]
+pub(crate) static WAKING: Array<u64, { abi::waking::COUNT }> = Array::new();
+
+/// When sockets here have begun to open a connection, by the kernel's address of the socket. Anybody can fill this map and
+/// the next one, so they evict the oldest: of such a connection it is not known what crossed before it was counted.
+#[btf_map]
+pub(crate) static BEGUN: LruHashMap<u64, u64, { abi::OPENINGS }> = LruHashMap::new();
+
+/// Connections that have opened while nothing was counted.
+#[btf_map]
+pub(crate) static OPENED: LruHashMap<FlowKey, Opening, { abi::OPENINGS }> = LruHashMap::new();
 
 /// Packets with a watched port that belong to no flow.
 #[btf_map]

@@ -9,6 +9,7 @@
 //! tcp_retransmit_skb ──────── retransmission                  counts what is sent again
 //! KVM_RUN, exits from KVM ─── vcpu                            notices when the VM stops and runs again
 //! KVM_GET_DIRTY_LOG ───────── dirty_log                       notices where a pass begins
+//! inet_sock_set_state ─────── opening                         notices connections that open during a sleep
 //! exec, fork, exit ────────── process                         notices QEMUs that come and go
 //! BPF_PROG_TEST_RUN ───────── control                         does what user space asks for
 //! ```
@@ -22,6 +23,7 @@ mod flow;
 mod handshake;
 mod maps;
 mod milestone;
+pub(crate) mod opening;
 mod ownership;
 pub(crate) mod process;
 pub(crate) mod qmp;

@@ -18,7 +18,7 @@ use migtrace_ebpf::{
 
 use super::{
     maps::{self, LINE, LINES, Line},
-    ownership, process, socket, tap, vcpu,
+    opening, ownership, process, socket, tap, vcpu,
 };
 
 /// `struct user_msghdr` and `struct iovec` are user-space ABI: the same on every 64-bit kernel.
@@ -33,9 +33,21 @@ const PIECES: u64 = 4;
 #[inline(always)]
 pub(crate) fn sendmsg(fd: u32, message: u64) {
     let Some((tgid, process)) = process::known() else { return };
-    if !read(fd, message, tgid, process) && ownership::is_any_awaited() {
+    if read(fd, message, tgid, process) {
+        return;
+    }
+    if ownership::is_any_awaited() {
         socket::tie(fd);
     }
+    if opening::are_noted() {
+        opening::wrote(fd, first_piece(message));
+    }
+}
+
+/// Where the first piece of a message is; 0 when that cannot be read.
+#[inline(always)]
+fn first_piece(message: u64) -> u64 {
+    user(message + MSG_IOV).and_then(user).unwrap_or(0)
 }
 
 /// Passes a write on to user space if it is an event or a part of one; returns whether it is.

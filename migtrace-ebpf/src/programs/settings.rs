@@ -60,6 +60,15 @@ pub(crate) static RETRANSMIT_OFFSETS: Global<abi::RetransmitOffsets> = Global::n
     tracepoint_has_error: 0,
 });
 
+/// See [`abi::OpeningOffsets`].
+#[unsafe(no_mangle)]
+pub(crate) static OPENING_OFFSETS: Global<abi::OpeningOffsets> =
+    Global::new(abi::OpeningOffsets { net: 0, net_inum: 0, snd_una: 0, rcv_nxt: 0 });
+
+/// The number of the network namespace that is traced; 0: every one.
+#[unsafe(no_mangle)]
+pub(crate) static NETWORK: Global<u32> = Global::new(0);
+
 /// Whether a port is watched.
 #[inline(always)]
 pub(crate) fn is_watched(port: u16) -> bool {

@@ -93,6 +93,13 @@ pub(crate) fn is_of_migration(fd: u32) -> bool {
             .is_some_and(|key| settings::is_either_watched(key.local_port, key.remote_port))
 }
 
+/// The TCP connection behind a descriptor of the current task, as far as that can be known.
+#[inline(always)]
+pub(super) fn of_descriptor(fd: u32) -> Option<FlowKey> {
+    let offsets = SOCKET_OFFSETS.load();
+    if offsets.task_files == 0 { None } else { flow_of(fd, &offsets) }
+}
+
 /// The TCP connection behind a descriptor of the current task.
 #[inline(always)]
 fn flow_of(fd: u32, offsets: &SocketOffsets) -> Option<FlowKey> {
@@ -133,8 +140,9 @@ fn mapped(address: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), address]
 }
 
+/// A field of a struct of the kernel's. One that cannot be read is counted as lost.
 #[inline(always)]
-fn field<T>(base: u64, offset: u32) -> Option<T> {
+pub(super) fn field<T>(base: u64, offset: u32) -> Option<T> {
     if base == 0 {
         return None;
     }

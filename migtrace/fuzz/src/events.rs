@@ -197,6 +197,7 @@ impl World<'_, '_> {
                 Fact::FlowPurpose { flow: self.flow()?.1, purpose: *self.source.choose(&purposes)? }
             }
             22..=24 => Fact::FlowCounters(self.flow_counters()?),
+            _ if self.source.ratio(1, 3)? => self.carried_before()?,
             _ => Fact::FlowGone { flow: self.flow()?.1 },
         })
     }
@@ -228,6 +229,17 @@ impl World<'_, '_> {
                 }
             }
         })
+    }
+
+    fn carried_before(&mut self) -> Result<Fact> {
+        let (flow, began_ns) = (self.flow()?.1, self.instant()?.min(MonotonicNs::MAX));
+        let counters = self.counters()?;
+        let at_most = if self.source.ratio(1, 2)? { Some(self.counters()?) } else { None };
+        let retransmitted = *self.source.choose(&[None, Some(0), Some(u64::MAX)])?;
+        Ok(made(json!({
+            "event": "flow_carried_before", "flow": flow, "began_ns": began_ns, "counters": counters, "at_most": at_most,
+            "retransmitted_segments": retransmitted, "retransmitted_payload_bytes": retransmitted
+        })))
     }
 
     fn query_migrate(&mut self) -> Result<Fact> {

@@ -22,7 +22,7 @@ use migtrace::terminal::clean;
 use crate::streams::say;
 pub(crate) use otlp::OtlpArgs;
 pub(crate) use prometheus::PrometheusArgs;
-pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs};
+pub(crate) use record::{GuestProbeArgs, LOCAL, LibvirtArgs, RecordArgs, ScopeArgs, ServeArgs, SleepAfter};
 pub(crate) use study::{StudyCommand, StudyFormat, StudyReportArgs, StudyRunArgs};
 pub(crate) use watch::{Keep, WatchArgs};
 
@@ -128,6 +128,7 @@ pub(crate) enum Command {
     /// Wait for the next migration on this host and record it
     Record(Box<RecordArgs>),
     /// Record every migration on this host until told to end
+    #[command(mut_arg("sleep_after", |arg| arg.hide(false).default_value("30s")))]
     Watch(Box<WatchArgs>),
     /// Ping an address at a fixed interval and report when it did not answer
     Probe(ProbeArgs),

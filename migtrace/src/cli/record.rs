@@ -105,9 +105,23 @@ pub(crate) struct ScopeArgs {
     /// How to attach to interfaces
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = Attach::Auto, help_heading = WHERE)]
     pub(crate) attach: Attach,
+    /// Sleep after so long without a sign of a migration; `never` stays awake
+    ///
+    /// During a sleep nothing is attached where much happens. A connection to a watched port ends it.
+    #[arg(long, value_name = "TIME", value_parser = sleep_after, hide = true, help_heading = WHERE)]
+    pub(crate) sleep_after: Option<SleepAfter>,
     /// How many connections to count at once
     #[arg(long, value_name = "NUMBER", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=1 << 20), hide = true)]
     pub(crate) flow_capacity: u32,
+}
+
+/// After how long to sleep; `None`: never.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct SleepAfter(pub(crate) Option<Duration>);
+
+/// Parses a time, or `never`.
+fn sleep_after(text: &str) -> Result<SleepAfter, String> {
+    if text == "never" { Ok(SleepAfter(None)) } else { duration(text).map(|after| SleepAfter(Some(after))) }
 }
 
 /// The hosts that record together with this one.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::echo::{EchoEnd, EchoGap, EchoOwnerMethod, EchoStart};
-use super::flow::{Crossed, Crossing, FlowCounters, OwnerMethod};
+use super::flow::{CarriedBefore, Crossed, Crossing, FlowCounters, OwnerMethod};
 use super::observation::{Interface, Observation, PeerRecording, TcRemoved};
 use super::qemu::{Qemu, QmpEvent, Vcpus};
 use crate::units::{ClockSample, Counters, Directions, Flow, MonotonicNs};
@@ -96,6 +96,9 @@ pub enum Fact {
     },
     /// The counters of a flow since its first packet: sampled while it lives, and once at the end.
     FlowCounters(FlowCounters),
+    /// What a flow had carried before its counting began: it opened while migtrace slept. A later event of this kind about
+    /// the same connection knows it better.
+    FlowCarriedBefore(CarriedBefore),
     /// Milestones of a flow were crossed. The stamp of the event is the last of these.
     Milestones {
         /// The connection.

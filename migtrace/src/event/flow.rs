@@ -27,6 +27,26 @@ pub struct Crossed {
     pub last_ns: MonotonicNs,
 }
 
+/// What a flow had carried before its counting began, by its socket's own count. It is not in the flow's counters, nor in
+/// the sums that come with events of its process.
+#[non_exhaustive]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct CarriedBefore {
+    /// The connection.
+    pub flow: Flow,
+    /// When it began: just before its first packet where this host has opened it, else when its handshake was complete.
+    pub began_ns: MonotonicNs,
+    /// What crossed, or the least that did. No program saw a socket buffer of it.
+    pub counters: Directions<Counters>,
+    /// The most that crossed; absent when `counters` is exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Directions<Counters>>,
+    /// Segments that this host retransmitted of it; null when not measured.
+    pub retransmitted_segments: Option<u64>,
+    /// TCP payload bytes that this host retransmitted of it; null when not measured.
+    pub retransmitted_payload_bytes: Option<u64>,
+}
+
 /// The counters of a flow since its first packet.
 #[non_exhaustive]
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]

@@ -12,7 +12,7 @@ mod qemu;
 
 pub use echo::{EchoEnd, EchoGap, EchoOwnerMethod, EchoStart};
 pub use fact::{EndReason, Event, Fact};
-pub use flow::{Crossed, CrossedBy, Crossing, FlowCounters, OwnerMethod, Way};
+pub use flow::{CarriedBefore, Crossed, CrossedBy, Crossing, FlowCounters, OwnerMethod, Way};
 pub(crate) use log::{LONGEST_LINE_BYTES, Lines};
 pub use log::{LogError, LogErrorKind, LogReader, LogWriter, SCHEMA};
 pub use observation::{

@@ -12,6 +12,7 @@ pub(crate) mod links;
 pub(crate) mod mac;
 pub(crate) mod neighbours;
 mod netlink;
+pub(crate) mod netns;
 pub(crate) mod qemu;
 pub mod qmp;
 mod route_netlink;

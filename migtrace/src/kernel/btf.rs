@@ -71,7 +71,7 @@ pub(super) struct Btf {
 }
 
 /// The structs whose fields are read.
-const STRUCTS: [&str; 9] = [
+const STRUCTS: [&str; 11] = [
     "task_struct",
     "files_struct",
     "fdtable",
@@ -81,6 +81,8 @@ const STRUCTS: [&str; 9] = [
     "tcp_sock",
     "sk_buff",
     "tcp_skb_cb",
+    "net",
+    "ns_common",
 ];
 
 #[derive(Clone, Copy)]

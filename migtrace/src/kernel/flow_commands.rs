@@ -53,6 +53,11 @@ impl Kernel {
         run(&self.ebpf, about(command::REMOVE, flow)).map(drop)
     }
 
+    /// Begins the milestones of a flow whose opening was noted during a sleep; returns whether it has some now.
+    pub(crate) fn begin_milestones(&self, flow: FlowId) -> Result<bool, KernelError> {
+        run(&self.ebpf, about(command::BEGIN_MILESTONES, flow))
+    }
+
     /// Takes all flows and vCPUs from a process.
     pub(super) fn disown(&self, pid: u32) -> Result<(), KernelError> {
         run(&self.ebpf, Command { command: command::DISOWN, tgid: pid, ..NOTHING }).map(drop)

@@ -24,7 +24,10 @@ pub(crate) struct FlowState {
     pub(crate) owner: Option<u32>,
     /// The sequence numbers of both SYNs; `None` where one of them was not seen.
     pub(crate) initial_sequences: Option<Directions<u32>>,
+    /// Whether both SYNs are among what was counted.
     pub(crate) from_start: bool,
+    /// In each direction, whether a SYN is.
+    pub(crate) opening_counted: Directions<bool>,
     pub(crate) closed: bool,
     pub(crate) elsewhere_skbs: u64,
     /// `None`: not measured on this host.
@@ -102,7 +105,8 @@ pub(super) fn final_state(key: &FlowKey, entry: &FlowEntry, counts_retransmissio
         owner: (entry.owner != 0).then_some(entry.owner),
         initial_sequences: (rx.flags & tx.flags & flags::SYN != 0)
             .then_some(Directions { tx: tx.initial_sequence, rx: rx.initial_sequence }),
-        from_start: (rx.flags | tx.flags) & flags::SYN != 0,
+        from_start: rx.flags & tx.flags & flags::SYN != 0,
+        opening_counted: Directions { tx: tx.flags & flags::SYN != 0, rx: rx.flags & flags::SYN != 0 },
         closed: (rx.flags | tx.flags) & flags::RST != 0 || rx.flags & tx.flags & flags::FIN != 0,
         elsewhere_skbs: rx.elsewhere_skbs + tx.elsewhere_skbs,
         retransmitted: counts_retransmissions.then_some(entry.retransmitted),

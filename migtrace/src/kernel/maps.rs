@@ -52,6 +52,14 @@ pub(super) fn entries<K: Plain, V: Plain>(
     entries.collect::<Result<_, _>>().map_err(|source| KernelError::Map { name, source })
 }
 
+/// Removes all entries.
+pub(super) fn clear<K: Plain, V: Plain>(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
+    for (key, _) in entries::<K, V>(ebpf, name)? {
+        remove::<K, V>(ebpf, name, key)?;
+    }
+    Ok(())
+}
+
 /// Sets the value of a key.
 ///
 /// # Errors

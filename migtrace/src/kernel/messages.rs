@@ -56,6 +56,8 @@ pub(crate) enum Body {
     ProcessExec { pid: u32 },
     /// A process that may be a QEMU has forked, and this is the child.
     ProcessFork { pid: u32 },
+    /// A connection to a watched port opens, or somebody begins to listen on one. Reported once in each sleep.
+    ConnectionOpens,
     /// A traced process has ended.
     ProcessExit { pid: u32 },
 }
@@ -82,6 +84,7 @@ impl Message {
             kind::PROCESS_EXEC => Body::ProcessExec { pid },
             kind::PROCESS_FORK => Body::ProcessFork { pid },
             kind::PROCESS_EXIT => Body::ProcessExit { pid },
+            kind::CONNECTION_OPENS => Body::ConnectionOpens,
             kind::FLOW_SEEN => flow_seen(&read(record)?),
             kind::FLOW_OWNED => flow_owned(&read(record)?),
             kind::FLOW_PAYLOAD => flow_payload(&read(record)?),

@@ -13,7 +13,8 @@
 //    guests; `maps` reads any map by its name.
 // 4. What it asks of the programs while they run: `flow_commands`, `traced_processes`.
 // 5. `echo`: the programs of `migtrace probe`, which are loaded on their own.
-// 6. `examine` tries what works on this host, for `migtrace doctor`; `cost` measures what the programs cost.
+// 6. `sleep`: detaches between migrations whatever costs something then.
+// 7. `examine` tries what works on this host, for `migtrace doctor`; `cost` measures what the programs cost.
 
 mod address;
 mod bpf_syscall;
@@ -40,6 +41,7 @@ mod purpose;
 mod scheduling;
 mod settings;
 mod skipped_runs;
+mod sleep;
 mod tap;
 mod tc;
 #[cfg(test)]
@@ -65,13 +67,15 @@ pub(crate) use messages::{Body, FlowId, Message, MilestonesCrossed, QmpWrite};
 pub(crate) use purpose::{is_other, purpose};
 pub(crate) use scheduling::{OnCpu, be_punctual};
 pub use settings::Settings;
+pub(crate) use sleep::Opened;
 pub use tc::{AttachChoice, Leftover, TcAttachError};
 pub(crate) use tc::{Change, ChangeNews, cleanup};
 pub use tunnel::{Tunnel, UnknownTunnel};
 
 use crate::event::Instrument;
+use crate::units::Flow;
 use crate::vocabulary::{AttachMode, Lost};
-use instruments::{Need, Unmet};
+use instruments::{Attached, Need, Unmet};
 use offsets::Offsets;
 
 /// The flow table.
@@ -88,9 +92,13 @@ pub(crate) struct Kernel {
     taps: StdHashMap<u32, tc::Attached>,
     attacher: tc::Attacher,
     instruments: Vec<Instrument>,
+    attached: Vec<Attached>,
     /// Whether the programs themselves find the owner of a flow.
     ties_sockets: bool,
     counts_retransmissions: bool,
+    /// Whether a connection that opens during a sleep ends it.
+    can_sleep: bool,
+    is_asleep: bool,
     #[cfg(feature = "kernel-log")]
     _log: kernel_log::KernelLog,
 }
@@ -111,20 +119,16 @@ impl Kernel {
     #[cfg(test)]
     fn load_detached(settings: &Settings) -> Result<Self, KernelError> {
         let ebpf = object::load(settings, &Offsets::default())?;
-        Self::new(ebpf, settings, Vec::new(), &Unmet::default())
+        Self::new(ebpf, settings, (Vec::new(), Vec::new()), &Unmet::default())
     }
 
     fn new(
         mut ebpf: Ebpf,
         settings: &Settings,
-        instruments: Vec<Instrument>,
+        (instruments, attached): (Vec<Instrument>, Vec<Attached>),
         unmet: &Unmet,
     ) -> Result<Self, KernelError> {
-        let is_attached = |name| {
-            instruments
-                .iter()
-                .any(|instrument: &Instrument| instrument.name == name && instrument.hook.is_some())
-        };
+        let is_attached = |name| attached.iter().any(|attached: &Attached| attached.name == name);
         Ok(Self {
             events: maps::ring(&mut ebpf, "EVENTS")?,
             lines: maps::ring(&mut ebpf, "LINES")?,
@@ -134,7 +138,10 @@ impl Kernel {
             attacher: tc::Attacher::new(settings.attach),
             ties_sockets: is_attached("qmp") && unmet.why(&[Need::SocketOffsets]).is_none(),
             counts_retransmissions: is_attached("retransmit"),
+            can_sleep: is_attached("connect"),
+            is_asleep: false,
             instruments,
+            attached,
             #[cfg(feature = "kernel-log")]
             _log: kernel_log::KernelLog::start(&mut ebpf)?,
             ebpf,
@@ -166,8 +173,12 @@ impl Kernel {
         if tag_bytes != 0 {
             self.add_tags(index, tag_bytes)?;
         }
-        let attached = self.attacher.attach(&mut self.ebpf, &tc::COUNT, name, index)?;
+        let mut attached = self.attacher.attach(&mut self.ebpf, &tc::COUNT, name, index)?;
         let mode = attached.mode();
+        if self.is_asleep {
+            // It was attached to see whether it can be.
+            attached.rest();
+        }
         self.interfaces.insert(index, attached);
         Ok(mode)
     }
@@ -192,6 +203,9 @@ impl Kernel {
 
     /// What happened to the TC programs since the last call. Those that somebody removed are attached again.
     pub(crate) fn look_after_attachments(&mut self) -> std::io::Result<Vec<Change>> {
+        if self.is_asleep {
+            return Ok(Vec::new());
+        }
         let all = self.interfaces.values_mut().chain(self.taps.values_mut());
         self.attacher.check(&mut self.ebpf, all)
     }
@@ -209,6 +223,13 @@ impl Kernel {
         let mut flows: Vec<FlowState> = entries.into_iter().filter_map(state).collect();
         flows.sort_unstable_by_key(|state| state.flow);
         Ok(flows)
+    }
+
+    /// What was counted of one flow; `None` when it is not in the table.
+    pub(crate) fn flow(&self, flow: Flow) -> Result<Option<FlowState>, KernelError> {
+        let key = flows::key_of(flow);
+        let entry = maps::get::<_, FlowEntry>(&self.ebpf, FLOWS, key)?;
+        Ok(entry.and_then(|entry| flows::state_of(&key, &entry, self.counts_retransmissions)))
     }
 
     /// The final counters of a flow, from the entry in a message.

@@ -10,6 +10,7 @@ use zerocopy::IntoBytes as _;
 use super::offsets::Offsets;
 use super::{KernelError, Settings, echo, flow_commands, programs, tc, tunnel};
 use crate::errors::with_causes;
+use crate::host::netns;
 
 /// A fifth of the object's size.
 static COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/migtrace-programs.gz"));
@@ -18,6 +19,8 @@ static COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/migtrace-pr
 pub(super) fn load(settings: &Settings, offsets: &Offsets) -> Result<Ebpf, KernelError> {
     let ports: [u32; PORT_RANGES] = settings.ports.packed();
     let encapsulations = tunnel::bits(&settings.tunnels);
+    // Without its offset, the programs cannot tell which network namespace a socket is of.
+    let network = if offsets.opening.net_inum == 0 { 0 } else { netns::number() };
     let mut loader = EbpfLoader::new();
     echo::size(&mut loader, 1);
     loader
@@ -25,6 +28,8 @@ pub(super) fn load(settings: &Settings, offsets: &Offsets) -> Result<Ebpf, Kerne
         .override_global("ENCAPSULATIONS", &encapsulations, true)
         .override_global("SOCKET_OFFSETS", offsets.socket.as_bytes(), true)
         .override_global("RETRANSMIT_OFFSETS", offsets.retransmit.as_bytes(), true)
+        .override_global("OPENING_OFFSETS", offsets.opening.as_bytes(), true)
+        .override_global("NETWORK", &network, true)
         .override_global("TASK_TGID", &offsets.task_tgid, true)
         .map_max_entries("FLOWS", settings.flow_capacity);
     let mut ebpf = make_maps(&mut loader)?;

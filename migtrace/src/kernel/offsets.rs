@@ -3,7 +3,7 @@
 //! Rust emits no CO-RE relocations for eBPF, so user space looks the few offsets up in the kernel's
 //! [BTF](super::btf) and hands them over as constants.
 
-use migtrace_ebpf::abi::{RetransmitOffsets, SocketOffsets};
+use migtrace_ebpf::abi::{OpeningOffsets, RetransmitOffsets, SocketOffsets};
 
 use super::btf::{Btf, BtfError};
 use super::instruments::{Need, Unmet};
@@ -13,6 +13,7 @@ use super::instruments::{Need, Unmet};
 pub(super) struct Offsets {
     pub(super) socket: SocketOffsets,
     pub(super) retransmit: RetransmitOffsets,
+    pub(super) opening: OpeningOffsets,
     pub(super) task_tgid: u32,
 }
 
@@ -24,6 +25,7 @@ impl Offsets {
         let offsets = Self {
             socket: found(&btf, socket, Need::SocketOffsets, &mut unmet),
             retransmit: found(&btf, retransmit, Need::RetransmitOffsets, &mut unmet),
+            opening: found(&btf, opening, Need::OpeningOffsets, &mut unmet),
             task_tgid: found(&btf, task_tgid, Need::TaskTgid, &mut unmet),
         };
         (offsets, unmet)
@@ -76,6 +78,16 @@ fn retransmit(btf: &Btf) -> Result<RetransmitOffsets, BtfError> {
     })
 }
 
+/// For noting connections that open.
+fn opening(btf: &Btf) -> Result<OpeningOffsets, BtfError> {
+    Ok(OpeningOffsets {
+        net: btf.offset("sock_common", "skc_net")?,
+        net_inum: btf.offset("net", "ns")? + btf.offset("ns_common", "inum")?,
+        snd_una: btf.offset("tcp_sock", "snd_una")?,
+        rcv_nxt: btf.offset("tcp_sock", "rcv_nxt")?,
+    })
+}
+
 /// Where a task has its thread group's id.
 fn task_tgid(btf: &Btf) -> Result<u32, BtfError> {
     btf.offset("task_struct", "tgid")
@@ -98,6 +110,8 @@ mod tests {
         assert_eq!((socket.daddr, socket.rcv_saddr), (0, 4));
         assert_eq!((socket.dport, socket.num), (12, 14));
         let retransmit = retransmit(&btf).unwrap();
+        let opening = opening(&btf).unwrap();
+        assert!(opening.net > 0 && opening.net_inum > 0 && opening.snd_una > 0 && opening.rcv_nxt > 0);
         assert!(retransmit.len > 0 && retransmit.total_retrans > 0 && retransmit.bytes_retrans > 0);
     }
 

@@ -9,8 +9,8 @@ pub(crate) const fn purpose(first_bytes: u32) -> Option<Purpose> {
         [b'Q', b'E', b'V', b'M'] => Some(Purpose::Ram),
         // MULTIFD_MAGIC, migration/multifd.h
         [0x11, 0x22, 0x33, 0x44] => Some(Purpose::Multifd),
-        // The server's greeting, NBDMAGIC
-        [b'N', b'B', b'D', b'M'] => Some(Purpose::Nbd),
+        // The server's greeting, NBDMAGIC, and the client's first option, IHAVEOPT
+        [b'N', b'B', b'D', b'M'] | [b'I', b'H', b'A', b'V'] => Some(Purpose::Nbd),
         // A TLS handshake record
         [0x16, 0x03, _, _] => Some(Purpose::Tls),
         _ => None,
@@ -36,6 +36,7 @@ mod tests {
         assert_eq!(purpose(u32::from_be_bytes(*b"QEVM")), Some(Purpose::Ram));
         assert_eq!(purpose(0x1122_3344), Some(Purpose::Multifd));
         assert_eq!(purpose(u32::from_be_bytes(*b"NBDM")), Some(Purpose::Nbd));
+        assert_eq!(purpose(u32::from_be_bytes(*b"IHAV")), Some(Purpose::Nbd));
         assert_eq!(purpose(0x1603_0100), Some(Purpose::Tls));
         assert_eq!(purpose(0), None);
     }

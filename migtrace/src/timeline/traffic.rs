@@ -54,7 +54,7 @@ fn flow_record(
         interface: flow.interface.clone(),
         first_ns: offset(counted.first_ns, migration.start),
         last_ns: offset(counted.last_ns, migration.start),
-        from_start: flow.from_start,
+        from_start: flow.is_whole(),
         counters: orient.of(counted.counters),
         retransmitted_segments: counted.retransmitted_segments,
     })
@@ -86,7 +86,7 @@ fn fragments(facts: &Facts, migration: &MigrationFacts<'_>) -> Option<Directions
 fn samples(migration: &MigrationFacts<'_>, orient: Orientation) -> Vec<Sample> {
     let counts = migration.flows.iter().enumerate();
     let mut counts: Vec<(MonotonicNs, usize, Directions<u64>)> = counts
-        .flat_map(|(index, flow)| flow.samples.iter().map(move |(at, wire_bytes)| (at, index, wire_bytes)))
+        .flat_map(|(index, flow)| flow.samples().map(move |(at, wire_bytes)| (at, index, wire_bytes)))
         .collect();
     counts.sort_by_key(|(at, ..)| *at);
     let mut latest = vec![Directions::<u64>::default(); migration.flows.len()];

@@ -23,6 +23,12 @@ impl Lull {
 pub(super) struct Untied(Vec<Lull>);
 
 impl Untied {
+    /// The same, with what had crossed before all that.
+    pub(super) fn with(mut self, before: Directions<Counters>) -> Self {
+        self.0.iter_mut().for_each(|lull| lull.crossed += before);
+        self
+    }
+
     /// Notes what had crossed at `at`: nothing has crossed since the last packet of that.
     pub(super) fn push(&mut self, at: MonotonicNs, crossed: Crossed) {
         let lull = Lull { from: crossed.last_ns, until: at, crossed: crossed.counters };

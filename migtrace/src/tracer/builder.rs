@@ -1,6 +1,7 @@
 //! What a tracer is to watch.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::kernel::Settings;
 
@@ -10,6 +11,7 @@ pub struct Builder {
     pub(super) settings: Settings,
     pub(super) interfaces: Vec<String>,
     pub(super) qemu_binaries: Vec<PathBuf>,
+    pub(super) sleep_after: Option<Duration>,
 }
 
 impl Builder {
@@ -24,6 +26,14 @@ impl Builder {
     #[must_use]
     pub fn interfaces(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.interfaces.extend(names);
+        self
+    }
+
+    /// Sleeps when there has been no sign of a migration for this long: then nothing is attached where much happens. A
+    /// connection to a watched port wakes it up. Without this, it never sleeps.
+    #[must_use]
+    pub const fn sleep_after(mut self, quiet: Duration) -> Self {
+        self.sleep_after = Some(quiet);
         self
     }
 

@@ -13,6 +13,7 @@ mod error;
 mod flows;
 pub(crate) mod messages;
 mod queue;
+mod sleep;
 mod state;
 mod this_host;
 
@@ -34,10 +35,14 @@ pub use error::TracerError;
 pub(crate) use error::host;
 use flows::{Flows, SAMPLE_EVERY};
 pub(crate) use queue::now;
+use sleep::Sleep;
 use state::State;
 use this_host::interfaces::Interfaces;
 use this_host::qemus::Qemus;
 use this_host::scans::{self, Scans};
+
+/// The instrument that ends a sleep. Without it nothing is measured less.
+const CONNECT: &str = "connect";
 
 /// Instruments that report when QEMUs come and go, by their names in the instrument table.
 const PROCESS_INSTRUMENTS: [&str; 3] = ["exec", "fork", "exit"];
@@ -50,7 +55,7 @@ impl Builder {
     /// The kernel refuses a program, packets cannot be counted at an interface, or a file that was named as QEMU's
     /// executable cannot be one.
     pub fn start(self) -> Result<Tracer, TracerError> {
-        let Self { settings, interfaces, qemu_binaries } = self;
+        let Self { settings, interfaces, qemu_binaries, sleep_after } = self;
         let binaries = Binaries::named(&qemu_binaries)
             .map_err(|(path, source)| TracerError::QemuBinary { path, source })?;
         // The watcher comes first: what changes while the table is read must not be lost.
@@ -67,8 +72,10 @@ impl Builder {
         let scan_always = !reports_processes(&observation.instruments) || !qemu_binaries.is_empty();
         let qemus = Qemus::new(binaries, Scans::new(started, scan_always));
         let flows = Flows::new(settings.ports, settings.flow_capacity);
-        let state = State::new(kernel, Interfaces::new(interfaces, links), qemus, flows);
-        let mut tracer = Tracer { state, observation, steps, sample, look };
+        let sleep = Sleep::new(sleep_after);
+        let state = State::new(kernel, Interfaces::new(interfaces, links), qemus, flows, sleep);
+        let look_rarely = ticks_from(started + scans::RARELY, scans::RARELY);
+        let mut tracer = Tracer { state, observation, steps, sample, look, look_rarely };
         tracer.state.begin(&points, &mut tracer.observation)?;
         Ok(tracer)
     }
@@ -87,6 +94,8 @@ pub struct Tracer {
     sample: Interval,
     /// When to look for changes that nothing reports.
     look: Interval,
+    /// The same during a sleep.
+    look_rarely: Interval,
 }
 
 impl Tracer {
@@ -119,6 +128,26 @@ impl Tracer {
         self.state.qemus.why_not_traced(pid)
     }
 
+    /// Whether it sleeps: nothing is attached where much happens ([`Builder::sleep_after`]).
+    #[must_use]
+    pub const fn is_asleep(&self) -> bool {
+        self.state.is_asleep()
+    }
+
+    /// Why it never sleeps although it was told to; `None` when it does, or was not told to.
+    #[must_use]
+    pub fn why_sleepless(&self) -> Option<String> {
+        let is_missing = self.state.sleep.is_wanted() && !self.state.base.kernel.can_sleep();
+        let connect =
+            self.state.base.kernel.instruments().iter().find(|instrument| instrument.name == CONNECT);
+        is_missing.then(|| connect.and_then(|instrument| instrument.why.clone()).unwrap_or_default())
+    }
+
+    /// Does not fall asleep for now, or may do so again.
+    pub(crate) const fn keep_awake(&mut self, is_needed: bool) {
+        self.state.sleep.keep_awake(is_needed);
+    }
+
     /// The next event; waits until there is one. Cancel-safe.
     ///
     /// # Errors
@@ -132,7 +161,8 @@ impl Tracer {
             tokio::select! {
                 messages = state.base.kernel.messages() => state.take_all(messages?)?,
                 _ = self.sample.tick(), if state.flows.needs_samples() => state.sample()?,
-                _ = self.look.tick() => state.look()?,
+                _ = self.look.tick(), if !state.may_look_rarely() => state.look()?,
+                _ = self.look_rarely.tick(), if state.may_look_rarely() => state.look()?,
                 Some(()) = state.qemus.version_answered() => state.scan()?,
                 change = state.interfaces.next_change() => {
                     let change = change.map_err(host("watch the interfaces"))?;
@@ -200,7 +230,12 @@ fn observation(kernel: &Kernel, ports: String) -> Result<Observation, TracerErro
         kernel: identity.kernel,
         interfaces: Vec::new(),
         ports,
-        instruments: kernel.instruments().to_vec(),
+        instruments: kernel
+            .instruments()
+            .iter()
+            .filter(|instrument| instrument.name != CONNECT || instrument.hook.is_some())
+            .cloned()
+            .collect(),
     })
 }
 

@@ -3,11 +3,12 @@
 use super::base::Base;
 use super::error::{TracerError, host};
 use super::flows::known_flows::Owner;
-use super::flows::{Flows, Seen};
+use super::flows::{self, Flows, Seen};
 use super::messages::losses::Losses;
 use super::messages::qmp_events::{CompleteWrite, QmpEvents};
 use super::messages::qmp_line::MigrationEvent;
 use super::queue::{EventQueue, now};
+use super::sleep::Sleep;
 use super::this_host::attachments;
 use super::this_host::interfaces::Interfaces;
 use super::this_host::qemus::Qemus;
@@ -26,10 +27,17 @@ pub(super) struct State {
     qmp: QmpEvents,
     losses: Losses,
     slews: SlewWatcher,
+    pub(super) sleep: Sleep,
 }
 
 impl State {
-    pub(super) fn new(kernel: Kernel, interfaces: Interfaces, qemus: Qemus, flows: Flows) -> Self {
+    pub(super) fn new(
+        kernel: Kernel,
+        interfaces: Interfaces,
+        qemus: Qemus,
+        flows: Flows,
+        sleep: Sleep,
+    ) -> Self {
         Self {
             base: Base { kernel, events: EventQueue::default() },
             interfaces,
@@ -38,6 +46,7 @@ impl State {
             qmp: QmpEvents::default(),
             losses: Losses::default(),
             slews: SlewWatcher::default(),
+            sleep,
         }
     }
 
@@ -62,7 +71,7 @@ impl State {
     }
 
     /// Takes in what the kernel programs have reported until now.
-    fn take_pending(&mut self) -> Result<(), TracerError> {
+    pub(super) fn take_pending(&mut self) -> Result<(), TracerError> {
         let messages = self.base.kernel.pending_messages();
         self.take_all(messages)
     }
@@ -101,8 +110,12 @@ impl State {
             Body::ProcessExec { pid } | Body::ProcessFork { pid } => {
                 if !self.qemus.examine(&mut self.base, at_ns, pid)? {
                     self.qemu_gone(at_ns, pid)?;
+                } else if self.qemus.is_incoming(pid) {
+                    // It will be connected to.
+                    self.wake_up()?;
                 }
             }
+            Body::ConnectionOpens => self.wake_up()?,
             Body::ProcessExit { pid } => self.qemu_gone(at_ns, pid)?,
         }
         Ok(())
@@ -124,6 +137,9 @@ impl State {
         let has_stopped = name == "STOP";
         if name == "MIGRATION" {
             if let Some(status) = data.get("status").and_then(serde_json::Value::as_str) {
+                if !flows::is_over(status) {
+                    self.wake_up()?;
+                }
                 self.flows.note_migration(&mut self.base, &self.qemus, pid, status)?;
             }
             // It may have opened another tap since the last look.
@@ -170,11 +186,12 @@ impl State {
         self.look_for_slew()?;
         self.interfaces.look(&mut self.base)?;
         self.flows.adopt_strays(&mut self.base, &self.qemus)?;
-        self.look_after_attachments()
+        self.look_after_attachments()?;
+        self.sleep_if_nothing_happens()
     }
 
     /// Looks whether the clock is slewed faster than ever since the start.
-    fn look_for_slew(&mut self) -> Result<(), TracerError> {
+    pub(super) fn look_for_slew(&mut self) -> Result<(), TracerError> {
         if let Some(FastSlew { since: since_ns, ppm }) = self.slews.look().map_err(host("read the clocks"))? {
             self.base.events.add(now()?, Fact::ClockSlew { since_ns, ppm });
         }

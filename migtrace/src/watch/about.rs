@@ -36,6 +36,7 @@ pub(super) fn about(fact: &Fact) -> About {
         | Fact::FlowPurpose { flow, .. }
         | Fact::Milestones { flow, .. }
         | Fact::FlowGone { flow } => About::Flow(*flow),
+        Fact::FlowCarriedBefore(carried) => About::Flow(carried.flow),
         Fact::FlowCounters(counted) => About::Flow(counted.flow),
         Fact::NotMeasured(entry) => process_of(&entry.what).map_or(About::Host, About::Qemu),
         Fact::Clock(_)

@@ -21,6 +21,7 @@ pub(super) struct KnownFlow {
     owner: Option<Event>,
     purpose: Option<Event>,
     counters: Option<Event>,
+    carried: Option<Event>,
     /// All of its events, until it is in a journal.
     held: Vec<Event>,
     /// The journals that it is in. It is of the last one; for the others it is an earlier connection of the same process.
@@ -39,6 +40,7 @@ impl KnownFlow {
             owner: None,
             purpose: None,
             counters: None,
+            carried: None,
             held: Vec::new(),
             journals: Vec::new(),
             is_of_before: false,
@@ -53,6 +55,7 @@ impl KnownFlow {
             Fact::FlowOwner { .. } => &mut self.owner,
             Fact::FlowPurpose { .. } => &mut self.purpose,
             Fact::FlowCounters(_) => &mut self.counters,
+            Fact::FlowCarriedBefore(_) => &mut self.carried,
             Fact::FlowGone { .. } => {
                 self.is_gone = true;
                 return self.hold(event);
@@ -166,7 +169,7 @@ impl KnownFlow {
     }
 
     fn summary(&self) -> impl Iterator<Item = &Event> {
-        [&self.seen, &self.owner, &self.purpose, &self.counters].into_iter().flatten()
+        [&self.seen, &self.owner, &self.purpose, &self.carried, &self.counters].into_iter().flatten()
     }
 
     /// The journals into which its events go.
@@ -181,6 +184,7 @@ const fn flow_of(fact: &Fact) -> Option<Flow> {
             Some(*flow)
         }
         Fact::FlowCounters(counted) => Some(counted.flow),
+        Fact::FlowCarriedBefore(carried) => Some(carried.flow),
         _ => None,
     }
 }

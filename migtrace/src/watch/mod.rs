@@ -135,6 +135,7 @@ impl Watcher {
             if let Some(news) = self.dealer.take_news() {
                 return Ok(news);
             }
+            self.tracer.keep_awake(self.dealer.has_journals());
             let waiting = self.tracer.take();
             if waiting.is_none() || self.turned.elapsed() >= TURN_EVERY {
                 self.turn()?;

@@ -60,6 +60,11 @@ impl Dealer {
         self.journals.values().all(|journal| !journal.has_begun)
     }
 
+    /// Whether any journal is open.
+    pub(crate) fn has_journals(&self) -> bool {
+        !self.journals.is_empty()
+    }
+
     /// The journals that are open.
     pub(crate) fn open_journals(&self) -> Vec<JournalId> {
         self.journals.keys().copied().collect()

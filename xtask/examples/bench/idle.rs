@@ -1,14 +1,16 @@
-//! What `migtrace record` uses while it waits: a QEMU runs, and nothing happens.
+//! What migtrace uses while a QEMU runs and nothing happens: `record` while it waits, and `watch` while it sleeps.
 
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use migtrace_lab::{BareQemu, Lab};
+use migtrace_lab::watch_command::Watch;
+use migtrace_lab::{BareQemu, Lab, wait_for_tcx_links};
 use serde::Serialize;
 
 use crate::counting_tools::{Purpose, Running, Tool};
+use crate::cpu_time;
 
 /// Until the work of the start is done.
 const BEGIN: Duration = Duration::from_secs(2);
@@ -26,6 +28,9 @@ pub(crate) struct Idle {
     /// Likewise in the minute after that one.
     pub(crate) cores: f64,
     pub(crate) memory: Memory,
+    /// The same of `migtrace watch` during a sleep.
+    pub(crate) asleep_cores: f64,
+    pub(crate) asleep_memory: Memory,
 }
 
 /// What is resident of a process, in bytes.
@@ -49,8 +54,22 @@ pub(crate) fn measure(lab: &Lab, migtrace: &Tool) -> Result<Idle> {
     let cores_at_first = cores(&waiting, MINUTE - BEGIN)?;
     thread::sleep(MARGIN);
     let cores = cores(&waiting, MINUTE)?;
-    let memory = memory(waiting.id())?;
-    Ok(Idle { cores_at_first, cores, memory })
+    let awake = memory(waiting.id())?;
+    drop(waiting);
+    let watch = Watch::start(lab.source(), directory.path(), &["--sleep-after", "1s"])?;
+    // `/proc` is read every second in the first minute, also during a sleep.
+    wait_for_tcx_links(watch.pid(), 0, MINUTE)?;
+    thread::sleep(MINUTE + MARGIN);
+    let (started, before) = (Instant::now(), cpu_time::of_process(watch.pid())?);
+    thread::sleep(MINUTE);
+    let asleep = cpu_time::of_process(watch.pid())? - before;
+    Ok(Idle {
+        cores_at_first,
+        cores,
+        memory: awake,
+        asleep_cores: asleep.as_secs_f64() / started.elapsed().as_secs_f64(),
+        asleep_memory: memory(watch.pid())?,
+    })
 }
 
 /// The CPU time per second that it uses from now on.

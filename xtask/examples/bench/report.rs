@@ -20,6 +20,8 @@ const MOST_CORES: f64 = 0.01;
 const MOST_MEMORY_MIB: f64 = 32.0;
 /// Its budget while it waits.
 const MOST_IDLE_CORES: f64 = 0.0005;
+/// Likewise while it sleeps.
+const MOST_ASLEEP_CORES: f64 = 0.0002;
 const MOST_IDLE_MEMORY_MIB: f64 = 20.0;
 
 /// Where it was measured.
@@ -96,7 +98,7 @@ impl Report {
 
     fn idle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nmigtrace record while a QEMU runs and nothing happens:\n")?;
-        let Idle { cores_at_first, cores, memory } = &self.idle;
+        let Idle { cores_at_first, cores, memory, asleep_cores, asleep_memory } = &self.idle;
         let Memory { resident, anonymous, rings, files } = memory;
         let mut table = table(["while it waits", "used"]);
         let share = |cores: &f64| format!("{:.3} % of a core", cores * 100.0);
@@ -112,6 +114,14 @@ impl Report {
             f,
             "Budget: at most {} % of a core after the first minute, and {MOST_IDLE_MEMORY_MIB} MiB.",
             MOST_IDLE_CORES * 100.0
+        )?;
+        writeln!(
+            f,
+            "\nmigtrace watch during a sleep: {:.4} % of a core, {} ({} its own). Budget: {} % of a core.",
+            asleep_cores * 100.0,
+            size(&asleep_memory.resident),
+            size(&asleep_memory.anonymous),
+            MOST_ASLEEP_CORES * 100.0
         )
     }
 

@@ -10,7 +10,7 @@ use migtrace::recorder::Recorder;
 use migtrace::selection::{NoSuchVm, Selection};
 use migtrace::tracer::Tracer;
 
-use crate::cli::{GuestProbeArgs, ScopeArgs};
+use crate::cli::{GuestProbeArgs, ScopeArgs, SleepAfter};
 use crate::commands::probe;
 use crate::commands::progress::Progress;
 
@@ -42,12 +42,14 @@ pub(in crate::commands) fn start_tracer(options: &ScopeArgs) -> Result<Tracer> {
         .tunnels(options.decapsulate.clone())
         .flow_capacity(options.flow_capacity)
         .attach(options.attach.into());
-    let tracer = Tracer::builder()
+    let mut tracer = Tracer::builder()
         .settings(settings)
         .interfaces(options.interfaces.iter().cloned())
-        .qemu_binaries(options.qemu_binaries.iter().cloned())
-        .start()?;
-    Ok(tracer)
+        .qemu_binaries(options.qemu_binaries.iter().cloned());
+    if let Some(SleepAfter(Some(quiet))) = options.sleep_after {
+        tracer = tracer.sleep_after(quiet);
+    }
+    Ok(tracer.start()?)
 }
 
 /// Checks that the selected VM is here, or can be waited for. Returns the one to wait for.

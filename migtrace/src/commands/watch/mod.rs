@@ -48,6 +48,9 @@ pub(super) fn run(options: &WatchArgs) -> Result<Exit> {
 
 async fn watch(options: &WatchArgs, files: Files, signals: Signals) -> Result<()> {
     let tracer = start_tracer(&options.scope)?;
+    if let Some(why) = tracer.why_sleepless() {
+        say(&format!("it does not sleep between migrations: {why}"));
+    }
     let selection = migtrace::selection::Selection::new(options.scope.vm.clone(), options.scope.pid);
     let absent = absent(&tracer, &selection)?;
     describe_host(&tracer, &say);

@@ -1,5 +1,7 @@
 //! Which process holds a TCP connection: `sock_diag` gives the socket's inode, `/proc/PID/fd` shows who has it open.
 
+mod counts;
+mod duplicates;
 #[cfg(test)]
 mod tests;
 
@@ -17,13 +19,11 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::netlink::Connection;
 use crate::units::{Directions, Flow};
+pub(crate) use counts::{OneWay, SocketCounts};
+pub(crate) use duplicates::duplicates;
 
 /// Any cookie: all bits of both its words are set (`INET_DIAG_NOCOOKIE`).
 const NO_COOKIE: [u8; 8] = [0xff; 8];
-
-/// Offsets of the counters in `struct tcp_info` (include/uapi/linux/tcp.h).
-const TCP_INFO_BYTES_ACKED: usize = 120;
-const TCP_INFO_BYTES_RECEIVED: usize = 128;
 
 /// Who holds a connection's socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,25 +82,8 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
     let mut listened = HashSet::new();
     let mut found = Vec::new();
     for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        let question = SockDiagMessage::InetRequest(InetRequest {
-            family,
-            protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::INFO,
-            states: StateFlags::all() - StateFlags::TIME_WAIT - StateFlags::CLOSE - StateFlags::SYN_RECV,
-            socket_id: any,
-        });
-        let table = kernel.dump(&question).map_err(|error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                io::Error::new(
-                    error.kind(),
-                    "the kernel cannot list TCP sockets; load its module: modprobe tcp_diag",
-                )
-            } else {
-                io::Error::new(error.kind(), format!("cannot list TCP connections: {error}"))
-            }
-        })?;
-        for entry in table {
-            let SockDiagMessage::InetResponse(response) = entry else { continue };
+        let states = StateFlags::all() - StateFlags::TIME_WAIT - StateFlags::CLOSE - StateFlags::SYN_RECV;
+        for response in list(&mut kernel, family, any, states)? {
             let flow = flow_of(&response.header);
             if flow.remote.port() == 0 {
                 listened.insert(flow.local.port());
@@ -124,6 +107,56 @@ pub(crate) fn connections(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Resu
     Ok(found)
 }
 
+/// Whether one of the processes `pids` listens on a port that `ports` accepts.
+///
+/// # Errors
+/// As [`connections`].
+pub(crate) fn is_any_listening(pids: &[u32], ports: impl Fn(u16) -> bool) -> io::Result<bool> {
+    let mut kernel = Connection::open(NETLINK_SOCK_DIAG)?;
+    let mut inodes = Vec::new();
+    for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let listeners = list(&mut kernel, family, any, StateFlags::LISTEN)?;
+        let watched = listeners.iter().filter(|response| ports(response.header.socket_id.source_port));
+        inodes.extend(watched.map(|response| response.header.inode));
+    }
+    if inodes.is_empty() {
+        return Ok(false);
+    }
+    let holders = holders(pids);
+    Ok(inodes.iter().any(|inode| holders.contains_key(inode)))
+}
+
+/// The TCP sockets of a family in these states.
+fn list(
+    kernel: &mut Connection,
+    family: u8,
+    any: SocketId,
+    states: StateFlags,
+) -> io::Result<Vec<InetResponse>> {
+    let question = SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::INFO,
+        states,
+        socket_id: any,
+    });
+    let table = kernel.dump(&question).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            io::Error::new(
+                error.kind(),
+                "the kernel cannot list TCP sockets; load its module: modprobe tcp_diag",
+            )
+        } else {
+            io::Error::new(error.kind(), format!("cannot list TCP connections: {error}"))
+        }
+    })?;
+    let response = |entry| match entry {
+        SockDiagMessage::InetResponse(response) => Some(*response),
+        _ => None,
+    };
+    Ok(table.into_iter().filter_map(response).collect())
+}
+
 /// Whether there is a socket with exactly these two ends that some process has open.
 ///
 /// # Errors
@@ -132,8 +165,26 @@ pub(crate) fn is_there(flow: &Flow) -> io::Result<bool> {
     Ok(inode_of(&mut Connection::open(NETLINK_SOCK_DIAG)?, flow)?.is_some())
 }
 
+/// What the socket with exactly these two ends has counted so far; `None` when there is none.
+///
+/// # Errors
+/// The netlink socket's.
+pub(crate) fn counts_of(flow: &Flow) -> io::Result<Option<SocketCounts>> {
+    let found = ask_about(&mut Connection::open(NETLINK_SOCK_DIAG)?, flow, ExtensionFlags::INFO)?;
+    Ok(found.and_then(|response| SocketCounts::of(info_of(&response)?)))
+}
+
 /// The inode of the socket with exactly these two ends.
 fn inode_of(kernel: &mut Connection, flow: &Flow) -> io::Result<Option<u32>> {
+    Ok(ask_about(kernel, flow, ExtensionFlags::empty())?.map(|response| response.header.inode))
+}
+
+/// What the kernel says of the socket with exactly these two ends.
+fn ask_about(
+    kernel: &mut Connection,
+    flow: &Flow,
+    extensions: ExtensionFlags,
+) -> io::Result<Option<InetResponse>> {
     let (local, remote) = (flow.local.ip().to_canonical(), flow.remote.ip().to_canonical());
     // A question about IPv4 also finds an IPv6 socket that carries IPv4.
     let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
@@ -141,7 +192,7 @@ fn inode_of(kernel: &mut Connection, flow: &Flow) -> io::Result<Option<u32>> {
         let question = SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
+            extensions: extensions.clone(),
             states: StateFlags::all(),
             socket_id: SocketId {
                 source_port: flow.local.port(),
@@ -154,8 +205,8 @@ fn inode_of(kernel: &mut Connection, flow: &Flow) -> io::Result<Option<u32>> {
         });
         match kernel.ask(question) {
             Ok(SockDiagMessage::InetResponse(response)) => {
-                if let Some(inode) = open_inode(&response, flow) {
-                    return Ok(Some(inode));
+                if is_open_socket(&response, flow) {
+                    return Ok(Some(*response));
                 }
             }
             Ok(_) => {}
@@ -185,25 +236,25 @@ fn interfaces_of(flow: &Flow) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The inode in an answer about `flow`. If there is no such connection, the kernel answers with the listener of the port,
+/// Whether an answer is about `flow`. If there is no such connection, the kernel answers with the listener of the port,
 /// which has no other end. A closed connection has no inode.
-fn open_inode(response: &InetResponse, flow: &Flow) -> Option<u32> {
+fn is_open_socket(response: &InetResponse, flow: &Flow) -> bool {
     let header = &response.header;
     let canonical = |end: SocketAddr| (end.ip().to_canonical(), end.port());
     let same = |found: Flow| {
         canonical(found.local) == canonical(flow.local) && canonical(found.remote) == canonical(flow.remote)
     };
-    (header.inode != 0 && same(flow_of(header))).then_some(header.inode)
+    header.inode != 0 && same(flow_of(header))
+}
+
+/// The bytes of `struct tcp_info`, if the kernel has reported them.
+fn info_of(response: &InetResponse) -> Option<&[u8]> {
+    response.nlas.iter().find_map(|nla| if let Nla::TcpInfo(bytes) = nla { Some(&bytes[..]) } else { None })
 }
 
 /// The payload that a socket has sent (as far as it was acknowledged) and received; 0 if the kernel does not report it.
 fn payload_of(response: &InetResponse) -> Directions<u64> {
-    let info = response
-        .nlas
-        .iter()
-        .find_map(|nla| if let Nla::TcpInfo(bytes) = nla { Some(&bytes[..]) } else { None });
-    let word = |offset: usize| info?.get(offset..)?.first_chunk().copied().map(u64::from_ne_bytes);
-    Directions { tx: word(TCP_INFO_BYTES_ACKED).unwrap_or(0), rx: word(TCP_INFO_BYTES_RECEIVED).unwrap_or(0) }
+    info_of(response).map(counts::acknowledged_and_received).unwrap_or_default()
 }
 
 fn flow_of(header: &InetResponseHeader) -> Flow {

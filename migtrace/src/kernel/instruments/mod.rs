@@ -1,16 +1,17 @@
 //! Attaches the instruments: of each, the first [hook](table::Hook) that this kernel has.
 
+mod attached;
 mod table;
 
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::programs::{KProbe, RawTracePoint, TracePoint};
 
 use super::programs;
 use crate::event::{Instrument, InstrumentStatus};
+pub(super) use attached::Attached;
 pub(super) use table::Need;
-use table::{AttachPoint, Definition, Hook, TABLE};
+use table::{AttachPoint, Definition, TABLE};
 
 /// It is there while a module of KVM is loaded, and always where KVM is built into the kernel.
 const KVM_DEVICE: &str = "/sys/class/misc/kvm";
@@ -32,16 +33,26 @@ impl Unmet {
 }
 
 /// Loads and attaches every instrument. One that cannot be attached is listed with the reason; that is not an
-/// error.
-pub(super) fn attach_all(ebpf: &mut Ebpf, unmet: &mut Unmet) -> Vec<Instrument> {
+/// error. Also returns those that are attached.
+pub(super) fn attach_all(ebpf: &mut Ebpf, unmet: &mut Unmet) -> (Vec<Instrument>, Vec<Attached>) {
     if !Path::new(KVM_DEVICE).exists() {
         let why = "KVM is not loaded (run `modprobe kvm_intel` or `modprobe kvm_amd` before tracing)";
         unmet.push(Need::Kvm, why.into());
     }
-    TABLE.iter().map(|definition| attach(ebpf, definition, unmet.why(definition.needs))).collect()
+    let mut attached = Vec::new();
+    let instruments = TABLE.iter().map(|definition| {
+        let (instrument, link) = attach(ebpf, definition, unmet.why(definition.needs));
+        attached.extend(link);
+        instrument
+    });
+    (instruments.collect(), attached)
 }
 
-fn attach(ebpf: &mut Ebpf, definition: &Definition, unmet: Option<&str>) -> Instrument {
+fn attach(
+    ebpf: &mut Ebpf,
+    definition: &'static Definition,
+    unmet: Option<&str>,
+) -> (Instrument, Option<Attached>) {
     let mut instrument = Instrument {
         name: definition.name.into(),
         observes: definition.observes.into(),
@@ -53,9 +64,11 @@ fn attach(ebpf: &mut Ebpf, definition: &Definition, unmet: Option<&str>) -> Inst
     };
     let mut refused: Vec<String> = unmet.map(str::to_owned).into_iter().collect();
     let hooks = if unmet.is_some() { &[] } else { definition.hooks };
+    let mut attached = None;
     for (index, hook) in hooks.iter().enumerate() {
-        match hook.attach(ebpf) {
-            Ok(()) => {
+        match Attached::attach(ebpf, definition, hook) {
+            Ok(link) => {
+                attached = Some(link);
                 instrument.hook = Some(hook.point.name());
                 instrument.status =
                     if index == 0 { InstrumentStatus::Ok } else { InstrumentStatus::Fallback };
@@ -67,7 +80,7 @@ fn attach(ebpf: &mut Ebpf, definition: &Definition, unmet: Option<&str>) -> Inst
         }
     }
     instrument.why = (!refused.is_empty()).then(|| refused.join("; "));
-    instrument
+    (instrument, attached)
 }
 
 impl AttachPoint {
@@ -78,35 +91,6 @@ impl AttachPoint {
             Self::Tracepoint { category, name } => format!("tracepoint:{category}:{name}"),
             Self::RawTracepoint { name } => format!("raw_tracepoint:{name}"),
         }
-    }
-}
-
-impl Hook {
-    /// Loads the program and attaches it.
-    fn attach(&self, ebpf: &mut Ebpf) -> Result<(), String> {
-        let name = self.program;
-        let program = ebpf.program_mut(name).ok_or_else(|| programs::absent(name).to_string())?;
-        let attached = match self.point {
-            AttachPoint::Kprobe { function } | AttachPoint::Kretprobe { function } => {
-                <&mut KProbe>::try_from(program).and_then(|program| {
-                    programs::load(|| program.load())?;
-                    program.attach(function, 0).map(drop)
-                })
-            }
-            AttachPoint::Tracepoint { category, name } => {
-                <&mut TracePoint>::try_from(program).and_then(|program| {
-                    programs::load(|| program.load())?;
-                    program.attach(category, name).map(drop)
-                })
-            }
-            AttachPoint::RawTracepoint { name } => {
-                <&mut RawTracePoint>::try_from(program).and_then(|program| {
-                    programs::load(|| program.load())?;
-                    program.attach(name).map(drop)
-                })
-            }
-        };
-        attached.map_err(|error| programs::why(&error))
     }
 }
 
@@ -124,7 +108,7 @@ mod tests {
 
     #[test]
     fn no_two_instruments_have_one_name() {
-        let mut names = TABLE.map(|definition| definition.name);
+        let mut names: Vec<_> = TABLE.iter().map(|definition| definition.name).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }

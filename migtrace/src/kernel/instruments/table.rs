@@ -13,7 +13,24 @@ pub(super) struct Definition {
     pub(super) hooks: &'static [Hook],
     /// What is lost when no hook works.
     pub(super) lost: &'static str,
+    /// What becomes of it while migtrace sleeps.
+    pub(super) asleep: Asleep,
 }
+
+/// What becomes of an instrument while migtrace sleeps. A hook that slows every system call is detached then, unless the
+/// instrument is one that always stays.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Asleep {
+    /// Without it, the beginning of a migration would be missed.
+    AlwaysStays,
+    /// It fires rarely.
+    Stays,
+    /// It fires often.
+    Detached,
+}
+
+/// The category of tracepoints at system calls.
+const SYSTEM_CALLS: &str = "syscalls";
 
 /// A place in the kernel, and the program that is attached there.
 pub(super) struct Hook {
@@ -38,11 +55,12 @@ pub(in crate::kernel) enum Need {
     Kvm,
     SocketOffsets,
     RetransmitOffsets,
+    OpeningOffsets,
     TaskTgid,
 }
 
 /// Every instrument but `wire`, whose hooks are at interfaces.
-pub(super) const TABLE: [Definition; 9] = [
+pub(super) static TABLE: [Definition; 10] = [
     Definition {
         name: "qmp",
         observes: "QEMU's migration events, each with the flow counters at that instant",
@@ -52,6 +70,7 @@ pub(super) const TABLE: [Definition; 9] = [
             system_call("sys_enter_sendmsg", "sendmsg_tracepoint"),
         ],
         lost: "phases: only the first and the last packet of each flow are known",
+        asleep: Asleep::AlwaysStays,
     },
     Definition {
         name: "socket",
@@ -63,6 +82,7 @@ pub(super) const TABLE: [Definition; 9] = [
         ],
         lost: "the exact time from which a flow's owner is known: sock_diag and /proc show the owner some \
                milliseconds later",
+        asleep: Asleep::Stays,
     },
     Definition {
         name: "retransmit",
@@ -70,6 +90,7 @@ pub(super) const TABLE: [Definition; 9] = [
         needs: &[Need::SocketOffsets, Need::RetransmitOffsets],
         hooks: &[raw_tracepoint("tcp_retransmit_skb")],
         lost: "retransmissions: they are included in the bytes but not counted separately",
+        asleep: Asleep::Stays,
     },
     Definition {
         name: "vcpu-exit",
@@ -89,6 +110,7 @@ pub(super) const TABLE: [Definition; 9] = [
             },
         ],
         lost: "when the vCPUs stop: QEMU's STOP event comes up to some milliseconds later",
+        asleep: Asleep::Detached,
     },
     Definition {
         name: "vcpu-run",
@@ -99,6 +121,7 @@ pub(super) const TABLE: [Definition; 9] = [
             system_call("sys_enter_ioctl", "vcpu_ioctl_tracepoint"),
         ],
         lost: "when the first vCPU runs again: QEMU's RESUME event comes some milliseconds earlier",
+        asleep: Asleep::Detached,
     },
     Definition {
         name: "dirty-log",
@@ -109,6 +132,15 @@ pub(super) const TABLE: [Definition; 9] = [
             system_call("sys_enter_ioctl", "vm_ioctl_tracepoint"),
         ],
         lost: "the passes of a QEMU whose migration capability `events` is off",
+        asleep: Asleep::Detached,
+    },
+    Definition {
+        name: "connect",
+        observes: "connections that open while migtrace sleeps",
+        needs: &[Need::SocketOffsets, Need::OpeningOffsets],
+        hooks: &[raw_tracepoint("inet_sock_set_state")],
+        lost: "sleep: between migrations `migtrace watch` costs as much as while it waits for one",
+        asleep: Asleep::AlwaysStays,
     },
     Definition {
         name: "exec",
@@ -116,6 +148,7 @@ pub(super) const TABLE: [Definition; 9] = [
         needs: &[],
         hooks: &[raw_tracepoint("sched_process_exec")],
         lost: "up to a second of a QEMU that starts while migtrace traces: /proc is read once a second instead",
+        asleep: Asleep::Stays,
     },
     Definition {
         name: "fork",
@@ -124,6 +157,7 @@ pub(super) const TABLE: [Definition; 9] = [
         hooks: &[raw_tracepoint("sched_process_fork")],
         lost: "up to a second of a QEMU that goes into the background while migtrace traces: /proc is read once \
                a second instead",
+        asleep: Asleep::Stays,
     },
     Definition {
         name: "exit",
@@ -131,8 +165,16 @@ pub(super) const TABLE: [Definition; 9] = [
         needs: &[],
         hooks: &[raw_tracepoint("sched_process_exit")],
         lost: "the exact time at which a QEMU ends: /proc is read once a second instead",
+        asleep: Asleep::Stays,
     },
 ];
+
+impl Hook {
+    /// Whether every system call of every task is slower while it is attached.
+    pub(super) fn slows_system_calls(&self) -> bool {
+        matches!(self.point, AttachPoint::Tracepoint { category, .. } if category == SYSTEM_CALLS)
+    }
+}
 
 const fn kprobe(function: &'static str, program: &'static str) -> Hook {
     Hook { point: AttachPoint::Kprobe { function }, program, note: None }
@@ -154,5 +196,5 @@ const fn raw_tracepoint(name: &'static str) -> Hook {
 /// A tracepoint of `syscalls`. It puts every task of the host on the slow path of every system call.
 const fn system_call(name: &'static str, program: &'static str) -> Hook {
     let note = Some("while migtrace traces, every system call on this host is slightly slower");
-    Hook { note, ..tracepoint("syscalls", name, program) }
+    Hook { note, ..tracepoint(SYSTEM_CALLS, name, program) }
 }

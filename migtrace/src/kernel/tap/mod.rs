@@ -19,7 +19,10 @@ impl Kernel {
         }
         let attached = self.attacher.attach(&mut self.ebpf, &tc::GUEST, name, index);
         match attached {
-            Ok(attached) => {
+            Ok(mut attached) => {
+                if self.is_asleep {
+                    attached.rest();
+                }
                 self.taps.insert(index, attached);
                 Ok(true)
             }
@@ -62,6 +65,11 @@ impl Kernel {
     /// The guest's frames on its tap so far; `None` for a tap that is not watched.
     pub(crate) fn guest_port(&self, index: u32) -> Result<Option<GuestPort>, KernelError> {
         maps::get(&self.ebpf, PORTS, index)
+    }
+
+    /// Sets that. No program may be attached to the tap: it must not see its entry replaced.
+    pub(super) fn set_guest_port(&mut self, index: u32, port: GuestPort) -> Result<(), KernelError> {
+        maps::set(&mut self.ebpf, PORTS, index, port)
     }
 
     /// Stops watching a tap of a process.

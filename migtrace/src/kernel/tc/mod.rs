@@ -229,6 +229,13 @@ impl Attacher {
         Ok(is_news.then(|| attached.change(ChangeNews::Removed { last_seen_ns, again })))
     }
 
+    /// Attaches programs again after a sleep. A failure is found, reported and tried again by the next check.
+    pub(super) fn resume(&mut self, ebpf: &mut Ebpf, attached: &mut Attached) -> io::Result<()> {
+        attached.is_missing = self.attach_again(ebpf, attached).is_err();
+        attached.seen_ns = clock::now()?;
+        Ok(())
+    }
+
     fn attach_again(&mut self, ebpf: &mut Ebpf, attached: &mut Attached) -> Result<(), String> {
         // It may have another name by now.
         let interface = links::name_of(attached.index).ok_or("the interface is gone")?;
@@ -259,6 +266,12 @@ impl Attached {
 
     pub(super) const fn mode(&self) -> AttachMode {
         self.mode
+    }
+
+    /// Detaches the programs for a sleep.
+    pub(super) fn rest(&mut self) {
+        self.programs.iter_mut().for_each(|program| program.attachment = None);
+        (self.behind_others, self.reported_behind) = (false, false);
     }
 
     const fn change(&self, news: ChangeNews) -> Change {

@@ -103,7 +103,7 @@ pub(super) fn migration<'a>(
         flows_owned,
         opening: Opening::GivenUpCopy,
         start: flows.iter().map(|flow| flow.first()).min()?,
-        start_seen: flows.iter().all(|flow| flow.from_start),
+        start_seen: flows.iter().all(|flow| flow.is_whole()),
         end: Ending::Declared(given_up.at, outcome),
         ..MigrationFacts::new(Some(process), Role::Source, vec![given_up], flows.to_vec())
     })

@@ -110,7 +110,7 @@ fn of_process<'a>(
 /// Notes in each migration of a process what concerns it of the migrations before and after, and of the flows that are not
 /// its own. Both are in the order of their starts.
 fn relate(migrations: &mut [MigrationFacts<'_>], flows: &[&FlowFacts]) {
-    let mut gone: Vec<_> = flows.iter().filter_map(|flow| Some((flow.gone?, carried(flow)))).collect();
+    let mut gone: Vec<_> = flows.iter().filter_map(|flow| Some((flow.gone?, flow.counted()))).collect();
     gone.sort_by_key(|(at, _)| *at);
     let mut left = 0;
     let mut flows = flows.iter().peekable();
@@ -121,7 +121,7 @@ fn relate(migrations: &mut [MigrationFacts<'_>], flows: &[&FlowFacts]) {
             flow.first() < migration.start && flow.gone.is_none_or(|gone| gone >= migration.start)
         };
         while let Some(flow) = flows.next_if(|flow| flow.first() < migration.start) {
-            begun += carried(flow);
+            begun += flow.counted();
         }
         while let Some((_, carried)) = gone.get(left).filter(|(at, _)| *at < migration.start) {
             begun = begun.since(carried);
@@ -129,7 +129,7 @@ fn relate(migrations: &mut [MigrationFacts<'_>], flows: &[&FlowFacts]) {
         }
         let mut own = Directions::<Counters>::default();
         for flow in migration.flows.iter().filter(|flow| is_of_before(flow)) {
-            own += carried(flow);
+            own += flow.counted();
         }
         let end = gone.partition_point(|(at, _)| *at <= migration.end.at());
         migration.leaving = gone.get(left..end).unwrap_or_default().to_vec();
@@ -142,8 +142,4 @@ fn relate(migrations: &mut [MigrationFacts<'_>], flows: &[&FlowFacts]) {
         migration.next_start = next;
         next = Some(migration.start);
     }
-}
-
-fn carried(flow: &FlowFacts) -> Directions<Counters> {
-    flow.last.as_ref().map(|counted| counted.counters).unwrap_or_default()
 }

@@ -34,7 +34,7 @@ pub(super) fn migration<'a>(
     };
     let no_flows = segment.flows.is_empty();
     let disks_seen =
-        segment.flows.iter().all(|f| f.from_start || f.purpose != Purpose::Nbd || f.first() >= first);
+        segment.flows.iter().all(|f| f.is_whole() || f.purpose != Purpose::Nbd || f.first() >= first);
     MigrationFacts {
         end: segment.end.unwrap_or(Ending::Open(facts.latest)),
         flows_owned: flows_owned || no_flows,

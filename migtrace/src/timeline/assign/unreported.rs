@@ -57,7 +57,7 @@ pub(super) fn migration<'a>(
         flows_owned,
         opening: Opening::Transfer,
         start,
-        start_seen: flows.iter().all(|f| f.from_start),
+        start_seen: flows.iter().all(|f| f.is_whole()),
         end,
         ..MigrationFacts::new(process, role, transitions, flows.to_vec())
     })

@@ -1,7 +1,7 @@
 //! What is known of a TCP connection.
 
 use super::samples::Samples;
-use crate::event::{Crossed, Crossing, FlowCounters};
+use crate::event::{CarriedBefore, Crossed, Crossing, FlowCounters};
 use crate::record::Role;
 use crate::timeline::direction::dominant_role;
 use crate::timeline::untied::Untied;
@@ -16,24 +16,29 @@ pub(crate) struct FlowFacts {
     pub(crate) flow: Flow,
     pub(crate) interface: String,
     pub(crate) seen_at: MonotonicNs,
-    pub(crate) from_start: bool,
+    /// Its first packet was counted.
+    counted_from_start: bool,
+    /// What it had carried before it was counted, if it opened while nothing was counted.
+    pub(crate) carried_before: Option<CarriedBefore>,
     /// The sequence numbers of both SYNs.
     pub(crate) initial_sequences: Option<Directions<u32>>,
     /// When its milestones were crossed, in the order of arrival.
     pub(crate) crossings: Vec<Crossing>,
     pub(crate) owner: Option<Owner>,
     pub(crate) purpose: Purpose,
-    /// Wire bytes each time the flow was counted.
-    pub(crate) samples: Samples,
+    /// Wire bytes each time the flow was counted, without those before.
+    samples: Samples,
     /// When it was last counted; none: it never was.
     pub(crate) counted_until: Option<MonotonicNs>,
     /// When it was first counted with payload.
     pub(crate) payload_by: Option<MonotonicNs>,
     /// When its counting ended: later sums over the flows of its process lack it.
     pub(crate) gone: Option<MonotonicNs>,
-    /// What had crossed before its owner was known.
-    pub(crate) untied: Untied,
+    /// What had crossed before its owner was known, without what it had carried before.
+    untied: Untied,
     /// Everything that its counters have shown, in whatever order they came.
+    counted: Option<FlowCounters>,
+    /// The same, with what it had carried before.
     pub(crate) last: Option<FlowCounters>,
 }
 
@@ -62,7 +67,8 @@ impl FlowFacts {
             flow,
             interface: String::new(),
             seen_at,
-            from_start: true,
+            counted_from_start: true,
+            carried_before: None,
             initial_sequences: None,
             crossings: Vec::new(),
             owner: None,
@@ -72,8 +78,67 @@ impl FlowFacts {
             payload_by: None,
             gone: None,
             untied: Untied::default(),
+            counted: None,
             last: None,
         }
+    }
+
+    pub(super) const fn begins(&mut self, is_counted_from_start: bool) {
+        self.counted_from_start = is_counted_from_start;
+    }
+
+    /// Whether all that it has carried is known.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.counted_from_start
+            || self.carried_before.as_ref().is_some_and(|carried| carried.at_most.is_none())
+    }
+
+    /// What it had carried before it was counted: the sums that come with events of its process lack it.
+    pub(crate) fn before(&self) -> Directions<Counters> {
+        self.carried_before.as_ref().map(|carried| carried.counters).unwrap_or_default()
+    }
+
+    /// What was counted of it: the sums that come with events of its process include it.
+    pub(crate) fn counted(&self) -> Directions<Counters> {
+        self.counted.as_ref().map(|counted| counted.counters).unwrap_or_default()
+    }
+
+    /// Wire bytes each time the flow was counted.
+    pub(crate) fn samples(&self) -> impl Iterator<Item = (MonotonicNs, Directions<u64>)> {
+        let before = self.before().map(|counters| counters.wire_bytes);
+        self.samples.iter().map(move |(at, counted)| {
+            let wire_bytes = Directions {
+                tx: counted.tx.saturating_add(before.tx),
+                rx: counted.rx.saturating_add(before.rx),
+            };
+            (at, wire_bytes)
+        })
+    }
+
+    /// What had crossed before its owner was known.
+    pub(crate) fn untied(&self) -> Untied {
+        self.untied.clone().with(self.before())
+    }
+
+    pub(super) fn push_crossed(&mut self, at: MonotonicNs, crossed: Crossed) {
+        self.untied.push(at, crossed);
+    }
+
+    pub(super) fn push_carried_before(&mut self, carried: &CarriedBefore) {
+        self.carried_before = Some(carried.clone());
+        self.add_up();
+    }
+
+    /// Adds up what was counted and what it had carried before.
+    fn add_up(&mut self) {
+        self.last.clone_from(&self.counted);
+        let (Some(last), Some(before)) = (&mut self.last, &self.carried_before) else { return };
+        last.counters += before.counters;
+        last.first_ns = last.first_ns.min(before.began_ns);
+        let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
+        last.retransmitted_segments = sum(last.retransmitted_segments, before.retransmitted_segments);
+        last.retransmitted_payload_bytes =
+            sum(last.retransmitted_payload_bytes, before.retransmitted_payload_bytes);
     }
 
     pub(crate) fn first(&self) -> MonotonicNs {
@@ -113,11 +178,12 @@ impl FlowFacts {
         if self.owner.is_none() {
             self.untied.push(at, Crossed { counters: counted.counters, last_ns: counted.last_ns });
         }
-        match &mut self.last {
+        match &mut self.counted {
             Some(last) => grow(last, counted, self.counted_until <= Some(at)),
-            None => self.last = Some(counted.clone()),
+            None => self.counted = Some(counted.clone()),
         }
         self.counted_until = self.counted_until.max(Some(at));
+        self.add_up();
     }
 }
 

@@ -152,6 +152,7 @@ impl Facts {
             Fact::FlowGone { flow } => self.flow_gone(*flow, at),
             Fact::FlowPurpose { flow, purpose } => self.flow(*flow, at).purpose = *purpose,
             Fact::FlowCounters(counted) => return self.flow_counters(at, counted),
+            Fact::FlowCarriedBefore(carried) => self.flow(carried.flow, at).push_carried_before(carried),
             Fact::Fragments { local, remote, counters } => self.fragments(at, (*local, *remote), *counters),
             Fact::Qmp(qmp) => return self.qmp(at, qmp),
             Fact::QueryMigrate { pid, reply } => self.process(*pid).replies.insert(at, reply.clone()),
@@ -168,8 +169,7 @@ impl Facts {
                 self.process(*pid).first_frames.insert(at, interface.clone());
             }
             Fact::GuestFrames { pid, interface, last_ns, .. } => {
-                let counted = CountedFrames { interface: interface.clone(), last: *last_ns };
-                self.process(*pid).counted_frames.insert(at, counted);
+                self.process(*pid).counted_frames.insert(at, CountedFrames::new(interface, *last_ns));
             }
             Fact::Announcement { pid, interface, kind } => {
                 let announcement = TapAnnouncement { interface: interface.clone(), kind: *kind };
@@ -294,7 +294,7 @@ impl Facts {
         let flow = self.flow(flow, at);
         flow.seen_at = flow.seen_at.min(at);
         interface.clone_into(&mut flow.interface);
-        flow.from_start = from_start;
+        flow.begins(from_start);
         flow
     }
 
@@ -316,7 +316,7 @@ impl Facts {
         let index = self.flow_index(flow, at);
         let flow = &mut self.flows[index];
         if let Some(crossed) = crossed.filter(|_| flow.owner.is_none()) {
-            flow.untied.push(at, crossed);
+            flow.push_crossed(at, crossed);
         }
         match flow.owner.replace(Owner { process, at }) {
             Some(before) => self.processes[before.process].flows.remove(&index),

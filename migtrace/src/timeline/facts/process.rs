@@ -50,6 +50,12 @@ pub(crate) struct CountedFrames {
     pub(crate) last: Option<MonotonicNs>,
 }
 
+impl CountedFrames {
+    pub(super) fn new(interface: &str, last: Option<MonotonicNs>) -> Self {
+        Self { interface: interface.to_owned(), last }
+    }
+}
+
 /// An announcement of where the guest is, at one of its taps.
 #[derive(Clone, Debug)]
 pub(crate) struct TapAnnouncement {

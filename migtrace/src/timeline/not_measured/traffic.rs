@@ -7,6 +7,7 @@ use crate::timeline::half::Half;
 use crate::timeline::joined::Joined;
 use crate::timeline::migration::{MigrationFacts, Opening};
 use crate::timeline::phases::BytesUnknown;
+use crate::units::{Counters, Directions};
 use crate::vocabulary::Purpose;
 
 pub(super) fn start(migration: &MigrationFacts<'_>, list: &mut List) {
@@ -68,11 +69,12 @@ pub(super) fn flows(migration: &MigrationFacts<'_>, record: &Record, list: &mut 
         );
     }
     for flow in &migration.flows {
-        if !flow.from_start {
-            list.push(
-                &format!("the first bytes of {}", flow.flow),
-                "the connection is older than the recording",
-            );
+        if !flow.is_whole() {
+            let why = match flow.carried_before.as_ref().and_then(|carried| carried.at_most) {
+                Some(at_most) => only_bounds(flow.before(), at_most),
+                None => "the connection is older than the recording".to_owned(),
+            };
+            list.push(&format!("the first bytes of {}", flow.flow), why);
         }
         let Some(counters) = &flow.last else {
             list.push(&format!("the bytes of {}", flow.flow), "its counters were never read");
@@ -95,6 +97,15 @@ pub(super) fn flows(migration: &MigrationFacts<'_>, record: &Record, list: &mut 
             "fragments carry no port: those between the two hosts are shown separately and are not in the total",
         );
     }
+}
+
+/// Of what had crossed before a flow was counted, only bounds are known.
+fn only_bounds(least: Directions<Counters>, most: Directions<Counters>) -> String {
+    format!(
+        "it opened while migtrace slept. By its socket's own count, {} to {} bytes had been sent and {} to {} received before \
+         it was counted: the bytes are a lower bound",
+        least.tx.wire_bytes, most.tx.wire_bytes, least.rx.wire_bytes, most.rx.wire_bytes
+    )
 }
 
 pub(super) fn phase_bytes(record: &Record, unknown: Option<BytesUnknown>, list: &mut List) {

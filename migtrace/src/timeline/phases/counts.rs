@@ -45,6 +45,8 @@ struct Counted<'m> {
     counted_until: MonotonicNs,
     /// The last packet.
     last_packet: MonotonicNs,
+    /// What flows had carried before they were counted, and since when the snapshots include those flows.
+    uncounted: Vec<(MonotonicNs, Snapshot)>,
     /// What the flows had carried before they were tied to their process.
     untied: UntiedSum,
 }
@@ -63,8 +65,9 @@ impl<'m> Counted<'m> {
         let counted_until = |f: &FlowFacts| {
             if f.closed() { MonotonicNs(u64::MAX) } else { f.counted_until.unwrap_or_default() }
         };
-        let tied_late = flows.iter().filter_map(|flow| {
-            Some(TiedLate { first: flow.first(), tied: flow.owner?.at, untied: &flow.untied })
+        let untied: Vec<_> = flows.iter().map(|flow| flow.untied()).collect();
+        let tied_late = flows.iter().zip(&untied).filter_map(|(flow, untied)| {
+            Some(TiedLate { first: flow.first(), tied: flow.owner?.at, untied })
         });
         Some(Self {
             migration,
@@ -72,6 +75,11 @@ impl<'m> Counted<'m> {
             baseline: Directions { tx: least(&earlier.tx, &first.tx), rx: least(&earlier.rx, &first.rx) },
             counted_until: flows.iter().map(|f| counted_until(f)).min().unwrap_or_default(),
             last_packet: migration.last_packet().unwrap_or_default(),
+            uncounted: flows
+                .iter()
+                .filter(|flow| flow.carried_before.is_some())
+                .filter_map(|flow| Some((flow.owner?.at, flow.before())))
+                .collect(),
             untied: UntiedSum::of(tied_late),
         })
     }
@@ -101,6 +109,9 @@ impl<'m> Counted<'m> {
             count += *carried;
         }
         count = count.since(&self.baseline);
+        for (_, before) in self.uncounted.iter().filter(|(tied, _)| *tied <= at) {
+            count += *before;
+        }
         count += untied;
         Ok(count)
     }

@@ -9,7 +9,7 @@ use super::answers::is_not_migration;
 use crate::host::sockets::{self, OpenConnection};
 use crate::ports::PortRanges;
 use crate::tracer::base::Base;
-use crate::tracer::error::TracerError;
+use crate::tracer::error::{TracerError, host};
 use crate::tracer::queue::now;
 use crate::tracer::this_host::qemus::Qemus;
 use crate::tracer::this_host::scans;
@@ -44,7 +44,8 @@ impl Flows {
         base: &mut Base,
         qemus: &Qemus,
     ) -> Result<(), TracerError> {
-        let Self { ports, known, adoption, .. } = self;
+        let Self { ports, known, adoption, late, .. } = self;
+        let openings = if late.are_expected() { base.kernel.openings()? } else { Vec::new() };
         adoption.strays = base.kernel.strays()?;
         let open = match sockets::connections(&qemus.pids(), |port| ports.contains(port)) {
             Ok(open) => open,
@@ -56,11 +57,17 @@ impl Flows {
         };
         let mut has_found = false;
         for connection in open {
-            if !may_be_migration(&connection, qemus, ports) || known.has(&connection.flow) {
+            let OpenConnection { flow, pid, .. } = connection;
+            let opened = openings.binary_search_by_key(&flow, |opened| opened.flow).ok();
+            // One whose opening was noted is known to go to a watched port.
+            let is_candidate = opened.is_some() || goes_to_watched(&connection, qemus, ports);
+            if !is_candidate || is_not_migration(ports, flow, connection.payload_bytes) || known.has(&flow) {
                 continue;
             }
             has_found = true;
-            let OpenConnection { flow, pid, .. } = connection;
+            if let Some(at) = opened {
+                late.insert(openings[at]);
+            }
             if let (true, Some(pid)) = (base.kernel.adopt(flow)?, pid) {
                 base.kernel.own(flow, pid)?;
             }
@@ -68,6 +75,77 @@ impl Flows {
         let longer = (adoption.waited * 2).clamp(scans::SOON, LONGEST_WAIT);
         adoption.waited = if has_found { Duration::ZERO } else { longer };
         adoption.next = Some(Instant::now() + adoption.waited);
+        Ok(())
+    }
+
+    /// The tracer has woken up: counts the connections that have opened during its sleep, and finds out what they have carried
+    /// until now.
+    pub(in crate::tracer) fn take_over(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
+        self.late.expect();
+        self.adopt_connections(base, qemus)?;
+        self.find_purposes(base)?;
+        self.read_late(base)
+    }
+
+    /// Looks for connections whose first packets were not counted, since they began before the tracer was awake, and for what
+    /// those have carried until then.
+    pub(super) fn follow_late(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
+        if self.late.is_empty() {
+            return Ok(());
+        }
+        if self.late.are_expected() {
+            self.adopt_opened(base, qemus)?;
+            self.find_purposes(base)?;
+            if self.late.ends_expectation() {
+                base.kernel.end_notes()?;
+            }
+        }
+        self.read_late(base)
+    }
+
+    /// Finds out what connections carry whose first payload was not counted.
+    fn find_purposes(&mut self, base: &mut Base) -> Result<(), TracerError> {
+        for opened in base.kernel.openings()? {
+            if let Some(first_payload) = opened.first_payload
+                && self.late.has(&opened.flow)
+                && let Some(state) = base.kernel.flow(opened.flow)?
+            {
+                self.payload(&mut base.events, now()?, state.id(), first_payload);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_late(&mut self, base: &mut Base) -> Result<(), TracerError> {
+        let Self { known, late, .. } = self;
+        late.read(base, |flow| known.is_reported(flow))
+    }
+
+    fn adopt_opened(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
+        let mut unknown = Vec::new();
+        for opened in base.kernel.openings()? {
+            if self.late.knows(&opened.flow) {
+                continue;
+            }
+            match base.kernel.flow(opened.flow)? {
+                Some(state) if state.from_start => {}
+                Some(_) => self.late.insert(opened),
+                None => unknown.push(opened.flow),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.adopt_connections(base, qemus)?;
+        for flow in unknown.into_iter().filter(|flow| !self.late.knows(flow)) {
+            // What is still open is no migration's.
+            let is_open = || sockets::is_there(&flow).map_err(host("look up a socket"));
+            if base.kernel.flow(flow)?.is_none() && !is_open()? {
+                let what = format!("what {flow} carried");
+                let why = "it opened and closed while migtrace woke up";
+                base.events.not_measured(now()?, &what, why.to_owned());
+            }
+        }
         Ok(())
     }
 
@@ -85,13 +163,11 @@ impl Flows {
     }
 }
 
-/// Whether a connection may be a migration's. A migration goes to a watched port, whichever end that is.
-fn may_be_migration(connection: &OpenConnection, qemus: &Qemus, ports: &PortRanges) -> bool {
-    let OpenConnection { flow, pid, is_to_listener, payload_bytes } = *connection;
+/// Whether a connection goes to a watched port, whichever end that is, as a migration does.
+fn goes_to_watched(connection: &OpenConnection, qemus: &Qemus, ports: &PortRanges) -> bool {
+    let OpenConnection { flow, pid, is_to_listener, .. } = *connection;
     // A QEMU that has been connected to does not listen any more.
     let is_incoming = pid.is_some_and(|pid| qemus.is_incoming(pid));
     let is_to_us = is_to_listener || (is_incoming && flow.remote.port() >= FIRST_CLIENT_PORT);
-    let goes_to_watched =
-        ports.contains(flow.remote.port()) || (ports.contains(flow.local.port()) && is_to_us);
-    goes_to_watched && !is_not_migration(ports, flow, payload_bytes)
+    ports.contains(flow.remote.port()) || (ports.contains(flow.local.port()) && is_to_us)
 }

@@ -138,6 +138,11 @@ impl KnownFlows {
         self.known.contains_key(flow)
     }
 
+    /// Whether the one that these ends have now was reported.
+    pub(super) fn is_reported(&self, flow: &Flow) -> bool {
+        self.known.get(flow).is_some_and(|known| known.reported)
+    }
+
     /// What is known of a flow.
     pub(super) fn get(&self, FlowId { flow, opened_ns }: FlowId) -> Option<&KnownFlow> {
         self.known.get(&flow).filter(|known| known.opened_ns == opened_ns)

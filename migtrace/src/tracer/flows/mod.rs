@@ -3,6 +3,7 @@
 mod adoption;
 mod answers;
 pub(super) mod known_flows;
+mod late;
 mod owner_search;
 mod retirement;
 
@@ -21,6 +22,7 @@ use crate::units::{Directions, Flow, MonotonicNs};
 use crate::vocabulary::Purpose;
 use adoption::Adoption;
 use known_flows::{Found, KnownFlow, KnownFlows, Owner, counters};
+use late::LateFlows;
 use owner_search::find_owners;
 use retirement::{Migrating, Retirement, Snapshot};
 
@@ -39,6 +41,11 @@ pub(super) struct Seen {
     pub(super) initial_sequences: Option<Directions<u32>>,
 }
 
+/// Whether a QEMU with this status does not migrate.
+pub(super) fn is_over(status: &str) -> bool {
+    matches!(status, "none" | "completed" | "failed" | "cancelled")
+}
+
 /// The flows of the table, and whose they are.
 pub(super) struct Flows {
     ports: PortRanges,
@@ -47,6 +54,7 @@ pub(super) struct Flows {
     migrating: Migrating,
     retirement: Retirement,
     adoption: Adoption,
+    late: LateFlows,
 }
 
 impl Flows {
@@ -58,12 +66,33 @@ impl Flows {
             migrating: Migrating::new(),
             retirement: Retirement::new(capacity),
             adoption: Adoption::default(),
+            late: LateFlows::default(),
         }
     }
 
     /// Whether the table has to be read from time to time.
     pub(super) fn needs_samples(&self) -> bool {
-        !self.known.is_empty() || self.retirement.is_pending()
+        !self.known.is_empty() || self.retirement.is_pending() || !self.late.is_empty()
+    }
+
+    /// Whether a migration is under way or may be: there are flows, or a QEMU says that it migrates.
+    pub(super) fn is_any_expected(&self) -> bool {
+        self.needs_samples() || !self.migrating.is_empty()
+    }
+
+    /// The tracer sleeps, and still does.
+    pub(super) fn note_sleep(&mut self) {
+        self.late.note_sleep();
+    }
+
+    /// The tracer begins to wake up.
+    pub(super) fn note_waking(&mut self, at_ns: MonotonicNs) {
+        self.late.note_waking(at_ns);
+    }
+
+    /// The ports that are watched.
+    pub(super) const fn ports(&self) -> &PortRanges {
+        &self.ports
     }
 
     /// A flow is in the table, and has had its first packet.
@@ -142,10 +171,13 @@ impl Flows {
             None => false,
         };
         if self.known.forget(state.id()) && was_reported {
+            self.late.gone(events, at_ns, state);
             if let Some(counters) = counters(state) {
                 events.add(at_ns, counters);
             }
             events.add(at_ns, Fact::FlowGone { flow: state.flow });
+        } else if !was_reported {
+            self.late.gone_uncounted(events, at_ns, &state.flow);
         }
     }
 
@@ -180,7 +212,8 @@ impl Flows {
     ) -> Result<(), TracerError> {
         for state in states {
             if let Some(first) = state.first.filter(|_| !state.is_fragments()) {
-                let (from_start, initial_sequences) = (state.from_start, state.initial_sequences);
+                let initial_sequences = self.late.initial_sequences(&state.flow).or(state.initial_sequences);
+                let from_start = state.from_start && !self.late.has(&state.flow);
                 self.seen(
                     base,
                     interfaces,
@@ -192,6 +225,7 @@ impl Flows {
             self.sample_flow(&mut base.events, now, state);
         }
         self.milestones(base);
+        self.follow_late(base, qemus)?;
         self.known.forget_replaced(|id| {
             states.binary_search_by_key(&id.flow, |state| state.flow).is_ok_and(|at| states[at].id() == id)
         });
@@ -264,7 +298,7 @@ impl Flows {
         pid: u32,
         status: &str,
     ) -> Result<(), TracerError> {
-        if matches!(status, "none" | "completed" | "failed" | "cancelled") {
+        if is_over(status) {
             self.migration_over(pid);
             return Ok(());
         }

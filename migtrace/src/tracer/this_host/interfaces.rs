@@ -90,9 +90,14 @@ impl Interfaces {
         }
     }
 
+    /// Whether an interface that has appeared may still get ready.
+    pub(in crate::tracer) fn is_any_unsettled(&self) -> bool {
+        self.settled.is_some_and(|settled| Instant::now() < settled)
+    }
+
     /// Looks whether an interface that has appeared is ready.
     pub(in crate::tracer) fn look(&mut self, base: &mut Base) -> Result<(), TracerError> {
-        if self.settled.is_some_and(|settled| Instant::now() < settled) {
+        if self.is_any_unsettled() {
             self.count_at_new(base, now()?);
         }
         Ok(())

@@ -197,6 +197,11 @@ impl Qemus {
         self.scans.follow_change(Instant::now());
     }
 
+    /// Whether nothing has to be looked for soon.
+    pub(in crate::tracer) fn are_settled(&self) -> bool {
+        self.versions.is_empty() && self.scans.is_rare(Instant::now())
+    }
+
     /// Whether `/proc` is to be read now. If so, it counts as read.
     pub(in crate::tracer) fn is_scan_due(&mut self) -> bool {
         self.scans.is_due(Instant::now())

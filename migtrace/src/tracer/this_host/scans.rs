@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// How often `/proc` is read while something may have changed.
 pub(in crate::tracer) const SOON: Duration = Duration::from_secs(1);
 /// How often it is read otherwise.
-const RARELY: Duration = Duration::from_secs(60);
+pub(in crate::tracer) const RARELY: Duration = Duration::from_secs(60);
 /// For how long a change is followed.
 const SETTLING: Duration = Duration::from_secs(60);
 
@@ -33,6 +33,11 @@ impl Scans {
     /// Something has changed, and more may follow.
     pub(in crate::tracer) fn follow_change(&mut self, now: Instant) {
         self.settled = now + SETTLING;
+    }
+
+    /// Whether it is read only now and then at present.
+    pub(in crate::tracer) fn is_rare(&self, now: Instant) -> bool {
+        !self.always && now >= self.settled
     }
 
     /// Whether it is to be read now. If so, it counts as read.

@@ -11,6 +11,7 @@ mod packet_counts;
 mod qmp_lines;
 
 use crate::support::GUEST_PATIENCE;
+use crate::wire_bytes::sleeping::assert_exact_after_waking;
 use migtrace_lab::migtrace_command::{self, Recording};
 use nix::sys::signal::Signal;
 use packet_counts::JsonEvents;
@@ -90,6 +91,7 @@ fn doctor_finds_every_instrument_at_its_best_hook() {
         ("vcpu-exit", "ok", "tracepoint:kvm:kvm_userspace_exit"),
         ("vcpu-run", "ok", "kprobe:kvm_vcpu_ioctl"),
         ("dirty-log", "ok", "kprobe:kvm_vm_ioctl"),
+        ("connect", "ok", "raw_tracepoint:inet_sock_set_state"),
         ("exec", "ok", "raw_tracepoint:sched_process_exec"),
         ("fork", "ok", "raw_tracepoint:sched_process_fork"),
         ("exit", "ok", "raw_tracepoint:sched_process_exit"),
@@ -108,4 +110,11 @@ fn doctor_finds_every_instrument_at_its_best_hook() {
     }
     assert_eq!(doctor.findings["lacking"], json!([]));
     assert_eq!(doctor.code, Some(if has_tcx() { 0 } else { 5 }));
+}
+
+#[test]
+fn every_byte_of_a_connection_that_ends_a_sleep_is_counted() {
+    if in_vm() {
+        assert_exact_after_waking(false);
+    }
 }

@@ -1,7 +1,7 @@
 //! A `migtrace record` of connections that no QEMU owns, and the event log that it wrote.
 
 use crate::support::PATIENCE;
-use migtrace::event::{Event, Fact, FlowCounters, LogReader, TcRemoved};
+use migtrace::event::{CarriedBefore, Event, Fact, FlowCounters, LogReader, TcRemoved};
 use migtrace::units::{Counters, Directions};
 use migtrace::vocabulary::Lost;
 use migtrace_lab::{Host, migtrace_command};
@@ -98,6 +98,14 @@ impl EventLog {
             _ => None,
         });
         from_start.unwrap_or_else(|| panic!("no connection of {local} was seen"))
+    }
+
+    /// What a connection had carried before it was counted, if it opened during a sleep.
+    pub(crate) fn carried_before(&self, local: SocketAddr) -> Option<CarriedBefore> {
+        self.last(|fact| match fact {
+            Fact::FlowCarriedBefore(carried) if carried.flow.local == local => Some(carried.clone()),
+            _ => None,
+        })
     }
 
     /// The last counters of IP fragments between two hosts.

@@ -7,6 +7,7 @@ mod endings;
 mod faults;
 mod journeys;
 mod scrapes;
+mod sleep;
 
 use crate::support::PATIENCE;
 use crate::support::merged::merge;

@@ -6,6 +6,7 @@
 mod bulk_transfers;
 mod flow_table_full;
 mod fragments;
+pub(crate) mod sleeping;
 mod traffic_shapes;
 mod which_connections;
 
