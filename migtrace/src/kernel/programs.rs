@@ -1,5 +1,6 @@
 //! The programs of the object: finds one by its name, loads it, and says why the kernel refused it.
 
+use std::fs;
 use std::io::ErrorKind;
 
 use aya::Ebpf;
@@ -62,8 +63,21 @@ pub(super) fn why(error: &ProgramError) -> String {
         ProgramError::LoadError { io_error, verifier_log } => {
             format!("{io_error}{}", last_meaningful_lines(&verifier_log.to_string()))
         }
-        other => with_causes(other),
+        other => {
+            let setting = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+            with_help(with_causes(other), setting.trim())
+        }
     }
+}
+
+/// Adds what to do where `kernel.perf_event_paranoid` is why a perf event was refused. Linux itself knows no more than 2;
+/// Debian and its kin refuse perf events above that to all who are not `CAP_SYS_ADMIN`.
+fn with_help(error: String, paranoia: &str) -> String {
+    let is_refusal = error.contains("perf_event_open") && error.contains("Permission denied");
+    if !is_refusal || !paranoia.parse().is_ok_and(|level: i32| level > 2) {
+        return error;
+    }
+    format!("{error} (kernel.perf_event_paranoid is {paranoia}: set it to 2, or grant CAP_SYS_ADMIN)")
 }
 
 /// The end of a verifier's log without its statistics, ready to follow the error.
@@ -81,6 +95,16 @@ fn last_meaningful_lines(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_perf_event_says_what_to_do_if_that_setting_is_why() {
+        let refused = "`perf_event_open` failed: Permission denied (os error 13)".to_owned();
+        let helped = with_help(refused.clone(), "3");
+        assert!(helped.starts_with(&refused) && helped.ends_with("or grant CAP_SYS_ADMIN)"), "{helped}");
+        assert_eq!(with_help(refused.clone(), "2"), refused);
+        let other = "`perf_event_open` failed: No such file or directory".to_owned();
+        assert_eq!(with_help(other.clone(), "3"), other);
+    }
 
     #[test]
     fn an_error_shows_the_last_lines_of_the_verifier_log_without_its_statistics() {
