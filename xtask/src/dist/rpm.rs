@@ -1,11 +1,12 @@
 //! The package for Fedora, RHEL, SUSE and their kin.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::tree::{CONFIGURATION, Layout, all_files};
 use super::{HOMEPAGE, MAINTAINER, Release, SUMMARY, output};
@@ -33,6 +34,10 @@ if [ -d /run/systemd/system ]; then
 fi
 ";
 
+const GLIBC: &str = "glibc >= 2.28";
+/// What unpacks a package and runs its scripts.
+const OF_RPM_ITSELF: [&str; 2] = ["rpmlib(", "/bin/sh"];
+
 /// Makes it, and returns where it is.
 pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf> {
     let root = work.join("rpm");
@@ -53,7 +58,22 @@ pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf>
     let name = format!("migtrace-{}-1.x86_64.rpm", release.version);
     let package = to.join(&name);
     fs::copy(made.join(&name), &package).with_context(|| format!("cannot copy {name}"))?;
+    check(&package, &root)?;
     Ok(package)
+}
+
+/// Asks the package what it holds and needs: all files below `root`, the C library, and nothing that was found by itself.
+fn check(package: &Path, root: &Path) -> Result<()> {
+    let ask = |what: &str| output(Command::new("rpm").args(["--query", what, "--package"]).arg(package));
+    let inside = |file: &PathBuf| format!("/{}", file.strip_prefix(root).unwrap_or(file).display());
+    let expected: BTreeSet<_> = all_files(root)?.iter().map(inside).collect();
+    let listed: BTreeSet<_> = ask("--list")?.lines().map(str::to_owned).collect();
+    ensure!(listed == expected, "{} holds {listed:?}, and not {expected:?}", package.display());
+    let needed = ask("--requires")?;
+    let needed: Vec<_> =
+        needed.lines().filter(|need| !OF_RPM_ITSELF.iter().any(|of| need.starts_with(of))).collect();
+    ensure!(needed == [GLIBC], "{} needs {needed:?}, and not {GLIBC:?}", package.display());
+    Ok(())
 }
 
 fn specification(release: &Release, root: &Path) -> Result<String> {
@@ -64,7 +84,7 @@ fn specification(release: &Release, root: &Path) -> Result<String> {
          %global use_source_date_epoch_as_buildtime 1\n%global clamp_mtime_to_source_date_epoch 1\n\
          Name: migtrace\nVersion: {version}\nRelease: 1\nSummary: {SUMMARY}\nLicense: (MIT OR Apache-2.0) AND GPL-2.0-only\n\
          URL: {HOMEPAGE}\nPackager: {MAINTAINER}\nAutoReqProv: no\n\
-         Requires: glibc >= 2.28\n\n\
+         Requires: {GLIBC}\n\n\
          %description\n\
          eBPF programs in the kernel of a compute host count every byte of a migration as\n\
          it is on the wire, stamp QEMU's phases and the stop of each vCPU, and find the\n\
