@@ -30,18 +30,14 @@ impl Apt {
     ///
     /// When this machine has no source of that archive, or its mirror does not serve the suite.
     pub(crate) fn of_suite(suite: &str, archive: &str, directory: &Path) -> Result<Self> {
-        let targets = Self::default()
-            .query("apt-get", &["indextargets", "--format", TARGET, "Created-By: Packages"])?;
-        let Some(uri) = uri_of(archive, &targets) else {
-            bail!("no package source of this machine is labelled {archive}");
-        };
+        let uri = mirror(archive)?;
         for folder in ["lists/partial", "cache/archives/partial"] {
             let folder = directory.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let path = |name: &str| directory.join(name).display().to_string();
         let sources = path("suite.sources");
-        fs::write(&sources, source(uri, suite, Path::new(KEYRING).exists()))
+        fs::write(&sources, source(&uri, suite, Path::new(KEYRING).exists()))
             .with_context(|| format!("cannot write {sources}"))?;
         let apt = Self {
             options: vec![
@@ -92,6 +88,20 @@ impl Apt {
         }
         Ok(command)
     }
+}
+
+/// Where this machine gets the packages of an archive from.
+///
+/// # Errors
+///
+/// When it has no source of that archive.
+pub(crate) fn mirror(archive: &str) -> Result<String> {
+    let targets =
+        Apt::default().query("apt-get", &["indextargets", "--format", TARGET, "Created-By: Packages"])?;
+    let Some(uri) = uri_of(archive, &targets) else {
+        bail!("no package source of this machine is labelled {archive}");
+    };
+    Ok(uri.to_owned())
 }
 
 /// What `apt-get indextargets` prints for each list, in whatever format the sources are.

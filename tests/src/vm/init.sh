@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first process of a VM. Its arguments come from the kernel's command line, after `--`: `shell`, `test` and perhaps a
-# test's name, or `host` and the address that it has in a lab.
+# test's name, `host` and the address that it has in a lab, or `debian`.
 
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp /root
 /bin/busybox mount -t proc proc /proc
@@ -66,6 +66,14 @@ host)
     ip address add "$1" dev eth0
     ip link set eth0 up
     migtrace-lab agent
+    ;;
+debian)
+    # The disk has a whole system, whose own init goes on. It finds what else it needs in /run.
+    mkdir /debian
+    mount /dev/vda /debian
+    mount -t tmpfs tmpfs /debian/run
+    cp -r /payload/. /debian/run
+    exec switch_root /debian /sbin/init
     ;;
 esac
 poweroff -f

@@ -12,19 +12,16 @@ use std::process::Command;
 const QEMU: &str = "qemu-system-x86_64";
 
 /// What every machine has, and the paths inside.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("busybox", "bin/busybox"),
-    ("sh", "bin/sh"),
-    ("ip", "usr/sbin/ip"),
-    (QEMU, "usr/bin/qemu-system-x86_64"),
-];
+const PROGRAMS: [(&str, &str); 2] = [("busybox", "bin/busybox"), ("sh", "bin/sh")];
+/// What those have that boot from nothing else.
+const PROGRAMS_OF_THE_LAB: [(&str, &str); 2] = [("ip", "usr/sbin/ip"), (QEMU, "usr/bin/qemu-system-x86_64")];
 
 /// What QEMU loads for a guest of the machine type `pc` that boots a kernel, in one of its data directories.
 const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "linuxboot.bin"];
 /// Debian's QEMU has its accelerators in modules. A QEMU that has them built in has no such files.
 const QEMU_MODULE_PREFIX: &str = "accel-";
 
-/// An initramfs in the making. It has an init, a shell and QEMU.
+/// An initramfs in the making. It has an init and a shell.
 #[derive(Debug)]
 pub struct Initramfs {
     archive: Archive,
@@ -33,12 +30,26 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
-    /// One for `kernel`. Its init loads these modules: there is no modprobe.
+    /// One for `kernel`, with QEMU. Its init loads these modules: there is no modprobe.
     ///
     /// # Errors
     ///
     /// When a program or a module is missing or cannot be read: names it.
     pub fn new(kernel: &Kernel, modules: &[&str]) -> Result<Self> {
+        let mut new = Self::before_a_disk(kernel, modules)?;
+        for (program, target) in PROGRAMS_OF_THE_LAB {
+            new.installed(program, target)?;
+        }
+        new.qemu_data()?;
+        Ok(new)
+    }
+
+    /// One for `kernel` of a machine that has a disk with everything else.
+    ///
+    /// # Errors
+    ///
+    /// When a program or a module is missing or cannot be read: names it.
+    pub fn before_a_disk(kernel: &Kernel, modules: &[&str]) -> Result<Self> {
         let mut new = Self { archive: Archive::default(), libraries: BTreeSet::new() };
         new.archive.file("init", 0o755, include_bytes!("init.sh"));
         // The kernel opens the console for init before init can mount /dev.
@@ -46,7 +57,6 @@ impl Initramfs {
         for (program, target) in PROGRAMS {
             new.installed(program, target)?;
         }
-        new.qemu_data()?;
         for (number, module) in kernel.modules(modules)?.iter().enumerate() {
             new.file(&format!("modules/{number:02}-{}.ko", module.name), 0o644, &module.content);
         }

@@ -9,8 +9,9 @@ mod tree;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
 use crate::prerequisites::Group;
@@ -67,6 +68,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{}  {} KiB", made.display(), fs::metadata(&made)?.len() / 1024);
     }
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+/// Makes the packages for Debian of an earlier release and of this one, in a directory, for a test.
+///
+/// # Errors
+/// When the command is none, or a package cannot be made.
+pub(crate) fn debian_packages(binary: &Path, directory: &Path) -> Result<[PathBuf; 2]> {
+    let release = Release::of(binary.to_owned())?;
+    let earlier = Release { version: "0.0.1".into(), binary: binary.to_owned(), time: release.time.clone() };
+    let make = |release: &Release| {
+        let work = directory.join(&release.version);
+        empty(&work)?;
+        deb::make(release, &work, directory)
+    };
+    // Most of it is compression, on one CPU.
+    thread::scope(|scope| {
+        let earlier = scope.spawn(|| make(&earlier));
+        let release = make(&release)?;
+        Ok([earlier.join().map_err(|_| anyhow!("the earlier package was not made"))??, release])
+    })
 }
 
 impl Release {

@@ -58,6 +58,7 @@ impl Action {
             Self::Packages(_) | Self::PackageLists => is_root() && apt::is_available(),
             Self::Libvirt => apt::is_available(),
             Self::Download(Download::Prometheus) => apt::is_available(),
+            Self::Download(Download::Debian) => is_root() && apt::is_available(),
             Self::Download(_) => true,
             Self::Run { needs_root, .. } => !needs_root || is_root(),
             Self::Advice(_) => false,

@@ -41,6 +41,11 @@ pub(super) fn find_zig() -> Result<String, Missing> {
     find(Download::Zig)
 }
 
+/// For the test of packages: a system to install them in.
+pub(super) fn find_debian() -> Result<String, Missing> {
+    find(Download::Debian)
+}
+
 fn find(wanted: Download) -> Result<String, Missing> {
     match wanted.fetched() {
         Ok(Some(directory)) => Ok(directory.display().to_string()),

@@ -29,6 +29,8 @@ pub(crate) enum Group {
     Lab,
     /// To make packages.
     Packages,
+    /// To install them in a virtual machine.
+    Installation,
     /// To build a command that runs with older C libraries.
     Portable,
     /// To search for inputs that break migtrace.
@@ -51,7 +53,7 @@ pub(crate) struct Missing {
 }
 
 /// Everything that the commands need. Each may depend on those before it.
-pub(crate) const TABLE: [Prerequisite; 20] = [
+pub(crate) const TABLE: [Prerequisite; 22] = [
     Prerequisite { name: "eBPF toolchain", group: Group::Build, find: compiler::find_toolchain },
     Prerequisite { name: "bpf-linker", group: Group::Build, find: compiler::find_bpf_linker },
     Prerequisite { name: "rustfmt and clippy", group: Group::Lint, find: compiler::find_lints },
@@ -72,6 +74,12 @@ pub(crate) const TABLE: [Prerequisite; 20] = [
         group: Group::Packages,
         find: packaging::find_programs,
     },
+    Prerequisite {
+        name: "programs that install Debian",
+        group: Group::Installation,
+        find: packaging::find_installers,
+    },
+    Prerequisite { name: "Debian", group: Group::Installation, find: downloads::find_debian },
     Prerequisite { name: "pip", group: Group::Portable, find: downloads::find_pip },
     Prerequisite { name: "linker for older C libraries", group: Group::Portable, find: downloads::find_zig },
     Prerequisite { name: "C++ compiler", group: Group::Fuzz, find: fuzzing::find_cpp_compiler },

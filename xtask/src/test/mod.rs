@@ -39,16 +39,16 @@ impl Options {
         set.iter().copied().filter(chosen).collect()
     }
 
-    fn needs_lab(&self) -> bool {
-        self.steps().iter().any(|step| matches!(step, Step::Lab | Step::Kernels))
-    }
-
-    fn prerequisites(&self) -> &'static [Group] {
-        if self.needs_lab() {
-            &[Group::Build, Group::Lint, Group::Test, Group::Lab]
-        } else {
-            &[Group::Build, Group::Lint, Group::Test]
+    fn prerequisites(&self) -> Vec<Group> {
+        let mut groups = vec![Group::Build, Group::Lint, Group::Test];
+        let steps = self.steps();
+        if steps.iter().any(|step| matches!(step, Step::Lab | Step::Kernels | Step::Packages)) {
+            groups.push(Group::Lab);
         }
+        if steps.contains(&Step::Packages) {
+            groups.extend([Group::Packages, Group::Installation]);
+        }
+        groups
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn perform(step: Step, options: &Options) -> Result<()> {
     if step == Step::Setup {
-        return setup::ensure(options.prerequisites());
+        return setup::ensure(&options.prerequisites());
     }
     step.commands(options)?.into_iter().try_for_each(|commands| execute(step.name(), commands))
 }

@@ -23,6 +23,7 @@ pub(super) enum Step {
     Examples,
     Lab,
     Kernels,
+    Packages,
 }
 
 /// Patterns of the names of integration tests: every name that does not begin with `la`, as only `lab` does.
@@ -47,7 +48,7 @@ const EXAMPLES: [&str; 7] =
     ["--workspace", "--example", "attributes", "--example", "watch", "--test", "logs"];
 
 impl Step {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Setup,
         Self::Format,
         Self::Lints,
@@ -57,6 +58,7 @@ impl Step {
         Self::Examples,
         Self::Lab,
         Self::Kernels,
+        Self::Packages,
     ];
     pub(super) const FAST: [Self; 6] =
         [Self::Setup, Self::Format, Self::Lints, Self::EbpfLints, Self::Documentation, Self::UnitTests];
@@ -72,6 +74,7 @@ impl Step {
             Self::Examples => "examples of the library",
             Self::Lab => "tests in the lab",
             Self::Kernels => "tests on other kernels",
+            Self::Packages => "installation of the packages",
         }
     }
 
@@ -87,6 +90,7 @@ impl Step {
             Self::Examples => 8,
             Self::Lab => 880,
             Self::Kernels => 210,
+            Self::Packages => 90,
         })
     }
 
@@ -113,6 +117,9 @@ impl Step {
             // The tests run the command.
             Self::Lab => vec![vec![builds::command_under_test()], lab_tests(filter)],
             Self::Kernels => one(other_kernels(filter)),
+            // They are no tests that a name could choose.
+            Self::Packages if filter.is_some() => Vec::new(),
+            Self::Packages => one(cargo(&["xtask", "vm", "--packages"])),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The virtual machine: boots, is watched on its console, and always ends.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,10 @@ pub(super) struct Machine<'a> {
     /// Where its console goes.
     pub(super) console: PathBuf,
     pub(super) timeout: Duration,
+    /// More parameters of its kernel.
+    pub(super) parameters: &'a str,
+    /// More arguments of QEMU.
+    pub(super) devices: Vec<OsString>,
     /// Whether everything on the console is shown.
     pub(super) verbose: bool,
 }
@@ -53,12 +58,12 @@ impl Machine<'_> {
         println!("{}: {line}", self.series);
     }
 
-    /// Runs the tests inside. Shows each when it has ended, and the end of the console if one fails.
+    /// Runs the tests inside that this init begins. Shows each when it has ended, and the end of the console if one fails.
     ///
     /// # Errors
     /// When the machine does not get to the end of the tests.
-    pub(super) fn test(&self, filter: Option<&str>) -> Result<Verdict> {
-        let mut command = self.command(&[&["test"], filter.as_slice()].concat());
+    pub(super) fn test(&self, init_arguments: &[&str]) -> Result<Verdict> {
+        let mut command = self.command(init_arguments);
         command.args(["-serial", "stdio", "-monitor", "none"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut qemu = Qemu(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
         let stdout = qemu.0.stdout.take().context("QEMU's standard output is gone")?;
@@ -99,12 +104,15 @@ impl Machine<'_> {
             kernel: self.kernel,
             initramfs: &self.initramfs,
             memory: MEMORY,
-            parameters: "",
+            parameters: self.parameters,
             init: init_arguments,
         };
         // The kernel kills QEMU when this process ends in any way.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]).args(machine.arguments());
+        command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args(machine.arguments())
+            .args(&self.devices);
         command
     }
 }

@@ -5,6 +5,7 @@
 
 mod image;
 mod machine;
+mod packages;
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ pub(crate) struct Options {
     /// Run only the tests whose name contains this
     #[arg(long, value_name = "NAME", conflicts_with = "shell")]
     filter: Option<String>,
+    /// Install the packages in a Debian with systemd instead, upgrade them and remove them
+    #[arg(long, conflicts_with_all = ["kernels", "filter", "shell"])]
+    packages: bool,
     /// Open a shell inside instead of running the tests
     #[arg(long)]
     shell: bool,
@@ -53,9 +57,12 @@ pub(crate) struct Options {
 /// # Errors
 /// When the machine lacks something, a kernel does not boot, or a test fails there: names these kernels.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(&[Group::Build, Group::Lab])?;
     let directory = paths::target().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    if options.packages {
+        return packages::run(options, &directory);
+    }
+    setup::ensure(&[Group::Build, Group::Lab])?;
     let series: Vec<_> =
         if options.kernels.is_empty() { KERNELS.map(Into::into).into() } else { options.kernels.clone() };
     if options.shell && series.len() > 1 {
@@ -77,6 +84,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             initramfs,
             console: directory.join(format!("{series}.log")),
             timeout: Duration::from_secs(options.timeout),
+            parameters: "",
+            devices: Vec::new(),
             verbose: options.verbose,
         })
     });
@@ -134,9 +143,10 @@ fn passes(machine: &Machine<'_>, filter: Option<&str>) -> bool {
 /// Runs the tests inside. If the machine does not get to their end, they run once more: emulated machines break now and
 /// then, while a defect of the kernel or of ours shows again. A test that fails has failed.
 fn test(machine: &Machine<'_>, filter: Option<&str>) -> Result<Verdict> {
-    machine.test(filter).or_else(|error| {
+    let init = [&["test"], filter.as_slice()].concat();
+    machine.test(&init).or_else(|error| {
         machine.say(&format!("the machine broke: {error:#}; trying once more"));
-        machine.test(filter)
+        machine.test(&init)
     })
 }
 
