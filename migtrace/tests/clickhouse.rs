@@ -47,15 +47,13 @@ fn the_documentation_quotes_real_answers() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("records.jsonl");
     fs::write(&file, records()).unwrap();
-    let output = python("show.py")
-        .arg(&file)
-        .args(["what_the_stop_was_made_of", "qemu_against_measured"])
-        .output()
-        .unwrap();
-    let shown = String::from_utf8(output.stdout).unwrap();
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fleet.md");
-    assert!(
-        fs::read_to_string(page).unwrap().contains(shown.trim_end()),
-        "docs/fleet.md should quote\n{shown}"
-    );
+    for (question, page) in
+        [("what_the_stop_was_made_of", "stacks.md"), ("qemu_against_measured", "fleet.md")]
+    {
+        let output = python("show.py").arg(&file).arg(question).output().unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let (_, answer) = shown.trim_end().split_once('\n').unwrap();
+        let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+        assert!(fs::read_to_string(text).unwrap().contains(answer), "docs/{page} should quote\n{answer}");
+    }
 }
