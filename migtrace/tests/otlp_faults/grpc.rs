@@ -143,3 +143,10 @@ fn a_collector_that_refuses_everything_is_said_once_and_each_trace_is_counted() 
     let line = "a trace was not taken: the collector answered InvalidArgument: no tenant";
     assert_eq!(said, [line, line], "once, and once more after one was taken");
 }
+
+#[test]
+fn an_answer_that_nobody_can_read_costs_one_trace_and_no_more() {
+    let (counts, said, traces) = export(2, [Reply::Garbled, Reply::Takes(Vec::new())]);
+    assert_eq!((counts.sent, counts.failed, traces), (1, 1, vec![1, 2]));
+    assert_eq!(said, ["a trace was not taken: the collector's answer cannot be read"]);
+}

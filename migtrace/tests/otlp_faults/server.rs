@@ -33,6 +33,8 @@ pub(crate) enum Reply {
     Takes(Vec<u8>),
     /// Answers with this status, over gRPC.
     Status(Status),
+    /// Refuses it over gRPC, with details that are no base64.
+    Garbled,
     /// Takes it after this time.
     Slowly(Duration),
     Never,
@@ -164,6 +166,12 @@ async fn answer(
     match reply.unwrap() {
         Reply::Takes(message) => taken(speaks, message),
         Reply::Status(status) => status.into_http::<Full<Bytes>>().map(BodyExt::boxed_unsync),
+        Reply::Garbled => {
+            let mut response = Status::internal("garbled").into_http::<Full<Bytes>>();
+            let details = HeaderValue::from_static("not base64!");
+            response.headers_mut().insert("grpc-status-details-bin", details);
+            response.map(BodyExt::boxed_unsync)
+        }
         Reply::Slowly(time) => {
             tokio::time::sleep(time).await;
             taken(speaks, Vec::new())

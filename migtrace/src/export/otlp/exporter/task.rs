@@ -173,7 +173,7 @@ impl Task {
         {
             let sender = Arc::clone(&self.parts.sender);
             self.sending = Some(Box::pin(async move {
-                let answer = sender.send(Signal::Traces, &entry.request).await;
+                let answer = send(sender, Signal::Traces, entry.request.clone()).await;
                 (entry, answer)
             }));
         }
@@ -182,8 +182,7 @@ impl Task {
             && let Some(request) = self.metrics_to_send()
         {
             let sender = Arc::clone(&self.parts.sender);
-            self.sending_metrics =
-                Some(Box::pin(async move { sender.send(Signal::Metrics, &request).await }));
+            self.sending_metrics = Some(Box::pin(send(sender, Signal::Metrics, request)));
         }
     }
 
@@ -314,6 +313,12 @@ impl Task {
         *before = now;
         self.parts.counts.queued.store(queue.len() as u64, Ordering::Relaxed);
     }
+}
+
+/// Sends a request. What reads the answer is not all ours: an answer that ends it in a panic costs this request, not the thread.
+async fn send(sender: Arc<Sender>, signal: Signal, request: Vec<u8>) -> Answer {
+    let sent = tokio::spawn(async move { sender.send(signal, &request).await });
+    sent.await.unwrap_or_else(|_| Answer::Refused { why: "the collector's answer cannot be read".into() })
 }
 
 /// What a future gives, if there is one. Otherwise nothing ever comes.
