@@ -13,7 +13,7 @@
 //! TC ingress of a tap           tap                packet::announcement, budget      frames, announcements
 //! sendmsg, accept               qmp, ownership     qmp_write, budget                 QMP events, flows' owners
 //! tracepoint tcp_retransmit_skb retransmission     retransmission                    retransmitted bytes
-//! inet_sock_set_state           opening                                              connections that open in a sleep
+//! inet_sock_set_state           opening            beginning                         connections that open in a sleep
 //! KVM_RUN, kvm_userspace_exit   vcpu               vcpu_state                        stops and runs of the VM
 //! KVM_GET_DIRTY_LOG             dirty_log                                            beginnings of passes
 //! sched_process_exec/fork/exit  process                                              QEMUs that come and go
@@ -24,6 +24,7 @@
 //! - [`packet`]: from a frame's bytes to its flow and to what it costs on the wire.
 //! - [`handshake`]: how a connection begins; [`stream`]: how one of its directions goes on; [`milestone`]: the packets of
 //!   it that both hosts stamp, so that their clocks can be compared.
+//! - [`beginning`]: what a connection carries, from its first bytes.
 //! - [`retransmission`]: what a host has retransmitted, from its socket's counters.
 //! - [`echo_session`]: round trips and gaps, from the stamps of echo requests and replies.
 //! - [`qmp_write`]: whether a write to a monitor carries an event.
@@ -41,6 +42,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod beginning;
 pub mod budget;
 pub mod echo_session;
 pub mod handshake;

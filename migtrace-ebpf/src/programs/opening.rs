@@ -5,7 +5,10 @@
 //! noticed before its SYN leaves.
 
 use aya_ebpf::{helpers::bpf_probe_read_user, programs::RawTracePointContext};
-use migtrace_ebpf::abi::{EGRESS, EventHeader, FlowKey, INGRESS, Opening, kind, waking};
+use migtrace_ebpf::{
+    abi::{EGRESS, EventHeader, FlowKey, INGRESS, Opening, kind, waking},
+    beginning::Beginning,
+};
 
 use super::{
     maps::{self, BEGUN, OPENED, WAKING},
@@ -92,7 +95,7 @@ pub(super) extern "C" fn wrote(fd: u32, from: u64) -> u32 {
     // SAFETY: the helper checks the address and fails where nothing is mapped.
     let Ok(bytes) = (unsafe { bpf_probe_read_user(from as *const [u8; 4]) }) else { return 0 };
     let first_payload = u32::from_be_bytes(bytes);
-    if !is_telling(first_payload) {
+    if Beginning::of(first_payload).is_none() {
         return 0;
     }
     let Some(key) = socket::of_descriptor(fd) else { return 0 };
@@ -112,13 +115,6 @@ pub(super) extern "C" fn wrote(fd: u32, from: u64) -> u32 {
 pub(super) fn initial_sequences(key: &FlowKey) -> Option<[u32; 2]> {
     // SAFETY: the value is copied at once.
     unsafe { OPENED.get(key) }.map(|opening| opening.initial_sequences)
-}
-
-/// Whether these are bytes with which a stream of a migration begins: the magic of the memory stream or of a channel of it, a TLS
-/// record, the greeting of an NBD server, or the first option of an NBD client.
-#[inline(always)]
-const fn is_telling(first_bytes: u32) -> bool {
-    matches!(first_bytes, 0x5145_564d | 0x1122_3344 | 0x4e42_444d | 0x4948_4156 | 0x1603_0000..=0x1603_ffff)
 }
 
 /// Tells user space, if it has asked for that and was not told since.

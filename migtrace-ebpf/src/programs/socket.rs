@@ -75,11 +75,7 @@ pub(crate) fn opens(ctx: &TcContext) -> bool {
 /// Gives the flow behind descriptor `fd` of the current process to that process.
 #[inline(always)]
 pub(crate) fn tie(fd: u32) {
-    let offsets = SOCKET_OFFSETS.load();
-    if offsets.task_files == 0 {
-        return;
-    }
-    if let Some(key) = flow_of(fd, &offsets) {
+    if let Some(key) = of_descriptor(fd) {
         ownership::own(&key, (bpf_get_current_pid_tgid() >> 32) as u32, 0);
     }
 }
@@ -87,10 +83,7 @@ pub(crate) fn tie(fd: u32) {
 /// Whether descriptor `fd` of the current process is a migration's connection, as far as that can be known.
 #[inline(always)]
 pub(crate) fn is_of_migration(fd: u32) -> bool {
-    let offsets = SOCKET_OFFSETS.load();
-    offsets.task_files != 0
-        && flow_of(fd, &offsets)
-            .is_some_and(|key| settings::is_either_watched(key.local_port, key.remote_port))
+    of_descriptor(fd).is_some_and(|key| settings::is_either_watched(key.local_port, key.remote_port))
 }
 
 /// The TCP connection behind a descriptor of the current task, as far as that can be known.

@@ -107,3 +107,24 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Serve(options) => record::serve::run(&options),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open it: {source}")]
+    struct OpenError {
+        source: io::Error,
+    }
+
+    #[test]
+    fn each_cause_is_given_once() {
+        let source = io::Error::from_raw_os_error(2);
+        let words = source.to_string();
+        let error = anyhow::Error::new(OpenError { source }).context("no record");
+        assert_eq!(explain(&error), format!("no record: cannot open it: {words}"));
+    }
+}

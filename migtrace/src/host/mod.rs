@@ -20,5 +20,3 @@ pub(crate) mod sockets;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod virsh;
-
-pub(crate) use crate::identity;

@@ -1,19 +1,17 @@
 //! What a connection carries.
 
+use migtrace_ebpf::beginning::Beginning;
+
 use crate::vocabulary::Purpose;
 
 /// What the first four bytes of payload say about a flow; `None` when they say nothing.
 pub(crate) const fn purpose(first_bytes: u32) -> Option<Purpose> {
-    match first_bytes.to_be_bytes() {
-        // QEMU_VM_FILE_MAGIC, migration/savevm.h
-        [b'Q', b'E', b'V', b'M'] => Some(Purpose::Ram),
-        // MULTIFD_MAGIC, migration/multifd.h
-        [0x11, 0x22, 0x33, 0x44] => Some(Purpose::Multifd),
-        // The server's greeting, NBDMAGIC, and the client's first option, IHAVEOPT
-        [b'N', b'B', b'D', b'M'] | [b'I', b'H', b'A', b'V'] => Some(Purpose::Nbd),
-        // A TLS handshake record
-        [0x16, 0x03, _, _] => Some(Purpose::Tls),
-        _ => None,
+    match Beginning::of(first_bytes) {
+        Some(Beginning::Memory) => Some(Purpose::Ram),
+        Some(Beginning::Channel) => Some(Purpose::Multifd),
+        Some(Beginning::Nbd) => Some(Purpose::Nbd),
+        Some(Beginning::Tls) => Some(Purpose::Tls),
+        None => None,
     }
 }
 

@@ -16,7 +16,7 @@ use super::socket::{follow, open_socket};
 use super::{EchoStream, Preflight, ProbeError, ProbeOptions, ProbeStart, figures, nanoseconds, preflight};
 use crate::event::{EchoGap, EchoStart, Fact};
 use crate::host::clock;
-use crate::host::identity::Identity;
+use crate::identity::Identity;
 use crate::kernel::GracePeriod;
 use crate::kernel::echo::{EchoKernel, Session, SessionId, SettledGap};
 use crate::record::Gap;

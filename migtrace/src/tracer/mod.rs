@@ -22,10 +22,10 @@ use tokio::time::{Instant, Interval};
 
 use crate::event::{self, EndReason, Event, Fact, Instrument, Observation, Qemu};
 use crate::host::clock::StepWatcher;
-use crate::host::identity::Identity;
 pub use crate::host::links::CountingError;
 use crate::host::links::{self, LinkWatcher};
 use crate::host::qemu::Binaries;
+use crate::identity::Identity;
 use crate::kernel::Kernel;
 use crate::ticks::{ticks, ticks_from};
 use crate::units::MonotonicNs;

@@ -18,7 +18,7 @@ use migtrace::files;
 use migtrace::record::Record;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::pairs::Pairs;
+use super::pairs::{Pairs, Turn};
 use crate::commands::explain;
 use crate::commands::names::{self, PairName, Part};
 use crate::commands::report::{Replayed, replay};
@@ -78,11 +78,13 @@ pub(super) fn remove_incomplete_records(directory: &Path) -> io::Result<()> {
 
 /// Makes a pair of a log that nobody writes any more.
 pub(super) fn adopt(log: &Path, pairs: &Pairs) -> Result<Option<PairName>> {
-    records(log).and_then(|records| pairs.turn().adopt(log, &records)).with_context(|| cannot(log))
+    let records = records(log);
+    make_pair(log, records, &pairs.turn())
 }
 
-fn cannot(log: &Path) -> String {
-    format!("cannot make a record of {}, which a killed run has left", log.display())
+fn make_pair(log: &Path, records: Result<Vec<Record>>, turn: &Turn<'_>) -> Result<Option<PairName>> {
+    let made = records.and_then(|records| turn.adopt(log, &records));
+    made.with_context(|| format!("cannot make a record of {}, which a killed run has left", log.display()))
 }
 
 /// The records of a log. A last line that is cut off is no event.
@@ -184,7 +186,7 @@ impl Worker {
             if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
-            let pair = records.and_then(|records| turn.adopt(&log, &records)).with_context(|| cannot(&log));
+            let pair = make_pair(&log, records, &turn);
             // Within the turn, so that the end of the watch hears of it.
             if self.adopted.send(Adopted { log, pair }).is_err() {
                 return;

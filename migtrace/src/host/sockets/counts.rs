@@ -52,7 +52,7 @@ pub(crate) struct SocketCounts {
 impl SocketCounts {
     /// Reads a `struct tcp_info`; `None` before Linux 5.4, which reports less.
     pub(super) fn of(info: &[u8]) -> Option<Self> {
-        let long = |at: usize| info.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
+        let long = |at| long(info, at);
         let word = |at: usize| info.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
         let sent =
             OneWay { segments: word(offset::SEGS_OUT)?.into(), payload_bytes: long(offset::BYTES_SENT)? };
@@ -82,6 +82,10 @@ impl SocketCounts {
 
 /// The payload that a socket has sent, as far as it was acknowledged, and received; 0 if the kernel does not report it.
 pub(super) fn acknowledged_and_received(info: &[u8]) -> Directions<u64> {
-    let long = |at: usize| info.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
-    Directions { tx: long(offset::BYTES_ACKED).unwrap_or(0), rx: long(offset::BYTES_RECEIVED).unwrap_or(0) }
+    let long = |at| long(info, at).unwrap_or(0);
+    Directions { tx: long(offset::BYTES_ACKED), rx: long(offset::BYTES_RECEIVED) }
+}
+
+fn long(info: &[u8], at: usize) -> Option<u64> {
+    info.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes)
 }

@@ -1,20 +1,15 @@
 //! An instrument that is attached, and can be detached for a while.
 
+use std::any::Any;
+
 use aya::Ebpf;
-use aya::programs::kprobe::KProbeLink;
-use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::trace_point::TracePointLink;
 use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
 
 use super::programs;
 use super::table::{Asleep, AttachPoint, Definition, Hook};
 
-/// A program at its hook. Dropping it detaches the program.
-enum Link {
-    Probe { _link: KProbeLink },
-    Tracepoint { _link: TracePointLink },
-    RawTracepoint { _link: RawTracePointLink },
-}
+/// A program at its hook, whatever kind of hook it is. Dropping it detaches the program.
+type Link = Box<dyn Any + Send>;
 
 /// An instrument at the hook that it has found.
 pub(in crate::kernel) struct Attached {
@@ -65,30 +60,31 @@ impl Attached {
 fn link(ebpf: &mut Ebpf, hook: &Hook) -> Result<Link, String> {
     let name = hook.program;
     let program = ebpf.program_mut(name).ok_or_else(|| programs::absent(name).to_string())?;
-    let linked = match hook.point {
+    let is_loaded = program.fd().is_ok();
+    let loaded = |load: &mut dyn FnMut() -> Result<(), ProgramError>| match is_loaded {
+        true => Ok(()),
+        false => programs::load(load),
+    };
+    let linked: Result<Link, ProgramError> = match hook.point {
         AttachPoint::Kprobe { function } | AttachPoint::Kretprobe { function } => {
             <&mut KProbe>::try_from(program).and_then(|program| {
-                loaded(program.fd().is_ok(), || program.load())?;
+                loaded(&mut || program.load())?;
                 let id = program.attach(function, 0)?;
-                Ok(Link::Probe { _link: program.take_link(id)? })
+                Ok(Box::new(program.take_link(id)?) as Link)
             })
         }
         AttachPoint::Tracepoint { category, name } => {
             <&mut TracePoint>::try_from(program).and_then(|program| {
-                loaded(program.fd().is_ok(), || program.load())?;
+                loaded(&mut || program.load())?;
                 let id = program.attach(category, name)?;
-                Ok(Link::Tracepoint { _link: program.take_link(id)? })
+                Ok(Box::new(program.take_link(id)?) as Link)
             })
         }
         AttachPoint::RawTracepoint { name } => <&mut RawTracePoint>::try_from(program).and_then(|program| {
-            loaded(program.fd().is_ok(), || program.load())?;
+            loaded(&mut || program.load())?;
             let id = program.attach(name)?;
-            Ok(Link::RawTracepoint { _link: program.take_link(id)? })
+            Ok(Box::new(program.take_link(id)?) as Link)
         }),
     };
     linked.map_err(|error| programs::why(&error))
-}
-
-fn loaded(is_loaded: bool, load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    if is_loaded { Ok(()) } else { programs::load(load) }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::Flows;
 use super::answers::is_not_migration;
 use crate::host::sockets::{self, OpenConnection};
+use crate::kernel::Opened;
 use crate::ports::PortRanges;
 use crate::tracer::base::Base;
 use crate::tracer::error::{TracerError, host};
@@ -44,8 +45,13 @@ impl Flows {
         base: &mut Base,
         qemus: &Qemus,
     ) -> Result<(), TracerError> {
+        let openings = if self.late.are_expected() { base.kernel.openings()? } else { Vec::new() };
+        self.adopt_open(base, qemus, &openings)
+    }
+
+    /// The same, with the connections that have opened during the last sleep.
+    fn adopt_open(&mut self, base: &mut Base, qemus: &Qemus, openings: &[Opened]) -> Result<(), TracerError> {
         let Self { ports, known, adoption, late, .. } = self;
-        let openings = if late.are_expected() { base.kernel.openings()? } else { Vec::new() };
         adoption.strays = base.kernel.strays()?;
         let open = match sockets::connections(&qemus.pids(), |port| ports.contains(port)) {
             Ok(open) => open,
@@ -82,8 +88,9 @@ impl Flows {
     /// until now.
     pub(in crate::tracer) fn take_over(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
         self.late.expect();
-        self.adopt_connections(base, qemus)?;
-        self.find_purposes(base)?;
+        let openings = base.kernel.openings()?;
+        self.adopt_open(base, qemus, &openings)?;
+        self.find_purposes(base, &openings)?;
         self.read_late(base)
     }
 
@@ -94,9 +101,10 @@ impl Flows {
             return Ok(());
         }
         if self.late.are_expected() {
-            self.adopt_opened(base, qemus)?;
-            self.find_purposes(base)?;
-            if self.late.ends_expectation() {
+            let openings = base.kernel.openings()?;
+            self.adopt_opened(base, qemus, &openings)?;
+            self.find_purposes(base, &openings)?;
+            if self.late.end_expectation() {
                 base.kernel.end_notes()?;
             }
         }
@@ -104,8 +112,8 @@ impl Flows {
     }
 
     /// Finds out what connections carry whose first payload was not counted.
-    fn find_purposes(&mut self, base: &mut Base) -> Result<(), TracerError> {
-        for opened in base.kernel.openings()? {
+    fn find_purposes(&mut self, base: &mut Base, openings: &[Opened]) -> Result<(), TracerError> {
+        for opened in openings {
             if let Some(first_payload) = opened.first_payload
                 && self.late.has(&opened.flow)
                 && let Some(state) = base.kernel.flow(opened.flow)?
@@ -121,22 +129,27 @@ impl Flows {
         late.read(base, |flow| known.is_reported(flow))
     }
 
-    fn adopt_opened(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
+    fn adopt_opened(
+        &mut self,
+        base: &mut Base,
+        qemus: &Qemus,
+        openings: &[Opened],
+    ) -> Result<(), TracerError> {
         let mut unknown = Vec::new();
-        for opened in base.kernel.openings()? {
+        for opened in openings {
             if self.late.knows(&opened.flow) {
                 continue;
             }
             match base.kernel.flow(opened.flow)? {
                 Some(state) if state.from_start => {}
-                Some(_) => self.late.insert(opened),
+                Some(_) => self.late.insert(*opened),
                 None => unknown.push(opened.flow),
             }
         }
         if unknown.is_empty() {
             return Ok(());
         }
-        self.adopt_connections(base, qemus)?;
+        self.adopt_open(base, qemus, openings)?;
         for flow in unknown.into_iter().filter(|flow| !self.late.knows(flow)) {
             // What is still open is no migration's.
             let is_open = || sockets::is_there(&flow).map_err(host("look up a socket"));

@@ -12,6 +12,7 @@ mod qmp_lines;
 
 use crate::support::GUEST_PATIENCE;
 use crate::wire_bytes::sleeping::assert_exact_after_waking;
+use migtrace_lab::BEST_HOOKS;
 use migtrace_lab::migtrace_command::{self, Recording};
 use nix::sys::signal::Signal;
 use packet_counts::JsonEvents;
@@ -84,19 +85,9 @@ fn doctor_finds_every_instrument_at_its_best_hook() {
         return;
     }
     let doctor = Doctor::ask();
-    for (name, status, hook) in [
-        ("qmp", "ok", "kprobe:__sys_sendmsg"),
-        ("socket", "ok", "kretprobe:__sys_accept4"),
-        ("retransmit", "ok", "raw_tracepoint:tcp_retransmit_skb"),
-        ("vcpu-exit", "ok", "tracepoint:kvm:kvm_userspace_exit"),
-        ("vcpu-run", "ok", "kprobe:kvm_vcpu_ioctl"),
-        ("dirty-log", "ok", "kprobe:kvm_vm_ioctl"),
-        ("connect", "ok", "raw_tracepoint:inet_sock_set_state"),
-        ("exec", "ok", "raw_tracepoint:sched_process_exec"),
-        ("fork", "ok", "raw_tracepoint:sched_process_fork"),
-        ("exit", "ok", "raw_tracepoint:sched_process_exit"),
-        if has_tcx() { ("wire", "ok", "tcx") } else { ("wire", "fallback", "clsact") },
-    ] {
+    let best = BEST_HOOKS.map(|(name, hook)| (name, "ok", hook));
+    let wire = if has_tcx() { ("wire", "ok", "tcx") } else { ("wire", "fallback", "clsact") };
+    for (name, status, hook) in best.into_iter().chain([wire]) {
         let hook = if status == "missing" { Value::Null } else { hook.into() };
         let instrument = doctor.instrument(name);
         assert_eq!(

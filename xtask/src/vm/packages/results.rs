@@ -5,20 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use migtrace_lab::BEST_HOOKS;
 use serde_json::Value;
 
-/// Where the instruments are attached on a kernel with kprobes and KVM.
-const HOOKS: [(&str, &str); 9] = [
-    ("qmp", "kprobe:__sys_sendmsg"),
-    ("socket", "kretprobe:__sys_accept4"),
-    ("retransmit", "raw_tracepoint:tcp_retransmit_skb"),
-    ("vcpu-exit", "tracepoint:kvm:kvm_userspace_exit"),
-    ("vcpu-run", "kprobe:kvm_vcpu_ioctl"),
-    ("dirty-log", "kprobe:kvm_vm_ioctl"),
-    ("exec", "raw_tracepoint:sched_process_exec"),
-    ("fork", "raw_tracepoint:sched_process_fork"),
-    ("exit", "raw_tracepoint:sched_process_exit"),
-];
 /// QEMU 7.2 leaves the state of the devices out of its count: some 110 KiB here.
 const MOST_UNCOUNTED_BYTES: u64 = 200 << 10;
 /// Between QEMU's work and its events about that, on an emulated CPU.
@@ -49,7 +38,7 @@ fn check_instruments(log_start: &str) -> Result<()> {
     let interfaces = &start["interfaces"];
     ensure!(interfaces[0]["attach"] == "clsact", "packets are not counted by TC filters: {interfaces}");
     let instruments = start["instruments"].as_array().context("the log names no instruments")?;
-    for (name, hook) in HOOKS {
+    for (name, hook) in BEST_HOOKS {
         let found = instruments.iter().find(|instrument| instrument["name"] == name);
         let found = found.with_context(|| format!("no instrument {name}"))?;
         ensure!(found["hook"] == hook, "under the sandbox, {name} is not at {hook}: {found:#}");

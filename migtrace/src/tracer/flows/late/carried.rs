@@ -65,8 +65,7 @@ fn one_way(
             wire_bytes += segments * most + (syns + again.min(segments)) * syn.1;
             // Acknowledgements of what came in another order have options.
             if !is_plain {
-                wire_bytes +=
-                    segments * (MOST_OPTIONS - if first.has_usual_options { TIMESTAMPS } else { 0 });
+                wire_bytes += segments * further_options(first);
             }
             // What came twice has one place in the stream, but crossed twice.
             if !is_sent && first.is_troubled.rx {
@@ -89,11 +88,14 @@ fn headers(way: &Way, other: &Way, first: &SocketCounts, is_plain: bool) -> (u64
     match known(way).or_else(|| known(other)) {
         Some((least, Headers { vary, .. })) if is_plain || !vary => (least, least),
         // Some had more options than others.
-        Some((least, _)) => {
-            (least, least + MOST_OPTIONS - if first.has_usual_options { TIMESTAMPS } else { 0 })
-        }
+        Some((least, _)) => (least, least + further_options(first)),
         None => (FEWEST_HEADERS, MOST_HEADERS),
     }
+}
+
+/// How many bytes of options a segment may have beside those that each has.
+const fn further_options(first: &SocketCounts) -> u64 {
+    MOST_OPTIONS - if first.has_usual_options { TIMESTAMPS } else { 0 }
 }
 
 /// By how many bytes, at least and at most, a SYN is longer than other segments.

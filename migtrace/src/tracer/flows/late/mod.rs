@@ -90,13 +90,13 @@ impl LateFlows {
         self.expected_until = Some(Instant::now() + OPENING);
     }
 
-    /// Whether more may come. When that time is over, it says so once.
+    /// Whether more may come.
     pub(super) fn are_expected(&self) -> bool {
         self.expected_until.is_some()
     }
 
-    /// Whether no more are expected from now on.
-    pub(super) fn ends_expectation(&mut self) -> bool {
+    /// Ends the time in which more may come, if it is over. Returns whether it has just ended.
+    pub(super) fn end_expectation(&mut self) -> bool {
         let is_over = self.expected_until.is_some_and(|until| Instant::now() >= until);
         if is_over {
             self.expected_until = None;
