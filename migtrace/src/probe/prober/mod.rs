@@ -1,19 +1,26 @@
 //! An observation while it runs: from attaching the programs to the last gap that they report.
 
+mod ended_streams;
+mod ending;
+mod error;
+mod figures;
+mod interface;
+mod options;
+mod preflight;
+mod seen_gaps;
+mod sender;
+mod session;
+mod socket;
+#[cfg(test)]
+mod testing;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use migtrace_ebpf::abi::{ECHO_SESSIONS, EchoSession};
 use tokio::time::{Instant, Interval};
 
-use super::ended_streams::{self, EndedStreams};
-use super::error::host;
-use super::interface::{self, Interface};
-use super::seen_gaps::SeenGaps;
-use super::sender::{Schedule, Sender, Sent};
-use super::session::{open_gap, silent_ns};
-use super::socket::{follow, open_socket};
-use super::{EchoStream, Preflight, ProbeError, ProbeOptions, ProbeStart, figures, nanoseconds, preflight};
+use super::report::{EchoStream, Preflight, ProbeStart};
 use crate::event::{EchoGap, EchoStart, Fact};
 use crate::host::clock;
 use crate::identity::Identity;
@@ -25,6 +32,15 @@ use crate::ticks::ticks;
 use crate::timeline::gaps;
 use crate::units::MonotonicNs;
 use crate::vocabulary::AttachMode;
+use ended_streams::EndedStreams;
+pub use error::ProbeError;
+use error::host;
+use interface::Interface;
+pub use options::{MIN_INTERVAL, ProbeOptions};
+use seen_gaps::SeenGaps;
+use sender::{Schedule, Sender, Sent};
+use session::{open_gap, silent_ns};
+use socket::{follow, open_socket};
 
 /// [`Prober::next`] returns at least this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -62,27 +78,27 @@ pub struct ProbeStatus {
 /// Probes an address from the network namespace of the thread that starts it. Dropping it detaches everything and stops
 /// sending.
 pub struct Prober {
-    pub(super) kernel: EchoKernel,
-    pub(super) options: ProbeOptions,
-    pub(super) identity: Identity,
-    pub(super) interface: String,
-    pub(super) attach: AttachMode,
-    pub(super) preflight: Option<Preflight>,
-    pub(super) sender: Option<Sender>,
+    kernel: EchoKernel,
+    options: ProbeOptions,
+    identity: Identity,
+    interface: String,
+    attach: AttachMode,
+    preflight: Option<Preflight>,
+    sender: Option<Sender>,
     /// What became of the sending, once it has stopped.
-    pub(super) sent: Option<Sent>,
+    sent: Option<Sent>,
     /// Sessions without further requests, until their slots are free.
     retired: GracePeriod<SessionId>,
     /// The streams whose slots were given back.
-    pub(super) ended: EndedStreams,
-    pub(super) seen: SeenGaps,
-    pub(super) start: ProbeStart,
+    ended: EndedStreams,
+    seen: SeenGaps,
+    start: ProbeStart,
     tick: Interval,
     sending_over: bool,
     /// When to check the attachments again.
     next_look: Instant,
     /// What became of the attachments.
-    pub(super) attachments: Vec<Fact>,
+    attachments: Vec<Fact>,
 }
 
 impl Prober {
@@ -200,7 +216,7 @@ impl Prober {
     }
 
     /// Notes what others have done to the programs. Those that were removed are attached again.
-    pub(super) fn look_after_attachments(&mut self) {
+    fn look_after_attachments(&mut self) {
         self.next_look = Instant::now() + LOOK_EVERY;
         let facts = match self.kernel.look_after_attachments() {
             Ok(changes) => changes.into_iter().map(|change| change.fact(self.interface.clone())).collect(),
@@ -215,7 +231,7 @@ impl Prober {
         }
     }
 
-    pub(super) fn take(&mut self, gaps: Vec<SettledGap>) {
+    fn take(&mut self, gaps: Vec<SettledGap>) {
         for settled in gaps {
             if self.is_observed(settled.session) {
                 self.seen.add(settled);
@@ -227,7 +243,7 @@ impl Prober {
         gaps::closed(seen, MonotonicNs(self.start.monotonic_ns))
     }
 
-    pub(super) fn sessions(&self) -> Result<Vec<Session>, ProbeError> {
+    fn sessions(&self) -> Result<Vec<Session>, ProbeError> {
         let sessions = self.kernel.sessions()?;
         Ok(sessions.into_iter().filter(|session| self.is_observed(session.id())).collect())
     }
@@ -264,7 +280,7 @@ impl Prober {
     }
 
     /// What is known of a session.
-    pub(super) fn stream(&self, session: &Session) -> Result<EchoStream, ProbeError> {
+    fn stream(&self, session: &Session) -> Result<EchoStream, ProbeError> {
         let echo = figures::echo(session, &self.kernel.round_trips(session.slot)?);
         Ok(EchoStream { echo, gaps: self.gaps_of(session)? })
     }
@@ -280,13 +296,13 @@ impl Prober {
     }
 
     /// The gaps that the kernel was about to report.
-    pub(super) fn unsettled(&self, state: &EchoSession) -> impl Iterator<Item = EchoGap> {
+    fn unsettled(&self, state: &EchoSession) -> impl Iterator<Item = EchoGap> {
         state.unsettled(self.options.min_gap_ns()).map(EchoGap::from)
     }
 
     /// The gap that has not ended. It counts if it certainly is one, or if the last requests have waited longer than
     /// replies take.
-    pub(super) fn open_gap(&self, state: &EchoSession) -> Result<Option<(EchoGap, Gap)>, ProbeError> {
+    fn open_gap(&self, state: &EchoSession) -> Result<Option<(EchoGap, Gap)>, ProbeError> {
         let now = clock::now().map_err(host("read the clock"))?;
         let min_gap_ns = self.options.min_gap_ns();
         let Some(seen) = open_gap(state) else { return Ok(None) };
@@ -340,12 +356,16 @@ fn start_now() -> Result<ProbeStart, ProbeError> {
     Ok(ProbeStart { realtime_ns: sample.realtime_ns(now), error_ns: sample.error_ns, monotonic_ns: now.0 })
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::testing::block_on;
     use crate::probe::ProbeEndReason;
-    use crate::probe::testing::beside_a_neighbour;
+    use crate::probe::prober::testing::beside_a_neighbour;
 
     /// Follows the pings of two others. One pauses for long and comes back.
     async fn follow_others() {

@@ -7,12 +7,10 @@ use tokio::time::Instant;
 
 use super::error::host;
 use super::sender::Sent;
-use super::{
-    EchoStream, ProbeEndReason, ProbeError, ProbeReport, Prober, SCHEMA, Sending, ended_streams, figures,
-    nanoseconds, seen_gaps,
-};
+use super::{ProbeError, Prober, ended_streams, figures, nanoseconds, seen_gaps};
 use crate::event::{EchoEnd, Fact};
 use crate::host::clock;
+use crate::probe::{EchoStream, ProbeEndReason, ProbeReport, SCHEMA, Sending};
 use crate::timeline::removals;
 use crate::units::MonotonicNs;
 use crate::vocabulary::NotMeasured;
@@ -174,7 +172,7 @@ mod tests {
     use super::*;
     use crate::host::testing::{block_on, ip, ip_in};
     use crate::probe::ProbeOptions;
-    use crate::probe::testing::beside_a_neighbour;
+    use crate::probe::prober::testing::beside_a_neighbour;
 
     /// Observes a neighbour that is silent for a while. Then this host refuses to send for a while, and at the end the
     /// neighbour is silent again.
