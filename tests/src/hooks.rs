@@ -13,3 +13,15 @@ pub const BEST_HOOKS: [(&str, &str); 10] = [
     ("fork", "raw_tracepoint:sched_process_fork"),
     ("exit", "raw_tracepoint:sched_process_exit"),
 ];
+
+/// The same where the kernel refuses perf events: trampolines and raw tracepoints stand in.
+#[must_use]
+pub fn hooks_without_perf_events() -> [(&'static str, &'static str); 10] {
+    BEST_HOOKS.map(|(name, hook)| match name {
+        "qmp" => (name, "fentry:__sys_sendmsg"),
+        "socket" => (name, "fexit:__sys_accept4"),
+        "vcpu-exit" => (name, "raw_tracepoint:kvm_userspace_exit"),
+        "vcpu-run" | "dirty-log" => (name, "fentry:security_file_ioctl"),
+        _ => (name, hook),
+    })
+}

@@ -79,7 +79,7 @@ pub use cpu_stalls::{CpuStallWatch, CpuStalls};
 pub use downloads::{DEBIAN_DISK, Download, ZIG_PROGRAMS};
 pub use downtime_anatomy::{BoundedDuration, DowntimeAnatomy};
 pub use guest::{Guest, INIT_VARIABLE, MODULES as GUEST_MODULES, init};
-pub use hooks::BEST_HOOKS;
+pub use hooks::{BEST_HOOKS, hooks_without_perf_events};
 pub use host::Host;
 pub use lab::{Builder, Convergence, Lab, Remover, converge, list, most_dirty_mib, tear_down};
 pub use libvirt::{AbortPoint, JobInfo, LibvirtLab, LibvirtMigration, MigratedByLibvirt};

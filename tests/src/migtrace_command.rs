@@ -4,9 +4,12 @@ use crate::Lab;
 use crate::host::Host;
 use crate::process::Process;
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use std::cell::Cell;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -70,7 +73,25 @@ pub fn command(arguments: &[&str]) -> Result<Command> {
     // glibc's default value. When it is set explicitly, glibc does not raise it: freed memory goes back to the kernel, so that
     // the resident memory shows what migtrace keeps.
     command.env("MALLOC_TRIM_THRESHOLD_", "131072");
+    if let Some(capability) = GIVEN_UP.get() {
+        let give_up = move || {
+            // SAFETY: no memory is passed.
+            let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) };
+            Errno::result(result).map(|_| ()).map_err(Into::into)
+        };
+        // SAFETY: it is one system call.
+        unsafe { command.pre_exec(give_up) };
+    }
     Ok(command)
+}
+
+thread_local! {
+    static GIVEN_UP: Cell<Option<libc::c_ulong>> = const { Cell::new(None) };
+}
+
+/// Every `migtrace` that the calling thread makes from now on lacks this capability, which has this number.
+pub fn give_up(capability: libc::c_ulong) {
+    GIVEN_UP.set(Some(capability));
 }
 
 /// What a command wrote, and how it ended.

@@ -1,37 +1,22 @@
 //! Notices when a traced QEMU asks KVM which pages the guest has dirtied. There one pass ends and the next begins,
 //! also when QEMU emits no event for it.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
-    programs::{ProbeContext, TracePointContext},
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use migtrace_ebpf::abi::{DirtyLogRead, EventHeader, kind, lost};
 
 use super::{maps, ownership, process};
 
 /// `_IOW(KVMIO, 0x42, struct kvm_dirty_log)`
-const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;
+const KVM_GET_DIRTY_LOG: u32 = 0x4010_ae42;
 
 /// A round is over after this time at the latest: its first slot may never be read again, when its memory was
 /// unplugged.
 const ROUND_NS: u64 = 1_000_000_000;
 
-/// A task calls `kvm_vm_ioctl(struct file *, unsigned int request, unsigned long argument)`.
-#[inline(always)]
-pub(crate) fn ioctl(ctx: &ProbeContext) {
-    if ctx.arg::<u32>(1).map(u64::from) == Some(KVM_GET_DIRTY_LOG)
-        && let Some(argument) = ctx.arg(2)
-    {
-        read(argument);
-    }
-}
-
 /// A task calls `ioctl(fd, request, argument)`.
 #[inline(always)]
-pub(crate) fn system_call(ctx: &TracePointContext) {
-    if process::ioctl_request(ctx) == Some(KVM_GET_DIRTY_LOG)
-        && let Some(argument) = process::ioctl_argument(ctx)
-    {
+pub(crate) fn ioctl(request: u32, argument: u64) {
+    if request == KVM_GET_DIRTY_LOG {
         read(argument);
     }
 }

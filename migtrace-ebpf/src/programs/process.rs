@@ -26,18 +26,14 @@ pub(crate) fn known() -> Option<(u32, &'static shared::Process)> {
     maps::process(tgid).map(|process| (tgid, process))
 }
 
-/// The request of an `ioctl`: from `syscalls:sys_enter_ioctl`.
+/// The request of an `ioctl` and its argument: from `syscalls:sys_enter_ioctl`.
 #[inline(always)]
-pub(crate) fn ioctl_request(ctx: &TracePointContext) -> Option<u64> {
-    // SAFETY: the offset is the tracepoint's field `cmd`.
-    unsafe { ctx.read_at::<u64>(24) }.ok()
-}
-
-/// The argument of an `ioctl`: from the same tracepoint.
-#[inline(always)]
-pub(crate) fn ioctl_argument(ctx: &TracePointContext) -> Option<u64> {
-    // SAFETY: the offset is the tracepoint's field `arg`.
-    unsafe { ctx.read_at::<u64>(32) }.ok()
+pub(crate) fn ioctl_arguments(ctx: &TracePointContext) -> Option<(u32, u64)> {
+    // SAFETY: the offsets are the tracepoint's fields `cmd` and `arg`.
+    let request: u64 = unsafe { ctx.read_at(24) }.ok()?;
+    // SAFETY: as above.
+    let argument: u64 = unsafe { ctx.read_at(32) }.ok()?;
+    Some((request as u32, argument))
 }
 
 /// Whether the current task has one of QEMU's names: `qemu-system-*`, `qemu-kvm`, `kvm`, `.qemu-system-*-wrapped` on

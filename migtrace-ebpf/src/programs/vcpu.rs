@@ -1,10 +1,6 @@
 //! Notices when the vCPUs of traced QEMUs enter and leave KVM, and so when a VM runs again after a stop.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::bpf_get_current_pid_tgid,
-    programs::{ProbeContext, TracePointContext},
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid, programs::TracePointContext};
 use migtrace_ebpf::{
     abi::{self, Claim, EventHeader, GuestRun, GuestRunVoid, Vcpu, kind, lost, shared},
     vcpu_state::{Left, Survey},
@@ -16,20 +12,12 @@ use super::{
 };
 
 /// `_IO(KVMIO, 0x80)`
-const KVM_RUN: u64 = 0xae80;
-
-/// A task calls `kvm_vcpu_ioctl(struct file *, unsigned int request, unsigned long argument)`.
-#[inline(always)]
-pub(crate) fn ioctl(ctx: &ProbeContext) {
-    if ctx.arg::<u32>(1).map(u64::from) == Some(KVM_RUN) {
-        enter();
-    }
-}
+const KVM_RUN: u32 = 0xae80;
 
 /// A task calls `ioctl(fd, request, argument)`.
 #[inline(always)]
-pub(crate) fn system_call(ctx: &TracePointContext) {
-    if process::ioctl_request(ctx) == Some(KVM_RUN) {
+pub(crate) fn ioctl(request: u32) {
+    if request == KVM_RUN {
         enter();
     }
 }

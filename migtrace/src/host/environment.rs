@@ -133,7 +133,7 @@ impl Environment {
         }
         if !self.kprobes {
             lacks(
-                "the kernel has no kprobes: tracepoints replace some of them, with wider bounds",
+                "the kernel has no kprobes: other hooks stand in, some of which slow down every system call",
                 "use a kernel with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS, as all distributions build it",
             );
         }

@@ -1,11 +1,13 @@
-//! The running kernel's type information (BTF): where fields lie, how many arguments a tracepoint passes.
+//! The running kernel's type information (BTF): where fields lie, how many arguments a tracepoint passes, which functions
+//! there are.
 //!
 //! The format is `Documentation/bpf/btf.rst` and `include/uapi/linux/btf.h`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Buf;
+use aya::Endianness;
+use bytes::{Buf, BufMut as _};
 
 /// Where the kernel publishes its own BTF.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -23,9 +25,11 @@ mod kind {
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
+    pub(super) const FORWARD: u32 = 7;
     pub(super) const TYPEDEF: u32 = 8;
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -33,7 +37,7 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
-/// Why an offset could not be found.
+/// Why something could not be found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BtfError {
     /// The kernel has no BTF, or it cannot be read.
@@ -52,6 +56,9 @@ pub(super) enum BtfError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The loader of programs does not read what was made for it.
+    #[error("the loader cannot read the kernel's types")]
+    Loader(#[source] aya::BtfError),
     /// This kernel has no such type.
     #[error("this kernel's BTF has no {0}")]
     NoType(String),
@@ -200,16 +207,46 @@ impl Btf {
         id
     }
 
+    /// What the loader of programs needs of these types to find a function: at the function's id, it alone. Of all the
+    /// kernel's types the loader would make 100 MiB.
+    ///
+    /// # Errors
+    /// When there is no such function, as where the compiler has inlined it.
+    pub(super) fn with_only(&self, function: &str) -> Result<aya::Btf, BtfError> {
+        let id = self
+            .find(|header| header.kind == kind::FUNC && self.is_named(header.name, function))
+            .ok_or_else(|| BtfError::NoType(format!("function {function}")))?;
+        let type_length = id * TYPE_LENGTH;
+        let strings = [b"\0", function.as_bytes(), b"\0"].concat();
+        let mut bytes = Vec::with_capacity(HEADER_LENGTH + type_length + strings.len());
+        bytes.put_u16_ne(MAGIC);
+        bytes.put_u16_ne(1);
+        for number in [HEADER_LENGTH, 0, type_length, type_length, strings.len()] {
+            bytes.put_u32_ne(number as u32);
+        }
+        for of in 1..=id {
+            let (name, kind) = if of == id { (1, kind::FUNC) } else { (0, kind::FORWARD) };
+            bytes.put_u32_ne(name);
+            bytes.put_u32_ne(kind << 24);
+            bytes.put_u32_ne(0);
+        }
+        bytes.extend(strings);
+        aya::Btf::parse(&bytes, Endianness::default()).map_err(BtfError::Loader)
+    }
+
+    /// The id of the first type that is wanted.
+    fn find(&self, is_wanted: impl Fn(&Type) -> bool) -> Option<usize> {
+        (1..self.types.len())
+            .find(|id| self.type_at(self.types[*id]).is_some_and(|header| is_wanted(&header)))
+    }
+
     /// How many arguments a tracepoint passes to its raw programs.
     pub(super) fn tracepoint_arguments(&self, tracepoint: &str) -> Result<u32, BtfError> {
         let name = format!("btf_trace_{tracepoint}");
         let missing = || BtfError::NoType(format!("tracepoint {tracepoint}"));
         let pointer = self
-            .types
-            .iter()
-            .skip(1)
-            .filter_map(|at| self.type_at(*at))
             .find(|header| header.kind == kind::TYPEDEF && self.is_named(header.name, &name))
+            .and_then(|id| self.type_by_id(id as u32))
             .and_then(|alias| self.type_by_id(alias.size_or_type))
             .filter(|header| header.kind == kind::PTR)
             .ok_or_else(missing)?;
@@ -253,6 +290,14 @@ mod tests {
         if let Ok(btf) = Btf::of_running_kernel() {
             let error = btf.offset("file", "no_such_field").unwrap_err();
             assert_eq!(error.to_string(), "this kernel's struct file has no field no_such_field");
+        }
+    }
+
+    #[test]
+    fn a_missing_function_is_named() {
+        if let Ok(btf) = Btf::of_running_kernel() {
+            let error = btf.with_only("no_such_function").unwrap_err();
+            assert_eq!(error.to_string(), "this kernel's BTF has no function no_such_function");
         }
     }
 

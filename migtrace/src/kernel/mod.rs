@@ -75,6 +75,7 @@ pub use tunnel::{Tunnel, UnknownTunnel};
 use crate::event::Instrument;
 use crate::units::Flow;
 use crate::vocabulary::{AttachMode, Lost};
+use btf::Btf;
 use instruments::{Attached, Need, Unmet};
 use offsets::Offsets;
 
@@ -106,9 +107,11 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Loads the programs and attaches every instrument but the TC programs, which need an interface.
     pub(crate) fn load(settings: &Settings) -> Result<Self, KernelError> {
-        let (offsets, mut unmet) = Offsets::of_running_kernel();
+        let types = Btf::of_running_kernel();
+        let (offsets, mut unmet) = Offsets::of(&types);
         let mut ebpf = object::load(settings, &offsets)?;
-        let instruments = instruments::attach_all(&mut ebpf, &mut unmet);
+        let instruments = instruments::attach_all(&mut ebpf, &types, &mut unmet);
+        drop(types);
         let kernel = Self::new(ebpf, settings, instruments, &unmet)?;
         // Loading takes more memory than everything after it.
         memory::give_back();

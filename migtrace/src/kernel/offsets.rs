@@ -6,7 +6,7 @@
 use migtrace_ebpf::abi::{OpeningOffsets, RetransmitOffsets, SocketOffsets};
 
 use super::btf::{Btf, BtfError};
-use super::instruments::{Need, Unmet};
+use super::instruments::{Need, Types, Unmet};
 
 /// The offsets; all zeros where they are unknown.
 #[derive(Clone, Copy, Default)]
@@ -19,21 +19,20 @@ pub(super) struct Offsets {
 
 impl Offsets {
     /// Those of the running kernel, and the needs that are not met for the lack of any.
-    pub(super) fn of_running_kernel() -> (Self, Unmet) {
-        let btf = Btf::of_running_kernel();
+    pub(super) fn of(types: &Types) -> (Self, Unmet) {
         let mut unmet = Unmet::default();
         let offsets = Self {
-            socket: found(&btf, socket, Need::SocketOffsets, &mut unmet),
-            retransmit: found(&btf, retransmit, Need::RetransmitOffsets, &mut unmet),
-            opening: found(&btf, opening, Need::OpeningOffsets, &mut unmet),
-            task_tgid: found(&btf, task_tgid, Need::TaskTgid, &mut unmet),
+            socket: found(types, socket, Need::SocketOffsets, &mut unmet),
+            retransmit: found(types, retransmit, Need::RetransmitOffsets, &mut unmet),
+            opening: found(types, opening, Need::OpeningOffsets, &mut unmet),
+            task_tgid: found(types, task_tgid, Need::TaskTgid, &mut unmet),
         };
         (offsets, unmet)
     }
 }
 
 fn found<T: Default>(
-    btf: &Result<Btf, BtfError>,
+    types: &Types,
     read: impl Fn(&Btf) -> Result<T, BtfError>,
     need: Need,
     unmet: &mut Unmet,
@@ -42,7 +41,7 @@ fn found<T: Default>(
         unmet.push(need, error.to_string());
         T::default()
     };
-    match btf {
+    match types {
         Ok(btf) => read(btf).unwrap_or_else(|error| failed(&error)),
         Err(error) => failed(error),
     }
@@ -118,8 +117,8 @@ mod tests {
     #[test]
     fn a_missing_type_leaves_zeros_and_a_reason() {
         let mut unmet = Unmet::default();
-        let btf = Err(BtfError::NoType("struct file".into()));
-        assert_eq!(found(&btf, |_| Ok(1), Need::TaskTgid, &mut unmet), 0);
+        let types = Err(BtfError::NoType("struct file".into()));
+        assert_eq!(found(&types, |_| Ok(1), Need::TaskTgid, &mut unmet), 0);
         assert_eq!(unmet.why(&[Need::TaskTgid]), Some("this kernel's BTF has no struct file"));
     }
 }

@@ -17,17 +17,6 @@ const LAYOUT: Layout = Layout { zsh: "usr/share/zsh/vendor-completions", licence
 /// What Debian's part of the version counts: packages of the same release.
 const REVISION: u32 = 1;
 
-/// Adds to the unit. Kprobes and tracepoints are perf events, which Debian's kernels refuse to all but this capability while
-/// `kernel.perf_event_paranoid` is 3, as it is there by default. Other kernels are content with `CAP_PERFMON`.
-const DROP_IN: &str = "\
-# Hooks of the kernel are perf events, and kernel.perf_event_paranoid=3 refuses those without CAP_SYS_ADMIN. On a host
-# where it is 2 or less, this can be taken back in /etc/systemd/system/migtrace.service.d/perf-events.conf, an empty file.
-[Service]
-CapabilityBoundingSet=CAP_SYS_ADMIN
-AmbientCapabilities=CAP_SYS_ADMIN
-";
-const DROP_IN_PATH: &str = "usr/lib/systemd/system/migtrace.service.d/perf-events.conf";
-
 /// Enables and starts the service as other packages of Debian's do: on the first installation, unless the administrator
 /// has said otherwise, and again after an upgrade if it ran.
 const AFTER_INSTALLATION: &str = "\
@@ -78,9 +67,6 @@ pub(super) fn make(release: &Release, work: &Path, to: &Path) -> Result<PathBuf>
     let root = work.join("deb");
     release.install(&root, LAYOUT)?;
     add_papers(release, &root.join(DOCUMENTATION))?;
-    let drop_in = root.join(DROP_IN_PATH);
-    fs::create_dir_all(drop_in.parent().unwrap_or(&root)).context("cannot make a folder for a drop-in")?;
-    write(&drop_in, DROP_IN, 0o644)?;
     let control = root.join("DEBIAN");
     fs::create_dir(&control).with_context(|| format!("cannot make {}", control.display()))?;
     let files = all_files(&root)?;

@@ -3,10 +3,11 @@
 use std::any::Any;
 
 use aya::Ebpf;
-use aya::programs::{KProbe, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
 
-use super::programs;
 use super::table::{Asleep, AttachPoint, Definition, Hook};
+use super::{Types, programs};
+use crate::errors::with_causes;
 
 /// A program at its hook, whatever kind of hook it is. Dropping it detaches the program.
 type Link = Box<dyn Any + Send>;
@@ -26,7 +27,9 @@ impl Attached {
         ebpf: &mut Ebpf,
         definition: &'static Definition,
         hook: &'static Hook,
+        types: &Types,
     ) -> Result<Self, String> {
+        load(ebpf, hook, types)?;
         let link = Some(link(ebpf, hook)?);
         Ok(Self { name: definition.name, hook, asleep: definition.asleep, link })
     }
@@ -56,35 +59,62 @@ impl Attached {
     }
 }
 
-/// Loads the program of a hook, unless it is loaded, and attaches it.
-fn link(ebpf: &mut Ebpf, hook: &Hook) -> Result<Link, String> {
-    let name = hook.program;
-    let program = ebpf.program_mut(name).ok_or_else(|| programs::absent(name).to_string())?;
-    let is_loaded = program.fd().is_ok();
-    let loaded = |load: &mut dyn FnMut() -> Result<(), ProgramError>| match is_loaded {
-        true => Ok(()),
-        false => programs::load(load),
+/// Loads the program of a hook.
+fn load(ebpf: &mut Ebpf, hook: &Hook, types: &Types) -> Result<(), String> {
+    let program = program_of(ebpf, hook)?;
+    let loaded = match hook.point {
+        AttachPoint::Kprobe { .. } | AttachPoint::Kretprobe { .. } => {
+            <&mut KProbe>::try_from(program).and_then(|program| programs::load(|| program.load()))
+        }
+        AttachPoint::Fentry { function } => {
+            let types = types_of(function, types)?;
+            <&mut FEntry>::try_from(program)
+                .and_then(|program| programs::load(|| program.load(function, &types)))
+        }
+        AttachPoint::Fexit { function } => {
+            let types = types_of(function, types)?;
+            <&mut FExit>::try_from(program)
+                .and_then(|program| programs::load(|| program.load(function, &types)))
+        }
+        AttachPoint::Tracepoint { .. } => {
+            <&mut TracePoint>::try_from(program).and_then(|program| programs::load(|| program.load()))
+        }
+        AttachPoint::RawTracepoint { .. } => {
+            <&mut RawTracePoint>::try_from(program).and_then(|program| programs::load(|| program.load()))
+        }
     };
+    loaded.map_err(|error| programs::why(&error))
+}
+
+/// Attaches the program of a hook, which is loaded.
+fn link(ebpf: &mut Ebpf, hook: &Hook) -> Result<Link, String> {
+    let program = program_of(ebpf, hook)?;
+    macro_rules! attach {
+        ($kind:ty, $($place:expr),*) => {
+            <&mut $kind>::try_from(program).and_then(|program| {
+                let id = program.attach($($place),*)?;
+                Ok(Box::new(program.take_link(id)?) as Link)
+            })
+        };
+    }
     let linked: Result<Link, ProgramError> = match hook.point {
         AttachPoint::Kprobe { function } | AttachPoint::Kretprobe { function } => {
-            <&mut KProbe>::try_from(program).and_then(|program| {
-                loaded(&mut || program.load())?;
-                let id = program.attach(function, 0)?;
-                Ok(Box::new(program.take_link(id)?) as Link)
-            })
+            attach!(KProbe, function, 0)
         }
-        AttachPoint::Tracepoint { category, name } => {
-            <&mut TracePoint>::try_from(program).and_then(|program| {
-                loaded(&mut || program.load())?;
-                let id = program.attach(category, name)?;
-                Ok(Box::new(program.take_link(id)?) as Link)
-            })
-        }
-        AttachPoint::RawTracepoint { name } => <&mut RawTracePoint>::try_from(program).and_then(|program| {
-            loaded(&mut || program.load())?;
-            let id = program.attach(name)?;
-            Ok(Box::new(program.take_link(id)?) as Link)
-        }),
+        AttachPoint::Fentry { .. } => attach!(FEntry,),
+        AttachPoint::Fexit { .. } => attach!(FExit,),
+        AttachPoint::Tracepoint { category, name } => attach!(TracePoint, category, name),
+        AttachPoint::RawTracepoint { name } => attach!(RawTracePoint, name),
     };
     linked.map_err(|error| programs::why(&error))
+}
+
+fn program_of<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut Program, String> {
+    ebpf.program_mut(hook.program).ok_or_else(|| programs::absent(hook.program).to_string())
+}
+
+/// What the loader needs of the kernel's types to find a function.
+fn types_of(function: &str, types: &Types) -> Result<aya::Btf, String> {
+    let types = types.as_ref().map_err(|error| with_causes(error))?;
+    types.with_only(function).map_err(|error| with_causes(&error))
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use aya::Ebpf;
 
+use super::btf::{Btf, BtfError};
 use super::programs;
 use crate::event::{Instrument, InstrumentStatus};
 pub(super) use attached::Attached;
@@ -15,6 +16,9 @@ use table::{AttachPoint, Definition, TABLE};
 
 /// It is there while a module of KVM is loaded, and always where KVM is built into the kernel.
 const KVM_DEVICE: &str = "/sys/class/misc/kvm";
+
+/// The running kernel's types, or why there are none.
+pub(super) type Types = Result<Btf, BtfError>;
 
 /// The needs that this kernel does not meet, and why.
 #[derive(Debug, Default)]
@@ -34,14 +38,18 @@ impl Unmet {
 
 /// Loads and attaches every instrument. One that cannot be attached is listed with the reason; that is not an
 /// error. Also returns those that are attached.
-pub(super) fn attach_all(ebpf: &mut Ebpf, unmet: &mut Unmet) -> (Vec<Instrument>, Vec<Attached>) {
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    types: &Types,
+    unmet: &mut Unmet,
+) -> (Vec<Instrument>, Vec<Attached>) {
     if !Path::new(KVM_DEVICE).exists() {
         let why = "KVM is not loaded (run `modprobe kvm_intel` or `modprobe kvm_amd` before tracing)";
         unmet.push(Need::Kvm, why.into());
     }
     let mut attached = Vec::new();
     let instruments = TABLE.iter().map(|definition| {
-        let (instrument, link) = attach(ebpf, definition, unmet.why(definition.needs));
+        let (instrument, link) = attach(ebpf, types, definition, unmet.why(definition.needs));
         attached.extend(link);
         instrument
     });
@@ -50,6 +58,7 @@ pub(super) fn attach_all(ebpf: &mut Ebpf, unmet: &mut Unmet) -> (Vec<Instrument>
 
 fn attach(
     ebpf: &mut Ebpf,
+    types: &Types,
     definition: &'static Definition,
     unmet: Option<&str>,
 ) -> (Instrument, Option<Attached>) {
@@ -66,7 +75,7 @@ fn attach(
     let hooks = if unmet.is_some() { &[] } else { definition.hooks };
     let mut attached = None;
     for (index, hook) in hooks.iter().enumerate() {
-        match Attached::attach(ebpf, definition, hook) {
+        match Attached::attach(ebpf, definition, hook, types) {
             Ok(link) => {
                 attached = Some(link);
                 instrument.hook = Some(hook.point.name());
@@ -88,6 +97,8 @@ impl AttachPoint {
         match self {
             Self::Kprobe { function } => format!("kprobe:{function}"),
             Self::Kretprobe { function } => format!("kretprobe:{function}"),
+            Self::Fentry { function } => format!("fentry:{function}"),
+            Self::Fexit { function } => format!("fexit:{function}"),
             Self::Tracepoint { category, name } => format!("tracepoint:{category}:{name}"),
             Self::RawTracepoint { name } => format!("raw_tracepoint:{name}"),
         }

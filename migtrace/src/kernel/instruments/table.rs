@@ -43,10 +43,26 @@ pub(super) struct Hook {
 /// A place in the kernel where a program can be attached.
 #[derive(Clone, Copy)]
 pub(super) enum AttachPoint {
-    Kprobe { function: &'static str },
-    Kretprobe { function: &'static str },
-    Tracepoint { category: &'static str, name: &'static str },
-    RawTracepoint { name: &'static str },
+    Kprobe {
+        function: &'static str,
+    },
+    Kretprobe {
+        function: &'static str,
+    },
+    /// As a kprobe, but no perf event. Only functions of the kernel itself, none of its modules.
+    Fentry {
+        function: &'static str,
+    },
+    Fexit {
+        function: &'static str,
+    },
+    Tracepoint {
+        category: &'static str,
+        name: &'static str,
+    },
+    RawTracepoint {
+        name: &'static str,
+    },
 }
 
 /// What not every kernel has.
@@ -67,6 +83,13 @@ pub(super) static TABLE: [Definition; 10] = [
         needs: &[],
         hooks: &[
             kprobe("__sys_sendmsg", "sendmsg_kprobe"),
+            Hook {
+                note: Some(
+                    "newer kernels can preempt the program: if another QEMU sends on that CPU meanwhile, that \
+                     event is lost (and counted as lost)",
+                ),
+                ..fentry("__sys_sendmsg", "sendmsg_fentry")
+            },
             system_call("sys_enter_sendmsg", "sendmsg_tracepoint"),
         ],
         lost: "phases: only the first and the last packet of each flow are known",
@@ -78,6 +101,14 @@ pub(super) static TABLE: [Definition; 10] = [
         needs: &[Need::SocketOffsets],
         hooks: &[
             kretprobe("__sys_accept4", "accept_kretprobe"),
+            Hook {
+                point: AttachPoint::Fexit { function: "__sys_accept4" },
+                program: "accept_fexit",
+                note: Some(
+                    "newer kernels can preempt the program: an owner that is not seen therefore is known some \
+                     milliseconds later",
+                ),
+            },
             system_call("sys_exit_accept4", "accept_tracepoint"),
         ],
         lost: "the exact time from which a flow's owner is known: sock_diag and /proc show the owner some \
@@ -118,6 +149,7 @@ pub(super) static TABLE: [Definition; 10] = [
         needs: &[Need::Kvm],
         hooks: &[
             kprobe("kvm_vcpu_ioctl", "vcpu_ioctl_kprobe"),
+            ioctl("vcpu_ioctl_fentry"),
             system_call("sys_enter_ioctl", "vcpu_ioctl_tracepoint"),
         ],
         lost: "when the first vCPU runs again: QEMU's RESUME event comes some milliseconds earlier",
@@ -129,6 +161,7 @@ pub(super) static TABLE: [Definition; 10] = [
         needs: &[Need::Kvm],
         hooks: &[
             kprobe("kvm_vm_ioctl", "vm_ioctl_kprobe"),
+            ioctl("vm_ioctl_fentry"),
             system_call("sys_enter_ioctl", "vm_ioctl_tracepoint"),
         ],
         lost: "the passes of a QEMU whose migration capability `events` is off",
@@ -182,6 +215,19 @@ const fn kprobe(function: &'static str, program: &'static str) -> Hook {
 
 const fn kretprobe(function: &'static str, program: &'static str) -> Hook {
     Hook { point: AttachPoint::Kretprobe { function }, program, note: None }
+}
+
+const fn fentry(function: &'static str, program: &'static str) -> Hook {
+    Hook { point: AttachPoint::Fentry { function }, program, note: None }
+}
+
+/// The function of the kernel that every ioctl passes: those of KVM are in a module.
+const fn ioctl(program: &'static str) -> Hook {
+    let note = Some(
+        "while migtrace traces, every ioctl on this host is slightly slower; newer kernels can preempt the \
+         program: what others ask of KVM on that CPU meanwhile is lost (and counted as lost)",
+    );
+    Hook { note, ..fentry("security_file_ioctl", program) }
 }
 
 const fn tracepoint(category: &'static str, name: &'static str, program: &'static str) -> Hook {

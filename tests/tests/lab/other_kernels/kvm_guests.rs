@@ -1,7 +1,7 @@
 //! Stops, phases and absences of guests in KVM.
 
 use super::packet_counts::{ETHERNET_HEADER, FilterCounter, JsonEvents};
-use super::{Doctor, in_vm};
+use super::{Doctor, in_vm, perf_events};
 use crate::support::{
     GUEST_PATIENCE, MIGRATION_PORT, clock_offset_ns, guest_absence, network, number, sent_payload_bytes,
     vcpu_stops,
@@ -85,15 +85,27 @@ fn assert_merged_stop(doctor: &Doctor, merged: &CommandOutput, migrated: &Migrat
 
 #[test]
 fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts() {
-    if !in_vm() {
-        return;
+    if in_vm() {
+        assert_traced_on_both_hosts(|| ());
     }
+}
+
+#[test]
+fn a_migration_of_a_kvm_guest_is_traced_on_both_hosts_without_perf_events() {
+    if in_vm() {
+        perf_events::apart(|| assert_traced_on_both_hosts(perf_events::refuse));
+    }
+}
+
+/// `prepare` is called before anything is traced.
+fn assert_traced_on_both_hosts(prepare: fn()) {
     let builder = Lab::builder().accelerator("kvm").memory_mib(128).dirty(4, 1);
     let mut lab = builder.sender_offloads(false).receiver_gro(false).start().unwrap();
     lab.wait_guest_ready().unwrap();
     let migration =
         Migration { ram_port: MIGRATION_PORT, downtime_limit_ms: 1000, ..Migration::like_libvirt() };
     lab.prepare(&migration).unwrap();
+    prepare();
     let counter = FilterCounter::start(lab.destination(), &[MIGRATION_PORT]);
     let doctor = Doctor::ask();
     let recordings = [lab.source(), lab.destination()].map(|host| Recording::start(host, &[]).unwrap());
@@ -164,12 +176,24 @@ fn the_absence_of_a_kvm_guest_is_seen_from_four_places() {
 
 #[test]
 fn without_events_the_passes_are_known_from_the_dirty_log() {
-    if !in_vm() {
-        return;
+    if in_vm() {
+        assert_passes_of_the_dirty_log(|| ());
     }
+}
+
+#[test]
+fn without_events_and_perf_events_the_passes_are_known_from_the_dirty_log() {
+    if in_vm() {
+        perf_events::apart(|| assert_passes_of_the_dirty_log(perf_events::refuse));
+    }
+}
+
+/// `prepare` is called before anything is traced.
+fn assert_passes_of_the_dirty_log(prepare: fn()) {
     let mut lab = Lab::builder().accelerator("kvm").memory_mib(128).dirty(4, 1).start().unwrap();
     lab.wait_guest_ready().unwrap();
     let migration = Migration { events: false, downtime_limit_ms: 1000, ..Migration::default() };
+    prepare();
     let recording = Recording::start(lab.source(), &[]).unwrap();
     let migrated = lab.migrate(&migration).unwrap();
     let recorded = recording.finish(GUEST_PATIENCE).unwrap();

@@ -8,16 +8,18 @@ mod encapsulation;
 mod killed_recording;
 mod kvm_guests;
 mod packet_counts;
+mod perf_events;
 mod qmp_lines;
+
+use std::fs;
 
 use crate::support::GUEST_PATIENCE;
 use crate::wire_bytes::sleeping::assert_exact_after_waking;
-use migtrace_lab::BEST_HOOKS;
 use migtrace_lab::migtrace_command::{self, Recording};
+use migtrace_lab::{BEST_HOOKS, hooks_without_perf_events};
 use nix::sys::signal::Signal;
 use packet_counts::JsonEvents;
 use serde_json::{Value, json};
-use std::fs;
 
 /// Set inside the VMs of `cargo xtask vm`.
 const VM_VARIABLE: &str = "MIGTRACE_VM";
@@ -85,22 +87,35 @@ fn doctor_finds_every_instrument_at_its_best_hook() {
         return;
     }
     let doctor = Doctor::ask();
-    let best = BEST_HOOKS.map(|(name, hook)| (name, "ok", hook));
     let wire = if has_tcx() { ("wire", "ok", "tcx") } else { ("wire", "fallback", "clsact") };
-    for (name, status, hook) in best.into_iter().chain([wire]) {
-        let hook = if status == "missing" { Value::Null } else { hook.into() };
+    for (name, status, hook) in BEST_HOOKS.map(|(name, hook)| (name, "ok", hook)).into_iter().chain([wire]) {
         let instrument = doctor.instrument(name);
-        assert_eq!(
-            json!([instrument["status"], instrument["hook"]]),
-            json!([status, hook]),
-            "{instrument:#}"
-        );
+        assert_eq!([&instrument["status"], &instrument["hook"]], [status, hook], "{instrument:#}");
         // A fallback that loses nothing says what its disadvantage is.
         assert!(status == "ok" || !instrument["why"].is_null(), "{instrument:#}");
-        assert!(status != "missing" || !instrument["lost"].is_null(), "{instrument:#}");
     }
     assert_eq!(doctor.findings["lacking"], json!([]));
     assert_eq!(doctor.code, Some(if has_tcx() { 0 } else { 5 }));
+}
+
+#[test]
+fn where_perf_events_are_refused_every_instrument_has_another_hook() {
+    if in_vm() {
+        perf_events::apart(assert_hooks_without_perf_events);
+    }
+}
+
+fn assert_hooks_without_perf_events() {
+    perf_events::refuse();
+    let doctor = Doctor::ask();
+    for (name, hook) in hooks_without_perf_events() {
+        let instrument = doctor.instrument(name);
+        assert_eq!(instrument["hook"], hook, "{instrument:#}");
+        assert!(instrument["lost"].is_null(), "{instrument:#}");
+        let is_best = BEST_HOOKS.contains(&(name, hook));
+        assert_eq!(instrument["status"], if is_best { "ok" } else { "fallback" }, "{instrument:#}");
+        assert_eq!(instrument["note"].is_null(), is_best, "{instrument:#}");
+    }
 }
 
 #[test]
