@@ -18,6 +18,7 @@ mod interface_removal;
 mod lab_itself;
 mod libvirt;
 mod long_run;
+mod many_sleeps;
 mod merge;
 mod other_kernels;
 mod otlp;
