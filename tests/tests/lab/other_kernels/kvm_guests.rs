@@ -2,12 +2,13 @@
 
 use super::packet_counts::{ETHERNET_HEADER, FilterCounter, JsonEvents};
 use super::{Doctor, in_vm, perf_events};
+use crate::support::sleeping::Sleeper;
 use crate::support::{
     GUEST_PATIENCE, MIGRATION_PORT, clock_offset_ns, guest_absence, network, number, sent_payload_bytes,
     vcpu_stops,
 };
 use migtrace_lab::migtrace_command::{self, CommandOutput, Recorded, Recording};
-use migtrace_lab::record_checks::{assert_replays, clock_bounds, phase_names};
+use migtrace_lab::record_checks::{assert_replays, clock_bounds, mark_names, phase_names};
 use migtrace_lab::{Lab, Migrated, Migration, Outcome, Side};
 use serde_json::Value;
 
@@ -20,6 +21,7 @@ fn each_stop_of_a_kvm_guest_lies_between_the_stamps_of_the_test() {
     let mut guest = vcpu_stops::start_counting_guest(lab.source(), 2);
     if Doctor::ask().instrument("vcpu-run")["lost"].is_null() {
         vcpu_stops::assert_stops_are_precise(lab.source(), &mut guest, 2);
+        vcpu_stops::assert_stops_are_known_across_sleeps(lab.source(), &mut guest, 2);
     } else {
         vcpu_stops::assert_nothing_is_claimed(lab.source(), &mut guest);
     }
@@ -141,6 +143,28 @@ fn assert_traced_on_both_hosts(prepare: fn()) {
     let qemu_claims = number(&migrated.source["ram"]["transferred"]);
     let payload = sent_payload_bytes(&record);
     assert!(payload >= qemu_claims, "{payload} < {qemu_claims}");
+    assert_stop_measured_after_a_sleep(&mut lab, &migration, &doctor);
+}
+
+/// Lets the guest move back, which wakes up both recordings, and checks that its stop is measured as ever.
+fn assert_stop_measured_after_a_sleep(lab: &mut Lab, migration: &Migration, doctor: &Doctor) {
+    let sleepers = [lab.guest_host(), lab.other_host()].map(|host| Sleeper::start(host, &[]));
+    let recordings = sleepers.map(|sleeper| {
+        sleeper.fall_asleep();
+        sleeper.recording
+    });
+    let migrated = lab.migrate(migration).unwrap();
+    assert_eq!(migrated.outcome, Outcome::Completed, "{}", migrated.source);
+    let recorded = recordings.map(|recording| recording.finish(GUEST_PATIENCE).unwrap());
+    let [source, destination] = recorded.each_ref().map(|recorded| mark_names(&assert_replays(recorded)));
+    let logs = recorded.each_ref().map(Recorded::events_path);
+    let merged = migtrace_command::merge(&[&logs[0], &logs[1]]).unwrap();
+    assert_merged_stop(doctor, &merged, &migrated);
+    if doctor.instrument("vcpu-run")["lost"].is_null() {
+        let has = |marks: &[String], wanted: &str| marks.iter().any(|mark| mark == wanted);
+        assert!(has(&source, "first-vcpu-stopped") && has(&source, "all-vcpus-stopped"), "{source:?}");
+        assert!(has(&destination, "first-vcpu-run"), "{destination:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub(crate) mod merged;
 pub(crate) mod monitor_writer;
 pub(crate) mod probe_command;
 pub(crate) mod rotel;
+pub(crate) mod sleeping;
 pub(crate) mod transfer;
 pub(crate) mod vcpu_stops;
 

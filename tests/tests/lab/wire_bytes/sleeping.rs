@@ -2,9 +2,10 @@
 
 use super::{WireCounts, captured, comparable, connect, counted, ends, network_of_frames};
 use crate::support::event_log::{EventLog, FlowRecording};
+use crate::support::sleeping::counts_packets;
 use crate::support::{MIB, MIGRATION_PORT, PATIENCE, one_at_a_time};
 use migtrace::units::Directions;
-use migtrace_lab::{Capture, Host, Lab, Wiretap, wait_for_tcx_links};
+use migtrace_lab::{Capture, Host, Lab, Wiretap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,10 @@ const OTHER_PORT: u16 = 7000;
 /// A recording that has fallen asleep.
 fn asleep(host: &Host) -> FlowRecording {
     let recording = FlowRecording::start(host, &["--sleep-after", "100ms"]);
-    wait_for_tcx_links(recording.pid(), 0, PATIENCE).unwrap();
-    // Before Linux 6.6 there are filters instead.
     let started = Instant::now();
-    while host.tool("tc", &["filter", "show", "dev", Host::BRIDGE, "egress"]).unwrap().contains("migtrace") {
+    while counts_packets(host, recording.pid()) {
         assert!(started.elapsed() < PATIENCE, "it does not fall asleep");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(20));
     }
     recording
 }

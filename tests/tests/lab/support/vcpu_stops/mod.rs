@@ -1,15 +1,20 @@
 //! A KVM guest that a test stops and continues, and what migtrace recorded of each stop.
 
+mod across_sleeps;
+
 use super::PATIENCE;
 use migtrace::event::{Event, Fact, LogReader};
 use migtrace::units::MonotonicNs;
-use migtrace_lab::{BareQemu, Host, migtrace_command, monotonic_ns};
+use migtrace_lab::migtrace_command::Recording;
+use migtrace_lab::{BareQemu, Host, monotonic_ns};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::time::{Duration, Instant};
+
+pub(crate) use across_sleeps::assert_stops_are_known_across_sleeps;
 
 /// From the start of the guest to its first count: the firmware comes first.
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
@@ -98,24 +103,40 @@ fn trace(host: &Host, guest: &mut BareQemu, times: u32) -> Vec<(CausedStop, Reco
 
 /// Stops and continues the guest this many times during a recording.
 fn record(host: &Host, guest: &mut BareQemu, times: u32) -> (Vec<CausedStop>, Vec<Event>) {
-    let recording = migtrace_command::Recording::start(host, &["--vm", "paused"]).unwrap();
+    let recording = Recording::start(host, &["--vm", "paused"]).unwrap();
     let caused = (0..times).map(|time| cause_stop(guest, SHORTEST + LONGER * (time % LENGTHS))).collect();
+    (caused, interrupt(recording))
+}
+
+/// Ends a recording, and returns its events.
+fn interrupt(recording: Recording) -> Vec<Event> {
     recording.signal(Signal::SIGINT).unwrap();
     let recorded = recording.finish(PATIENCE).unwrap();
     let log = File::open(recorded.events_path()).unwrap();
-    (caused, LogReader::new(BufReader::new(log)).map(Result::unwrap).collect())
+    LogReader::new(BufReader::new(log)).map(Result::unwrap).collect()
 }
 
 fn cause_stop(guest: &mut BareQemu, length: Duration) -> CausedStop {
-    let stop_sent_ns = monotonic_ns();
-    guest.qmp().execute("stop", json!({})).unwrap();
-    let stop_answered_ns = monotonic_ns();
+    let (stop_sent_ns, stop_answered_ns) = stop(guest);
     std::thread::sleep(length);
+    let (cont_sent_ns, ran_ns) = cont(guest);
+    CausedStop { stop_sent_ns, stop_answered_ns, cont_sent_ns, ran_ns }
+}
+
+/// Stops the guest. Returns when that began, and when it had stopped.
+fn stop(guest: &mut BareQemu) -> (u64, u64) {
+    let sent_ns = monotonic_ns();
+    guest.qmp().execute("stop", json!({})).unwrap();
+    (sent_ns, monotonic_ns())
+}
+
+/// Lets the guest run again. Returns when that began, and when it had run.
+fn cont(guest: &mut BareQemu) -> (u64, u64) {
     let count = guest.count().unwrap();
-    let cont_sent_ns = monotonic_ns();
+    let sent_ns = monotonic_ns();
     guest.qmp().execute("cont", json!({})).unwrap();
     while guest.count().unwrap() == count {}
-    CausedStop { stop_sent_ns, stop_answered_ns, cont_sent_ns, ran_ns: monotonic_ns() }
+    (sent_ns, monotonic_ns())
 }
 
 /// Checks that each of this many stops lies between the test's stamps and is of all vCPUs. Returns the median width of the
@@ -155,7 +176,7 @@ fn recorded_stops(events: &[Event]) -> Vec<RecordedStop> {
     stops
         .map(|(stop, vcpus)| {
             assert_eq!(vcpus.inside, 0, "QEMU emits STOP when all vCPUs have stopped");
-            let (earliest, run) = run_after(events, stop);
+            let (earliest, run) = run_after(events, stop).unwrap();
             RecordedStop {
                 vcpus: vcpus.known,
                 first_left_ns: vcpus.first_left_ns.unwrap().0,
@@ -169,7 +190,7 @@ fn recorded_stops(events: &[Event]) -> Vec<RecordedStop> {
 
 /// After a stop, the first run that may have happened, and the first that certainly did. Two vCPUs can be stamped in one
 /// order and reach the log in the other.
-fn run_after(events: &[Event], stop: MonotonicNs) -> (MonotonicNs, MonotonicNs) {
+fn run_after(events: &[Event], stop: MonotonicNs) -> Option<(MonotonicNs, MonotonicNs)> {
     let void = |at: MonotonicNs| {
         events.iter().find_map(|event| match event.fact {
             Fact::GuestRunVoid { entered_ns, certain, .. } if entered_ns == at => Some(certain),
@@ -178,6 +199,6 @@ fn run_after(events: &[Event], stop: MonotonicNs) -> (MonotonicNs, MonotonicNs) 
     };
     let is_run = |event: &&Event| matches!(event.fact, Fact::GuestRun { .. }) && event.at_ns > stop;
     let runs: BTreeSet<_> = events.iter().filter(is_run).map(|event| event.at_ns).collect();
-    let run = runs.iter().find(|at| void(**at).is_none()).unwrap();
-    (*runs.iter().find(|at| void(**at) != Some(true)).unwrap(), *run)
+    let run = runs.iter().find(|at| void(**at).is_none())?;
+    Some((*runs.iter().find(|at| void(**at) != Some(true))?, *run))
 }
