@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use common::merged;
 use migtrace::export::ids::Ids;
+use migtrace::export::metrics::{MIGRATIONS, STOP, TOTAL};
 use migtrace::export::otlp::queue::{Limits, Queue};
 use migtrace::export::otlp::send::Settings;
 use migtrace::export::otlp::{Exporter, Origin, ThisHost};
+use migtrace::record::{Estimate, Record};
 use migtrace_lab::Download;
 use serde_json::Value;
 
@@ -179,10 +181,13 @@ fn two_halves_meet_in_one_trace_at_rotel_and_come_again_as_the_same_spans() {
 
 #[test]
 fn rotel_understands_the_metrics_and_their_exemplars() {
-    for protocol in [GRPC.1, "http/protobuf"] {
+    for (protocol, aggregation) in
+        [(GRPC.1, "base2_exponential_bucket_histogram"), ("http/protobuf", "explicit_bucket_histogram")]
+    {
         let rotel = Rotel::start();
         let endpoint = if protocol == GRPC.1 { &rotel.grpc } else { &rotel.http };
-        let variable = |name: &str| (name == GRPC.0).then(|| protocol.to_owned());
+        let variables = [(GRPC.0, protocol), (AGGREGATION, aggregation)];
+        let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).into());
         let settings = Settings::read(variable, Some(endpoint)).unwrap();
         let origin = Origin { this_host: Some(ThisHost::read().unwrap()), ..Origin::default() };
         let queue = Queue::in_memory(Limits::default());
@@ -204,11 +209,11 @@ fn rotel_understands_the_metrics_and_their_exemplars() {
 }
 
 /// What OtelTap receives while something is sent to its port.
-fn tapped(wanted: usize, send: impl FnOnce(&str)) -> Vec<Value> {
+fn tapped(what: &str, wanted: usize, send: impl FnOnce(&str)) -> Vec<Value> {
     let port = free_port();
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/otlp/receive.py");
     let mut command = Command::new("python3");
-    command.arg(script).args([port.to_string(), wanted.to_string()]);
+    command.arg(script).args([&port.to_string(), what, &wanted.to_string()]);
     command.env("PYTHONPATH", receivers()).stdout(Stdio::piped());
     let mut child = Killed(command.spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -224,7 +229,7 @@ fn oteltap_sees_a_merged_migration_with_its_link_events_and_bounds() {
     let gaps = record.gaps.iter().filter(|gap| gap.lost + gap.late > 0 || gap.is_sure()).count();
     let wanted = 2 + record.phases.len() + 1 + record.downtime.parts.len() + 1 + gaps;
     let logs = ["source", "destination", "observer"].map(|host| log(name, host));
-    let spans = tapped(wanted, |endpoint| {
+    let spans = tapped("spans", wanted, |endpoint| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_migtrace"));
         command.arg("merge").args(&logs).args(["--otlp", endpoint]);
         command.args(["--traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]);
@@ -254,6 +259,86 @@ fn oteltap_sees_a_merged_migration_with_its_link_events_and_bounds() {
         .collect();
     for mark in &record.downtime.marks {
         assert!(events.contains(mark.name.as_str()), "{}: {events:?}", mark.name);
+    }
+}
+
+/// Enough migrations for metrics of each name.
+fn replayed() -> Vec<Record> {
+    common::log_names().iter().flat_map(|name| common::replay(name)).collect()
+}
+
+/// The metrics of migrations, as OtelTap receives them when the environment has these variables.
+fn metrics_of(records: &[Record], variables: &[(&str, &str)]) -> Vec<Value> {
+    tapped("metrics", 6, |endpoint| {
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned());
+        let settings = Settings::read(find, Some(endpoint)).unwrap();
+        let queue = Queue::in_memory(Limits::default());
+        let exporter = Exporter::start(&settings, Origin::default(), queue, |said| panic!("{said}")).unwrap();
+        for record in records {
+            // Some cannot have a trace. All are counted.
+            let _ = exporter.send(record);
+        }
+        assert_eq!(exporter.shutdown(PATIENCE).metrics_failed, 0);
+    })
+}
+
+const AGGREGATION: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+const NO_TRACES: (&str, &str) = ("OTEL_TRACES_EXPORTER", "none");
+
+#[test]
+fn oteltap_counts_in_explicit_buckets_the_migrations_whose_values_are_in_them() {
+    let records = replayed();
+    let variables = [
+        NO_TRACES,
+        (AGGREGATION, "explicit_bucket_histogram"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+    ];
+    let metrics = metrics_of(&records, &variables);
+    let seconds = |estimate: &Option<Estimate>| estimate.as_ref().map(|known| known.value_ns as f64 / 1e9);
+    let expected: [(&str, Vec<f64>); 2] = [
+        (STOP.name, records.iter().filter_map(|record| seconds(&record.downtime.stop)).collect()),
+        (TOTAL.name, records.iter().filter_map(|record| seconds(&record.total_time)).collect()),
+    ];
+    for (name, values) in expected {
+        assert!(values.len() > 10, "{name}: {}", values.len());
+        let metric = metrics.iter().find(|metric| metric["name"] == name).unwrap();
+        assert_eq!((metric["unit"].as_str(), metric["temporality"].as_u64()), (Some("s"), Some(1)));
+        let points = metric["points"].as_array().unwrap();
+        let bounds: Vec<f64> = serde_json::from_value(points[0]["bounds"].clone()).unwrap();
+        let all = [f64::NEG_INFINITY].into_iter().chain(bounds).chain([f64::INFINITY]).collect::<Vec<_>>();
+        for (place, bounds) in all.windows(2).enumerate() {
+            let inside = values.iter().filter(|value| **value > bounds[0] && **value <= bounds[1]).count();
+            let counted: u64 = points.iter().map(|point| point["counts"][place].as_u64().unwrap()).sum();
+            assert_eq!(counted, inside as u64, "{name} in ({}, {}]", bounds[0], bounds[1]);
+        }
+        let sum: f64 = points.iter().map(|point| point["sum"].as_f64().unwrap()).sum();
+        let expected: f64 = values.iter().sum();
+        assert!((sum - expected).abs() < 1e-6, "{name}: {sum} and not {expected}");
+    }
+    for metric in &metrics {
+        let kind = if metric["name"] == MIGRATIONS.name { "sum" } else { "histogram" };
+        assert_eq!(metric["kind"], kind, "{metric}");
+        for point in metric["points"].as_array().unwrap().iter().filter(|_| kind == "histogram") {
+            let counts: Vec<u64> = serde_json::from_value(point["counts"].clone()).unwrap();
+            assert_eq!(counts.iter().sum::<u64>(), point["count"].as_u64().unwrap(), "{metric}");
+            assert_eq!(counts.len(), point["bounds"].as_array().unwrap().len() + 1, "{metric}");
+            let filled = counts.iter().filter(|count| **count > 0).count();
+            assert_eq!(filled, point["exemplars"].as_array().unwrap().len(), "{metric}");
+        }
+    }
+}
+
+#[test]
+fn oteltap_gets_exponential_histograms_unless_the_environment_asks_for_others() {
+    let records = replayed();
+    let stops = records.iter().filter(|record| record.downtime.stop.is_some()).count();
+    let asked = [NO_TRACES, (AGGREGATION, "base2_exponential_bucket_histogram")];
+    for variables in [&asked[..1], &asked[..]] {
+        let metrics = metrics_of(&records, variables);
+        let stop = metrics.iter().find(|metric| metric["name"] == STOP.name).unwrap();
+        assert_eq!(stop["kind"], "exponential_histogram", "{stop}");
+        let counts = stop["points"].as_array().unwrap().iter().map(|point| point["count"].as_u64().unwrap());
+        assert_eq!(counts.sum::<u64>(), stops as u64, "{stop}");
     }
 }
 

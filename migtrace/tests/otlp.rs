@@ -15,8 +15,8 @@ use common::merged;
 use migtrace::export::ids::Ids;
 use migtrace::export::metrics::{Metrics, Point, STOP, WIRE_BYTES};
 use migtrace::export::otlp::{
-    ExportMetricsServiceRequest, ExportTraceServiceRequest, NoTrace, Origin, PlatformAttributes, Temporality,
-    ThisHost, TraceContext, json_line, metrics_request, trace_request, trace_request_with,
+    Buckets, ExportMetricsServiceRequest, ExportTraceServiceRequest, NoTrace, Origin, PlatformAttributes,
+    Temporality, ThisHost, TraceContext, json_line, metrics_request, trace_request, trace_request_with,
 };
 use migtrace::record::Record;
 use serde_json::{Value, json};
@@ -336,7 +336,7 @@ fn metrics_count_what_records_say_and_lead_to_their_spans() {
     });
     assert!(found);
     let request = |temporality| -> ExportMetricsServiceRequest {
-        metrics_request(&metrics, 2_000, temporality, &Origin::default())
+        metrics_request(&metrics, 2_000, temporality, Buckets::Exponential, &Origin::default())
     };
     let line = json_line(&request(Temporality::Cumulative)).unwrap();
     let delta = json_line(&request(Temporality::Delta)).unwrap();

@@ -2,10 +2,10 @@
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Metric,
-    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, metric, number_data_point,
+    AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint,
+    Histogram as ExplicitHistogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
+    ScopeMetrics, Sum, exemplar, exponential_histogram_data_point, metric, number_data_point,
 };
 
 use super::attributes::Attributes;
@@ -32,6 +32,16 @@ impl From<Temporality> for i32 {
     }
 }
 
+/// Which buckets of histograms are sent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Buckets {
+    /// Those that the values have made: as narrow as they can be.
+    #[default]
+    Exponential,
+    /// The classic ones, whose bounds are the same at every host.
+    Explicit,
+}
+
 /// All metrics as they are at `at_ns`, the wall time in nanoseconds since the Unix epoch. Those without a point are left out. Of
 /// [`Temporality::Delta`] the caller has to begin anew with each request.
 #[must_use]
@@ -39,11 +49,12 @@ pub fn metrics_request(
     metrics: &Metrics,
     at_ns: u64,
     temporality: Temporality,
+    buckets: Buckets,
     origin: &Origin,
 ) -> ExportMetricsServiceRequest {
-    let times = Times { since_ns: metrics.started_ns(), at_ns, temporality: temporality.into() };
+    let maker = Maker { since_ns: metrics.started_ns(), at_ns, temporality: temporality.into(), buckets };
     let families = metrics.families().iter().filter(|family| !family.points.is_empty());
-    let metrics = families.map(|family| times.metric(family)).collect();
+    let metrics = families.map(|family| maker.metric(family)).collect();
     let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
     let schema_url = opentelemetry_semantic_conventions::SCHEMA_URL.to_owned();
     let resource = Some(origin.of_process());
@@ -52,23 +63,31 @@ pub fn metrics_request(
     }
 }
 
-struct Times {
+struct Maker {
     since_ns: u64,
     at_ns: u64,
     temporality: i32,
+    buckets: Buckets,
 }
 
-impl Times {
+impl Maker {
     fn metric(&self, family: &Family) -> Metric {
-        let data = match family.definition.kind {
-            Kind::Counter => metric::Data::Sum(Sum {
-                data_points: family.points.iter().filter_map(|(a, point)| self.number(a, point)).collect(),
-                aggregation_temporality: self.temporality,
+        let (points, aggregation_temporality) = (family.points.iter(), self.temporality);
+        let data = match (family.definition.kind, self.buckets) {
+            (Kind::Counter, _) => metric::Data::Sum(Sum {
+                data_points: points.filter_map(|(a, point)| self.number(a, point)).collect(),
+                aggregation_temporality,
                 is_monotonic: true,
             }),
-            Kind::Histogram { .. } => metric::Data::ExponentialHistogram(ExponentialHistogram {
-                data_points: family.points.iter().filter_map(|(a, point)| self.histogram(a, point)).collect(),
-                aggregation_temporality: self.temporality,
+            (Kind::Histogram { .. }, Buckets::Exponential) => {
+                metric::Data::ExponentialHistogram(ExponentialHistogram {
+                    data_points: points.filter_map(|(a, point)| self.exponential(a, point)).collect(),
+                    aggregation_temporality,
+                })
+            }
+            (Kind::Histogram { .. }, Buckets::Explicit) => metric::Data::Histogram(ExplicitHistogram {
+                data_points: points.filter_map(|(a, point)| self.explicit(a, point)).collect(),
+                aggregation_temporality,
             }),
         };
         Metric {
@@ -91,7 +110,7 @@ impl Times {
         })
     }
 
-    fn histogram(
+    fn exponential(
         &self,
         attributes: &metrics::Attributes,
         point: &Point,
@@ -106,16 +125,38 @@ impl Times {
             sum: Some(*sum),
             scale: exponential.scale,
             zero_count: exponential.zero_count,
-            positive: Some(Buckets {
+            positive: Some(exponential_histogram_data_point::Buckets {
                 offset: exponential.offset,
                 bucket_counts: exponential.counts.iter().copied().collect(),
             }),
-            exemplars: histogram.exemplars.iter().flatten().map(exemplar).collect(),
+            exemplars: exemplars(histogram),
             min: *min,
             max: *max,
             ..ExponentialHistogramDataPoint::default()
         })
     }
+
+    fn explicit(&self, attributes: &metrics::Attributes, point: &Point) -> Option<HistogramDataPoint> {
+        let Point::Histogram(histogram) = point else { return None };
+        let Histogram { count, sum, min, max, bounds, counts, .. } = histogram;
+        Some(HistogramDataPoint {
+            attributes: key_values(attributes),
+            start_time_unix_nano: self.since_ns,
+            time_unix_nano: self.at_ns,
+            count: *count,
+            sum: Some(*sum),
+            bucket_counts: counts.clone(),
+            explicit_bounds: bounds.upper().to_vec(),
+            exemplars: exemplars(histogram),
+            min: *min,
+            max: *max,
+            ..HistogramDataPoint::default()
+        })
+    }
+}
+
+fn exemplars(histogram: &Histogram) -> Vec<Exemplar> {
+    histogram.exemplars.iter().flatten().map(exemplar).collect()
 }
 
 fn exemplar(exemplar: &metrics::Exemplar) -> Exemplar {

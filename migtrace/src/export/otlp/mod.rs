@@ -18,7 +18,7 @@ mod trace;
 pub use context::{BadContext, TraceContext};
 pub use exporter::{ExportCounts, Exporter, NoExporter};
 pub use json::json_line;
-pub use metrics::{Temporality, metrics_request};
+pub use metrics::{Buckets, Temporality, metrics_request};
 pub use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 pub use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 pub use platform::{AttributeValue, PlatformAttributes, ReservedName};

@@ -130,6 +130,7 @@ impl Exporter {
             metrics,
             metrics_every: settings.metrics_every,
             temporality: settings.temporality,
+            buckets: settings.buckets,
             origin: Arc::clone(&origin),
             counts: Arc::clone(&counts),
             say: Box::new(say),

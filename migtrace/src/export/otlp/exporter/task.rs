@@ -14,7 +14,7 @@ use super::Counters;
 use crate::export::metrics::Metrics;
 use crate::export::otlp::queue::{Entry, Queue};
 use crate::export::otlp::send::{Answer, Sender, Signal};
-use crate::export::otlp::{Origin, Temporality, metrics_request};
+use crate::export::otlp::{Buckets, Origin, Temporality, metrics_request};
 use crate::record::Record;
 use crate::wall_clock::realtime_ns;
 
@@ -49,6 +49,7 @@ pub(super) struct Parts {
     pub(super) metrics: Option<Metrics>,
     pub(super) metrics_every: Duration,
     pub(super) temporality: Temporality,
+    pub(super) buckets: Buckets,
     pub(super) origin: Arc<Origin>,
     pub(super) counts: Arc<Counters>,
     pub(super) say: Box<dyn Fn(&str) + Send>,
@@ -195,9 +196,10 @@ impl Task {
         }
         self.has_news = false;
         let has_points = metrics.families().iter().any(|family| !family.points.is_empty());
-        let (at_ns, temporality) = (realtime_ns(), self.parts.temporality);
+        let Parts { temporality, buckets, ref origin, .. } = self.parts;
+        let at_ns = realtime_ns();
         let request = has_points
-            .then(|| metrics_request(metrics, at_ns, temporality, &self.parts.origin).encode_to_vec())?;
+            .then(|| metrics_request(metrics, at_ns, temporality, buckets, origin).encode_to_vec())?;
         if temporality == Temporality::Delta {
             *metrics = Metrics::new(at_ns);
             self.kept_metrics = Some(request.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::export::otlp::Temporality;
+use crate::export::otlp::{Buckets, Temporality};
 
 /// How long one request may take, unless the environment says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,6 +97,8 @@ pub struct Settings {
     pub metrics_every: Duration,
     /// From when their values count.
     pub temporality: Temporality,
+    /// Which buckets of their histograms are sent.
+    pub buckets: Buckets,
     /// `service.name`, if it was chosen.
     pub service_name: Option<String>,
     /// More attributes of the resource.
@@ -139,6 +141,7 @@ impl Settings {
         let every = environment.milliseconds("OTEL_METRIC_EXPORT_INTERVAL");
         settings.metrics_every = every.filter(|every| !every.is_zero()).unwrap_or(METRICS_EVERY);
         settings.temporality = environment.temporality();
+        settings.buckets = environment.buckets();
         settings.service_name = variable("OTEL_SERVICE_NAME");
         settings.attributes = environment.resource_attributes();
         environment.ignored.dedup();
@@ -187,21 +190,23 @@ impl Environment<'_> {
     /// A variable of OTLP, and its name: the one of the signal, or else the one of all.
     fn of(&self, signal: Signal, what: &str) -> Option<(String, String)> {
         let names = [signal.infix(), ""].map(|infix| format!("OTEL_EXPORTER_OTLP_{infix}{what}"));
-        names.into_iter().find_map(|name| (self.variable)(&name).map(|value| (name, value)))
+        names.iter().find_map(|name| self.named(name))
+    }
+
+    /// A variable, and its name.
+    fn named(&self, name: &str) -> Option<(String, String)> {
+        (self.variable)(name).map(|value| (name.to_owned(), value))
     }
 
     fn protocol(&mut self, signal: Signal, given: Option<&str>) -> Protocol {
         let asked = self.of(signal, "PROTOCOL");
-        match asked.as_ref().map(|(_, value)| value.trim()) {
-            Some("grpc") => return Protocol::Grpc,
-            Some("http/protobuf") => return Protocol::HttpProtobuf,
-            Some("http/json") => return Protocol::HttpJson,
-            Some(other) => {
-                let name = asked.as_ref().map(|(name, _)| name.as_str()).unwrap_or_default();
-                let why = format!("{name}: no protocol `{other}`; write grpc, http/protobuf or http/json");
-                self.ignore(&why);
-            }
-            None => {}
+        let known = [
+            ("grpc", Protocol::Grpc),
+            ("http/protobuf", Protocol::HttpProtobuf),
+            ("http/json", Protocol::HttpJson),
+        ];
+        if let Some(protocol) = self.one_of("protocol", asked, &known) {
+            return protocol;
         }
         // The port says it where nothing else does: nothing but gRPC is expected there.
         let given = given.and_then(|given| given.parse::<Uri>().ok());
@@ -277,26 +282,48 @@ impl Environment<'_> {
     }
 
     fn gzip(&mut self, signal: Signal) -> bool {
-        let Some((name, value)) = self.of(signal, "COMPRESSION") else { return false };
-        match value.trim() {
-            "gzip" => return true,
-            "none" => {}
-            other => self.ignore(&format!("{name}: no compression `{other}`; write gzip or none")),
-        }
-        false
+        let asked = self.of(signal, "COMPRESSION");
+        self.one_of("compression", asked, &[("gzip", true), ("none", false)]).unwrap_or_default()
     }
 
     /// Counters and histograms are all that there is; of those both `delta` and `lowmemory` want the same.
     fn temporality(&mut self) -> Temporality {
-        let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        let Some(value) = (self.variable)(name) else { return Temporality::default() };
-        match value.trim().to_ascii_lowercase().as_str() {
-            "cumulative" => return Temporality::Cumulative,
-            "delta" | "lowmemory" => return Temporality::Delta,
-            other => self
-                .ignore(&format!("{name}: no temporality `{other}`; write cumulative, delta or lowmemory")),
+        let asked = self.named("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE");
+        let known = [
+            ("cumulative", Temporality::Cumulative),
+            ("delta", Temporality::Delta),
+            ("lowmemory", Temporality::Delta),
+        ];
+        self.one_of("temporality", asked, &known).unwrap_or_default()
+    }
+
+    /// The default is not the specification's: stops take from milliseconds to minutes, and only exponential buckets are narrow
+    /// all the way.
+    fn buckets(&mut self) -> Buckets {
+        let asked = self.named("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION");
+        let known = [
+            ("explicit_bucket_histogram", Buckets::Explicit),
+            ("base2_exponential_bucket_histogram", Buckets::Exponential),
+        ];
+        self.one_of("aggregation", asked, &known).unwrap_or_default()
+    }
+
+    /// What a variable's word stands for; none if it is not set, or no word that is known, which is said then.
+    fn one_of<T: Copy>(
+        &mut self,
+        what: &str,
+        asked: Option<(String, String)>,
+        known: &[(&str, T)],
+    ) -> Option<T> {
+        let (name, value) = asked?;
+        let value = value.trim();
+        let found = known.iter().find(|(word, _)| value.eq_ignore_ascii_case(word));
+        if found.is_none() {
+            let words: Vec<_> = known.iter().map(|(word, _)| *word).collect();
+            let (last, others) = words.split_last()?;
+            self.ignore(&format!("{name}: no {what} `{value}`; write {} or {last}", others.join(", ")));
         }
-        Temporality::default()
+        found.map(|(_, meaning)| *meaning)
     }
 
     fn milliseconds(&mut self, name: &str) -> Option<Duration> {

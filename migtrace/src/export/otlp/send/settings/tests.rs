@@ -16,6 +16,7 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const OF_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 const TEMPORALITY: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+const AGGREGATION: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
 const INSECURE: &str = "OTEL_EXPORTER_OTLP_INSECURE";
 
 #[test]
@@ -150,6 +151,11 @@ fn what_makes_no_sense_is_ignored_and_said_without_secrets() {
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b", "OTEL_RESOURCE_ATTRIBUTES is not a list"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "often", "OTEL_METRIC_EXPORT_INTERVAL: `often`"),
         (TEMPORALITY, "none", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE: no temporality `none`"),
+        (
+            AGGREGATION,
+            "drop",
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION: no aggregation `drop`; write explicit_bucket_histogram or base2_exponential_bucket_histogram",
+        ),
     ];
     for (name, value, why) in cases {
         let settings = read(&[(name, value)], None).unwrap();
@@ -158,7 +164,7 @@ fn what_makes_no_sense_is_ignored_and_said_without_secrets() {
         assert!(!settings.ignored[0].contains("secret"));
         assert_eq!(settings.traces.unwrap().timeout, TIMEOUT);
         assert_eq!(settings.attributes, []);
-        assert_eq!(settings.temporality, Temporality::Cumulative);
+        assert_eq!((settings.temporality, settings.buckets), (Temporality::Cumulative, Buckets::Exponential));
     }
 }
 
@@ -171,6 +177,19 @@ fn counters_and_histograms_have_the_temporality_that_the_specification_gives_eac
     ] {
         let settings = read(&[(TEMPORALITY, value)], None).unwrap();
         assert_eq!((settings.temporality, settings.ignored.len()), (expected, 0));
+    }
+}
+
+#[test]
+fn histograms_are_those_that_were_asked_for_and_exponential_if_none_were() {
+    for (value, expected) in [
+        ("", Buckets::Exponential),
+        ("explicit_bucket_histogram", Buckets::Explicit),
+        (" EXPLICIT_BUCKET_HISTOGRAM ", Buckets::Explicit),
+        ("base2_exponential_bucket_histogram", Buckets::Exponential),
+    ] {
+        let settings = read(&[(AGGREGATION, value)], None).unwrap();
+        assert_eq!((settings.buckets, settings.ignored), (expected, Vec::new()), "{value}");
     }
 }
 
