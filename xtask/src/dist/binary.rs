@@ -10,7 +10,9 @@ use migtrace_lab::{Download, ZIG_PROGRAMS};
 use super::output;
 use crate::{paths, progress};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(super) const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Of the command as it is packaged.
+pub(super) const FEATURES: &str = "silent-libraries";
 /// The release of glibc that the command has to run with: that of RHEL 8, and older than Debian 10's successors.
 const GLIBC: (u32, u32) = (2, 28);
 const MOST_BYTES: u64 = 8 << 20;
@@ -25,7 +27,7 @@ pub(super) fn build() -> Result<PathBuf> {
     let mut build = Command::new(cargo_zigbuild);
     build.current_dir(paths::root()).env("CARGO_ZIGBUILD_ZIG_PATH", zig);
     build.args(["zigbuild", "--locked", "--profile", "dist", "--package", "migtrace", "--bin", "migtrace"]);
-    build.args(["--features", "silent-libraries", "--target"]);
+    build.args(["--features", FEATURES, "--target"]);
     build.arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1));
     progress::run("Building the command for the packages", "dist", &mut build)?;
     Ok(paths::target().join(TARGET).join("dist/migtrace"))

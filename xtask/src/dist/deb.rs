@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::tree::{CONFIGURATION, DOCUMENTATION, Layout, all_files, compress};
+use super::tree::{CONFIGURATION, DOCUMENTATION, Layout, THIRD_PARTY, all_files, compress, write};
 use super::{HOMEPAGE, MAINTAINER, Release, SUMMARY, output};
 use crate::paths;
 
@@ -103,6 +102,9 @@ fn add_papers(release: &Release, folder: &Path) -> Result<()> {
     );
     write(&debian, &entry, 0o644)?;
     compress(&debian)?;
+    for file in THIRD_PARTY {
+        compress(&folder.join(file))?;
+    }
     write(&folder.join("copyright"), &copyright()?, 0o644)
 }
 
@@ -121,7 +123,9 @@ fn copyright() -> Result<String> {
         .collect();
     Ok(format!(
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: migtrace\n\
-         Source: {HOMEPAGE}\n\n\
+         Source: {HOMEPAGE}\n\
+         Comment:\n The command contains libraries of others. THIRD-PARTY.gz, beside this file, lists them and has their\n \
+         licences; rust-standard-library.html.gz has those of the standard library of Rust.\n\n\
          Files: *\nCopyright: {holder}\nLicense: Expat or Apache-2.0\n\n\
          Files: migtrace-ebpf/*\nCopyright: {holder}\nLicense: (Expat or Apache-2.0) and GPL-2\n\n\
          License: Expat\n{terms}\n\
@@ -158,10 +162,4 @@ fn checksums(root: &Path, files: &[PathBuf]) -> Result<String> {
         writeln!(sums, "{sum}  {path}").context("cannot write to a text")?;
     }
     Ok(sums)
-}
-
-fn write(path: &Path, content: &str, mode: u32) -> Result<()> {
-    let what = || format!("cannot write {}", path.display());
-    fs::write(path, content).with_context(what)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(what)
 }

@@ -4,6 +4,7 @@ mod binary;
 mod deb;
 mod rpm;
 mod tarball;
+mod third_party;
 mod tree;
 
 use std::fs;
@@ -16,6 +17,7 @@ use clap::Args;
 
 use crate::prerequisites::Group;
 use crate::{paths, setup};
+use third_party::ThirdParty;
 use tree::Layout;
 
 #[derive(Args)]
@@ -34,11 +36,13 @@ const HOMEPAGE: &str = "https://github.com/migtrace/migtrace";
 const SUMMARY: &str = "measures what live migrations of KVM virtual machines really cost";
 
 /// What every package is made from.
+#[derive(Clone)]
 struct Release {
     version: String,
     binary: PathBuf,
     /// Seconds since 1970 of what is packaged, for the times in the packages: the same source makes the same packages.
     time: String,
+    third_party: ThirdParty,
 }
 
 /// Makes a `.deb`, an `.rpm` and a tarball.
@@ -76,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// When the command is none, or a package cannot be made.
 pub(crate) fn debian_packages(binary: &Path, directory: &Path) -> Result<[PathBuf; 2]> {
     let release = Release::of(binary.to_owned())?;
-    let earlier = Release { version: "0.0.1".into(), binary: binary.to_owned(), time: release.time.clone() };
+    let earlier = Release { version: "0.0.1".into(), ..release.clone() };
     let make = |release: &Release| {
         let work = directory.join(&release.version);
         empty(&work)?;
@@ -98,7 +102,8 @@ impl Release {
         })?;
         let mut log = Command::new("git");
         log.args(["log", "-1", "--format=%ct"]).current_dir(paths::root());
-        Ok(Self { version: version.into(), time: output(&mut log)?.trim().into(), binary })
+        let (time, third_party) = (output(&mut log)?.trim().into(), ThirdParty::of(&binary)?);
+        Ok(Self { version: version.into(), binary, time, third_party })
     }
 
     /// Puts all files where they are once installed, below `root`.

@@ -34,6 +34,7 @@ if [ -d /run/systemd/system ]; then
 fi
 ";
 
+const OUR_LICENCES: &str = "(MIT OR Apache-2.0) AND GPL-2.0-only";
 const GLIBC: &str = "glibc >= 2.28";
 /// What unpacks a package and runs its scripts.
 const OF_RPM_ITSELF: [&str; 2] = ["rpmlib(", "/bin/sh"];
@@ -82,7 +83,7 @@ fn specification(release: &Release, root: &Path) -> Result<String> {
     let mut spec = format!(
         "%global __os_install_post %{{nil}}\n%global debug_package %{{nil}}\n%global _build_id_links none\n\
          %global use_source_date_epoch_as_buildtime 1\n%global clamp_mtime_to_source_date_epoch 1\n\
-         Name: migtrace\nVersion: {version}\nRelease: 1\nSummary: {SUMMARY}\nLicense: (MIT OR Apache-2.0) AND GPL-2.0-only\n\
+         Name: migtrace\nVersion: {version}\nRelease: 1\nSummary: {SUMMARY}\nLicense: {OUR_LICENCES} AND {}\n\
          URL: {HOMEPAGE}\nPackager: {MAINTAINER}\nAutoReqProv: no\n\
          Requires: {GLIBC}\n\n\
          %description\n\
@@ -91,6 +92,7 @@ fn specification(release: &Release, root: &Path) -> Result<String> {
          gaps in which the guest does not answer. Guest, QEMU and libvirt stay untouched.\n\
          The service records every migration of the host.\n\n\
          %install\nmkdir -p %{{buildroot}}\ncp -a {root}/. %{{buildroot}}/\n\n{SCRIPTS}\n%files\n",
+        release.third_party.expression,
         root = root.display(),
     );
     for file in all_files(root)? {

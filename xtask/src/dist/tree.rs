@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::third_party::ThirdParty;
 use super::{Release, output};
 use crate::paths;
 
@@ -31,6 +32,8 @@ const BASH: &str = "usr/share/bash-completion/completions";
 const FISH: &str = "usr/share/fish/vendor_completions.d";
 const MANUAL: &str = "usr/share/man/man1";
 pub(super) const DOCUMENTATION: &str = "usr/share/doc/migtrace";
+/// The licences of what the command contains of others, below that.
+pub(super) const THIRD_PARTY: [&str; 2] = ["THIRD-PARTY", "rust-standard-library.html"];
 
 /// Installs everything below `root`.
 pub(super) fn install(release: &Release, root: &Path, layout: Layout) -> Result<()> {
@@ -51,7 +54,14 @@ pub(super) fn install(release: &Release, root: &Path, layout: Layout) -> Result<
         let to = root.join(DOCUMENTATION).join(from.file_name().unwrap_or_default());
         put(&from, &to, 0o644)?;
     }
+    put_third_party(&release.third_party, &root.join(DOCUMENTATION))?;
     put_generated(release, root, layout)
+}
+
+fn put_third_party(third_party: &ThirdParty, folder: &Path) -> Result<()> {
+    let [notice, standard_library] = THIRD_PARTY.map(|name| folder.join(name));
+    write(&notice, &third_party.notice, 0o644)?;
+    put(&third_party.standard_library, &standard_library, 0o644)
 }
 
 /// Installs the manual pages and the completions, which the command makes.
@@ -78,6 +88,12 @@ fn put_generated(release: &Release, root: &Path, layout: Layout) -> Result<()> {
 /// Replaces a file by a compressed one, without the time in it, so that the same source makes the same package.
 pub(super) fn compress(file: &Path) -> Result<()> {
     output(Command::new("gzip").args(["--best", "--no-name"]).arg(file)).map(drop)
+}
+
+pub(super) fn write(path: &Path, content: &str, mode: u32) -> Result<()> {
+    let what = || format!("cannot write {}", path.display());
+    fs::write(path, content).with_context(what)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(what)
 }
 
 fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
