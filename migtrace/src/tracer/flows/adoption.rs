@@ -71,10 +71,14 @@ impl Flows {
                 continue;
             }
             has_found = true;
+            if !base.kernel.adopt(flow)? {
+                // The programs have counted it among what is lost.
+                continue;
+            }
             if let Some(at) = opened {
                 late.insert(openings[at]);
             }
-            if let (true, Some(pid)) = (base.kernel.adopt(flow)?, pid) {
+            if let Some(pid) = pid {
                 base.kernel.own(flow, pid)?;
             }
         }
