@@ -93,6 +93,7 @@ impl State {
             let why = format!("it was detached for a sleep and cannot be attached again: {why}");
             self.base.events.not_measured(now()?, &what, why);
         }
+        self.flows.expect_late();
         self.look_for_slew()?;
         // What has come since the last look was not looked for.
         self.qemus.follow_change();

@@ -98,6 +98,11 @@ impl Flows {
         self.read_late(base)
     }
 
+    /// Everything is attached again, which may have taken long.
+    pub(in crate::tracer) fn expect_late(&mut self) {
+        self.late.expect();
+    }
+
     /// Looks for connections whose first packets were not counted, since they began before the tracer was awake, and for what
     /// those have carried until then.
     pub(super) fn follow_late(&mut self, base: &mut Base, qemus: &Qemus) -> Result<(), TracerError> {
@@ -108,9 +113,12 @@ impl Flows {
             let openings = base.kernel.openings()?;
             self.adopt_opened(base, qemus, &openings)?;
             self.find_purposes(base, &openings)?;
+            // For the last time with the notes, which it needs.
+            self.read_late(base)?;
             if self.late.end_expectation() {
                 base.kernel.end_notes()?;
             }
+            return Ok(());
         }
         self.read_late(base)
     }
