@@ -6,7 +6,6 @@
 use migtrace_ebpf::abi::{EGRESS, FlowKey, GuestPort, INGRESS, Opening, waking};
 
 use super::flows::flow_of;
-use super::instruments::Attached;
 use super::{Kernel, KernelError, maps, tc};
 use crate::units::{Directions, Flow, MonotonicNs};
 
@@ -50,8 +49,9 @@ impl Kernel {
     /// Falls asleep. What the programs know of the vCPUs of `traced` processes is forgotten: it will not be true any more.
     pub(crate) fn fall_asleep(&mut self, traced: &[u32]) -> Result<(), KernelError> {
         self.is_asleep = true;
-        self.interfaces.values_mut().chain(self.taps.values_mut()).for_each(tc::Attached::rest);
-        self.attached.iter_mut().for_each(Attached::rest);
+        let Self { ebpf, interfaces, taps, attached, .. } = self;
+        interfaces.values_mut().chain(taps.values_mut()).for_each(tc::Attached::rest);
+        attached.iter_mut().for_each(|attached| attached.rest(ebpf));
         traced.iter().try_for_each(|pid| self.disown(*pid))
     }
 

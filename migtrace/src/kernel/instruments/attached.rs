@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
 
 use super::table::{Asleep, AttachPoint, Definition, Hook};
-use super::{Types, programs};
+use super::{Btf, Types, programs};
 use crate::errors::with_causes;
 
 /// A program at its hook, whatever kind of hook it is. Dropping it detaches the program.
@@ -44,9 +44,17 @@ impl Attached {
     }
 
     /// Detaches it for a sleep, if it is of those that are.
-    pub(in crate::kernel) fn rest(&mut self) {
-        if self.is_for_waking_hours() {
-            self.link = None;
+    pub(in crate::kernel) fn rest(&mut self, ebpf: &mut Ebpf) {
+        if !self.is_for_waking_hours() {
+            return;
+        }
+        self.link = None;
+        let is_trampoline = matches!(self.hook.point, AttachPoint::Fentry { .. } | AttachPoint::Fexit { .. });
+        // Before Linux 5.13 such a program can be attached once after each loading. That takes longer than to attach it,
+        // so it is not left for when the sleep ends.
+        if is_trampoline && link(ebpf, self.hook).is_err() {
+            // If this fails, so does `resume`.
+            let _ = load_again(ebpf, self.hook);
         }
     }
 
@@ -57,6 +65,16 @@ impl Attached {
         }
         Ok(())
     }
+}
+
+fn load_again(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), String> {
+    match program_of(ebpf, hook)? {
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        _ => Ok(()),
+    }
+    .map_err(|error| programs::why(&error))?;
+    load(ebpf, hook, &Btf::of_running_kernel())
 }
 
 /// Loads the program of a hook.
