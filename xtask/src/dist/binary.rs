@@ -22,8 +22,7 @@ const MOST_BYTES: u64 = 8 << 20;
 /// # Errors
 /// When it does not build.
 pub(super) fn build() -> Result<PathBuf> {
-    let directory = Download::Zig.fetch()?;
-    let [cargo_zigbuild, zig] = ZIG_PROGRAMS.map(|program| directory.join(program));
+    let [cargo_zigbuild, zig] = programs()?;
     let mut build = Command::new(cargo_zigbuild);
     build.current_dir(paths::root()).env("CARGO_ZIGBUILD_ZIG_PATH", zig);
     build.args(["zigbuild", "--locked", "--profile", "dist", "--package", "migtrace", "--bin", "migtrace"]);
@@ -31,6 +30,19 @@ pub(super) fn build() -> Result<PathBuf> {
     build.arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1));
     progress::run("Building the command for the packages", "dist", &mut build)?;
     Ok(paths::target().join(TARGET).join("dist/migtrace"))
+}
+
+/// What links it.
+///
+/// # Errors
+/// When it cannot be downloaded.
+pub(super) fn zig() -> Result<PathBuf> {
+    programs().map(|[_, zig]| zig)
+}
+
+fn programs() -> Result<[PathBuf; 2]> {
+    let directory = Download::Zig.fetch()?;
+    Ok(ZIG_PROGRAMS.map(|program| directory.join(program)))
 }
 
 /// Checks that the command is as small as it should be, and needs no newer C library than it may.

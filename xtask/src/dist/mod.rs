@@ -54,11 +54,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let release = match &options.binary {
         Some(binary) => {
             setup::ensure(&[Group::Packages])?;
-            Release::of(binary.clone())?
+            Release::of(binary.clone(), None)?
         }
         None => {
             setup::ensure(&[Group::Build, Group::Packages, Group::Portable])?;
-            let release = Release::of(binary::build()?)?;
+            let release = Release::of(binary::build()?, Some(&binary::zig()?))?;
             binary::check(&release.binary)?;
             release
         }
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// # Errors
 /// When the command is none, or a package cannot be made.
 pub(crate) fn debian_packages(binary: &Path, directory: &Path) -> Result<[PathBuf; 2]> {
-    let release = Release::of(binary.to_owned())?;
+    let release = Release::of(binary.to_owned(), None)?;
     let earlier = Release { version: "0.0.1".into(), ..release.clone() };
     let make = |release: &Release| {
         let work = directory.join(&release.version);
@@ -95,14 +95,15 @@ pub(crate) fn debian_packages(binary: &Path, directory: &Path) -> Result<[PathBu
 }
 
 impl Release {
-    fn of(binary: PathBuf) -> Result<Self> {
+    /// `zig` is what has linked the command, if it is known.
+    fn of(binary: PathBuf, zig: Option<&Path>) -> Result<Self> {
         let said = output(Command::new(&binary).arg("--version"))?;
         let version = said.trim().strip_prefix("migtrace ").with_context(|| {
             format!("{} is not migtrace: asked for its version, it says {said:?}", binary.display())
         })?;
         let mut log = Command::new("git");
         log.args(["log", "-1", "--format=%ct"]).current_dir(paths::root());
-        let (time, third_party) = (output(&mut log)?.trim().into(), ThirdParty::of(&binary)?);
+        let (time, third_party) = (output(&mut log)?.trim().into(), ThirdParty::of(&binary, zig)?);
         Ok(Self { version: version.into(), binary, time, third_party })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
@@ -48,6 +49,27 @@ pub(super) fn linked() -> Result<Vec<Library>> {
         (!package["source"].is_null()).then(|| library(name, &package))
     });
     libraries.collect()
+}
+
+/// What Zig adds when it links a command: what the CPU cannot do itself, and how to unwind the stack.
+pub(super) fn of_zig(zig: &Path) -> Result<Vec<Library>> {
+    let version = output(Command::new(zig).arg("version"))?.trim().to_owned();
+    let folder = zig.parent().unwrap_or(Path::new(""));
+    let parts = [
+        ("Zig's compiler-rt", "MIT", "LICENSE"),
+        ("LLVM's libunwind, with Zig", "Apache-2.0 WITH LLVM-exception", "lib/libunwind/LICENSE.TXT"),
+    ];
+    let library = |(name, expression, file): (&str, &str, &str)| {
+        let file = folder.join(file);
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Library {
+            name: name.into(),
+            version: version.clone(),
+            expression: expression.into(),
+            texts: vec![text],
+        })
+    };
+    parts.into_iter().map(library).collect()
 }
 
 /// The names and versions of what is linked: neither macros nor what only builds or tests need.

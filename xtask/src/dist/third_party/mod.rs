@@ -25,14 +25,18 @@ pub(super) struct ThirdParty {
 }
 
 impl ThirdParty {
-    /// Asks cargo what the command is made of, and reads the licences in the sources.
+    /// Asks cargo what the command is made of, and reads the licences in the sources. If Zig has linked the command, what that
+    /// adds is listed, too.
     ///
     /// # Errors
     /// When a library has no licence that can be told, or when the command contains one that was not found.
-    pub(super) fn of(binary: &Path) -> Result<Self> {
-        let libraries = libraries::linked()?;
+    pub(super) fn of(binary: &Path, zig: Option<&Path>) -> Result<Self> {
+        let mut libraries = libraries::linked()?;
         let content = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
         check(&libraries, &content)?;
+        if let Some(zig) = zig {
+            libraries.extend(libraries::of_zig(zig)?);
+        }
         Ok(Self {
             notice: notice::write(&libraries)?,
             expression: notice::expression(&libraries),
