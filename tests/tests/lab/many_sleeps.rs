@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOKS: usize = 10_000;
 /// In a full table, a connection that nobody owns is over when it is older.
 const SILENT: Duration = Duration::from_secs(4);
-/// By how much this process' memory may grow: what a sleep kept would be there a hundred times.
+/// By how much this process' memory may grow: what a sleep kept would be there fifty times.
 const GROWTH_KIB: u64 = 512;
 
 /// What the kernel keeps for this process, and for migtrace on a host.
@@ -101,6 +101,8 @@ async fn sleep_often(host: &Host, other: &Host, attach: AttachChoice, times: usi
     let settings = Settings::default().attach(attach);
     let mut tracer = Tracer::builder().settings(settings).sleep_after(QUIET).start().unwrap();
     assert_eq!(tracer.qemus().count(), 1);
+    // All that is compared is after a sleep that has ended in the same way.
+    assert!(FIRST.is_multiple_of(2) && times.is_multiple_of(4));
     let mut first = None;
     for number in 1..=times {
         until(&mut tracer, true).await;
@@ -151,8 +153,8 @@ fn assert_nothing_stays(attach: AttachChoice, times: usize) {
 }
 
 #[test]
-fn a_hundred_sleeps_leave_nothing_behind() {
-    assert_nothing_stays(AttachChoice::Auto, 100);
+fn many_sleeps_leave_nothing_behind() {
+    assert_nothing_stays(AttachChoice::Auto, 52);
 }
 
 #[test]
