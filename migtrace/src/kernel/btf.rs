@@ -56,9 +56,6 @@ pub(super) enum BtfError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The loader of programs does not read what was made for it.
-    #[error("the loader cannot read the kernel's types")]
-    Loader(#[source] aya::BtfError),
     /// This kernel has no such type.
     #[error("this kernel's BTF has no {0}")]
     NoType(String),
@@ -91,6 +88,37 @@ const STRUCTS: [&str; 11] = [
     "net",
     "ns_common",
 ];
+
+/// A function of the kernel.
+#[derive(Debug)]
+pub(super) struct Function {
+    name: &'static str,
+    id: usize,
+}
+
+impl Function {
+    /// What the loader of programs needs of the kernel's types to find it: at its id, it alone. Of all of them the loader would
+    /// make 100 MiB.
+    pub(super) fn types(&self) -> Result<aya::Btf, aya::BtfError> {
+        let Self { name, id } = *self;
+        let type_length = id * TYPE_LENGTH;
+        let strings = [b"\0", name.as_bytes(), b"\0"].concat();
+        let mut bytes = Vec::with_capacity(HEADER_LENGTH + type_length + strings.len());
+        bytes.put_u16_ne(MAGIC);
+        bytes.put_u16_ne(1);
+        for number in [HEADER_LENGTH, 0, type_length, type_length, strings.len()] {
+            bytes.put_u32_ne(number as u32);
+        }
+        for of in 1..=id {
+            let (name, kind) = if of == id { (1, kind::FUNC) } else { (0, kind::FORWARD) };
+            bytes.put_u32_ne(name);
+            bytes.put_u32_ne(kind << 24);
+            bytes.put_u32_ne(0);
+        }
+        bytes.extend(strings);
+        aya::Btf::parse(&bytes, Endianness::default())
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Type {
@@ -207,31 +235,15 @@ impl Btf {
         id
     }
 
-    /// What the loader of programs needs of these types to find a function: at the function's id, it alone. Of all the
-    /// kernel's types the loader would make 100 MiB.
+    /// Where a function of the kernel is among its types.
     ///
     /// # Errors
     /// When there is no such function, as where the compiler has inlined it.
-    pub(super) fn with_only(&self, function: &str) -> Result<aya::Btf, BtfError> {
+    pub(super) fn function(&self, name: &'static str) -> Result<Function, BtfError> {
         let id = self
-            .find(|header| header.kind == kind::FUNC && self.is_named(header.name, function))
-            .ok_or_else(|| BtfError::NoType(format!("function {function}")))?;
-        let type_length = id * TYPE_LENGTH;
-        let strings = [b"\0", function.as_bytes(), b"\0"].concat();
-        let mut bytes = Vec::with_capacity(HEADER_LENGTH + type_length + strings.len());
-        bytes.put_u16_ne(MAGIC);
-        bytes.put_u16_ne(1);
-        for number in [HEADER_LENGTH, 0, type_length, type_length, strings.len()] {
-            bytes.put_u32_ne(number as u32);
-        }
-        for of in 1..=id {
-            let (name, kind) = if of == id { (1, kind::FUNC) } else { (0, kind::FORWARD) };
-            bytes.put_u32_ne(name);
-            bytes.put_u32_ne(kind << 24);
-            bytes.put_u32_ne(0);
-        }
-        bytes.extend(strings);
-        aya::Btf::parse(&bytes, Endianness::default()).map_err(BtfError::Loader)
+            .find(|header| header.kind == kind::FUNC && self.is_named(header.name, name))
+            .ok_or_else(|| BtfError::NoType(format!("function {name}")))?;
+        Ok(Function { name, id })
     }
 
     /// The id of the first type that is wanted.
@@ -296,7 +308,7 @@ mod tests {
     #[test]
     fn a_missing_function_is_named() {
         if let Ok(btf) = Btf::of_running_kernel() {
-            let error = btf.with_only("no_such_function").unwrap_err();
+            let error = btf.function("no_such_function").unwrap_err();
             assert_eq!(error.to_string(), "this kernel's BTF has no function no_such_function");
         }
     }

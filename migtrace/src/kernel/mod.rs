@@ -76,7 +76,7 @@ use crate::event::Instrument;
 use crate::units::Flow;
 use crate::vocabulary::{AttachMode, Lost};
 use btf::Btf;
-use instruments::{Attached, Need, Unmet};
+use instruments::{Attached, Functions, Need, Unmet};
 use offsets::Offsets;
 
 /// The flow table.
@@ -109,9 +109,10 @@ impl Kernel {
     pub(crate) fn load(settings: &Settings) -> Result<Self, KernelError> {
         let types = Btf::of_running_kernel();
         let (offsets, mut unmet) = Offsets::of(&types);
-        let mut ebpf = object::load(settings, &offsets)?;
-        let instruments = instruments::attach_all(&mut ebpf, &types, &mut unmet);
+        let functions = Functions::find(&types);
         drop(types);
+        let mut ebpf = object::load(settings, &offsets)?;
+        let instruments = instruments::attach_all(&mut ebpf, &functions, &mut unmet);
         let kernel = Self::new(ebpf, settings, instruments, &unmet)?;
         // Loading takes more memory than everything after it.
         memory::give_back();

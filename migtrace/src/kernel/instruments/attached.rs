@@ -6,8 +6,7 @@ use aya::Ebpf;
 use aya::programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
 
 use super::table::{Asleep, AttachPoint, Definition, Hook};
-use super::{Btf, Types, programs};
-use crate::errors::with_causes;
+use super::{Btf, Functions, programs};
 
 /// A program at its hook, whatever kind of hook it is. Dropping it detaches the program.
 type Link = Box<dyn Any + Send>;
@@ -27,9 +26,9 @@ impl Attached {
         ebpf: &mut Ebpf,
         definition: &'static Definition,
         hook: &'static Hook,
-        types: &Types,
+        functions: &Functions,
     ) -> Result<Self, String> {
-        load(ebpf, hook, types)?;
+        load(ebpf, hook, functions)?;
         let link = Some(link(ebpf, hook)?);
         Ok(Self { name: definition.name, hook, asleep: definition.asleep, link })
     }
@@ -74,32 +73,29 @@ fn load_again(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), String> {
         _ => Ok(()),
     }
     .map_err(|error| programs::why(&error))?;
-    load(ebpf, hook, &Btf::of_running_kernel())
+    load(ebpf, hook, &Functions::find(&Btf::of_running_kernel()))
 }
 
 /// Loads the program of a hook.
-fn load(ebpf: &mut Ebpf, hook: &Hook, types: &Types) -> Result<(), String> {
+fn load(ebpf: &mut Ebpf, hook: &Hook, functions: &Functions) -> Result<(), String> {
     let program = program_of(ebpf, hook)?;
+    macro_rules! load {
+        ($kind:ty, $($of:expr),*) => {
+            <&mut $kind>::try_from(program).and_then(|program| programs::load(|| program.load($($of),*)))
+        };
+    }
     let loaded = match hook.point {
-        AttachPoint::Kprobe { .. } | AttachPoint::Kretprobe { .. } => {
-            <&mut KProbe>::try_from(program).and_then(|program| programs::load(|| program.load()))
-        }
+        AttachPoint::Kprobe { .. } | AttachPoint::Kretprobe { .. } => load!(KProbe,),
         AttachPoint::Fentry { function } => {
-            let types = types_of(function, types)?;
-            <&mut FEntry>::try_from(program)
-                .and_then(|program| programs::load(|| program.load(function, &types)))
+            let types = functions.types_of(function)?;
+            load!(FEntry, function, &types)
         }
         AttachPoint::Fexit { function } => {
-            let types = types_of(function, types)?;
-            <&mut FExit>::try_from(program)
-                .and_then(|program| programs::load(|| program.load(function, &types)))
+            let types = functions.types_of(function)?;
+            load!(FExit, function, &types)
         }
-        AttachPoint::Tracepoint { .. } => {
-            <&mut TracePoint>::try_from(program).and_then(|program| programs::load(|| program.load()))
-        }
-        AttachPoint::RawTracepoint { .. } => {
-            <&mut RawTracePoint>::try_from(program).and_then(|program| programs::load(|| program.load()))
-        }
+        AttachPoint::Tracepoint { .. } => load!(TracePoint,),
+        AttachPoint::RawTracepoint { .. } => load!(RawTracePoint,),
     };
     loaded.map_err(|error| programs::why(&error))
 }
@@ -129,10 +125,4 @@ fn link(ebpf: &mut Ebpf, hook: &Hook) -> Result<Link, String> {
 
 fn program_of<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut Program, String> {
     ebpf.program_mut(hook.program).ok_or_else(|| programs::absent(hook.program).to_string())
-}
-
-/// What the loader needs of the kernel's types to find a function.
-fn types_of(function: &str, types: &Types) -> Result<aya::Btf, String> {
-    let types = types.as_ref().map_err(|error| with_causes(error))?;
-    types.with_only(function).map_err(|error| with_causes(&error))
 }

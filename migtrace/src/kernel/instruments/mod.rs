@@ -3,12 +3,14 @@
 mod attached;
 mod table;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::Ebpf;
 
-use super::btf::{Btf, BtfError};
+use super::btf::{Btf, BtfError, Function};
 use super::programs;
+use crate::errors::with_causes;
 use crate::event::{Instrument, InstrumentStatus};
 pub(super) use attached::Attached;
 pub(super) use table::Need;
@@ -19,6 +21,29 @@ const KVM_DEVICE: &str = "/sys/class/misc/kvm";
 
 /// The running kernel's types, or why there are none.
 pub(super) type Types = Result<Btf, BtfError>;
+
+/// The functions of the kernel to which programs of the table are attached by fentry; where there is none, why.
+pub(super) struct Functions(BTreeMap<&'static str, Result<Function, String>>);
+
+impl Functions {
+    /// Finds them among the kernel's types, which are not needed any more then.
+    pub(super) fn find(types: &Types) -> Self {
+        let points = TABLE.iter().flat_map(|definition| definition.hooks).map(|hook| hook.point);
+        let names = points.filter_map(|point| match point {
+            AttachPoint::Fentry { function } | AttachPoint::Fexit { function } => Some(function),
+            _ => None,
+        });
+        let find =
+            |name| types.as_ref().map_err(ToString::to_string)?.function(name).map_err(|e| e.to_string());
+        Self(names.map(|name| (name, find(name))).collect())
+    }
+
+    /// What the loader needs of the kernel's types for this one.
+    fn types_of(&self, name: &str) -> Result<aya::Btf, String> {
+        let function = self.0[name].as_ref().map_err(Clone::clone)?;
+        function.types().map_err(|error| with_causes(&error))
+    }
+}
 
 /// The needs that this kernel does not meet, and why.
 #[derive(Debug, Default)]
@@ -40,7 +65,7 @@ impl Unmet {
 /// error. Also returns those that are attached.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
-    types: &Types,
+    functions: &Functions,
     unmet: &mut Unmet,
 ) -> (Vec<Instrument>, Vec<Attached>) {
     if !Path::new(KVM_DEVICE).exists() {
@@ -49,7 +74,7 @@ pub(super) fn attach_all(
     }
     let mut attached = Vec::new();
     let instruments = TABLE.iter().map(|definition| {
-        let (instrument, link) = attach(ebpf, types, definition, unmet.why(definition.needs));
+        let (instrument, link) = attach(ebpf, functions, definition, unmet.why(definition.needs));
         attached.extend(link);
         instrument
     });
@@ -58,7 +83,7 @@ pub(super) fn attach_all(
 
 fn attach(
     ebpf: &mut Ebpf,
-    types: &Types,
+    functions: &Functions,
     definition: &'static Definition,
     unmet: Option<&str>,
 ) -> (Instrument, Option<Attached>) {
@@ -75,7 +100,7 @@ fn attach(
     let hooks = if unmet.is_some() { &[] } else { definition.hooks };
     let mut attached = None;
     for (index, hook) in hooks.iter().enumerate() {
-        match Attached::attach(ebpf, definition, hook, types) {
+        match Attached::attach(ebpf, definition, hook, functions) {
             Ok(link) => {
                 attached = Some(link);
                 instrument.hook = Some(hook.point.name());
