@@ -8,8 +8,9 @@ use migtrace_lab::{
     Capture, Host, Migration, Side, Wiretap, descriptors, links, map_entries, shared_lab, wait_for_tcx_links,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A watch that sleeps after so long.
 fn sleepy(host: &Host, folder: &tempfile::TempDir, after: &str) -> Watch {
@@ -20,6 +21,19 @@ fn wait_until_asleep(watch: &Watch) {
     wait_for_tcx_links(watch.pid(), 0, PATIENCE).unwrap();
     // The rest is detached after that.
     std::thread::sleep(Duration::from_millis(300));
+}
+
+/// Waits until exactly these are attached.
+fn wait_for_links(watch: &Watch, wanted: &BTreeMap<String, usize>) {
+    let started = Instant::now();
+    loop {
+        let attached = links(watch.pid()).unwrap();
+        if attached == *wanted {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{attached:?}, and not {wanted:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn is_asleep(watch: &Watch) -> bool {
@@ -92,13 +106,9 @@ fn a_sleep_leaves_nothing_behind_and_a_refused_connection_does_not_end_it() {
     wait_until_asleep(&there);
     // It is going to be migrated to, perhaps.
     let listener = lab.destination().enter(|| TcpListener::bind(address)).unwrap().unwrap();
-    wait_for_tcx_links(there.pid(), 2, PATIENCE).unwrap();
-    // The rest is attached after that.
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(links(there.pid()).unwrap(), awake);
+    wait_for_links(&there, &awake);
     drop(listener);
-    wait_until_asleep(&there);
-    assert_eq!(links(there.pid()).unwrap(), asleep);
+    wait_for_links(&there, &asleep);
     assert_eq!(descriptors(there.pid()).unwrap(), open);
     assert_eq!(map_entries(there.pid()).unwrap().get("OPENED"), Some(&0));
     for watch in [here, there] {

@@ -1,9 +1,9 @@
 //! Stops of a guest whose beginning or end migtrace sleeps through, and those that it is awake for between them.
 
-use super::{cont, interrupt, run_after, stop};
+use super::{cont, interrupt, reported_stops, run_after, stop};
 use crate::support::MIGRATION_PORT;
 use crate::support::sleeping::Sleeper;
-use migtrace::event::{Event, Fact};
+use migtrace::event::Event;
 use migtrace::units::MonotonicNs;
 use migtrace_lab::{BareQemu, Host};
 
@@ -51,13 +51,7 @@ pub(crate) fn assert_stops_are_known_across_sleeps(host: &Host, guest: &mut Bare
 }
 
 fn assert_known(stops: &[Stop], events: &[Event], vcpus: u32) {
-    let reported: Vec<_> = events
-        .iter()
-        .filter_map(|event| match &event.fact {
-            Fact::Qmp(qmp) if qmp.name == "STOP" => Some((event.at_ns, qmp.vcpus)),
-            _ => None,
-        })
-        .collect();
+    let reported: Vec<_> = reported_stops(events).collect();
     assert_eq!(reported.len(), stops.len(), "{events:#?}");
     let nexts = stops.iter().skip(1).map(|next| next.begins.began_ns).chain([u64::MAX]);
     for ((Stop { begins, ends }, (stop, seen)), next_ns) in stops.iter().zip(reported).zip(nexts) {

@@ -3,7 +3,7 @@
 mod across_sleeps;
 
 use super::PATIENCE;
-use migtrace::event::{Event, Fact, LogReader};
+use migtrace::event::{Event, Fact, LogReader, Vcpus};
 use migtrace::units::MonotonicNs;
 use migtrace_lab::migtrace_command::Recording;
 use migtrace_lab::{BareQemu, Host, monotonic_ns};
@@ -82,14 +82,9 @@ pub(crate) fn assert_stops_are_precise(host: &Host, guest: &mut BareQemu, vcpus:
 pub(crate) fn assert_nothing_is_claimed(host: &Host, guest: &mut BareQemu) {
     const TIMES: usize = 3;
     let (_, events) = record(host, guest, TIMES as u32);
-    let of_vcpus: Vec<_> = events
-        .iter()
-        .filter_map(|event| match &event.fact {
-            Fact::Qmp(qmp) if qmp.name == "STOP" => Some(qmp.vcpus),
-            Fact::GuestRun { .. } | Fact::GuestRunVoid { .. } => panic!("{event:?}"),
-            _ => None,
-        })
-        .collect();
+    let is_run = |event: &Event| matches!(event.fact, Fact::GuestRun { .. } | Fact::GuestRunVoid { .. });
+    assert!(!events.iter().any(is_run), "{events:#?}");
+    let of_vcpus: Vec<_> = reported_stops(&events).map(|(_, vcpus)| vcpus).collect();
     assert_eq!(of_vcpus, [None; TIMES], "{events:#?}");
 }
 
@@ -167,14 +162,19 @@ pub(crate) fn assert_stops_lie_between_stamps(
     *widths.select_nth_unstable(stops.len() / 2).1
 }
 
+/// When QEMU said STOP, each time, and what was known of its vCPUs then.
+fn reported_stops(events: &[Event]) -> impl Iterator<Item = (MonotonicNs, Option<Vcpus>)> {
+    events.iter().filter_map(|event| match &event.fact {
+        Fact::Qmp(qmp) if qmp.name == "STOP" => Some((event.at_ns, qmp.vcpus)),
+        _ => None,
+    })
+}
+
 /// Every STOP with the run that ended it.
 fn recorded_stops(events: &[Event]) -> Vec<RecordedStop> {
-    let stops = events.iter().filter_map(|event| match &event.fact {
-        Fact::Qmp(qmp) if qmp.name == "STOP" => Some((event.at_ns, qmp.vcpus.unwrap())),
-        _ => None,
-    });
-    stops
+    reported_stops(events)
         .map(|(stop, vcpus)| {
+            let vcpus = vcpus.unwrap();
             assert_eq!(vcpus.inside, 0, "QEMU emits STOP when all vCPUs have stopped");
             let (earliest, run) = run_after(events, stop).unwrap();
             RecordedStop {
