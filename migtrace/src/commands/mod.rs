@@ -3,6 +3,7 @@
 mod cleanup;
 mod doctor;
 mod generate;
+mod memory;
 mod merge;
 mod names;
 #[cfg(feature = "otlp")]
@@ -94,6 +95,7 @@ fn check_privileges(needed: &[Capability]) -> Result<()> {
 
 /// Runs the subcommand.
 pub(crate) fn run(cli: Cli) -> Result<Exit> {
+    memory::keep_large_blocks_apart();
     match cli.command {
         Command::Record(options) => record::run(&options),
         Command::Watch(options) => watch::run(&options),

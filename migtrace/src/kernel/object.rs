@@ -44,7 +44,7 @@ pub(super) fn make_maps(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, KernelError
     let refused = |why| KernelError::Refused { what: "object".into(), why };
     let object = decompressed().map_err(|error| refused(error.to_string()))?;
     loader
-        // The object needs no relocation against the kernel's types, and parsing them costs 100 MiB.
+        // The object needs no relocation against the kernel's types, which a new loader has parsed all the same.
         .btf(None)
         .load(object.as_bytes())
         .map_err(|error| refused(with_causes(&error)))
