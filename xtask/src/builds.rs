@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::paths;
 
-/// Builds the command, and the example that they run, as the tests in the lab run them: with the profile and the features of tests, so that cargo builds the library
-/// for both only once.
+/// Builds the command, and the example, that the tests in the lab run: with the profile and the features of tests, so that
+/// cargo builds the library for both only once.
 pub(crate) fn command_under_test() -> Command {
     let mut cargo = paths::cargo();
     cargo.args([
