@@ -90,12 +90,17 @@ impl Exports {
     }
 
     /// Sends what still waits, but not for long.
-    pub(super) fn end(self, counts: &mut Counts) {
+    pub(super) fn end(self, counts: &mut Counts) -> Result<()> {
         #[cfg(feature = "otlp")]
         if let Some(otlp) = self.otlp {
             let ended = otlp.end();
             counts.sent_traces = ended.counts.sent;
             counts.lost_traces += ended.lost();
         }
+        #[cfg(feature = "openmetrics")]
+        if let Some(prometheus) = &self.prometheus {
+            return prometheus.end();
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use migtrace::export::openmetrics::{Exporter, Running, Server, Textfile};
 use migtrace::record::Record;
 use migtrace::vocabulary::Lost;
 use migtrace::wall_clock::realtime_ns;
-use migtrace::watch::Watcher;
+use migtrace::watch::{JournalId, Watcher};
 
 use crate::cli::PrometheusArgs;
 
@@ -17,8 +17,8 @@ pub(super) struct Prometheus {
     textfile: Option<Textfile>,
     /// When the file was written.
     written: Instant,
-    /// There were migrations under way when that was last looked at.
-    shows_some: bool,
+    /// The migrations that were under way when that was last looked at.
+    shown: Vec<JournalId>,
 }
 
 impl Prometheus {
@@ -34,7 +34,7 @@ impl Prometheus {
         }
         let textfile =
             options.textfile.clone().map(|path| Textfile::new(path, exporter.clone())).transpose()?;
-        let prometheus = Self { exporter, textfile, written: Instant::now(), shows_some: false };
+        let prometheus = Self { exporter, textfile, written: Instant::now(), shown: Vec::new() };
         prometheus.write().map(|()| Some(prometheus))
     }
 
@@ -47,29 +47,33 @@ impl Prometheus {
 
     /// Whether there were migrations under way when [`Self::show_running`] was last called.
     pub(super) const fn shows_some(&self) -> bool {
-        self.shows_some
+        !self.shown.is_empty()
     }
 
-    /// Shows the migrations that are under way. The file is written now and then only, and once more when all are over.
+    /// Shows the migrations that are under way. The file is written when one comes or goes, and now and then between.
     pub(super) fn show_running(&mut self, watcher: &Watcher) -> Result<()> {
         let uuid = |pid: Option<u32>| {
             let mut qemus = watcher.tracer().qemus();
             qemus.find(|qemu| Some(qemu.pid) == pid).and_then(|qemu| qemu.uuid.clone())
         };
-        let running = watcher.live().into_iter().map(|(_, live)| Running {
-            uuid: uuid(live.pid),
-            live,
-            // Nobody asks QEMU.
-            remaining_bytes: None,
+        let running = watcher.live().into_iter().map(|(journal, live)| {
+            // Nobody asks QEMU what remains.
+            (journal, Running { uuid: uuid(live.pid), live, remaining_bytes: None })
         });
-        let running: Vec<_> = running.collect();
-        let all_are_over = self.shows_some && running.is_empty();
-        self.shows_some = !running.is_empty();
+        let (journals, running): (Vec<_>, Vec<_>) = running.unzip();
         self.exporter.set_running(running);
-        if !all_are_over && self.written.elapsed() < Textfile::INTERVAL {
+        let are_the_same = journals == self.shown;
+        self.shown = journals;
+        if are_the_same && self.written.elapsed() < Textfile::INTERVAL {
             return Ok(());
         }
         self.written = Instant::now();
+        self.write()
+    }
+
+    /// Nobody watches any more: a file that stays must not show what was under way.
+    pub(super) fn end(&self) -> Result<()> {
+        self.exporter.set_running([]);
         self.write()
     }
 

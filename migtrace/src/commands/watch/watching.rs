@@ -143,7 +143,8 @@ impl Files {
         let retried = self.store.as_mut().map_or(0, Store::retry_at_once);
         self.counts.lost_records = self.counts.lost_records.saturating_sub(retried as u64);
         self.progress.show(Vec::new());
-        std::mem::take(&mut self.exports).end(&mut self.counts);
+        let ended = std::mem::take(&mut self.exports).end(&mut self.counts);
+        self.note(ended);
         self.say(&self.counts.line());
     }
 

@@ -10,7 +10,7 @@ use super::running::{self, Followed};
 use super::sums;
 use super::text::{Dialect, Family, Sample, timestamp, written};
 use crate::export::metrics::Metrics;
-use crate::record::Record;
+use crate::record::{Record, Vantage};
 use crate::timeline::Live;
 use crate::vocabulary::Lost;
 
@@ -35,6 +35,14 @@ impl Running {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let key = |running: &Self| (running.live.pid, running.live.role, running.uuid.clone());
         key(self) == key(other)
+    }
+
+    /// Whether this is what it was like while it ran.
+    fn is_of(&self, record: &Record) -> bool {
+        let role = Vantage::from(self.live.role);
+        self.live.id.is_some()
+            && self.live.id == record.migration.id
+            && record.observers.iter().any(|observer| observer.role == role)
     }
 }
 
@@ -69,10 +77,11 @@ impl Exporter {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Adds a migration that has ended. `at_ns` is the wall time of that, in nanoseconds since the Unix epoch.
+    /// Adds a migration that has ended, which is not under way any more then. `at_ns` is the wall time of that, in nanoseconds since the Unix epoch.
     pub fn add(&self, record: &Record, at_ns: u64) {
         let mut state = self.state();
         state.metrics.add(record, at_ns);
+        state.running.retain(|each| !each.running.is_of(record));
         let labels = gauges::labels(record);
         let ended_ns = ended_ns(record).unwrap_or_else(|| i64::try_from(at_ns).unwrap_or(i64::MAX));
         state.last.retain(|(other, _)| *other != labels);

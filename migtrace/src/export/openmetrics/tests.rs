@@ -111,6 +111,27 @@ fn a_running_migration_is_shown_until_it_ends() {
 }
 
 #[test]
+fn a_migration_that_is_counted_is_no_longer_under_way() {
+    let (exporter, record) = (Exporter::new(NOW), record());
+    let with_id = |role: Role, id: &Option<String>| {
+        let mut each = running(1_000_000_000, 1_000);
+        (each.live.id, each.live.role) = (id.clone(), role);
+        each
+    };
+    let id = &record.migration.id;
+    exporter.set_running([
+        with_id(Role::Source, id),
+        with_id(Role::Destination, id),
+        with_id(Role::Source, &Some("another".into())),
+        with_id(Role::Source, &None),
+    ]);
+    exporter.add(&record, NOW);
+    let text = exporter.text(Dialect::OpenMetrics);
+    has(&text, "migtrace_running_migrations{role=\"source\"} 2");
+    has(&text, "migtrace_running_migrations{role=\"destination\"} 1");
+}
+
+#[test]
 fn the_gauges_of_the_vms_that_moved_longest_ago_give_way() {
     let exporter = Exporter::new(NOW);
     let mut each = record();

@@ -10,6 +10,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// What a file for node_exporter says while a migration leaves.
+const RUNNING: &str = "migtrace_running_migrations{role=\"source\"} 1\n";
+
 fn migrating(lab: &Lab, name: &str, mib_per_s: u64) -> (BareQemu, BareQemu) {
     let destination = BareQemu::incoming(lab.destination(), name, MIGRATION_PORT).unwrap();
     let mut source = BareQemu::start(lab.source(), name).unwrap();
@@ -21,6 +24,15 @@ fn migrating(lab: &Lab, name: &str, mib_per_s: u64) -> (BareQemu, BareQemu) {
 fn wait_for_log(directory: &Path) {
     let deadline = Instant::now() + PATIENCE;
     while !file_names(directory).unwrap().iter().any(|name| name.ends_with(".partial")) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a file for node_exporter shows a migration that leaves.
+fn wait_for_running(textfile: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(textfile).unwrap().contains(RUNNING) {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -46,9 +58,12 @@ fn the_grace_or_another_signal_ends_the_wait() {
     for (grace, signals) in [("1s", 1), ("60s", 2)] {
         let lab = network();
         let folder = directory();
-        let mut watch = Watch::start(lab.source(), folder.path(), &["--grace", grace]).unwrap();
+        let metrics = directory();
+        let textfile = metrics.path().join("migtrace.prom");
+        let options = ["--grace", grace, "--textfile", textfile.to_str().unwrap()];
+        let mut watch = Watch::start(lab.source(), folder.path(), &options).unwrap();
         let (_source, _destination) = migrating(&lab, "cut", 1);
-        wait_for_log(folder.path());
+        wait_for_running(&textfile);
         let begun = Instant::now();
         watch.signal(Signal::SIGINT).unwrap();
         watch.wait_until_said("under way; another signal ends the wait", PATIENCE).unwrap();
@@ -62,6 +77,8 @@ fn the_grace_or_another_signal_ends_the_wait() {
         assert_eq!(pairs[0].record["migration"]["outcome"], "interrupted");
         assert_eq!(replayed(&pairs[0]), (pairs[0].json.clone(), Some(0)));
         assert!(watched.stderr.ends_with("1 migration (1 interrupted)\n"), "{}", watched.stderr);
+        let left = fs::read_to_string(&textfile).unwrap();
+        assert!(!left.contains(RUNNING) && !left.contains("migtrace_live_"), "{left}");
     }
 }
 

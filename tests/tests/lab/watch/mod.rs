@@ -8,6 +8,7 @@ mod faults;
 mod journeys;
 mod scrapes;
 mod sleep;
+mod textfile;
 
 use crate::support::PATIENCE;
 use crate::support::merged::merge;

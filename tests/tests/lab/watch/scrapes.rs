@@ -1,6 +1,7 @@
-//! `watch --prometheus` and `--textfile`, while a guest moves: what Prometheus on the source scrapes from both hosts, and what
-//! promtool makes of the files.
+//! `watch --prometheus` and `--textfile`, while a guest moves: what Prometheus on the source scrapes from both hosts, what is
+//! read of the files meanwhile, and what promtool makes of them.
 
+use super::textfile::Reader;
 use super::{directory, named_watch, whole_pairs};
 use crate::support::{GUEST_PATIENCE, MIB, PATIENCE, number};
 use migtrace_lab::{Download, Host, Migration, Outcome, Process, shared_lab};
@@ -8,14 +9,15 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Of the migration's precopy. The guest writes faster, so that no pass is the last: it takes some seconds.
-const LIMIT: u64 = 24 * MIB;
-/// The guest leaves in post-copy once this pass has begun.
-const LAST_PASS: u64 = 3;
+/// Of the migration's precopy. The guest writes faster, so that no pass is the last.
+const LIMIT: u64 = 14 * MIB;
+/// The guest leaves in post-copy once this pass has begun. Until then the file for node_exporter is written twice.
+const LAST_PASS: u64 = 5;
 const PORT: u16 = 9464;
 
 fn program(name: &str) -> PathBuf {
@@ -101,6 +103,11 @@ fn float(value: &Value) -> f64 {
     value.as_str().unwrap().parse().unwrap()
 }
 
+/// QEMU's limit is of what it sends, and holds until the guest stops; the headers come to less than a tenth of that.
+fn possible_rates() -> Range<f64> {
+    LIMIT as f64 * 0.3..LIMIT as f64 * 1.2
+}
+
 /// What the metrics of one host have seen of the migration while it ran.
 fn assert_moved(prometheus: &Prometheus, role: &str, record: &Value) {
     let of_role = |metric: &str| format!("{metric}{{role=\"{role}\"}}");
@@ -113,8 +120,7 @@ fn assert_moved(prometheus: &Prometheus, role: &str, record: &Value) {
     let elapsed = prometheus.values(&of_role("migtrace_live_elapsed_seconds"));
     assert!(elapsed.is_sorted() && elapsed.last() > elapsed.first(), "{role}: {elapsed:?}");
     let rate = format!("migtrace_live_rate_bytes_per_second{{role=\"{role}\",direction=\"sent\"}}");
-    // QEMU's limit is of what it sends, and holds until the guest stops; the headers come to less than a tenth of that.
-    let possible = LIMIT as f64 * 0.3..LIMIT as f64 * 1.2;
+    let possible = possible_rates();
     let fast = prometheus.values(&rate).into_iter().find(|rate| *rate > possible.start);
     assert!(fast.is_some_and(|rate| possible.contains(&rate)), "{role}: {fast:?} of {LIMIT}");
     // They are gone with the migration.
@@ -144,16 +150,32 @@ fn assert_counted(role: &str, record: &Value, value: impl Fn(&str) -> f64) {
     same(&format!("migtrace_last_migration_wire_bytes{{role=\"{role}\",direction=\"sent\"}}"), sent);
 }
 
-/// The value of a series in a file for node_exporter: of the line with this name and these labels, among others.
-fn in_file(text: &str, series: &str) -> f64 {
+/// What the file of one host showed of the migration while it ran: when it began, and every 15 s.
+fn assert_shown(contents: &[String], role: &str, record: &Value) {
+    let all = |series: &str| -> Vec<_> { contents.iter().filter_map(|text| in_file(text, series)).collect() };
+    let elapsed = all(&format!("migtrace_live_elapsed_seconds{{role=\"{role}\"}}"));
+    assert!(elapsed.len() >= 2 && elapsed.is_sorted() && elapsed[0] < 5.0, "{role}: {elapsed:?}");
+    // Nothing has been counted when it begins.
+    let sent = all(&format!("migtrace_live_wire_bytes{{role=\"{role}\",direction=\"sent\"}}"));
+    let (Some(seconds), Some(bytes)) = (elapsed.last(), sent.last()) else { panic!("{role}: {contents:#?}") };
+    assert!(possible_rates().contains(&(bytes / seconds)), "{role}: {bytes} in {seconds} s of {LIMIT}");
+    let total = number(&record["traffic"]["total"]["tx"]["wire_bytes"]) as f64;
+    assert!(sent.is_sorted() && *bytes <= total, "{role}: {sent:?} of {total}");
+    let running = all(&format!("migtrace_running_migrations{{role=\"{role}\"}}"));
+    assert!(running.contains(&1.0) && running.last() == Some(&0.0), "{role}: {running:?}");
+}
+
+/// The value of a series in a file for node_exporter, if there is one: of the line with this name and these labels, among
+/// others.
+fn in_file(text: &str, series: &str) -> Option<f64> {
     let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap();
     let is_it = |line: &&str| {
         line.split_once('{').is_some_and(|(found, _)| found == name)
             && labels.split(',').all(|label| line.contains(label))
     };
     let found: Vec<_> = text.lines().filter(is_it).collect();
-    let [line] = found[..] else { panic!("{series}: {found:?} in {text}") };
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    assert!(found.len() < 2, "{series}: {found:?}");
+    found.first().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
 fn assert_valid(file: &Path) -> String {
@@ -176,6 +198,7 @@ fn scrapes_see_a_migration_move_and_afterwards_what_its_record_says() {
         let options = ["--prometheus", &address, "--textfile", file];
         named_watch(&hosts[end], ["first", "second"][end], records[end].path(), &options)
     });
+    let readers = files.each_ref().map(|file| Reader::start(file));
     let prometheus = Prometheus::start(&hosts[0], &addresses);
     let migration = Migration {
         max_bandwidth_bytes_per_s: LIMIT,
@@ -185,8 +208,8 @@ fn scrapes_see_a_migration_move_and_afterwards_what_its_record_says() {
     };
     let migrated = lab.migrate(&migration).unwrap();
     assert_eq!(migrated.outcome, Outcome::Completed);
-    for (role, folder, file) in [("source", &records[0], &files[0]), ("destination", &records[1], &files[1])]
-    {
+    let ends = ["source", "destination"].into_iter().zip(&records).zip(files.iter().zip(readers));
+    for ((role, folder), (file, reader)) in ends {
         let pair = whole_pairs(folder.path(), 1).remove(0);
         // Each host has both, of its own migrations.
         prometheus.wait_for(&format!("sum(migtrace_running_migrations{{role=\"{role}\"}}) == 0"));
@@ -194,9 +217,9 @@ fn scrapes_see_a_migration_move_and_afterwards_what_its_record_says() {
         assert_moved(&prometheus, role, &pair.record);
         assert_counted(role, &pair.record, |series| prometheus.value(series));
         let text = assert_valid(file);
-        assert_eq!(in_file(&text, &format!("migtrace_running_migrations{{role=\"{role}\"}}")), 0.0);
         assert!(!text.contains("migtrace_live_pass{"), "{text}");
-        assert_counted(role, &pair.record, |series| in_file(&text, series));
+        assert_counted(role, &pair.record, |series| in_file(&text, series).unwrap());
+        assert_shown(&reader.stop(), role, &pair.record);
     }
     // Only the source knows of passes.
     let seen = prometheus.values("migtrace_live_pass{role=\"source\"}");
