@@ -102,11 +102,11 @@
 //! | `CAP_NET_RAW` | pinging | a [`Prober`](probe::Prober) that sends does not start |
 //!
 //! [`host::capabilities`] asks which a thread has. [`kernel::examine`] says beforehand what this kernel cannot do. The service
-//! that is packaged runs the command with the first five and no user of its own (`dist/migtrace.service`).
+//! that is packaged runs the command with the first five, as a user that systemd makes for it (`dist/migtrace.service`).
 //!
 //! # What it costs
 //!
-//! About 7 ns for a packet that is not a migration's, 96 ns for one that is, 0.03 % of a core while nothing happens, and 14 to 18 MiB,
+//! About 6 ns for a packet that is not a migration's, 79 ns for one that is, 0.04 % of a core while nothing happens, and 14 to 18 MiB,
 //! most of it ring buffers and code: [docs/costs.md](https://github.com/migtrace/migtrace/blob/main/docs/costs.md). A timeline keeps
 //! what it is told: some 60 bytes for each reading of a connection's counters, ten a second at first.
 //!
