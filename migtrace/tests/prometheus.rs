@@ -150,8 +150,6 @@ fn stop_s(record: &Record) -> f64 {
 fn prometheus_scrapes_sums_gauges_and_exemplars() {
     let record = common::demo().remove(0);
     let exporter = Exporter::new(now_ns());
-    exporter.add(&record, now_ns());
-    exporter.set_running([running()]);
     let served = serve(&exporter);
     let folder = tempfile::tempdir().unwrap();
     let configuration = format!(
@@ -160,13 +158,20 @@ fn prometheus_scrapes_sums_gauges_and_exemplars() {
     let (_prometheus, address) = prometheus(folder.path(), &configuration);
     let ask = |text: &str| wait(text, || query(address, "query", text, "").into_iter().next());
     assert_eq!(value(&ask("up")).to_bits(), 1_f64.to_bits());
+    ask("sum(migtrace_migrations_total) == 0");
+    exporter.add(&record, now_ns());
+    exporter.set_running([running()]);
     let stop = ask("migtrace_last_migration_stop_seconds");
     assert_eq!(value(&stop).to_bits(), stop_s(&record).to_bits());
     assert_eq!(stop["metric"]["domain"], record.vm.name.as_deref().unwrap());
     assert_eq!(stop["metric"]["uuid"], record.vm.uuid.as_deref().unwrap());
     let live = running().live;
     assert_eq!(ask("migtrace_live_phase == 1")["metric"]["migtrace_live_phase"], live.phase.as_str());
-    assert_eq!(value(&ask("migtrace_migrations_total")).to_bits(), 1_f64.to_bits());
+    let counted = ask("migtrace_migrations_total > 0");
+    assert_eq!(value(&counted).to_bits(), 1_f64.to_bits());
+    assert_eq!(counted["metric"]["migtrace_outcome"], record.migration.outcome.as_str());
+    // The series was there before.
+    ask("increase(migtrace_migrations_total[1m]) > 0");
     // The median of one is between the bounds of its bucket.
     let median = value(&ask("histogram_quantile(0.5, migtrace_migration_stop_seconds_bucket)"));
     assert!((0.3..=0.5).contains(&median), "{median}");

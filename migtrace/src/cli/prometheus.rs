@@ -19,7 +19,8 @@ pub(crate) struct PrometheusArgs {
     pub(crate) prometheus: Option<SocketAddr>,
     /// Write the same to this file, whose name ends in .prom, for the textfile collector of node_exporter
     ///
-    /// It is replaced as a whole when a migration begins, every 15 s while one runs, and after each.
+    /// It is replaced as a whole when a migration begins, every 15 s while one runs, after each, and every ten minutes in any
+    /// case.
     #[cfg(feature = "openmetrics")]
     #[arg(long, value_name = "FILE", help_heading = PROMETHEUS)]
     pub(crate) textfile: Option<PathBuf>,

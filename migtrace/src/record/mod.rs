@@ -116,6 +116,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    #[cfg(feature = "openmetrics")]
+    pub(crate) const ALL: [Self; 3] = [Self::Precopy, Self::Postcopy, Self::Unknown];
+
     /// The word for it in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -151,6 +154,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    #[cfg(feature = "openmetrics")]
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Completed, Self::Failed, Self::Cancelled, Self::Interrupted, Self::Unknown];
+
     /// The word for it in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -73,6 +73,15 @@ impl Exports {
         Ok(())
     }
 
+    /// Shows that somebody watches, from time to time.
+    pub(super) fn show_life(&mut self) -> Result<()> {
+        #[cfg(feature = "openmetrics")]
+        if let Some(prometheus) = &mut self.prometheus {
+            return prometheus.show_life();
+        }
+        Ok(())
+    }
+
     /// So many facts were lost since the start.
     pub(super) fn lost(&self, lost: Lost) {
         #[cfg(feature = "openmetrics")]

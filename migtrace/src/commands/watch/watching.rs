@@ -24,7 +24,7 @@ use crate::commands::signals::{Signal, Signals};
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// How often the migrations that are under way are shown to Prometheus.
 const SHOW_RUNNING_EVERY: Duration = Duration::from_secs(1);
-/// How often to look for pairs that are too old, and to try again what could not be written.
+/// How often to look for pairs that are too old, to try again what could not be written, and to show that somebody watches.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
 /// A watch.
@@ -63,7 +63,6 @@ impl Watching {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         self.files.adopt_leftovers();
-        self.files.tidy();
         self.until(&mut signals, None).await?;
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         self.watcher.decline();
@@ -90,6 +89,7 @@ impl Watching {
 
     /// Takes in news until a signal comes. With a deadline, also until nothing is under way or the time is over.
     async fn until(&mut self, signals: &mut Signals, deadline: Option<Instant>) -> Result<End> {
+        // The first of each is due at once.
         let mut show = tokio::time::interval(SHOW_EVERY);
         show.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tidy = tokio::time::interval(TIDY_EVERY);
@@ -224,6 +224,8 @@ impl Files {
         self.remove_old();
         let ordered = self.store.as_mut().map_or(Ok(()), Store::retry);
         self.note(ordered);
+        let shown = self.exports.show_life();
+        self.note(shown);
     }
 
     fn adopt_leftovers(&mut self) {

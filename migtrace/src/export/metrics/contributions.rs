@@ -6,7 +6,7 @@ use super::{
     Attributes, Definition, Exemplar, MIGRATIONS, NETWORK_GAP, REACHABILITY_GAP, STOP, TOTAL, WIRE_BYTES,
 };
 use crate::export::ids::{Ids, SpanId, SpanKind, side_of};
-use crate::record::{Estimate, PhaseName, Record, Vantage};
+use crate::record::{Estimate, Migration, Mode, Outcome, PhaseName, Record, Vantage};
 
 /// One value of one metric.
 pub(super) struct Contribution {
@@ -62,16 +62,34 @@ impl Maker<'_> {
         more: &[(&'static str, &str)],
         span: SpanId,
     ) -> Contribution {
-        let mut attributes = vec![
-            ("migtrace.mode", self.record.migration.mode.as_str().to_owned()),
-            ("migtrace.outcome", self.record.migration.outcome.as_str().to_owned()),
-            ("migtrace.role", side_of(self.record).as_str().to_owned()),
-        ];
+        let Migration { mode, outcome, .. } = self.record.migration;
+        let mut attributes = attributes(mode, outcome, side_of(self.record));
         attributes.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         attributes.sort();
         let exemplar = Exemplar { value, at_ns: self.at_ns, trace: self.ids.trace, span };
         Contribution { metric, attributes, exemplar }
     }
+}
+
+/// The attributes that all metrics have.
+fn attributes(mode: Mode, outcome: Outcome, role: Vantage) -> Attributes {
+    vec![
+        ("migtrace.mode", mode.as_str().to_owned()),
+        ("migtrace.outcome", outcome.as_str().to_owned()),
+        ("migtrace.role", role.as_str().to_owned()),
+    ]
+}
+
+/// The attributes of the migrations of every kind.
+#[cfg(feature = "openmetrics")]
+pub(in crate::export) fn of_every_kind() -> Vec<Attributes> {
+    let mut all = Vec::new();
+    for role in [Vantage::Source, Vantage::Destination] {
+        for mode in Mode::ALL {
+            all.extend(Outcome::ALL.map(|outcome| attributes(mode, outcome, role)));
+        }
+    }
+    all
 }
 
 /// What was sent in the phases of each name; none where that is not known of one of them.

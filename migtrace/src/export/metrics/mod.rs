@@ -11,6 +11,8 @@ mod histogram;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "openmetrics")]
+pub(in crate::export) use contributions::of_every_kind;
 pub use definitions::{
     Bounds, Definition, Kind, MIGRATIONS, NETWORK_GAP, REACHABILITY_GAP, STOP, TOTAL, WIRE_BYTES,
 };

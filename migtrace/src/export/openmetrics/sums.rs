@@ -1,5 +1,7 @@
 //! What migrations add up to: counters and histograms.
 
+use std::collections::BTreeMap;
+
 use super::labels::Labels;
 use super::text::{Family, Kind, Sample};
 use crate::export::metrics::{self, Attributes, Histogram, Metrics, Point};
@@ -12,19 +14,26 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
             Point::Counter(count) => vec![Sample::new(labels(attributes), *count as f64)],
             Point::Histogram(histogram) => buckets(attributes, histogram),
         });
+        let mut samples: Vec<_> = samples.collect();
         let definition = family.definition;
-        Family {
-            name: definition.prometheus_name(),
-            unit: definition.prometheus_unit(),
-            help: definition.help,
-            kind: match definition.kind {
-                metrics::Kind::Counter => Kind::Counter,
-                metrics::Kind::Histogram { .. } => Kind::Histogram,
-            },
-            samples: samples.collect(),
-        }
+        let kind = match definition.kind {
+            metrics::Kind::Counter => {
+                samples.extend(zeros(&family.points));
+                Kind::Counter
+            }
+            metrics::Kind::Histogram { .. } => Kind::Histogram,
+        };
+        let (name, unit) = (definition.prometheus_name(), definition.prometheus_unit());
+        Family { name, unit, help: definition.help, kind, samples }
     };
     metrics.families().iter().map(family).collect()
+}
+
+/// The counts of kinds of which there was none yet. Prometheus sees by how much a series grows: it would miss the first of a
+/// kind if its series began with that.
+fn zeros(points: &BTreeMap<Attributes, Point>) -> impl Iterator<Item = Sample> {
+    let missing = metrics::of_every_kind().into_iter().filter(|kind| !points.contains_key(kind));
+    missing.map(|kind| Sample::new(labels(&kind), 0.0))
 }
 
 fn labels(attributes: &Attributes) -> Labels {

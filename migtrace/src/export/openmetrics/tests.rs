@@ -146,6 +146,25 @@ fn the_gauges_of_the_vms_that_moved_longest_ago_give_way() {
     assert!(text.contains("migtrace_migrations_total{") && text.contains(" 1200\n"));
 }
 
+#[test]
+fn every_kind_of_migration_is_counted_from_the_start() {
+    let exporter = Exporter::new(NOW);
+    let counts = || {
+        let text = exporter.text(Dialect::Classic);
+        let lines = text.lines().filter(|line| line.starts_with("migtrace_migrations_total{"));
+        let mut counts: Vec<_> = lines.map(|line| line.rsplit_once(' ').unwrap()).collect();
+        counts.sort_unstable();
+        counts.into_iter().map(|(kind, count)| (kind.to_owned(), count.to_owned())).collect::<Vec<_>>()
+    };
+    let before = counts();
+    assert!(before.len() == 30 && before.iter().all(|(_, count)| count == "0"), "{before:?}");
+    exporter.add(&record(), NOW);
+    let after = counts();
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+    let [(before, after)] = changed[..] else { panic!("{changed:?}") };
+    assert_eq!((&before.0, &after.1[..]), (&after.0, "1"));
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }

@@ -29,10 +29,10 @@ fn wait_for_log(directory: &Path) {
     }
 }
 
-/// Waits until a file for node_exporter shows a migration that leaves.
-fn wait_for_running(textfile: &Path) {
+/// Waits until a file for node_exporter says something.
+fn wait_for(textfile: &Path, text: &str) {
     let deadline = Instant::now() + PATIENCE;
-    while !fs::read_to_string(textfile).unwrap().contains(RUNNING) {
+    while !fs::read_to_string(textfile).unwrap().contains(text) {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -62,8 +62,10 @@ fn the_grace_or_another_signal_ends_the_wait() {
         let textfile = metrics.path().join("migtrace.prom");
         let options = ["--grace", grace, "--textfile", textfile.to_str().unwrap()];
         let mut watch = Watch::start(lab.source(), folder.path(), &options).unwrap();
+        // It is written again, although nothing has happened.
+        wait_for(&textfile, "\nmigtrace_textfile_writes_total 1\n");
         let (_source, _destination) = migrating(&lab, "cut", 1);
-        wait_for_running(&textfile);
+        wait_for(&textfile, RUNNING);
         let begun = Instant::now();
         watch.signal(Signal::SIGINT).unwrap();
         watch.wait_until_said("under way; another signal ends the wait", PATIENCE).unwrap();

@@ -160,6 +160,8 @@ fn a_full_disk_costs_files_and_never_a_line() {
     let path = disk.path();
     let textfile = path.join("migtrace.prom");
     let mut watch = Watch::start(lab.source(), path, &["--textfile", textfile.to_str().unwrap()]).unwrap();
+    let has_begun = |text: &str| text.contains("\nmigtrace_textfile_writes_total 1\n");
+    wait_for("the textfile", || has_begun(&fs::read_to_string(&textfile).unwrap()));
     let before = fs::read_to_string(&textfile).unwrap();
     let filler = path.join("filler");
     let _ = fs::write(&filler, vec![0; 1 << 20]);

@@ -136,7 +136,9 @@ fn assert_counted(role: &str, record: &Value, value: impl Fn(&str) -> f64) {
         let got = value(metric);
         assert!((got - expected).abs() <= expected * 1e-9, "{role}: {metric}: {got} and {expected}");
     };
-    same(&format!("migtrace_migrations_total{{{labels}}}"), 1.0);
+    let migration = &record["migration"];
+    let kind = format!("migtrace_mode={},migtrace_outcome={}", migration["mode"], migration["outcome"]);
+    same(&format!("migtrace_migrations_total{{{labels},{kind}}}"), 1.0);
     same(&format!("migtrace_migration_duration_seconds_count{{{labels}}}"), 1.0);
     let total = seconds(&record["total_time"]["value_ns"]);
     same(&format!("migtrace_migration_duration_seconds_sum{{{labels}}}"), total);
@@ -213,9 +215,10 @@ fn scrapes_see_a_migration_move_and_afterwards_what_its_record_says() {
         let pair = whole_pairs(folder.path(), 1).remove(0);
         // Each host has both, of its own migrations.
         prometheus.wait_for(&format!("sum(migtrace_running_migrations{{role=\"{role}\"}}) == 0"));
-        prometheus.wait_for(&format!("migtrace_migrations_total{{migtrace_role=\"{role}\"}}"));
+        prometheus.wait_for(&format!("sum(migtrace_migrations_total{{migtrace_role=\"{role}\"}}) == 1"));
         assert_moved(&prometheus, role, &pair.record);
-        assert_counted(role, &pair.record, |series| prometheus.value(series));
+        // Both hosts have a count of each kind.
+        assert_counted(role, &pair.record, |series| prometheus.value(&format!("max({series})")));
         let text = assert_valid(file);
         assert!(!text.contains("migtrace_live_pass{"), "{text}");
         assert_counted(role, &pair.record, |series| in_file(&text, series).unwrap());
