@@ -97,8 +97,8 @@ pub(super) struct Function {
 }
 
 impl Function {
-    /// What the loader of programs needs of the kernel's types to find it: at its id, it alone. Of all of them the loader would
-    /// make 100 MiB.
+    /// What the loader of programs needs of the kernel's types to find it: at its id, it alone. To read all of them takes tens of
+    /// MiB.
     pub(super) fn types(&self) -> Result<aya::Btf, aya::BtfError> {
         let Self { name, id } = *self;
         let type_length = id * TYPE_LENGTH;

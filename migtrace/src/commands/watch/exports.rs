@@ -77,7 +77,7 @@ impl Exports {
     pub(super) fn show_life(&mut self) -> Result<()> {
         #[cfg(feature = "openmetrics")]
         if let Some(prometheus) = &mut self.prometheus {
-            return prometheus.show_life();
+            return prometheus.write();
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Exports {
             counts.lost_traces += ended.lost();
         }
         #[cfg(feature = "openmetrics")]
-        if let Some(prometheus) = &self.prometheus {
+        if let Some(prometheus) = self.prometheus {
             return prometheus.end();
         }
         Ok(())

@@ -34,14 +34,13 @@ impl Prometheus {
         }
         let textfile =
             options.textfile.clone().map(|path| Textfile::new(path, exporter.clone())).transpose()?;
-        let prometheus = Self { exporter, textfile, written: Instant::now(), shown: Vec::new() };
+        let mut prometheus = Self { exporter, textfile, written: Instant::now(), shown: Vec::new() };
         prometheus.write().map(|()| Some(prometheus))
     }
 
     /// A migration is over.
     pub(super) fn finished(&mut self, record: &Record) -> Result<()> {
         self.exporter.add(record, realtime_ns());
-        self.written = Instant::now();
         self.write()
     }
 
@@ -67,18 +66,11 @@ impl Prometheus {
         if are_the_same && self.written.elapsed() < Textfile::INTERVAL {
             return Ok(());
         }
-        self.written = Instant::now();
-        self.write()
-    }
-
-    /// Writes the file, although nothing has changed: it is as old as the last sign of life.
-    pub(super) fn show_life(&mut self) -> Result<()> {
-        self.written = Instant::now();
         self.write()
     }
 
     /// Nobody watches any more: a file that stays must not show what was under way.
-    pub(super) fn end(&self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         self.exporter.set_running([]);
         self.write()
     }
@@ -91,7 +83,9 @@ impl Prometheus {
         self.exporter.count_failure(what);
     }
 
-    fn write(&self) -> Result<()> {
+    /// Writes the file, also if nothing has changed: its age says whether somebody watches.
+    pub(super) fn write(&mut self) -> Result<()> {
+        self.written = Instant::now();
         let Some(textfile) = &self.textfile else { return Ok(()) };
         textfile.write().with_context(|| format!("cannot write {}", textfile.path().display()))
     }

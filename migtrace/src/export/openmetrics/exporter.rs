@@ -77,7 +77,8 @@ impl Exporter {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Adds a migration that has ended, which is not under way any more then. `at_ns` is the wall time of that, in nanoseconds since the Unix epoch.
+    /// Adds a migration that has ended, and is no longer under way. `at_ns` is the wall time of that, in nanoseconds since the
+    /// Unix epoch.
     pub fn add(&self, record: &Record, at_ns: u64) {
         let mut state = self.state();
         state.metrics.add(record, at_ns);

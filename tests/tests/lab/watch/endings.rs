@@ -1,6 +1,6 @@
 //! Signals.
 
-use super::{directory, replayed, whole_pairs};
+use super::{directory, replayed, wait_for, whole_pairs};
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, SLOW_MIB_PER_S, network};
 use migtrace_lab::watch_command::{Watch, file_names, wait_for_pairs};
 use migtrace_lab::{BareQemu, Lab, migtrace_command};
@@ -22,20 +22,7 @@ fn migrating(lab: &Lab, name: &str, mib_per_s: u64) -> (BareQemu, BareQemu) {
 }
 
 fn wait_for_log(directory: &Path) {
-    let deadline = Instant::now() + PATIENCE;
-    while !file_names(directory).unwrap().iter().any(|name| name.ends_with(".partial")) {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Waits until a file for node_exporter says something.
-fn wait_for(textfile: &Path, text: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !fs::read_to_string(textfile).unwrap().contains(text) {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for("a log", || file_names(directory).unwrap().iter().any(|name| name.ends_with(".partial")));
 }
 
 #[test]
@@ -63,9 +50,10 @@ fn the_grace_or_another_signal_ends_the_wait() {
         let options = ["--grace", grace, "--textfile", textfile.to_str().unwrap()];
         let mut watch = Watch::start(lab.source(), folder.path(), &options).unwrap();
         // It is written again, although nothing has happened.
-        wait_for(&textfile, "\nmigtrace_textfile_writes_total 1\n");
+        let says = |text: &str| fs::read_to_string(&textfile).unwrap().contains(text);
+        wait_for("another textfile", || says("\nmigtrace_textfile_writes_total 1\n"));
         let (_source, _destination) = migrating(&lab, "cut", 1);
-        wait_for(&textfile, RUNNING);
+        wait_for("the migration in the textfile", || says(RUNNING));
         let begun = Instant::now();
         watch.signal(Signal::SIGINT).unwrap();
         watch.wait_until_said("under way; another signal ends the wait", PATIENCE).unwrap();

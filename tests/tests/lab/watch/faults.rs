@@ -1,6 +1,6 @@
 //! What goes wrong beside the migrations: full disks, killed watches, directories that are in use or gone.
 
-use super::{SmallDisk, directory, replayed, whole_pairs};
+use super::{SmallDisk, directory, replayed, wait_for, whole_pairs};
 use crate::support::{FAST, MIGRATION_PORT, PATIENCE, network};
 use migtrace_lab::watch_command::{Watch, file_names, pairs, wait_for_pairs};
 use migtrace_lab::{BareQemu, Lab, migtrace_command};
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// QEMU's bandwidth limit for a migration during which a watch is killed and the next one begins.
 const VERY_SLOW_MIB_PER_S: u64 = 2;
@@ -22,14 +22,6 @@ fn migrating(lab: &Lab, name: &str, port: u16, mib_per_s: u64) -> (BareQemu, Bar
     let mut source = BareQemu::start(lab.source(), name).unwrap();
     source.migrate(lab.destination().ipv4(), port, mib_per_s).unwrap();
     (source, destination)
-}
-
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn logs_with(directory: &Path, text: &str) -> usize {

@@ -18,6 +18,7 @@ use migtrace_lab::{Host, migtrace_command};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What `migtrace report` makes of the log of a pair, and its exit code.
 fn replayed(pair: &Pair) -> (String, Option<i32>) {
@@ -36,6 +37,15 @@ fn whole_pairs(directory: &Path, count: usize) -> Vec<Pair> {
         assert!(log.lines().last().unwrap().contains("log_end"), "{}", pair.name);
     }
     pairs
+}
+
+/// Waits until something is so.
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A directory for a host.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -29,7 +29,7 @@ impl Reader {
     }
 }
 
-fn read_until(path: &PathBuf, is_enough: &AtomicBool) -> Vec<String> {
+fn read_until(path: &Path, is_enough: &AtomicBool) -> Vec<String> {
     let mut contents: Vec<String> = Vec::new();
     let mut last_inode = 0;
     while !is_enough.load(Ordering::Relaxed) {
