@@ -3,7 +3,7 @@
 //! libvirt keeps the statistics of a domain's last job, which may have been another migration. So it is asked twice: when a QEMU
 //! is seen, and after its migration has ended. Only an answer that is new by then is of this migration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(60);
 /// How long to wait before it is asked again.
 const POLL: Duration = Duration::from_millis(200);
+/// How many QEMUs that have gone are remembered. That one was migrated away may be found out after it has gone.
+const GONE_MAX: usize = 64;
 
 /// Asks libvirt for its own figures, if that was requested.
 pub(super) struct LibvirtFigures(Option<Asking>);
@@ -39,8 +41,6 @@ struct Asking {
     orders: mpsc::UnboundedSender<Order>,
     news: mpsc::Receiver<News>,
     stage: Stage,
-    /// The QEMU of the migration that has ended is gone.
-    is_gone: bool,
     /// Dropped with this, which kills virsh.
     _asker: JoinSet<()>,
 }
@@ -59,10 +59,10 @@ enum Stage {
 enum Order {
     /// This QEMU was seen.
     Seen { pid: u32, domain: Uuid },
-    /// It has ended, and not with a migration.
+    /// It has gone, perhaps after its migration.
     Gone { pid: u32 },
     /// The migration has ended.
-    Ended { end: Ended, is_gone: bool },
+    Ended(Ended),
 }
 
 /// What the asker has found.
@@ -80,11 +80,8 @@ impl LibvirtFigures {
         let (orders, to_do) = mpsc::unbounded_channel();
         let (found, news) = mpsc::channel(4);
         let mut asker = JoinSet::new();
-        asker.spawn(
-            Asker { virsh: virsh.clone(), before: BTreeMap::new(), said: false, silent: None, news: found }
-                .work(to_do),
-        );
-        Ok(Self(Some(Asking { virsh, orders, news, stage: Stage::Watching, is_gone: false, _asker: asker })))
+        asker.spawn(Asker::new(virsh.clone(), found).work(to_do));
+        Ok(Self(Some(Asking { virsh, orders, news, stage: Stage::Watching, _asker: asker })))
     }
 
     /// Checks that virsh can be run here.
@@ -106,9 +103,6 @@ impl LibvirtFigures {
                     asking.order(Order::Seen { pid: qemu.pid, domain });
                 }
             }
-            Fact::QemuGone { pid } if recorder.ended().and_then(|end| end.pid) == Some(*pid) => {
-                asking.is_gone = true;
-            }
             Fact::QemuGone { pid } => asking.order(Order::Gone { pid: *pid }),
             _ => {}
         }
@@ -120,7 +114,7 @@ impl LibvirtFigures {
         asking.stage = Stage::Over;
         if let Some(end) = recorder.ended().filter(|end| end.pid.is_some()) {
             asking.stage = Stage::Waiting;
-            asking.order(Order::Ended { end: end.clone(), is_gone: asking.is_gone });
+            asking.order(Order::Ended(end.clone()));
         }
     }
 
@@ -178,6 +172,8 @@ struct Asker {
     virsh: Virsh,
     /// What libvirt has said of the domains of these QEMUs when they were seen.
     before: BTreeMap<u32, Before>,
+    /// The latest of these that have gone.
+    gone: VecDeque<u32>,
     /// A person has heard that libvirt cannot be asked.
     said: bool,
     /// virsh has not answered, and until when it is not asked about other domains.
@@ -195,14 +191,18 @@ struct Before {
 }
 
 impl Asker {
+    const fn new(virsh: Virsh, news: mpsc::Sender<News>) -> Self {
+        Self { virsh, before: BTreeMap::new(), gone: VecDeque::new(), said: false, silent: None, news }
+    }
+
     async fn work(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Seen { pid, domain } => self.ask_before(pid, domain).await,
-                Order::Gone { pid } => drop(self.before.remove(&pid)),
-                Order::Ended { end, is_gone } => {
+                Order::Gone { pid } => self.note_gone(pid),
+                Order::Ended(end) => {
                     let pid = end.pid.unwrap_or_default();
-                    let answer = match self.figures(&end, is_gone).await {
+                    let answer = match self.figures(&end).await {
                         Ok(figures) => Fact::Domjobinfo { pid, figures },
                         Err(why) => missing(why),
                     };
@@ -215,8 +215,12 @@ impl Asker {
     }
 
     async fn ask_before(&mut self, pid: u32, domain: Uuid) {
-        // A QEMU may be described again, and by then its migration may be over.
-        if self.before.get(&pid).is_some_and(|before| before.domain == domain) {
+        // A QEMU may be described again, and by then its migration may be over. One that has gone does not come back: this is
+        // another with its number.
+        let gone = self.gone.iter().position(|gone| *gone == pid);
+        if let Some(index) = gone {
+            self.gone.remove(index);
+        } else if self.before.get(&pid).is_some_and(|before| before.domain == domain) {
             return;
         }
         let job = match &self.silent {
@@ -238,8 +242,20 @@ impl Asker {
         self.before.insert(pid, Before { domain, job, at });
     }
 
+    fn note_gone(&mut self, pid: u32) {
+        if !self.before.contains_key(&pid) {
+            return;
+        }
+        if self.gone.len() == GONE_MAX
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.before.remove(&oldest);
+        }
+        self.gone.push_back(pid);
+    }
+
     /// libvirt's figures of the migration that has ended, or why there are none.
-    async fn figures(&self, end: &Ended, is_gone: bool) -> Result<BTreeMap<String, u64>, String> {
+    async fn figures(&self, end: &Ended) -> Result<BTreeMap<String, u64>, String> {
         if matches!(end.outcome, Outcome::Failed | Outcome::Cancelled) {
             return Err("libvirt keeps none of a migration that did not complete".to_owned());
         }
@@ -255,6 +271,7 @@ impl Asker {
             );
         }
         let deadline = Instant::now() + PATIENCE;
+        let is_gone = end.pid.is_some_and(|pid| self.gone.contains(&pid));
         if end.role == Role::Source && !is_gone {
             // Until then they lack what libvirt hears from the destination.
             wait_for_its_end(end.pid, deadline).await?;
@@ -307,4 +324,43 @@ async fn wait_for_its_end(pid: Option<u32>, deadline: Instant) -> Result<(), Str
 
 fn missing(why: String) -> Fact {
     Fact::NotMeasured(NotMeasured { what: LIBVIRT_FIGURES.into(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: Uuid = Uuid::from_u128(0x5f3c_1f0e_8a51_4a0f_9d6c_0c2b_6f1f_2d11);
+
+    #[tokio::test]
+    async fn another_qemu_with_the_number_of_one_that_has_gone_is_asked_about_anew() {
+        let asked = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("echo $2 >>{}; echo Job type: 0", asked.path().display());
+        let virsh = Virsh::new(["sh", "-c", &script, "virsh"].map(str::to_owned).into()).unwrap();
+        let mut asker = Asker::new(virsh, mpsc::channel(4).0);
+        let times = || fs::read_to_string(asked.path()).unwrap().lines().count();
+        asker.ask_before(7, DOMAIN).await;
+        asker.ask_before(7, DOMAIN).await;
+        assert_eq!(times(), 1);
+        asker.note_gone(7);
+        assert!(asker.before.contains_key(&7), "its migration may be found to have ended later");
+        asker.ask_before(7, DOMAIN).await;
+        assert_eq!(times(), 2);
+        // It has not gone.
+        asker.ask_before(7, DOMAIN).await;
+        assert_eq!(times(), 2);
+    }
+
+    #[tokio::test]
+    async fn only_the_latest_that_have_gone_are_remembered() {
+        let virsh = Virsh::new(vec!["false".to_owned()]).unwrap();
+        let mut asker = Asker::new(virsh, mpsc::channel(4).0);
+        asker.note_gone(1);
+        assert!(asker.gone.is_empty(), "nothing was known of it");
+        for pid in 0..100 {
+            asker.ask_before(pid, DOMAIN).await;
+            asker.note_gone(pid);
+        }
+        assert!(asker.gone.iter().copied().eq(36..100) && asker.before.keys().copied().eq(36..100));
+    }
 }

@@ -218,6 +218,25 @@ fn libvirt_is_asked_at_the_source_only_when_it_has_ended_qemu() {
 }
 
 #[test]
+fn a_recorder_that_hears_of_everything_at_once_when_qemu_has_gone_still_knows_whom_to_ask_about() {
+    let mut lab = shared_libvirt_lab().unwrap();
+    let options = options(&lab);
+    let recording = Recording::start(lab.guest_host(), &as_options(&options)).unwrap();
+    let stopped = std::thread::spawn(move || {
+        recording.wait_for_event("\"name\":\"STOP\"", PATIENCE).unwrap();
+        recording.signal(Signal::SIGSTOP).unwrap();
+        recording
+    });
+    // libvirt has ended the source's QEMU by the time virsh returns.
+    let migrated = lab.migrate(&PLAIN).unwrap();
+    let recording = stopped.join().unwrap();
+    assert!(!recording.events().contains("\"completed\""), "it was stopped too late");
+    recording.signal(Signal::SIGCONT).unwrap();
+    let recorded = recording.finish(GUEST_PATIENCE).unwrap();
+    assert_figures(&assert_recorded(&recorded, 0), "source", &migrated.source);
+}
+
+#[test]
 fn a_virsh_that_cannot_be_run_is_found_before_anything_is_recorded() {
     let lab = shared_libvirt_lab().unwrap();
     let folder = tempfile::tempdir().unwrap();
