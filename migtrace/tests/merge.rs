@@ -177,6 +177,33 @@ fn what_is_not_known_of_the_bytes_and_the_end_of_a_stream_is_said_with_its_reaso
 }
 
 #[test]
+fn a_source_that_says_so_late_leaves_what_it_had_sent_before_post_copy_unknown() {
+    for name in ["postcopy-10.0", "postcopy-recovered-10.0"] {
+        let [mut source, destination] = both(name);
+        let is_active = |line: &Value| line["data"]["status"] == "postcopy-active";
+        let at_ns = |line: &Value| line["at_ns"].as_i64().unwrap();
+        let first =
+            |is_it: &dyn Fn(&Value) -> bool| at_ns(destination.iter().find(|line| is_it(line)).unwrap());
+        let (loads, resumed) = (first(&is_active), first(&|line| line["name"] == "RESUME"));
+        let plain = merge_one(&[source.clone(), destination.clone()]).downtime;
+        // As if it had been off its CPU between the last byte of the devices' state and this event.
+        let late = source.iter_mut().find(|line| is_active(line)).unwrap();
+        late["at_ns"] = json!(resumed + 1_000_000);
+        source.sort_by_key(at_ns);
+        let record = merge_one(&[source, destination]);
+        let stop = record.downtime.stop.as_ref().unwrap();
+        assert_eq!(stop.value_ns, plain.stop.unwrap().value_ns, "{name}");
+        let [.., before, sent, load] = &record.downtime.parts[..] else { panic!("{name}: {record:#?}") };
+        let bounds = load.length.low_ns.cast_signed()..=load.length.high_ns.unwrap().cast_signed();
+        assert!(load.name.as_str() == "load" && bounds.contains(&(resumed - loads)), "{name}: {load:?}");
+        assert_eq!((sent.name.as_str(), sent.wire_bytes), ("last-pass", None), "{name}");
+        assert!(before.wire_bytes.is_some(), "{name}: {before:?}");
+        let why = record.not_measured.iter().find(|entry| entry.what.starts_with("the bytes of some parts"));
+        assert!(why.is_some_and(|entry| entry.why.contains("own events")), "{name}: {why:?}");
+    }
+}
+
+#[test]
 fn shifted_and_bent_clocks_change_no_figure_by_more_than_its_bounds() {
     for name in moved() {
         let [source, destination] = both(&name);
