@@ -23,10 +23,11 @@ use std::net::SocketAddr;
 /// Libvirt's ports for migrations, which are those that migtrace watches.
 const PORTS: std::ops::RangeInclusive<u16> = 49152..=49215;
 
-/// What a record cannot say of a guest that does not run in KVM, has no tap, and is not pinged.
 const VCPUS: &str = "when the vCPUs stop and run";
 const NETWORK: &str = "network (how long the guest's tap was silent)";
 const REACHABILITY: &str = "reachability (how long the guest did not answer)";
+/// What a record cannot say of a guest that does not run in KVM, has no tap, and is not pinged.
+const BARE: [&str; 3] = [VCPUS, NETWORK, REACHABILITY];
 /// What it cannot say of parts that begin or end with no event of the source.
 const BYTES_OF_PARTS: &str = "the bytes of some parts of the stop";
 
@@ -102,6 +103,13 @@ impl Shape {
         let roles: Vec<_> = list(&record["observers"]).iter().map(|observer| &observer["role"]).collect();
         assert_eq!(roles, ["source", "destination"]);
         self.assert_flows(purposes);
+    }
+
+    /// Checks what holds for each shape by which the guest has come to the other host.
+    fn assert_moved(&self, purposes: &[&str]) {
+        self.assert_well("completed", purposes);
+        self.merged.assert_stop();
+        self.assert_clock(1_000_000);
     }
 
     /// Checks that the record has every connection that crossed the wire and no other, with its purpose and its payload.

@@ -38,9 +38,7 @@ pub(crate) fn over_device(name: &str, device: &str, kind: &[&str]) -> Vec<Value>
     let migration = Migration { address: Some(address.into()), ..Migration::default() };
     let mut pair = BarePair::start(from, to, &bare(name, FILLED_MIB), &migration).unwrap();
     let shape = shape_watched((to, device), name, from, to, || pair.migrate(&migration).unwrap());
-    shape.assert_well("completed", &["ram"]);
-    shape.merged.assert_stop();
-    shape.assert_clock(1_000_000);
+    shape.assert_moved(&["ram"]);
     let flow = &shape.merged.record["traffic"]["flows"][0];
     assert_eq!(flow["interface"], device);
     list(&shape.merged.record["not_measured"]).to_vec()
@@ -111,9 +109,7 @@ fn from_behind_translated_addresses() {
     // Before the address is translated.
     let shape =
         shape_watched((from, Host::UPLINK), "nat-7.2", from, to, || pair.migrate(&migration).unwrap());
-    shape.assert_well("completed", &["ram"]);
-    shape.merged.assert_stop();
-    shape.assert_clock(1_000_000);
+    shape.assert_moved(&["ram"]);
     let there = shape.merged.destination.record().unwrap();
     let seen_as = super::address(&there["traffic"]["flows"][0]["remote"]);
     assert_eq!(seen_as.ip(), lab.observer().ipv4());
@@ -124,9 +120,7 @@ fn a_guest_with_three_taps() {
     let mut lab = Lab::builder().memory_mib(128).dirty(4, 4).nics(3).start().unwrap();
     lab.wait_guest_ready().unwrap();
     let shape = move_guest("three-taps-7.2", &mut lab, &Migration::default());
-    shape.assert_well("completed", &["ram"]);
-    shape.merged.assert_stop();
-    shape.assert_clock(1_000_000);
+    shape.assert_moved(&["ram"]);
     shape.assert_not_measured(&[VCPUS, REACHABILITY]);
     let downtime = &shape.merged.record["downtime"];
     let taps: BTreeSet<_> = list(&downtime["taps"])
