@@ -130,6 +130,17 @@ impl shared::Direction {
         Some(Crossing { by: crossed_by::PAYLOAD, first: milestone.max(begin), last, at_ns: now_ns })
     }
 
+    /// The position that this stream has reached by now: `before`, or that of the furthest payload that was seen.
+    #[inline(always)]
+    fn reached_late(&self, initial_sequence: u32, before: u64) -> u64 {
+        if self.last_byte_ns.get() == 0 {
+            return before;
+        }
+        let sequence_before = initial_sequence.wrapping_add(before as u32);
+        let since = self.next_sequence.get().wrapping_sub(sequence_before).cast_signed();
+        before + since.max(0).cast_unsigned() as u64
+    }
+
     /// A FIN was seen; returns the position after it. Unknown where positions are, or where bytes before it were not seen.
     #[inline(always)]
     fn cross_end(&self, fin: &Tcp) -> Option<u64> {
@@ -170,21 +181,31 @@ impl shared::Direction {
     }
 }
 
-/// How far ahead of what was seen the first milestone is. More than a packet that crosses meanwhile can have, and far less than
-/// a wrap of sequence numbers, which has not happened so soon after the beginning.
+/// How far ahead of what has crossed the first milestone is: more than a packet that crosses meanwhile can have.
 const AHEAD: u64 = 1 << 18;
 
-/// Begins the milestones of the stream that goes in the direction `here`; returns whether there are any.
+/// Begins the milestones of the stream that goes in the direction `here`; returns whether there are any. `before`: the
+/// position that it had reached before it was counted, or a later one.
 #[inline(always)]
-fn begin_late(here: &shared::Direction, there: &shared::Direction, initial_sequence: u32) -> bool {
-    if here.sent.position.get() == 0 && here.last_byte_ns.get() != 0 {
-        let seen = here.next_sequence.get().wrapping_sub(initial_sequence) as u64;
-        let first = next(seen + AHEAD, 0);
-        here.initial_sequence.set(initial_sequence);
-        there.acknowledged.set(first, initial_sequence);
-        here.sent.set(first, initial_sequence);
+fn begin_late(
+    here: &shared::Direction,
+    there: &shared::Direction,
+    initial_sequence: u32,
+    before: u64,
+) -> bool {
+    if here.sent.position.get() != 0 {
+        return true;
     }
-    here.sent.position.get() != 0
+    let first = next(here.reached_late(initial_sequence, before) + AHEAD, 0);
+    here.initial_sequence.set(initial_sequence);
+    there.acknowledged.set(first, initial_sequence);
+    // Only if this program was interrupted. Who acknowledges that was not the first, perhaps.
+    if here.reached_late(initial_sequence, before) >= first {
+        there.acknowledged.clear();
+        return false;
+    }
+    here.sent.set(first, initial_sequence);
+    true
 }
 
 impl shared::FlowEntry {
@@ -210,15 +231,15 @@ impl shared::FlowEntry {
         server.acknowledged.set(2, of_client);
     }
 
-    /// The first packets were not seen, but the sequence numbers of the SYNs are known: `[INGRESS, EGRESS]`. Each stream of which
-    /// payload was seen since has milestones from a position on that no packet has reached yet. Returns whether any has.
+    /// The first packets were not seen, but the sequence numbers of the SYNs are known, and the positions that the streams had
+    /// reached before they were counted, or later ones: `[INGRESS, EGRESS]`. The streams have milestones from positions on that
+    /// no packet has reached yet. Returns whether both have.
     #[inline(always)]
-    pub fn begin_milestones_late(&self, initial_sequences: [u32; 2]) -> bool {
+    pub fn begin_milestones_late(&self, initial_sequences: [u32; 2], before: [u64; 2]) -> bool {
         let [rx, tx] = &self.directions;
-        let [of_rx, of_tx] = initial_sequences;
-        let receives = begin_late(rx, tx, of_rx);
-        let sends = begin_late(tx, rx, of_tx);
-        receives || sends
+        let receives = begin_late(rx, tx, initial_sequences[0], before[0]);
+        let sends = begin_late(tx, rx, initial_sequences[1], before[1]);
+        receives && sends
     }
 
     /// Takes in a packet that has `reached` something, and reports what it has crossed.
@@ -392,17 +413,30 @@ mod tests {
         let flow = shared::FlowEntry::default();
         // Sequence numbers wrap.
         let isn = u32::MAX - 500;
-        assert!(!flow.begin_milestones_late([7, isn]), "no payload was seen");
         let [rx, tx] = &flow.directions;
-        tx.next_sequence.set(isn.wrapping_add(1001));
-        tx.last_byte_ns.set(5);
-        assert!(flow.begin_milestones_late([7, isn]));
-        let first = next(1001 + AHEAD, 0);
-        assert_eq!((tx.sent.position.get(), rx.acknowledged.position.get()), (first, first));
-        assert_eq!(tx.sent.sequence.get(), isn.wrapping_add(first as u32));
-        assert_eq!((rx.sent.position.get(), tx.acknowledged.position.get()), (0, 0));
+        // What was counted has not got further than the socket had.
+        rx.next_sequence.set(1_000);
+        rx.last_byte_ns.set(5);
+        assert!(flow.begin_milestones_late([7, isn], [5_000, 1]));
+        let first = [5_000, 1].map(|before| next(before + AHEAD, 0));
+        assert_eq!([rx, tx].map(|stream| stream.sent.position.get()), first);
+        assert_eq!([tx, rx].map(|way| way.acknowledged.position.get()), first);
+        assert_eq!(tx.sent.sequence.get(), isn.wrapping_add(first[1] as u32));
         tx.next_sequence.set(isn.wrapping_add(5_000_000));
-        assert!(flow.begin_milestones_late([7, isn]));
-        assert_eq!(tx.sent.position.get(), first, "they have begun");
+        tx.last_byte_ns.set(5);
+        assert!(flow.begin_milestones_late([7, isn], [9_000, 4_000_000]));
+        assert_eq!(tx.sent.position.get(), first[1], "they have begun");
+    }
+
+    #[test]
+    fn what_was_counted_after_the_socket_was_read_is_before_the_first_milestone() {
+        let stream = shared::Direction::default();
+        let (isn, before) = (u32::MAX - 500, (3 << 32) + 70_000);
+        assert_eq!(stream.reached_late(isn, before), before);
+        stream.last_byte_ns.set(5);
+        for (further, reached) in [(-40_000_i64, before), (90_000, before + 90_000)] {
+            stream.next_sequence.set(isn.wrapping_add(before.wrapping_add_signed(further) as u32));
+            assert_eq!(stream.reached_late(isn, before), reached);
+        }
     }
 }

@@ -21,6 +21,10 @@ pub struct Command {
     pub key: FlowKey,
     /// Zero.
     pub padding: u32,
+    /// The sequence numbers of the connection's SYNs: `[INGRESS, EGRESS]`.
+    pub initial_sequences: [u32; 2],
+    /// How far its streams had got when the programs began to count it, or later: `[INGRESS, EGRESS]`.
+    pub positions: [u64; 2],
 }
 
 /// Values of [`Command::command`]. The program returns 1 on success, else 0.
@@ -37,6 +41,7 @@ pub mod command {
     pub const REMOVE: u32 = 5;
     /// Nothing belongs to `tgid` any more.
     pub const DISOWN: u32 = 6;
-    /// Begin the milestones of a flow whose first packets were not seen, but whose opening was noted. 1: it has some now.
+    /// Begin the milestones of a flow whose first packets were not seen, but whose opening was noted: `initial_sequences` and
+    /// `positions` are known. 1: both streams have some now.
     pub const BEGIN_MILESTONES: u32 = 7;
 }

@@ -6,7 +6,7 @@ use migtrace_ebpf::abi::{Command, FlowKey, command, flags, shared};
 use super::{
     flow,
     maps::{self, FLOWS},
-    opening, ownership, vcpu,
+    ownership, vcpu,
 };
 
 /// Offset of the command: it follows an Ethernet header, without which the kernel accepts no packet.
@@ -21,7 +21,7 @@ pub(crate) fn obey(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn carry_out(command: &Command) -> bool {
-    let Command { command, tgid, opened_ns, key, .. } = command;
+    let Command { command, tgid, opened_ns, key, initial_sequences, positions, .. } = command;
     match *command {
         command::ADOPT => flow::adopt(key, maps::now_ns()),
         command::OWN => {
@@ -48,7 +48,7 @@ fn carry_out(command: &Command) -> bool {
         }
         command::BEGIN_MILESTONES => {
             let Some(flow) = meant(key, *opened_ns) else { return false };
-            opening::initial_sequences(key).is_some_and(|numbers| flow.begin_milestones_late(numbers))
+            flow.begin_milestones_late(*initial_sequences, *positions)
         }
         _ => false,
     }

@@ -110,13 +110,6 @@ pub(super) extern "C" fn wrote(fd: u32, from: u64) -> u32 {
     1
 }
 
-/// The sequence numbers of the SYNs of a connection that has opened during a sleep.
-#[inline(always)]
-pub(super) fn initial_sequences(key: &FlowKey) -> Option<[u32; 2]> {
-    // SAFETY: the value is copied at once.
-    unsafe { OPENED.get(key) }.map(|opening| opening.initial_sequences)
-}
-
 /// Tells user space, if it has asked for that and was not told since.
 #[inline(always)]
 fn report(now_ns: u64) {

@@ -10,7 +10,7 @@ use zerocopy::IntoBytes as _;
 use super::flows::{self, FlowState};
 use super::{FLOWS, FlowId, Kernel, KernelError, maps, programs};
 use crate::errors::with_causes;
-use crate::units::Flow;
+use crate::units::{Directions, Flow};
 
 /// The program that takes commands.
 pub(super) const PROGRAM: &str = "migtrace_control";
@@ -53,9 +53,19 @@ impl Kernel {
         run(&self.ebpf, about(command::REMOVE, flow)).map(drop)
     }
 
-    /// Begins the milestones of a flow whose opening was noted during a sleep; returns whether it has some now.
-    pub(crate) fn begin_milestones(&self, flow: FlowId) -> Result<bool, KernelError> {
-        run(&self.ebpf, about(command::BEGIN_MILESTONES, flow))
+    /// Begins the milestones of a flow whose opening was noted during a sleep; returns whether both its streams have some now.
+    /// `carried`: the payload that its socket had sent and received when the programs had begun to count it, or later.
+    pub(crate) fn begin_milestones(
+        &self,
+        flow: FlowId,
+        initial_sequences: Directions<u32>,
+        carried: Directions<u64>,
+    ) -> Result<bool, KernelError> {
+        // The SYN comes before the first byte.
+        let positions = [carried.rx, carried.tx].map(|payload_bytes| payload_bytes + 1);
+        let initial_sequences = [initial_sequences.rx, initial_sequences.tx];
+        let command = about(command::BEGIN_MILESTONES, flow);
+        run(&self.ebpf, Command { initial_sequences, positions, ..command })
     }
 
     /// Takes all flows and vCPUs from a process.
@@ -85,6 +95,8 @@ const NOTHING: Command = Command {
     opened_ns: 0,
     key: FlowKey { local: [0; 4], remote: [0; 4], local_port: 0, remote_port: 0 },
     padding: 0,
+    initial_sequences: [0; 2],
+    positions: [0; 2],
 };
 
 fn about(command: u32, FlowId { flow, opened_ns }: FlowId) -> Command {

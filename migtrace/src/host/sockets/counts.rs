@@ -78,6 +78,13 @@ impl SocketCounts {
             },
         })
     }
+
+    /// The payload that it has sent and received; what crossed more than once counts once.
+    pub(crate) const fn carried(&self) -> Directions<u64> {
+        let Directions { tx: sent, rx: received } = self.ways;
+        let tx = sent.payload_bytes.saturating_sub(self.retransmitted.payload_bytes);
+        Directions { tx, rx: received.payload_bytes }
+    }
 }
 
 /// The payload that a socket has sent, as far as it was acknowledged, and received; 0 if the kernel does not report it.

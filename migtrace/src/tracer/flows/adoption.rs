@@ -113,12 +113,9 @@ impl Flows {
             let openings = base.kernel.openings()?;
             self.adopt_opened(base, qemus, &openings)?;
             self.find_purposes(base, &openings)?;
-            // For the last time with the notes, which it needs.
-            self.read_late(base)?;
             if self.late.end_expectation() {
                 base.kernel.end_notes()?;
             }
-            return Ok(());
         }
         self.read_late(base)
     }

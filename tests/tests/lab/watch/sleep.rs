@@ -7,6 +7,7 @@ use migtrace_lab::watch_command::{Pair, Watch};
 use migtrace_lab::{
     Capture, Host, Migration, Side, Wiretap, descriptors, links, map_entries, shared_lab, wait_for_tcx_links,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -34,6 +35,19 @@ fn wait_for_links(watch: &Watch, wanted: &BTreeMap<String, usize>) {
         assert!(started.elapsed() < PATIENCE, "{attached:?}, and not {wanted:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What was attached before a watch has fallen asleep.
+fn links_until_asleep(watch: &Watch) -> BTreeMap<String, usize> {
+    let mut awake = BTreeMap::new();
+    while !is_asleep(watch) {
+        let attached = links(watch.pid()).unwrap();
+        if attached.values().sum::<usize>() > awake.values().sum() {
+            awake = attached;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    awake
 }
 
 fn is_asleep(watch: &Watch) -> bool {
@@ -84,6 +98,30 @@ fn a_watch_that_sleeps_between_migrations_records_each_from_its_first_packet() {
         let record: Value = serde_json::from_str(&merge(&[&both[0].log, &both[1].log]).unwrap()).unwrap();
         assert_stop(&record, migrated, Side::Destination);
     }
+}
+
+/// A busy host may have no time for the tracer while a connection lasts.
+#[test]
+fn a_watch_that_is_held_up_once_it_counts_still_aligns_the_clocks() {
+    let mut lab = shared_lab().unwrap();
+    let hosts = [lab.guest_host().clone(), lab.other_host().clone()];
+    let folders = [directory(), directory()];
+    let [source, destination] = [0, 1].map(|at| sleepy(&hosts[at], &folders[at], "1s"));
+    let awake = links_until_asleep(&source);
+    wait_until_asleep(&destination);
+    lab.ping_guest().unwrap();
+    let held_up = std::thread::spawn(move || {
+        wait_for_links(&source, &awake);
+        source.signal(Signal::SIGSTOP).unwrap();
+        source
+    });
+    let slow = Migration { max_bandwidth_bytes_per_s: 64 << 20, ..Migration::default() };
+    let migrated = lab.migrate(&slow).unwrap();
+    let source = held_up.join().unwrap();
+    source.signal(Signal::SIGCONT).unwrap();
+    let [here, there] = folders.each_ref().map(|folder| whole_pairs(folder.path(), 1).remove(0));
+    let record: Value = serde_json::from_str(&merge(&[&here.log, &there.log]).unwrap()).unwrap();
+    assert_stop(&record, &migrated, Side::Destination);
 }
 
 #[test]

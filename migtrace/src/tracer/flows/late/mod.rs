@@ -146,14 +146,6 @@ impl LateFlows {
         base: &mut Base,
         is_reported: impl Fn(&Flow) -> bool,
     ) -> Result<(), TracerError> {
-        // A stream has milestones once payload of it is seen, while its opening is known.
-        if self.expected_until.is_some() {
-            for (flow, late) in self.flows.iter_mut().filter(|(_, late)| !late.has_milestones) {
-                if let Some(state) = base.kernel.flow(*flow)? {
-                    late.has_milestones = base.kernel.begin_milestones(state.id())?;
-                }
-            }
-        }
         for (flow, late) in self.flows.iter_mut().filter(|(_, late)| !late.is_settled) {
             let is_open = late.read(base, flow, &self.duplicates)?;
             let is_final = !is_open || late.readings.are_exact();
@@ -191,6 +183,11 @@ impl Late {
             self.readings.look_at(&before);
             let counts = sockets::counts_of(flow).map_err(host("read what a socket has counted"))?;
             let Some(mut counts) = counts else { return Ok(false) };
+            if !self.has_milestones {
+                let carried = counts.carried();
+                self.has_milestones =
+                    base.kernel.begin_milestones(before.id(), self.opened.initial_sequences, carried)?;
+            }
             if self.readings.first.is_none() {
                 counts.is_troubled.rx |= duplicates.are_possible(&self.opened);
             }
