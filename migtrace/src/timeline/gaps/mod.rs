@@ -26,6 +26,8 @@ mod tests;
 /// guest may be slow before it moves, and the network may need seconds to find it again.
 const BEFORE_NS: u64 = 1_000_000_000;
 const AFTER_NS: u64 = 10_000_000_000;
+/// A message may be held up on its way for so long, by a CPU that has something else to do.
+const HELD_UP_NS: u64 = 1_000_000;
 
 /// A gap and what it was worked out from.
 #[derive(Clone, Debug)]
@@ -164,11 +166,12 @@ fn certain(seen: &EchoGap, origin: MonotonicNs) -> Gap {
     let round_trip_ns = seen.round_trip_before_ns.max(seen.round_trip_after_ns);
     let start = silent_from(seen);
     let waited_ns = seen.resumed_ns.0.saturating_sub(seen.resuming_request_ns.0);
-    // After a move to another host only a few round trips are known, and the next may be the longest so far. So a
-    // reply that is not much later does not prove that its request waited.
-    let was_waiting = waited_ns > round_trip_ns.saturating_mul(2);
     let a_round_trip_before = MonotonicNs(seen.resumed_ns.0.saturating_sub(round_trip_ns));
     let interval_at_end_ns = seen.resuming_request_ns.0.saturating_sub(seen.before_resumed_ns.0);
+    // After a move to another host only a few round trips are known, and the next may be the longest so far. So a
+    // reply that is not much later does not prove that its request waited.
+    let not_much_later_ns = round_trip_ns.max(interval_at_end_ns.min(HELD_UP_NS));
+    let was_waiting = waited_ns > round_trip_ns.saturating_add(not_much_later_ns);
     let earliest_end = if was_waiting {
         a_round_trip_before
     } else if seen.overtaken > 0 {

@@ -309,6 +309,31 @@ fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
     assert!((lost.length.low_ns..=lost.length.high_ns.unwrap()).contains(&(12 * MS)), "{lost:#?}");
 }
 
+/// The guest woke up just after the request before had reached it. The next one reached it in time, but its reply did not come
+/// back so fast.
+#[test]
+fn a_reply_that_is_held_up_on_its_way_does_not_prove_that_its_request_waited() {
+    const MS: u64 = 1_000_000;
+    let slots = Slots(RefCell::new(vec![0; 1 << 16]));
+    let state = shared::EchoSession::default();
+    let mut gaps = Vec::new();
+    let mut report = |_, gap: &shared::EchoGap| gaps.push(closed(&gap.load().into(), ORIGIN));
+    for number in 0..800_u64 {
+        let sent_ns = ORIGIN.0 + number * MS;
+        echo_session::request(&state, &slots, number as u16, sent_ns);
+        let round_trip_ns = match number {
+            300..700 => continue,
+            700 => 200_000,
+            _ => 60_000,
+        };
+        echo_session::reply(&state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut report);
+    }
+    let [gap] = &gaps[..] else { panic!("{gaps:#?}") };
+    // From the arrival of the first request that was lost to that of the last.
+    assert!((gap.length.low_ns..=gap.length.high_ns.unwrap()).contains(&(399 * MS)), "{gap:#?}");
+    assert_eq!((gap.length.method.clone(), gap.lost), (Method::LostRequests, 400));
+}
+
 #[test]
 fn single_losses_and_a_sender_that_stalls_are_no_gaps() {
     let mut scenario = scenario(WhileSilent::Loses, 0.0);

@@ -7,8 +7,8 @@ use crate::support::{network, one_at_a_time};
 use migtrace::probe::{ProbeEndReason, ProbeReport};
 use migtrace::record::{Gap, Method};
 use migtrace_lab::migtrace_command::{CommandOutput, run};
-use migtrace_lab::{Host, PlannedSilence, Responder, SilenceKind, detach_tcx_links};
-use silences::{assert_every_silence_is_bounded, contradiction, gaps_during};
+use migtrace_lab::{CpuStallWatch, Host, PlannedSilence, Responder, SilenceKind, detach_tcx_links};
+use silences::{Circumstances, assert_every_silence_is_bounded, judge};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -41,13 +41,14 @@ fn until_gap_ends_the_probe_with_the_first_gap() {
         lab.source().ipv4().into(),
         &["--until-gap", "--min-gap", "100ms"],
     );
-    let silence = losing_silence(300, 400);
-    responder.play(vec![silence]).unwrap();
+    let stall_watch = CpuStallWatch::start().unwrap();
+    responder.play(vec![losing_silence(300, 400)]).unwrap();
     let (code, report) = probe.finish();
     assert_eq!((code, report.end), (Some(0), ProbeEndReason::Gap));
-    let silence = responder.wait_for_plan().unwrap().silences.remove(0);
-    let gaps = gaps_during(&silence, &report);
-    assert_eq!(contradiction(&silence, gaps[0], &report), None, "{gaps:#?}");
+    let played = responder.wait_for_plan().unwrap();
+    let stalls = stall_watch.finish().unwrap();
+    let circumstances = Circumstances { report: &report, played: &played, stalls: &stalls };
+    judge(&played.silences[0], SilenceKind::LosesRequests, &circumstances);
 }
 
 #[test]

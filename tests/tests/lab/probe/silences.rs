@@ -61,7 +61,7 @@ fn overlap<T: Ord>(a: &RangeInclusive<T>, b: &RangeInclusive<T>) -> bool {
 }
 
 /// The gaps that overlap a silence, without those that may not have happened.
-pub(super) fn gaps_during<'a>(silence: &ActualSilence, report: &'a ProbeReport) -> Vec<&'a Gap> {
+fn gaps_during<'a>(silence: &ActualSilence, report: &'a ProbeReport) -> Vec<&'a Gap> {
     let silence = *silence.start_ns.start()..=*silence.end_ns.end();
     let silence = since_start(&silence, report);
     let holds = |gap: &&Gap| {
@@ -72,7 +72,7 @@ pub(super) fn gaps_during<'a>(silence: &ActualSilence, report: &'a ProbeReport) 
 }
 
 /// What is wrong with a gap as the report of this silence; none when its bounds contain the silence.
-pub(super) fn contradiction(silence: &ActualSilence, gap: &Gap, report: &ProbeReport) -> Option<String> {
+fn contradiction(silence: &ActualSilence, gap: &Gap, report: &ProbeReport) -> Option<String> {
     let shortest_ns = silence.end_ns.start().saturating_sub(*silence.start_ns.end());
     let longest_ns = silence.end_ns.end() - silence.start_ns.start();
     let bounds_ns = gap.length.low_ns..=gap.length.high_ns?;
@@ -168,13 +168,13 @@ impl OpenSilence {
 
 /// What was measured while silences were played.
 #[derive(Clone, Copy)]
-struct Circumstances<'a> {
-    report: &'a ProbeReport,
-    played: &'a PlayedPlan,
-    stalls: &'a CpuStalls,
+pub(super) struct Circumstances<'a> {
+    pub(super) report: &'a ProbeReport,
+    pub(super) played: &'a PlayedPlan,
+    pub(super) stalls: &'a CpuStalls,
 }
 
-enum Judgement {
+pub(super) enum Judgement {
     Proven(Accuracy),
     /// The bounds contain the silence, but long round trips both before and after it make them wide.
     Wide(Accuracy, String),
@@ -183,7 +183,11 @@ enum Judgement {
 }
 
 /// Compares a silence with its gap. Panics when the two contradict each other.
-fn judge(exact: &ActualSilence, kind: SilenceKind, circumstances: &Circumstances<'_>) -> Judgement {
+pub(super) fn judge(
+    exact: &ActualSilence,
+    kind: SilenceKind,
+    circumstances: &Circumstances<'_>,
+) -> Judgement {
     let Circumstances { report, stalls, played } = *circumstances;
     let silence = exact.start_ns.end()..exact.end_ns.start();
     if !played.arrivals_ns.iter().any(|at_ns| silence.contains(&at_ns)) {
@@ -270,7 +274,7 @@ fn judge_width(silence: &ActualSilence, gap: &Gap) -> Judgement {
 
 /// How accurately a gap describes its silence.
 #[derive(Clone, Copy, Debug)]
-struct Accuracy {
+pub(super) struct Accuracy {
     width_ns: u64,
     error_ns: u64,
     /// Whether its bounds are as narrow as if every request had left on time.
