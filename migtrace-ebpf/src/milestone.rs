@@ -199,7 +199,7 @@ fn begin_late(
     let first = next(here.reached_late(initial_sequence, before) + AHEAD, 0);
     here.initial_sequence.set(initial_sequence);
     there.acknowledged.set(first, initial_sequence);
-    // Only if this program was interrupted. Who acknowledges that was not the first, perhaps.
+    // This program was interrupted, and more has crossed meanwhile. Somebody may have acknowledged the first milestone already.
     if here.reached_late(initial_sequence, before) >= first {
         there.acknowledged.clear();
         return false;

@@ -284,25 +284,35 @@ fn a_silence_just_after_another_is_a_gap_of_its_own() {
     }
 }
 
-#[test]
-fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
-    const MS: u64 = 1_000_000;
+const MS: u64 = 1_000_000;
+
+/// The gaps that the kernel's state machine sees in these requests: when each was sent since the origin, and how long its reply
+/// took, if there was one.
+fn gaps_among(requests: impl Iterator<Item = (u64, Option<u64>)>) -> Vec<Gap> {
     let slots = Slots(RefCell::new(vec![0; 1 << 16]));
     let state = shared::EchoSession::default();
     let mut gaps = Vec::new();
     let mut report = |_, gap: &shared::EchoGap| gaps.push(closed(&gap.load().into(), ORIGIN));
-    for number in 0..400_u64 {
-        // The sender stood still for 16 ms with one request on its way, which came back after that.
-        let sent_ns = ORIGIN.0 + number * MS + if number > 200 { 16 * MS } else { 0 };
-        echo_session::request(&state, &slots, number as u16, sent_ns);
-        let round_trip_ns = match number {
-            200 => 15 * MS,
-            // A silence of 12 ms, with the next request.
-            201..213 => continue,
-            _ => 100_000,
-        };
-        echo_session::reply(&state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut report);
+    for (number, (since_origin_ns, round_trip_ns)) in requests.enumerate() {
+        let (sequence, sent_ns) = (number as u16, ORIGIN.0 + since_origin_ns);
+        echo_session::request(&state, &slots, sequence, sent_ns);
+        if let Some(round_trip_ns) = round_trip_ns {
+            echo_session::reply(&state, &slots, sequence, sent_ns + round_trip_ns, MIN_GAP_NS, &mut report);
+        }
     }
+    gaps
+}
+
+#[test]
+fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
+    let gaps = gaps_among((0..400).map(|number| match number {
+        0..200 => (number * MS, Some(100_000)),
+        // The sender stood still for 16 ms with one request on its way, which came back after that.
+        200 => (number * MS, Some(15 * MS)),
+        // A silence of 12 ms, with the next request.
+        201..213 => ((number + 16) * MS, None),
+        _ => ((number + 16) * MS, Some(100_000)),
+    }));
     let [late, lost] = &gaps[..] else { panic!("{gaps:#?}") };
     assert_eq!((late.late, late.lost), (1, 0), "{late:#?}");
     assert_eq!((lost.late, lost.lost), (0, 12), "{lost:#?}");
@@ -313,21 +323,11 @@ fn a_silence_right_after_a_single_late_reply_is_a_gap_of_its_own() {
 /// back so fast.
 #[test]
 fn a_reply_that_is_held_up_on_its_way_does_not_prove_that_its_request_waited() {
-    const MS: u64 = 1_000_000;
-    let slots = Slots(RefCell::new(vec![0; 1 << 16]));
-    let state = shared::EchoSession::default();
-    let mut gaps = Vec::new();
-    let mut report = |_, gap: &shared::EchoGap| gaps.push(closed(&gap.load().into(), ORIGIN));
-    for number in 0..800_u64 {
-        let sent_ns = ORIGIN.0 + number * MS;
-        echo_session::request(&state, &slots, number as u16, sent_ns);
-        let round_trip_ns = match number {
-            300..700 => continue,
-            700 => 200_000,
-            _ => 60_000,
-        };
-        echo_session::reply(&state, &slots, number as u16, sent_ns + round_trip_ns, MIN_GAP_NS, &mut report);
-    }
+    let gaps = gaps_among((0..800).map(|number| match number {
+        300..700 => (number * MS, None),
+        700 => (number * MS, Some(200_000)),
+        _ => (number * MS, Some(60_000)),
+    }));
     let [gap] = &gaps[..] else { panic!("{gaps:#?}") };
     // From the arrival of the first request that was lost to that of the last.
     assert!((gap.length.low_ns..=gap.length.high_ns.unwrap()).contains(&(399 * MS)), "{gap:#?}");

@@ -8,7 +8,7 @@ use migtrace::probe::{ProbeEndReason, ProbeReport};
 use migtrace::record::{Gap, Method};
 use migtrace_lab::migtrace_command::{CommandOutput, run};
 use migtrace_lab::{CpuStallWatch, Host, PlannedSilence, Responder, SilenceKind, detach_tcx_links};
-use silences::{Circumstances, assert_every_silence_is_bounded, judge};
+use silences::{Circumstances, assert_every_silence_is_bounded, is_bounded};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -36,19 +36,20 @@ fn until_gap_ends_the_probe_with_the_first_gap() {
     let _lock = one_at_a_time();
     let lab = network();
     let responder = Responder::start(lab.source().netns()).unwrap();
-    let probe = ProbeCommand::start(
-        lab.observer(),
-        lab.source().ipv4().into(),
-        &["--until-gap", "--min-gap", "100ms"],
-    );
-    let stall_watch = CpuStallWatch::start().unwrap();
-    responder.play(vec![losing_silence(300, 400)]).unwrap();
-    let (code, report) = probe.finish();
-    assert_eq!((code, report.end), (Some(0), ProbeEndReason::Gap));
-    let played = responder.wait_for_plan().unwrap();
-    let stalls = stall_watch.finish().unwrap();
-    let circumstances = Circumstances { report: &report, played: &played, stalls: &stalls };
-    judge(&played.silences[0], SilenceKind::LosesRequests, &circumstances);
+    // One that a stall of the machine has disturbed is repeated.
+    let is_proven = (0..5).any(|_| {
+        let options = ["--until-gap", "--min-gap", "100ms"];
+        let probe = ProbeCommand::start(lab.observer(), lab.source().ipv4().into(), &options);
+        let stall_watch = CpuStallWatch::start().unwrap();
+        responder.play(vec![losing_silence(300, 400)]).unwrap();
+        let (code, report) = probe.finish();
+        assert_eq!((code, report.end), (Some(0), ProbeEndReason::Gap));
+        let played = responder.wait_for_plan().unwrap();
+        let stalls = stall_watch.finish().unwrap();
+        let circumstances = Circumstances { report: &report, played: &played, stalls: &stalls };
+        is_bounded(&played.silences[0], SilenceKind::LosesRequests, &circumstances)
+    });
+    assert!(is_proven, "the machine stalled again and again");
 }
 
 #[test]

@@ -174,7 +174,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) stalls: &'a CpuStalls,
 }
 
-pub(super) enum Judgement {
+enum Judgement {
     Proven(Accuracy),
     /// The bounds contain the silence, but long round trips both before and after it make them wide.
     Wide(Accuracy, String),
@@ -182,12 +182,18 @@ pub(super) enum Judgement {
     Disturbed(String),
 }
 
-/// Compares a silence with its gap. Panics when the two contradict each other.
-pub(super) fn judge(
+/// Whether the bounds of its gap contain a silence. False when the machine stalled at the wrong time: nothing is proven then.
+/// Panics when the two contradict each other.
+pub(super) fn is_bounded(
     exact: &ActualSilence,
     kind: SilenceKind,
     circumstances: &Circumstances<'_>,
-) -> Judgement {
+) -> bool {
+    !matches!(judge(exact, kind, circumstances), Judgement::Disturbed(_))
+}
+
+/// Compares a silence with its gap. Panics when the two contradict each other.
+fn judge(exact: &ActualSilence, kind: SilenceKind, circumstances: &Circumstances<'_>) -> Judgement {
     let Circumstances { report, stalls, played } = *circumstances;
     let silence = exact.start_ns.end()..exact.end_ns.start();
     if !played.arrivals_ns.iter().any(|at_ns| silence.contains(&at_ns)) {
@@ -274,7 +280,7 @@ fn judge_width(silence: &ActualSilence, gap: &Gap) -> Judgement {
 
 /// How accurately a gap describes its silence.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Accuracy {
+struct Accuracy {
     width_ns: u64,
     error_ns: u64,
     /// Whether its bounds are as narrow as if every request had left on time.

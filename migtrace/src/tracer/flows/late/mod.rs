@@ -184,9 +184,9 @@ impl Late {
             let counts = sockets::counts_of(flow).map_err(host("read what a socket has counted"))?;
             let Some(mut counts) = counts else { return Ok(false) };
             if !self.has_milestones {
-                let carried = counts.carried();
+                let Opened { initial_sequences, .. } = self.opened;
                 self.has_milestones =
-                    base.kernel.begin_milestones(before.id(), self.opened.initial_sequences, carried)?;
+                    base.kernel.begin_milestones(before.id(), initial_sequences, counts.carried())?;
             }
             if self.readings.first.is_none() {
                 counts.is_troubled.rx |= duplicates.are_possible(&self.opened);
